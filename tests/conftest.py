@@ -1,0 +1,59 @@
+"""Test-wide settings: a quiet TensorFlow, two logical CPUs, fixed seeds, and the optional data beside the checkout."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+
+import pytest
+
+SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> pathlib.Path:
+    """The folder of real data beside the checkout; a test that asks for it skips where it is absent."""
+    if not (SHARED / "README.md").is_file():
+        pytest.skip(f"{SHARED} is not there: real configs, data and golden outputs travel beside the project")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def two_cpus():
+    """Two logical CPU devices, for tests with two replicas; asked for before TensorFlow starts its runtime."""
+    import tensorflow as tf
+
+    devices = tf.config.list_logical_devices("CPU")
+    if len(devices) < 2:
+        pytest.skip("TensorFlow was started with a single logical CPU")
+    return [device.name for device in devices]
+
+
+def pytest_configure(config):
+    """Split the CPU in two before any test starts the TensorFlow runtime. Costs nothing where TensorFlow is unused."""
+    import importlib.util
+    import sys
+
+    if importlib.util.find_spec("tensorflow") is None:
+        return
+    # Imported lazily by the tests; a meta-path hook would be clever, an environment-free call is simple.
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
+    )
+    assert "tf_keras" not in sys.modules
+
+
+@pytest.fixture(autouse=True)
+def _fixed_seed():
+    """Every test starts from the same seeds."""
+    import keras
+
+    keras.utils.set_random_seed(7)
