@@ -1,0 +1,32 @@
+#!/usr/bin/env bash
+# Makes .venv beside this checkout and installs detzoo into it; reuses what exists. Sourced by quickstart.sh and test.sh.
+#   setup_environment [EXTRA]     e.g. setup_environment test
+set -euo pipefail
+
+setup_environment() {
+  local extra="${1:-}" root stamp wanted python
+  root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+  python="${PYTHON:-python3}"
+  if ! "$python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; then
+    echo "detzoo needs Python 3.10 to 3.13 (TensorFlow 2.20); '$python' is $("$python" --version 2>&1 || echo missing)." >&2
+    echo "Name another one: PYTHON=python3.11 $0" >&2
+    exit 2
+  fi
+  if [ ! -x "$root/.venv/bin/python" ]; then
+    echo "[setup] making .venv with $("$python" --version)"
+    if ! "$python" -m venv "$root/.venv"; then
+      rm -rf "$root/.venv"
+      echo "The venv module is missing. On Debian: apt-get install python3-venv" >&2
+      exit 2
+    fi
+  fi
+  # One stamp for each extra; it names what was installed, so a changed pyproject.toml is installed again.
+  stamp="$root/.venv/.installed${extra:+-$extra}"
+  wanted="$(cksum <"$root/pyproject.toml") $root"
+  if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+    echo "[setup] installing detzoo${extra:+[$extra]} into .venv (TensorFlow is about 600 MB: one to five minutes)"
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}" \
+      2> >(grep -v -e '^WARNING: Location' -e 'running pip as the .root. user' >&2)
+    printf '%s\n' "$wanted" >"$stamp"
+  fi
+}
