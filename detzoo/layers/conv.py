@@ -1,0 +1,177 @@
+"""Convolution, batch normalisation and activation as one block over Keras tensors (floor 1).
+
+Extractors, necks and heads are wired from these functions, so that a part's ``conv_hyperparams`` mean the same
+everywhere. Layer names derive from the block's name: ``<name>_conv`` (or ``<name>_depthwise``, ``<name>_separable``),
+``<name>_batch_norm``, ``<name>_activation``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from detzoo.contracts import ConvHyperparams, Tensor
+from detzoo.layers.normalization import batch_norm_from
+
+
+def conv_block(
+    x: Tensor,
+    filters: int,
+    kernel_size: int,
+    hyperparams: ConvHyperparams,
+    name: str,
+    strides: int = 1,
+    depthwise: bool = False,
+    dilation: int = 1,
+    use_activation: bool = True,
+    use_batch_norm: bool = True,
+    explicit_padding: bool = False,
+) -> Tensor:
+    """Convolves, normalises and activates.
+
+    Args:
+        x: Feature map [B, H, W, C].
+        filters: Output channels.
+        kernel_size: Side of the square kernel.
+        hyperparams: Initializer, regularizer, normalisation and activation.
+        name: Prefix of the layers' names; unique in the model.
+        strides: Step of the kernel in both directions.
+        depthwise: Use one separable convolution (depthwise, then 1 x 1, one normalisation) instead of a full one.
+        dilation: Spacing of the kernel's taps.
+        use_activation: Whether to end with the activation.
+        use_batch_norm: Whether to normalise where ``hyperparams`` have a normalisation.
+        explicit_padding: Pad by the kernel's reach on every side, whatever the size of the map ("same" padding adds
+            less at the top left where the stride does not divide the size).
+
+    Returns:
+        Feature map [B, ceil(H / strides), ceil(W / strides), filters].
+    """
+    x = pad_explicitly(x, kernel_size, dilation, name) if explicit_padding else x
+    build_convolution = separable_convolution if depthwise else convolution
+    x = build_convolution(
+        filters,
+        kernel_size,
+        hyperparams,
+        name=f"{name}_separable" if depthwise else f"{name}_conv",
+        use_bias=needs_bias(hyperparams, use_batch_norm),
+        strides=strides,
+        dilation_rate=dilation,
+        padding="valid" if explicit_padding else "same",
+    )(x)
+    return normalize_and_activate(x, hyperparams, name, use_activation=use_activation, use_batch_norm=use_batch_norm)
+
+
+def depthwise_block(
+    x: Tensor,
+    kernel_size: int,
+    hyperparams: ConvHyperparams,
+    name: str,
+    strides: int = 1,
+    explicit_padding: bool = False,
+) -> Tensor:
+    """Convolves each channel by itself, then normalises and activates (the first half of a MobileNet block).
+
+    Args:
+        x: Feature map [B, H, W, C].
+        kernel_size: Side of the square kernel.
+        hyperparams: Initializer, regularizer (only where ``regularize_depthwise``), normalisation and activation.
+        name: Prefix of the layers' names; unique in the model.
+        strides: Step of the kernel in both directions.
+        explicit_padding: As in ``conv_block``.
+
+    Returns:
+        Feature map [B, ceil(H / strides), ceil(W / strides), C].
+    """
+    x = pad_explicitly(x, kernel_size, 1, name) if explicit_padding else x
+    x = keras.layers.DepthwiseConv2D(
+        kernel_size,
+        strides=strides,
+        padding="valid" if explicit_padding else "same",
+        use_bias=needs_bias(hyperparams),
+        depthwise_initializer=hyperparams.kernel_initializer(),
+        depthwise_regularizer=kernel_regularizer(hyperparams) if hyperparams.regularize_depthwise else None,
+        name=f"{name}_depthwise",
+    )(x)
+    return normalize_and_activate(x, hyperparams, name)
+
+
+def convolution(
+    filters: int, kernel_size: int, hyperparams: ConvHyperparams, name: str, padding: str = "same", **kwargs: Any
+) -> keras.layers.Conv2D:
+    """A convolution layer with the initializer and regularizer of ``hyperparams``; ``kwargs`` go to Keras's layer."""
+    return keras.layers.Conv2D(
+        filters,
+        kernel_size,
+        padding=padding,
+        kernel_initializer=hyperparams.kernel_initializer(),
+        kernel_regularizer=kernel_regularizer(hyperparams),
+        name=name,
+        **kwargs,
+    )
+
+
+def separable_convolution(
+    filters: int,
+    kernel_size: int,
+    hyperparams: ConvHyperparams,
+    name: str,
+    padding: str = "same",
+    configure_depthwise: bool = True,
+    configure_pointwise: bool = False,
+    **kwargs: Any,
+) -> keras.layers.SeparableConv2D:
+    """A separable convolution layer; ``kwargs`` go to Keras's layer.
+
+    By default the initializer and regularizer of ``hyperparams`` reach the depthwise kernel only, and the 1 x 1 kernel
+    keeps Keras's Glorot initializer without regularisation: so the Object Detection API trains, and its
+    ``apply_conv_hyperparams_pointwise`` changes it.
+
+    Args:
+        filters: Output channels.
+        kernel_size: Side of the square depthwise kernel.
+        hyperparams: Initializer and regularizer.
+        name: The layer's name.
+        padding: "same" or "valid".
+        configure_depthwise: Whether ``hyperparams`` reach the depthwise kernel.
+        configure_pointwise: Whether ``hyperparams`` reach the 1 x 1 kernel.
+        **kwargs: Other arguments of ``keras.layers.SeparableConv2D``.
+    """
+    if configure_depthwise:
+        kwargs["depthwise_initializer"] = hyperparams.kernel_initializer()
+        kwargs["depthwise_regularizer"] = kernel_regularizer(hyperparams)
+    if configure_pointwise:
+        kwargs["pointwise_initializer"] = hyperparams.kernel_initializer()
+        kwargs["pointwise_regularizer"] = kernel_regularizer(hyperparams)
+    return keras.layers.SeparableConv2D(filters, kernel_size, padding=padding, name=name, **kwargs)
+
+
+def normalize_and_activate(
+    x: Tensor, hyperparams: ConvHyperparams, name: str, use_activation: bool = True, use_batch_norm: bool = True
+) -> Tensor:
+    """Adds ``<name>_batch_norm`` and ``<name>_activation`` where ``hyperparams`` and the switches ask for them."""
+    if hyperparams.batch_norm is not None and use_batch_norm:
+        x = batch_norm_from(hyperparams.batch_norm, name=f"{name}_batch_norm")(x)
+    if hyperparams.activation is not None and use_activation:
+        x = keras.layers.Activation(hyperparams.activation, name=f"{name}_activation")(x)
+    return x
+
+
+def pad_explicitly(x: Tensor, kernel_size: int, dilation: int, name: str) -> Tensor:
+    """Pads [B, H, W, C] with zeros by the reach of the kernel, the larger half at the bottom right."""
+    total = dilation * (kernel_size - 1)
+    before, after = total // 2, total - total // 2
+    return keras.layers.ZeroPadding2D(((before, after), (before, after)), name=f"{name}_pad")(x)
+
+
+def needs_bias(hyperparams: ConvHyperparams, use_batch_norm: bool = True) -> bool:
+    """Whether a convolution carries a bias: not where a batch normalisation with ``center`` follows, unless forced."""
+    batch_norm = hyperparams.batch_norm if use_batch_norm else None
+    return hyperparams.force_use_bias or batch_norm is None or not batch_norm.center
+
+
+def kernel_regularizer(hyperparams: ConvHyperparams) -> keras.regularizers.Regularizer | None:
+    """A fresh Keras regularizer, or None where nothing is regularised."""
+    if not hyperparams.l1_weight and not hyperparams.l2_weight:
+        return None
+    return keras.regularizers.L1L2(l1=hyperparams.l1_weight, l2=hyperparams.l2_weight)
