@@ -1,0 +1,120 @@
+"""``detzoo config check|show|diff``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from absl import flags
+
+from detzoo.cli.flags import define_set_flag
+from detzoo.errors import ConfigError
+
+SUMMARY = "Check, show or compare pipeline.config files; every problem at once, with its line."
+DESCRIPTION = """
+Works on pipeline.config files without loading TensorFlow.
+
+    detzoo config check pipeline.config
+    detzoo config check pipeline.config --set train_config.batch_size=8
+    detzoo config show pipeline.config --defaults
+    detzoo config diff old.config new.config
+"""
+
+
+class Check:
+    """``detzoo config check PATH``."""
+
+    SUMMARY = "Print every problem of a config; exit 2 when there are errors, 0 when there are none."
+    DESCRIPTION = """
+    Checks the text (unknown fields, wrong types), the files it names (label maps, records), and whether the parts fit
+    each other: anchors and feature levels, class counts and label map, steps and schedule, what this version supports.
+
+        detzoo config check pipeline.config
+        detzoo config check pipeline.config --set train_config.num_steps=2000 --strict
+    """
+    POSITIONAL = ("PATH",)
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--set, --strict."""
+        define_set_flag(flag_values)
+        flags.DEFINE_bool("strict", False, "Treat warnings as errors.", flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Prints the findings; raises ConfigError when there are errors."""
+        from detzoo.config.check import check_pipeline
+        from detzoo.config.load import read_pipeline
+        from detzoo.config.problems import Severity, format_problems
+
+        [path] = flag_values.positional
+        loaded, problems = read_pipeline(path, flag_values.set)
+        problems = problems + check_pipeline(loaded)
+        if problems:
+            print(format_problems(problems, path))
+        counts = {level: sum(problem.severity is level for problem in problems) for level in Severity}
+        fatal = counts[Severity.ERROR] + (counts[Severity.WARNING] if flag_values.strict else 0)
+        summary = f"{counts[Severity.ERROR]} errors, {counts[Severity.WARNING]} warnings, {counts[Severity.NOTE]} notes"
+        if fatal:
+            sys.stdout.flush()
+            raise ConfigError(f"{path}: {summary}")
+        print(f"{path}: {summary if problems else 'no problems'}")
+
+
+class Show:
+    """``detzoo config show PATH``."""
+
+    SUMMARY = "Print the config as it will be used, after --set; with --defaults also what it leaves unset."
+    DESCRIPTION = """
+    Prints protobuf text that is itself a config.
+
+        detzoo config show pipeline.config --set 'train_config.optimizer.adam_optimizer{}' > new.config
+        detzoo config show pipeline.config --path train_config.optimizer --defaults
+    """
+    POSITIONAL = ("PATH",)
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--set, --defaults, --path."""
+        define_set_flag(flag_values)
+        flags.DEFINE_bool("defaults", False, "Show the fields that hold their default, too.", flag_values=flag_values)
+        flags.DEFINE_string("path", "", "Show this block only, e.g. model.ssd.loss.", flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Prints the resolved text."""
+        from detzoo.config.load import load_pipeline
+        from detzoo.config.show import show_config
+
+        [path] = flag_values.positional
+        loaded = load_pipeline(path, flag_values.set)
+        print(show_config(loaded.message, defaults=flag_values.defaults, path=flag_values.path), end="")
+
+
+class Diff:
+    """``detzoo config diff A B``."""
+
+    SUMMARY = "Print the fields in which two configs differ."
+    DESCRIPTION = """
+    Compares what two configs mean: the order of fields, comments and defaults that are written out make no difference.
+
+        detzoo config diff old.config new.config
+    """
+    POSITIONAL = ("A", "B")
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """None."""
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Prints one line for every field that differs."""
+        from detzoo.config.diff import diff_configs
+        from detzoo.config.load import load_pipeline
+
+        first, second = flag_values.positional
+        differences = diff_configs(load_pipeline(first).message, load_pipeline(second).message)
+        print("\n".join(str(difference) for difference in differences) or "no differences")
+
+
+SUBCOMMANDS: dict[str, Any] = {"check": Check, "show": Show, "diff": Diff}

@@ -1,0 +1,40 @@
+"""Flags that several commands share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from absl import flags
+
+if TYPE_CHECKING:
+    from detzoo.config.load import LoadedPipeline
+
+SET_HELP = (
+    "PATH=VALUE changes one field of the config, e.g. --set train_config.batch_size=8, "
+    "--set 'eval_input_reader[0].shuffle=false' or, to choose a block, --set 'train_config.optimizer.adam_optimizer{}'"
+)
+
+
+def define_set_flag(flag_values: flags.FlagValues) -> None:
+    """``--set PATH=VALUE``, repeatable: changes to the config before it is used."""
+    flags.DEFINE_multi_string("set", [], SET_HELP, flag_values=flag_values)
+
+
+def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) -> None:
+    """``--pipeline_config_path`` and ``--set``, for every command that reads a config."""
+    flags.DEFINE_string(
+        "pipeline_config_path", None, "The pipeline.config to use.", flag_values=flag_values, required=required
+    )
+    define_set_flag(flag_values)
+
+
+def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
+    """The config that ``--pipeline_config_path`` and ``--set`` describe.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ConfigError: with every problem of the text and of the overrides.
+    """
+    from detzoo.config.load import load_pipeline
+
+    return load_pipeline(flag_values.pipeline_config_path, flag_values.set)

@@ -1,0 +1,130 @@
+"""Label maps: ``item { id: 1 name: 'raccoon' display_name: ... }`` in protobuf text, ids from 1."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detzoo.config import pb
+from detzoo.config.load import read_text
+from detzoo.config.problems import Problem, Severity, error, format_problems, has_errors
+from detzoo.config.text import ParsedText, parse_text
+from detzoo.errors import ConfigError
+
+
+class LabelMap:
+    """Class names by id (from 1, gaps allowed).
+
+    Attributes:
+        names: id -> name, in ascending order of id.
+        display_names: id -> the name to show; the name itself where the map has no other.
+        id_by_name: name -> id.
+        num_classes: the highest id, which is what a model's ``num_classes`` must be at least.
+    """
+
+    def __init__(
+        self, names: Mapping[int, str] | Sequence[str], display_names: Mapping[int, str] | None = None
+    ) -> None:
+        """From id -> name, or from a list of names that gets the ids 1, 2, ...
+
+        Raises:
+            ConfigError: no names, an id below 1, or a name given twice.
+        """
+        by_id = dict(names) if isinstance(names, Mapping) else dict(enumerate(names, start=1))
+        if not by_id:
+            raise ConfigError("a label map needs at least one class")
+        if min(by_id) < 1:
+            raise ConfigError(f"label map ids start at 1 (0 is the background), received {min(by_id)}")
+        self.names: dict[int, str] = {identifier: by_id[identifier] for identifier in sorted(by_id)}
+        self.display_names: dict[int, str] = {
+            identifier: (display_names or {}).get(identifier) or name for identifier, name in self.names.items()
+        }
+        self.id_by_name: dict[str, int] = {}
+        for identifier, name in self.names.items():
+            if name in self.id_by_name:
+                raise ConfigError(f"the name '{name}' is given to id {self.id_by_name[name]} and to id {identifier}")
+            self.id_by_name[name] = identifier
+        self.num_classes: int = max(self.names)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, LabelMap) and (self.names, self.display_names) == (other.names, other.display_names)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def to_text(self) -> str:
+        """The map as protobuf text."""
+        items = []
+        for identifier, name in self.names.items():
+            lines = [f"  id: {identifier}", f"  name: {_quote(name)}"]
+            if self.display_names[identifier] != name:
+                lines.append(f"  display_name: {_quote(self.display_names[identifier])}")
+            items.append("\n".join(["item {", *lines, "}"]))
+        return "\n".join(items) + "\n"
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Writes the map as protobuf text; ``load_label_map`` gives an equal one."""
+        pathlib.Path(path).write_text(self.to_text(), encoding="utf-8")
+
+
+def load_label_map(path: str | pathlib.Path) -> LabelMap:
+    """Reads a label map file.
+
+    Raises:
+        UsageError: the file cannot be read.
+        ConfigError: with every problem of the text, one a line.
+    """
+    parsed, problems = read_label_map(path)
+    if has_errors(problems):
+        raise ConfigError(format_problems([p for p in problems if p.severity is Severity.ERROR], str(path)))
+    items = [item for item in parsed.message.item if not _is_background(item)]
+    names = {item.id: item.name or item.display_name for item in items}
+    shown = {item.id: item.display_name for item in items if item.display_name}
+    return LabelMap(names, shown)
+
+
+def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]:
+    """The message of a label map and every problem of it, with lines; raises UsageError where it cannot be read."""
+    parsed = parse_text(read_text(path, "label map"), pb.StringIntLabelMap)
+    problems = list(parsed.problems)
+    if not parsed.message.item and not problems:
+        problems.append(error("", 0, "has no `item { id: 1 name: 'x' }`"))
+    lines_of_ids: dict[int, int] = {}
+    lines_of_names: dict[str, int] = {}
+    for index, item in enumerate(parsed.message.item):
+        here = f"item[{index}]"
+        line = parsed.lines.get(here, 0)
+        name = item.name or item.display_name
+        if not item.HasField("id"):
+            problems.append(error(here, line, "has no id"))
+        elif _is_background(item):
+            continue
+        elif item.id < 1:
+            text = (
+                f"id {item.id}: ids start at 1, because 0 is the background; add 1 to every id, here and in the records"
+            )
+            problems.append(error(f"{here}.id", parsed.lines.get(f"{here}.id", line), text))
+        elif item.id in lines_of_ids:
+            problems.append(error(f"{here}.id", line, f"id {item.id} is taken on line {lines_of_ids[item.id]}"))
+        if not name:
+            problems.append(error(here, line, "has neither name nor display_name"))
+        elif name in lines_of_names:
+            text = f"the name '{name}' is taken on line {lines_of_names[name]}"
+            problems.append(error(f"{here}.name", line, text))
+        lines_of_ids.setdefault(item.id, line)
+        lines_of_names.setdefault(name, line)
+    return parsed, problems
+
+
+def _is_background(item: Any) -> bool:
+    """Id 0 named background is a habit of some label maps; it is no class and is left out."""
+    return item.id == 0 and item.HasField("id") and "background" in (item.name.lower(), item.display_name.lower())
+
+
+def _quote(text: str) -> str:
+    """A protobuf string: JSON's escapes are a subset of what the text format reads, except ``\\u``."""
+    return json.dumps(text, ensure_ascii=False)

@@ -1,0 +1,122 @@
+"""pipeline.config -> message, with the line of every field, overrides applied, and every problem at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import text_format
+
+from detzoo.config import override, pb
+from detzoo.config.problems import Problem, format_problems
+from detzoo.config.text import parse_text
+from detzoo.errors import ConfigError, UsageError
+
+
+@dataclasses.dataclass
+class LoadedPipeline:
+    """A config as it will be used.
+
+    Attributes:
+        message: the TrainEvalPipelineConfig, overrides applied.
+        path: the file it came from, as the user named it.
+        text: that file's text.
+        lines: line (from 1) of every field path that the text sets.
+        overrides: the ``path=value`` strings that were applied, in order.
+    """
+
+    message: Any
+    path: str
+    text: str
+    lines: dict[str, int]
+    overrides: tuple[str, ...] = ()
+
+    def line_of(self, field_path: str) -> int:
+        """Line of a field, or of the nearest enclosing block that the text has; 0 where there is none."""
+        parts = field_path.split(".")
+        while parts:
+            candidate = ".".join(parts)
+            for known in (candidate, re.sub(r"\[\d+\]$", "", candidate)):
+                if known in self.lines:
+                    return self.lines[known]
+            parts.pop()
+        return 0
+
+    def is_set_in_text(self, field_path: str) -> bool:
+        """Whether the text itself sets exactly this field."""
+        return field_path in self.lines
+
+
+def read_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[LoadedPipeline, list[Problem]]:
+    """Reads a config and applies overrides; gives what could be read and every problem of it.
+
+    Raises:
+        UsageError: the file cannot be read at all.
+    """
+    text = read_text(path, "pipeline config")
+    parsed = parse_text(text, pb.TrainEvalPipelineConfig)
+    loaded = LoadedPipeline(parsed.message, str(path), text, parsed.lines, tuple(overrides))
+    problems = list(parsed.problems)
+    for assignment in overrides:
+        problems += override.apply_override(loaded.message, assignment, loaded.lines)
+    return loaded, problems
+
+
+def load_pipeline(path: str, overrides: Sequence[str] = ()) -> LoadedPipeline:
+    """Reads a config and applies ``path=value`` overrides.
+
+    Raises:
+        UsageError: the file cannot be read at all.
+        ConfigError: with every problem of the text and of the overrides, one a line.
+    """
+    loaded, problems = read_pipeline(path, overrides)
+    if problems:
+        raise ConfigError(format_problems(problems, loaded.path))
+    return loaded
+
+
+def save_pipeline(message: Any, path: str | pathlib.Path) -> None:
+    """Writes a config as text, so that ``load_pipeline`` gives an equal message."""
+    pathlib.Path(path).write_text(to_text(message), encoding="utf-8")
+
+
+def to_text(message: Any) -> str:
+    """A message as protobuf text, in the order of the schema's field numbers."""
+    return text_format.MessageToString(message, as_utf8=True)
+
+
+def read_text(path: str | pathlib.Path, what: str) -> str:
+    """The text of a file, with a message that helps where it cannot be read. ``what`` names the file's role.
+
+    Raises:
+        UsageError: missing, a folder, not readable, or not text.
+    """
+    file = pathlib.Path(path)
+    if not str(path):
+        raise UsageError(f"the path of the {what} is empty")
+    if file.is_dir():
+        inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in (".config", ".pbtxt"))
+        hint = f"; it contains {', '.join(inside[:5])}" if inside else ""
+        raise UsageError(f"{path} is a folder, not a {what}{hint}")
+    try:
+        return file.read_bytes().decode("utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"there is no {what} at {path}{_neighbours(file)}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"{path} is not a text file; a {what} is protobuf text") from None
+    except OSError as problem:
+        raise UsageError(f"the {what} {path} cannot be read: {problem.strerror}") from None
+
+
+def _neighbours(file: pathlib.Path) -> str:
+    """What a missing file may have meant: near names in its folder, or the last folder that exists."""
+    from detzoo.config.names import nearest
+
+    if file.parent.is_dir():
+        close = nearest(file.name, [entry.name for entry in file.parent.iterdir() if entry.is_file()])
+        return f"; did you mean {' or '.join(close)}?" if close else ""
+    existing = next((str(folder) for folder in file.parents if folder.is_dir()), "")
+    return f"; the folder {file.parent} does not exist" + (f" (the path is good up to {existing})" if existing else "")

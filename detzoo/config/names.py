@@ -1,0 +1,33 @@
+"""The nearest known names to a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+MOST_LISTED = 12  # A longer list of accepted names hides the answer; then only the nearest are shown.
+
+
+def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
+    """Up to ``count`` candidates that look like ``name``, best first; letter case does not count."""
+    by_folded = {candidate.lower(): candidate for candidate in candidates}
+    folded = name.lower()
+    close = difflib.get_close_matches(folded, by_folded, n=count, cutoff=0.65)
+    if len(folded) > 3:
+        close += sorted(
+            (known for known in by_folded if known not in close and (folded in known or known in folded)), key=len
+        )
+    return [by_folded[known] for known in close[:count]]
+
+
+def suggestion(name: str, candidates: Iterable[str]) -> str:
+    """``; did you mean 'x'?`` or, without a near name, ``; accepted: a, b, c``. Empty where nothing helps."""
+    known = sorted(candidates)
+    close = nearest(name, known)
+    if close:
+        return f"; did you mean {' or '.join(repr(item) for item in close)}?"
+    if not known:
+        return ""
+    if len(known) <= MOST_LISTED:
+        return f"; accepted: {', '.join(known)}"
+    return f"; accepted: {', '.join(known[:MOST_LISTED])}, ... ({len(known)} names)"

@@ -1,0 +1,147 @@
+"""One scalar of the schema from its text: the types, ranges and enum names, with messages that say what is accepted.
+
+Shared by the reader of files (``text.py``) and by ``--set`` (``override.py``), so that both accept the same things.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from google.protobuf import text_encoding
+from google.protobuf.descriptor import FieldDescriptor
+
+from detzoo.config.names import suggestion
+
+TRUE_WORDS = ("true", "True", "t", "1")
+FALSE_WORDS = ("false", "False", "f", "0")
+_INTEGER_RANGES = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+
+
+def is_message(field: FieldDescriptor) -> bool:
+    """Whether the field holds a message (a block in braces) rather than a scalar."""
+    return field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
+
+
+def is_repeated(field: FieldDescriptor) -> bool:
+    """Whether the field may occur several times; works on every protobuf runtime without its deprecation warning."""
+    repeated = getattr(field, "is_repeated", None)
+    return bool(repeated) if repeated is not None else field.label == FieldDescriptor.LABEL_REPEATED
+
+
+def is_map(field: FieldDescriptor) -> bool:
+    """Whether the field is a map, written as repeated blocks of key and value."""
+    return is_message(field) and field.message_type.GetOptions().map_entry
+
+
+def accepted(field: FieldDescriptor) -> str:
+    """What the field takes, in words: ``an integer``, ``true or false``, ``one of A, B``, ``a block {...}``."""
+    kind = field.cpp_type
+    if is_message(field):
+        return f"a block of type {field.message_type.name}"
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return "one of " + ", ".join(field.enum_type.values_by_name)
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        return "a string in quotes"
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        return "true or false"
+    if kind in _FLOATS:
+        return "a number"
+    return "an integer of at least 0" if _INTEGER_RANGES[kind][0] == 0 else "an integer"
+
+
+def parse_scalar(field: FieldDescriptor, text: str) -> Any:
+    """The value that ``text`` (one token, strings in their quotes, numbers with their sign) means for the field.
+
+    Raises:
+        ValueError: with a message that says what was found and what is accepted.
+    """
+    kind = field.cpp_type
+    quoted = text[:1] in ("'", '"')
+    if kind == FieldDescriptor.CPPTYPE_STRING:
+        if not quoted:
+            raise ValueError(f'expected a string in quotes, found {text}; write "{text}"')
+        return unquote(text)
+    if kind == FieldDescriptor.CPPTYPE_ENUM:
+        return _parse_enum(field, text)
+    if kind == FieldDescriptor.CPPTYPE_BOOL:
+        if text in TRUE_WORDS or text in FALSE_WORDS:
+            return text in TRUE_WORDS
+    elif kind in _FLOATS:
+        number = _parse_float(text)
+        if number is not None:
+            return number
+    else:
+        integer = _parse_integer(text)
+        if integer is not None:
+            lowest, highest = _INTEGER_RANGES[kind]
+            if not lowest <= integer <= highest:
+                raise ValueError(f"{text} is out of range; accepted: {lowest} to {highest}")
+            return integer
+    raise ValueError(f"expected {accepted(field)}, found {text}{' (a string)' if quoted else ''}")
+
+
+def unquote(text: str) -> str:
+    """The characters of a quoted string, its escapes resolved as protobuf does."""
+    try:
+        return text_encoding.CUnescape(text[1:-1]).decode("utf-8")
+    except (ValueError, UnicodeDecodeError) as problem:
+        raise ValueError(f"{text} is not a valid string: {problem}") from problem
+
+
+def _parse_enum(field: FieldDescriptor, text: str) -> int:
+    enum = field.enum_type
+    name = text.strip("'\"")
+    integer = _parse_integer(text)
+    if integer is not None and integer in enum.values_by_number:
+        return integer
+    if text == name and name in enum.values_by_name:
+        return enum.values_by_name[name].number
+    if name in enum.values_by_name:
+        raise ValueError(f"{text} is written without quotes: {name}")
+    raise ValueError(
+        f"{text} is not a value of {enum.name}{suggestion(name, enum.values_by_name)}" + _all_of(field, name)
+    )
+
+
+def _all_of(field: FieldDescriptor, name: str) -> str:
+    """The full list of an enum, unless the suggestion already is that list."""
+    return "" if "accepted" in suggestion(name, field.enum_type.values_by_name) else f" (accepted: {accepted(field)})"
+
+
+def _parse_integer(text: str) -> int | None:
+    digits = text.removeprefix("-")
+    try:
+        if digits.startswith(("0x", "0X")):
+            value = int(digits, 16)
+        elif len(digits) > 1 and digits.startswith("0") and digits.isdigit():
+            value = int(digits, 8)
+        elif digits.isascii() and digits.isdigit():
+            value = int(digits)
+        else:
+            return None
+    except ValueError:
+        return None
+    return -value if text.startswith("-") else value
+
+
+def _parse_float(text: str) -> float | None:
+    body = text.removeprefix("-")
+    if body.lower() in ("inf", "infinity", "inff", "infinityf"):
+        value = math.inf
+    elif body.lower() in ("nan", "nanf"):
+        value = math.nan
+    elif "_" in body or not body[:1].isascii() or body[:1] not in "0123456789.":
+        return None
+    else:
+        try:
+            value = float(body.rstrip("fF")) if not body.startswith(("0x", "0X")) else float(int(body, 16))
+        except ValueError:
+            return None
+    return -value if text.startswith("-") else value

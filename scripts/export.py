@@ -1,0 +1,7 @@
+"""The same as `detzoo export`."""
+
+import sys
+
+from detzoo.cli.main import main
+
+sys.exit(main(["export", *sys.argv[1:]]))
