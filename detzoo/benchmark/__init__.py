@@ -1,0 +1,1 @@
+"""Latency, memory, parameters and multiply-adds of a detector on this machine (floor 5)."""

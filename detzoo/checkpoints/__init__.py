@@ -1,0 +1,1 @@
+"""Reading and writing checkpoints, whole or by part (floor 4)."""

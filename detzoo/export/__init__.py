@@ -1,0 +1,1 @@
+"""From a trained checkpoint to a SavedModel that needs nothing but TensorFlow (floor 5)."""

@@ -34,7 +34,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     Args:
         train_statistics: Whether ``training=True`` uses and moves the statistics of the batch.
-        **kwargs: Arguments of ``keras.layers.BatchNormalization`` (momentum, epsilon, center, scale, synchronized, ...).
+        **kwargs: Arguments of ``keras.layers.BatchNormalization``: momentum, epsilon, center, scale, synchronized.
     """
 
     def __init__(self, train_statistics: bool = True, **kwargs: Any) -> None:

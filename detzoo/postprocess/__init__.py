@@ -1,0 +1,1 @@
+"""From raw predictions to final detections (floor 2)."""

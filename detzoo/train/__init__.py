@@ -1,0 +1,1 @@
+"""The training loop: strategy, steps, checkpoints, progress (floor 5)."""
