@@ -1,0 +1,193 @@
+"""The input pipeline: stream of records -> decoded, augmented, resized, padded, batched ``Batch``es.
+
+    RecordSource.stream -> RecordDecoder -> augmentations -> Resizer -> padding to N objects -> batch -> prefetch
+
+Determinism: the augmentation of a record depends on (seed, its position in the stream) only. So a pipeline that starts
+at position k yields what a fresh one yields from there on, and n pipelines that share a stream (one for each worker)
+together yield the records that one pipeline yields. A dropped record leaves a gap in ``Batch.record_index``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Tensor
+from detzoo.data.decode import Decoded, RecordDecoder
+from detzoo.data.dirt_counter import DirtCounter, count_vector
+from detzoo.data.records import RecordSource, WeightedSources
+from detzoo.data.resize import Resizer
+from detzoo.data.sample import Sample, drop_empty_boxes
+
+# sample, seed int64 [2] of this record and step -> sample
+Augmentation = Callable[[Sample, Tensor], Sample]
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchOptions:
+    """How samples become batches. ``shard`` of ``num_shards`` pipelines takes every num_shards-th record."""
+
+    batch_size: int
+    max_number_of_boxes: int = 100
+    drop_remainder: bool = True
+    start: int = 0  # position in the stream of records
+    num_epochs: int | None = None  # None: endless
+    seed: int = 0
+    num_shards: int = 1
+    shard: int = 0
+
+
+class _Example(NamedTuple):
+    """One padded example before batching; boxes are fractions of the true image."""
+
+    image: Tensor
+    true_shape: Tensor
+    original_shape: Tensor
+    image_id: Tensor
+    record_index: Tensor
+    objects: Groundtruth
+
+
+def make_batches(
+    source: RecordSource | WeightedSources,
+    decoder: RecordDecoder,
+    augmentations: Sequence[Augmentation],
+    resizer: Resizer,
+    options: BatchOptions,
+    dirt: DirtCounter | None = None,
+) -> tf.data.Dataset:
+    """The whole pipeline.
+
+    Args:
+        source: where records come from.
+        decoder: record -> ``Decoded``.
+        augmentations: applied in this order; empty for evaluation.
+        resizer: the model's image resizer.
+        options: batch size, position, seed.
+        dirt: gets the counts of what was repaired and dropped.
+
+    Returns:
+        A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
+    """
+    dirt = dirt if dirt is not None else DirtCounter()
+    records = source.stream(options.start, options.num_epochs)
+    records = records.filter(lambda index, _: (index < 0) | (index % options.num_shards == options.shard))
+    decoded = records.map(lambda index, record: (index, decoder(record)), tf.data.AUTOTUNE, deterministic=True)
+    decoded = _usable_records(decoded.ignore_errors(), options, dirt)
+
+    def finish(index: Tensor, record: Decoded) -> _Example:
+        sample = augment(record.sample, augmentations, options.seed, index)
+        return _to_example(record, sample, index, resizer, options.max_number_of_boxes)
+
+    examples = decoded.map(finish, tf.data.AUTOTUNE, deterministic=True)
+    if None in resizer.static_shape:
+        batches = examples.padded_batch(options.batch_size, drop_remainder=options.drop_remainder)
+    else:
+        batches = examples.batch(options.batch_size, drop_remainder=options.drop_remainder)
+    return batches.map(_to_batch, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+
+
+def augment(sample: Sample, augmentations: Sequence[Augmentation], seed: int, record_index: Tensor) -> Sample:
+    """Applies the augmentations in order, each with its own random numbers made of (seed, record_index)."""
+    for step, augmentation in enumerate(augmentations):
+        digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+        step_seed = tf.constant(int.from_bytes(digest[:7], "little"), tf.int64)
+        sample = augmentation(sample, tf.stack([step_seed, record_index]))
+    return drop_empty_boxes(sample) if augmentations else sample
+
+
+def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtCounter) -> tf.data.Dataset:
+    """Drops unusable records and epoch marks; counts dirt, and as "unreadable" the gaps that errors left.
+
+    An epoch in which not one record was usable stops the pipeline, because an endless one would search forever.
+    """
+    first = options.start + (options.shard - options.start) % options.num_shards
+    state = (tf.constant(first, tf.int64), tf.constant(0, tf.int64), tf.constant(0, tf.int64))
+
+    def account(state: tuple[Tensor, ...], element: tuple[Tensor, Decoded]) -> tuple[tuple[Tensor, ...], tuple]:
+        expected, num_usable, num_seen = state
+        index, record = element
+        is_mark = index < 0
+        position = tf.where(is_mark, -1 - index, index)
+        missed = tf.maximum(position - expected + options.num_shards - 1, 0) // options.num_shards
+        found = tf.where(is_mark, tf.zeros_like(record.dirt), record.dirt)
+        found += missed * tf.constant(count_vector(unreadable=1))
+        reported = _report(found, position, dirt)
+        usable = ~is_mark & record.usable
+        num_usable += tf.cast(usable, tf.int64)
+        num_seen += missed + tf.cast(~is_mark, tf.int64)
+        with tf.control_dependencies([reported, _check_epoch(is_mark, num_usable, num_seen)]):
+            expected = expected + (missed + tf.cast(~is_mark, tf.int64)) * options.num_shards
+        zero = tf.zeros_like(num_usable)
+        state = (expected, tf.where(is_mark, zero, num_usable), tf.where(is_mark, zero, num_seen))
+        return state, (index, record._replace(usable=usable))
+
+    return decoded.scan(state, account).filter(lambda _, record: record.usable)
+
+
+def _report(found: Tensor, position: Tensor, dirt: DirtCounter) -> Tensor:
+    """Adds the vector to the counter, calling Python only if there is something to add."""
+
+    def add(vector, position):  # type: ignore[no-untyped-def]
+        dirt.add(vector, where=f"at or before record {position} of the stream")
+        return True
+
+    return tf.cond(
+        tf.reduce_any(found > 0),
+        lambda: tf.numpy_function(add, [found, position], tf.bool),
+        lambda: tf.constant(True),
+    )
+
+
+def _check_epoch(is_mark: Tensor, num_usable: Tensor, num_seen: Tensor) -> tf.Operation:
+    message = (
+        "none of the records of a whole epoch is usable: check that the files hold tf.Examples with image/encoded, and "
+        "the log for what was found"
+    )
+    return tf.debugging.Assert(~is_mark | (num_usable > 0) | (num_seen == 0), [message, num_seen])
+
+
+def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer, max_boxes: int) -> _Example:
+    """Resizes the image and masks, and pads the objects to ``max_boxes`` rows."""
+    image, true_shape = resizer(sample.image)
+    masks = None if sample.masks is None else resizer.masks(sample.masks)
+    count = tf.minimum(tf.shape(sample.boxes_norm)[0], max_boxes)
+
+    def pad(field: Tensor, value: float | int | bool = 0) -> Tensor:
+        rows = [[0, max_boxes - count]] + [[0, 0]] * (field.shape.rank - 1)
+        padded = tf.pad(field[:count], rows, constant_values=tf.cast(value, field.dtype))
+        return tf.ensure_shape(padded, [max_boxes, *field.shape[1:]])
+
+    objects = Groundtruth(
+        boxes_norm=pad(sample.boxes_norm),
+        classes=pad(sample.classes, PADDING_CLASS),
+        weights=pad(sample.weights),
+        is_crowd=pad(sample.is_crowd, False),
+        is_difficult=pad(sample.is_difficult, False),
+        area_px=pad(sample.area_px),
+        masks=tf.zeros([max_boxes, 0, 0], tf.uint8) if masks is None else pad(masks),
+    )
+    image_id = tf.where(record.image_id == "", tf.strings.as_string(index), record.image_id)
+    original_shape = tf.ensure_shape(tf.shape(record.sample.image)[:2], [2])
+    return _Example(image, true_shape, original_shape, image_id, index, objects)
+
+
+def _to_batch(*fields: Tensor) -> Batch:
+    """Turns fractions of the true image into fractions of the padded input, whose size is known only now."""
+    example = _Example(*fields)
+    padded_shape = tf.cast(tf.shape(example.image)[1:3], tf.float32)
+    scale = tf.tile(tf.cast(example.true_shape, tf.float32) / padded_shape, [1, 2])
+    objects = Groundtruth(*example.objects)
+    objects = objects._replace(boxes_norm=objects.boxes_norm * scale[:, tf.newaxis])
+    return Batch(
+        images=example.image,
+        true_shapes=example.true_shape,
+        original_shapes=example.original_shape,
+        image_ids=example.image_id,
+        record_index=example.record_index,
+        groundtruth=objects,
+    )

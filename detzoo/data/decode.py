@@ -1,0 +1,221 @@
+"""Serialized tf.Example -> Sample: the keys of the Object Detection API, label lookup, cleaning of boxes.
+
+Second stage of the input pipeline. What has one right answer is repaired, other dirt is dropped, and both are counted
+in a vector that travels with the sample (see ``dirt_counter``). A record or image that cannot be decoded at all raises inside
+the pipeline; ``batches`` turns that into a count.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from detzoo.contracts import Tensor
+from detzoo.data.dirt_counter import REASONS
+from detzoo.data.sample import Sample, keep_objects
+
+# Coordinates may pass the image by this much (float32 rounding of exact values) without being called dirt.
+_CLIP_TOLERANCE = 1e-4
+
+_JPEG_MAGIC = b"\xff\xd8\xff"
+_PNG_MAGIC = b"\x89PNG"
+
+
+@dataclasses.dataclass(frozen=True)
+class DecodeOptions:
+    """What is read from a record; the fields of an ``InputReader``."""
+
+    max_number_of_boxes: int = 100
+    load_instance_masks: bool = False
+    png_masks: bool = False  # PNG strings, otherwise dense floats
+
+
+class ClassNames:
+    """Class names and ids of a label map as lookup tables, made once and used in the pipeline's graphs."""
+
+    def __init__(self, id_by_name: Mapping[str, int], ids: Sequence[int]) -> None:
+        """Takes every name (or display name) with its id, and all ids of the label map."""
+        names = list(id_by_name) or [""]
+        values = [id_by_name[name] for name in id_by_name] or [0]
+        self._by_name = _table(tf.constant(names), tf.constant(values, tf.int64))
+        known = sorted(set(ids)) or [0]
+        self._known = _table(tf.constant(known, tf.int64), tf.constant(known, tf.int64))
+
+    def lookup(self, texts: Tensor, labels: Tensor) -> Tensor:
+        """Ids from 1 for N objects, 0 where neither the text nor, for an empty text, the label is known."""
+        by_text = self._by_name.lookup(texts)
+        by_label = self._known.lookup(labels)
+        return tf.where(texts == "", by_label, by_text)
+
+
+def _table(keys: Tensor, values: Tensor) -> tf.lookup.StaticHashTable:
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(keys, values), default_value=0)
+
+
+class Decoded(NamedTuple):
+    """A record after decoding. An unusable one has ``usable`` false and a 1 x 1 image."""
+
+    sample: Sample
+    image_id: Tensor  # string scalar, may be empty
+    dirt: Tensor  # int64 [len(REASONS)]
+    usable: Tensor  # bool scalar
+
+
+class RecordDecoder:
+    """Callable from a serialized tf.Example to ``Decoded``, for ``Dataset.map``.
+
+    Args:
+        options: what is read.
+        class_names: the label map, or None to take ``image/object/class/label`` as it is.
+    """
+
+    def __init__(self, options: DecodeOptions, class_names: ClassNames | None = None) -> None:
+        self._options = options
+        self._class_names = class_names
+        self._features: dict[str, object] = {
+            "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
+            "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
+            "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
+            "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
+        }
+        lists = dict.fromkeys(("bbox/ymin", "bbox/xmin", "bbox/ymax", "bbox/xmax", "weight", "area"), tf.float32)
+        lists |= {"class/label": tf.int64, "is_crowd": tf.int64, "difficult": tf.int64, "class/text": tf.string}
+        if options.load_instance_masks:
+            lists["mask"] = tf.string if options.png_masks else tf.float32
+        for name, dtype in lists.items():
+            self._features[f"image/object/{name}"] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+
+    def __call__(self, serialized: Tensor) -> Decoded:
+        """Decodes one record; raises inside the graph where the record or its image is corrupt."""
+        fields = tf.io.parse_single_example(serialized, self._features)
+        image_missing = fields["image/encoded"] == ""
+        consistent = self._consistent(fields)
+        usable = ~image_missing & consistent
+        image = tf.cond(usable, lambda: decode_image(fields["image/encoded"]), lambda: tf.zeros([1, 1, 3], tf.uint8))
+        image = tf.ensure_shape(image, [None, None, 3])
+        sample = tf.cond(usable, lambda: self._objects(fields, image), lambda: self._no_objects(image))
+        sample, dirt = self._clean(Sample(image, *sample))
+        dirt += one_reason("missing_image", image_missing)
+        dirt += one_reason("inconsistent_record", ~image_missing & ~consistent)
+        return Decoded(sample, fields["image/source_id"], dirt, usable)
+
+    def _consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """Whether the lists that every object needs are equally long."""
+        count = tf.size(fields["image/object/bbox/ymin"])
+        same = [tf.size(fields[f"image/object/bbox/{side}"]) == count for side in ("xmin", "ymax", "xmax")]
+        num_labels = tf.size(fields["image/object/class/label"])
+        if self._class_names is not None:
+            num_labels = tf.maximum(num_labels, tf.size(fields["image/object/class/text"]))
+        same.append(num_labels == count)
+        if self._options.png_masks and self._options.load_instance_masks:
+            same.append(tf.size(fields["image/object/mask"]) == count)
+        return tf.reduce_all(tf.stack(same))
+
+    def _objects(self, fields: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, ...]:
+        """The fields of a Sample after its image, as the record has them."""
+        sides = [fields[f"image/object/bbox/{side}"] for side in ("ymin", "xmin", "ymax", "xmax")]
+        boxes = tf.ensure_shape(tf.stack(sides, axis=1), [None, 4])
+        count = tf.shape(boxes)[0]
+        labels = _or_default(fields["image/object/class/label"], count, 0)
+        if self._class_names is not None:
+            labels = self._class_names.lookup(_or_default(fields["image/object/class/text"], count, ""), labels)
+        objects = (
+            boxes,
+            tf.cast(labels, tf.int32) - 1,
+            _or_default(fields["image/object/weight"], count, 1.0),
+            _or_default(fields["image/object/is_crowd"], count, 0) > 0,
+            _or_default(fields["image/object/difficult"], count, 0) > 0,
+            _or_default(fields["image/object/area"], count, 0.0),
+        )
+        return (*objects, self._masks(fields, count, image)) if self._options.load_instance_masks else (*objects, ())
+
+    def _no_objects(self, image: Tensor) -> tuple[Tensor, ...]:
+        """The same fields for an image without objects."""
+        floats, flags = tf.zeros([0], tf.float32), tf.zeros([0], tf.bool)
+        objects = (tf.zeros([0, 4], tf.float32), tf.zeros([0], tf.int32), floats, flags, flags, floats)
+        size = tf.shape(image)[:2]
+        masks = tf.zeros(tf.concat([[0], size], axis=0), tf.uint8) if self._options.load_instance_masks else ()
+        return (*objects, masks)
+
+    def _masks(self, fields: Mapping[str, Tensor], count: Tensor, image: Tensor) -> Tensor:
+        """uint8 [N, H, W] of 0 and 1; raises inside the graph where a mask has not the size of the image."""
+        size = tf.shape(image)[:2]
+        flat = fields["image/object/mask"]
+        if not self._options.png_masks:
+            return tf.cast(tf.reshape(flat, tf.concat([[count], size], axis=0)) > 0.0, tf.uint8)
+
+        def decode_mask(encoded: Tensor) -> Tensor:
+            decode = lambda: tf.io.decode_png(encoded, channels=1)[..., 0]  # noqa: E731
+            mask = tf.cond(encoded == "", lambda: tf.zeros(size, tf.uint8), decode)
+            return tf.cast(tf.reshape(mask, size) > 0, tf.uint8)
+
+        return tf.map_fn(decode_mask, flat, fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
+
+    def _clean(self, sample: Sample) -> tuple[Sample, Tensor]:
+        """Repairs and drops objects, and counts what was done."""
+        sample = sample._replace(masks=sample.masks if self._options.load_instance_masks else None)
+        finite = tf.reduce_all(tf.math.is_finite(sample.boxes_norm), axis=1)
+        boxes = tf.where(finite[:, tf.newaxis], sample.boxes_norm, 0.0)
+        low, high = tf.minimum(boxes[:, :2], boxes[:, 2:]), tf.maximum(boxes[:, :2], boxes[:, 2:])
+        inverted = tf.reduce_any(boxes[:, :2] > boxes[:, 2:], axis=1)
+        ordered = tf.concat([low, high], axis=1)
+        clipped = tf.clip_by_value(ordered, 0.0, 1.0)
+        has_area = tf.reduce_all(clipped[:, 2:] > clipped[:, :2], axis=1)
+        known = sample.classes >= 0
+        beyond = tf.reduce_any(tf.abs(ordered - clipped) > _CLIP_TOLERANCE, axis=1)
+        kept = finite & has_area & known
+        within = tf.cumsum(tf.cast(kept, tf.int32)) <= self._options.max_number_of_boxes
+        dirt = (
+            one_reason("nan_box", ~finite)
+            + one_reason("empty_box", finite & ~has_area)
+            + one_reason("unknown_class", finite & has_area & ~known)
+            + one_reason("too_many_boxes", kept & ~within)
+            + one_reason("inverted_box", kept & within & inverted)
+            + one_reason("box_outside_image", kept & within & beyond)
+        )
+        weights = tf.where(tf.math.is_finite(sample.weights), sample.weights, 1.0)
+        area = tf.where(tf.math.is_finite(sample.area_px), sample.area_px, 0.0)
+        cleaned = sample._replace(boxes_norm=clipped, weights=weights, area_px=area)
+        return keep_objects(cleaned, kept & within), dirt
+
+
+def one_reason(reason: str, found: Tensor) -> Tensor:
+    """An int64 dirt vector that counts the true values of ``found`` under one reason."""
+    count = tf.reduce_sum(tf.cast(found, tf.int64))
+    return tf.one_hot(REASONS.index(reason), len(REASONS), dtype=tf.int64) * count
+
+
+def _or_default(values: Tensor, count: Tensor, default: float | int | str) -> Tensor:
+    """The list itself where it has one value for each object, else ``count`` defaults."""
+    return tf.cond(tf.size(values) == count, lambda: values, lambda: tf.fill([count], tf.cast(default, values.dtype)))
+
+
+def decode_image(encoded: Tensor) -> Tensor:
+    """Decodes an image file of any format to uint8 [H, W, 3] RGB; raises inside the graph where it is corrupt.
+
+    JPEG (also gray and CMYK) and PNG (also palette, alpha, 16 bit) by TensorFlow's decoders, the first frame of
+    anything else by Pillow. An EXIF orientation is not applied: the boxes of a record refer to the stored pixels.
+    """
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
+    is_png = tf.strings.substr(encoded, 0, 4) == _PNG_MAGIC
+    image = tf.cond(
+        is_jpeg,
+        lambda: tf.io.decode_jpeg(encoded, channels=3),
+        lambda: tf.cond(
+            is_png,
+            lambda: tf.io.decode_png(encoded, channels=3),
+            lambda: tf.numpy_function(_decode_with_pillow, [encoded], tf.uint8, stateful=False),
+        ),
+    )
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def _decode_with_pillow(encoded: bytes) -> np.ndarray:
+    with Image.open(io.BytesIO(encoded)) as image:
+        return np.asarray(image.convert("RGB"), np.uint8)

@@ -1,0 +1,221 @@
+"""From an image of any size to the detector's input: resize, pad, and the shape of the true image.
+
+Stands between augmentation and batching, and at the entrance of every exported model. The sizes, the rounding and the
+sampling grid are those of the Object Detection API (``image_resizer`` in its configuration): bilinear sampling at the
+top left corner of a pixel (``half_pixel_centers=False``), because published checkpoints were trained so.
+"""
+
+from __future__ import annotations
+
+import abc
+import dataclasses
+
+import tensorflow as tf
+
+from detzoo.contracts import Tensor
+
+# Luma weights of the Object Detection API's grayscale conversion.
+GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
+
+_RESIZE_OPS = {
+    "bilinear": tf.raw_ops.ResizeBilinear,
+    "nearest": tf.raw_ops.ResizeNearestNeighbor,
+    "bicubic": tf.raw_ops.ResizeBicubic,
+}
+
+
+def resize_image(image: Tensor, size: Tensor, method: str = "bilinear", align_corners: bool = False) -> Tensor:
+    """Resizes images as TensorFlow 1 did, which is what checkpoints of the Object Detection API expect.
+
+    Args:
+        image: uint8 or float32 [H, W, C] or [N, H, W, C].
+        size: int32 [2], (height, width) in pixels.
+        method: "bilinear", "nearest", "bicubic" or "area".
+        align_corners: whether the centres of the corner pixels of input and output coincide.
+
+    Returns:
+        float32 of the same rank; uint8 stays uint8 with "nearest".
+    """
+    batched = image if image.shape.rank == 4 else image[tf.newaxis]
+    if method == "area":
+        resized = tf.raw_ops.ResizeArea(images=batched, size=size, align_corners=align_corners)
+    else:
+        resized = _RESIZE_OPS[method](images=batched, size=size, align_corners=align_corners, half_pixel_centers=False)
+    return resized if image.shape.rank == 4 else resized[0]
+
+
+def resize_masks(masks: Tensor, size: Tensor, align_corners: bool = False) -> Tensor:
+    """Resizes instance masks uint8 [N, H, W] to [N, *size] by the nearest neighbour; N may be 0."""
+    return tf.cond(
+        tf.shape(masks)[0] > 0,
+        lambda: resize_image(masks[..., tf.newaxis], size, "nearest", align_corners)[..., 0],
+        lambda: tf.zeros(tf.concat([[0], size], axis=0), masks.dtype),
+    )
+
+
+def to_gray(image: Tensor) -> Tensor:
+    """The luma of an RGB image [H, W, 3], repeated in three channels, float32.
+
+    Differs from the Object Detection API: it returns one channel. Three equal ones keep every extractor usable.
+    """
+    luma = tf.tensordot(tf.cast(image, tf.float32), tf.constant(GRAY_WEIGHTS), axes=1)
+    return tf.repeat(luma[..., tf.newaxis], 3, axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resizer(abc.ABC):
+    """The base of all resizers: subclasses say to which size an image goes, and to which size it is padded.
+
+    Call it with an image uint8 or float32 [H, W, 3]; it returns the padded image, float32, and the true shape, int32
+    [2]: the pixels of the padded image that the image covers, from the top left corner.
+    """
+
+    method: str = "bilinear"
+    convert_to_grayscale: bool = False
+
+    align_corners = False  # of a class, not of an instance
+    pad_value = (0.0, 0.0, 0.0)
+
+    @property
+    def static_shape(self) -> tuple[int | None, int | None]:
+        """(height, width) of every padded output, None where they depend on the image."""
+        return (None, None)
+
+    @abc.abstractmethod
+    def new_size(self, size: Tensor) -> Tensor:
+        """(height, width) that an image of ``size`` (int32 [2]) is resized to."""
+
+    def padded_size(self, new_size: Tensor) -> Tensor:
+        """(height, width) after padding of an image that was resized to ``new_size``."""
+        return new_size
+
+    def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Resizes and pads one image; see the class."""
+        size = self.new_size(tf.shape(image)[:2])
+        resized = tf.cast(self._resize(image, size), tf.float32)
+        if self.convert_to_grayscale:
+            resized = to_gray(resized)
+        padded = self._pad(resized, self.padded_size(size) - size)
+        padded = tf.ensure_shape(padded, [*self.static_shape, 3])
+        return padded, tf.ensure_shape(size, [2])
+
+    def masks(self, masks: Tensor) -> Tensor:
+        """Resizes (nearest neighbour) and pads with zeros masks uint8 [N, H, W] as their image was."""
+        size = self.new_size(tf.shape(masks)[1:])
+        bottom, right = tf.unstack(self.padded_size(size) - size)
+        resized = resize_masks(masks, size, self.align_corners)
+        padded = tf.pad(resized, [[0, 0], [0, bottom], [0, right]])
+        return tf.ensure_shape(padded, [None, *self.static_shape])
+
+    def _resize(self, image: Tensor, size: Tensor) -> Tensor:
+        return resize_image(image, size, self.method, self.align_corners)
+
+    def _pad(self, image: Tensor, amount: Tensor) -> Tensor:
+        paddings = [[0, amount[0]], [0, amount[1]]]
+        if not any(self.pad_value):
+            return tf.pad(image, [*paddings, [0, 0]])
+        channels = zip(tf.unstack(image, num=3, axis=-1), self.pad_value)
+        return tf.stack([tf.pad(channel, paddings, constant_values=value) for channel, value in channels], axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class FixedShapeResizer(Resizer):
+    """Every image to the same height and width, whatever its aspect."""
+
+    height: int = 300
+    width: int = 300
+
+    @property
+    def static_shape(self) -> tuple[int | None, int | None]:
+        """The configured (height, width)."""
+        return (self.height, self.width)
+
+    def new_size(self, size: Tensor) -> Tensor:
+        """The configured (height, width), for any ``size``."""
+        del size
+        return tf.constant([self.height, self.width], tf.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class KeepAspectRatioResizer(Resizer):
+    """The shorter side to ``min_dimension``, unless the longer one would pass ``max_dimension``; then that one to it.
+
+    With ``pad_to_max_dimension`` the result is padded at bottom and right to a square of ``max_dimension``.
+    """
+
+    min_dimension: int = 600
+    max_dimension: int = 1024
+    pad_to_max_dimension: bool = False
+    per_channel_pad_value: tuple[float, float, float] = (0.0, 0.0, 0.0)
+
+    @property
+    def pad_value(self) -> tuple[float, float, float]:  # type: ignore[override]
+        """RGB 0..255 of the padding."""
+        return self.per_channel_pad_value
+
+    @property
+    def static_shape(self) -> tuple[int | None, int | None]:
+        """A square of ``max_dimension`` when padding, else unknown."""
+        return (self.max_dimension, self.max_dimension) if self.pad_to_max_dimension else (None, None)
+
+    def new_size(self, size: Tensor) -> Tensor:
+        """Both sides times one float32 scale, rounded half to even (as TensorFlow's ``preserve_aspect_ratio``)."""
+        sides = tf.cast(size, tf.float32)
+        landscape = tf.constant([self.min_dimension, self.max_dimension], tf.float32)
+        bounds = tf.where(size[0] < size[1], landscape, landscape[::-1])
+        scale = tf.reduce_min(bounds / sides)
+        return tf.cast(tf.round(scale * sides), tf.int32)
+
+    def padded_size(self, new_size: Tensor) -> Tensor:
+        """The square of ``max_dimension``, or the size itself."""
+        if not self.pad_to_max_dimension:
+            return new_size
+        return tf.constant([self.max_dimension, self.max_dimension], tf.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class IdentityResizer(Resizer):
+    """Images stay as they are; batches of several sizes are padded to the largest."""
+
+    def new_size(self, size: Tensor) -> Tensor:
+        """The size itself."""
+        return size
+
+    def _resize(self, image: Tensor, size: Tensor) -> Tensor:
+        del size
+        return image
+
+
+@dataclasses.dataclass(frozen=True)
+class ConditionalShapeResizer(Resizer):
+    """Shrinks images whose longer side passes a threshold, or enlarges those whose shorter side misses it.
+
+    ``shrink`` is the configuration's condition GREATER. Other images keep their size.
+    """
+
+    size_threshold: int = 300
+    shrink: bool = True
+
+    align_corners = True  # as the Object Detection API does here, and here only
+
+    def new_size(self, size: Tensor) -> Tensor:
+        """Both sides times one scale, truncated."""
+        if self.shrink:
+            side = tf.reduce_max(size)
+            target = tf.minimum(side, self.size_threshold)
+        else:
+            side = tf.reduce_min(size)
+            target = tf.maximum(side, self.size_threshold)
+        ratio = tf.cast(target, tf.float32) / tf.cast(side, tf.float32)
+        return tf.maximum(tf.cast(tf.cast(size, tf.float32) * ratio, tf.int32), 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PadToMultipleResizer(IdentityResizer):
+    """No resizing; zeros at bottom and right until both sides are multiples of ``multiple``."""
+
+    multiple: int = 1
+
+    def padded_size(self, new_size: Tensor) -> Tensor:
+        """Both sides rounded up to the multiple."""
+        return (new_size + self.multiple - 1) // self.multiple * self.multiple

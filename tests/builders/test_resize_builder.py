@@ -1,0 +1,56 @@
+"""image_resizer messages become the resizer they name, with every field arriving."""
+
+from __future__ import annotations
+
+import pytest
+from google.protobuf import text_format
+
+from detzoo.builders.resize import build_resizer
+from detzoo.config import pb
+from detzoo.data import resize
+from detzoo.errors import ConfigError
+
+
+def build(text: str) -> resize.Resizer:
+    return build_resizer(text_format.Parse(text, pb.ImageResizer()))
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "fixed_shape_resizer { height: 30 width: 40 resize_method: AREA convert_to_grayscale: true }",
+            resize.FixedShapeResizer("area", True, 30, 40),
+        ),
+        ("fixed_shape_resizer {}", resize.FixedShapeResizer("bilinear", False, 300, 300)),
+        (
+            "keep_aspect_ratio_resizer { min_dimension: 20 max_dimension: 50 pad_to_max_dimension: true "
+            "resize_method: BICUBIC per_channel_pad_value: [1, 2, 3] }",
+            resize.KeepAspectRatioResizer("bicubic", False, 20, 50, True, (1.0, 2.0, 3.0)),
+        ),
+        ("identity_resizer {}", resize.IdentityResizer()),
+        (
+            "conditional_shape_resizer { condition: SMALLER size_threshold: 70 resize_method: NEAREST_NEIGHBOR }",
+            resize.ConditionalShapeResizer("nearest", False, 70, False),
+        ),
+        ("pad_to_multiple_resizer { multiple: 32 }", resize.PadToMultipleResizer(multiple=32)),
+    ],
+)
+def test_every_form(text, expected):
+    assert build(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "choose one of"),
+        ("keep_aspect_ratio_resizer { min_dimension: 9 max_dimension: 8 }", "at most max_dimension 8"),
+        ("keep_aspect_ratio_resizer { per_channel_pad_value: 1 }", "takes 3"),
+        ("fixed_shape_resizer { height: 0 }", "must be above 0"),
+        ("conditional_shape_resizer { condition: INVALID }", "GREATER or SMALLER"),
+        ("pad_to_multiple_resizer { multiple: -1 }", "must be above 0"),
+    ],
+)
+def test_contradictions_are_config_errors(text, message):
+    with pytest.raises(ConfigError, match=message):
+        build(text)
