@@ -1,0 +1,159 @@
+"""The one table of feature extractors: type string -> what to build, or why this version does not build it.
+
+``config check`` and the builders read the same table, so that what is checked is what is built. A type of the Object
+Detection API's first generation (``ssd_mobilenet_v2``) and its second (``ssd_mobilenet_v2_keras``) are the same entry.
+
+References:
+    Liu et al., arXiv:1512.02325, section 2.1; Huang et al., arXiv:1611.10012, section 3.3 (maps and extra depths of
+    each extractor); Lin et al., arXiv:1708.02002, section 4 (pyramids). "FPN-lite" is ``_fpn`` with use_depthwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+
+from detzoo.config.names import nearest
+from detzoo.errors import ConfigError
+
+KERAS_SUFFIX = "_keras"
+FPN_SUFFIX = "_fpn"
+
+
+class Normalization(enum.Enum):
+    """What an extractor's ImageNet weights expect of RGB values of 0 to 255."""
+
+    MINUS_ONE_TO_ONE = "minus_one_to_one"  # 2 / 255 * x - 1
+    IMAGENET_MEAN = "imagenet_mean"  # x - (123.68, 116.779, 103.939), channels in RGB order
+
+
+@dataclasses.dataclass(frozen=True)
+class SsdExtractor:
+    """What a ``type`` of ``model.ssd.feature_extractor`` stands for.
+
+    Attributes:
+        family: the module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3,
+            inception_resnet_v2, resnet or resnext.
+        variant: which member of the family, e.g. "101" or "101_32x8d"; "" where there is one only.
+        is_fpn: a feature pyramid on the maps (``_fpn``), else SSD's extra levels.
+        backbone_levels: levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` those that
+            it has, of which ``fpn.min_level`` to ``fpn.max_level`` are read.
+        extra_depths: channels of the levels that SSD adds after the last map, before the depth multiplier; () with
+            ``is_fpn``.
+        normalization: of the input.
+        l2_normalized_levels: levels whose channels are L2-normalised with a learned scale (VGG's conv4_3).
+        has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
+    """
+
+    family: str
+    variant: str
+    is_fpn: bool
+    backbone_levels: tuple[int, ...]
+    extra_depths: tuple[int, ...]
+    normalization: Normalization
+    l2_normalized_levels: tuple[int, ...] = ()
+    has_depth_multiplier: bool = False
+
+    @property
+    def max_num_layers(self) -> int:
+        """The most maps that ``num_layers`` can ask for; without meaning for a feature pyramid."""
+        return len(self.backbone_levels) + len(self.extra_depths)
+
+    def ssd_levels(self, num_layers: int) -> tuple[int, ...]:
+        """Levels of the first ``num_layers`` maps of an SSD: the backbone's, then the added, each half the size."""
+        first = self.backbone_levels[0]
+        return tuple(range(first, first + min(num_layers, self.max_num_layers)))
+
+
+PYRAMID_LEVELS = (2, 3, 4, 5)  # Every backbone here has maps of these strides: 4, 8, 16, 32.
+_RESNET_EXTRAS = (512, 512, 256, 256, 128)
+_SMALL_EXTRAS = (512, 256, 256, 128)
+_UNIT, _MEAN = Normalization.MINUS_ONE_TO_ONE, Normalization.IMAGENET_MEAN
+
+_PLAIN: dict[str, SsdExtractor] = {
+    "ssd_vgg16": SsdExtractor("vgg16", "", False, (3, 4), (512, 256, 256, 256, 256), _MEAN, l2_normalized_levels=(3,)),
+    "ssd_mobilenet_v1": SsdExtractor(
+        "mobilenet_v1", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
+    ),
+    "ssd_mobilenet_v2": SsdExtractor(
+        "mobilenet_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
+    ),
+    "ssd_inception_v2": SsdExtractor(
+        "inception_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
+    ),
+    # arXiv:1611.10012 gives no SSD of Inception v3: maps and depths are the Object Detection API's.
+    "ssd_inception_v3": SsdExtractor("inception_v3", "", False, (3, 4, 5), (512, 256, 128), _UNIT),
+    "ssd_inception_resnet_v2": SsdExtractor("inception_resnet_v2", "", False, (4, 5), (512, 256, 128), _UNIT),
+    "ssd_resnet50_v1": SsdExtractor("resnet", "50", False, (4,), _RESNET_EXTRAS, _MEAN),
+    "ssd_resnet101_v1": SsdExtractor("resnet", "101", False, (4,), _RESNET_EXTRAS, _MEAN),
+    "ssd_resnet152_v1": SsdExtractor("resnet", "152", False, (4,), _RESNET_EXTRAS, _MEAN),
+    "ssd_resnext101_32x8d": SsdExtractor("resnext", "101_32x8d", False, (4,), _RESNET_EXTRAS, _MEAN),
+}
+
+
+def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
+    """Each row, and the same backbone with a pyramid (``_fpn``), each with and without ``_keras``."""
+    table: dict[str, SsdExtractor] = {}
+    for name, row in plain.items():
+        pyramid = dataclasses.replace(
+            row, is_fpn=True, backbone_levels=PYRAMID_LEVELS, extra_depths=(), l2_normalized_levels=()
+        )
+        table[name] = table[name + KERAS_SUFFIX] = row
+        table[name + FPN_SUFFIX] = table[name + FPN_SUFFIX + KERAS_SUFFIX] = pyramid
+    return table
+
+
+SSD_EXTRACTORS: dict[str, SsdExtractor] = _with_variants(_PLAIN)
+
+# First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
+_NOT_YET: tuple[tuple[str, str], ...] = (
+    ("embedded_ssd_mobilenet", "the embedded MobileNet SSD with its tailored small maps"),
+    ("mobiledet", "MobileDet backbones"),
+    ("mobilenet_edgetpu", "the MobileNet EdgeTPU backbone"),
+    ("mobilenet_v3", "MobileNet v3 backbones"),
+    ("mnasfpn", "MnasFPN, a searched feature pyramid"),
+    ("_ppn", "pooling pyramids (PPN)"),
+    ("efficientnet", "EfficientNet with BiFPN (EfficientDet)"),
+    ("bifpn", "BiFPN, bidirectional feature pyramids"),
+    ("spaghettinet", "SpaghettiNet backbones"),
+    ("pnasnet", "the PNASNet backbone"),
+    ("subpixel", "subpixel MobileNet"),
+)
+_OTHER_MODELS: tuple[tuple[str, str], ...] = (
+    ("faster_rcnn_", "faster_rcnn"),
+    ("hourglass", "center_net"),
+    ("resnet_v1_", "center_net"),
+    ("resnet_v2_", "center_net"),
+    ("mobilenet_v2_fpn", "center_net"),
+)
+
+
+def lookup_ssd_extractor(type_name: str) -> SsdExtractor:
+    """The entry of an SSD extractor's ``type``.
+
+    Raises:
+        ConfigError: not in the table: not supported yet, of another kind of model, or unknown (with the nearest names).
+    """
+    if type_name not in SSD_EXTRACTORS:
+        raise ConfigError(refusal(type_name))
+    return SSD_EXTRACTORS[type_name]
+
+
+def refusal(type_name: str) -> str:
+    """Why ``type_name`` is not in the table of SSD extractors, and what is."""
+    if not type_name:
+        return f"no feature extractor is named; accepted: {accepted_types()}"
+    reason = next((text for fragment, text in _NOT_YET if fragment in type_name), None)
+    if reason:
+        return f"'{type_name}' is not supported yet ({reason}); accepted: {accepted_types()}"
+    owner = next((model for prefix, model in _OTHER_MODELS if type_name.startswith(prefix)), None)
+    if owner:
+        return f"'{type_name}' is a feature extractor of {owner}, not of ssd; accepted: {accepted_types()}"
+    close = nearest(type_name, SSD_EXTRACTORS)
+    hint = f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
+    return f"there is no feature extractor '{type_name}'; {hint}accepted: {accepted_types()}"
+
+
+def accepted_types() -> str:
+    """The types in one line: the ten backbones and the suffixes that each takes."""
+    return f"{', '.join(_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"

@@ -1,0 +1,65 @@
+"""The table of feature extractors."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from detzoo.config.support import SSD_EXTRACTORS, Normalization, lookup_ssd_extractor, refusal
+from detzoo.errors import ConfigError
+
+
+def test_both_generations_are_one_entry():
+    assert lookup_ssd_extractor("ssd_mobilenet_v2") is lookup_ssd_extractor("ssd_mobilenet_v2_keras")
+    assert lookup_ssd_extractor("ssd_resnet101_v1_fpn") is lookup_ssd_extractor("ssd_resnet101_v1_fpn_keras")
+
+
+def test_ten_backbones_plain_and_with_pyramid():
+    plain = {name for name, row in SSD_EXTRACTORS.items() if not row.is_fpn and not name.endswith("_keras")}
+    assert len(plain) == 10
+    assert len(SSD_EXTRACTORS) == 10 * 2 * 2
+    assert all(SSD_EXTRACTORS[f"{name}_fpn"].is_fpn for name in plain)
+
+
+def test_levels_of_ssd():
+    mobilenet = lookup_ssd_extractor("ssd_mobilenet_v1")
+    assert mobilenet.ssd_levels(6) == (4, 5, 6, 7, 8, 9)  # strides 16, 32 of the backbone, then four halvings
+    assert mobilenet.ssd_levels(2) == (4, 5)
+    assert mobilenet.max_num_layers == 6
+    vgg = lookup_ssd_extractor("ssd_vgg16")  # 38 x 38 at 300 px is stride 8
+    assert vgg.ssd_levels(6)[0] == 3
+    assert vgg.max_num_layers == 7
+    assert vgg.l2_normalized_levels == (3,)
+    assert lookup_ssd_extractor("ssd_inception_resnet_v2").max_num_layers == 5
+
+
+def test_a_pyramid_reads_levels_two_to_five_and_has_no_extra_levels():
+    row = lookup_ssd_extractor("ssd_vgg16_fpn")
+    assert (row.backbone_levels, row.extra_depths, row.l2_normalized_levels) == ((2, 3, 4, 5), (), ())
+
+
+def test_normalization():
+    assert lookup_ssd_extractor("ssd_mobilenet_v2").normalization is Normalization.MINUS_ONE_TO_ONE
+    assert lookup_ssd_extractor("ssd_resnet50_v1_fpn").normalization is Normalization.IMAGENET_MEAN
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("embedded_ssd_mobilenet_v1", "not supported yet (the embedded MobileNet"),
+        ("ssd_mobilenet_v3_large", "not supported yet (MobileNet v3"),
+        ("ssd_mobilenet_v1_ppn", "not supported yet (pooling pyramids"),
+        ("ssd_mobilenet_v2_mnasfpn", "not supported yet (MnasFPN"),
+        ("ssd_efficientnet-b0_bifpn_keras", "not supported yet (EfficientNet"),
+        ("ssd_mobiledet_cpu", "not supported yet (MobileDet"),
+        ("faster_rcnn_resnet101_keras", "a feature extractor of faster_rcnn, not of ssd"),
+        ("hourglass_104", "a feature extractor of center_net, not of ssd"),
+        ("ssd_mobilnet_v2", "did you mean 'ssd_mobilenet_v2'"),
+        ("", "no feature extractor is named"),
+    ],
+)
+def test_a_refusal_says_why_and_what_is_accepted(name, says):
+    assert says in refusal(name)
+    with pytest.raises(ConfigError, match=re.escape("accepted: ssd_vgg16, ")):
+        lookup_ssd_extractor(name)
