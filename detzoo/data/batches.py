@@ -39,6 +39,7 @@ class BatchOptions:
     seed: int = 0
     num_shards: int = 1
     shard: int = 0
+    num_prefetch_batches: int = 2
 
 
 class _Example(NamedTuple):
@@ -88,7 +89,16 @@ def make_batches(
         batches = examples.padded_batch(options.batch_size, drop_remainder=options.drop_remainder)
     else:
         batches = examples.batch(options.batch_size, drop_remainder=options.drop_remainder)
-    return batches.map(_to_batch, tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    batches = batches.map(_to_batch, tf.data.AUTOTUNE, deterministic=True).prefetch(options.num_prefetch_batches)
+    return batches.with_options(_dataset_options())
+
+
+def _dataset_options() -> tf.data.Options:
+    """The order is part of the promise, and workers are sharded here, not by ``tf.distribute``."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return options
 
 
 def augment(sample: Sample, augmentations: Sequence[Augmentation], seed: int, record_index: Tensor) -> Sample:
@@ -116,7 +126,7 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtC
         missed = tf.maximum(position - expected + options.num_shards - 1, 0) // options.num_shards
         found = tf.where(is_mark, tf.zeros_like(record.dirt), record.dirt)
         found += missed * tf.constant(count_vector(unreadable=1))
-        reported = _report(found, position, dirt)
+        reported = _report(found, position, is_mark, dirt)
         usable = ~is_mark & record.usable
         num_usable += tf.cast(usable, tf.int64)
         num_seen += missed + tf.cast(~is_mark, tf.int64)
@@ -129,16 +139,18 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtC
     return decoded.scan(state, account).filter(lambda _, record: record.usable)
 
 
-def _report(found: Tensor, position: Tensor, dirt: DirtCounter) -> Tensor:
-    """Adds the vector to the counter, calling Python only if there is something to add."""
+def _report(found: Tensor, position: Tensor, is_mark: Tensor, dirt: DirtCounter) -> Tensor:
+    """Adds the vector to the counter, calling Python only if there is something to add or an epoch ends."""
 
-    def add(vector, position):  # type: ignore[no-untyped-def]
+    def add(vector, position, is_mark):  # type: ignore[no-untyped-def]
         dirt.add(vector, where=f"at or before record {position} of the stream")
+        if is_mark:
+            dirt.log_summary()
         return True
 
     return tf.cond(
-        tf.reduce_any(found > 0),
-        lambda: tf.numpy_function(add, [found, position], tf.bool),
+        is_mark | tf.reduce_any(found > 0),
+        lambda: tf.numpy_function(add, [found, position, is_mark], tf.bool),
         lambda: tf.constant(True),
     )
 
@@ -176,13 +188,11 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
     return _Example(image, true_shape, original_shape, image_id, index, objects)
 
 
-def _to_batch(*fields: Tensor) -> Batch:
+def _to_batch(example: _Example) -> Batch:
     """Turns fractions of the true image into fractions of the padded input, whose size is known only now."""
-    example = _Example(*fields)
     padded_shape = tf.cast(tf.shape(example.image)[1:3], tf.float32)
     scale = tf.tile(tf.cast(example.true_shape, tf.float32) / padded_shape, [1, 2])
-    objects = Groundtruth(*example.objects)
-    objects = objects._replace(boxes_norm=objects.boxes_norm * scale[:, tf.newaxis])
+    objects = example.objects._replace(boxes_norm=example.objects.boxes_norm * scale[:, tf.newaxis])
     return Batch(
         images=example.image,
         true_shapes=example.true_shape,

@@ -1,8 +1,8 @@
 """Serialized tf.Example -> Sample: the keys of the Object Detection API, label lookup, cleaning of boxes.
 
 Second stage of the input pipeline. What has one right answer is repaired, other dirt is dropped, and both are counted
-in a vector that travels with the sample (see ``dirt_counter``). A record or image that cannot be decoded at all raises inside
-the pipeline; ``batches`` turns that into a count.
+in a vector that travels with the sample (see ``dirt_counter``). A record or image that cannot be decoded at all raises
+inside the pipeline; ``batches`` turns that into a count.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ class DecodeOptions:
     max_number_of_boxes: int = 100
     load_instance_masks: bool = False
     png_masks: bool = False  # PNG strings, otherwise dense floats
+    fast_jpeg: bool = False  # the fast integer DCT: pixels differ by a few units, as is harmless in training
 
 
 class ClassNames:
@@ -85,7 +86,8 @@ class RecordDecoder:
             "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
         }
         lists = dict.fromkeys(("bbox/ymin", "bbox/xmin", "bbox/ymax", "bbox/xmax", "weight", "area"), tf.float32)
-        lists |= {"class/label": tf.int64, "is_crowd": tf.int64, "difficult": tf.int64, "class/text": tf.string}
+        lists |= dict.fromkeys(("class/label", "is_crowd", "group_of", "difficult"), tf.int64)
+        lists["class/text"] = tf.string
         if options.load_instance_masks:
             lists["mask"] = tf.string if options.png_masks else tf.float32
         for name, dtype in lists.items():
@@ -96,13 +98,19 @@ class RecordDecoder:
         fields = tf.io.parse_single_example(serialized, self._features)
         image_missing = fields["image/encoded"] == ""
         consistent = self._consistent(fields)
-        usable = ~image_missing & consistent
-        image = tf.cond(usable, lambda: decode_image(fields["image/encoded"]), lambda: tf.zeros([1, 1, 3], tf.uint8))
+        masks_missing = self._masks_missing(fields)
+        usable = ~image_missing & consistent & ~masks_missing
+        image = tf.cond(
+            usable,
+            lambda: decode_image(fields["image/encoded"], self._options.fast_jpeg),
+            lambda: tf.zeros([1, 1, 3], tf.uint8),
+        )
         image = tf.ensure_shape(image, [None, None, 3])
         sample = tf.cond(usable, lambda: self._objects(fields, image), lambda: self._no_objects(image))
         sample, dirt = self._clean(Sample(image, *sample))
         dirt += one_reason("missing_image", image_missing)
         dirt += one_reason("inconsistent_record", ~image_missing & ~consistent)
+        dirt += one_reason("missing_masks", ~image_missing & consistent & masks_missing)
         return Decoded(sample, fields["image/source_id"], dirt, usable)
 
     def _consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
@@ -114,8 +122,15 @@ class RecordDecoder:
             num_labels = tf.maximum(num_labels, tf.size(fields["image/object/class/text"]))
         same.append(num_labels == count)
         if self._options.png_masks and self._options.load_instance_masks:
-            same.append(tf.size(fields["image/object/mask"]) == count)
+            num_masks = tf.size(fields["image/object/mask"])
+            same.append((num_masks == count) | (num_masks == 0))
         return tf.reduce_all(tf.stack(same))
+
+    def _masks_missing(self, fields: Mapping[str, Tensor]) -> Tensor:
+        """Whether masks are asked for, and the record has objects without any."""
+        if not self._options.load_instance_masks:
+            return tf.constant(False)
+        return (tf.size(fields["image/object/bbox/ymin"]) > 0) & (tf.size(fields["image/object/mask"]) == 0)
 
     def _objects(self, fields: Mapping[str, Tensor], image: Tensor) -> tuple[Tensor, ...]:
         """The fields of a Sample after its image, as the record has them."""
@@ -129,7 +144,10 @@ class RecordDecoder:
             boxes,
             tf.cast(labels, tf.int32) - 1,
             _or_default(fields["image/object/weight"], count, 1.0),
-            _or_default(fields["image/object/is_crowd"], count, 0) > 0,
+            # Open Images' groups are what COCO calls a crowd: one box around many objects.
+            _or_default(fields["image/object/is_crowd"], count, 0)
+            + _or_default(fields["image/object/group_of"], count, 0)
+            > 0,
             _or_default(fields["image/object/difficult"], count, 0) > 0,
             _or_default(fields["image/object/area"], count, 0.0),
         )
@@ -196,7 +214,7 @@ def _or_default(values: Tensor, count: Tensor, default: float | int | str) -> Te
     return tf.cond(tf.size(values) == count, lambda: values, lambda: tf.fill([count], tf.cast(default, values.dtype)))
 
 
-def decode_image(encoded: Tensor) -> Tensor:
+def decode_image(encoded: Tensor, fast_jpeg: bool = False) -> Tensor:
     """Decodes an image file of any format to uint8 [H, W, 3] RGB; raises inside the graph where it is corrupt.
 
     JPEG (also gray and CMYK) and PNG (also palette, alpha, 16 bit) by TensorFlow's decoders, the first frame of
@@ -206,7 +224,7 @@ def decode_image(encoded: Tensor) -> Tensor:
     is_png = tf.strings.substr(encoded, 0, 4) == _PNG_MAGIC
     image = tf.cond(
         is_jpeg,
-        lambda: tf.io.decode_jpeg(encoded, channels=3),
+        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_FAST" if fast_jpeg else ""),
         lambda: tf.cond(
             is_png,
             lambda: tf.io.decode_png(encoded, channels=3),

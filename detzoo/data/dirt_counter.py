@@ -17,6 +17,7 @@ REASONS = (
     "unreadable",  # the record, its image or a mask cannot be decoded; the record is dropped
     "missing_image",  # no image/encoded, or an empty record; dropped
     "inconsistent_record",  # lists of objects of different lengths; dropped
+    "missing_masks",  # objects without image/object/mask, though load_instance_masks is set; dropped
     "truncated_file",  # a file that ends within a record; read up to there
     "nan_box",  # a coordinate that is not finite; the object is dropped
     "empty_box",  # no area inside the image; the object is dropped
@@ -43,6 +44,7 @@ class DirtCounter:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._counts = np.zeros(len(REASONS), np.int64)
+        self._total_logged = 0
 
     def add(self, vector: np.ndarray, where: str = "") -> None:
         """Adds an int64 [len(REASONS)] vector; the first few of each reason are logged with ``where``."""
@@ -63,3 +65,11 @@ class DirtCounter:
         """The sum of all counts."""
         with self._lock:
             return int(self._counts.sum())
+
+    def log_summary(self) -> None:
+        """Logs all counts in one line, if any has grown since the last call."""
+        counts = self.counts()
+        if sum(counts.values()) > self._total_logged:
+            self._total_logged = sum(counts.values())
+            listed = ", ".join(f"{count} {reason}" for reason, count in counts.items())
+            logger.warning("dirt in the records so far (each epoch counts anew): %s", listed)

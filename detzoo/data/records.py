@@ -166,7 +166,7 @@ class RecordSource:
             self._read_file,
             cycle_length=max(1, min(options.num_readers, len(self._paths))),
             block_length=max(1, options.read_block_length),
-            num_parallel_calls=tf.data.AUTOTUNE if len(self._paths) > 1 else None,
+            num_parallel_calls=tf.data.AUTOTUNE,
             deterministic=True,
         )
         if not options.shuffle:

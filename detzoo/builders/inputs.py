@@ -1,0 +1,135 @@
+"""``train_input_reader`` or ``eval_input_reader`` of a configuration -> a dataset of ``Batch``es."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+from detzoo.builders.augment import build_augmentations
+from detzoo.builders.resize import build_resizer
+from detzoo.config import pb
+from detzoo.config.label_map import load_label_map
+from detzoo.data.batches import BatchOptions, make_batches
+from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
+from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, scan_files
+from detzoo.errors import ConfigError
+
+
+def build_dataset(
+    reader: Any,
+    resizer: Any,
+    train_config: Any | None,
+    *,
+    training: bool,
+    batch_size: int,
+    seed: int,
+    start_record: int = 0,
+    input_context: tf.distribute.InputContext | None = None,
+    dirt: DirtCounter | None = None,
+) -> tf.data.Dataset:
+    """The input pipeline of a configuration.
+
+    Args:
+        reader: a ``pb.InputReader``.
+        resizer: the model's ``pb.ImageResizer``.
+        train_config: the ``pb.TrainConfig`` with augmentations and ``max_number_of_boxes``; None for evaluation.
+        training: True: augmented, endless unless ``num_epochs`` is set, full batches only (``drop_remainder``).
+            False: as the records are, a single epoch, the last batch may be smaller.
+        batch_size: images in a global batch. With an ``input_context`` it is divided by its replicas.
+        seed: of order and augmentation; the same seed gives the same batches.
+        start_record: position in the stream of records at which to start; to go on after a batch, one more than the
+            highest ``Batch.record_index`` of all workers.
+        input_context: of ``tf.distribute``; its pipeline i of n reads the records i, i + n, ... of the same order.
+        dirt: gets the counts of what was repaired and dropped; counts are logged in any case.
+
+    Returns:
+        A dataset of ``Batch``; heights and widths are static with resizers of fixed output.
+
+    Raises:
+        ConfigError: the reader asks for what is not supported, or ``batch_size`` does not divide.
+        DataError: an ``input_path`` matches no file, or the files hold no records.
+    """
+    _check_reader(reader)
+    dirt = dirt if dirt is not None else DirtCounter()
+    decode_options = DecodeOptions(
+        max_number_of_boxes=_max_boxes(reader, train_config, training),
+        load_instance_masks=reader.load_instance_masks,
+        png_masks=reader.mask_type == pb.PNG_MASKS,
+        fast_jpeg=training,
+    )
+    steps = train_config.data_augmentation_options if training and train_config is not None else ()
+    num_epochs = 1 if not training else reader.num_epochs or None
+    options = BatchOptions(
+        batch_size=_per_replica(batch_size, input_context),
+        max_number_of_boxes=decode_options.max_number_of_boxes,
+        drop_remainder=training and reader.drop_remainder,
+        start=start_record,
+        num_epochs=num_epochs,
+        seed=seed,
+        num_shards=input_context.num_input_pipelines if input_context else 1,
+        shard=input_context.input_pipeline_id if input_context else 0,
+        num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
+    )
+    return make_batches(
+        _build_source(reader, seed, dirt),
+        RecordDecoder(decode_options, _class_names(reader)),
+        build_augmentations(steps),
+        build_resizer(resizer),
+        options,
+        dirt,
+    )
+
+
+def _check_reader(reader: Any) -> None:
+    if reader.WhichOneof("input_reader") != "tf_record_input_reader":
+        raise ConfigError(
+            "the input reader needs tf_record_input_reader { input_path: '...' }, the only kind supported"
+        )
+    if reader.input_type == pb.TF_SEQUENCE_EXAMPLE:
+        raise ConfigError("input_type TF_SEQUENCE_EXAMPLE is not supported; use TF_EXAMPLE, one record an image")
+    if reader.num_additional_channels:
+        raise ConfigError(
+            f"num_additional_channels {reader.num_additional_channels} is not supported; images have 3 channels, use 0"
+        )
+
+
+def _max_boxes(reader: Any, train_config: Any | None, training: bool) -> int:
+    """Training pads to the trainer's number, evaluation to the reader's, as in the Object Detection API."""
+    return train_config.max_number_of_boxes if training and train_config is not None else reader.max_number_of_boxes
+
+
+def _per_replica(batch_size: int, input_context: tf.distribute.InputContext | None) -> int:
+    num_replicas = input_context.num_replicas_in_sync if input_context else 1
+    if batch_size <= 0 or batch_size % num_replicas:
+        raise ConfigError(f"batch_size {batch_size} must be above 0 and a multiple of {num_replicas}, the replicas")
+    return batch_size // num_replicas
+
+
+def _class_names(reader: Any) -> ClassNames | None:
+    """Names and display names both count, as in the Object Detection API; a name wins where they contradict."""
+    if not reader.label_map_path:
+        return None
+    label_map = load_label_map(reader.label_map_path)
+    by_display_name = {name: identifier for identifier, name in label_map.display_names.items()}
+    return ClassNames(by_display_name | label_map.id_by_name, list(label_map.names))
+
+
+def _build_source(reader: Any, seed: int, dirt: DirtCounter) -> RecordSource | WeightedSources:
+    """One source of all files, or with ``sample_from_datasets_weights`` one for each ``input_path``."""
+    options = ReadOptions(
+        shuffle=reader.shuffle,
+        shuffle_buffer_size=reader.shuffle_buffer_size,
+        sample_1_of_n=max(1, reader.sample_1_of_n_examples),
+        num_readers=reader.num_readers,
+        read_block_length=reader.read_block_length,
+    )
+    patterns = list(reader.tf_record_input_reader.input_path)
+    weights = list(reader.sample_from_datasets_weights)
+    if not weights:
+        return RecordSource(scan_files(patterns, dirt), options, seed)
+    sources = [
+        RecordSource(scan_files([pattern], dirt), options, seed + number) for number, pattern in enumerate(patterns)
+    ]
+    return WeightedSources(sources, weights, seed)
