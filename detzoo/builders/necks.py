@@ -1,0 +1,111 @@
+"""From a ``SsdFeatureExtractor`` message to the neck between its backbone and the head (floor 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.config import pb
+from detzoo.config.support import PYRAMID_LEVELS, SsdExtractor, lookup_ssd_extractor
+from detzoo.contracts import Tensor
+from detzoo.detectors.retinanet import retinanet_pyramid
+from detzoo.detectors.ssd import ssd_pyramid
+from detzoo.errors import ConfigError
+from detzoo.necks.ssd_levels import scaled_depth
+
+Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
+
+MOST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
+
+
+def neck_levels(message: Any) -> tuple[int, ...]:
+    """Levels of the maps that the head reads, in ascending order.
+
+    Args:
+        message: pb.SsdFeatureExtractor.
+
+    Raises:
+        ConfigError: An unknown extractor, or levels that it does not have.
+    """
+    extractor = lookup_ssd_extractor(message.type)
+    if extractor.is_fpn:
+        _check_pyramid(message.fpn)
+        return tuple(range(message.fpn.min_level, message.fpn.max_level + 1))
+    if not 1 <= message.num_layers <= extractor.max_num_layers:
+        raise ConfigError(
+            f"feature_extractor.num_layers is {message.num_layers}; {message.type} has 1 to "
+            f"{extractor.max_num_layers} maps."
+        )
+    return extractor.ssd_levels(message.num_layers)
+
+
+def backbone_levels(message: Any) -> tuple[int, ...]:
+    """Levels that the neck reads from the backbone, in ascending order; arguments and errors as ``neck_levels``."""
+    extractor = lookup_ssd_extractor(message.type)
+    available = PYRAMID_LEVELS if extractor.is_fpn else extractor.backbone_levels
+    return tuple(level for level in neck_levels(message) if level in available)
+
+
+def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
+    """The neck that a ``feature_extractor`` block describes: SSD's extra levels, or a feature pyramid.
+
+    Args:
+        message: pb.SsdFeatureExtractor.
+        freeze_batchnorm: The detector's ``freeze_batchnorm``.
+
+    Returns:
+        A function from the backbone's maps (level to map) to the maps that the head reads.
+
+    Raises:
+        ConfigError: An unknown extractor, levels that it does not have, or hyperparameters that are not supported.
+    """
+    extractor = lookup_ssd_extractor(message.type)
+    neck_levels(message)
+    return (_pyramid if extractor.is_fpn else _extra_levels)(message, extractor, freeze_batchnorm)
+
+
+def _extra_levels(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
+    hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
+    num_extra = max(message.num_layers - len(extractor.backbone_levels), 0)
+
+    def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+        return ssd_pyramid(
+            maps,
+            extractor.extra_depths[:num_extra],
+            hyperparams,
+            normalized_levels=extractor.l2_normalized_levels,
+            depth_multiplier=message.depth_multiplier,
+            min_depth=message.min_depth,
+            use_depthwise=message.use_depthwise,
+            explicit_padding=message.use_explicit_padding,
+        )
+
+    return neck
+
+
+def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
+    hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
+    fpn = message.fpn
+
+    def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+        return retinanet_pyramid(
+            maps,
+            scaled_depth(fpn.additional_layer_depth, message.depth_multiplier, message.min_depth),
+            fpn.max_level,
+            hyperparams,
+            coarse_from_c5=fpn.coarse_source == pb.FeaturePyramidNetworks.BACKBONE,
+            normalized=fpn.top_down_normalization,
+            use_depthwise=message.use_depthwise,
+            explicit_padding=message.use_explicit_padding,
+        )
+
+    return neck
+
+
+def _check_pyramid(fpn: Any) -> None:
+    if fpn.min_level not in PYRAMID_LEVELS or not fpn.min_level <= fpn.max_level <= MOST_LEVEL:
+        raise ConfigError(
+            f"feature_extractor.fpn: min_level {fpn.min_level} and max_level {fpn.max_level} are no pyramid. Set "
+            f"min_level to {PYRAMID_LEVELS[0]} to {PYRAMID_LEVELS[-1]} and max_level from there to {MOST_LEVEL}."
+        )

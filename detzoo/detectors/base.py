@@ -1,0 +1,205 @@
+"""What every detector is: a Keras model that answers four verbs, and the one-stage detector behind SSD and RetinaNet.
+
+Flow of an image through a detector::
+
+    images --preprocess--> inputs --predict--> Predictions --loss_terms(groundtruth)--> LossTerms
+                                                          \\--postprocess--> Detections
+
+Ground truth is an argument and is never stored on the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import Detections, FeatureExtractor, Groundtruth, LossTerm, Predictions, Targets, Tensor
+from detzoo.heads.dense_head import DenseOutputs
+from detzoo.layers.resample import PadToMultiple
+
+ImageShape = tuple[int | None, int | None]
+
+
+class Detector(keras.Model):
+    """A detector: preprocess, predict, loss_terms, postprocess.
+
+    Attributes:
+        num_classes: Number of classes, the background not counted.
+        input_shape_px: (height, width) of the padded input, None where any size is accepted.
+    """
+
+    def __init__(self, num_classes: int, input_shape_px: ImageShape, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.num_classes = num_classes
+        self.input_shape_px = input_shape_px
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """Normalises pixels.
+
+        Args:
+            images: uint8 or float32 [B, H, W, 3], RGB, 0..255, resized and padded.
+
+        Returns:
+            float32 [B, H, W, 3], what ``predict`` expects.
+        """
+        raise NotImplementedError
+
+    def predict(self, inputs: Tensor, training: bool = False) -> Predictions:  # type: ignore[override]
+        """Runs the network.
+
+        Args:
+            inputs: float32 [B, H, W, 3] from ``preprocess``.
+            training: Whether batch normalisation and dropout are in training mode.
+
+        Returns:
+            Raw predictions for every anchor, float32.
+        """
+        raise NotImplementedError
+
+    def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
+        """The parts of the loss, each as a sum over this replica's images and its normalizer."""
+        raise NotImplementedError
+
+    def postprocess(
+        self, predictions: Predictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """Decodes, scores and suppresses.
+
+        Args:
+            predictions: From ``predict``.
+            true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
+            padded_shape: (height, width) of the padded input.
+
+        Returns:
+            Final detections, boxes in fractions of the true image.
+        """
+        raise NotImplementedError
+
+    def call(self, inputs: Tensor, training: bool = False) -> Predictions:
+        """Keras's name for ``predict``."""
+        return self.predict(inputs, training=training)
+
+
+class AnchorGenerator(Protocol):
+    """Makes the anchors of a pyramid, in the order of the dense head's outputs."""
+
+    @property
+    def num_anchors_per_location(self) -> tuple[int, ...]:
+        """Anchors of a location, for each level."""
+
+    def __call__(self, feature_shapes: Sequence[Any], image_shape_px: Any) -> Tensor:
+        """Anchors float32 [A, 4], fractions of the image; numpy where every size is an int."""
+
+
+class OneStageDetector(Detector):
+    """A detector that classifies and refines every anchor in one pass.
+
+    Args:
+        network: Functional model from normalised images to ``one_stage_network``'s outputs.
+        normalize: RGB 0..255 to what the network expects.
+        anchors: Makes the anchors of the network's maps.
+        targets: ``targets(anchors_norm, groundtruth) -> Targets``.
+        loss: ``loss(predictions, targets) -> dict[str, LossTerm]``.
+        detections: ``detections(predictions, true_shapes, padded_shape) -> Detections``.
+        num_classes: Number of classes, the background not counted.
+        name: Of the model.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        normalize: Callable[[Tensor], Tensor],
+        anchors: AnchorGenerator,
+        targets: Callable[[Tensor, Groundtruth], Targets],
+        loss: Callable[[Predictions, Targets], dict[str, LossTerm]],
+        detections: Callable[[Predictions, Tensor, Any], Detections],
+        num_classes: int,
+        name: str,
+    ) -> None:
+        _, height, width, _ = network.input_shape
+        super().__init__(num_classes, (height, width), name=name)
+        self.network = network
+        self._normalize = normalize
+        self._anchors = anchors
+        self._targets = targets
+        self._loss_terms = loss
+        self._detections = detections
+        self._static_anchors_norm = self._make_static_anchors()
+        self.built = True
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """See ``Detector.preprocess``."""
+        return self._normalize(tf.cast(images, tf.float32))
+
+    def predict(self, inputs: Tensor, training: bool = False) -> Predictions:  # type: ignore[override]
+        """See ``Detector.predict``."""
+        outputs = self.network(inputs, training=training)
+        return Predictions(
+            box_deltas=outputs["box_deltas"],
+            class_logits=outputs["class_logits"],
+            anchors_norm=self._anchors_of(inputs, outputs["maps"]),
+        )
+
+    def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
+        """See ``Detector.loss_terms``."""
+        targets = self._targets(predictions.anchors_norm, groundtruth)
+        return self._loss_terms(predictions, targets)
+
+    def postprocess(
+        self, predictions: Predictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """See ``Detector.postprocess``."""
+        return self._detections(predictions, true_shapes, padded_shape)
+
+    def _make_static_anchors(self) -> Any:
+        """The anchors as numpy, or None where the size of the input is not known before the image."""
+        shapes = [tuple(shape[1:3]) for shape in self.network.output_shape["maps"]]
+        if None in self.input_shape_px or any(None in shape for shape in shapes):
+            return None
+        return self._anchors(shapes, self.input_shape_px)
+
+    def _anchors_of(self, inputs: Tensor, maps: Sequence[Tensor]) -> Tensor:
+        if self._static_anchors_norm is not None:
+            return tf.constant(self._static_anchors_norm, tf.float32)
+        shapes = [tuple(tf.unstack(tf.shape(x)[1:3])) for x in maps]
+        return self._anchors(shapes, tuple(tf.unstack(tf.shape(inputs)[1:3])))
+
+
+def one_stage_network(
+    image_shape_px: ImageShape,
+    extractor: FeatureExtractor,
+    neck: Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]],
+    head: Callable[[Mapping[int, Tensor]], DenseOutputs],
+    pad_to_multiple: int = 1,
+) -> keras.Model:
+    """Wires backbone, neck and head.
+
+    The variables' paths start with ``backbone/``, ``neck/`` and ``head/``.
+
+    Args:
+        image_shape_px: (height, width) of the padded input, None where unknown.
+        extractor: The backbone.
+        neck: Backbone maps to the pyramid, both level to [B, H_l, W_l, C_l].
+        head: Pyramid to deltas and logits of every anchor.
+        pad_to_multiple: The backbone sees the image padded with zeros to a multiple of this.
+
+    Returns:
+        A model from normalised images [B, H, W, 3] to a dict: ``box_deltas`` float32 [B, A, 4], ``class_logits``
+        float32 [B, A, C], ``maps`` the list of the pyramid's maps in ascending order of level.
+    """
+    images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
+    x = images if pad_to_multiple <= 1 else PadToMultiple(pad_to_multiple, name="pad_to_multiple")(images)
+    backbone_maps = extractor.model(x)
+    with keras.name_scope("neck"):
+        pyramid = neck(backbone_maps)
+    with keras.name_scope("head"):
+        outputs = head(pyramid)
+    maps = [x for _, x in sorted(pyramid.items())]
+    return keras.Model(
+        images,
+        {"box_deltas": outputs.box_deltas, "class_logits": outputs.class_logits, "maps": maps},
+        name="network",
+    )

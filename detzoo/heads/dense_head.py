@@ -1,0 +1,268 @@
+"""Dense heads: box deltas and class logits for every anchor of every level.
+
+Two heads stand behind one signature, ``head(maps) -> DenseOutputs``:
+
+* ``convolutional_head`` (SSD): each level has predictors of its own.
+* ``weight_shared_head`` (RetinaNet): two towers and their predictors, shared over the levels; only the batch
+  normalisation is each level's own, because the statistics of the levels differ.
+
+The anchors of the output are ordered by level (ascending), then row, column, and anchor of the location, which is the
+order of ``detzoo.ops.anchors``. Outputs are float32 under every dtype policy.
+
+References:
+    Liu et al., arXiv:1512.02325, section 2.1; Lin et al., arXiv:1708.02002, section 4 (subnets) and 4.1 (initial bias).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import keras
+
+from detzoo.contracts import ConvHyperparams, Tensor
+from detzoo.layers.conv import (
+    conv_block,
+    convolution,
+    depthwise_block,
+    normalize_and_activate,
+    separable_convolution,
+)
+
+BOX_CODE_SIZE = 4
+
+
+class DenseOutputs(NamedTuple):
+    """What a dense head predicts, over all levels."""
+
+    box_deltas: Tensor  # float32 [B, A, 4]
+    class_logits: Tensor  # float32 [B, A, C]
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseHeadOptions:
+    """What both heads can vary. ``kernel_size`` is that of the last convolution (and of a shared tower's)."""
+
+    kernel_size: int = 3
+    num_layers_before_predictor: int = 0
+    class_bias_init: float = 0.0  # initial bias of every class logit; -log((1 - p) / p) starts every score at p
+    dropout_rate: float = 0.0  # of the features that the class predictor reads
+    use_depthwise: bool = False
+    box_deltas_clip_range: tuple[float, float] | None = None
+    sigmoid_class_outputs: bool = False  # the "logits" are already scores in 0..1
+
+
+def convolutional_head(
+    maps: Mapping[int, Tensor],
+    num_anchors_per_location: Sequence[int],
+    num_columns: int,
+    hyperparams: ConvHyperparams,
+    options: DenseHeadOptions,
+    min_depth: int = 0,
+    max_depth: int = 0,
+) -> DenseOutputs:
+    """Predicts from each level with convolutions of its own.
+
+    Args:
+        maps: Level to [B, H_l, W_l, C_l].
+        num_anchors_per_location: Anchors of each level, in ascending order of level.
+        num_columns: Columns C of the class logits.
+        hyperparams: Of the 1 x 1 convolutions before the predictors and of a depthwise predictor; the predictors
+            themselves take its initializer and regularizer.
+        options: See ``DenseHeadOptions``.
+        min_depth: Least channels of the 1 x 1 convolutions before the predictors.
+        max_depth: Most channels of them; 0 leaves them out unless ``min_depth`` is positive.
+
+    Returns:
+        Deltas and logits of all A = sum of H_l * W_l * anchors_l anchors.
+    """
+    boxes, logits = [], []
+    for (level, x), num_anchors in zip(sorted(maps.items()), num_anchors_per_location, strict=True):
+        depth = max(min(x.shape[-1], max_depth), min_depth)
+        for layer in range(options.num_layers_before_predictor if depth > 0 else 0):
+            x = conv_block(x, depth, 1, hyperparams, name=f"head_{level}_shared_{layer}")
+        box_map = _level_predictor(x, num_anchors * BOX_CODE_SIZE, hyperparams, options, f"box_predictor_{level}")
+        class_map = _level_predictor(
+            _dropout(x, options, level),
+            num_anchors * num_columns,
+            hyperparams,
+            options,
+            f"class_predictor_{level}",
+            bias_init=options.class_bias_init,
+        )
+        boxes.append(_flatten(box_map, BOX_CODE_SIZE, f"box_predictor_{level}"))
+        logits.append(_flatten(class_map, num_columns, f"class_predictor_{level}"))
+    return _gather_levels(boxes, logits, options)
+
+
+def weight_shared_head(
+    maps: Mapping[int, Tensor],
+    num_anchors_per_location: Sequence[int],
+    num_columns: int,
+    depth: int,
+    hyperparams: ConvHyperparams,
+    options: DenseHeadOptions,
+    share_tower: bool = False,
+    configure_pointwise: bool = False,
+    configure_predictors: bool = False,
+) -> DenseOutputs:
+    """Predicts from every level with the same convolutions, each level having its own batch normalisation.
+
+    Args:
+        maps: Level to [B, H_l, W_l, C_l]. Where the C_l differ, a 1 x 1 convolution of each level brings all to the
+            commonest of them.
+        num_anchors_per_location: Anchors of each level, in ascending order of level; the same number for all.
+        num_columns: Columns C of the class logits.
+        depth: Channels of the towers.
+        hyperparams: Of the towers; the predictors take its initializer and regularizer.
+        options: See ``DenseHeadOptions``.
+        share_tower: One tower for boxes and classes instead of one each.
+        configure_pointwise: With depthwise towers, whether ``hyperparams`` reach the 1 x 1 kernels as well.
+        configure_predictors: With depthwise predictors, whether ``hyperparams`` reach their kernels at all.
+
+    Returns:
+        Deltas and logits of all A = sum of H_l * W_l * anchors anchors.
+
+    Raises:
+        ValueError: The levels have different numbers of anchors.
+    """
+    if len(set(num_anchors_per_location)) != 1:
+        raise ValueError(
+            "A head shared over the levels needs the same number of anchors a location on each level; "
+            f"received {tuple(num_anchors_per_location)}. Use convolutional_box_predictor for such anchors."
+        )
+    num_anchors = num_anchors_per_location[0]
+    maps = _equalize_channels(maps, hyperparams)
+    build_tower = _Tower(depth, hyperparams, options, configure_pointwise)
+    box_tower = build_tower.over(maps, "tower" if share_tower else "box_tower")
+    class_tower = box_tower if share_tower else build_tower.over(maps, "class_tower")
+    predict_boxes = _shared_predictor(
+        num_anchors * BOX_CODE_SIZE, hyperparams, options, "box_predictor", configure_predictors
+    )
+    predict_classes = _shared_predictor(
+        num_anchors * num_columns,
+        hyperparams,
+        options,
+        "class_predictor",
+        configure_predictors,
+        bias_init=options.class_bias_init,
+    )
+    boxes, logits = [], []
+    for level in sorted(maps):
+        class_features = _dropout(class_tower[level], options, level)
+        boxes.append(_flatten(predict_boxes(box_tower[level]), BOX_CODE_SIZE, f"box_predictor_{level}"))
+        logits.append(_flatten(predict_classes(class_features), num_columns, f"class_predictor_{level}"))
+    return _gather_levels(boxes, logits, options)
+
+
+class _Tower(NamedTuple):
+    """A stack of convolutions shared over the levels."""
+
+    depth: int
+    hyperparams: ConvHyperparams
+    options: DenseHeadOptions
+    configure_pointwise: bool
+
+    def over(self, maps: Mapping[int, Tensor], name: str) -> dict[int, Tensor]:
+        """Runs the stack over each level; convolution ``i`` is named ``<name>_<i>``."""
+        maps = dict(maps)
+        for layer in range(self.options.num_layers_before_predictor):
+            layer_name = f"{name}_{layer}"
+            shared = self._convolution(layer_name)
+            for level, x in maps.items():
+                maps[level] = normalize_and_activate(shared(x), self.hyperparams, f"{layer_name}_level_{level}")
+        return maps
+
+    def _convolution(self, name: str) -> keras.layers.Layer:
+        # Differs from a plain block: the Object Detection API leaves out the bias before any batch normalisation,
+        # with or without center.
+        use_bias = self.hyperparams.force_use_bias or self.hyperparams.batch_norm is None
+        kernel_size = self.options.kernel_size
+        if not self.options.use_depthwise:
+            return convolution(self.depth, kernel_size, self.hyperparams, name, use_bias=use_bias)
+        return separable_convolution(
+            self.depth,
+            kernel_size,
+            self.hyperparams,
+            name,
+            configure_pointwise=self.configure_pointwise,
+            use_bias=use_bias,
+        )
+
+
+def _equalize_channels(maps: Mapping[int, Tensor], hyperparams: ConvHyperparams) -> Mapping[int, Tensor]:
+    channels = [x.shape[-1] for _, x in sorted(maps.items())]
+    if len(set(channels)) == 1:
+        return maps
+    commonest = max(set(channels), key=channels.count)
+    return {
+        level: conv_block(x, commonest, 1, hyperparams, name=f"head_{level}_projection", use_activation=False)
+        for level, x in maps.items()
+    }
+
+
+def _shared_predictor(
+    filters: int,
+    hyperparams: ConvHyperparams,
+    options: DenseHeadOptions,
+    name: str,
+    configured: bool,
+    bias_init: float = 0.0,
+) -> keras.layers.Layer:
+    bias_initializer = keras.initializers.Constant(bias_init)
+    if not options.use_depthwise:
+        return convolution(filters, options.kernel_size, hyperparams, name, bias_initializer=bias_initializer)
+    return separable_convolution(
+        filters,
+        options.kernel_size,
+        hyperparams,
+        name,
+        configure_depthwise=configured,
+        configure_pointwise=configured,
+        bias_initializer=bias_initializer,
+    )
+
+
+def _level_predictor(
+    x: Tensor,
+    filters: int,
+    hyperparams: ConvHyperparams,
+    options: DenseHeadOptions,
+    name: str,
+    bias_init: float = 0.0,
+) -> Tensor:
+    kernel_size = options.kernel_size
+    if options.use_depthwise:
+        x = depthwise_block(x, kernel_size, hyperparams, name)
+        kernel_size = 1
+    bias_initializer = keras.initializers.Constant(bias_init)
+    return convolution(filters, kernel_size, hyperparams, name, bias_initializer=bias_initializer)(x)
+
+
+def _dropout(x: Tensor, options: DenseHeadOptions, level: int) -> Tensor:
+    if not options.dropout_rate:
+        return x
+    return keras.layers.Dropout(options.dropout_rate, name=f"head_{level}_dropout")(x)
+
+
+def _flatten(x: Tensor, last: int, name: str) -> Tensor:
+    """[B, H, W, anchors * last] to [B, H * W * anchors, last]."""
+    return keras.layers.Reshape((-1, last), name=f"{name}_flat")(x)
+
+
+def _gather_levels(boxes: list[Tensor], logits: list[Tensor], options: DenseHeadOptions) -> DenseOutputs:
+    box_deltas = _concatenate(boxes, "box_deltas")
+    class_logits = _concatenate(logits, "class_logits")
+    if options.box_deltas_clip_range is not None:
+        low, high = options.box_deltas_clip_range
+        box_deltas = keras.ops.clip(box_deltas, low, high)
+    if options.sigmoid_class_outputs:
+        class_logits = keras.layers.Activation("sigmoid", name="class_scores", dtype="float32")(class_logits)
+    return DenseOutputs(box_deltas, class_logits)
+
+
+def _concatenate(parts: list[Tensor], name: str) -> Tensor:
+    """Joins the levels' anchors and leaves in float32."""
+    joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(axis=1, name=f"{name}_levels")(parts)
+    return keras.layers.Activation("linear", name=name, dtype="float32")(joined)

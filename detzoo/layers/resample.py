@@ -1,0 +1,72 @@
+"""Layers that change the size of a map by the size of another, or by a multiple (floor 1).
+
+They handle what stock layers do not: sizes that are odd, not square, or unknown until the image arrives.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import Tensor
+
+_SERIALIZATION_PACKAGE = "detzoo"
+
+
+@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+class UpsampleLike(keras.layers.Layer):
+    """Doubles a map by nearest neighbour and cuts it to the size of a finer map.
+
+    Called with ``[coarse, fine]``, shapes [B, h, w, C] and [B, H, W, D] with H <= 2h and W <= 2w; returns [B, H, W, C].
+    A finer map of odd size H has a coarser map of (H + 1) / 2 rows; the row too many is cut off at the bottom (right).
+    """
+
+    def call(self, inputs: list[Tensor]) -> Tensor:
+        """Upsamples the first map to the size of the second."""
+        coarse, fine = inputs
+        coarse_height, coarse_width = _spatial_shape(coarse)
+        height, width = _spatial_shape(fine)
+        doubled = tf.image.resize(coarse, (2 * coarse_height, 2 * coarse_width), method="nearest")
+        return doubled[:, :height, :width, :]
+
+    def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
+        """[B, H, W, C] of the coarse map's channels and the fine map's size."""
+        coarse, fine = input_shape
+        return (coarse[0], fine[1], fine[2], coarse[3])
+
+
+@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+class PadToMultiple(keras.layers.Layer):
+    """Pads [B, H, W, C] with zeros at the bottom and right until H and W are multiples of ``multiple``.
+
+    Args:
+        multiple: What the sizes become multiples of; 1 or more.
+        **kwargs: Arguments of ``keras.layers.Layer``.
+    """
+
+    def __init__(self, multiple: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.multiple = multiple
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Pads ``inputs``."""
+        height, width = _spatial_shape(inputs)
+        return tf.pad(inputs, [[0, 0], [0, -height % self.multiple], [0, -width % self.multiple], [0, 0]])
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """The padded shape."""
+        batch, height, width, channels = input_shape
+        padded = [None if size is None else size + -size % self.multiple for size in (height, width)]
+        return (batch, *padded, channels)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that rebuild this layer."""
+        return {**super().get_config(), "multiple": self.multiple}
+
+
+def _spatial_shape(x: Tensor) -> tuple[Any, Any]:
+    """(height, width) of [B, H, W, C]: ints where they are static, scalar tensors where not."""
+    dynamic = tf.shape(x)
+    return tuple(dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))

@@ -1,0 +1,79 @@
+"""The extra levels that the SSD paper adds on top of a backbone.
+
+Reads the last map of an extractor, adds coarser maps, each of half the size of the one before, and hands the whole
+pyramid to a head.
+
+References:
+    Liu et al., arXiv:1512.02325, section 2.1 (multi-scale feature maps) and 3.1 (L2 normalisation of conv4_3);
+    Huang et al., arXiv:1611.10012, section 3.3 and the table of extra depths of each extractor, batch norm in all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from detzoo.contracts import ConvHyperparams, Tensor
+from detzoo.layers.conv import conv_block, depthwise_block
+from detzoo.layers.normalization import L2Norm
+
+STRIDED_KERNEL = 3
+
+
+def normalize_levels(maps: Mapping[int, Tensor], levels: Collection[int]) -> dict[int, Tensor]:
+    """L2-normalises the channels of the named levels, with a learned scale that starts at 20.
+
+    Args:
+        maps: Level to [B, H_l, W_l, C_l].
+        levels: Which of them to normalise; VGG's conv4_3 in the paper, because its features are of larger scale.
+
+    Returns:
+        The same levels in the same order.
+    """
+    return {level: L2Norm(name=f"l2_norm_{level}")(x) if level in levels else x for level, x in maps.items()}
+
+
+def add_extra_levels(
+    maps: Mapping[int, Tensor],
+    depths: Sequence[int],
+    hyperparams: ConvHyperparams,
+    depth_multiplier: float = 1.0,
+    min_depth: int = 1,
+    use_depthwise: bool = False,
+    explicit_padding: bool = False,
+) -> dict[int, Tensor]:
+    """Adds one level for each entry of ``depths``: a 1 x 1 convolution to half the depth, then 3 x 3 with stride 2.
+
+    Args:
+        maps: Level to [B, H_l, W_l, C_l]; the extra levels start from the coarsest.
+        depths: Nominal channels of each extra level.
+        hyperparams: Of every convolution here.
+        depth_multiplier: Factor of every depth.
+        min_depth: Least number of channels of any convolution here, after the multiplication.
+        use_depthwise: Split the 3 x 3 into a depthwise and a 1 x 1 convolution, each with its own normalisation.
+        explicit_padding: Pad every side before the strided convolution, see ``detzoo.layers.conv.conv_block``.
+
+    Returns:
+        The given levels followed by the extra ones, level l + 1 of ceil(H_l / 2) rows.
+    """
+    pyramid = dict(maps)
+    level = max(pyramid)
+    for depth in depths:
+        x = pyramid[level]
+        level += 1
+        name = f"extra_{level}"
+        filters = scaled_depth(depth, depth_multiplier, min_depth)
+        x = conv_block(x, scaled_depth(depth / 2, depth_multiplier, min_depth), 1, hyperparams, f"{name}_reduce")
+        if use_depthwise:
+            x = depthwise_block(
+                x, STRIDED_KERNEL, hyperparams, f"{name}_depthwise", strides=2, explicit_padding=explicit_padding
+            )
+            x = conv_block(x, filters, 1, hyperparams, name)
+        else:
+            x = conv_block(x, filters, STRIDED_KERNEL, hyperparams, name, strides=2, explicit_padding=explicit_padding)
+        pyramid[level] = x
+    return pyramid
+
+
+def scaled_depth(depth: float, depth_multiplier: float, min_depth: int) -> int:
+    """``depth`` times the multiplier, rounded down, and at least ``min_depth``."""
+    return max(int(depth * depth_multiplier), min_depth)
