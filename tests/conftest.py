@@ -34,6 +34,18 @@ def two_cpus():
     return [device.name for device in devices]
 
 
+@pytest.fixture(scope="session")
+def toy():
+    """The module tests/toy_detector.py (``toy_detector``, ``ToyResizer``), for tests of what runs a detector."""
+    import importlib.util
+
+    path = pathlib.Path(__file__).resolve().parent / "toy_detector.py"
+    spec = importlib.util.spec_from_file_location("toy_detector", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def pytest_configure(config):
     """Split the CPU in two before any test starts the TensorFlow runtime. Costs nothing where TensorFlow is unused."""
     import importlib.util

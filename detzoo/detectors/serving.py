@@ -1,0 +1,128 @@
+"""A detector as the Object Detection API serves it: raw images in, a dict of float32 arrays out.
+
+The last step of the flow before export. The signature, input and output names are those of
+``object_detection/exporter_lib_v2.py``, so that code written against its SavedModels runs unchanged; one widening: a
+batch may have any number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from detzoo.contracts import Detections, Tensor
+from detzoo.errors import UsageError
+
+INPUT_NAME = "input_tensor"
+FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
+
+INPUT_SPECS = {
+    "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, name=INPUT_NAME),
+    "float_image_tensor": tf.TensorSpec([None, None, None, 3], tf.float32, name=INPUT_NAME),
+    "encoded_image_string_tensor": tf.TensorSpec([None], tf.string, name=INPUT_NAME),
+    "tf_example": tf.TensorSpec([None], tf.string, name=INPUT_NAME),
+}
+
+
+class ServingModule(tf.Module):
+    """Raw images of any size -> the output dict of an exported detector.
+
+    Outputs, all float32, with B images, M detections, A anchors and C class columns (background first where there is
+    one): ``detection_boxes`` [B, M, 4] in fractions of the image, ``detection_scores`` [B, M], ``detection_classes``
+    [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
+    ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
+    and ``raw_detection_scores`` [B, A, C].
+
+    Args:
+        detector: answers preprocess, predict and postprocess.
+        resizer: one image [H, W, 3] -> (padded float32 image, true shape int32 [2]); its ``static_shape`` is (h, w) of
+            the padded image, None where it follows the image.
+        input_type: what the caller sends. ``image_tensor``: uint8 [B, H, W, 3]; ``float_image_tensor``: float32 of the
+            same shape, 0..255; ``encoded_image_string_tensor``: B encoded JPEG, PNG, GIF or BMP files, of different
+            sizes if the resizer makes them equal; ``tf_example``: B serialized examples with ``image/encoded``.
+
+    Raises:
+        UsageError: the input type is none of these.
+    """
+
+    def __init__(
+        self, detector: Any, resizer: Callable[[Tensor], tuple[Tensor, Tensor]], input_type: str = "image_tensor"
+    ) -> None:
+        super().__init__(name="serving")
+        if input_type not in INPUT_SPECS:
+            raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
+        self.detector = detector
+        self.input_spec = INPUT_SPECS[input_type]
+        self._input_type = input_type
+        self._resizer = resizer
+        self._traced = tf.function(self.detect, input_signature=[self.input_spec])
+
+    def __call__(self, input_tensor: Tensor) -> dict[str, Tensor]:
+        """Detect through one traced function, whatever the size of the images."""
+        return self._traced(input_tensor)
+
+    def concrete_function(self) -> Any:
+        """The traced function, ready to be written or frozen."""
+        return self._traced.get_concrete_function()
+
+    def detect(self, input_tensor: Tensor) -> dict[str, Tensor]:
+        """The whole way from raw input to the output dict, untraced."""
+        images, true_shapes = self.resize(input_tensor)
+        padded_shape = padded_shape_of(images)
+        predictions = self.detector.predict(self.detector.preprocess(images), training=False)
+        return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
+
+    def resize(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw input -> float32 [B, H, W, 3] of the detector's input size, and int32 [B, 2], the part images cover."""
+        if self._input_type in ("image_tensor", "float_image_tensor"):
+            return resize_batch(self._resizer, input_tensor)
+        read = decode_image if self._input_type == "encoded_image_string_tensor" else decode_example
+        return map_to_images(lambda element: self._resizer(read(element)), input_tensor, self._resizer)
+
+
+def resize_batch(resizer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Resize images [B, H, W, 3] of one size: -> (float32 [B, h, w, 3], true shapes int32 [B, 2])."""
+    return map_to_images(resizer, images, resizer)
+
+
+def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: Any) -> tuple[Tensor, Tensor]:
+    """Map each element to (padded image, true shape), with the resizer's static shape."""
+    height, width = resizer.static_shape
+    image_spec = tf.TensorSpec([height, width, 3], tf.float32)
+    shape_spec = tf.TensorSpec([2], tf.int32)
+    return tf.map_fn(function, elements, fn_output_signature=(image_spec, shape_spec))
+
+
+def padded_shape_of(images: Tensor) -> tuple[Any, Any]:
+    """(height, width) of a batch of images, as ints where they are known while tracing."""
+    dynamic = tf.shape(images)
+    return tuple(dynamic[axis] if images.shape[axis] is None else images.shape[axis] for axis in (1, 2))
+
+
+def decode_image(encoded: Tensor) -> Tensor:
+    """Encoded image -> uint8 [H, W, 3]; of an animation the first frame."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_example(serialized: Tensor) -> Tensor:
+    """A serialized tf.Example with ``image/encoded`` -> uint8 [H, W, 3]."""
+    features = tf.io.parse_single_example(serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+    return decode_image(features["image/encoded"])
+
+
+def output_dict(detections: Detections) -> dict[str, Tensor]:
+    """Detections under the original API's names and in its type."""
+    outputs = {
+        "detection_boxes": detections.boxes_norm,
+        "detection_scores": detections.scores,
+        "detection_classes": detections.classes + FIRST_CLASS_ID,
+        "num_detections": detections.num_valid,
+        "detection_multiclass_scores": detections.multiclass_scores,
+        "detection_anchor_indices": detections.anchor_indices,
+        "raw_detection_boxes": detections.raw_boxes_norm,
+        "raw_detection_scores": detections.raw_scores,
+    }
+    return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}

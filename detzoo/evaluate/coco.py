@@ -1,0 +1,155 @@
+"""COCO's detection metrics through pycocotools, without its output (from evaluated images to named numbers).
+
+A crowd box is ignored: a detection on it is neither right nor wrong. A value of -1 means that there was nothing to
+measure (no object of that size, no object of that class), as pycocotools has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
+
+NOTHING_MEASURED = -1.0
+
+# pycocotools' twelve numbers in its order, under the Object Detection API's names.
+METRIC_NAMES = (
+    "mAP",
+    "mAP@.50IOU",
+    "mAP@.75IOU",
+    "mAP (small)",
+    "mAP (medium)",
+    "mAP (large)",
+    "AR@1",
+    "AR@10",
+    "AR@100",
+    "AR@100 (small)",
+    "AR@100 (medium)",
+    "AR@100 (large)",
+)
+
+
+class ClassPrecision(NamedTuple):
+    """Average precision of one class."""
+
+    average_precision: float  # over IoU .50:.95, or -1 without an object of this class
+    average_precision_50: float  # at IoU .50
+    num_objects: int  # without crowds
+
+
+class CocoResult(NamedTuple):
+    """COCO's twelve numbers and the average precision of each class."""
+
+    metrics: dict[str, float]
+    per_class: dict[str, ClassPrecision]
+
+
+def coco_groundtruth(images: Sequence[EvaluatedImage], class_names: Mapping[int, str]) -> dict[str, Any]:
+    """The truth as a COCO annotation file: pixels of the original images, ids from 1, boxes [x, y, width, height]."""
+    annotations: list[dict[str, Any]] = []
+    image_entries = []
+    for number, image in zip(numeric_image_ids(list(images)), images):
+        height, width = image.shape
+        image_entries.append({"id": number, "file_name": image.image_id, "height": height, "width": width})
+        for row, box in enumerate(image.gt_boxes_px):
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": int(image.gt_classes[row]) + 1,
+                    "bbox": _xywh(box),
+                    "area": float(image.gt_area_px[row]),
+                    "iscrowd": int(image.gt_is_crowd[row]),
+                }
+            )
+    categories = [{"id": class_id, "name": name} for class_id, name in sorted(class_names.items())]
+    return {"info": {}, "images": image_entries, "annotations": annotations, "categories": categories}
+
+
+def coco_detections(images: Sequence[EvaluatedImage]) -> list[dict[str, Any]]:
+    """The detections in COCO's results format: one entry a detection, best first within an image."""
+    return [
+        {"image_id": number, "category_id": int(class_index) + 1, "bbox": _xywh(box), "score": float(score)}
+        for number, image in zip(numeric_image_ids(list(images)), images)
+        for box, score, class_index in zip(image.boxes_px, image.scores, image.classes)
+    ]
+
+
+def evaluate_coco(images: Sequence[EvaluatedImage], class_names: Mapping[int, str]) -> CocoResult:
+    """COCO's twelve numbers over all images.
+
+    Args:
+        images: truth and detections of every image, also of those without either.
+        class_names: name of each id (from 1, gaps allowed). What bears an id without a name is not measured.
+
+    Returns:
+        The metrics under the names of ``METRIC_NAMES``, and each class's average precision under its name.
+    """
+    detections = coco_detections(images)
+    evaluation = _run_pycocotools(coco_groundtruth(images, class_names), detections)
+    if evaluation is None:
+        metrics = dict.fromkeys(METRIC_NAMES, NOTHING_MEASURED)
+        return CocoResult(
+            metrics, {name: ClassPrecision(NOTHING_MEASURED, NOTHING_MEASURED, 0) for name in class_names.values()}
+        )
+    metrics = {name: float(value) for name, value in zip(METRIC_NAMES, evaluation.stats)}
+    return CocoResult(metrics, _per_class(evaluation, class_names))
+
+
+def _run_pycocotools(groundtruth: dict[str, Any], detections: list[dict[str, Any]]) -> Any:
+    """A finished COCOeval, or None where there is no object to find."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    if not groundtruth["annotations"] or not groundtruth["categories"]:
+        return None
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO()
+        truth.dataset = groundtruth
+        truth.createIndex()
+        found = COCO()
+        found.dataset = {**groundtruth, "annotations": _as_annotations(detections)}
+        found.createIndex()
+        evaluation = COCOeval(truth, found, "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation
+
+
+def _as_annotations(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What ``COCO.loadRes`` makes of results; it refuses an empty list, this does not."""
+    return [
+        {**detection, "id": row + 1, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
+        for row, detection in enumerate(detections)
+    ]
+
+
+def _per_class(evaluation: Any, class_names: Mapping[int, str]) -> dict[str, ClassPrecision]:
+    """Average precision by class from the precision table [IoU thresholds, recalls, classes, areas, max detections]."""
+    precision = evaluation.eval["precision"][:, :, :, 0, -1]
+    result = {}
+    for column, class_id in enumerate(evaluation.params.catIds):
+        annotation_ids = evaluation.cocoGt.getAnnIds(catIds=[class_id], iscrowd=False)
+        result[class_names[class_id]] = ClassPrecision(
+            _mean_of_measured(precision[:, :, column]),
+            _mean_of_measured(precision[0, :, column]),
+            len(annotation_ids),
+        )
+    return result
+
+
+def _mean_of_measured(values: np.ndarray) -> float:
+    measured = values[values > -1]
+    return float(measured.mean()) if measured.size else NOTHING_MEASURED
+
+
+def _xywh(box: np.ndarray) -> list[float]:
+    """[ymin, xmin, ymax, xmax] -> COCO's [x, y, width, height]."""
+    ymin, xmin, ymax, xmax = (float(value) for value in box)
+    return [xmin, ymin, xmax - xmin, ymax - ymin]

@@ -1,0 +1,164 @@
+"""Run a detector over a data set and measure it; used by ``detzoo evaluate`` and while training.
+
+dataset of Batch -> detector (one traced function) -> EvaluatedImage -> coco, pascal_voc -> numbers by name
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tqdm import tqdm
+
+from detzoo.contracts import Batch, Detections, Tensor
+from detzoo.errors import ConfigError, DataError
+from detzoo.evaluate.coco import CocoResult, evaluate_coco
+from detzoo.evaluate.images import EvaluatedImage, images_of_batch
+from detzoo.evaluate.pascal_voc import evaluate_voc
+
+COCO_METRICS = "coco_detection_metrics"
+VOC_METRICS = "pascal_voc_detection_metrics"
+VOC_2007_METRICS = "pascal_voc_2007_detection_metrics"
+METRICS_SETS = (COCO_METRICS, VOC_METRICS, VOC_2007_METRICS)
+
+VOC_METRIC_NAMES = {VOC_METRICS: "VOC mAP@.50IOU", VOC_2007_METRICS: "VOC2007 mAP@.50IOU"}
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: numbers by name, -1 where there was nothing to measure.
+        per_class: class name -> metric name -> number; NaN or -1 where a class has no object.
+        images: truth and detections of every image.
+        class_names: name of each class id (from 1).
+        seconds: wall time, reading included.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    images: list[EvaluatedImage]
+    class_names: dict[int, str]
+    seconds: float
+
+
+class Evaluator:
+    """Measures detectors on one data set.
+
+    Args:
+        dataset: a finite tf.data.Dataset of Batch, in a fixed order.
+        label_map: an object with ``names`` (id from 1 -> name), or such a dict.
+        metrics_set: which numbers; names of ``METRICS_SETS``. Empty means COCO's.
+        show_progress: draw a progress bar on stderr.
+        title: what the progress bar is called.
+
+    Raises:
+        ConfigError: an unknown metrics set.
+    """
+
+    def __init__(
+        self,
+        dataset: tf.data.Dataset,
+        label_map: Any,
+        metrics_set: Sequence[str] = (),
+        *,
+        show_progress: bool = True,
+        title: str = "evaluate",
+    ) -> None:
+        self._dataset = dataset
+        self._class_names = dict(getattr(label_map, "names", label_map))
+        self._metrics_set = tuple(metrics_set) or (COCO_METRICS,)
+        self._show_progress = show_progress
+        self._title = title
+        self._traced_for: Any = None
+        self._traced: Any = None
+        unknown = [name for name in self._metrics_set if name not in METRICS_SETS]
+        if unknown:
+            raise ConfigError(f"eval_config.metrics_set: {', '.join(unknown)}; accepted: {', '.join(METRICS_SETS)}")
+
+    def __call__(self, detector: Any) -> dict[str, float]:
+        """The metrics of ``evaluate`` alone."""
+        return self.evaluate(detector).metrics
+
+    def evaluate(self, detector: Any) -> EvaluationResult:
+        """Detect on every image of the data set and measure.
+
+        Raises:
+            DataError: the data set has no image.
+        """
+        started = time.monotonic()
+        images = self.detect(detector)
+        metrics, per_class = measure(images, self._class_names, self._metrics_set)
+        return EvaluationResult(metrics, per_class, images, self._class_names, time.monotonic() - started)
+
+    def detect(self, detector: Any) -> list[EvaluatedImage]:
+        """Truth and detections of every image, in the order of the data set."""
+        detect = self._traced_detection(detector)
+        images: list[EvaluatedImage] = []
+        with tqdm(desc=self._title, unit=" images", disable=not self._show_progress, leave=False) as bar:
+            for batch in self._dataset:
+                new = images_of_batch(batch, detect(batch.images, batch.true_shapes))
+                images.extend(new)
+                bar.update(len(new))
+        if not images:
+            raise DataError("the evaluation data set has no image: check eval_input_reader's input_path")
+        return images
+
+    def _traced_detection(self, detector: Any) -> Any:
+        """One traced function for each detector; the last, smaller batch of a data set traces no second one."""
+        if self._traced_for is not detector:
+            spec: Batch = self._dataset.element_spec
+            image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
+            shape_spec = tf.TensorSpec([None, 2], tf.int32)
+
+            def detect(images: Tensor, true_shapes: Tensor) -> Detections:
+                return detect_batch(detector, images, true_shapes)
+
+            self._traced = tf.function(detect, input_signature=[image_spec, shape_spec])
+            self._traced_for = detector
+        return self._traced
+
+
+def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor) -> Detections:
+    """Detections on resized and padded images [B, H, W, 3] whose true parts measure ``true_shapes`` [B, 2]."""
+    predictions = detector.predict(detector.preprocess(images), training=False)
+    shape = tf.shape(images)
+    padded_shape = tuple(images.shape[axis] or shape[axis] for axis in (1, 2))
+    return detector.postprocess(predictions, true_shapes, padded_shape)
+
+
+def measure(
+    images: Sequence[EvaluatedImage], class_names: Mapping[int, str], metrics_set: Sequence[str]
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """The asked metrics of evaluated images, and the same by class."""
+    unnamed = sum(int(c) + 1 not in class_names for image in images for c in image.gt_classes)
+    if unnamed:
+        logger.warning("%d ground-truth objects bear a class id without a name in the label map: not measured", unnamed)
+    metrics: dict[str, float] = {}
+    per_class: dict[str, dict[str, float]] = {name: {} for _, name in sorted(class_names.items())}
+    if COCO_METRICS in metrics_set:
+        coco = evaluate_coco(images, class_names)
+        metrics.update(coco.metrics)
+        _add_coco_classes(per_class, coco)
+    for metrics_name, short_name in VOC_METRIC_NAMES.items():
+        if metrics_name in metrics_set:
+            voc = evaluate_voc(images, class_names, eleven_points=metrics_name == VOC_2007_METRICS)
+            metrics[short_name] = voc.mean_average_precision
+            for name, value in voc.per_class.items():
+                per_class[name][short_name] = -1.0 if math.isnan(value) else value
+    return metrics, per_class
+
+
+def _add_coco_classes(per_class: dict[str, dict[str, float]], coco: CocoResult) -> None:
+    for name, precision in coco.per_class.items():
+        per_class[name]["AP"] = precision.average_precision
+        per_class[name]["AP@.50IOU"] = precision.average_precision_50
+        per_class[name]["objects"] = precision.num_objects

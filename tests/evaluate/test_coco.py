@@ -1,0 +1,110 @@
+"""COCO's numbers through pycocotools, on cases worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detzoo.evaluate.coco import METRIC_NAMES, coco_detections, coco_groundtruth, evaluate_coco
+from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
+
+NAMES = {1: "cat", 3: "dog"}  # id 2 is a gap
+
+
+def image(gt=(), detections=(), image_id="1", crowd=(), difficult=(), shape=(100, 200)):
+    """gt: (box, class); detections: (box, score, class)."""
+    boxes = np.array([box for box, _ in gt], np.float32).reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    return EvaluatedImage(
+        image_id,
+        shape,
+        boxes,
+        np.array([c for _, c in gt], np.int32),
+        np.array([row in crowd for row in range(len(gt))], bool),
+        np.array([row in difficult for row in range(len(gt))], bool),
+        sides[:, 0] * sides[:, 1],
+        np.array([d[0] for d in detections], np.float32).reshape(-1, 4),
+        np.array([d[1] for d in detections], np.float32),
+        np.array([d[2] for d in detections], np.int32),
+    )
+
+
+CAT = [10.0, 20.0, 50.0, 100.0]  # 40 x 80 = 3200 pixels: medium (32^2 .. 96^2)
+
+
+def test_a_perfect_detection_scores_one_and_empty_sizes_score_minus_one():
+    result = evaluate_coco([image([(CAT, 0)], [(CAT, 0.9, 0)])], NAMES)
+    assert tuple(result.metrics) == METRIC_NAMES
+    for name in ("mAP", "mAP@.50IOU", "mAP@.75IOU", "mAP (medium)", "AR@1", "AR@100 (medium)"):
+        assert result.metrics[name] == pytest.approx(1.0)
+    assert result.metrics["mAP (small)"] == -1.0
+    assert result.per_class["cat"].num_objects == 1
+    assert result.per_class["dog"].average_precision == -1.0
+
+
+def test_a_box_of_iou_62_percent_counts_at_three_of_ten_thresholds():
+    # Columns 20..100 against 20..70: IoU 50/80 = .625, so right at .50, .55, .60 and wrong at .65 to .95.
+    found = [10.0, 20.0, 50.0, 70.0]
+    metrics = evaluate_coco([image([(CAT, 0)], [(found, 0.9, 0)])], NAMES).metrics
+    assert metrics["mAP"] == pytest.approx(0.3)
+    assert metrics["mAP@.50IOU"] == pytest.approx(1.0)
+    assert metrics["mAP@.75IOU"] == 0.0
+
+
+def test_a_wrong_detection_above_the_right_one_halves_the_precision():
+    wrong = [60.0, 120.0, 90.0, 190.0]
+    metrics = evaluate_coco([image([(CAT, 0)], [(wrong, 0.9, 0), (CAT, 0.8, 0)])], NAMES).metrics
+    assert metrics["mAP"] == pytest.approx(0.5)
+    assert metrics["AR@1"] == 0.0
+    assert metrics["AR@10"] == pytest.approx(1.0)
+
+
+def test_a_detection_on_a_crowd_is_neither_right_nor_wrong():
+    crowd_box = [0.0, 100.0, 60.0, 200.0]
+    inside = [10.0, 110.0, 50.0, 150.0]
+    gt = [(CAT, 0), (crowd_box, 0)]
+    with_crowd = evaluate_coco([image(gt, [(inside, 0.95, 0), (CAT, 0.9, 0)], crowd={1})], NAMES)
+    assert with_crowd.metrics["mAP"] == pytest.approx(1.0)
+    assert with_crowd.per_class["cat"].num_objects == 1
+    without = evaluate_coco([image(gt, [(inside, 0.95, 0), (CAT, 0.9, 0)])], NAMES)
+    assert without.metrics["mAP"] < 0.5
+
+
+def test_an_area_from_the_record_decides_the_size():
+    small = image([(CAT, 0)], [(CAT, 0.9, 0)])._replace(gt_area_px=np.array([900.0]))
+    metrics = evaluate_coco([small], NAMES).metrics
+    assert metrics["mAP (small)"] == pytest.approx(1.0)
+    assert metrics["mAP (medium)"] == -1.0
+
+
+def test_nothing_to_find_and_nothing_found():
+    assert evaluate_coco([image()], NAMES).metrics["mAP"] == -1.0
+    assert evaluate_coco([image(detections=[(CAT, 0.5, 0)])], NAMES).metrics["mAP"] == -1.0
+    assert evaluate_coco([image([(CAT, 0)])], NAMES).metrics["mAP"] == 0.0
+
+
+def test_a_class_without_a_name_is_not_measured():
+    gap = evaluate_coco([image([(CAT, 0), (CAT, 1)], [(CAT, 0.9, 0), (CAT, 0.95, 1)])], NAMES)
+    assert gap.metrics["mAP"] == pytest.approx(1.0)
+    assert set(gap.per_class) == {"cat", "dog"}
+
+
+def test_results_are_pixels_of_the_image_as_x_y_width_height(capsys):
+    images = [image([(CAT, 2)], [(CAT, 0.5, 2)], image_id="000042")]
+    assert coco_detections(images) == [
+        {"image_id": 42, "category_id": 3, "bbox": [20.0, 10.0, 80.0, 40.0], "score": 0.5}
+    ]
+    truth = coco_groundtruth(images, NAMES)
+    assert truth["annotations"][0]["bbox"] == [20.0, 10.0, 80.0, 40.0]
+    assert truth["images"] == [{"id": 42, "file_name": "000042", "height": 100, "width": 200}]
+    assert truth["categories"] == [{"id": 1, "name": "cat"}, {"id": 3, "name": "dog"}]
+    evaluate_coco(images, NAMES)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("ids", "numbers"),
+    [(["139", "285"], [139, 285]), (["a.jpg", "7"], [1, 2]), (["5", "05"], [1, 2]), (["", ""], [1, 2])],
+)
+def test_images_are_numbered_by_their_ids_where_these_are_distinct_numbers(ids, numbers):
+    assert numeric_image_ids([image(image_id=name) for name in ids]) == numbers
