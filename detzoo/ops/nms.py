@@ -1,0 +1,231 @@
+"""Non-maximum suppression: exact per class and class-agnostic, over batches (floor 1).
+
+``per_class_nms`` gives what the exhaustive procedure gives (greedy suppression in every class, at most so many boxes a
+class, then the best of all classes), without running it over all A x K scores.
+
+Why a prefix suffices. Order all pairs (anchor, class) above the score threshold by falling score, ties by anchor, then
+by class, and call the first n of them a prefix. Greedy suppression visits the pairs of a class in this order, and what
+it decides for a pair depends on earlier pairs of the same class only; so does the limit of boxes a class. Hence
+suppression over a prefix selects exactly those pairs that the exhaustive procedure selects among the prefix, and all
+else that the exhaustive procedure selects comes later in the order. So as soon as a prefix yields the wanted number of
+detections they are the exhaustive ones; a prefix that holds every pair above the threshold is exhaustive itself. A
+prefix that does neither is replaced by a longer one, at last by the exhaustive procedure.
+
+How a prefix is found. Its n pairs lie on the n anchors whose best classes score highest, so a search among A numbers
+and one among n x K replace one among A x K.
+
+Suppression over the prefix is one CombinedNonMaxSuppression for the whole batch. Its order among equal scores is not
+defined, so it is given ranks (first of n pairs: n, last: 1) instead of scores; the rank in its answer also tells which
+pair was selected, which the operation itself does not say.
+
+Differs from the Object Detection API: there, equal scores of different classes come in the order of the classes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from detzoo.ops import boxes as box_ops
+
+# Lengths of the prefixes that are tried. The first suffices for most images.
+_PREFIX_LENGTHS = (512, 4096, 16384)
+
+# Half of the smallest rank: tells ranks from the zeros of pairs that do not take part.
+_RANK_THRESHOLD = 0.5
+
+
+class Selection(NamedTuple):
+    """What suppression keeps, best first, padded with zeros."""
+
+    scores: tf.Tensor  # float32 [B, M]
+    classes: tf.Tensor  # int32 [B, M]
+    anchor_indices: tf.Tensor  # int32 [B, M]
+    num_valid: tf.Tensor  # int32 [B]
+
+
+@dataclasses.dataclass(frozen=True)
+class NmsLimits:
+    """The numbers of a suppression.
+
+    Attributes:
+        score_threshold: only scores above it take part (and none below 0).
+        iou_threshold: a box that overlaps a better one of its class by more than this is dropped.
+        max_detections_per_class: boxes that a class keeps at most.
+        max_total_detections: M, boxes kept over all classes.
+        soft_nms_sigma: 0 for hard suppression; above it, overlapping boxes keep a score lowered by
+            exp(-IoU**2 / (2 sigma)) (Bodla et al., arXiv:1704.04503) and ``iou_threshold`` counts for nothing.
+    """
+
+    score_threshold: float = 0.0
+    iou_threshold: float = 0.6
+    max_detections_per_class: int = 100
+    max_total_detections: int = 100
+    soft_nms_sigma: float = 0.0
+
+
+def per_class_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits) -> Selection:
+    """Suppression in every class by itself, then the best of all classes.
+
+    Boxes without area inside their window suppress others and count for their class's limit, but are not among the
+    selected.
+
+    Args:
+        boxes: float32 [B, A, 4].
+        scores: float32 [B, A, K], without background.
+        windows: float32 [B, 4], in the unit of the boxes.
+        limits: thresholds and numbers.
+
+    Returns:
+        Selection with M = ``limits.max_total_detections`` rows.
+    """
+    visible = box_ops.area(box_ops.clip(boxes, windows[:, tf.newaxis, :])) > 0
+    if limits.soft_nms_sigma > 0:  # lowers scores of pairs after they were ordered: no prefix is safe
+        return _exhaustive_nms(boxes, scores, visible, limits)
+
+    def try_prefix(attempt: int) -> Selection:
+        if attempt == len(_PREFIX_LENGTHS):
+            return _exhaustive_nms(boxes, scores, visible, limits)
+        length = _PREFIX_LENGTHS[attempt]
+        selection, is_exact = _prefix_nms(boxes, scores, visible, limits, length)
+        num_anchors = scores.shape[1]
+        if num_anchors is not None and num_anchors * scores.shape[2] <= length:
+            return selection
+        return tf.cond(is_exact, lambda: selection, lambda: try_prefix(attempt + 1))
+
+    return try_prefix(0)
+
+
+def class_agnostic_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits) -> Selection:
+    """Suppression among the boxes of all classes, each box with its best class only.
+
+    Args:
+        boxes: float32 [B, A, 4].
+        scores: float32 [B, A, K], without background.
+        windows: float32 [B, 4], in the unit of the boxes.
+        limits: thresholds and numbers; ``max_detections_per_class`` counts for nothing.
+
+    Returns:
+        Selection with M = ``limits.max_total_detections`` rows.
+    """
+    limits = dataclasses.replace(limits, max_detections_per_class=limits.max_total_detections)
+    selection = per_class_nms(boxes, tf.reduce_max(scores, axis=-1, keepdims=True), windows, limits)
+    classes = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    classes = tf.gather(classes, selection.anchor_indices, batch_dims=1)
+    return selection._replace(classes=tf.where(_is_filled(selection), classes, 0))
+
+
+def _is_filled(selection: Selection) -> tf.Tensor:
+    return tf.range(selection.scores.shape[1]) < selection.num_valid[:, tf.newaxis]
+
+
+def _first_pairs(scores: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The first pairs in the order of the module's docstring: scores, anchors and classes, each [B, n].
+
+    n is ``length``, or the number of all pairs where that is smaller.
+    """
+    num_anchors, num_classes = _size(scores, 1), scores.shape[2]
+    count = _smaller(length, num_anchors)
+    best, anchors = tf.math.top_k(tf.reduce_max(scores, axis=-1), count)
+    lowest = best[:, -1:]
+    # Anchors left out that tie with the lowest chosen one come after this index; so pairs of this score come before
+    # theirs only up to this index. At least n pairs remain, since each anchor's best pair does.
+    last_known = tf.reduce_max(tf.where(best == lowest, anchors, -1), axis=-1, keepdims=True)
+    anchors = tf.sort(anchors, axis=-1)
+    candidates = tf.gather(scores, anchors, batch_dims=1)
+    is_unknown = (candidates == lowest[..., tf.newaxis]) & (anchors > last_known)[..., tf.newaxis]
+    if count is not num_anchors:  # else no anchor is left out
+        candidates = tf.where(is_unknown & (count < num_anchors), -1.0, candidates)
+    flat = tf.reshape(candidates, [-1, count * num_classes])
+    pair_scores, pairs = tf.math.top_k(flat, _smaller(length, count * num_classes))
+    return pair_scores, tf.gather(anchors, pairs // num_classes, batch_dims=1), pairs % num_classes
+
+
+def _size(tensor: tf.Tensor, axis: int) -> int | tf.Tensor:
+    return tensor.shape[axis] if tensor.shape[axis] is not None else tf.shape(tensor)[axis]
+
+
+def _smaller(length: int, size: int | tf.Tensor) -> int | tf.Tensor:
+    return min(length, size) if isinstance(size, int) else tf.minimum(length, size)
+
+
+def _prefix_nms(
+    boxes: tf.Tensor, scores: tf.Tensor, visible: tf.Tensor, limits: NmsLimits, length: int
+) -> tuple[Selection, tf.Tensor]:
+    """Suppression over the first ``length`` pairs, and whether that is the exhaustive answer (bool scalar)."""
+    pair_scores, anchors, classes = _first_pairs(scores, length)
+    num_pairs, num_classes = tf.shape(pair_scores)[1], scores.shape[2]
+    takes_part = pair_scores > max(limits.score_threshold, 0.0)
+    ranks = tf.cast(tf.range(num_pairs, 0, -1), tf.float32) * tf.cast(takes_part, tf.float32)
+    max_kept = max(min(length, num_classes * limits.max_detections_per_class), limits.max_total_detections)
+    kept = tf.image.combined_non_max_suppression(
+        tf.gather(boxes, anchors, batch_dims=1)[:, :, tf.newaxis, :],
+        tf.one_hot(classes, num_classes) * ranks[..., tf.newaxis],
+        max_output_size_per_class=limits.max_detections_per_class,
+        max_total_size=max_kept,
+        iou_threshold=limits.iou_threshold,
+        score_threshold=_RANK_THRESHOLD,
+        clip_boxes=False,
+    )
+    kept_ranks = tf.ensure_shape(kept.nmsed_scores, [scores.shape[0], max_kept])
+    positions = num_pairs - tf.cast(kept_ranks, tf.int32)
+    positions = tf.where(kept_ranks > 0, positions, 0)
+    is_visible = tf.gather(tf.gather(visible, anchors, batch_dims=1), positions, batch_dims=1)
+    kept_ranks = tf.where(is_visible, kept_ranks, 0.0)
+    kept_ranks, order = tf.math.top_k(kept_ranks, limits.max_total_detections)
+    positions = tf.gather(positions, order, batch_dims=1)
+    selection = _pick(pair_scores, classes, anchors, positions, kept_ranks > 0)
+    is_complete = (pair_scores[:, -1] <= max(limits.score_threshold, 0.0)) | (
+        num_pairs >= _size(scores, 1) * num_classes
+    )
+    return selection, tf.reduce_all(is_complete | (selection.num_valid == limits.max_total_detections))
+
+
+def _pick(
+    scores: tf.Tensor, classes: tf.Tensor, anchors: tf.Tensor, positions: tf.Tensor, is_filled: tf.Tensor
+) -> Selection:
+    return Selection(
+        scores=tf.where(is_filled, tf.gather(scores, positions, batch_dims=1), 0.0),
+        classes=tf.where(is_filled, tf.gather(classes, positions, batch_dims=1), 0),
+        anchor_indices=tf.where(is_filled, tf.gather(anchors, positions, batch_dims=1), 0),
+        num_valid=tf.reduce_sum(tf.cast(is_filled, tf.int32), axis=-1),
+    )
+
+
+def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, visible: tf.Tensor, limits: NmsLimits) -> Selection:
+    """Suppression class by class over all boxes, hard or soft."""
+    num_classes, limit = scores.shape[2], limits.max_detections_per_class
+    batch_size = tf.shape(scores)[0]
+    class_scores = tf.reshape(tf.transpose(scores, [0, 2, 1]), [batch_size * num_classes, _size(scores, 1)])
+
+    def suppress(arguments: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        row, row_scores = arguments
+        anchors, kept_scores = tf.image.non_max_suppression_with_scores(
+            boxes[row // num_classes],
+            row_scores,
+            limit,
+            iou_threshold=limits.iou_threshold,
+            score_threshold=max(limits.score_threshold, 0.0),
+            soft_nms_sigma=limits.soft_nms_sigma,
+        )
+        missing = [[0, limit - tf.size(anchors)]]
+        return tf.pad(anchors, missing), tf.pad(kept_scores, missing)
+
+    anchors, kept_scores = tf.map_fn(
+        suppress,
+        (tf.range(batch_size * num_classes), class_scores),
+        fn_output_signature=(tf.TensorSpec([limit], tf.int32), tf.TensorSpec([limit], tf.float32)),
+    )
+    shape = [batch_size, num_classes * limit]
+    anchors, kept_scores = tf.reshape(anchors, shape), tf.reshape(kept_scores, shape)
+    kept_scores = tf.where(tf.gather(visible, anchors, batch_dims=1), kept_scores, 0.0)
+    classes = tf.broadcast_to(tf.repeat(tf.range(num_classes), limit), shape)
+    padding = [[0, 0], [0, max(limits.max_total_detections - num_classes * limit, 0)]]
+    anchors, classes, kept_scores = (tf.pad(x, padding) for x in (anchors, classes, kept_scores))
+    tie_order = tf.argsort(anchors, axis=-1, stable=True)  # within an anchor the classes are in order already
+    ordered_scores = tf.gather(kept_scores, tie_order, batch_dims=1)
+    best, order = tf.math.top_k(ordered_scores, limits.max_total_detections)
+    positions = tf.gather(tie_order, order, batch_dims=1)
+    return _pick(kept_scores, classes, anchors, positions, best > 0)

@@ -1,0 +1,50 @@
+"""Random minibatches of positives and negatives (floor 1)."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def _random_subset(candidates: tf.Tensor, count: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
+    """A random choice of ``count`` [B] of the true entries of ``candidates`` [B, A] (all, where there are fewer)."""
+    shape = tf.shape(candidates)
+    noise = tf.random.uniform(shape) if seed is None else tf.random.stateless_uniform(shape, seed)
+    priority = tf.where(candidates, noise, -1.0)
+    order = tf.argsort(priority, axis=-1, direction="DESCENDING", stable=True)
+    rank = tf.argsort(order, axis=-1, stable=True)  # the inverse permutation
+    return candidates & (rank < count[:, tf.newaxis])
+
+
+def balanced_sample(
+    is_positive: tf.Tensor,
+    is_negative: tf.Tensor,
+    sample_size: int | None,
+    positive_fraction: float,
+    seed: tf.Tensor | None = None,
+) -> tf.Tensor:
+    """Chooses at random a fixed number of positives and negatives an image.
+
+    At most ``positive_fraction`` of the sample are positives; negatives fill what is missing, and where they do not
+    suffice the sample is smaller.
+
+    Args:
+        is_positive: bool [B, A].
+        is_negative: bool [B, A]; entries that are neither are never chosen.
+        sample_size: how many to choose an image; None keeps every positive and as many negatives as the fraction wants.
+        positive_fraction: in (0, 1].
+        seed: int [2] for a reproducible choice; None draws from TensorFlow's global generator.
+
+    Returns:
+        bool [B, A], true where chosen.
+    """
+    negative_seed = None if seed is None else seed + 1
+    num_positives = tf.reduce_sum(tf.cast(is_positive, tf.int32), axis=-1)
+    if sample_size is None:
+        chosen_positives = is_positive
+        ratio = (1.0 - positive_fraction) / positive_fraction
+        num_wanted = tf.cast(ratio * tf.cast(num_positives, tf.float32), tf.int32)
+    else:
+        max_positives = tf.fill(tf.shape(num_positives), int(sample_size * positive_fraction))
+        chosen_positives = _random_subset(is_positive, max_positives, seed)
+        num_wanted = sample_size - tf.minimum(num_positives, max_positives)
+    return chosen_positives | _random_subset(is_negative, num_wanted, negative_seed)
