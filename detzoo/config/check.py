@@ -1,11 +1,59 @@
-"""Every problem of a loaded config at once: files, sizes, counts, schedules, and what this version supports."""
+"""Every problem of a loaded config at once: files, sizes, counts, schedules, and what this version supports.
+
+The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline``; what follows needs a message:
+
+    check_model, check_anchors   the parts of the model, and whether they fit each other
+    check_training               optimizer, schedule, steps, fine-tune checkpoint
+    check_inputs                 label maps, class counts, records, metrics
+    effects                      what is accepted without effect, and what is not supported
+"""
 
 from __future__ import annotations
 
+from typing import Any
+
+from detzoo.config.check_inputs import check_inputs, check_metrics
+from detzoo.config.check_model import check_model
+from detzoo.config.check_training import check_training
+from detzoo.config.effects import check_effects
 from detzoo.config.load import LoadedPipeline
-from detzoo.config.problems import Problem
+from detzoo.config.problems import Findings, Problem
 
 
-def check_pipeline(loaded: LoadedPipeline) -> list[Problem]:
-    """Every problem of a config that could be read, errors, warnings and notes, in the order of its lines."""
-    return []
+def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Problem]:
+    """Every problem of a config that could be read: errors, warnings and notes, in the order of its lines.
+
+    Args:
+        loaded: the config, overrides applied.
+        files: whether label maps, records, checkpoints and weights that it names must exist and agree with it; False
+            checks what can be said without them, as for a config that is shipped with placeholders.
+    """
+    config, findings = loaded.message, Findings(loaded.line_of)
+    check_model(config.model, findings, files)
+    if config.HasField("train_config"):
+        check_training(config.train_config, findings, files)
+    else:
+        findings.error("train_config", "is missing; `detzoo train` needs batch_size, optimizer and num_steps")
+    if not config.HasField("train_input_reader"):
+        findings.error("train_input_reader", "is missing; `detzoo train` needs label_map_path and its records")
+    if not config.eval_input_reader:
+        findings.warning("eval_input_reader", "is missing; `detzoo evaluate` needs label_map_path and its records")
+    check_inputs(config, _num_classes(config.model), findings, files)
+    check_metrics(config.eval_config, findings)
+    _check_effects(config, findings)
+    return sorted(findings.problems, key=lambda problem: (problem.line == 0, problem.line))
+
+
+def _check_effects(config: Any, findings: Findings) -> None:
+    """All but the block of a model that is refused as a whole: its details would only repeat that."""
+    pruned = type(config)()
+    pruned.CopyFrom(config)
+    if pruned.model.WhichOneof("model") != "ssd":
+        pruned.ClearField("model")
+    check_effects(pruned, "", findings)
+
+
+def _num_classes(model: Any) -> int:
+    """``num_classes`` of whichever model is chosen, 0 where there is none."""
+    kind = model.WhichOneof("model")
+    return getattr(getattr(model, kind), "num_classes", 0) if kind else 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 
@@ -33,6 +33,33 @@ class Problem(NamedTuple):
 def error(path: str, line: int, message: str) -> Problem:
     """A finding that makes the config unusable."""
     return Problem(Severity.ERROR, path, line, message)
+
+
+class Findings:
+    """Collects what the checks of one config find; the line of each comes from its field path.
+
+    Attributes:
+        problems: what was found, in the order of finding.
+    """
+
+    def __init__(self, line_of: Callable[[str], int]) -> None:
+        self.problems: list[Problem] = []
+        self._line_of = line_of
+
+    def error(self, path: str, message: str) -> None:
+        """Adds what makes the config unusable."""
+        self._add(Severity.ERROR, path, message)
+
+    def warning(self, path: str, message: str) -> None:
+        """Adds what works, but probably not as meant."""
+        self._add(Severity.WARNING, path, message)
+
+    def note(self, path: str, message: str) -> None:
+        """Adds what is accepted and has no effect."""
+        self._add(Severity.NOTE, path, message)
+
+    def _add(self, severity: Severity, path: str, message: str) -> None:
+        self.problems.append(Problem(severity, path, self._line_of(path), message))
 
 
 def has_errors(problems: Iterable[Problem]) -> bool:

@@ -12,10 +12,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import pathlib
 
 from detzoo.config.names import nearest
 from detzoo.errors import ConfigError
 
+IMAGENET_WEIGHTS = "imagenet"
+WEIGHT_FILE_SUFFIXES = (".weights.h5", ".keras", ".h5")
 KERAS_SUFFIX = "_keras"
 FPN_SUFFIX = "_fpn"
 
@@ -43,6 +46,7 @@ class SsdExtractor:
         normalization: of the input.
         l2_normalized_levels: levels whose channels are L2-normalised with a learned scale (VGG's conv4_3).
         has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
+        has_imagenet_weights: whether keras.applications publishes weights of it.
     """
 
     family: str
@@ -53,6 +57,7 @@ class SsdExtractor:
     normalization: Normalization
     l2_normalized_levels: tuple[int, ...] = ()
     has_depth_multiplier: bool = False
+    has_imagenet_weights: bool = True
 
     @property
     def max_num_layers(self) -> int:
@@ -79,7 +84,7 @@ _PLAIN: dict[str, SsdExtractor] = {
         "mobilenet_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
     ),
     "ssd_inception_v2": SsdExtractor(
-        "inception_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
+        "inception_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True, has_imagenet_weights=False
     ),
     # arXiv:1611.10012 gives no SSD of Inception v3: maps and depths are the Object Detection API's.
     "ssd_inception_v3": SsdExtractor("inception_v3", "", False, (3, 4, 5), (512, 256, 128), _UNIT),
@@ -87,7 +92,9 @@ _PLAIN: dict[str, SsdExtractor] = {
     "ssd_resnet50_v1": SsdExtractor("resnet", "50", False, (4,), _RESNET_EXTRAS, _MEAN),
     "ssd_resnet101_v1": SsdExtractor("resnet", "101", False, (4,), _RESNET_EXTRAS, _MEAN),
     "ssd_resnet152_v1": SsdExtractor("resnet", "152", False, (4,), _RESNET_EXTRAS, _MEAN),
-    "ssd_resnext101_32x8d": SsdExtractor("resnext", "101_32x8d", False, (4,), _RESNET_EXTRAS, _MEAN),
+    "ssd_resnext101_32x8d": SsdExtractor(
+        "resnext", "101_32x8d", False, (4,), _RESNET_EXTRAS, _MEAN, has_imagenet_weights=False
+    ),
 }
 
 
@@ -157,3 +164,17 @@ def refusal(type_name: str) -> str:
 def accepted_types() -> str:
     """The types in one line: the ten backbones and the suffixes that each takes."""
     return f"{', '.join(_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
+
+
+def weights_problem(pretrained_weights: str, extractor: SsdExtractor) -> str:
+    """What is wrong with ``pretrained_weights`` of an extractor, "" where nothing is; does not open the file."""
+    if not pretrained_weights:
+        return ""
+    suffixes = ", ".join(WEIGHT_FILE_SUFFIXES)
+    if pretrained_weights == IMAGENET_WEIGHTS:
+        if extractor.has_imagenet_weights:
+            return ""
+        return f"there are no published Keras weights of {extractor.family}; accepted: '' or a file ({suffixes})"
+    if not pretrained_weights.endswith(WEIGHT_FILE_SUFFIXES):
+        return f"is '{pretrained_weights}'; accepted: '', '{IMAGENET_WEIGHTS}' or a file ({suffixes})"
+    return "" if pathlib.Path(pretrained_weights).is_file() else f"there is no file {pretrained_weights}"

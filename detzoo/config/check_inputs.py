@@ -1,0 +1,173 @@
+"""Checks of the input readers and ``eval_config``: label maps, class counts, record files, metrics."""
+
+from __future__ import annotations
+
+import glob
+import pathlib
+import re
+from typing import Any, NamedTuple
+
+from detzoo.config import pb
+from detzoo.config.check_training import PLACEHOLDER
+from detzoo.config.label_map import read_label_map
+from detzoo.config.load import path_hint
+from detzoo.config.names import suggestion
+from detzoo.config.problems import Findings, Severity
+from detzoo.errors import UsageError
+
+METRICS_SETS = (
+    "coco_detection_metrics",
+    "coco_mask_metrics",
+    "pascal_voc_detection_metrics",
+    "pascal_voc_2007_detection_metrics",
+)
+_OTHER_METRICS = ("oid_", "open_images", "segmentation", "keypoint", "lvis", "weighted", "panoptic")
+_MASK_METRICS = "coco_mask_metrics"
+_SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+)?$")
+_MOST_PROBLEMS_OF_A_MAP = 5
+
+
+class _Classes(NamedTuple):
+    """What a label map that could be read says."""
+
+    path: str
+    names: dict[int, str]  # id -> name
+
+
+def check_inputs(config: Any, num_classes: int, findings: Findings, files: bool) -> None:
+    """Adds what is wrong with the readers of a ``pb.TrainEvalPipelineConfig``.
+
+    Args:
+        config: the whole config.
+        num_classes: the model's; 0 where the model does not say.
+        findings: where problems go.
+        files: whether label maps and records must exist.
+    """
+    readers = []
+    if config.HasField("train_input_reader"):
+        readers.append(("train_input_reader", config.train_input_reader))
+    readers += [(f"eval_input_reader[{index}]", reader) for index, reader in enumerate(config.eval_input_reader)]
+    maps: list[tuple[str, _Classes]] = []
+    for path, reader in readers:
+        _check_reader(reader, path, findings, files)
+        classes = _read_classes(reader.label_map_path, f"{path}.label_map_path", findings) if files else None
+        if classes is not None:
+            _check_class_count(classes, num_classes, f"{path}.label_map_path", findings)
+            maps.append((path, classes))
+    for path, classes in maps[1:]:
+        _check_same_classes(maps[0], path, classes, findings)
+
+
+def check_metrics(eval_config: Any, findings: Findings) -> None:
+    """Adds what is wrong with the ``metrics_set`` of a ``pb.EvalConfig``."""
+    for index, name in enumerate(eval_config.metrics_set):
+        path = f"eval_config.metrics_set[{index}]"
+        if any(fragment in name for fragment in _OTHER_METRICS):
+            findings.error(path, f"'{name}' is not supported; accepted: {', '.join(METRICS_SETS)}")
+        elif name not in METRICS_SETS:
+            findings.error(path, f"there is no metrics set '{name}'{suggestion(name, METRICS_SETS)}")
+        elif name == _MASK_METRICS:
+            findings.warning(path, "the detectors of this version predict no masks; this set stays empty")
+
+
+def _check_reader(reader: Any, path: str, findings: Findings, files: bool) -> None:
+    if reader.input_type == pb.TF_SEQUENCE_EXAMPLE:
+        findings.error(f"{path}.input_type", "TF_SEQUENCE_EXAMPLE is not supported; accepted: TF_EXAMPLE")
+    kind = reader.WhichOneof("input_reader")
+    if kind is None:
+        findings.error(path, "names no records; add tf_record_input_reader { input_path: '...' }")
+    if kind != "tf_record_input_reader":
+        return
+    patterns = list(reader.tf_record_input_reader.input_path)
+    here = f"{path}.tf_record_input_reader.input_path"
+    if not patterns:
+        findings.error(here, "is missing; give a TFRecord file or a glob, such as data/train-?????-of-00010")
+    weights = len(reader.sample_from_datasets_weights)
+    if weights and weights != len(patterns):
+        text = f"has {weights} values; accepted: none, or one for each of the {len(patterns)} input_path"
+        findings.error(f"{path}.sample_from_datasets_weights", text)
+    if files:
+        for index, pattern in enumerate(patterns):
+            problem = _records_problem(pattern)
+            if problem:
+                findings.error(f"{here}[{index}]", problem)
+
+
+def _records_problem(pattern: str) -> str:
+    """Why one ``input_path`` gives no records, "" where it does or where it cannot be seen from here (gs://...)."""
+    if not pattern.strip():
+        return "is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010"
+    if PLACEHOLDER in pattern:
+        return f"'{pattern}' is a placeholder; give the path of your TFRecord files"
+    for part in filter(None, (part.strip() for part in pattern.split(","))):
+        if "://" in part:
+            continue
+        sharded = _SHARDED_NAME.match(part)
+        if sharded and not pathlib.Path(part).exists():
+            part = f"{sharded['stem']}-?????-of-{int(sharded['shards']):05d}{sharded['extension'] or ''}"
+        found = [name for name in glob.glob(part) if pathlib.Path(name).is_file()]
+        if not found:
+            return f"no file matches '{part}'{path_hint(part)}"
+        if not any(pathlib.Path(name).stat().st_size for name in found):
+            return f"the files that match '{part}' are empty"
+    return ""
+
+
+def _read_classes(label_map_path: str, path: str, findings: Findings) -> _Classes | None:
+    """The classes of a label map; None where it has problems, which are added."""
+    if not label_map_path:
+        findings.error(path, "is missing; give the label map that names the classes of the records")
+        return None
+    if PLACEHOLDER in label_map_path:
+        findings.error(path, f"'{label_map_path}' is a placeholder; give the path of your label map")
+        return None
+    if "://" in label_map_path:
+        return None
+    try:
+        parsed, problems = read_label_map(label_map_path)
+    except UsageError as unreadable:
+        findings.error(path, str(unreadable))
+        return None
+    errors = [problem for problem in problems if problem.severity is Severity.ERROR]
+    for problem in errors[:_MOST_PROBLEMS_OF_A_MAP]:
+        where = f"{label_map_path}:{problem.line}: " if problem.line else f"{label_map_path}: "
+        findings.error(path, where + (f"{problem.path}: " if problem.path else "") + problem.message)
+    if len(errors) > _MOST_PROBLEMS_OF_A_MAP:
+        findings.error(path, f"{label_map_path} has {len(errors) - _MOST_PROBLEMS_OF_A_MAP} problems more")
+    if errors:
+        return None
+    names = {item.id: item.name or item.display_name for item in parsed.message.item if item.id > 0}
+    return _Classes(label_map_path, names)
+
+
+def _check_class_count(classes: _Classes, num_classes: int, path: str, findings: Findings) -> None:
+    if not num_classes:
+        return
+    highest = max(classes.names)
+    if highest > num_classes:
+        text = (
+            f"{classes.path} goes up to id {highest} ('{classes.names[highest]}'), but num_classes is {num_classes}; "
+            f"set model.ssd.num_classes: {highest}"
+        )
+        findings.error(path, text)
+    elif highest < num_classes:
+        text = (
+            f"{classes.path} ends at id {highest}, but num_classes is {num_classes}: the classes from {highest + 1} on "
+            "have no name and no examples"
+        )
+        findings.warning(path, text)
+
+
+def _check_same_classes(first: tuple[str, _Classes], path: str, classes: _Classes, findings: Findings) -> None:
+    """Two readers of one config must mean the same class by an id."""
+    other_path, other = first
+    different = sorted(
+        identifier for identifier in classes.names if other.names.get(identifier) != classes.names[identifier]
+    )
+    if different:
+        identifier = different[0]
+        text = (
+            f"id {identifier} is '{classes.names[identifier]}', but '{other.names.get(identifier, 'nothing')}' in the "
+            f"label map of {other_path}; use one map for both"
+        )
+        findings.error(f"{path}.label_map_path", text)

@@ -1,0 +1,173 @@
+"""Checks of ``train_config``: steps against the schedule, the optimizer, augmentation, stopping, the checkpoint."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import re
+from typing import Any
+
+from detzoo.config.names import suggestion
+from detzoo.config.problems import Findings
+from detzoo.config.schedule import chosen_schedule, learning_rate_warning
+
+PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
+CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
+_PATH = "train_config"
+_OPTIMIZERS = "rms_prop_optimizer, momentum_optimizer, adam_optimizer"
+_SCHEDULES = (
+    "constant_learning_rate, exponential_decay_learning_rate, manual_step_learning_rate, cosine_decay_learning_rate"
+)
+
+
+def check_training(config: Any, findings: Findings, files: bool) -> None:
+    """Adds what is wrong with a ``pb.TrainConfig``. ``files``: whether paths must exist."""
+    if config.batch_size < 1:
+        findings.error(f"{_PATH}.batch_size", "is 0; accepted: 1 or more images, over all replicas")
+    if not config.num_steps:
+        findings.warning(f"{_PATH}.num_steps", "is 0: training has no end; give num_steps or --num_train_steps")
+    _check_optimizer(config, findings)
+    for index, step in enumerate(config.data_augmentation_options):
+        if step.WhichOneof("preprocessing_step") is None:
+            findings.error(f"{_PATH}.data_augmentation_options[{index}]", "is empty; name an augmentation or delete it")
+    for name in ("freeze_variables", "update_trainable_variables"):
+        for index, pattern in enumerate(getattr(config, name)):
+            try:
+                re.compile(pattern)
+            except re.error as problem:
+                text = f"'{pattern}' is not a regular expression: {problem}"
+                findings.error(f"{_PATH}.{name}[{index}]", text)
+    if config.HasField("early_stopping"):
+        _check_early_stopping(config, findings)
+    if files:
+        _check_fine_tune_checkpoint(config, findings)
+    if config.fine_tune_checkpoint_type not in CHECKPOINT_TYPES:
+        hint = suggestion(config.fine_tune_checkpoint_type, CHECKPOINT_TYPES[1:])
+        findings.error(f"{_PATH}.fine_tune_checkpoint_type", f"is '{config.fine_tune_checkpoint_type}'{hint}")
+
+
+def _check_optimizer(config: Any, findings: Findings) -> None:
+    name, chosen, schedule_name, schedule = chosen_schedule(config.optimizer)
+    path = f"{_PATH}.optimizer"
+    if not name:
+        findings.error(path, f"is missing or empty; choose one of {_OPTIMIZERS}")
+        return
+    for field in ("momentum_optimizer_value", "decay"):
+        if field in chosen.DESCRIPTOR.fields_by_name and not 0 <= getattr(chosen, field) < 1:
+            findings.error(f"{path}.{name}.{field}", f"is {getattr(chosen, field):g}; accepted: 0 to below 1")
+    if config.optimizer.use_moving_average and not 0 <= config.optimizer.moving_average_decay < 1:
+        text = f"is {config.optimizer.moving_average_decay:g}; accepted: 0 to below 1"
+        findings.error(f"{path}.moving_average_decay", text)
+    if config.optimizer.weight_decay < 0:
+        findings.error(f"{path}.weight_decay", f"is {config.optimizer.weight_decay:g}; accepted: 0 (off) or more")
+    path = f"{path}.{name}.learning_rate"
+    if not schedule_name:
+        findings.error(path, f"is missing or empty; choose one of {_SCHEDULES}")
+        return
+    path = f"{path}.{schedule_name}"
+    _check_rates(schedule, path, findings)
+    if schedule_name in _SCHEDULE_CHECKS:
+        _SCHEDULE_CHECKS[schedule_name](schedule, path, config.num_steps, findings)
+    if config.batch_size:
+        warning = learning_rate_warning(config.optimizer, config.batch_size)
+        if warning:
+            findings.warning(path, warning)
+
+
+def _check_rates(schedule: Any, path: str, findings: Findings) -> None:
+    for field in schedule.DESCRIPTOR.fields:
+        if "learning_rate" not in field.name:
+            continue
+        rate = getattr(schedule, field.name)
+        if not 0 <= rate < math.inf:
+            findings.error(f"{path}.{field.name}", f"is {rate:g}; accepted: 0 or more")
+
+
+def _check_exponential(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
+    if schedule.decay_steps < 1:
+        findings.error(f"{path}.decay_steps", "is 0; accepted: 1 or more steps")
+    elif num_steps and schedule.staircase and schedule.decay_steps >= num_steps:
+        text = f"is {schedule.decay_steps}: with num_steps {num_steps} the learning rate never decays"
+        findings.note(f"{path}.decay_steps", text)
+    if not 0 < schedule.decay_factor <= 1:
+        findings.error(f"{path}.decay_factor", f"is {schedule.decay_factor:g}; accepted: above 0, at most 1")
+    _check_warm_up(schedule.burnin_steps, "burnin_steps", path, num_steps, findings)
+
+
+def _check_manual(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
+    steps = list(schedule.schedule)
+    if schedule.warmup and not steps:
+        findings.error(f"{path}.warmup", "is true without a schedule; warm-up goes to the rate of the first step")
+    previous = 0
+    for index, item in enumerate(steps):
+        here = f"{path}.schedule[{index}]"
+        if index and item.step <= previous:
+            findings.error(f"{here}.step", f"is {item.step}, not above the {previous} before it; steps must increase")
+        elif num_steps and item.step >= num_steps:
+            findings.warning(f"{here}.step", f"is {item.step}, never reached: training ends at num_steps {num_steps}")
+        if not 0 <= item.learning_rate < math.inf:
+            findings.error(f"{here}.learning_rate", f"is {item.learning_rate:g}; accepted: 0 or more")
+        previous = item.step
+
+
+def _check_cosine(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
+    total, warm_up, hold = schedule.total_steps, schedule.warmup_steps, schedule.hold_base_rate_steps
+    if total < 1:
+        findings.error(f"{path}.total_steps", "is 0; accepted: 1 or more steps, normally num_steps")
+        return
+    if warm_up > total:
+        findings.error(f"{path}.warmup_steps", f"is {warm_up}, above total_steps ({total})")
+    elif warm_up + hold > total:
+        text = f"is {hold}; with warmup_steps {warm_up} that is above total_steps ({total})"
+        findings.error(f"{path}.hold_base_rate_steps", text)
+    if warm_up and schedule.warmup_learning_rate > schedule.learning_rate_base:
+        text = f"is {schedule.warmup_learning_rate:g}, above learning_rate_base ({schedule.learning_rate_base:g})"
+        findings.error(f"{path}.warmup_learning_rate", text)
+    if num_steps > total:
+        text = f"is {total}, but num_steps is {num_steps}: the last {num_steps - total} steps have learning rate 0"
+        findings.warning(f"{path}.total_steps", text)
+    elif 0 < num_steps < total:
+        text = f"is {total}, but num_steps is {num_steps}: training stops before the learning rate has come down"
+        findings.warning(f"{path}.total_steps", text)
+        _check_warm_up(warm_up, "warmup_steps", path, num_steps, findings)
+
+
+def _check_warm_up(warm_up_steps: int, name: str, path: str, num_steps: int, findings: Findings) -> None:
+    if num_steps and warm_up_steps >= num_steps:
+        text = f"is {warm_up_steps}: with num_steps {num_steps} training is all warm-up"
+        findings.warning(f"{path}.{name}", text)
+
+
+_SCHEDULE_CHECKS = {
+    "exponential_decay_learning_rate": _check_exponential,
+    "manual_step_learning_rate": _check_manual,
+    "cosine_decay_learning_rate": _check_cosine,
+}
+
+
+def _check_early_stopping(config: Any, findings: Findings) -> None:
+    if not config.eval_every_n_steps:
+        text = "needs evaluations while training; set train_config.eval_every_n_steps"
+        findings.error(f"{_PATH}.early_stopping", text)
+    if not config.early_stopping.patience_evaluations:
+        text = "is 0; accepted: 1 or more evaluations without improvement"
+        findings.error(f"{_PATH}.early_stopping.patience_evaluations", text)
+
+
+def _check_fine_tune_checkpoint(config: Any, findings: Findings) -> None:
+    """The checkpoint is named by its prefix: ``ckpt-0`` for ckpt-0.index and ckpt-0.data-00000-of-00001."""
+    prefix, path = config.fine_tune_checkpoint, f"{_PATH}.fine_tune_checkpoint"
+    if not prefix or "://" in prefix:
+        return
+    file = pathlib.Path(prefix)
+    if PLACEHOLDER in prefix:
+        findings.error(path, f"'{prefix}' is a placeholder; give a checkpoint's prefix, or '' to start from scratch")
+    elif re.search(r"\.(index|meta|data-\d+-of-\d+)$", file.name):
+        wanted = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", prefix)
+        findings.error(path, f"'{prefix}' is one file of a checkpoint; give its prefix: '{wanted}'")
+    elif file.is_dir():
+        found = sorted(entry.name.removesuffix(".index") for entry in file.glob("*.index"))
+        hint = f", such as '{file / found[-1]}'" if found else ""
+        findings.error(path, f"'{prefix}' is a folder; give the prefix of a checkpoint{hint}")
+    elif not file.is_file() and not pathlib.Path(f"{prefix}.index").is_file():
+        findings.error(path, f"there is no checkpoint at '{prefix}' (no {file.name}.index in {file.parent})")

@@ -1,0 +1,186 @@
+"""Fields of the Object Detection API that detzoo reads without using, and those whose meaning it does not support.
+
+Two tables, message -> field -> why. A field of ``NO_EFFECT`` may have any value; a field of ``UNSUPPORTED`` may be left
+out or have its default, because only another value asks for something that is not there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from detzoo.config import values
+from detzoo.config.problems import Findings
+from detzoo.config.text import join
+
+_TPU = "made for TPUs; results here do not depend on it"
+_QUEUES = "input queues of TensorFlow 1; tf.data tunes itself here"
+_ALWAYS_SYNCHRONOUS = "replicas always train synchronously here"
+_DRAWING = "evaluation draws no images; `detzoo detect` does"
+_TWO_PROCESSES = "evaluation runs once, or while training every train_config.eval_every_n_steps"
+_OUTPUT_DIR = "`detzoo evaluate --output_dir` says where results go"
+
+NO_EFFECT: dict[str, dict[str, str]] = {
+    "Ssd": {
+        "inplace_batchnorm_update": "batch normalisation always updates in place in TensorFlow 2",
+        "return_raw_detections_during_predict": "raw detections are always part of the exported model's outputs",
+        "implicit_example_weight": "only meant for use_confidences_as_targets",
+    },
+    "ArgMaxMatcher": {"use_matmul_gather": _TPU},
+    "BipartiteMatcher": {"use_matmul_gather": _TPU},
+    "BatchNonMaxSuppression": {
+        "use_static_shapes": "shapes are always static here",
+        "use_partitioned_nms": _TPU,
+        "use_combined_nms": "detzoo's own non-maximum suppression gives the same detections",
+        "use_cpu_nms": "non-maximum suppression runs where the model runs",
+    },
+    "Hyperparams": {"op": "the layer decides whether it is a convolution"},
+    "MultiscaleAnchorGenerator": {
+        "normalize_coordinates": "anchors are always fractions of the padded image",
+    },
+    "TrainConfig": {
+        "sync_replicas": _ALWAYS_SYNCHRONOUS,
+        "replicas_to_aggregate": _ALWAYS_SYNCHRONOUS,
+        "startup_delay_steps": _ALWAYS_SYNCHRONOUS,
+        "batch_queue_capacity": _QUEUES,
+        "num_batch_queue_threads": _QUEUES,
+        "prefetch_queue_capacity": _QUEUES,
+        "keep_checkpoint_every_n_hours": "checkpoint_every_n_steps and keep_checkpoint_max say what is kept",
+        "fine_tune_checkpoint_version": "the format of a checkpoint is recognised",
+        "load_all_detection_checkpoint_vars": "every variable that fits is loaded; what does not is printed",
+        "run_fine_tune_checkpoint_dummy_computation": "variables exist before a checkpoint is loaded",
+        "unpad_groundtruth_tensors": "padding carries weight 0, so that the losses do not see it",
+        "retain_original_images": "training keeps no originals",
+        "summarize_gradients": "gradients are not written to TensorBoard",
+    },
+    "EvalConfig": {
+        "num_visualizations": _DRAWING,
+        "visualization_export_dir": _DRAWING,
+        "min_score_threshold": _DRAWING,
+        "max_num_boxes_to_visualize": _DRAWING,
+        "skip_scores": _DRAWING,
+        "skip_labels": _DRAWING,
+        "visualize_groundtruth_boxes": _DRAWING,
+        "groundtruth_box_visualization_color": _DRAWING,
+        "keep_image_id_for_visualization_export": _DRAWING,
+        "retain_original_images": _DRAWING,
+        "retain_original_image_additional_channels": _DRAWING,
+        "keypoint_edge": _DRAWING,
+        "num_examples": "all records that eval_input_reader names are evaluated",
+        "eval_interval_secs": _TWO_PROCESSES,
+        "max_evals": _TWO_PROCESSES,
+        "eval_master": _TWO_PROCESSES,
+        "save_graph": "there are no graph files in TensorFlow 2; `detzoo export` writes a SavedModel",
+        "export_path": _OUTPUT_DIR,
+        "include_metrics_per_category": "the precision of each class is always written",
+        "all_metrics_per_category": "the precision of each class is always written",
+        "super_categories": "classes are reported one by one",
+        "use_dummy_loss_in_eval": "evaluation computes no loss",
+        "image_classes_field_map_empty_to_ones": "only meant for image-level labels of Open Images",
+    },
+    "InputReader": {
+        "queue_capacity": _QUEUES,
+        "min_after_dequeue": _QUEUES,
+        "num_parallel_batches": _QUEUES,
+        "prefetch_size": _QUEUES,
+        "num_parallel_map_calls": _QUEUES,
+        "filenames_shuffle_buffer_size": "all file names are shuffled",
+        "name": "readers are told apart by their place in the config",
+        "include_source_id": "image/source_id is always read",
+        "load_context_image_ids": "only meant for Context R-CNN",
+        "use_display_name": "names and display names of the label map both count",
+    },
+}
+
+_NO_KEYPOINTS = "keypoints are not supported"
+_NO_CONTEXT = "Context R-CNN is not supported"
+_NO_MASKS = "instance masks come with the two-stage detectors, which are not supported yet"
+
+UNSUPPORTED: dict[str, dict[str, str]] = {
+    "TrainEvalPipelineConfig": {
+        "graph_rewriter": "quantization-aware training is not supported; without this block the model trains in float"
+    },
+    "Ssd": {
+        "mask_head_config": _NO_MASKS,
+        "use_confidences_as_targets": "soft targets from image/object/confidence are not supported",
+        "explicit_background_class": "a background class in the label map is not supported; leave it out of the map",
+    },
+    "SsdFeatureExtractor": {
+        "bifpn": "bidirectional feature pyramids are not supported yet; accepted: fpn",
+        "replace_preprocessor_with_placeholder": "each extractor has its own normalisation, which cannot be left out",
+        "spaghettinet_arch_name": "SpaghettiNet backbones are not supported yet",
+        "use_hardswish": "hard swish belongs to SpaghettiNet, which is not supported yet",
+    },
+    "Hyperparams": {"group_norm": "group normalisation is not supported; accepted: batch_norm, sync_batch_norm"},
+    "BoxCoder": {
+        "keypoint_box_coder": f"{_NO_KEYPOINTS}; accepted: faster_rcnn_box_coder, mean_stddev_box_coder",
+        "square_box_coder": "the heads predict boxes of 4 numbers, this coder has 3; accepted: faster_rcnn_box_coder",
+    },
+    "PostProcessing": {"calibration_config": "calibration of scores is not supported"},
+    "Loss": {
+        "equalization_loss": "the equalization loss is not supported",
+        "random_example_sampler": "random sampling of anchors is not supported; accepted: hard_example_miner",
+        "expected_loss_weights": "expected loss weights are not supported; accepted: hard_example_miner",
+    },
+    "ClassificationLoss": {
+        "penalty_reduced_logistic_focal_loss": "this loss belongs to center_net, which is not supported yet",
+        "weighted_dice_classification_loss": "this loss belongs to center_net, which is not supported yet",
+    },
+    "TrainConfig": {
+        "bias_grad_multiplier": "a gradient multiplier for biases is not supported",
+        "merge_multiple_label_boxes": "several labels for one box are not supported; a box has one class",
+        "use_multiclass_scores": "distillation from multiclass scores is not supported",
+    },
+    "EvalConfig": {
+        "parameterized_metric": _NO_KEYPOINTS,
+        "ignore_groundtruth": "evaluation without ground truth is not supported; `detzoo detect` needs none",
+        "eval_instance_masks": _NO_MASKS,
+        "recall_lower_bound": "metrics of a part of the recall range are not supported",
+        "recall_upper_bound": "metrics of a part of the recall range are not supported",
+        "force_no_resize": "images always pass the model's image_resizer",
+        "skip_predictions_for_unlabeled_class": "predictions of classes that an image does not label always count",
+    },
+    "InputReader": {
+        "external_input_reader": "the only reader is tf_record_input_reader { input_path: '...' }",
+        "num_additional_channels": "images have 3 channels",
+        "num_keypoints": _NO_KEYPOINTS,
+        "keypoint_type_weight": _NO_KEYPOINTS,
+        "use_keypoint_label_map": _NO_KEYPOINTS,
+        "load_keypoint_depth_features": _NO_KEYPOINTS,
+        "load_multiclass_scores": "distillation from multiclass scores is not supported",
+        "load_context_features": _NO_CONTEXT,
+        "load_dense_pose": "DensePose is not supported",
+        "load_track_id": "tracking is not supported",
+        "expand_labels_hierarchy": "expanding labels along a hierarchy is not supported; expand them in the records",
+    },
+}
+
+
+def check_effects(message: Any, path: str, findings: Findings) -> None:
+    """Walks all fields that are set in a message and the messages in it; adds errors and "no effect" notes."""
+    kind = message.DESCRIPTOR.name
+    no_effect, unsupported = NO_EFFECT.get(kind, {}), UNSUPPORTED.get(kind, {})
+    for field, value in message.ListFields():
+        here = join(path, field.name)
+        if field.name in no_effect:
+            findings.note(here, f"accepted, no effect: {no_effect[field.name]}")
+        elif field.name in unsupported and _asks_for_something(field, value):
+            findings.error(here, unsupported[field.name])
+        else:
+            for child, child_path in _messages_in(field, value, here):
+                check_effects(child, child_path, findings)
+
+
+def _asks_for_something(field: Any, value: Any) -> bool:
+    """Whether a set field differs from leaving it out: a block or a list always does, a scalar off its default."""
+    return values.is_message(field) or values.is_repeated(field) or value != field.default_value
+
+
+def _messages_in(field: Any, value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    if not values.is_message(field) or values.is_map(field):
+        return
+    if values.is_repeated(field):
+        for index, item in enumerate(value):
+            yield item, f"{path}[{index}]"
+    else:
+        yield value, path

@@ -1,0 +1,72 @@
+"""A complete config with the files it names, small enough to read, for the tests of detzoo.config."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+SSD_TEXT = """
+model {
+  ssd {
+    num_classes: 2
+    image_resizer { fixed_shape_resizer { height: 96 width: 128 } }
+    feature_extractor {
+      type: "ssd_mobilenet_v2_fpn_keras"
+      fpn { min_level: 3 max_level: 6 }
+    }
+    box_coder { faster_rcnn_box_coder { y_scale: 10 x_scale: 10 height_scale: 5 width_scale: 5 } }
+    matcher { argmax_matcher { matched_threshold: 0.5 unmatched_threshold: 0.5 } }
+    similarity_calculator { iou_similarity {} }
+    box_predictor { weight_shared_convolutional_box_predictor { depth: 32 num_layers_before_predictor: 1 } }
+    anchor_generator {
+      multiscale_anchor_generator { min_level: 3 max_level: 6 aspect_ratios: [1.0, 2.0, 0.5] }
+    }
+    post_processing {
+      batch_non_max_suppression { score_threshold: 0.01 iou_threshold: 0.6 }
+      score_converter: SIGMOID
+    }
+    loss {
+      localization_loss { weighted_smooth_l1 {} }
+      classification_loss { weighted_sigmoid_focal { alpha: 0.25 gamma: 2.0 } }
+    }
+  }
+}
+train_config {
+  batch_size: 8
+  num_steps: 100
+  optimizer {
+    momentum_optimizer {
+      learning_rate {
+        cosine_decay_learning_rate {
+          learning_rate_base: 0.01
+          total_steps: 100
+          warmup_steps: 10
+          warmup_learning_rate: 0.001
+        }
+      }
+    }
+  }
+  data_augmentation_options { random_horizontal_flip {} }
+}
+train_input_reader {
+  label_map_path: "FOLDER/label_map.pbtxt"
+  tf_record_input_reader { input_path: "FOLDER/train-?????-of-00002.tfrecord" }
+}
+eval_config { metrics_set: "coco_detection_metrics" }
+eval_input_reader {
+  label_map_path: "FOLDER/label_map.pbtxt"
+  tf_record_input_reader { input_path: "FOLDER/val.tfrecord" }
+}
+"""
+
+
+@pytest.fixture
+def config_path(tmp_path) -> pathlib.Path:
+    """A config without a problem; its label map has ``cat`` and ``dog``."""
+    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'cat' }\nitem { id: 2 name: 'dog' }\n")
+    for name in ("train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord", "val.tfrecord"):
+        (tmp_path / name).write_bytes(b"records")
+    path = tmp_path / "pipeline.config"
+    path.write_text(SSD_TEXT.replace("FOLDER", str(tmp_path)).lstrip("\n"))
+    return path
