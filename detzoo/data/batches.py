@@ -10,21 +10,18 @@ together yield the records that one pipeline yields. A dropped record leaves a g
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Tensor
+from detzoo.data.augment import Augmentation, augment
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter, count_vector
 from detzoo.data.records import RecordSource, WeightedSources
 from detzoo.data.resize import Resizer
-from detzoo.data.sample import Sample, drop_empty_boxes
-
-# sample, seed int64 [2] of this record and step -> sample
-Augmentation = Callable[[Sample, Tensor], Sample]
+from detzoo.data.sample import Sample
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +96,6 @@ def _dataset_options() -> tf.data.Options:
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
     return options
-
-
-def augment(sample: Sample, augmentations: Sequence[Augmentation], seed: int, record_index: Tensor) -> Sample:
-    """Applies the augmentations in order, each with its own random numbers made of (seed, record_index)."""
-    for step, augmentation in enumerate(augmentations):
-        digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-        step_seed = tf.constant(int.from_bytes(digest[:7], "little"), tf.int64)
-        sample = augmentation(sample, tf.stack([step_seed, record_index]))
-    return drop_empty_boxes(sample) if augmentations else sample
 
 
 def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtCounter) -> tf.data.Dataset:
