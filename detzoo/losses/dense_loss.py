@@ -1,0 +1,95 @@
+"""The loss of a dense head: predictions against targets (floor 2)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from detzoo.contracts import AnchorState, LossTerm, Predictions, Targets
+from detzoo.losses.classification import ClassificationLoss
+from detzoo.losses.hard_examples import HardExampleMiner
+from detzoo.losses.localization import LocalizationLoss
+from detzoo.ops.box_coder import BoxCoder
+from detzoo.ops.sampling import balanced_sample
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseLoss:
+    """Sums classification over all anchors that count and localisation over positive ones.
+
+    Attributes:
+        classification: loss of logits.
+        localization: loss of codes.
+        box_coder: decodes for the miner.
+        has_background_column: column 0 of the logits is the background.
+        encode_background_as_zeros: a negative's target is zero in every column, not one in column 0.
+        classification_weight: factor of the classification term.
+        localization_weight: factor of the localisation term.
+        normalize_by_num_matches: divide both terms by the weight of all positives; else they are plain sums.
+        normalize_localization_by_code_size: divide the localisation term by the length of a code as well.
+        miner: choice of hard examples.
+        positive_sample_fraction: share of positives in a random sample of the anchors; None takes all anchors.
+    """
+
+    classification: ClassificationLoss
+    localization: LocalizationLoss
+    box_coder: BoxCoder
+    has_background_column: bool = True
+    encode_background_as_zeros: bool = False
+    classification_weight: float = 1.0
+    localization_weight: float = 1.0
+    normalize_by_num_matches: bool = True
+    normalize_localization_by_code_size: bool = False
+    miner: HardExampleMiner | None = None
+    positive_sample_fraction: float | None = None
+
+    def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, LossTerm]:
+        """The two terms over this replica's images.
+
+        Args:
+            predictions: float32 [B, A, ...].
+            targets: from ``AnchorTargets``.
+
+        Returns:
+            "localization" and "classification". The normalizer is 0 where the terms are plain sums: the global value
+            divides by at least 1.
+        """
+        targets = self._sampled(targets)
+        localization, classification = self.anchor_losses(predictions, targets)
+        if self.miner is not None:
+            boxes = self.box_coder.decode(predictions.box_deltas, predictions.anchors_norm)
+            chosen = self.miner(localization, classification, boxes, targets.state)
+            localization, classification = localization * chosen, classification * chosen
+        normalizer = tf.reduce_sum(targets.box_weights) if self.normalize_by_num_matches else tf.constant(0.0)
+        code_size = predictions.box_deltas.shape[-1] if self.normalize_localization_by_code_size else 1
+        localization_factor = self.localization_weight / code_size
+        return {
+            "localization": LossTerm(localization_factor * tf.reduce_sum(localization), normalizer),
+            "classification": LossTerm(self.classification_weight * tf.reduce_sum(classification), normalizer),
+        }
+
+    def anchor_losses(self, predictions: Predictions, targets: Targets) -> tuple[tf.Tensor, tf.Tensor]:
+        """Weighted localisation and classification loss of every anchor, float32 [B, A] each."""
+        localization = self.localization(predictions.box_deltas, targets.box_deltas, predictions.anchors_norm)
+        one_hot = self._one_hot(targets, predictions.class_logits.shape[-1])
+        classification = self.classification(predictions.class_logits, one_hot)
+        return localization * targets.box_weights, classification * targets.class_weights
+
+    def _one_hot(self, targets: Targets, num_columns: int) -> tf.Tensor:
+        """float32 [B, A, C]; a column below 0 gives zeros."""
+        if not self.has_background_column:
+            return tf.one_hot(targets.classes, num_columns)
+        columns = targets.classes + 1
+        if self.encode_background_as_zeros:
+            columns = tf.where(columns == 0, -1, columns)
+        return tf.one_hot(columns, num_columns)
+
+    def _sampled(self, targets: Targets) -> Targets:
+        if self.positive_sample_fraction is None:
+            return targets
+        counts = targets.class_weights > 0
+        is_positive = targets.state == AnchorState.POSITIVE
+        sample = balanced_sample(counts & is_positive, counts & ~is_positive, None, self.positive_sample_fraction)
+        chosen = tf.cast(sample, tf.float32)
+        return targets._replace(class_weights=targets.class_weights * chosen, box_weights=targets.box_weights * chosen)

@@ -1,0 +1,87 @@
+"""What each anchor should predict: ground truth against anchors (floor 2).
+
+Stands between the batch and the losses of every dense head (SSD, RetinaNet, a region proposal network).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from detzoo.contracts import AnchorState, Assignment, Groundtruth, Targets
+from detzoo.ops import boxes
+from detzoo.ops.box_coder import BoxCoder
+from detzoo.ops.matching import Matcher, Similarity, ignore_crowd
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorTargets:
+    """Assigns ground truth to anchors, with the semantics of the Object Detection API's target assigner.
+
+    An object of weight 0 matches like any other but carries weight 0 into both losses and claims no anchor by force.
+    Differs from the Object Detection API: degenerate boxes match nothing (there they claim the first anchor), and
+    anchors in a crowd region are ignored (there crowds are ordinary objects), because both only add wrong targets.
+
+    Attributes:
+        matcher: rows and columns of the similarity to an assignment.
+        similarity: of ground truth and anchors.
+        box_coder: makes the regression targets.
+        negative_class_weight: weight of a negative anchor in the classification loss.
+    """
+
+    matcher: Matcher
+    similarity: Similarity
+    box_coder: BoxCoder
+    negative_class_weight: float = 1.0
+
+    def __call__(self, anchors_norm: tf.Tensor, groundtruth: Groundtruth) -> Targets:
+        """Targets of a batch. No gradient flows through them.
+
+        Args:
+            anchors_norm: float32 [A, 4].
+            groundtruth: of B images.
+
+        Returns:
+            Targets, [B, A] and [B, A, code size].
+        """
+        anchors_norm = tf.convert_to_tensor(anchors_norm)
+        # One image after the other: the similarities of a whole batch (51150 anchors x 100 boxes x 8 images is 164 MB,
+        # several times over) would set the memory of the training step.
+        assignment = tf.map_fn(
+            lambda image: self._assign(anchors_norm, *image),
+            (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd),
+            fn_output_signature=Assignment(*[tf.TensorSpec(anchors_norm.shape[:1], tf.int32)] * 2),
+            parallel_iterations=2,
+        )
+        positive = assignment.state == AnchorState.POSITIVE
+        matched = tf.gather(groundtruth.boxes_norm, assignment.gt_index, batch_dims=1)
+        deltas = self.box_coder.encode(matched, anchors_norm)
+        weights = tf.gather(groundtruth.weights, assignment.gt_index, batch_dims=1)
+        negative = tf.cast(assignment.state == AnchorState.NEGATIVE, tf.float32)
+        box_weights = tf.where(positive, weights, 0.0)
+        return Targets(
+            box_deltas=tf.where(positive[..., tf.newaxis], deltas, 0.0),
+            classes=tf.where(positive, tf.gather(groundtruth.classes, assignment.gt_index, batch_dims=1), -1),
+            state=assignment.state,
+            class_weights=box_weights + self.negative_class_weight * negative,
+            box_weights=box_weights,
+        )
+
+    def _assign(
+        self,
+        anchors_norm: tf.Tensor,
+        gt_boxes: tf.Tensor,
+        gt_classes: tf.Tensor,
+        gt_weights: tf.Tensor,
+        is_crowd: tf.Tensor,
+    ) -> Assignment:
+        """The assignment of one image; rows of padding behind the last object are cut off first, for speed."""
+        is_object = (gt_classes >= 0) & boxes.is_valid(gt_boxes)
+        num_rows = tf.reduce_max(tf.where(is_object, tf.range(1, tf.size(gt_classes) + 1), 0), axis=0)
+        num_rows = tf.maximum(num_rows, 0)  # the maximum over no rows at all is the smallest int
+        gt_boxes, is_object = gt_boxes[:num_rows], is_object[:num_rows]
+        crowd, weights = is_crowd[:num_rows] & is_object, gt_weights[:num_rows]
+        similarity = self.similarity(gt_boxes, anchors_norm)
+        assignment = self.matcher(similarity, is_object & ~crowd, weights > 0)
+        return ignore_crowd(assignment, anchors_norm, gt_boxes, crowd)
