@@ -45,7 +45,7 @@ class Detector(keras.Model):
         Returns:
             float32 [B, H, W, 3], what ``predict`` expects.
         """
-        raise NotImplementedError
+        raise NotImplementedError("preprocess is defined by each detector")
 
     def predict(self, inputs: Tensor, training: bool = False) -> Predictions:  # type: ignore[override]
         """Runs the network.
@@ -57,11 +57,11 @@ class Detector(keras.Model):
         Returns:
             Raw predictions for every anchor, float32.
         """
-        raise NotImplementedError
+        raise NotImplementedError("predict is defined by each detector")
 
     def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """The parts of the loss, each as a sum over this replica's images and its normalizer."""
-        raise NotImplementedError
+        raise NotImplementedError("loss_terms is defined by each detector")
 
     def postprocess(
         self, predictions: Predictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
@@ -76,7 +76,7 @@ class Detector(keras.Model):
         Returns:
             Final detections, boxes in fractions of the true image.
         """
-        raise NotImplementedError
+        raise NotImplementedError("postprocess is defined by each detector")
 
     def call(self, inputs: Tensor, training: bool = False) -> Predictions:
         """Keras's name for ``predict``."""
@@ -156,7 +156,7 @@ class OneStageDetector(Detector):
 
     def _make_static_anchors(self) -> Any:
         """The anchors as numpy, or None where the size of the input is not known before the image."""
-        shapes = [tuple(shape[1:3]) for shape in self.network.output_shape["maps"]]
+        shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"]]
         if None in self.input_shape_px or any(None in shape for shape in shapes):
             return None
         return self._anchors(shapes, self.input_shape_px)

@@ -1,0 +1,106 @@
+"""From feature_extractor blocks to necks: levels, and each field that shapes them."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+from google.protobuf import text_format
+
+from detzoo.builders.necks import backbone_levels, build_neck, neck_levels
+from detzoo.config import pb
+from detzoo.errors import ConfigError
+
+CHANNELS = {2: 4, 3: 8, 4: 16, 5: 32}
+
+
+def message(text):
+    return text_format.Parse(text, pb.SsdFeatureExtractor())
+
+
+def neck_model(text, **kwargs):
+    config = message(text)
+    maps = {level: keras.Input((256 >> level, 384 >> level, CHANNELS[level])) for level in backbone_levels(config)}
+    return keras.Model(list(maps.values()), list(build_neck(config, **kwargs)(maps).values()))
+
+
+def shapes(model):
+    return {weight.path: tuple(weight.shape) for weight in model.weights}
+
+
+@pytest.mark.parametrize(
+    ("text", "backbone", "neck"),
+    [
+        ("type: 'ssd_mobilenet_v2_keras'", (4, 5), (4, 5, 6, 7, 8, 9)),
+        ("type: 'ssd_mobilenet_v2' num_layers: 3", (4, 5), (4, 5, 6)),
+        ("type: 'ssd_vgg16' num_layers: 7", (3, 4), (3, 4, 5, 6, 7, 8, 9)),
+        ("type: 'ssd_inception_v3'", (3, 4, 5), (3, 4, 5, 6, 7, 8)),
+        ("type: 'ssd_resnet50_v1' num_layers: 1", (4,), (4,)),
+        ("type: 'ssd_resnet50_v1_fpn_keras'", (3, 4, 5), (3, 4, 5, 6, 7)),
+        ("type: 'ssd_resnet50_v1_fpn' fpn { min_level: 2 max_level: 4 }", (2, 3, 4), (2, 3, 4)),
+    ],
+)
+def test_levels(text, backbone, neck):
+    assert backbone_levels(message(text)) == backbone
+    assert neck_levels(message(text)) == neck
+    assert len(neck_model(text).outputs) == len(neck)
+
+
+def test_extra_levels_have_the_papers_depths_times_the_multiplier():
+    model = neck_model("type: 'ssd_mobilenet_v2' depth_multiplier: 0.5 min_depth: 80")
+    assert [x.shape[-1] for x in model.outputs] == [16, 32, 256, 128, 128, 80]
+
+
+def test_vgg_normalises_conv4_3():
+    assert shapes(neck_model("type: 'ssd_vgg16'"))["l2_norm_3/scale"] == (8,)
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "shape"),
+    [
+        ("use_depthwise: true", "extra_6_depthwise_depthwise/kernel", (3, 3, 256, 1)),
+        ("conv_hyperparams { batch_norm { scale: true } }", "extra_6_batch_norm/gamma", (512,)),
+    ],
+)
+def test_fields_of_extra_levels(field, path, shape):
+    assert shapes(neck_model(f"type: 'ssd_mobilenet_v2' {field}"))[path] == shape
+
+
+@pytest.mark.parametrize("text", ["type: 'ssd_mobilenet_v2'", "type: 'ssd_mobilenet_v2_fpn'"])
+def test_explicit_padding_adds_padding_layers(text):
+    padded = [layer.name for layer in neck_model(f"{text} use_explicit_padding: true").layers if "pad" in layer.name]
+    assert len(padded) == 4  # four extra levels; two smoothed maps and two coarse ones
+
+
+@pytest.mark.parametrize(
+    ("field", "path", "shape"),
+    [
+        ("", "fpn_coarse_6_conv/kernel", (3, 3, 256, 256)),
+        ("fpn { additional_layer_depth: 128 }", "fpn_lateral_3/kernel", (1, 1, 8, 128)),
+        ("fpn { additional_layer_depth: 128 } depth_multiplier: 0.5", "fpn_lateral_3/kernel", (1, 1, 8, 64)),
+        ("fpn { coarse_source: BACKBONE }", "fpn_coarse_6_conv/kernel", (3, 3, 32, 256)),
+        ("fpn { top_down_normalization: false }", "fpn_smooth_5_conv/kernel", (3, 3, 256, 256)),
+        ("use_depthwise: true", "fpn_smooth_3_separable/depthwise_kernel", (3, 3, 256, 1)),
+    ],
+)
+def test_fields_of_pyramids(field, path, shape):
+    assert shapes(neck_model(f"type: 'ssd_resnet50_v1_fpn' {field}"))[path] == shape
+
+
+def test_frozen_batch_norm_arrives():
+    text = "type: 'ssd_mobilenet_v2' conv_hyperparams { batch_norm {} }"
+    assert neck_model(text, freeze_batchnorm=True).get_layer("extra_6_batch_norm").train_statistics is False
+
+
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("type: 'ssd_mobilenet_v2' num_layers: 7", "num_layers is 7; ssd_mobilenet_v2 has 1 to 6 maps"),
+        ("type: 'ssd_mobilenet_v2' num_layers: 0", "num_layers is 0"),
+        ("type: 'ssd_mobilenet_v2_fpn' fpn { min_level: 1 }", "min_level 1 and max_level 7 are no pyramid"),
+        ("type: 'ssd_mobilenet_v2_fpn' fpn { max_level: 2 }", "min_level 3 and max_level 2 are no pyramid"),
+        ("type: 'ssd_mobilenet_v9'", "ssd_mobilenet_v9"),
+    ],
+)
+def test_levels_that_do_not_exist_are_refused(text, error):
+    with pytest.raises(ConfigError, match=error):
+        build_neck(message(text))
