@@ -43,18 +43,18 @@ class Check:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the findings; raises ConfigError when there are errors."""
-        from detzoo.config.check import check_pipeline
-        from detzoo.config.load import read_pipeline
+        from detzoo.config.check import check_file
         from detzoo.config.problems import Severity, format_problems
 
         [path] = flag_values.positional
-        loaded, problems = read_pipeline(path, flag_values.set)
-        problems = problems + check_pipeline(loaded)
+        problems = check_file(path, flag_values.set)
         if problems:
             print(format_problems(problems, path))
         counts = {level: sum(problem.severity is level for problem in problems) for level in Severity}
         fatal = counts[Severity.ERROR] + (counts[Severity.WARNING] if flag_values.strict else 0)
-        summary = f"{counts[Severity.ERROR]} errors, {counts[Severity.WARNING]} warnings, {counts[Severity.NOTE]} notes"
+        summary = ", ".join(
+            f"{counts[level]} {level.name.lower()}{'' if counts[level] == 1 else 's'}" for level in reversed(Severity)
+        )
         if fatal:
             sys.stdout.flush()
             raise ConfigError(f"{path}: {summary}")

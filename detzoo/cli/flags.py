@@ -29,12 +29,23 @@ def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) 
 
 
 def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
-    """The config that ``--pipeline_config_path`` and ``--set`` describe.
+    """The config that ``--pipeline_config_path`` and ``--set`` describe, its model checked before anything is built.
 
     Raises:
         UsageError: the file cannot be read.
-        ConfigError: with every problem of the text and of the overrides.
+        ConfigError: with every problem of the text, of the overrides and of the model.
     """
+    from detzoo.config.check import check_pipeline
     from detzoo.config.load import load_pipeline
+    from detzoo.config.problems import Severity, format_problems
+    from detzoo.errors import ConfigError
 
-    return load_pipeline(flag_values.pipeline_config_path, flag_values.set)
+    loaded = load_pipeline(flag_values.pipeline_config_path, flag_values.set)
+    problems = [
+        problem
+        for problem in check_pipeline(loaded, files=False)
+        if problem.severity is Severity.ERROR and problem.path.split(".")[0] == "model"
+    ]
+    if problems:
+        raise ConfigError(format_problems(problems, loaded.path))
+    return loaded

@@ -10,14 +10,32 @@ The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.check_inputs import check_inputs, check_metrics
 from detzoo.config.check_model import check_model
 from detzoo.config.check_training import check_training
 from detzoo.config.effects import check_effects
-from detzoo.config.load import LoadedPipeline
-from detzoo.config.problems import Findings, Problem
+from detzoo.config.load import LoadedPipeline, read_pipeline
+from detzoo.config.problems import Findings, Problem, Severity
+
+
+def check_file(path: str, overrides: Sequence[str] = (), *, files: bool = True) -> list[Problem]:
+    """Every problem of a config file: of its text, of the overrides, and of what it means.
+
+    A field that could not be read is reported once, not again as missing; where braces do not match nothing is said
+    about the meaning, because fields are not where they were meant to be.
+
+    Raises:
+        UsageError: the file cannot be read at all.
+    """
+    loaded, problems = read_pipeline(path, overrides)
+    if not loaded.braces_match:
+        skipped = "more is checked once the braces match"
+        return [*problems, Problem(Severity.NOTE, "", 0, skipped)]
+    unread = {problem.path for problem in problems}
+    return problems + [problem for problem in check_pipeline(loaded, files=files) if problem.path not in unread]
 
 
 def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Problem]:

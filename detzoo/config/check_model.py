@@ -6,6 +6,7 @@ from typing import Any
 
 from detzoo.config import pb, support
 from detzoo.config.check_anchors import check_anchors
+from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings
 
 _PATH = "model.ssd"
@@ -44,7 +45,7 @@ def _check_ssd(ssd: Any, findings: Findings, files: bool) -> None:
     for name, oneof in _REQUIRED_CHOICES.items():
         part = getattr(ssd, name)
         if part.WhichOneof(oneof) is None:
-            branches = [field.name for field in part.DESCRIPTOR.oneofs_by_name[oneof].fields]
+            branches = _SSD_PREDICTORS if name == "box_predictor" else supported_branches(part, oneof)
             findings.error(f"{_PATH}.{name}", f"is missing or empty; choose one of {', '.join(branches)}")
     _check_resizer(ssd.image_resizer, findings)
     extractor = _check_extractor(ssd.feature_extractor, findings, files)
@@ -143,8 +144,8 @@ def _check_loss(loss: Any, findings: Findings) -> None:
     for part in ("localization_loss", "classification_loss"):
         chosen = getattr(loss, part)
         if chosen.WhichOneof(part) is None:
-            branches = [field.name for field in chosen.DESCRIPTOR.oneofs_by_name[part].fields]
-            findings.error(f"{_PATH}.loss.{part}", f"is missing or empty; choose one of {', '.join(branches)}")
+            branches = ", ".join(supported_branches(chosen, part))
+            findings.error(f"{_PATH}.loss.{part}", f"is missing or empty; choose one of {branches}")
     for weight in ("classification_weight", "localization_weight"):
         value = getattr(loss, weight)
         if not value >= 0:

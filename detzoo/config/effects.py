@@ -156,6 +156,12 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
 }
 
 
+def supported_branches(message: Any, oneof: str) -> list[str]:
+    """The branches of a ``oneof`` that this version supports."""
+    refused = UNSUPPORTED.get(message.DESCRIPTOR.name, {})
+    return [field.name for field in message.DESCRIPTOR.oneofs_by_name[oneof].fields if field.name not in refused]
+
+
 def check_effects(message: Any, path: str, findings: Findings) -> None:
     """Walks all fields that are set in a message and the messages in it; adds errors and "no effect" notes."""
     kind = message.DESCRIPTOR.name

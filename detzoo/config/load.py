@@ -27,6 +27,7 @@ class LoadedPipeline:
         text: that file's text.
         lines: line (from 1) of every field path that the text sets.
         overrides: the ``path=value`` strings that were applied, in order.
+        braces_match: see ``ParsedText``.
     """
 
     message: Any
@@ -34,6 +35,7 @@ class LoadedPipeline:
     text: str
     lines: dict[str, int]
     overrides: tuple[str, ...] = ()
+    braces_match: bool = True
 
     def line_of(self, field_path: str) -> int:
         """Line of a field, or of the nearest enclosing block that the text has; 0 where there is none."""
@@ -59,7 +61,7 @@ def read_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[LoadedPipel
     """
     text = read_text(path, "pipeline config")
     parsed = parse_text(text, pb.TrainEvalPipelineConfig)
-    loaded = LoadedPipeline(parsed.message, str(path), text, parsed.lines, tuple(overrides))
+    loaded = LoadedPipeline(parsed.message, str(path), text, parsed.lines, tuple(overrides), parsed.braces_match)
     problems = list(parsed.problems)
     for assignment in overrides:
         problems += override.apply_override(loaded.message, assignment, loaded.lines)

@@ -19,7 +19,7 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from detzoo.config import values
-from detzoo.config.names import nearest, suggestion
+from detzoo.config.names import suggestion
 from detzoo.config.problems import Problem, error
 from detzoo.config.text import join
 
@@ -84,8 +84,6 @@ def _resolve(message: Any, step: str, here: str, path: str) -> tuple[FieldDescri
 
 def _deeper(message: Any, name: str) -> str:
     """A hint where the name exists one block further down: ``loss`` has it, say ``loss.NAME``."""
-    if nearest(name, message.DESCRIPTOR.fields_by_name):
-        return ""
     found = [
         f"{field.name}.{name}"
         for field in message.DESCRIPTOR.fields

@@ -21,11 +21,19 @@ CLOSING = {"{": "}", "<": ">", "[": "]"}
 
 
 class ParsedText(NamedTuple):
-    """The message (without what was wrong), the line of every field path that the text sets, and the problems."""
+    """What a text says.
+
+    Attributes:
+        message: without what was wrong.
+        lines: line of every field path that the text sets.
+        problems: what was wrong.
+        braces_match: whether as many blocks are closed as opened; if not, fields may be in the wrong block.
+    """
 
     message: Any
     lines: dict[str, int]
     problems: list[Problem]
+    braces_match: bool
 
 
 class _Block(NamedTuple):
@@ -44,9 +52,10 @@ def parse_text(text: str, message_class: Any) -> ParsedText:
     repeated field's bare name has the line of its first item.
     """
     reader = _Reader(text)
+    braces_match = reader.missing_closings == 0
     message = message_class()
     reader.read_block(_Block(message, "", tokens.END, 1))
-    return ParsedText(message, reader.lines, reader.problems)
+    return ParsedText(message, reader.lines, reader.problems, braces_match)
 
 
 def join(path: str, name: str) -> str:
@@ -117,7 +126,7 @@ class _Reader:
             if self.last_closed:
                 hint = f"; the block {self.last_closed[0].path} was closed before it, on line {self.last_closed[1]}"
             self.complain("", token.line, f"'{token.text}' closes nothing: there is one too many{hint}")
-            return False
+            return self._block_ends(block)
         if token.text != block.closing:
             self.complain(
                 block.path,

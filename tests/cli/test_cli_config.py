@@ -1,0 +1,117 @@
+"""``detzoo config check|show|diff`` as a user types them: what is printed, and the exit code."""
+
+from __future__ import annotations
+
+import pytest
+
+from detzoo.cli.main import main
+
+BAD = """model {
+  ssd {
+    num_clases: 3
+    feature_extractor { type: "ssd_mobilenet_v2" depth_multiplier: "wide" }
+  }
+}
+train_config { sync_replicas: true }
+"""
+
+
+@pytest.fixture
+def bad(tmp_path):
+    path = tmp_path / "bad.config"
+    path.write_text(BAD)
+    return str(path)
+
+
+@pytest.fixture
+def braces(tmp_path):
+    path = tmp_path / "braces.config"
+    path.write_text("model {\n ssd {\n  num_classes: 3\n}\ntrain_config {}\n")
+    return str(path)
+
+
+def test_check_prints_every_problem_with_its_line_and_exits_2(bad, capsys):
+    assert main(["config", "check", bad]) == 2
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert f"{bad}:3: error: model.ssd.num_clases: unknown field of Ssd; did you mean 'num_classes'?" in lines
+    assert any(line.startswith(f"{bad}:4: error: model.ssd.feature_extractor.depth_multiplier: ") for line in lines)
+    assert any(line.startswith(f"{bad}:2: error: model.ssd.matcher: is missing or empty") for line in lines)
+    assert any(line.startswith(f"{bad}:7: note: train_config.sync_replicas: accepted, no effect: ") for line in lines)
+    assert any(line.startswith(f"{bad}: error: train_input_reader: is missing") for line in lines)
+    assert printed.err.startswith(f"detzoo: {bad}: ")
+    assert printed.err.endswith("errors, 2 warnings, 1 note\n")
+
+
+def test_a_field_that_cannot_be_read_is_not_called_missing_as_well(tmp_path, capsys):
+    path = tmp_path / "x.config"
+    path.write_text("model { ssd { num_classes: three } }")
+    assert main(["config", "check", str(path)]) == 2
+    assert capsys.readouterr().out.count("model.ssd.num_classes") == 1
+
+
+def test_with_unmatched_braces_nothing_is_called_missing(braces, capsys):
+    assert main(["config", "check", braces]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert "'}' is missing" in lines[0]
+    assert lines[1].endswith("note: more is checked once the braces match")
+
+
+def test_set_is_checked_with_the_file(bad, capsys):
+    assert main(["config", "check", bad, "--set", "train_config.batch_siz=3", "--set=model.ssd.num_classes=7"]) == 2
+    printed = capsys.readouterr().out
+    assert "--set train_config.batch_siz=3: train_config (TrainConfig) has no field 'batch_siz'" in printed
+    assert "num_classes: is 0" not in printed
+
+
+def test_warnings_pass_unless_strict(tmp_path, shared, capsys):
+    source = next((shared / "configs" / "published" / "tf2").glob("ssd_mobilenet_v2_320x320*"))
+    records = tmp_path / "x.record"
+    records.write_bytes(b"x")
+    overrides = [
+        f"--set={reader}.{field}={path}"
+        for reader in ("train_input_reader", "eval_input_reader")
+        for field, path in (
+            ("label_map_path", shared / "configs" / "label_maps" / "mscoco_label_map.pbtxt"),
+            ("tf_record_input_reader.input_path[0]", records),
+        )
+    ]
+    overrides += ["--set=train_config.fine_tune_checkpoint=", "--set=train_config.batch_size=8"]
+    assert main(["config", "check", str(source), *overrides]) == 0
+    printed = capsys.readouterr().out
+    assert "warning: " in printed
+    assert "0.8 is high for 8 images a step" in printed
+    assert printed.splitlines()[-1] == f"{source}: 0 errors, 1 warning, 7 notes"
+    assert main(["config", "check", str(source), *overrides, "--strict"]) == 2
+
+
+def test_show_prints_a_config_that_reads_back(tmp_path, capsys):
+    path = tmp_path / "a.config"
+    path.write_text("train_config { batch_size: 3 }\n")
+    command = ["config", "show", str(path), "--set", "train_config.optimizer.adam_optimizer{}"]
+    assert main(command) == 0
+    shown = capsys.readouterr().out
+    (tmp_path / "b.config").write_text(shown)
+    assert main(["config", "diff", str(path), str(tmp_path / "b.config")]) == 0
+    assert "train_config.optimizer: (absent) -> { adam_optimizer { } }" in capsys.readouterr().out
+    assert main([*command, "--path", "train_config.batch_size"]) == 0
+    assert capsys.readouterr().out == "batch_size: 3\n"
+    assert main([*command, "--defaults"]) == 0
+    assert "epsilon: 1e-08" in capsys.readouterr().out
+
+
+def test_diff_of_equal_configs(tmp_path, capsys):
+    (tmp_path / "a.config").write_text("train_config { batch_size: 32 num_steps: 3 }")
+    (tmp_path / "b.config").write_text("train_config { num_steps: 3 }  # 32 is the default")
+    assert main(["config", "diff", str(tmp_path / "a.config"), str(tmp_path / "b.config")]) == 0
+    assert capsys.readouterr().out == "no differences\n"
+
+
+def test_a_missing_file_is_one_line(tmp_path, capsys):
+    (tmp_path / "pipeline.config").write_text("")
+    assert main(["config", "check", str(tmp_path / "pipelines.config")]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("detzoo: there is no pipeline config at ")
+    assert "did you mean pipeline.config" in printed.err

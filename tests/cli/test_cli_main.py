@@ -1,0 +1,143 @@
+"""The dispatcher: help, versions, unknown names, exit codes, and where messages go."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+from absl import flags
+
+from detzoo.cli import main as cli
+from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.errors import ConfigError, DataError
+
+
+def make_verb(run):
+    def define_flags(flag_values):
+        define_pipeline_flags(flag_values)
+        flags.DEFINE_integer("steps", 3, "How many.", lower_bound=1, flag_values=flag_values)
+
+    return types.SimpleNamespace(
+        SUMMARY="Does a thing.", DESCRIPTION="Explains the thing.", define_flags=define_flags, run=run
+    )
+
+
+@pytest.fixture
+def verb(monkeypatch):
+    """Makes ``detzoo train`` run a function of the test's."""
+
+    def install(run):
+        monkeypatch.setattr(cli, "_load", lambda module: make_verb(run) if module.endswith(".train") else None)
+
+    return install
+
+
+def test_no_arguments_and_help_list_the_commands(capsys):
+    for arguments in ([], ["--help"], ["-h"], ["help"]):
+        assert cli.main(arguments) == 0
+        printed = capsys.readouterr().out
+        assert "usage: detzoo COMMAND [FLAGS]" in printed
+        assert "  config " in printed
+
+
+def test_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out.startswith("detzoo 0.")
+
+
+def test_help_of_a_verb_shows_required_flags_first(verb, capsys):
+    verb(lambda flag_values: None)
+    assert cli.main(["train", "--help"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.index("required flags:") < printed.index("--pipeline_config_path\n") < printed.index("\nflags:")
+    assert "Explains the thing." in printed
+    assert "(default 3)" in printed
+    assert "(repeatable)" in printed
+
+
+def test_help_of_config(capsys):
+    assert cli.main(["config", "--help"]) == 0
+    assert "usage: detzoo config {check,show,diff}" in capsys.readouterr().out
+    assert cli.main(["config"]) == 2
+    capsys.readouterr()
+    assert cli.main(["config", "show", "--help"]) == 0
+    assert "usage: detzoo config show PATH [FLAGS]" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["trian"], "there is no command 'trian'; did you mean 'train'?"),
+        (
+            ["train", "--pipeline_config_pth=x"],
+            "unknown flag --pipeline_config_pth; did you mean 'pipeline_config_path'?",
+        ),
+        (["train"], "`detzoo train` needs --pipeline_config_path"),
+        (["train", "--pipeline_config_path=x", "--steps=0"], "steps"),
+        (["train", "--pipeline_config_path=x", "--steps=many"], "steps"),
+        (["train", "--pipeline_config_path=x", "y"], "takes no arguments besides its flags; received: y"),
+        (["config", "chek"], "`detzoo config` has no 'chek'; did you mean 'check'?"),
+        (["config", "check"], "`detzoo config check` takes PATH; received: nothing"),
+        (["config", "diff", "a"], "`detzoo config diff` takes A B; received: a"),
+    ],
+)
+def test_usage_errors_exit_2_with_a_hint(verb, monkeypatch, arguments, says, capsys):
+    if arguments[0] != "config":
+        verb(lambda flag_values: pytest.fail("must not run"))
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("detzoo: ")
+    assert says in printed.err
+    assert "Traceback" not in printed.err
+
+
+@pytest.mark.parametrize(
+    ("problem", "code", "says"),
+    [
+        (ConfigError("no"), 2, "detzoo: no\n"),
+        (DataError("empty"), 1, "detzoo: empty\n"),
+        (KeyboardInterrupt(), 130, "detzoo: interrupted\n"),
+        (ZeroDivisionError("oops"), 1, "detzoo: ZeroDivisionError: oops (--debug shows where)\n"),
+    ],
+)
+def test_errors_are_one_message_and_a_code(verb, problem, code, says, capsys):
+    def run(flag_values):
+        raise problem
+
+    verb(run)
+    assert cli.main(["train", "--pipeline_config_path=x"]) == code
+    assert capsys.readouterr().err == says
+
+
+def test_debug_shows_the_traceback(verb, capsys):
+    def run(flag_values):
+        raise DataError("empty")
+
+    verb(run)
+    assert cli.main(["train", "--pipeline_config_path=x", "--debug"]) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_flags_arrive_and_set_repeats(verb):
+    seen = {}
+
+    def run(flag_values):
+        seen.update(path=flag_values.pipeline_config_path, set=flag_values.set, steps=flag_values.steps)
+
+    verb(run)
+    arguments = ["train", "--set", "a=1", "--pipeline_config_path", "x", "--set=b=2,3", "--steps=7"]
+    assert cli.main(arguments) == 0
+    assert seen == {"path": "x", "set": ["a=1", "b=2,3"], "steps": 7}
+
+
+def test_every_command_refuses_a_model_that_cannot_be_built(verb, tmp_path, capsys):
+    path = tmp_path / "x.config"
+    path.write_text("model {\n ssd { num_classes: 3 feature_extractor { type: 'ssd_mobilenet_v3_large' } }\n}\n")
+    verb(load_pipeline_from_flags)
+    assert cli.main(["train", f"--pipeline_config_path={path}"]) == 2
+    printed = capsys.readouterr().err
+    assert (
+        f"{path}:2: error: model.ssd.feature_extractor.type: 'ssd_mobilenet_v3_large' is not supported yet" in printed
+    )
+    assert "train_input_reader" not in printed
