@@ -55,14 +55,13 @@ class AnchorTargets:
             parallel_iterations=2,
         )
         positive = assignment.state == AnchorState.POSITIVE
-        matched = tf.gather(groundtruth.boxes_norm, assignment.gt_index, batch_dims=1)
+        matched = _gather_rows(groundtruth.boxes_norm, assignment.gt_index)
         deltas = self.box_coder.encode(matched, anchors_norm)
-        weights = tf.gather(groundtruth.weights, assignment.gt_index, batch_dims=1)
+        box_weights = tf.where(positive, _gather_rows(groundtruth.weights, assignment.gt_index), 0.0)
         negative = tf.cast(assignment.state == AnchorState.NEGATIVE, tf.float32)
-        box_weights = tf.where(positive, weights, 0.0)
         return Targets(
             box_deltas=tf.where(positive[..., tf.newaxis], deltas, 0.0),
-            classes=tf.where(positive, tf.gather(groundtruth.classes, assignment.gt_index, batch_dims=1), -1),
+            classes=tf.where(positive, _gather_rows(groundtruth.classes, assignment.gt_index), -1),
             state=assignment.state,
             class_weights=box_weights + self.negative_class_weight * negative,
             box_weights=box_weights,
@@ -85,3 +84,9 @@ class AnchorTargets:
         similarity = self.similarity(gt_boxes, anchors_norm)
         assignment = self.matcher(similarity, is_object & ~crowd, weights > 0)
         return ignore_crowd(assignment, anchors_norm, gt_boxes, crowd)
+
+
+def _gather_rows(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Rows [B, A] of values [B, N, ...]; a row of zeros is added, since N may be 0 and row 0 has to exist."""
+    padding = [[0, 0], [0, 1]] + [[0, 0]] * (len(values.shape) - 2)
+    return tf.gather(tf.pad(values, padding), rows, batch_dims=1)
