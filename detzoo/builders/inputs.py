@@ -57,7 +57,6 @@ def build_dataset(
         max_number_of_boxes=_max_boxes(reader, train_config, training),
         load_instance_masks=reader.load_instance_masks,
         png_masks=reader.mask_type == pb.PNG_MASKS,
-        fast_jpeg=training,
     )
     steps = train_config.data_augmentation_options if training and train_config is not None else ()
     num_epochs = 1 if not training else reader.num_epochs or None

@@ -34,7 +34,6 @@ class DecodeOptions:
     max_number_of_boxes: int = 100
     load_instance_masks: bool = False
     png_masks: bool = False  # PNG strings, otherwise dense floats
-    fast_jpeg: bool = False  # the fast integer DCT: pixels differ by a few units, as is harmless in training
 
 
 class ClassNames:
@@ -102,7 +101,7 @@ class RecordDecoder:
         usable = ~image_missing & consistent & ~masks_missing
         image = tf.cond(
             usable,
-            lambda: decode_image(fields["image/encoded"], self._options.fast_jpeg),
+            lambda: decode_image(fields["image/encoded"]),
             lambda: tf.zeros([1, 1, 3], tf.uint8),
         )
         image = tf.ensure_shape(image, [None, None, 3])
@@ -173,7 +172,12 @@ class RecordDecoder:
             mask = tf.cond(encoded == "", lambda: tf.zeros(size, tf.uint8), decode)
             return tf.cast(tf.reshape(mask, size) > 0, tf.uint8)
 
-        return tf.map_fn(decode_mask, flat, fn_output_signature=tf.TensorSpec([None, None], tf.uint8))
+        # map_fn cannot stack nothing: without objects there is no branch that calls it.
+        return tf.cond(
+            tf.size(flat) > 0,
+            lambda: tf.map_fn(decode_mask, flat, fn_output_signature=tf.TensorSpec([None, None], tf.uint8)),
+            lambda: tf.zeros(tf.concat([[0], size], axis=0), tf.uint8),
+        )
 
     def _clean(self, sample: Sample) -> tuple[Sample, Tensor]:
         """Repairs and drops objects, and counts what was done."""
@@ -214,7 +218,7 @@ def _or_default(values: Tensor, count: Tensor, default: float | int | str) -> Te
     return tf.cond(tf.size(values) == count, lambda: values, lambda: tf.fill([count], tf.cast(default, values.dtype)))
 
 
-def decode_image(encoded: Tensor, fast_jpeg: bool = False) -> Tensor:
+def decode_image(encoded: Tensor) -> Tensor:
     """Decodes an image file of any format to uint8 [H, W, 3] RGB; raises inside the graph where it is corrupt.
 
     JPEG (also gray and CMYK) and PNG (also palette, alpha, 16 bit) by TensorFlow's decoders, the first frame of
@@ -224,7 +228,7 @@ def decode_image(encoded: Tensor, fast_jpeg: bool = False) -> Tensor:
     is_png = tf.strings.substr(encoded, 0, 4) == _PNG_MAGIC
     image = tf.cond(
         is_jpeg,
-        lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_FAST" if fast_jpeg else ""),
+        lambda: tf.io.decode_jpeg(encoded, channels=3),
         lambda: tf.cond(
             is_png,
             lambda: tf.io.decode_png(encoded, channels=3),
@@ -234,6 +238,8 @@ def decode_image(encoded: Tensor, fast_jpeg: bool = False) -> Tensor:
     return tf.ensure_shape(image, [None, None, 3])
 
 
-def _decode_with_pillow(encoded: bytes) -> np.ndarray:
+def _decode_with_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
+    # In a graph TensorFlow hands over bytes, outside of one an array of objects.
+    encoded = encoded.item() if isinstance(encoded, np.ndarray) else encoded
     with Image.open(io.BytesIO(encoded)) as image:
         return np.asarray(image.convert("RGB"), np.uint8)

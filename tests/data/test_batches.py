@@ -1,0 +1,234 @@
+"""The whole pipeline on small records: padding, units, determinism, sharding, resuming, dirt."""
+
+from __future__ import annotations
+
+import io
+import logging
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from detzoo.data import augment_crop, augment_geometry, records, resize
+from detzoo.data.batches import BatchOptions, make_batches
+from detzoo.data.decode import DecodeOptions, RecordDecoder
+from detzoo.data.dirt_counter import DirtCounter
+
+BOX = (0.25, 0.5, 0.75, 1.0)
+SMALL = resize.FixedShapeResizer(height=10, width=12)
+FIVE_BOXES = DecodeOptions(max_number_of_boxes=5)
+
+
+def png(size: tuple[int, int], value: int = 100) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (size[1], size[0]), (value, 0, 0)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def record(
+    number: int, encoded: bytes | None = None, num_boxes: int = 1, mask: bytes = b"", source_id: str = ""
+) -> bytes:
+    """An image 20 high and 30 wide whose red value is its number; objects of class id 1, 2, ..."""
+    message = tf.train.Example()
+    features = message.features.feature
+    features["image/encoded"].bytes_list.value.append(png((20, 30), number) if encoded is None else encoded)
+    features["image/source_id"].bytes_list.value.append(source_id.encode())
+    for column, side in enumerate(("ymin", "xmin", "ymax", "xmax")):
+        features[f"image/object/bbox/{side}"].float_list.value.extend([BOX[column]] * num_boxes)
+    features["image/object/class/label"].int64_list.value.extend(range(1, num_boxes + 1))
+    if mask:
+        features["image/object/mask"].bytes_list.value.extend([mask] * num_boxes)
+    return message.SerializeToString()
+
+
+def write(path: pathlib.Path, serialized: list[bytes]) -> str:
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for item in serialized:
+            writer.write(item)
+    return str(path)
+
+
+@pytest.fixture
+def ten(tmp_path) -> str:
+    return write(tmp_path / "ten", [record(number) for number in range(10)])
+
+
+def batches(
+    path: str,
+    resizer: resize.Resizer = SMALL,
+    augmentations=(),
+    shuffle: bool = False,
+    dirt: DirtCounter | None = None,
+    decode: DecodeOptions = FIVE_BOXES,
+    **options,
+) -> tf.data.Dataset:
+    source = records.RecordSource(records.scan_files([path], dirt), records.ReadOptions(shuffle=shuffle), 0)
+    values = {"batch_size": 2, "max_number_of_boxes": 5, "num_epochs": 1, **options}
+    return make_batches(source, RecordDecoder(decode), augmentations, resizer, BatchOptions(**values), dirt)
+
+
+def numbers(dataset: tf.data.Dataset) -> list[int]:
+    """The numbers of the records, read from their pixels."""
+    return [int(value) for batch in dataset for value in batch.images[:, 0, 0, 0]]
+
+
+def test_fields_of_a_batch(ten):
+    first = next(iter(batches(ten)))
+    assert first.images.shape == (2, 10, 12, 3)
+    assert first.images.dtype == tf.float32
+    np.testing.assert_array_equal(first.images[1, :, :, 0], np.ones((10, 12)))
+    np.testing.assert_array_equal(first.true_shapes, [[10, 12]] * 2)
+    np.testing.assert_array_equal(first.original_shapes, [[20, 30]] * 2)
+    np.testing.assert_array_equal(first.record_index, [0, 1])
+    assert first.image_ids.numpy().tolist() == [b"0", b"1"]  # no source_id: the record's number
+    objects = first.groundtruth
+    np.testing.assert_allclose(objects.boxes_norm[0], [BOX] + [[0] * 4] * 4)
+    np.testing.assert_array_equal(objects.classes, [[0, -1, -1, -1, -1]] * 2)
+    np.testing.assert_array_equal(objects.weights[0], [1, 0, 0, 0, 0])
+    assert objects.masks.shape == (2, 5, 0, 0)
+
+
+def test_static_shapes(ten):
+    spec = batches(ten).element_spec
+    assert spec.images.shape == (2, 10, 12, 3)
+    assert spec.groundtruth.boxes_norm.shape == (2, 5, 4)
+    assert spec.record_index.shape == (2,)
+    open_spec = batches(ten, resize.KeepAspectRatioResizer(min_dimension=8, max_dimension=9), drop_remainder=False)
+    assert open_spec.element_spec.images.shape.as_list() == [None, None, None, 3]
+    assert open_spec.element_spec.groundtruth.classes.shape.as_list() == [None, 5]
+
+
+def test_boxes_are_fractions_of_the_padded_input(ten):
+    # 20 x 30 -> 16 x 24 in a square of 24: heights shrink by 16 / 24.
+    resizer = resize.KeepAspectRatioResizer(min_dimension=24, max_dimension=24, pad_to_max_dimension=True)
+    first = next(iter(batches(ten, resizer)))
+    np.testing.assert_array_equal(first.true_shapes[0], [16, 24])
+    np.testing.assert_allclose(first.groundtruth.boxes_norm[0, 0], [0.25 * 2 / 3, 0.5, 0.75 * 2 / 3, 1.0], rtol=1e-6)
+
+
+def test_batches_of_several_sizes_are_padded_to_the_largest(tmp_path):
+    path = write(tmp_path / "two", [record(0, png((4, 10))), record(1, png((8, 6)))])
+    batch = next(iter(batches(path, resize.IdentityResizer())))
+    assert batch.images.shape == (2, 8, 10, 3)
+    np.testing.assert_array_equal(batch.true_shapes, [[4, 10], [8, 6]])
+    np.testing.assert_allclose(batch.groundtruth.boxes_norm[0, 0], [0.125, 0.5, 0.375, 1.0])
+    np.testing.assert_allclose(batch.groundtruth.boxes_norm[1, 0], [0.25, 0.3, 0.75, 0.6])
+    assert not np.asarray(batch.images[0, 4:]).any()
+
+
+def test_masks_are_resized_and_padded(tmp_path):
+    plane = np.zeros((20, 30), np.uint8)
+    plane[5:15, 15:] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(plane).save(buffer, "PNG")
+    path = write(tmp_path / "masks", [record(0, mask=buffer.getvalue()), record(1, num_boxes=0)])
+    decode = DecodeOptions(load_instance_masks=True, png_masks=True)
+    batch = next(iter(batches(path, decode=decode)))
+    expected = np.zeros((2, 5, 10, 12), np.uint8)
+    expected[0, 0, 3:8, 6:] = 1  # rows 2.5 to 7.5: nearest from the top left corner takes 3 to 7
+    np.testing.assert_array_equal(batch.groundtruth.masks, expected)
+
+
+def test_source_ids_become_image_ids(tmp_path):
+    path = write(tmp_path / "named", [record(0, source_id="left"), record(1, source_id="right")])
+    assert next(iter(batches(path))).image_ids.numpy().tolist() == [b"left", b"right"]
+
+
+def test_the_last_batch_is_dropped_or_smaller(ten):
+    assert [len(batch.images) for batch in batches(ten, batch_size=4)] == [4, 4]
+    assert [len(batch.images) for batch in batches(ten, batch_size=4, drop_remainder=False)] == [4, 4, 2]
+
+
+CROPS = (augment_geometry.random_horizontal_flip, augment_crop.ssd_random_crop)
+
+
+@pytest.mark.parametrize("start", [4, 14])
+def test_a_pipeline_that_starts_later_yields_the_same_batches(ten, start):
+    options = {"augmentations": CROPS, "shuffle": True, "num_epochs": 3, "seed": 4}
+    whole = list(batches(ten, **options))
+    rest = list(batches(ten, start=start, **options))
+    assert len(rest) == len(whole) - start // 2
+    for late, expected in zip(rest, whole[start // 2 :]):
+        tf.nest.map_structure(np.testing.assert_array_equal, tuple(late), tuple(expected))
+
+
+def test_shards_together_are_the_whole_stream(ten):
+    options = {"augmentations": CROPS, "shuffle": True, "num_epochs": 2, "seed": 4}
+    whole = {int(i): box for b in batches(ten, **options) for i, box in zip(b.record_index, b.groundtruth.boxes_norm)}
+    seen = {}
+    for shard in range(3):
+        for batch in batches(ten, num_shards=3, shard=shard, drop_remainder=False, **options):
+            assert all(int(index) % 3 == shard for index in batch.record_index)
+            seen |= {int(index): box for index, box in zip(batch.record_index, batch.groundtruth.boxes_norm)}
+    assert sorted(seen) == list(range(20))
+    for index, box in seen.items():
+        np.testing.assert_array_equal(box, whole[index])
+
+
+def test_shards_of_a_later_start(ten):
+    for shard, expected in ((0, [4, 6, 8]), (1, [5, 7, 9])):
+        assert numbers(batches(ten, start=4, num_shards=2, shard=shard, drop_remainder=False)) == expected
+
+
+def test_endless_pipelines_shuffle_each_epoch_anew(ten):
+    drawn = numbers(batches(ten, shuffle=True, num_epochs=None, batch_size=10).take(3))
+    epochs = [drawn[:10], drawn[10:20], drawn[20:]]
+    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 3
+
+
+def test_dirty_records_are_skipped_counted_and_leave_gaps(tmp_path, caplog):
+    serialized = [record(n) for n in range(8)]
+    serialized[2] = record(2, b"\xff\xd8\xff broken")
+    serialized[3] = b""
+    serialized[5] = record(5, num_boxes=7)
+    dirt = DirtCounter()
+    path = write(tmp_path / "dirty", serialized)
+    with caplog.at_level(logging.WARNING):
+        dataset = batches(path, dirt=dirt, batch_size=1, num_epochs=2)
+        indices = [int(batch.record_index[0]) for batch in dataset]
+    assert indices == [0, 1, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15]
+    assert dirt.counts() == {"unreadable": 2, "missing_image": 2, "too_many_boxes": 4}
+    assert "unreadable (at or before record 3 of the stream)" in caplog.text
+    assert "2 unreadable, 2 missing_image, 4 too_many_boxes" in caplog.text
+
+
+def test_unreadable_records_are_counted_by_the_shard_that_meets_them(tmp_path):
+    path = write(tmp_path / "dirty", [record(n, b"broken" if n in (1, 4, 5) else None) for n in range(6)])
+    found = []
+    for shard in range(2):
+        dirt = DirtCounter()
+        list(batches(path, dirt=dirt, batch_size=1, num_shards=2, shard=shard))
+        found.append(dirt.counts())
+    assert found == [{"unreadable": 1}, {"unreadable": 2}]
+
+
+def test_an_epoch_without_a_usable_record_stops(tmp_path):
+    path = write(tmp_path / "bad", [record(n, b"broken") for n in range(4)])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="none of the records of a whole epoch is usable"):
+        next(iter(batches(path, num_epochs=None)))
+
+
+def test_nothing_that_is_not_finite_reaches_a_batch(tmp_path):
+    message = tf.train.Example.FromString(record(1, num_boxes=3))
+    features = message.features.feature
+    features["image/object/bbox/ymin"].float_list.value[0] = float("nan")
+    features["image/object/bbox/xmax"].float_list.value[1] = float("-inf")
+    features["image/object/weight"].float_list.value.extend([float("nan")] * 3)
+    features["image/object/area"].float_list.value.extend([float("nan")] * 3)
+    path = write(tmp_path / "nan", [message.SerializeToString()] * 8)
+    for batch in batches(path, augmentations=CROPS, num_epochs=2):
+        for field in tf.nest.flatten(batch):
+            if field.dtype == tf.float32:
+                assert np.isfinite(field).all()
+
+
+def test_replicas_get_their_part_of_the_batch_as_it_is(ten, two_cpus):
+    # tf.distribute must not shard the stream once more: two replicas see records 0 and 1, then 2 and 3.
+    strategy = tf.distribute.MirroredStrategy(two_cpus)
+    with strategy.scope():
+        iterator = iter(strategy.experimental_distribute_dataset(batches(ten)))
+        parts = [strategy.experimental_local_results(next(iterator).record_index) for _ in range(2)]
+    assert [[int(part[0]) for part in pair] for pair in parts] == [[0, 1], [2, 3]]
