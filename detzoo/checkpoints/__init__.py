@@ -1,1 +1,5 @@
 """Reading and writing checkpoints, whole or by part (floor 4)."""
+
+from detzoo.checkpoints.restore import restore_for_inference
+
+__all__ = ["restore_for_inference"]

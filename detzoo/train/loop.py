@@ -1,0 +1,229 @@
+"""The outer loop: steps, progress, checkpoints, evaluation, the best checkpoint, early stopping, and how a run ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.errors import TrainingError
+from detzoo.train.progress import Progress, duration
+from detzoo.train.run_record import remove_finished, write_finished
+from detzoo.train.saving import RunCheckpoints
+from detzoo.train.selection import Selection, metric_value
+from detzoo.train.step import all_reduce_sum
+from detzoo.train.stop import StopNow, StopRequest
+from detzoo.train.strategy import is_chief, num_workers
+from detzoo.train.summaries import Summaries
+from detzoo.train.trainer import GRADIENT_NORM, LEARNING_RATE, TOTAL, LoopResult, Trainer
+
+# Steps in one go take about this long: short enough for a live progress line and a quick answer to SIGTERM.
+LOOP_SECONDS = 1.0
+
+Evaluate = Callable[[Any], Mapping[str, float]]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: ``finished`` by itself, or asked to stop; ``reason`` in words."""
+
+    step: int
+    finished: bool
+    reason: str
+
+
+class TrainingLoop:
+    """Runs a trainer to its last step.
+
+    Args:
+        trainer: What trains.
+        model_dir: Where everything goes.
+        evaluate: detector -> metrics by name; None for no evaluation.
+        stop: Tells that a signal came.
+        progress: Where to report; by default stderr.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        model_dir: str | pathlib.Path,
+        evaluate: Evaluate | None,
+        stop: StopRequest,
+        progress: Progress | None = None,
+    ) -> None:
+        self._trainer, self._settings, self._model_dir = trainer, trainer.settings, pathlib.Path(model_dir)
+        self._is_chief = is_chief(trainer.strategy)
+        self._num_workers = num_workers(trainer.strategy)
+        self._evaluate = evaluate if self._settings.eval_every_n_steps else None
+        self._stop = stop
+        settings = self._settings
+        self._progress = progress or Progress(
+            settings.num_steps, settings.batch_size, settings.log_every_n_steps, silent=not self._is_chief
+        )
+        self.checkpoints = RunCheckpoints(model_dir, trainer, self._is_chief)
+        self._selection = Selection(
+            model_dir, settings.best_checkpoint_metric, settings.early_stopping, writable=self._is_chief
+        )
+        self._summaries = Summaries(model_dir, self._is_chief)
+        self._step_seconds: float | None = None  # unknown before the second loop
+        self._step = int(trainer.step)
+        self._sum_over_workers = tf.function(self._reduce)
+
+    def run(self) -> Outcome:
+        """Trains until the last step, an early stop, a signal, or the end of the data; saves in each of these cases.
+
+        Raises:
+            TrainingError: a loss that is not finite, or too little memory.
+        """
+        self._step = int(self._trainer.step)
+        self._selection.resume(self._step)
+        try:
+            outcome = self._train()
+        except tf.errors.ResourceExhaustedError as problem:
+            raise TrainingError(
+                f"out of memory after step {self._step}: {str(problem).splitlines()[0][:200]}. Lower "
+                f"train_config.batch_size (now {self._settings.batch_size}) or the size in image_resizer"
+            ) from None
+        finally:
+            self._progress.close()
+            self._summaries.close()
+        if outcome.finished and self._is_chief:
+            write_finished(self._model_dir, outcome.step, self._settings.num_steps, outcome.reason)
+        return outcome
+
+    def _train(self) -> Outcome:
+        settings = self._settings
+        if self._is_chief and self._step < settings.num_steps:
+            remove_finished(self._model_dir)
+        reason = self._evaluate_if_due()
+        if reason:
+            return self._end(True, f"stopped early: {reason}")
+        if self._step < settings.num_steps:
+            self._progress.message("building the input and tracing the first step ...")
+        while self._step < settings.num_steps:
+            stop, num_steps = self._agree(self._stop.requested, self._next_num_steps())
+            if stop:
+                return self._end(False, f"stopped by {self._stop.signal.name if self._stop.signal else 'a worker'}")
+            try:
+                self._run_steps(num_steps)
+            except tf.errors.OutOfRangeError:
+                self._step = int(self._trainer.step)
+                return self._end(True, "the training data ended (train_input_reader.num_epochs)")
+            if self._at(settings.checkpoint_every_n_steps):
+                self.checkpoints.save()
+            reason = self._evaluate_if_due()
+            if reason:
+                return self._end(True, f"stopped early: {reason}")
+        return self._end(True, "reached num_train_steps")
+
+    def _end(self, finished: bool, reason: str) -> Outcome:
+        if self._step > 0:
+            self.checkpoints.save()
+        if finished:
+            self._evaluate_if_due(last=True)
+        return Outcome(self._step, finished, reason)
+
+    def _run_steps(self, num_steps: int) -> None:
+        """Some steps in one go, and what is reported of them."""
+        started = time.monotonic()
+        result = self._trainer.run_steps(num_steps)
+        seconds = time.monotonic() - started
+        self._step = result.step
+        if result.failed_step is not None:
+            raise TrainingError(self._describe_failure(result))
+        is_first = self._step_seconds is None
+        self._step_seconds = 0.0 if is_first else seconds / num_steps
+        self._progress.update(result, num_steps, seconds)
+        if is_first:
+            self._progress.forget_speed()
+            logger.info("the first step was traced and run in %s", duration(seconds))
+        if self._at(self._settings.log_every_n_steps):
+            self._summaries.training(result, self._progress.images_per_second)
+
+    def _next_num_steps(self) -> int:
+        """Steps until the loop should return: about LOOP_SECONDS, and never past a step where something is due."""
+        settings = self._settings
+        intervals = [settings.log_every_n_steps, settings.checkpoint_every_n_steps, settings.eval_every_n_steps]
+        until_due = [interval - self._step % interval for interval in intervals if interval > 0]
+        most = min([settings.num_steps - self._step, *until_due])
+        if not self._step_seconds:
+            return 1  # the first step traces, the second one gives the speed
+        return max(1, min(most, round(LOOP_SECONDS / self._step_seconds)))
+
+    def _at(self, interval: int) -> bool:
+        return interval > 0 and self._step % interval == 0
+
+    def _evaluate_if_due(self, last: bool = False) -> str | None:
+        """Evaluates where the step asks for it and it has not been done. Returns why to stop early, if so."""
+        due = last or self._at(self._settings.eval_every_n_steps)
+        if self._evaluate is None or self._step == 0 or not due or self._selection.has(self._step):
+            return None
+        metrics: Mapping[str, float] = {}
+        self._trainer.synchronize_statistics()
+        if self._is_chief:
+            self._progress.message(f"evaluating at step {self._step} ...")
+            started = time.monotonic()
+            try:
+                with self._trainer.weights_for_evaluation() as detector, self._stop.interruptible():
+                    metrics = self._evaluate(detector)
+            except StopNow:
+                return None
+            self._note_evaluation(metrics, time.monotonic() - started)
+        reason = self._selection.should_stop() if self._is_chief else None
+        stop, _ = self._agree(reason is not None, 0)
+        return (reason or "see the chief's log") if stop and not last else None
+
+    def _note_evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
+        metric = self._settings.best_checkpoint_metric
+        is_best = self._selection.is_best(metrics)
+        if is_best:
+            self.checkpoints.save_best(metric, abs(metric_value(metrics, metric)))
+        self._selection.add(self._step, metrics)
+        self._summaries.evaluation(self._step, metrics)
+        shown = [name for name in ("mAP", "mAP@.50IOU", metric) if name in metrics] or list(metrics)[:3]
+        values = "  ".join(f"{name} {metrics[name]:.4f}" for name in dict.fromkeys(shown))
+        best = self._selection.best()
+        against = "  (best so far)" if is_best else f"  (best {best[1]:.4f} at step {best[0]})" if best else ""
+        self._progress.message(f"evaluation at step {self._step}: {values}{against}  in {duration(seconds)}")
+
+    def _describe_failure(self, result: LoopResult) -> str:
+        values = dict(result.failed_values)
+        rate, norm = values.pop(LEARNING_RATE), values.pop(GRADIENT_NORM)
+        values.pop(TOTAL)
+        parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
+        is_loss = not all(map(math.isfinite, values.values()))
+        what = "the loss is" if is_loss else "the loss is finite, its gradients are"
+        kept = self.checkpoints.latest()
+        advice = (
+            f"The last good checkpoint is kept: {kept}; training again goes on from it."
+            if kept
+            else ("There is no checkpoint yet; training again starts anew.")
+        )
+        return (
+            f"{what} not finite at step {result.failed_step}: {parts}; learning rate {rate:g}, gradient norm {norm:g}. "
+            f"Lower the learning rate, lengthen its warm-up, or set train_config.gradient_clipping_by_norm. {advice}"
+        )
+
+    def _agree(self, stop: bool, num_steps: int) -> tuple[bool, int]:
+        """Whether any worker wants to stop, and the chief's number of steps: all workers must do the same."""
+        if self._num_workers == 1:
+            return stop, num_steps
+        own = tf.constant([float(stop), float(num_steps if self._is_chief else 0)], tf.float32)
+        wants, steps = np.asarray(self._sum_over_workers(own))
+        return bool(wants > 0), round(float(steps))
+
+    def _reduce(self, own: tf.Tensor) -> tf.Tensor:
+        """The sum over workers of a vector; each worker counts once, however many replicas it has."""
+        strategy = self._trainer.strategy
+        share = own * (self._num_workers / strategy.num_replicas_in_sync)
+        results = strategy.run(all_reduce_sum, args=(share,))
+        return strategy.experimental_local_results(results)[0]

@@ -1,0 +1,117 @@
+"""What a run leaves beside its checkpoints: run.json (versions, commit, seed, sessions) and the marker "finished".
+
+Reading the marker needs no TensorFlow, so that a finished run says so at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+from typing import Any
+
+RUN_FILE = "run.json"
+FINISHED_FILE = "finished"
+_PACKAGES = ("detzoo", "tensorflow", "keras", "tf-models-official", "numpy", "protobuf")
+
+
+def read_finished(model_dir: str | pathlib.Path) -> dict[str, Any] | None:
+    """``{"step", "num_train_steps", "reason"}`` of a run that ended by itself and has a checkpoint, else None."""
+    folder = pathlib.Path(model_dir)
+    try:
+        record = json.loads((folder / FINISHED_FILE).read_text(encoding="utf-8"))
+        return record if (folder / "checkpoint").is_file() and "num_train_steps" in record else None
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_finished(model_dir: str | pathlib.Path, step: int, num_train_steps: int, reason: str) -> None:
+    """Marks a run as ended by itself."""
+    record = {"step": step, "num_train_steps": num_train_steps, "reason": reason}
+    write_atomically(pathlib.Path(model_dir) / FINISHED_FILE, json.dumps(record) + "\n")
+
+
+def remove_finished(model_dir: str | pathlib.Path) -> None:
+    """Unmarks a run that goes on."""
+    (pathlib.Path(model_dir) / FINISHED_FILE).unlink(missing_ok=True)
+
+
+class RunRecord:
+    """run.json: what ran, one entry of ``sessions`` each time that the run was started.
+
+    Args:
+        model_dir: Of the run.
+        facts: What the caller knows: seed, strategy, devices, sizes.
+    """
+
+    def __init__(self, model_dir: str | pathlib.Path, **facts: Any) -> None:
+        self._file = pathlib.Path(model_dir) / RUN_FILE
+        earlier: list[Any] = []
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            earlier = list(json.loads(self._file.read_text(encoding="utf-8"))["sessions"])
+        self._session: dict[str, Any] = {
+            "started": _now(),
+            "command": sys.argv,
+            "versions": versions(),
+            "commit": commit(),
+            "platform": platform.platform(),
+            "cpu_count": os.cpu_count(),
+            **facts,
+        }
+        self._sessions = [*earlier, self._session]
+        self.update()
+
+    def update(self, **facts: Any) -> None:
+        """Adds facts about this session and writes the file."""
+        self._session.update(facts)
+        write_atomically(self._file, json.dumps({"sessions": self._sessions}, indent=2) + "\n")
+
+    def close(self, **facts: Any) -> None:
+        """Notes the end of this session."""
+        self.update(ended=_now(), **facts)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a run computes."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The git commit of the checkout that detzoo runs from, "-dirty" if it was changed; None outside a checkout."""
+    folder = pathlib.Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
+
+
+def write_atomically(file: pathlib.Path, text: str) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, never a part."""
+    temporary = file.with_name(file.name + ".part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, file)
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")

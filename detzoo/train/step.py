@@ -1,0 +1,159 @@
+"""One training step as a replica sees it: losses of its images, gradients summed over replicas, the update.
+
+With N replicas the loss of a global batch is
+
+    sum over terms of (sum over replicas of total) / max(sum over replicas of normalizer, 1)  +  regularisation
+
+whatever N is: the normalizers are summed before the division, and gradients are summed, not averaged.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import Batch, Tensor
+from detzoo.train.loss_scale import LossScale
+from detzoo.train.settings import TrainSettings
+from detzoo.train.variables import has_weight_decay, is_bias
+
+REGULARIZATION = "regularization"
+
+logger = logging.getLogger(__name__)
+
+
+class StepOutputs(NamedTuple):
+    """The same on every replica."""
+
+    losses: Tensor  # float32 [P], in the order of TrainStep.part_names
+    total_loss: Tensor  # float32 scalar
+    gradient_norm: Tensor  # float32 scalar, before clipping
+    learning_rate: Tensor  # float32 scalar, of this step
+    next_record: Tensor  # int64 scalar, one more than the highest record_index of the global batch
+
+
+class TrainStep:
+    """Called in replica context, traced once.
+
+    Args:
+        detector: Answers the four verbs.
+        optimizer: Built for ``variables``; its ``weight_decay`` is applied to kernels only.
+        variables: Keras variables that train.
+        settings: Clipping, multipliers, regularisation.
+        loss_scale: For float16.
+    """
+
+    def __init__(
+        self,
+        detector: Any,
+        optimizer: keras.optimizers.Optimizer,
+        variables: list[Any],
+        settings: TrainSettings,
+        loss_scale: LossScale | None = None,
+    ) -> None:
+        self._detector = detector
+        self._optimizer = optimizer
+        self._variables = variables
+        self._settings = settings
+        self._loss_scale = loss_scale
+        self.part_names: tuple[str, ...] = ()  # known once the step has been traced
+
+    def __call__(self, batch: Batch) -> StepOutputs:
+        """Learns from this replica's part of a global batch."""
+        scale = 1.0 if self._loss_scale is None else tf.convert_to_tensor(self._loss_scale.scale)
+        with tf.GradientTape() as tape:
+            parts = self._local_losses(batch)
+            scaled_loss = tf.add_n(list(parts.values())) * scale
+        self.part_names = tuple(parts)
+        gradients = self._global_gradients(tape, scaled_loss, scale)
+        losses = all_reduce_sum(tf.stack(list(parts.values())))
+        norm = tf.linalg.global_norm(gradients)
+        if self._settings.gradient_clipping_norm > 0:
+            gradients, _ = tf.clip_by_global_norm(gradients, self._settings.gradient_clipping_norm, use_norm=norm)
+        rate = tf.cast(self._optimizer.learning_rate, tf.float32)
+        tf.distribute.get_replica_context().merge_call(self._update, args=(gradients, rate, tf.math.is_finite(norm)))
+        last = tf.reduce_max(batch.record_index)
+        return StepOutputs(losses, tf.reduce_sum(losses), norm, rate, all_reduce_max(last) + 1)
+
+    def _local_losses(self, batch: Batch) -> dict[str, Tensor]:
+        """This replica's share of each part: the shares of all replicas add up to the value of the global batch."""
+        detector = self._detector
+        predictions = detector.predict(detector.preprocess(batch.images), training=True)
+        terms = detector.loss_terms(predictions, batch.groundtruth)
+        own = tf.stack([tf.cast(term.normalizer, tf.float32) for term in terms.values()])
+        normalizers = tf.unstack(tf.maximum(tf.stop_gradient(all_reduce_sum(own)), 1.0))
+        parts = {
+            name: tf.cast(term.total, tf.float32) / normalizer
+            for (name, term), normalizer in zip(terms.items(), normalizers)
+        }
+        penalties = [tf.cast(loss, tf.float32) for loss in detector.losses]
+        if penalties and self._settings.add_regularization_loss:
+            parts[REGULARIZATION] = tf.add_n(penalties) / num_replicas()
+        return parts
+
+    def _global_gradients(self, tape: tf.GradientTape, scaled_loss: Tensor, scale: Tensor | float) -> list[Tensor]:
+        """Gradients of the global batch's loss, in the order of the variables that the loss depends on."""
+        found = tape.gradient(scaled_loss, [variable.value for variable in self._variables])
+        unused = [variable.path for variable, gradient in zip(self._variables, found) if gradient is None]
+        if unused:
+            logger.warning("the loss does not depend on %d variables, such as %s", len(unused), unused[0])
+            self._variables = [v for v, gradient in zip(self._variables, found) if gradient is not None]
+            found = [gradient for gradient in found if gradient is not None]
+        gradients = [tf.convert_to_tensor(gradient) for gradient in found]
+        gradients = all_reduce_sum(gradients)
+        if self._loss_scale is not None:
+            gradients = [gradient / scale for gradient in gradients]
+        multiplier = self._settings.bias_gradient_multiplier
+        if multiplier not in (0.0, 1.0):
+            gradients = [g * multiplier if is_bias(v) else g for v, g in zip(self._variables, gradients)]
+        return gradients
+
+    def _update(self, strategy: tf.distribute.Strategy, gradients: list[Any], rate: Any, finite: Any) -> None:
+        """Applies gradients that are summed already; in cross-replica context, where Keras's ``apply`` sums no more."""
+        if self._loss_scale is None:
+            self._apply(strategy, gradients, rate)
+            return
+        finite = strategy.experimental_local_results(finite)[0]
+        tf.cond(finite, lambda: self._apply(strategy, gradients, rate), lambda: tf.constant(False))
+        self._loss_scale.update(finite)
+
+    def _apply(self, strategy: tf.distribute.Strategy, gradients: list[Any], rate: Any) -> Tensor:
+        decay = self._optimizer.weight_decay or 0.0
+
+        def descend(variable: tf.Variable, gradient: Tensor, rate: Tensor) -> None:
+            self._optimizer.update_step(gradient, variable, rate)
+
+        def shrink(variable: tf.Variable, rate: Tensor) -> None:
+            variable.assign_sub(variable * (decay * rate))
+
+        for variable, gradient in zip(self._variables, gradients):
+            if decay and has_weight_decay(variable):
+                strategy.extended.update(variable.value, shrink, args=(rate,), group=False)
+            strategy.extended.update(variable.value, descend, args=(gradient, rate), group=False)
+        self._optimizer.iterations.assign_add(1)
+        return tf.constant(True)
+
+
+def num_replicas() -> int:
+    """Replicas of the strategy in whose context this is called."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def all_reduce_sum(value: Any) -> Any:
+    """The sum over all replicas, on every replica; in replica context. A list is reduced in one go."""
+    if num_replicas() == 1:
+        return value
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
+
+
+def all_reduce_max(value: Tensor) -> Tensor:
+    """The maximum over all replicas of an int64 scalar, on every replica; in replica context."""
+    if num_replicas() == 1:
+        return value
+    context = tf.distribute.get_replica_context()
+    # There is no maximum among the reductions: each replica fills its own place of a vector of zeros.
+    own = tf.one_hot(context.replica_id_in_sync_group, num_replicas(), dtype=tf.int64) * value
+    return tf.reduce_max(context.all_reduce(tf.distribute.ReduceOp.SUM, own))

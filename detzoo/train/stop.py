@@ -1,0 +1,63 @@
+"""Signals that ask a run to end: it saves first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import Any
+
+
+class StopNow(BaseException):
+    """Raised in the middle of work that can be dropped, such as an evaluation. No Exception: nobody may swallow it."""
+
+
+class StopRequest:
+    """While entered, SIGTERM and SIGINT (Ctrl-C) are noted instead of ending the process; a second Ctrl-C does end it.
+
+    Attributes:
+        signal: The first signal that came, None before.
+    """
+
+    def __init__(self) -> None:
+        self.signal: signal.Signals | None = None
+        self._interruptible = False
+        self._previous: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous.clear()
+
+    @property
+    def requested(self) -> bool:
+        """Whether to save and end."""
+        return self.signal is not None
+
+    @contextlib.contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Within, a signal raises StopNow at once."""
+        if self.requested:
+            raise StopNow
+        self._interruptible = True
+        try:
+            yield
+        finally:
+            self._interruptible = False
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        del frame
+        if self.requested and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or signal.Signals(number)
+        if self._interruptible:
+            self._interruptible = False
+            raise StopNow

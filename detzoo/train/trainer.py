@@ -1,0 +1,199 @@
+"""The inner loop: many training steps in one traced function, without a word to the host in between (orbit).
+
+``Trainer`` owns what changes while training: weights, their averages, the optimizer, the step counter and the position
+in the data.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import orbit
+import tensorflow as tf
+
+from detzoo.checkpoints.layout import variables_by_path
+from detzoo.contracts import Tensor
+from detzoo.errors import UsageError
+from detzoo.train.loss_scale import LossScale
+from detzoo.train.moving_average import MovingAverage
+from detzoo.train.settings import TrainSettings
+from detzoo.train.step import TrainStep
+from detzoo.train.variables import select_trainable
+
+# (start_record, input_context) -> endless dataset of Batch for one pipeline, a replica's share of the images a batch
+DatasetFactory = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
+
+TOTAL, GRADIENT_NORM, LEARNING_RATE = "total", "gradient_norm", "learning_rate"
+_EXTRA_VALUES = (TOTAL, GRADIENT_NORM, LEARNING_RATE)
+_MAX_VALUES = 24  # room for the loss parts, whose number is known after tracing only
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopResult:
+    """What some steps in one go did.
+
+    Attributes:
+        step: Finished steps of the run.
+        losses: Mean over these steps of each part and of "total".
+        gradient_norm: Mean over these steps, before clipping.
+        learning_rate: Of the last step.
+        failed_step: The first step (from 1) whose loss or gradients were not finite; None for none.
+        failed_values: Loss parts, total, gradient norm and learning rate of that step.
+    """
+
+    step: int
+    losses: dict[str, float]
+    gradient_norm: float
+    learning_rate: float
+    failed_step: int | None = None
+    failed_values: dict[str, float] = dataclasses.field(default_factory=dict)
+
+
+class Trainer(orbit.StandardTrainer):
+    """Trains a detector.
+
+    Args:
+        detector: Built in the scope of ``strategy``.
+        make_dataset: Makes the input of one pipeline.
+        optimizer: Not yet built.
+        strategy: The replicas.
+        settings: The numbers of the run.
+
+    Raises:
+        UsageError: the batch cannot be divided among the replicas.
+        ConfigError: nothing to train.
+    """
+
+    def __init__(
+        self,
+        detector: Any,
+        make_dataset: DatasetFactory,
+        optimizer: keras.optimizers.Optimizer,
+        strategy: tf.distribute.Strategy,
+        settings: TrainSettings,
+    ) -> None:
+        super().__init__(train_dataset=None)
+        replicas = strategy.num_replicas_in_sync
+        if settings.batch_size % replicas:
+            raise UsageError(
+                f"train_config.batch_size {settings.batch_size} cannot be divided among {replicas} replicas; use a "
+                f"multiple of {replicas}, or --strategy one_device"
+            )
+        self.detector, self.optimizer, self.strategy, self.settings = detector, optimizer, strategy, settings
+        self._make_dataset = make_dataset
+        trainable = select_trainable(detector, settings.update_variables, settings.freeze_variables)
+        with strategy.scope():
+            optimizer.build(trainable)
+        self.num_trainable = sum(int(np.prod(variable.shape)) for variable in trainable)
+        self.model_variables = variables_by_path(detector.variables)
+        self._statistics = {
+            path: variable
+            for path, variable in self.model_variables.items()
+            if variable.dtype.is_floating and path not in {v.path for v in detector.trainable_variables}
+        }
+        self.average = self._make_average(trainable)
+        self.loss_scale = LossScale() if settings.float16_loss_scaling else None
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        self.next_record = tf.Variable(0, dtype=tf.int64, trainable=False, name="next_record")
+        self._replica_step = TrainStep(detector, optimizer, trainable, settings, self.loss_scale)
+        self._sums = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="sums")
+        self._last = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="last")
+        self._count = tf.Variable(0.0, trainable=False, name="count")
+        self._failed_step = tf.Variable(0, dtype=tf.int64, trainable=False, name="failed_step")
+        self._failed_values = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="failed_values")
+        self._synchronize = tf.function(self._mean_of_statistics)
+
+    def training_state(self) -> dict[str, tf.Variable]:
+        """What a checkpoint keeps beside weights and optimizer."""
+        state = {"next_record": self.next_record}
+        if self.loss_scale is not None:
+            state |= {"loss_scale": self.loss_scale.scale, "finite_steps": self.loss_scale.finite_steps}
+        return state
+
+    def run_steps(self, num_steps: int) -> LoopResult:
+        """Runs some steps; the first call builds the input, from ``next_record`` on, and traces.
+
+        Raises:
+            tf.errors.OutOfRangeError: the input has ended (``num_epochs``); finished steps count.
+        """
+        if self._train_dataset is None:
+            start = int(self.next_record)
+            self.train_dataset = self.strategy.distribute_datasets_from_function(
+                lambda context: self._make_dataset(start, context)
+            )
+        return self.train(tf.constant(num_steps, tf.int64))
+
+    @contextlib.contextmanager
+    def weights_for_evaluation(self) -> Iterator[Any]:
+        """Within, the detector (which is given) has the averaged weights, where there is an average."""
+        with self.average.in_place() if self.average else contextlib.nullcontext():
+            yield self.detector
+
+    def synchronize_statistics(self) -> None:
+        """Replaces the statistics of each replica's batch normalisation by their mean; every worker must call it."""
+        if self.strategy.num_replicas_in_sync > 1 and self._statistics:
+            self._synchronize()
+
+    def train_loop_begin(self) -> None:
+        """Forgets the values of the last loop."""
+        for variable in (self._sums, self._count):
+            variable.assign(tf.zeros_like(variable))
+
+    def train_step(self, iterator: Any) -> None:
+        """One step of all replicas, in cross-replica context."""
+        outputs = self.strategy.run(self._replica_step, args=(next(iterator),))
+        outputs = type(outputs)(*(self.strategy.experimental_local_results(value)[0] for value in outputs))
+        values = [outputs.losses, [outputs.total_loss, outputs.gradient_norm, outputs.learning_rate]]
+        padded = tf.concat([*values, tf.zeros([_MAX_VALUES - len(self._value_names())])], axis=0)
+        self.step.assign_add(1)
+        self.next_record.assign(outputs.next_record)
+        if self.average is not None:
+            self.average.update(self.step)
+        self._note(padded, tf.math.is_finite(outputs.total_loss), tf.math.is_finite(outputs.gradient_norm))
+
+    def train_loop_end(self) -> LoopResult:
+        """Fetches the values of the loop: the one moment at which the host waits."""
+        names = self._value_names()
+        mean = dict(zip(names, (self._sums / tf.maximum(self._count, 1.0)).numpy().tolist()))
+        last = dict(zip(names, self._last.numpy().tolist()))
+        norm = mean.pop(GRADIENT_NORM)
+        mean.pop(LEARNING_RATE)
+        failed = int(self._failed_step)
+        failed_values = dict(zip(names, self._failed_values.numpy().tolist())) if failed else {}
+        return LoopResult(int(self.step), mean, norm, last[LEARNING_RATE], failed or None, failed_values)
+
+    def _value_names(self) -> tuple[str, ...]:
+        return (*self._replica_step.part_names, *_EXTRA_VALUES)
+
+    def _note(self, values: Tensor, finite_loss: Tensor, finite_gradients: Tensor) -> None:
+        """Adds to the means of the loop; remembers the first failure."""
+        # With loss scaling, gradients overflow now and then: those steps are skipped, not failures.
+        healthy = finite_loss if self.loss_scale is not None else finite_loss & finite_gradients
+        self._sums.assign_add(tf.where(tf.math.is_finite(values), values, 0.0))
+        self._last.assign(values)
+        self._count.assign_add(1.0)
+        first_failure = ~healthy & (self._failed_step == 0)
+        self._failed_step.assign(tf.where(first_failure, self.step, self._failed_step))
+        self._failed_values.assign(tf.where(first_failure, values, self._failed_values))
+
+    def _make_average(self, trainable: list[Any]) -> MovingAverage | None:
+        if self.settings.moving_average_decay is None:
+            return None
+        paths = {variable.path for variable in trainable}
+        followed = {p: v for p, v in self.model_variables.items() if p in paths or p in self._statistics}
+        return MovingAverage(followed, self.settings.moving_average_decay, self.strategy)
+
+    def _mean_of_statistics(self) -> None:
+        def replica() -> None:
+            context = tf.distribute.get_replica_context()
+            own = [tf.convert_to_tensor(variable) for variable in self._statistics.values()]
+            means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
+            for variable, mean in zip(self._statistics.values(), means):
+                variable.assign(mean)
+
+        self.strategy.run(replica)

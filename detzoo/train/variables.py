@@ -1,0 +1,70 @@
+"""Which variables of a detector train."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from detzoo.errors import ConfigError
+
+_DECAYED_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel", "embeddings")
+
+
+def select_trainable(detector: Any, update_patterns: Sequence[str], freeze_patterns: Sequence[str]) -> list[Any]:
+    """The variables that train; all others become untrainable (``variable.trainable = False``).
+
+    Args:
+        detector: A built detector; layers that are not trainable stay so.
+        update_patterns: Where there are any, only variables whose path one of these finds (``re.search``).
+        freeze_patterns: Without the variables whose path one of these finds.
+
+    Raises:
+        ConfigError: a pattern is no regular expression or finds no variable, or nothing is left to train.
+    """
+    update = _compile(detector, update_patterns, "update_trainable_variables")
+    freeze = _compile(detector, freeze_patterns, "freeze_variables")
+    kept = []
+    for variable in detector.trainable_variables:
+        wanted = not update or any(pattern.search(variable.path) for pattern in update)
+        if wanted and not any(pattern.search(variable.path) for pattern in freeze):
+            kept.append(variable)
+        else:
+            variable.trainable = False
+    if not kept:
+        raise ConfigError(
+            "train_config.freeze_variables and update_trainable_variables leave nothing to train; parts of this model: "
+            f"{', '.join(_parts(detector))}"
+        )
+    return kept
+
+
+def has_weight_decay(variable: Any) -> bool:
+    """Whether decoupled weight decay applies: to kernels, not to biases, nor to the scales of a normalisation."""
+    return variable.path.rsplit("/", 1)[-1] in _DECAYED_NAMES
+
+
+def is_bias(variable: Any) -> bool:
+    """Whether ``bias_grad_multiplier`` applies."""
+    return variable.path.rsplit("/", 1)[-1] == "bias"
+
+
+def _compile(detector: Any, patterns: Sequence[str], field: str) -> list[re.Pattern[str]]:
+    compiled = []
+    for pattern in filter(None, patterns):
+        try:
+            expression = re.compile(pattern)
+        except re.error as problem:
+            raise ConfigError(f"train_config.{field}: '{pattern}' is not a regular expression: {problem}") from None
+        if not any(expression.search(variable.path) for variable in detector.variables):
+            first = detector.variables[0].path
+            raise ConfigError(
+                f"train_config.{field}: '{pattern}' finds no variable. Paths look like {first}; parts of this model: "
+                f"{', '.join(_parts(detector))}"
+            )
+        compiled.append(expression)
+    return compiled
+
+
+def _parts(detector: Any) -> list[str]:
+    return sorted({"/".join(variable.path.split("/")[:-1]).split("/")[0] for variable in detector.variables})

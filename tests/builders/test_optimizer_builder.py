@@ -1,0 +1,193 @@
+"""Schedules against their closed forms, optimizers against hand-worked steps, and the warning about high rates."""
+
+from __future__ import annotations
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from detzoo.builders.optimizer import (
+    build_optimizer,
+    build_schedule,
+    learning_rate_warning,
+    moving_average_decay,
+    peak_rate,
+)
+from detzoo.config import pb
+from detzoo.config.load import read_pipeline
+from detzoo.errors import ConfigError
+
+
+def rate_config(text):
+    return text_format.Parse(text, pb.LearningRate())
+
+
+def optimizer_config(text):
+    return text_format.Parse(text, pb.Optimizer())
+
+
+def rates(text, steps):
+    schedule = build_schedule(rate_config(text))
+    return [float(schedule(step)) for step in steps]
+
+
+def test_constant_rate():
+    assert rates("constant_learning_rate { learning_rate: 0.25 }", [0, 1, 10**6]) == [0.25, 0.25, 0.25]
+
+
+def test_cosine_with_warm_up():
+    text = """cosine_decay_learning_rate {
+      learning_rate_base: 0.8 total_steps: 1100 warmup_learning_rate: 0.2 warmup_steps: 100 }"""
+    # Warm-up: 0.2 + 0.6 * step / 100. Then 0.4 * (1 + cos(pi * (step - 100) / 1000)), and 0 past the end.
+    wanted = [0.2, 0.206, 0.794, 0.8, 0.4 * (1 + math.cos(math.pi / 4)), 0.4, 0.0, 0.0]
+    np.testing.assert_allclose(rates(text, [0, 1, 99, 100, 350, 600, 1100, 1101]), wanted, atol=1e-6)
+
+
+def test_cosine_holds_the_base_rate():
+    text = """cosine_decay_learning_rate {
+      learning_rate_base: 0.8 total_steps: 1200 warmup_steps: 100 warmup_learning_rate: 0.0
+      hold_base_rate_steps: 100 }"""
+    wanted = [0.0, 0.4, 0.8, 0.8, 0.8, 0.4, 0.0]
+    np.testing.assert_allclose(rates(text, [0, 50, 100, 150, 200, 700, 1200]), wanted, atol=1e-6)
+
+
+def test_cosine_without_warm_up():
+    text = "cosine_decay_learning_rate { learning_rate_base: 0.8 total_steps: 100 warmup_steps: 0 }"
+    np.testing.assert_allclose(rates(text, [0, 50, 100]), [0.8, 0.4, 0.0], atol=1e-6)
+
+
+def test_exponential_staircase_burn_in_and_minimum():
+    text = """exponential_decay_learning_rate {
+      initial_learning_rate: 0.4 decay_steps: 10 decay_factor: 0.5 burnin_learning_rate: 0.01 burnin_steps: 5
+      min_learning_rate: 0.06 }"""
+    # The burn-in is below the minimum, which holds there too; after 30 steps the rate would be 0.05.
+    np.testing.assert_allclose(
+        rates(text, [0, 4, 5, 9, 10, 19, 20, 30]), [0.06, 0.06, 0.4, 0.4, 0.2, 0.2, 0.1, 0.06], rtol=1e-6
+    )
+
+
+def test_exponential_without_staircase_and_burn_in_at_the_initial_rate():
+    text = """exponential_decay_learning_rate {
+      initial_learning_rate: 0.4 decay_steps: 10 decay_factor: 0.5 staircase: false burnin_steps: 2 }"""
+    np.testing.assert_allclose(rates(text, [0, 1, 2, 5]), [0.4, 0.4, 0.4 * 0.5**0.2, 0.4 * 0.5**0.5], rtol=1e-6)
+
+
+def test_manual_steps():
+    text = """manual_step_learning_rate { initial_learning_rate: 0.3
+      schedule { step: 5 learning_rate: 0.2 } schedule { step: 10 learning_rate: 0.1 } }"""
+    np.testing.assert_allclose(rates(text, [0, 4, 5, 9, 10, 99]), [0.3, 0.3, 0.2, 0.2, 0.1, 0.1], rtol=1e-6)
+
+
+def test_manual_steps_with_warm_up():
+    text = """manual_step_learning_rate { initial_learning_rate: 0.1 warmup: true
+      schedule { step: 4 learning_rate: 0.5 } schedule { step: 8 learning_rate: 0.05 } }"""
+    np.testing.assert_allclose(rates(text, [0, 1, 3, 4, 7, 8]), [0.1, 0.2, 0.4, 0.5, 0.5, 0.05], rtol=1e-6)
+
+
+def test_manual_step_at_zero_replaces_the_initial_rate():
+    text = """manual_step_learning_rate { initial_learning_rate: 0.1 warmup: true
+      schedule { step: 0 learning_rate: 0.3 } schedule { step: 2 learning_rate: 0.2 } }"""
+    np.testing.assert_allclose(rates(text, [0, 1, 2]), [0.3, 0.3, 0.2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "learning_rate is empty; choose one of constant_learning_rate"),
+        ("manual_step_learning_rate { }", "has no schedule"),
+        ("manual_step_learning_rate { schedule { step: 5 } schedule { step: 5 } }", r"\[5, 5\] must ascend"),
+        ("exponential_decay_learning_rate { decay_steps: 0 }", "decay_steps must be above 0"),
+        ("cosine_decay_learning_rate { total_steps: 10 warmup_steps: 20 }", "total_steps 10 is less than warmup_steps"),
+        (
+            "cosine_decay_learning_rate { learning_rate_base: 0.1 warmup_learning_rate: 0.2 }",
+            "warmup_learning_rate 0.2 is above learning_rate_base 0.1",
+        ),
+    ],
+)
+def test_schedules_that_make_no_sense(text, message):
+    with pytest.raises(ConfigError, match=message):
+        build_schedule(rate_config(text))
+
+
+def steps_of(optimizer, gradients, start=1.0):
+    """Values of one variable after each of some gradients."""
+    variable = keras.Variable([start])
+    optimizer.build([variable])
+    values = []
+    for gradient in gradients:
+        optimizer.apply([np.array([gradient], np.float32)])
+        values.append(float(variable.numpy()[0]))
+    return values
+
+
+def test_momentum_is_keras_sgd():
+    config = optimizer_config(
+        "momentum_optimizer { momentum_optimizer_value: 0.5 learning_rate { constant_learning_rate {"
+        " learning_rate: 0.1 } } }"
+    )
+    # velocity: -0.1 * 2 = -0.2, then 0.5 * -0.2 - 0.1 * 1 = -0.2.
+    np.testing.assert_allclose(steps_of(build_optimizer(config), [2.0, 1.0]), [0.8, 0.6], rtol=1e-6)
+
+
+def test_rms_prop_starts_from_a_mean_square_of_one_and_adds_epsilon_inside_the_root():
+    config = optimizer_config(
+        "rms_prop_optimizer { momentum_optimizer_value: 0.5 decay: 0.9 epsilon: 0.7 learning_rate {"
+        " constant_learning_rate { learning_rate: 0.1 } } }"
+    )
+    # mean square: 0.9 * 1 + 0.1 * 4 = 1.3; step 0.1 * 2 / sqrt(1.3 + 0.7); then 0.9 * 1.3 + 0.1 * 1 = 1.27.
+    first = 0.2 / math.sqrt(2.0)
+    second = 0.5 * first + 0.1 / math.sqrt(1.97)
+    values = steps_of(build_optimizer(config), [2.0, 1.0])
+    np.testing.assert_allclose(values, [1.0 - first, 1.0 - first - second], rtol=1e-5)
+
+
+def test_adam_and_its_epsilon():
+    text = "adam_optimizer { epsilon: 0.5 learning_rate { constant_learning_rate { learning_rate: 0.1 } } }"
+    # First step: m = 0.1 g, v = 0.001 g^2; rate * sqrt(0.001) / 0.1 * m / (sqrt(v) + epsilon).
+    wanted = 1.0 - 0.1 * math.sqrt(0.001) * 2.0 / (math.sqrt(0.001) * 2.0 + 0.5)
+    np.testing.assert_allclose(steps_of(build_optimizer(optimizer_config(text)), [2.0]), [wanted], rtol=1e-5)
+
+
+def test_the_schedule_counts_steps_from_zero():
+    config = optimizer_config(
+        "momentum_optimizer { momentum_optimizer_value: 0 learning_rate { manual_step_learning_rate {"
+        " initial_learning_rate: 0.5 schedule { step: 1 learning_rate: 0.25 } } } }"
+    )
+    np.testing.assert_allclose(steps_of(build_optimizer(config), [1.0, 1.0]), [0.5, 0.25], rtol=1e-6)
+
+
+def test_weight_decay_and_moving_average_arrive():
+    text = "adam_optimizer { learning_rate { constant_learning_rate { } } } weight_decay: 0.25"
+    assert build_optimizer(optimizer_config(text)).weight_decay == 0.25
+    assert moving_average_decay(optimizer_config(text)) == pytest.approx(0.9999)
+    assert moving_average_decay(optimizer_config("moving_average_decay: 0.5")) == 0.5
+    assert moving_average_decay(optimizer_config("use_moving_average: false")) is None
+
+
+def test_no_optimizer_is_an_error():
+    with pytest.raises(ConfigError, match="optimizer is empty; choose one of adam_optimizer"):
+        build_optimizer(optimizer_config(""))
+
+
+def test_a_rate_meant_for_a_large_batch_is_warned_about():
+    text = """momentum_optimizer { momentum_optimizer_value: 0.9 learning_rate { cosine_decay_learning_rate {
+      learning_rate_base: 0.8 warmup_learning_rate: 0.13 } } }"""
+    assert learning_rate_warning(optimizer_config(text), 512) is None
+    assert "reaches 0.8, which is high for a batch of 8" in learning_rate_warning(optimizer_config(text), 8)
+
+
+def test_published_configs_are_not_warned_about(shared):
+    paths = sorted((shared / "configs" / "published").rglob("*.config"))
+    assert paths
+    warned = []
+    for path in paths:
+        config = read_pipeline(str(path))[0].message.train_config
+        build_optimizer(config.optimizer)
+        assert peak_rate(getattr(config.optimizer, config.optimizer.WhichOneof("optimizer")).learning_rate) > 0
+        if learning_rate_warning(config.optimizer, config.batch_size):
+            warned.append(path.name)
+    # Its rate is 4.0 for 1024 images, more than twice that of any other.
+    assert warned == ["ssd_mobilenet_v2_mnasfpn_shared_box_predictor_320x320_coco_sync.config"]

@@ -1,0 +1,135 @@
+"""What the tests of training train: a detector of three layers on images made from their record's number."""
+
+from __future__ import annotations
+
+import pathlib
+import sys
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import Batch, Groundtruth, LossTerm, Predictions
+from detzoo.layers.normalization import BatchNorm
+from detzoo.train.settings import TrainSettings
+
+HEIGHT, WIDTH, CLASSES = 16, 24, 3
+
+
+class TrainingToy(keras.Model):
+    """Says for each cell of 8 x 8 pixels where its box is and which class it has; a cell matches by its class."""
+
+    def __init__(self, num_classes=CLASSES, batch_norm=False, l2=0.0, channels=4):
+        super().__init__(name="toy")
+        self.num_classes, self.input_shape_px = num_classes, (HEIGHT, WIDTH)
+        regularizer = keras.regularizers.L2(l2) if l2 else None
+        image = keras.Input((HEIGHT, WIDTH, 3))
+        with keras.name_scope("backbone"):
+            x = keras.layers.Conv2D(channels, 8, 8, name="stem", kernel_regularizer=regularizer)(image)
+            if batch_norm:
+                x = BatchNorm(name="norm")(x)
+            x = keras.layers.Activation("relu", name="relu")(x)
+        with keras.name_scope("head"):
+            deltas = keras.layers.Conv2D(4, 1, name="boxes", dtype="float32")(x)
+            logits = keras.layers.Conv2D(num_classes, 1, name="classes", dtype="float32")(x)
+        deltas = keras.layers.Reshape((-1, 4), name="box_rows", dtype="float32")(deltas)
+        logits = keras.layers.Reshape((-1, num_classes), name="class_rows", dtype="float32")(logits)
+        self.network = keras.Model(image, [deltas, logits], name="network")
+        self.built = True
+
+    def preprocess(self, images):
+        return tf.cast(images, tf.float32) / 127.5 - 1.0
+
+    def predict(self, inputs, training=False):
+        deltas, logits = self.network(inputs, training=training)
+        return Predictions(deltas, logits, tf.zeros([logits.shape[1], 4]))
+
+    def loss_terms(self, predictions, groundtruth):
+        """Every cell wants the first box and class of its image; the normalizer is the number of objects."""
+        wanted = tf.one_hot(groundtruth.classes[:, :1], self.num_classes)
+        squares = tf.square(predictions.box_deltas - groundtruth.boxes_norm[:, :1])
+        entropy = tf.nn.sigmoid_cross_entropy_with_logits(
+            tf.broadcast_to(wanted, tf.shape(predictions.class_logits)), predictions.class_logits
+        )
+        objects = tf.reduce_sum(groundtruth.weights)
+        return {
+            "localization": LossTerm(tf.reduce_sum(squares), objects),
+            "classification": LossTerm(tf.reduce_sum(entropy), objects),
+        }
+
+
+def make_dataset(batch_size, num_records=None):
+    """A factory: an image and one to three boxes that are a function of the record's number alone."""
+
+    def example(index):
+        seed = tf.stack([tf.constant(5, tf.int64), index])
+        images = tf.random.stateless_uniform([HEIGHT, WIDTH, 3], seed, 0.0, 255.0)
+        count = tf.cast(index % 3 + 1, tf.int32)
+        exists = tf.range(3) < count
+        boxes = tf.random.stateless_uniform([3, 4], seed) * tf.cast(exists, tf.float32)[:, tf.newaxis]
+        groundtruth = Groundtruth(
+            boxes_norm=boxes,
+            classes=tf.where(exists, tf.cast(index % CLASSES, tf.int32), -1),
+            weights=tf.cast(exists, tf.float32),
+            is_crowd=tf.zeros([3], tf.bool),
+            is_difficult=tf.zeros([3], tf.bool),
+            area_px=tf.zeros([3]),
+            masks=tf.zeros([3, 0, 0], tf.uint8),
+        )
+        shape = tf.constant([HEIGHT, WIDTH])
+        return Batch(images, shape, shape, tf.strings.as_string(index), index, groundtruth)
+
+    def factory(start_record, context):
+        end = tf.int64.max if num_records is None else num_records
+        records = tf.data.Dataset.range(start_record, end)
+        records = records.filter(lambda i: i % context.num_input_pipelines == context.input_pipeline_id)
+        per_replica = batch_size // context.num_replicas_in_sync
+        return records.map(example).batch(per_replica, drop_remainder=True)
+
+    return factory
+
+
+def settings(**changes):
+    values = {"num_steps": 20, "batch_size": 4, "log_every_n_steps": 5, "checkpoint_every_n_steps": 5}
+    return TrainSettings(**(values | changes))
+
+
+def make_trainer(strategy, run=None, optimizer=None, num_records=None, **toy):
+    from detzoo.train.trainer import Trainer
+
+    run = run or settings()
+    keras.utils.set_random_seed(3)
+    with strategy.scope():
+        detector = TrainingToy(**toy)
+        optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
+    return Trainer(detector, make_dataset(run.batch_size, num_records), optimizer, strategy, run)
+
+
+def run_to_end(model_dir, strategy, run=None, evaluate=None, stop=None, **trainer):
+    """A whole session: resumes, trains, returns (trainer, outcome)."""
+    from detzoo.train.loop import TrainingLoop
+    from detzoo.train.stop import StopRequest
+
+    made = make_trainer(strategy, run, **trainer)
+    loop = TrainingLoop(made, model_dir, evaluate, stop or StopRequest())
+    loop.checkpoints.restore_latest()
+    return made, loop.run()
+
+
+def main():
+    """One worker of a cluster: trains to the end and prints what the tests compare."""
+    from detzoo.train.strategy import create_strategy
+
+    model_dir = pathlib.Path(sys.argv[1])
+    strategy = create_strategy("multi_worker")
+    trainer = make_trainer(strategy, settings(num_steps=int(sys.argv[2]), batch_size=4))
+    print("loss", repr(trainer.run_steps(1).losses["total"]), flush=True)
+    from detzoo.train.loop import TrainingLoop
+    from detzoo.train.stop import StopRequest
+
+    with StopRequest() as stop:
+        outcome = TrainingLoop(trainer, model_dir, None, stop).run()
+    print("outcome", outcome.step, outcome.finished, flush=True)
+
+
+if __name__ == "__main__":
+    main()
