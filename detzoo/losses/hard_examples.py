@@ -12,6 +12,9 @@ import tensorflow as tf
 
 from detzoo.contracts import AnchorState
 
+# Candidates a wanted negative, so that those which suppression removes are made up for at the first attempt.
+_SPARE_NEGATIVES = 2
+
 
 @dataclasses.dataclass(frozen=True)
 class HardExampleMiner:
@@ -48,7 +51,7 @@ class HardExampleMiner:
             state: int32 [B, A] of AnchorState.
 
         Returns:
-            float32 [B, A], 1 for chosen anchors.
+            float32 [B, A], 1 for chosen anchors. With a ratio, ignored anchors are never chosen.
         """
         hardness = self.classification_weight * classification + self.localization_weight * localization
         return tf.map_fn(
@@ -60,16 +63,54 @@ class HardExampleMiner:
     def _choose(self, hardness: tf.Tensor, boxes: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         num_anchors = tf.size(hardness)
         limit = num_anchors if self.num_hard_examples is None else tf.minimum(self.num_hard_examples, num_anchors)
+        is_positive, is_negative = state == AnchorState.POSITIVE, state == AnchorState.NEGATIVE
         if self.iou_threshold >= 1.0:
             chosen = tf.math.top_k(hardness, limit).indices
-        else:
+        elif self.max_negatives_per_positive is None:
             chosen = tf.image.non_max_suppression(boxes, hardness, limit, self.iou_threshold)
+        else:
+            chosen = self._suppress_what_matters(hardness, boxes, is_positive, is_negative, limit)
         keep = tf.ones_like(chosen, tf.bool)
         if self.max_negatives_per_positive is not None:
-            chosen_state = tf.gather(state, chosen)
-            is_positive = chosen_state == AnchorState.POSITIVE
-            num_positives = tf.reduce_sum(tf.cast(is_positive, tf.int32))
-            allowed = tf.maximum(self.max_negatives_per_positive * num_positives, self.min_negatives_per_image)
-            negative_rank = tf.cumsum(tf.cast(chosen_state == AnchorState.NEGATIVE, tf.int32))
-            keep = is_positive | (negative_rank <= allowed)
+            keep_positive = tf.gather(is_positive, chosen)
+            keep_negative = tf.gather(is_negative, chosen)
+            allowed = self._allowed_negatives(_count(keep_positive))
+            keep = keep_positive | (keep_negative & (tf.cumsum(tf.cast(keep_negative, tf.int32)) <= allowed))
         return tf.scatter_nd(chosen[:, tf.newaxis], tf.cast(keep, tf.float32), [num_anchors])
+
+    def _allowed_negatives(self, num_positives: tf.Tensor) -> tf.Tensor:
+        return tf.maximum((self.max_negatives_per_positive or 0) * num_positives, self.min_negatives_per_image)
+
+    def _suppress_what_matters(
+        self,
+        hardness: tf.Tensor,
+        boxes: tf.Tensor,
+        is_positive: tf.Tensor,
+        is_negative: tf.Tensor,
+        limit: tf.Tensor,
+    ) -> tf.Tensor:
+        """Suppression down to the easiest positive and the last negative that can be kept.
+
+        Suppression visits boxes from the hardest down, so what it decides for the first n does not depend on the rest,
+        and for high IoU thresholds its time grows with n squared: 58 ms for all 1917 anchors of a small SSD.
+        """
+        order = tf.argsort(hardness, direction="DESCENDING", stable=True)
+        quota = self._allowed_negatives(_count(is_positive))  # of all positives: at least what will be allowed
+        positions = tf.range(1, tf.size(order) + 1)
+        last_positive = tf.reduce_max(tf.where(tf.gather(is_positive, order), positions, 0))
+        negatives_before = tf.cumsum(tf.cast(tf.gather(is_negative, order), tf.int32))
+        enough_negatives = _count(negatives_before < _SPARE_NEGATIVES * quota) + 1
+        first = order[: tf.maximum(last_positive, enough_negatives)]
+
+        def suppress(candidates: tf.Tensor) -> tf.Tensor:
+            subset = tf.gather(boxes, candidates), tf.gather(hardness, candidates)
+            return tf.gather(candidates, tf.image.non_max_suppression(*subset, limit, self.iou_threshold))
+
+        chosen = suppress(first)
+        is_filled = (_count(tf.gather(is_negative, chosen)) >= quota) | (tf.size(chosen) == limit)
+        is_decided = is_filled | (tf.size(first) == tf.size(order))
+        return tf.cond(is_decided, lambda: chosen, lambda: suppress(order))
+
+
+def _count(mask: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_sum(tf.cast(mask, tf.int32))

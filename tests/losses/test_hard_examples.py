@@ -1,6 +1,7 @@
 """Hard example mining: OHEM and the 3:1 rule, hand-worked."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from detzoo.contracts import AnchorState
@@ -42,7 +43,7 @@ def test_what_hard_means_is_weighted():
 def test_negatives_are_limited_by_the_number_of_positives():
     miner = HardExampleMiner(None, max_negatives_per_positive=2)
     state = [NEGATIVE, NEGATIVE, IGNORE, NEGATIVE, POSITIVE, NEGATIVE]
-    assert _chosen(miner, state=state) == [[0, 1, 2, 4]]  # ignored anchors carry no loss; before the cut they stay
+    assert _chosen(miner, state=state) == [[0, 1, 4]]
 
 
 def test_positives_that_are_not_among_the_hard_examples_do_not_count():
@@ -60,3 +61,32 @@ def test_images_are_mined_each_by_itself():
     state = tf.fill([2, 6], NEGATIVE)
     chosen = HardExampleMiner(1)(tf.zeros([2, 6]), tf.constant(losses), tf.constant(boxes), state)
     np.testing.assert_array_equal(chosen, [[1, 0, 0, 0, 0, 0], [0, 0, 0, 0, 0, 1]])
+
+
+def _all_at_once(miner, hardness, boxes, state):
+    """The rule written down directly: suppression over every anchor, then the ratio."""
+    chosen = tf.image.non_max_suppression(
+        boxes, hardness, miner.num_hard_examples or len(hardness), miner.iou_threshold
+    )
+    chosen = chosen.numpy().tolist()
+    allowed = max(
+        miner.max_negatives_per_positive * sum(state[a] == POSITIVE for a in chosen), miner.min_negatives_per_image
+    )
+    negatives = [a for a in chosen if state[a] == NEGATIVE][:allowed]
+    return sorted([a for a in chosen if state[a] == POSITIVE] + negatives)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("iou_threshold", [0.1, 0.7])
+@pytest.mark.parametrize("num_hard_examples", [None, 15])
+def test_equals_suppression_over_every_anchor(seed, iou_threshold, num_hard_examples):
+    generator = np.random.default_rng(seed)
+    corner = generator.uniform(0, 0.6, (60, 2))
+    boxes = np.concatenate([corner, corner + 0.3], -1).astype(np.float32)
+    hardness = np.round(generator.uniform(0, 1, 60), 1).astype(np.float32)  # with ties
+    state = generator.choice([IGNORE, NEGATIVE, NEGATIVE, NEGATIVE, POSITIVE], 60)
+    state[hardness > 0.2 * seed] = NEGATIVE  # positives of some seeds are the easiest, of others there are none
+    miner = HardExampleMiner(num_hard_examples, iou_threshold, 1.0, 0.0, 3, 2)
+    arguments = hardness[np.newaxis] * 0, hardness[np.newaxis], boxes[np.newaxis]
+    chosen = miner(*[tf.constant(x) for x in arguments], tf.constant(state[np.newaxis], tf.int32))
+    assert np.flatnonzero(chosen[0]).tolist() == _all_at_once(miner, hardness, boxes, state)
