@@ -26,12 +26,24 @@ def build_anchor_targets(config: Any) -> AnchorTargets:
     """
     if config.use_confidences_as_targets:
         raise ConfigError("model.ssd.use_confidences_as_targets is not supported: records carry no confidences here.")
+    box_coder = build_box_coder(config.box_coder)
+    _check_code_size(config, box_coder)
     return AnchorTargets(
         matcher=build_matcher(config.matcher),
         similarity=build_similarity(config.similarity_calculator),
-        box_coder=build_box_coder(config.box_coder),
+        box_coder=box_coder,
         negative_class_weight=config.negative_class_weight,
     )
+
+
+def _check_code_size(config: Any, box_coder: BoxCoder) -> None:
+    kind = config.box_predictor.WhichOneof("box_predictor_oneof")
+    predicted = getattr(getattr(config.box_predictor, kind), "box_code_size", None) if kind else None
+    if predicted is not None and predicted != box_coder.code_size:
+        raise ConfigError(
+            f"box_predictor.{kind}.box_code_size is {predicted}, but {config.box_coder.WhichOneof('box_coder_oneof')} "
+            f"has codes of {box_coder.code_size} numbers. Make the two agree."
+        )
 
 
 def build_box_coder(config: Any) -> BoxCoder:

@@ -86,6 +86,10 @@ def test_similarities(text, expected):
     [
         ({"box_coder": ""}, "box_coder is empty; give it one of faster_rcnn_box_coder"),
         ({"box_coder": "keypoint_box_coder { num_keypoints: 4 }"}, "num_keypoints is 4"),
+        (
+            {"box_coder": "square_box_coder {}", "extra": "box_predictor { convolutional_box_predictor {} }"},
+            "box_code_size is 4, but square_box_coder has codes of 3 numbers",
+        ),
         ({"matcher": ""}, "matcher is empty; give it one of argmax_matcher, bipartite_matcher"),
         ({"matcher": "argmax_matcher { unmatched_threshold: 0.6 }"}, "unmatched_threshold 0.6 is above"),
         ({"matcher": "argmax_matcher { negatives_lower_than_unmatched: false }"}, "both are 0.5"),
