@@ -20,7 +20,19 @@ _DRAWING = "evaluation draws no images; `detzoo detect` does"
 _TWO_PROCESSES = "evaluation runs once, or while training every train_config.eval_every_n_steps"
 _OUTPUT_DIR = "`detzoo evaluate --output_dir` says where results go"
 
+_SUMMED_LATER = "losses stay anchor by anchor until they are weighted and summed"
+
 NO_EFFECT: dict[str, dict[str, str]] = {
+    "FlexibleGridAnchorGenerator": {
+        "normalize_coordinates": "anchors are always fractions of the padded image",
+    },
+    "WeightedL2LocalizationLoss": {"anchorwise_output": _SUMMED_LATER},
+    "WeightedSmoothL1LocalizationLoss": {"anchorwise_output": _SUMMED_LATER},
+    "WeightedSigmoidClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
+    "WeightedSoftmaxClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
+    "WeightedSoftmaxClassificationAgainstLogitsLoss": {"anchorwise_output": _SUMMED_LATER},
+    "BootstrappedSigmoidClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
+    "SigmoidFocalClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
     "Ssd": {
         "inplace_batchnorm_update": "batch normalisation always updates in place in TensorFlow 2",
         "return_raw_detections_during_predict": "raw detections are always part of the exported model's outputs",
