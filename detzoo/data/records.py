@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
 
+_EMPTY_MESSAGE = "input_path is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010"
 _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+)?$")
 
 
@@ -69,7 +70,7 @@ def match_files(pattern: str) -> list[str]:
             raise DataError(_no_match_message(part))
         paths.extend(matches)
     if not paths:
-        raise DataError("input_path is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010")
+        raise DataError(_EMPTY_MESSAGE)
     return paths
 
 
@@ -105,6 +106,8 @@ def scan_files(patterns: Sequence[str], dirt: DirtCounter | None = None) -> list
     Raises:
         DataError: an entry matches no file, or no file holds a record.
     """
+    if not patterns:
+        raise DataError(_EMPTY_MESSAGE)
     files = [scan_file(path) for pattern in patterns for path in match_files(pattern)]
     for file in files:
         if file.truncated:

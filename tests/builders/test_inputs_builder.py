@@ -1,0 +1,170 @@
+"""An input reader's message becomes a dataset: each field has its effect, and what is not supported is named."""
+
+from __future__ import annotations
+
+import io
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from google.protobuf import text_format
+from PIL import Image
+
+from detzoo.builders.inputs import build_dataset
+from detzoo.config import pb
+from detzoo.config.label_map import LabelMap
+from detzoo.data.dirt_counter import DirtCounter
+from detzoo.errors import ConfigError, DataError
+
+RESIZER = text_format.Parse("fixed_shape_resizer { height: 8 width: 12 }", pb.ImageResizer())
+
+
+def record(number: int, num_boxes: int, name: str) -> bytes:
+    buffer = io.BytesIO()
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:, :12] = number
+    Image.fromarray(pixels).save(buffer, "PNG")
+    mask = io.BytesIO()
+    Image.fromarray(np.ones((16, 24), np.uint8)).save(mask, "PNG")
+    message = tf.train.Example()
+    features = message.features.feature
+    features["image/encoded"].bytes_list.value.append(buffer.getvalue())
+    for side, value in zip(("ymin", "xmin", "ymax", "xmax"), (0.0, 0.0, 1.0, 0.5)):
+        features[f"image/object/bbox/{side}"].float_list.value.extend([value] * num_boxes)
+    features["image/object/class/text"].bytes_list.value.extend([name.encode()] * num_boxes)
+    features["image/object/class/label"].int64_list.value.extend([2] * num_boxes)
+    features["image/object/mask"].bytes_list.value.extend([mask.getvalue()] * num_boxes)
+    return message.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> pathlib.Path:
+    """Eight records in two shards, six boxes each, of class "dog"; and a label map."""
+    path = tmp_path_factory.mktemp("records")
+    for shard in range(2):
+        with tf.io.TFRecordWriter(str(path / f"train-0000{shard}-of-00002")) as writer:
+            for number in range(4 * shard, 4 * shard + 4):
+                writer.write(record(number + 1, 6, "dog"))
+    LabelMap({1: "cat", 2: "n02", 3: "dog"}, {2: "dog", 3: "hound"}).save(path / "label_map.pbtxt")
+    return path
+
+
+def read(folder: pathlib.Path, fields: str = "", train_config: str | None = None, files: str = "train-*", **options):
+    paths = ", ".join(f"'{folder}/{pattern}'" for pattern in files.split())
+    text = f"tf_record_input_reader {{ input_path: [{paths}] }} {fields}"
+    reader = text_format.Parse(text, pb.InputReader())
+    config = None if train_config is None else text_format.Parse(train_config, pb.TrainConfig())
+    values = {"training": False, "batch_size": 4, "seed": 1, **options}
+    return build_dataset(reader, RESIZER, config, **values)
+
+
+def numbers(dataset: tf.data.Dataset) -> list[int]:
+    return [int(value) for batch in dataset for value in np.asarray(batch.images).max(axis=(1, 2, 3))]
+
+
+def test_evaluation_is_one_epoch_of_every_record(folder):
+    assert sorted(numbers(read(folder, batch_size=3))) == list(range(1, 9))
+    in_order = numbers(read(folder, "shuffle: false num_readers: 1", batch_size=3))
+    assert in_order == list(range(1, 9))
+
+
+def test_training_is_endless_and_full(folder):
+    dataset = read(folder, training=True, train_config="", batch_size=3)
+    assert dataset.element_spec.images.shape == (3, 8, 12, 3)
+    drawn = numbers(dataset.take(8))
+    assert sorted(drawn[:8]) == sorted(drawn[8:16]) == list(range(1, 9))
+    assert len(numbers(read(folder, "num_epochs: 2", training=True, train_config="", batch_size=3))) == 15
+    assert len(numbers(read(folder, "num_epochs: 2 drop_remainder: false", training=True, batch_size=3))) == 16
+
+
+def test_the_seed_decides_the_order(folder):
+    first, again, other = (numbers(read(folder, seed=seed)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+
+
+def test_start_record_continues(folder):
+    whole = numbers(read(folder, training=True, train_config="").take(5))
+    assert numbers(read(folder, training=True, train_config="", start_record=12).take(2)) == whole[12:]
+
+
+def test_augmentations_belong_to_training_only(folder):
+    config = "data_augmentation_options { random_horizontal_flip { probability: 1 } }"
+    trained = next(iter(read(folder, training=True, train_config=config)))
+    np.testing.assert_allclose(trained.groundtruth.boxes_norm[0, 0], [0.0, 0.5, 1.0, 1.0])
+    assert not np.asarray(trained.images)[:, :, :5].any()
+    evaluated = next(iter(read(folder, training=False, train_config=config)))
+    np.testing.assert_allclose(evaluated.groundtruth.boxes_norm[0, 0], [0.0, 0.0, 1.0, 0.5])
+
+
+def test_max_number_of_boxes(folder):
+    dirt = DirtCounter()
+    batch = next(iter(read(folder, "max_number_of_boxes: 4", dirt=dirt)))
+    assert batch.groundtruth.classes.shape == (4, 4)
+    assert dirt.counts()["too_many_boxes"] >= 8
+    batch = next(iter(read(folder, "max_number_of_boxes: 4", training=True, train_config="max_number_of_boxes: 7")))
+    np.testing.assert_array_equal(batch.groundtruth.classes[0], [1] * 6 + [-1])
+
+
+def test_label_map_names_win_over_labels_and_display_names(folder):
+    batch = next(iter(read(folder, f"label_map_path: '{folder}/label_map.pbtxt'")))
+    assert int(batch.groundtruth.classes[0, 0]) == 2  # "dog" is the name of id 3, and the display name of id 2
+    assert int(next(iter(read(folder))).groundtruth.classes[0, 0]) == 1  # without a map: the label itself
+
+
+def test_masks_are_read_on_demand(folder):
+    assert next(iter(read(folder))).groundtruth.masks.shape == (4, 100, 0, 0)
+    masks = next(iter(read(folder, "load_instance_masks: true mask_type: PNG_MASKS"))).groundtruth.masks
+    assert masks.shape == (4, 100, 8, 12)
+    assert np.asarray(masks).sum() == 4 * 6 * 8 * 12
+
+
+def test_sampling_and_weighted_sources(folder):
+    assert len(numbers(read(folder, "sample_1_of_n_examples: 3"))) == 3
+    weighted = read(folder, "sample_from_datasets_weights: [0, 1]", files="train-00000* train-00001*", training=True)
+    assert set(numbers(weighted.take(4))) == {5, 6, 7, 8}
+
+
+@pytest.mark.parametrize("pipeline", [0, 1])
+def test_pipelines_share_one_order(folder, pipeline):
+    # Two workers, one replica each: a global batch of 4 is 2 images on either.
+    context = tf.distribute.InputContext(num_input_pipelines=2, input_pipeline_id=pipeline, num_replicas_in_sync=2)
+    whole = numbers(read(folder, training=True).take(4))
+    dataset = read(folder, training=True, input_context=context)
+    assert dataset.element_spec.images.shape[0] == 2
+    assert numbers(dataset.take(4)) == whole[pipeline::2]
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "error", "message"),
+    [
+        ("", {}, ConfigError, "needs tf_record_input_reader"),
+        ("tf_record_input_reader { input_path: '/nowhere/x-*' }", {}, DataError, "/nowhere/x-.*does not exist"),
+        ("tf_record_input_reader {} input_type: TF_SEQUENCE_EXAMPLE", {}, ConfigError, "TF_SEQUENCE_EXAMPLE"),
+        ("tf_record_input_reader {} num_additional_channels: 1", {}, ConfigError, "num_additional_channels 1"),
+        ("tf_record_input_reader {}", {"batch_size": 0}, ConfigError, "batch_size 0 must be above 0"),
+        ("tf_record_input_reader {}", {}, DataError, "input_path is empty"),
+    ],
+)
+def test_what_cannot_be_read_is_an_error(text, options, error, message):
+    reader = text_format.Parse(text, pb.InputReader())
+    with pytest.raises(error, match=message):
+        build_dataset(reader, RESIZER, None, **{"training": False, "batch_size": 2, "seed": 0, **options})
+
+
+def test_batch_size_must_divide_over_replicas(folder):
+    context = tf.distribute.InputContext(num_input_pipelines=1, input_pipeline_id=0, num_replicas_in_sync=3)
+    with pytest.raises(ConfigError, match="batch_size 4 must be above 0 and a multiple of 3"):
+        read(folder, input_context=context)
+
+
+def test_raccoon_records_as_they_are(shared):
+    path = shared / "data" / "raccoon" / "test.record"
+    reader = text_format.Parse(f"tf_record_input_reader {{ input_path: '{path}' }}", pb.InputReader())
+    dirt = DirtCounter()
+    dataset = build_dataset(reader, RESIZER, None, training=False, batch_size=8, seed=0, dirt=dirt)
+    batches = list(dataset)
+    assert sum(len(batch.images) for batch in batches) == 40
+    assert sum(int((np.asarray(batch.groundtruth.classes) == 0).sum()) for batch in batches) > 40
+    assert "unreadable" not in dirt.counts()
