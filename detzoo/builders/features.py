@@ -1,0 +1,134 @@
+"""``feature_extractor`` of an SSD's configuration -> the backbone that it names."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from detzoo.config.support import Normalization, SsdExtractor, lookup_ssd_extractor
+from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
+from detzoo.errors import ConfigError
+from detzoo.features import inception, inception_v2, mobilenet, resnet, vgg
+from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network
+from detzoo.features.normalization import subtract_imagenet_mean, to_minus_one_to_one
+from detzoo.features.pretrained import load_pretrained
+from detzoo.features.rewrite import build_extractor_model
+
+OUTPUT_STRIDES = (8, 16, 32)
+COARSEST_BACKBONE_LEVEL = 5
+
+
+def build_feature_extractor(
+    message: Any,
+    image_shape: tuple[int | None, int | None] = (None, None),
+    conv_hyperparams: ConvHyperparams | None = None,
+    levels: Sequence[int] | None = None,
+    *,
+    freeze_batchnorm: bool = False,
+) -> FeatureExtractor:
+    """The backbone of an SSD or RetinaNet, with pretrained weights where the configuration names them.
+
+    Args:
+        message: pb.SsdFeatureExtractor.
+        image_shape: (height, width) of the input in pixels, before it is padded to ``pad_to_multiple``; None where it
+            changes.
+        conv_hyperparams: The part's own hyperparameters where ``override_base_feature_extractor_hyperparams`` is set;
+            None for those of the backbone's family.
+        levels: The backbone's maps to read, by their level at output stride 32; None for the ones that the type stands
+            for (``fpn.min_level`` to at most level 5, or the first of SSD's ``num_layers``).
+        freeze_batchnorm: The detector's ``freeze_batchnorm``, which reaches the family's own hyperparameters too.
+
+    Returns:
+        The extractor. Its ``specs`` say the levels that its maps are at, which ``output_stride`` may make finer than
+        those asked for.
+
+    Raises:
+        ConfigError: An unknown type, output stride or level.
+        CheckpointError: ``pretrained_weights`` names a file that does not fit.
+    """
+    row = lookup_ssd_extractor(message.type)
+    network = _NETWORKS[row.family](row, message)
+    model = build_extractor_model(
+        network,
+        _levels(row, message, network) if levels is None else _known(levels, network, message.type),
+        _padded(image_shape, message.pad_to_multiple),
+        _frozen(conv_hyperparams or network.hyperparams, freeze_batchnorm),
+        _output_stride(row, message),
+        explicit_padding=message.use_explicit_padding,
+    )
+    if message.pretrained_weights:
+        load_pretrained(model, message.pretrained_weights, network.application)
+    if message.freeze_backbone:
+        model.trainable = False
+    specs = tuple(FeatureSpec(level, feature_map.shape[-1]) for level, feature_map in model.output.items())
+    return FeatureExtractor(model, specs, _NORMALIZATIONS[row.normalization])
+
+
+def _levels(row: SsdExtractor, message: Any, network: Network) -> list[int]:
+    if not row.is_fpn:
+        return list(row.backbone_levels[: message.num_layers])
+    coarsest = min(message.fpn.max_level, COARSEST_BACKBONE_LEVEL)
+    return _known(range(message.fpn.min_level, coarsest + 1), network, message.type)
+
+
+def _known(levels: Sequence[int], network: Network, type_name: str) -> list[int]:
+    unknown = [level for level in levels if level not in network.endpoints]
+    if unknown or not levels:
+        raise ConfigError(
+            f"feature_extractor: '{type_name}' has maps of the levels {sorted(network.endpoints)}; asked for "
+            f"{list(levels)}"
+        )
+    return list(levels)
+
+
+def _output_stride(row: SsdExtractor, message: Any) -> int:
+    own = vgg.SSD_OUTPUT_STRIDE if row.family == "vgg16" and not row.is_fpn else NATIVE_OUTPUT_STRIDE
+    stride = message.output_stride or own
+    if stride not in OUTPUT_STRIDES:
+        raise ConfigError(
+            f"feature_extractor.output_stride is {stride}; accepted: {', '.join(map(str, OUTPUT_STRIDES))}, or 0 for "
+            "the extractor's own"
+        )
+    return stride
+
+
+def _padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[int | None, int | None]:
+    height, width = (size if size is None or multiple <= 1 else -(-size // multiple) * multiple for size in image_shape)
+    return height, width
+
+
+def _frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperparams:
+    if hyperparams.batch_norm is None or not freeze_batchnorm:
+        return hyperparams
+    return dataclasses.replace(hyperparams, batch_norm=dataclasses.replace(hyperparams.batch_norm, train=False))
+
+
+def _mobilenet_v1(row: SsdExtractor, message: Any) -> Network:
+    is_lite = row.is_fpn and message.use_depthwise
+    return mobilenet.mobilenet_v1(message.depth_multiplier, message.min_depth, row.is_fpn, is_lite)
+
+
+def _mobilenet_v2(row: SsdExtractor, message: Any) -> Network:
+    return mobilenet.mobilenet_v2(message.depth_multiplier, message.min_depth, row.is_fpn)
+
+
+def _inception_v2(row: SsdExtractor, message: Any) -> Network:
+    return inception_v2.inception_v2(message.depth_multiplier, message.min_depth, row.is_fpn)
+
+
+_NETWORKS: dict[str, Callable[[SsdExtractor, Any], Network]] = {
+    "mobilenet_v1": _mobilenet_v1,
+    "mobilenet_v2": _mobilenet_v2,
+    "vgg16": lambda row, message: vgg.vgg16(row.is_fpn),
+    "inception_v2": _inception_v2,
+    "inception_v3": lambda row, message: inception.inception_v3(),
+    "inception_resnet_v2": lambda row, message: inception.inception_resnet_v2(),
+    "resnet": lambda row, message: resnet.resnet(row.variant),
+    "resnext": lambda row, message: resnet.resnext(row.variant),
+}
+
+_NORMALIZATIONS: dict[Normalization, Callable[[Tensor], Tensor]] = {
+    Normalization.MINUS_ONE_TO_ONE: to_minus_one_to_one,
+    Normalization.IMAGENET_MEAN: subtract_imagenet_mean,
+}

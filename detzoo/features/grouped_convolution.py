@@ -1,0 +1,91 @@
+"""A convolution in groups that is fast on CPUs, the heart of ResNeXt.
+
+References:
+    Xie et al., arXiv:1611.05431, figure 3 (c): a block as a grouped convolution.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import Tensor
+
+
+@keras.saving.register_keras_serializable(package="detzoo")
+class GroupedConv2D(keras.layers.Layer):
+    """A "same" convolution without bias whose input and output channels are split in ``groups`` that do not mix.
+
+    Keras compiles a grouped ``Conv2D`` by XLA on CPUs, whose backward pass was measured 200 to 450 times slower than
+    TensorFlow's own kernel, which this layer calls. The weights are the same.
+
+    Maps [B, H, W, C] to [B, ceil(H / strides), ceil(W / strides), filters]. The kernel is [k, k, C / groups, filters].
+
+    Args:
+        filters: Output channels, a multiple of ``groups``.
+        kernel_size: Side of the square kernel.
+        groups: Number of groups; must divide the input channels too.
+        strides: Step of the kernel in both directions.
+        dilation_rate: Spacing of the kernel's taps; 1 where ``strides`` is not.
+        kernel_initializer: As Keras's.
+        kernel_regularizer: As Keras's.
+        **kwargs: Arguments of ``keras.layers.Layer``.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        groups: int,
+        strides: int = 1,
+        dilation_rate: int = 1,
+        kernel_initializer: Any = "glorot_uniform",
+        kernel_regularizer: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.groups = groups
+        self.strides = strides
+        self.dilation_rate = dilation_rate
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the kernel."""
+        channels = input_shape[-1]
+        if channels is None or channels % self.groups or self.filters % self.groups:
+            raise ValueError(
+                f"{channels} channels and {self.filters} filters must be multiples of {self.groups} groups"
+            )
+        self.kernel = self.add_weight(
+            shape=(self.kernel_size, self.kernel_size, channels // self.groups, self.filters),
+            initializer=self.kernel_initializer,
+            regularizer=self.kernel_regularizer,
+            name="kernel",
+        )
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Convolves ``inputs``."""
+        return tf.nn.conv2d(inputs, self.kernel, self.strides, "SAME", dilations=self.dilation_rate)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """[B, ceil(H / strides), ceil(W / strides), filters]."""
+        sizes = (None if size is None else -(-size // self.strides) for size in input_shape[1:3])
+        return (input_shape[0], *sizes, self.filters)
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that rebuild this layer."""
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "groups": self.groups,
+            "strides": self.strides,
+            "dilation_rate": self.dilation_rate,
+            "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
+            "kernel_regularizer": keras.regularizers.serialize(self.kernel_regularizer),
+        }

@@ -1,0 +1,104 @@
+"""MobileNet v1 and v2, with the width and minimum depth of the Object Detection API.
+
+References:
+    Howard et al., arXiv:1704.04861 (v1); Sandler et al., arXiv:1801.04381 (v2). The maps that SSD and the pyramids
+    read, and the hyperparameters, are the Object Detection API's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import keras
+
+from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
+from detzoo.features.network import Application, Network, symbolic
+
+HYPERPARAMS = ConvHyperparams(
+    kernel_initializer=functools.partial(keras.initializers.TruncatedNormal, stddev=0.09),
+    l2_weight=0.00002,
+    activation="relu6",
+    batch_norm=BatchNormHyperparams(momentum=0.9997, epsilon=0.001, scale=True),
+)
+
+V1_PYRAMID_ENDPOINTS = {2: "conv_pw_3_relu", 3: "conv_pw_5_relu", 4: "conv_pw_11_relu", 5: "conv_pw_13_relu"}
+V1_SSD_ENDPOINTS = V1_PYRAMID_ENDPOINTS
+V2_PYRAMID_ENDPOINTS = {2: "block_2_add", 3: "block_5_add", 4: "block_12_add", 5: "out_relu"}
+# "layer_15/expansion_output": wide, and already computed with the stride of the block before.
+V2_SSD_ENDPOINTS = V2_PYRAMID_ENDPOINTS | {4: "block_13_expand_relu"}
+
+# The Object Detection API narrows the last two blocks of v1 for a pyramid of separable convolutions ("FPN-lite").
+V1_LITE_FILTERS = {"conv_pw_12": 512, "conv_pw_13": 256}
+V2_LAST_FILTERS = 1280
+_V2_DIVISOR = 8
+
+
+def mobilenet_v1(
+    depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False, is_lite: bool = False
+) -> Network:
+    """MobileNet v1.
+
+    Args:
+        depth_multiplier: Factor of every layer's channels, rounded down.
+        min_depth: Least number of channels of any layer, after the multiplication.
+        for_pyramid: Endpoints for a feature pyramid rather than for SSD; the same for this network.
+        is_lite: The narrower last two blocks of FPN-lite.
+
+    Returns:
+        The network, endpoints 2 to 5.
+    """
+    build = functools.partial(keras.applications.MobileNet, alpha=depth_multiplier, include_top=False)
+    special = V1_LITE_FILTERS if is_lite else {}
+
+    def filters(name: str, filters: int, widening: float) -> int:
+        del widening
+        return max(int(special[name] * depth_multiplier) if name in special else filters, min_depth)
+
+    return Network(
+        graph=symbolic(functools.partial(build, weights=None)),
+        endpoints=V1_PYRAMID_ENDPOINTS if for_pyramid else V1_SSD_ENDPOINTS,
+        hyperparams=HYPERPARAMS,
+        application=Application(functools.partial(build, input_shape=(224, 224, 3))),
+        filters=filters,
+    )
+
+
+def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False) -> Network:
+    """MobileNet v2.
+
+    Args:
+        depth_multiplier: Factor of every layer's channels, rounded to multiples of 8; the last convolution gets no more
+            than its 1280.
+        min_depth: Least number of channels of any layer but the expansions, after the multiplication. A block that it
+            widens has no shortcut.
+        for_pyramid: Endpoints for a feature pyramid rather than for SSD.
+
+    Returns:
+        The network, endpoints 2 to 5.
+    """
+    build = functools.partial(keras.applications.MobileNetV2, alpha=depth_multiplier, include_top=False)
+    graph = symbolic(functools.partial(build, weights=None))
+
+    def filters(name: str, filters: int, widening: float) -> int:
+        if name.endswith("expand"):
+            return round(filters * widening)
+        if name == "Conv_1":
+            filters = _rounded(V2_LAST_FILTERS * min(depth_multiplier, 1.0))
+        return max(filters, min_depth)
+
+    narrow = [layer.name for layer in graph.layers if layer.name.endswith("_project") and layer.filters < min_depth]
+    return Network(
+        graph=graph,
+        endpoints=V2_PYRAMID_ENDPOINTS if for_pyramid else V2_SSD_ENDPOINTS,
+        hyperparams=dataclasses.replace(HYPERPARAMS, regularize_depthwise=True),
+        application=Application(functools.partial(build, input_shape=(224, 224, 3))),
+        filters=filters,
+        dropped_adds=frozenset(name.removesuffix("_project") + "_add" for name in narrow),
+    )
+
+
+def _rounded(channels: float) -> int:
+    """The nearest multiple of 8, and never less than 90 % of ``channels`` (arXiv:1801.04381's own code)."""
+    nearest = max(_V2_DIVISOR, int(channels + _V2_DIVISOR / 2) // _V2_DIVISOR * _V2_DIVISOR)
+    return nearest + _V2_DIVISOR if nearest < 0.9 * channels else nearest

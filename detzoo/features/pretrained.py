@@ -1,0 +1,162 @@
+"""Fills a backbone with weights that were trained on images before: ImageNet's of ``keras.applications``, or a file.
+
+The file may be one of detzoo (``model.save_weights`` of the same backbone) or one of ``keras.applications``' model
+without its classifier (``.weights.h5``, ``.h5``, ``.keras``). What the two networks express differently is converted:
+
+* a bias before a batch norm is subtracted from its moving mean, which gives the same output;
+* a first kernel that wants the colours in BGR order (VGG, ResNet) is turned to RGB.
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import NamedTuple
+
+import h5py
+import keras
+import numpy as np
+
+from detzoo.errors import CheckpointError
+from detzoo.features.network import Application, stable_names
+
+IMAGENET = "imagenet"
+
+_logger = logging.getLogger(__name__)
+
+_Weights = dict[str, dict[str, np.ndarray]]  # layer's name -> variable's name -> value
+
+
+class PretrainedReport(NamedTuple):
+    """Which weights of a backbone were loaded, as ``layer/variable`` in the model's order."""
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]  # keep their initial values
+
+
+def load_pretrained(model: keras.Model, source: str, application: Application | None = None) -> PretrainedReport:
+    """Loads what ``source`` has of a backbone's weights, by layer name and shape, and logs what it has not.
+
+    Args:
+        model: The backbone, a functional model of ``detzoo.features.rewrite``.
+        source: "imagenet", or the path of a ``.weights.h5``, ``.h5`` or ``.keras`` file.
+        application: The network's twin in ``keras.applications``; None where there is none.
+
+    Returns:
+        What was loaded and what was not. Nothing was loaded where ImageNet's weights cannot be had: that is logged as a
+        warning, and training starts from scratch.
+
+    Raises:
+        CheckpointError: The file is not there, cannot be read, or has no weight that fits.
+    """
+    weights = _imagenet_weights(application) if source == IMAGENET else _file_weights(model, source, application)
+    report = _assign(model, weights)
+    if source != IMAGENET and not report.loaded:
+        raise CheckpointError(
+            f"pretrained_weights: '{source}' has no weight whose layer and shape are those of the backbone. Accepted "
+            "are a file of the same backbone and one of keras.applications' model without its classifier."
+        )
+    if report.loaded:
+        _logger.info("Loaded %d weights of the backbone from %s.", len(report.loaded), source)
+        if report.missing:
+            _logger.warning(
+                "%s has no value for %d weights of the backbone, which start from scratch: %s",
+                source,
+                len(report.missing),
+                ", ".join(report.missing),
+            )
+    return report
+
+
+def _imagenet_weights(application: Application | None) -> _Weights:
+    if application is None:
+        _logger.warning(
+            "keras.applications has no ImageNet weights of this backbone: it is trained from scratch. Name a file in "
+            "pretrained_weights, or leave it empty."
+        )
+        return {}
+    try:
+        twin = application.build(weights=IMAGENET)
+    except Exception as error:  # Whatever ends a download or the search for it, training goes on from scratch.
+        _logger.warning(
+            "ImageNet weights could not be downloaded (%s): the backbone is trained from scratch. Put the file in "
+            "~/.keras/models, or name a file in pretrained_weights.",
+            error,
+        )
+        return {}
+    return _application_weights(twin, application)
+
+
+def _file_weights(model: keras.Model, source: str, application: Application | None) -> _Weights:
+    path = pathlib.Path(source).expanduser()
+    if not path.is_file():
+        raise CheckpointError(
+            f"pretrained_weights: there is no file '{source}'. Accepted are '{IMAGENET}' and the path of a "
+            ".weights.h5, .h5 or .keras file."
+        )
+    try:
+        if path.suffix == ".keras":
+            loaded = keras.saving.load_model(path, compile=False)
+            is_own = loaded.name == model.name or application is None
+        else:
+            is_own = application is None or _is_of(model, path)
+            loaded = model if is_own else application.build(weights=None)  # type: ignore[union-attr]
+            loaded.load_weights(path)
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"pretrained_weights: '{source}' cannot be read: {error}") from error
+    if is_own or application is None:
+        return {layer.name: _values(layer) for layer in loaded.layers}
+    return _application_weights(loaded, application)
+
+
+def _is_of(model: keras.Model, path: pathlib.Path) -> bool:
+    """Whether a weights file is of detzoo's own model: it names the model's layers, batch norms among them."""
+    with h5py.File(path) as file:
+        if "layer_names" in file.attrs:  # Keras 2, as the files that keras.applications downloads
+            return False
+        groups: list[str] = []
+        file.visit(groups.append)
+        stored = {str(file[group].attrs["name"]) for group in groups if "name" in file[group].attrs}
+    return {layer.name for layer in model.layers if layer.weights} <= stored and model.name in stored | {""}
+
+
+def _application_weights(twin: keras.Model, application: Application) -> _Weights:
+    """The twin's weights under detzoo's layer names and in its conventions."""
+    names = stable_names(twin)
+    weights = {names[layer.name]: _values(layer) for layer in twin.layers}
+    for layer in twin.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            _move_bias(weights[names[_producer(twin, layer).name]], weights[names[layer.name]])
+    if application.expects_bgr:
+        first = next(layer for layer in twin.layers if isinstance(layer, keras.layers.Conv2D))
+        values = weights[names[first.name]]
+        values["kernel"] = values["kernel"][:, :, ::-1, :]
+    return weights
+
+
+def _move_bias(convolution: dict[str, np.ndarray], batch_norm: dict[str, np.ndarray]) -> None:
+    """conv + bias - mean = conv - (mean - bias)."""
+    if "bias" in convolution:
+        batch_norm["moving_mean"] = batch_norm["moving_mean"] - convolution.pop("bias")
+
+
+def _producer(model: keras.Model, layer: keras.layers.Layer) -> keras.layers.Layer:
+    return next(other for other in model.layers if other.output is layer.input)
+
+
+def _values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:
+    return {weight.name: weight.numpy() for weight in layer.weights}
+
+
+def _assign(model: keras.Model, weights: _Weights) -> PretrainedReport:
+    loaded: list[str] = []
+    missing: list[str] = []
+    for layer in model.layers:
+        values = weights.get(layer.name, {})
+        for weight in layer.weights:
+            value = values.get(weight.name)
+            fits = value is not None and tuple(value.shape) == tuple(weight.shape)
+            (loaded if fits else missing).append(f"{layer.name}/{weight.name}")
+            if fits:
+                weight.assign(value)
+    return PretrainedReport(tuple(loaded), tuple(missing))

@@ -1,0 +1,103 @@
+"""ResNet-50, -101, -152 (v1) and ResNeXt-101 32x8d.
+
+References:
+    He et al., arXiv:1512.03385, table 1; Xie et al., arXiv:1611.05431, table 1 and section 5 (32 groups of width 8 in
+    the first stage, doubled with every stage). Endpoint l is the last block of stage l, C_l of arXiv:1612.03144.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+
+from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Tensor
+from detzoo.features.network import Application, Network, symbolic
+
+# The Object Detection API's. Its weight decay of 1e-4 is Keras's factor of sum(w**2) here, not half of it.
+HYPERPARAMS = ConvHyperparams(
+    kernel_initializer=keras.initializers.VarianceScaling,
+    l2_weight=0.0001,
+    activation="relu",
+    batch_norm=BatchNormHyperparams(momentum=0.997, epsilon=0.00001, scale=True),
+)
+
+RESNET_BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+RESNEXT_BLOCKS = {"101_32x8d": (3, 4, 23, 3)}
+
+_APPLICATIONS = {
+    "50": keras.applications.ResNet50,
+    "101": keras.applications.ResNet101,
+    "152": keras.applications.ResNet152,
+}
+
+GROUPS = 32
+GROUP_WIDTH = 8
+_STEM_FILTERS = 64
+_EXPANSION = 4
+_FIRST_STAGE = 2
+
+
+def resnet(variant: str) -> Network:
+    """ResNet v1 of the given depth ("50", "101" or "152"), endpoints 2 to 5.
+
+    As in ``keras.applications`` and the Object Detection API the stride of a stage is in the first 1 x 1.
+    """
+    build = functools.partial(_APPLICATIONS[variant], include_top=False)
+    return Network(
+        graph=symbolic(functools.partial(build, weights=None)),
+        endpoints=_endpoints(RESNET_BLOCKS[variant]),
+        hyperparams=HYPERPARAMS,
+        application=Application(build, expects_bgr=True),
+        explicit_padding=True,
+    )
+
+
+def resnext(variant: str) -> Network:
+    """ResNeXt v1 ("101_32x8d"), endpoints 2 to 5, with the names of ResNet's layers.
+
+    The stride of a stage is in its grouped 3 x 3, as in the authors' code.
+    """
+    blocks = RESNEXT_BLOCKS[variant]
+    return Network(
+        graph=symbolic(lambda: _resnext_graph(blocks)),
+        endpoints=_endpoints(blocks),
+        hyperparams=HYPERPARAMS,
+        explicit_padding=True,
+    )
+
+
+def _endpoints(blocks: tuple[int, ...]) -> dict[int, str]:
+    return {level: f"conv{level}_block{number}_out" for level, number in enumerate(blocks, start=_FIRST_STAGE)}
+
+
+def _resnext_graph(blocks: tuple[int, ...]) -> keras.Model:
+    image = keras.Input((None, None, 3))
+    x = _convolution(image, _STEM_FILTERS, 7, "conv1", strides=2)
+    x = keras.layers.Activation("relu", name="conv1_relu")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="pool1_pool")(x)
+    for stage, num_blocks in enumerate(blocks, start=_FIRST_STAGE):
+        for block in range(1, num_blocks + 1):
+            strides = 2 if block == 1 and stage > _FIRST_STAGE else 1
+            x = _resnext_block(x, stage, strides, is_first=block == 1, name=f"conv{stage}_block{block}")
+    return keras.Model(image, x)
+
+
+def _resnext_block(x: Tensor, stage: int, strides: int, is_first: bool, name: str) -> Tensor:
+    doublings = 2 ** (stage - _FIRST_STAGE)
+    width, outputs = GROUPS * GROUP_WIDTH * doublings, _STEM_FILTERS * _EXPANSION * doublings
+    shortcut = _convolution(x, outputs, 1, f"{name}_0", strides=strides) if is_first else x
+    x = _convolution(x, width, 1, f"{name}_1")
+    x = keras.layers.Activation("relu", name=f"{name}_1_relu")(x)
+    x = _convolution(x, width, 3, f"{name}_2", strides=strides, groups=GROUPS)
+    x = keras.layers.Activation("relu", name=f"{name}_2_relu")(x)
+    x = _convolution(x, outputs, 1, f"{name}_3")
+    x = keras.layers.Add(name=f"{name}_add")([shortcut, x])
+    return keras.layers.Activation("relu", name=f"{name}_out")(x)
+
+
+def _convolution(x: Tensor, filters: int, kernel_size: int, name: str, strides: int = 1, groups: int = 1) -> Tensor:
+    x = keras.layers.Conv2D(
+        filters, kernel_size, strides=strides, padding="same", use_bias=False, groups=groups, name=f"{name}_conv"
+    )(x)
+    return keras.layers.BatchNormalization(name=f"{name}_bn")(x)

@@ -1,0 +1,51 @@
+"""VGG-16 with its first two fully connected layers as convolutions, for SSD.
+
+References:
+    Simonyan and Zisserman, arXiv:1409.1556, configuration D; Liu et al., arXiv:1512.02325, section 3: fc6 and fc7
+    subsampled to 3 x 3 and 1 x 1 convolutions of 1024 channels, fc6 dilated, pool5 3 x 3 with stride 1.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import keras
+
+from detzoo.contracts import ConvHyperparams
+from detzoo.features.network import Application, Network, symbolic
+
+HYPERPARAMS = ConvHyperparams(
+    kernel_initializer=keras.initializers.GlorotUniform,
+    l2_weight=0.00025,
+    activation="relu",
+)
+PYRAMID_ENDPOINTS = {2: "block3_conv3", 3: "block4_conv3", 4: "block5_conv3", 5: "fc7"}
+SSD_ENDPOINTS = {3: "block4_conv3", 4: "fc7"}
+SSD_OUTPUT_STRIDE = 16
+
+FC_FILTERS = 1024
+# Every third tap of fc6's 7 x 7 is kept. With pool5 at stride 1 (output stride 16) this becomes SSD's 6.
+FC6_DILATION = 3
+
+
+def vgg16(for_pyramid: bool = False) -> Network:
+    """VGG-16. Without the configuration's hyperparameters it has no batch norm, as published.
+
+    Args:
+        for_pyramid: Endpoints 2 to 5, the last of stride 32, rather than SSD's conv4_3 and fc7. In the latter case
+            endpoint 4 is fc7, whose stride is 16 where the model is built with ``SSD_OUTPUT_STRIDE``.
+    """
+    build = functools.partial(keras.applications.VGG16, include_top=False)
+    return Network(
+        graph=symbolic(lambda: _with_convolutional_fc(build(weights=None))),
+        endpoints=PYRAMID_ENDPOINTS if for_pyramid else SSD_ENDPOINTS,
+        hyperparams=HYPERPARAMS,
+        application=Application(build, expects_bgr=True),
+    )
+
+
+def _with_convolutional_fc(vgg: keras.Model) -> keras.Model:
+    x = keras.layers.Conv2D(FC_FILTERS, 3, padding="same", dilation_rate=FC6_DILATION, activation="relu", name="fc6")(
+        vgg.output
+    )
+    return keras.Model(vgg.input, keras.layers.Conv2D(FC_FILTERS, 1, activation="relu", name="fc7")(x))

@@ -1,0 +1,257 @@
+"""``feature_extractor`` blocks to backbones: levels, sizes, widths, hyperparameters, output stride, freezing."""
+
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from google.protobuf import text_format
+
+from detzoo.builders.features import build_feature_extractor
+from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.config import pb
+from detzoo.config.support import SSD_EXTRACTORS
+from detzoo.contracts import FeatureSpec
+from detzoo.errors import ConfigError
+from detzoo.layers.normalization import BatchNorm
+
+HYPERPARAMS = """
+    activation: RELU
+    regularizer { l2_regularizer { weight: 0.01 } }
+    initializer { random_normal_initializer { stddev: 0.5 } }
+    batch_norm { decay: 0.9 epsilon: 0.25 scale: false center: true train: true }
+"""
+# Not square, and no multiple of 32: ceil(70 / 8) = 9, ceil(100 / 8) = 13; / 16: 5, 7; / 32: 3, 4.
+IMAGE_SHAPE = (70, 100)
+
+
+def message_of(text: str):
+    return text_format.Parse(text, pb.SsdFeatureExtractor())
+
+
+def build(text: str, **kwargs):
+    return build_feature_extractor(message_of(text), IMAGE_SHAPE, **kwargs)
+
+
+def shapes(extractor):
+    return {level: tuple(x.shape[1:]) for level, x in extractor.model.output.items()}
+
+
+def layers_of(extractor, kind):
+    return [layer for layer in extractor.model.layers if isinstance(layer, kind)]
+
+
+@pytest.mark.parametrize(
+    ("type_name", "expected"),
+    [
+        ("ssd_mobilenet_v1", {4: (5, 7, 512), 5: (3, 4, 1024)}),
+        ("ssd_mobilenet_v2_keras", {4: (5, 7, 576), 5: (3, 4, 1280)}),
+        ("ssd_mobilenet_v2_fpn_keras", {3: (9, 13, 32), 4: (5, 7, 96), 5: (3, 4, 1280)}),
+        ("ssd_vgg16", {3: (9, 13, 512), 4: (5, 7, 1024)}),
+        ("ssd_vgg16_fpn", {3: (9, 13, 512), 4: (5, 7, 512), 5: (3, 4, 1024)}),
+        ("ssd_inception_v2", {4: (5, 7, 576), 5: (3, 4, 1024)}),
+        ("ssd_inception_v3", {3: (9, 13, 288), 4: (5, 7, 768), 5: (3, 4, 2048)}),
+        ("ssd_resnet50_v1", {4: (5, 7, 1024)}),
+        ("ssd_resnet50_v1_fpn_keras", {3: (9, 13, 512), 4: (5, 7, 1024), 5: (3, 4, 2048)}),
+    ],
+)
+def test_maps_are_the_ceil_of_the_image_over_the_stride(type_name, expected):
+    extractor = build(f"type: '{type_name}'")
+    assert shapes(extractor) == expected
+    assert extractor.specs == tuple(FeatureSpec(level, shape[-1]) for level, shape in expected.items())
+
+
+def test_running_gives_the_promised_shapes_for_any_size():
+    extractor = build_feature_extractor(message_of("type: 'ssd_mobilenet_v2'"))
+    for height, width in ((70, 100), (33, 65)):
+        maps = extractor.model(np.zeros((2, height, width, 3), np.float32))
+        assert {level: tuple(x.shape) for level, x in maps.items()} == {
+            4: (2, -(-height // 16), -(-width // 16), 576),
+            5: (2, -(-height // 32), -(-width // 32), 1280),
+        }
+
+
+def test_every_family_of_the_table_has_a_network():
+    from detzoo.builders.features import _NETWORKS, _NORMALIZATIONS
+
+    assert {row.family for row in SSD_EXTRACTORS.values()} == set(_NETWORKS)
+    assert {row.normalization for row in SSD_EXTRACTORS.values()} == set(_NORMALIZATIONS)
+
+
+def test_nothing_is_built_behind_the_last_map():
+    extractor = build("type: 'ssd_mobilenet_v2' num_layers: 1")
+    assert [spec.level for spec in extractor.specs] == [4]
+    assert extractor.model.layers[-1].name == "block_13_expand_relu"
+    pyramid = build("type: 'ssd_mobilenet_v1_fpn' fpn { min_level: 3 max_level: 4 }")
+    assert [spec.level for spec in pyramid.specs] == [3, 4]
+    assert pyramid.model.layers[-1].name == "conv_pw_11_relu"
+
+
+def test_levels_can_be_asked_for():
+    assert [spec.level for spec in build("type: 'ssd_mobilenet_v1'", levels=(2, 5)).specs] == [2, 5]
+
+
+def test_depth_multiplier_and_min_depth_of_mobilenet_v1():
+    # 0.25 * (512, 1024) = 128, 256; the first layer's 0.25 * 32 = 8 is raised to 12.
+    extractor = build("type: 'ssd_mobilenet_v1' depth_multiplier: 0.25 min_depth: 12")
+    assert [spec.channels for spec in extractor.specs] == [128, 256]
+    assert extractor.model.get_layer("conv1").filters == 12
+
+
+def test_depth_multiplier_and_min_depth_of_mobilenet_v2():
+    # 0.35 * 160 * 6 = 336 channels of block 13's expansion come of block 12's 0.35 * 96 = 33.6 -> 32, times 6 = 192;
+    # the last convolution has 0.35 * 1280 = 448. Block 1's 0.35 * 24 = 8.4 -> 8 is raised to 16, and block 2's.
+    extractor = build("type: 'ssd_mobilenet_v2' depth_multiplier: 0.35 min_depth: 16")
+    assert [spec.channels for spec in extractor.specs] == [192, 448]
+    assert extractor.model.get_layer("block_1_project").filters == 16
+    assert extractor.model.get_layer("block_2_expand").filters == 96
+    names = [layer.name for layer in extractor.model.layers]
+    assert "block_2_add" not in names  # widened by min_depth: no shortcut, as the original
+    assert "block_4_add" in names
+
+
+def test_depth_multiplier_of_inception_v2():
+    # Mixed_4c of half width: 96 + 64 + 64 + 64; Mixed_5c: 176 + 160 + 112 + 64.
+    extractor = build("type: 'ssd_inception_v2' depth_multiplier: 0.5")
+    assert [spec.channels for spec in extractor.specs] == [288, 512]
+
+
+def test_fpn_lite_narrows_the_last_blocks_of_mobilenet_v1():
+    extractor = build("type: 'ssd_mobilenet_v1_fpn_keras' use_depthwise: true")
+    assert [spec.channels for spec in extractor.specs] == [256, 512, 256]
+
+
+def test_overriding_hyperparams_reach_every_layer():
+    hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
+    extractor = build("type: 'ssd_mobilenet_v2'", conv_hyperparams=hyperparams)
+    norms = layers_of(extractor, keras.layers.BatchNormalization)
+    assert len(norms) == 52
+    for norm in norms:
+        assert isinstance(norm, BatchNorm)
+        assert (norm.momentum, norm.epsilon, norm.scale, norm.center) == (pytest.approx(0.9), 0.25, False, True)
+    activations = layers_of(extractor, keras.layers.Activation)
+    assert {layer.activation.__name__ for layer in activations} == {"relu"}
+    for convolution in layers_of(extractor, keras.layers.Conv2D):
+        assert convolution.kernel_regularizer.l2 == pytest.approx(0.005)
+        assert not convolution.use_bias
+    # 864 draws of the first kernel: the standard error of their deviation is 0.5 / sqrt(2 * 864) = 0.012.
+    assert np.std(extractor.model.get_layer("Conv1").kernel) == pytest.approx(0.5, abs=0.06)
+
+
+def test_without_override_the_family_has_its_own_hyperparams():
+    mobilenet = layers_of(build("type: 'ssd_mobilenet_v1'"), BatchNorm)[0]
+    assert (mobilenet.momentum, mobilenet.epsilon, mobilenet.scale) == (0.9997, 0.001, True)
+    resnet = build("type: 'ssd_resnet50_v1' num_layers: 1", levels=(2,))
+    assert (resnet.model.get_layer("conv1_bn").momentum, resnet.model.get_layer("conv1_bn").epsilon) == (0.997, 1e-5)
+    assert resnet.model.get_layer("conv1_conv").kernel_regularizer.l2 == pytest.approx(1e-4)
+
+
+def test_only_mobilenet_v2_regularizes_its_depthwise_kernels():
+    first = layers_of(build("type: 'ssd_mobilenet_v1'"), keras.layers.DepthwiseConv2D)[0]
+    second = layers_of(build("type: 'ssd_mobilenet_v2'"), keras.layers.DepthwiseConv2D)[0]
+    assert first.depthwise_regularizer is None
+    assert second.depthwise_regularizer.l2 == pytest.approx(2e-5)
+
+
+def test_vgg_is_normalized_only_where_the_configuration_says_so():
+    assert not layers_of(build("type: 'ssd_vgg16'"), BatchNorm)
+    hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
+    normalized = build("type: 'ssd_vgg16'", conv_hyperparams=hyperparams)
+    assert len(layers_of(normalized, BatchNorm)) == 10 + 3 + 2  # to conv4_3, conv5, fc6 and fc7
+    assert not normalized.model.get_layer("block1_conv1").use_bias
+
+
+def test_freeze_batchnorm_freezes_statistics_and_freeze_backbone_everything():
+    extractor = build("type: 'ssd_mobilenet_v1' num_layers: 1", freeze_batchnorm=True)
+    assert not any(layer.train_statistics for layer in layers_of(extractor, BatchNorm))
+    assert extractor.model.trainable_variables
+    frozen = build("type: 'ssd_mobilenet_v1' num_layers: 1 freeze_backbone: true")
+    assert not frozen.model.trainable_variables
+
+
+def test_training_moves_the_statistics_by_the_momentum():
+    hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
+    model = build("type: 'ssd_mobilenet_v1' num_layers: 1", conv_hyperparams=hyperparams, levels=(2,)).model
+    images = np.random.default_rng(1).normal(size=(2, *IMAGE_SHAPE, 3)).astype(np.float32)
+    batch_mean = np.mean(keras.Model(model.input, model.get_layer("conv1").output)(images), axis=(0, 1, 2))
+    model(images, training=True)
+    np.testing.assert_allclose(model.get_layer("conv1_bn").moving_mean, 0.1 * batch_mean, atol=1e-5)
+
+
+def test_output_stride_turns_strides_into_dilation():
+    extractor = build("type: 'ssd_resnet50_v1' output_stride: 8")
+    assert shapes(extractor) == {3: (9, 13, 1024)}
+    model = extractor.model
+    assert model.get_layer("conv4_block1_1_conv").strides == (1, 1)
+    assert model.get_layer("conv4_block1_2_conv").dilation_rate == (2, 2)
+    assert model.get_layer("conv4_block6_2_conv").dilation_rate == (2, 2)
+    assert model.get_layer("conv3_block4_2_conv").dilation_rate == (1, 1)
+
+
+def test_where_two_maps_share_a_stride_the_deeper_is_read():
+    extractor = build("type: 'ssd_mobilenet_v1_fpn' output_stride: 16")
+    assert shapes(extractor) == {3: (9, 13, 256), 4: (5, 7, 1024)}
+    assert extractor.model.get_layer("conv_dw_13").dilation_rate == (2, 2)
+
+
+def test_vgg_has_ssd_s_dilated_fc6():
+    ssd, pyramid = build("type: 'ssd_vgg16'").model, build("type: 'ssd_vgg16_fpn'").model
+    assert ssd.get_layer("fc6").dilation_rate == (6, 6)
+    assert (ssd.get_layer("block5_pool").pool_size, ssd.get_layer("block5_pool").strides) == ((3, 3), (1, 1))
+    assert pyramid.get_layer("fc6").dilation_rate == (3, 3)
+
+
+def test_explicit_padding_moves_what_the_first_convolution_sees():
+    # Of an even size "same" pads only at the bottom right, explicit padding on all sides.
+    image = np.zeros((1, 70, 100, 3), np.float32)
+    image[0, 69, 99] = 1.0
+    answers = []
+    for explicit in ("false", "true"):
+        model = build(f"type: 'ssd_mobilenet_v1' use_explicit_padding: {explicit}", levels=(2,)).model
+        first = keras.Model(model.input, model.get_layer("conv1").output)
+        kernel = np.zeros((3, 3, 3, 32), np.float32)
+        kernel[1, 1] = 1.0
+        model.get_layer("conv1").kernel.assign(kernel)
+        output = first(image)
+        assert output.shape == (1, 35, 50, 32)
+        answers.append(float(output[0, 34, 49, 0]))
+    # "same": the last window is rows 68..70, its centre row 69. Explicit: rows 67..69, its centre 68.
+    assert answers == [3.0, 0.0]
+
+
+def test_pad_to_multiple_is_the_size_that_the_backbone_sees():
+    extractor = build("type: 'ssd_mobilenet_v1' pad_to_multiple: 32")
+    assert extractor.model.input_shape == (None, 96, 128, 3)
+
+
+def test_normalization_of_pixels():
+    pixels = np.array([[[[0.0, 127.5, 255.0]]]], np.float32)
+    mobilenet = build("type: 'ssd_mobilenet_v1' num_layers: 1", levels=(2,))
+    np.testing.assert_allclose(mobilenet.normalize(pixels), [[[[-1.0, 0.0, 1.0]]]], atol=1e-6)
+    vgg = build("type: 'ssd_vgg16' num_layers: 1")
+    np.testing.assert_allclose(vgg.normalize(pixels), [[[[-123.68, 10.721, 151.061]]]], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "match"),
+    [
+        ("type: 'ssd_mobilenet_v7'", "there is no feature extractor 'ssd_mobilenet_v7'"),
+        ("type: 'ssd_mobilenet_v1' output_stride: 12", "output_stride is 12; accepted: 8, 16, 32"),
+        ("type: 'ssd_mobilenet_v1_fpn' fpn { min_level: 1 }", r"maps of the levels \[2, 3, 4, 5\]; asked for"),
+    ],
+)
+def test_what_cannot_be_built_says_so(text, match):
+    with pytest.raises(ConfigError, match=match):
+        build(text)
+
+
+def test_mixed_precision_follows_the_global_policy():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build("type: 'ssd_mobilenet_v1' num_layers: 1", levels=(2,)).model
+    finally:
+        keras.config.set_dtype_policy(before)
+    maps = model(np.zeros((1, *IMAGE_SHAPE, 3), np.float32))
+    assert maps[2].dtype == "bfloat16"
+    assert model.get_layer("conv1").kernel.dtype == "float32"
