@@ -9,6 +9,7 @@ from detzoo.config.support import SsdExtractor
 
 _EXTRACTOR_PATH = "model.ssd.feature_extractor"
 _ANCHORS_PATH = "model.ssd.anchor_generator"
+COARSEST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
 _REDUCED_LOWEST_LAYER = 3  # boxes
 
 
@@ -24,7 +25,11 @@ def check_anchors(ssd: Any, extractor: SsdExtractor, findings: Findings) -> None
         if not ssd.feature_extractor.output_stride:
             _check_same_levels(generator, path, levels, extractor, findings)
     elif kind == "ssd_anchor_generator":
-        _check_ssd_generator(generator, path, levels, extractor, findings)
+        _check_ssd_generator(generator, path, findings)
+        if generator.num_layers != len(levels) and not ssd.feature_extractor.output_stride:
+            source = "fpn.min_level to fpn.max_level" if extractor.is_fpn else "num_layers"
+            text = f"is {generator.num_layers}, but the extractor gives {len(levels)} maps ({source}); make them equal"
+            findings.error(f"{path}.num_layers", text)
         if ssd.box_predictor.HasField("weight_shared_convolutional_box_predictor"):
             _check_equal_counts(generator, path, findings)
     elif kind == "flexible_grid_anchor_generator":
@@ -42,7 +47,7 @@ def check_anchors(ssd: Any, extractor: SsdExtractor, findings: Findings) -> None
 def _check_levels(message: Any, extractor: SsdExtractor, findings: Findings) -> tuple[int, ...]:
     """The levels of the maps that the head reads, finest first; () where the config does not say it rightly."""
     if not extractor.is_fpn:
-        if message.HasField("num_layers") and not 1 <= message.num_layers <= extractor.max_num_layers:
+        if not 1 <= message.num_layers <= extractor.max_num_layers:
             text = f"is {message.num_layers}; accepted for {message.type}: 1 to {extractor.max_num_layers}"
             findings.error(f"{_EXTRACTOR_PATH}.num_layers", text)
             return ()
@@ -52,8 +57,8 @@ def _check_levels(message: Any, extractor: SsdExtractor, findings: Findings) -> 
         text = f"is {fpn.min_level}; accepted for {message.type}: {finest} to {coarsest}, the levels of the backbone"
         findings.error(f"{_EXTRACTOR_PATH}.fpn.min_level", text)
         return ()
-    if fpn.max_level < fpn.min_level:
-        text = f"is {fpn.max_level}, below min_level ({fpn.min_level})"
+    if not fpn.min_level <= fpn.max_level <= COARSEST_LEVEL:
+        text = f"is {fpn.max_level}; accepted: min_level ({fpn.min_level}) to {COARSEST_LEVEL}"
         findings.error(f"{_EXTRACTOR_PATH}.fpn.max_level", text)
         return ()
     if fpn.additional_layer_depth < 1:
@@ -82,13 +87,7 @@ def _check_multiscale(generator: Any, path: str, findings: Findings) -> None:
     _check_aspect_ratios(generator.aspect_ratios, path, findings)
 
 
-def _check_ssd_generator(
-    generator: Any, path: str, levels: tuple[int, ...], extractor: SsdExtractor, findings: Findings
-) -> None:
-    source = "fpn.min_level to fpn.max_level" if extractor.is_fpn else "num_layers"
-    if generator.num_layers != len(levels):
-        text = f"is {generator.num_layers}, but the extractor gives {len(levels)} maps ({source}); make them equal"
-        findings.error(f"{path}.num_layers", text)
+def _check_ssd_generator(generator: Any, path: str, findings: Findings) -> None:
     for name in ("scales", "height_stride", "width_stride", "height_offset", "width_offset"):
         given = len(getattr(generator, name))
         if given not in (0, generator.num_layers):
@@ -104,7 +103,8 @@ def _check_ssd_generator(
             findings.error(f"{path}.min_scale", text)
     elif min(generator.scales) <= 0:
         findings.error(f"{path}.scales", f"holds {min(generator.scales):g}; accepted: above 0")
-    _check_aspect_ratios(generator.aspect_ratios, path, findings)
+    if generator.aspect_ratios or not generator.interpolated_scale_aspect_ratio > 0:
+        _check_aspect_ratios(generator.aspect_ratios, path, findings)
 
 
 def _check_aspect_ratios(aspect_ratios: Any, path: str, findings: Findings) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from detzoo.config import pb, support
 from detzoo.config.check_anchors import check_anchors
+from detzoo.config.check_losses import check_losses
 from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings
 
@@ -25,7 +26,8 @@ _OTHER_MODELS = {
 }
 _SSD_PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
-_NO_SIGMOID_NEEDED = ("weighted_softmax", "weighted_logits_softmax")
+_PYRAMID_OUTPUT_STRIDES = (0, 32)  # Maps of a pyramid must double in size.
+_SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
 
 
 def check_model(model: Any, findings: Findings, files: bool) -> None:
@@ -51,7 +53,7 @@ def _check_ssd(ssd: Any, findings: Findings, files: bool) -> None:
     extractor = _check_extractor(ssd.feature_extractor, findings, files)
     _check_predictor(ssd.box_predictor, findings)
     _check_matcher(ssd.matcher, findings)
-    _check_loss(ssd.loss, findings)
+    check_losses(ssd, findings)
     _check_post_processing(ssd, findings)
     if extractor is not None:
         check_anchors(ssd, extractor, findings)
@@ -95,8 +97,10 @@ def _check_extractor(message: Any, findings: Findings, files: bool) -> support.S
         with_pyramid = message.type.removesuffix(support.KERAS_SUFFIX) + support.FPN_SUFFIX
         text = f"{message.type} builds no pyramid; use type: '{with_pyramid}' or leave the block out"
         findings.error(f"{path}.fpn", text)
-    if message.output_stride not in _OUTPUT_STRIDES:
-        text = f"is {message.output_stride}; accepted: {', '.join(map(str, _OUTPUT_STRIDES))} (0: the extractor's own)"
+    strides = _PYRAMID_OUTPUT_STRIDES if extractor.is_fpn else _OUTPUT_STRIDES
+    if message.output_stride not in strides:
+        accepted = ", ".join(map(str, strides))
+        text = f"is {message.output_stride}; accepted for {message.type}: {accepted} (0: the extractor's own)"
         findings.error(f"{path}.output_stride", text)
     if message.pad_to_multiple < 1:
         findings.error(f"{path}.pad_to_multiple", f"is {message.pad_to_multiple}; accepted: pixels, 1 or more")
@@ -138,18 +142,10 @@ def _check_matcher(matcher: Any, findings: Findings) -> None:
     if not argmax.ignore_thresholds and argmax.unmatched_threshold > argmax.matched_threshold:
         text = f"is {argmax.unmatched_threshold:g}, above matched_threshold ({argmax.matched_threshold:g})"
         findings.error(f"{path}.unmatched_threshold", text)
-
-
-def _check_loss(loss: Any, findings: Findings) -> None:
-    for part in ("localization_loss", "classification_loss"):
-        chosen = getattr(loss, part)
-        if chosen.WhichOneof(part) is None:
-            branches = ", ".join(supported_branches(chosen, part))
-            findings.error(f"{_PATH}.loss.{part}", f"is missing or empty; choose one of {branches}")
-    for weight in ("classification_weight", "localization_weight"):
-        value = getattr(loss, weight)
-        if not value >= 0:
-            findings.error(f"{_PATH}.loss.{weight}", f"is {value:g}; accepted: 0 or more")
+    between = not argmax.ignore_thresholds and not argmax.negatives_lower_than_unmatched
+    if between and argmax.unmatched_threshold == argmax.matched_threshold:
+        text = "is false: negatives lie between unmatched_threshold and matched_threshold, which are equal"
+        findings.error(f"{path}.negatives_lower_than_unmatched", text)
 
 
 def _check_post_processing(ssd: Any, findings: Findings) -> None:
@@ -160,15 +156,19 @@ def _check_post_processing(ssd: Any, findings: Findings) -> None:
     nms, nms_path = post.batch_non_max_suppression, f"{path}.batch_non_max_suppression"
     if not 0 <= nms.score_threshold < 1:
         findings.error(f"{nms_path}.score_threshold", f"is {nms.score_threshold:g}; accepted: 0 to below 1")
-    if not 0 < nms.iou_threshold <= 1:
-        findings.error(f"{nms_path}.iou_threshold", f"is {nms.iou_threshold:g}; accepted: above 0, at most 1")
+    if not 0 <= nms.iou_threshold <= 1:
+        findings.error(f"{nms_path}.iou_threshold", f"is {nms.iou_threshold:g}; accepted: 0 to 1")
+    if not nms.soft_nms_sigma >= 0:
+        findings.error(f"{nms_path}.soft_nms_sigma", f"is {nms.soft_nms_sigma:g}; accepted: 0 (off) or more")
+    if not post.logit_scale > 0:
+        findings.error(f"{path}.logit_scale", f"is {post.logit_scale:g}; accepted: above 0")
     for name in ("max_detections_per_class", "max_total_detections"):
         if getattr(nms, name) < 1:
             findings.error(f"{nms_path}.{name}", f"is {getattr(nms, name)}; accepted: 1 or more")
     loss = ssd.loss.classification_loss.WhichOneof("classification_loss")
     if loss is None:
         return
-    wanted = "SOFTMAX" if loss in _NO_SIGMOID_NEEDED else "SIGMOID"
+    wanted = "SOFTMAX" if loss in _SOFTMAX_LOSSES else "SIGMOID"
     converter = pb.PostProcessing.ScoreConverter.Name(post.score_converter)
     if converter != wanted and not _head_applies_sigmoid(ssd.box_predictor):
         text = f"is {converter}, but the loss {loss} trains logits for {wanted}; scores will not be probabilities"

@@ -96,8 +96,8 @@ def _check_exponential(schedule: Any, path: str, num_steps: int, findings: Findi
 
 def _check_manual(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
     steps = list(schedule.schedule)
-    if schedule.warmup and not steps:
-        findings.error(f"{path}.warmup", "is true without a schedule; warm-up goes to the rate of the first step")
+    if not steps:
+        findings.error(f"{path}.schedule", "is missing; one rate for all steps is constant_learning_rate")
     previous = 0
     for index, item in enumerate(steps):
         here = f"{path}.schedule[{index}]"

@@ -23,9 +23,6 @@ _OUTPUT_DIR = "`detzoo evaluate --output_dir` says where results go"
 _SUMMED_LATER = "losses stay anchor by anchor until they are weighted and summed"
 
 NO_EFFECT: dict[str, dict[str, str]] = {
-    "FlexibleGridAnchorGenerator": {
-        "normalize_coordinates": "anchors are always fractions of the padded image",
-    },
     "WeightedL2LocalizationLoss": {"anchorwise_output": _SUMMED_LATER},
     "WeightedSmoothL1LocalizationLoss": {"anchorwise_output": _SUMMED_LATER},
     "WeightedSigmoidClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
@@ -47,9 +44,6 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "use_cpu_nms": "non-maximum suppression runs where the model runs",
     },
     "Hyperparams": {"op": "the layer decides whether it is a convolution"},
-    "MultiscaleAnchorGenerator": {
-        "normalize_coordinates": "anchors are always fractions of the padded image",
-    },
     "TrainConfig": {
         "sync_replicas": _ALWAYS_SYNCHRONOUS,
         "replicas_to_aggregate": _ALWAYS_SYNCHRONOUS,
@@ -57,13 +51,11 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "batch_queue_capacity": _QUEUES,
         "num_batch_queue_threads": _QUEUES,
         "prefetch_queue_capacity": _QUEUES,
-        "keep_checkpoint_every_n_hours": "checkpoint_every_n_steps and keep_checkpoint_max say what is kept",
         "fine_tune_checkpoint_version": "the format of a checkpoint is recognised",
-        "load_all_detection_checkpoint_vars": "every variable that fits is loaded; what does not is printed",
         "run_fine_tune_checkpoint_dummy_computation": "variables exist before a checkpoint is loaded",
         "unpad_groundtruth_tensors": "padding carries weight 0, so that the losses do not see it",
         "retain_original_images": "training keeps no originals",
-        "summarize_gradients": "gradients are not written to TensorBoard",
+        "summarize_gradients": "the norm of the gradients is always written to TensorBoard",
     },
     "EvalConfig": {
         "num_visualizations": _DRAWING,
@@ -105,6 +97,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
 }
 
 _NO_KEYPOINTS = "keypoints are not supported"
+_FRACTIONS = "anchors in pixels are not supported, they are fractions of the padded image"
 _NO_CONTEXT = "Context R-CNN is not supported"
 _NO_MASKS = "instance masks come with the two-stage detectors, which are not supported yet"
 
@@ -125,21 +118,31 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     },
     "Hyperparams": {"group_norm": "group normalisation is not supported; accepted: batch_norm, sync_batch_norm"},
     "BoxCoder": {
-        "keypoint_box_coder": f"{_NO_KEYPOINTS}; accepted: faster_rcnn_box_coder, mean_stddev_box_coder",
         "square_box_coder": "the heads predict boxes of 4 numbers, this coder has 3; accepted: faster_rcnn_box_coder",
+    },
+    "KeypointBoxCoder": {"num_keypoints": f"{_NO_KEYPOINTS}; accepted: 0"},
+    "MultiscaleAnchorGenerator": {"normalize_coordinates": f"{_FRACTIONS}; accepted: true"},
+    "FlexibleGridAnchorGenerator": {"normalize_coordinates": f"{_FRACTIONS}; accepted: true"},
+    "BatchNonMaxSuppression": {
+        "max_classes_per_detection": "several classes for one box are not supported; accepted: 1",
+        "change_coordinate_frame": "boxes are not supported in another frame than the true image; accepted: true",
     },
     "PostProcessing": {"calibration_config": "calibration of scores is not supported"},
     "Loss": {
         "equalization_loss": "the equalization loss is not supported",
-        "random_example_sampler": "random sampling of anchors is not supported; accepted: hard_example_miner",
         "expected_loss_weights": "expected loss weights are not supported; accepted: hard_example_miner",
     },
+    "PreprocessingStep": {
+        "scale_boxes_to_pixel_coordinates": "not supported: boxes are fractions of the image throughout",
+        "convert_class_logits_to_softmax": "distillation from multiclass scores is not supported",
+        "autoaugment_image": "learned augmentation policies are not supported yet",
+    },
     "ClassificationLoss": {
+        "weighted_logits_softmax": "distillation from another model's logits is not supported",
         "penalty_reduced_logistic_focal_loss": "this loss belongs to center_net, which is not supported yet",
         "weighted_dice_classification_loss": "this loss belongs to center_net, which is not supported yet",
     },
     "TrainConfig": {
-        "bias_grad_multiplier": "a gradient multiplier for biases is not supported",
         "merge_multiple_label_boxes": "several labels for one box are not supported; a box has one class",
         "use_multiclass_scores": "distillation from multiclass scores is not supported",
     },

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-# Highest rates an image of the batch. The published configurations of the Object Detection API use at most 0.0016 with
-# momentum (typically 0.0006; 0.08 at 128 images) and 0.00017 with RMSProp (0.004 at 24 images, epsilon 1).
-HIGHEST_RATE_PER_IMAGE = {"momentum_optimizer": 0.002, "rms_prop_optimizer": 0.0005}
-HIGHEST_ADAM_RATE = 0.003  # whatever the batch size: Adam's step does not grow with the gradient
+# The published configs with momentum 0.9 use at most 0.0016 an image of the batch (SSD MobileNet v2 300: 0.8 for 512
+# images); twice that, in terms of rate / (1 - momentum), is where the warning begins.
+MAX_EFFECTIVE_RATE_PER_IMAGE = 2 * 0.0016 / (1 - 0.9)
+# Adam's published 0.001 belongs to batches of 128, and common practice to batches of 8; its steps do not grow with the
+# gradient, so that the bound grows with the square root of the batch.
+MAX_ADAM_RATE_PER_ROOT_IMAGE = 0.0005
 
 
 def chosen_schedule(optimizer: Any) -> tuple[str, Any, str, Any]:
@@ -30,23 +33,23 @@ def peak_learning_rate(optimizer: Any) -> float:
     if name == "manual_step_learning_rate":
         return max([schedule.initial_learning_rate, *(step.learning_rate for step in schedule.schedule)])
     if name == "cosine_decay_learning_rate":
-        return max(schedule.learning_rate_base, schedule.warmup_learning_rate)
+        return max(schedule.learning_rate_base, schedule.warmup_learning_rate if schedule.warmup_steps else 0.0)
     return 0.0
 
 
 def learning_rate_warning(optimizer: Any, batch_size: int) -> str:
     """Why the peak rate of a ``pb.Optimizer`` is too high for ``batch_size`` images a step; "" where it is not."""
-    name, _, _, _ = chosen_schedule(optimizer)
+    name, chosen, _, _ = chosen_schedule(optimizer)
+    if chosen is None:
+        return ""
     peak = peak_learning_rate(optimizer)
     if name == "adam_optimizer":
-        highest = HIGHEST_ADAM_RATE
-    elif name in HIGHEST_RATE_PER_IMAGE:
-        highest = HIGHEST_RATE_PER_IMAGE[name] * batch_size
+        highest = MAX_ADAM_RATE_PER_ROOT_IMAGE * math.sqrt(batch_size)
     else:
-        return ""
+        highest = MAX_EFFECTIVE_RATE_PER_IMAGE * (1.0 - chosen.momentum_optimizer_value) * batch_size
     if peak <= highest:
         return ""
     return (
-        f"a learning rate of {peak:g} is high for {batch_size} images a step and may end in NaN; with {name} at most "
-        f"about {highest:g} (rates of a large batch are scaled down with the batch size)"
+        f"a learning rate of {peak:g} is high for {batch_size} images a step and may end in NaN; published "
+        f"configs stay below {highest:.2g} for it (half the batch wants half the rate)"
     )
