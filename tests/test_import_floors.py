@@ -11,6 +11,7 @@ FLOORS = {
     "__init__": 0,
     "errors": 0,
     "contracts": 0,
+    "provenance": 0,
     "config.pb": 0,
     "config": 1,
     "ops": 1,

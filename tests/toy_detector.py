@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Detections, Predictions
+from detzoo.layers.normalization import BatchNorm
 
 STRIDE = 8
 
@@ -27,13 +28,13 @@ def toy_network(num_classes=3, shape=(32, 48)):
     """Convolution, depthwise and pointwise with batch norm, then box and class heads on a map of stride 8."""
     image = keras.Input((*shape, 3))
     x = keras.layers.Conv2D(8, 3, 2, padding="same", use_bias=False, name="stem")(image)
-    x = keras.layers.BatchNormalization(name="stem_bn", epsilon=1e-3)(x)
+    x = BatchNorm(name="stem_bn", epsilon=1e-3)(x)
     x = keras.layers.ReLU(6.0, name="stem_relu")(x)
     x = keras.layers.DepthwiseConv2D(3, 2, padding="same", use_bias=False, name="depth")(x)
-    x = keras.layers.BatchNormalization(name="depth_bn", scale=False)(x)
+    x = BatchNorm(name="depth_bn", scale=False)(x)
     x = keras.layers.ReLU(6.0, name="depth_relu")(x)
     x = keras.layers.Conv2D(16, 1, 2, name="point")(x)
-    x = keras.layers.BatchNormalization(name="point_bn")(x)
+    x = BatchNorm(name="point_bn")(x)
     x = keras.layers.ReLU(name="point_relu")(x)
     boxes = keras.layers.Reshape((-1, 4), name="box_rows")(keras.layers.Conv2D(4, 1, name="box_head")(x))
     logits = keras.layers.Conv2D(num_classes + 1, 1, name="class_head")(x)

@@ -1,0 +1,96 @@
+"""``detzoo export``."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from absl import flags
+
+from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.errors import DetzooError, UsageError
+
+SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature."
+DESCRIPTION = """
+The result needs nothing but TensorFlow, and is checked against the detector in memory before success is reported.
+
+    detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
+        --output_directory=exported
+
+    import tensorflow as tf
+    detect = tf.saved_model.load("exported/saved_model")
+    detections = detect(images)     # uint8 [B, H, W, 3], any size
+
+Writes saved_model/, checkpoint/, pipeline.config, label_map.pbtxt and export.json. The weights are their moving
+averages where the checkpoint has them. Thresholds of the post-processing can be changed on the way:
+
+    --set model.ssd.post_processing.batch_non_max_suppression.score_threshold=0.3
+
+Input types: image_tensor (uint8 [B, H, W, 3]), float_image_tensor (float32, 0..255), encoded_image_string_tensor (JPEG,
+PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
+"""
+POSITIONAL = ()
+
+# Kept in step with detzoo.detectors.serving.INPUT_SPECS by a test: --help must not import TensorFlow.
+INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
+
+logger = logging.getLogger(__name__)
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """--pipeline_config_path, --trained_checkpoint_dir, --output_directory, --input_type, --set."""
+    define_pipeline_flags(flag_values)
+    flags.DEFINE_string(
+        "trained_checkpoint_dir",
+        None,
+        "Folder with checkpoints (the newest is used), or the prefix of one, e.g. model/ckpt-1000.",
+        flag_values=flag_values,
+        required=True,
+    )
+    flags.DEFINE_string("output_directory", None, "Where to write.", flag_values=flag_values, required=True)
+    flags.DEFINE_enum("input_type", "image_tensor", INPUT_TYPES, "What callers send.", flag_values=flag_values)
+
+
+def run(flag_values: flags.FlagValues) -> None:
+    """Builds, restores, writes and checks."""
+    loaded = load_pipeline_from_flags(flag_values)
+    from detzoo.builders.detector import build_detector
+    from detzoo.builders.resize import build_resizer
+    from detzoo.checkpoints import restore_for_inference
+    from detzoo.config.load import to_text
+    from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
+
+    detector = build_detector(loaded.message.model)
+    step = restore_for_inference(detector, flag_values.trained_checkpoint_dir)
+    beside = Export(to_text(loaded.message), _label_map_text(loaded.message), flag_values.trained_checkpoint_dir, step)
+    resizer = build_resizer(image_resizer_of(loaded.message.model))
+    folder = flag_values.output_directory
+    report = export_detector(detector, resizer, folder, flag_values.input_type, beside)
+    print(f"{folder}/{SAVED_MODEL_FOLDER}: step {step}, input {flag_values.input_type}")
+    print(
+        f"agrees with the detector in memory: boxes within {report.max_box_difference:.1e}, "
+        f"scores within {report.max_score_difference:.1e}"
+    )
+
+
+def image_resizer_of(model: Any) -> Any:
+    """The image_resizer block of whichever detector a ``model`` block holds."""
+    return getattr(model, model.WhichOneof("model")).image_resizer
+
+
+def _label_map_text(message: Any) -> str:
+    """The label map that the config's readers name, or "" with a warning."""
+    from detzoo.config.label_map import load_label_map
+
+    readers = [*message.eval_input_reader, message.train_input_reader]
+    path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
+    if not path:
+        logger.warning("the config names no label map: the export has no class names")
+        return ""
+    try:
+        return load_label_map(path).to_text()
+    except UsageError as problem:
+        logger.warning("%s: the export has no class names", problem)
+    except DetzooError as problem:
+        logger.warning("the label map is not exported: %s", problem)
+    return ""

@@ -1,0 +1,114 @@
+"""Does an exported SavedModel compute what the detector in memory computes? (the last step of an export)
+
+The raw boxes and scores of every anchor must agree. The final detections are compared by count only: two anchors whose
+scores or overlaps differ by less than the rounding may change places in the suppression.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from detzoo.contracts import Tensor
+from detzoo.detectors.serving import ServingModule
+from detzoo.errors import DetzooError
+
+# Rounding of float32 in another order of summation, through a hundred layers.
+ABSOLUTE_TOLERANCE = 1e-3
+RELATIVE_TOLERANCE = 1e-3
+MIN_EQUAL_DETECTIONS = 0.9  # of the scores of final detections
+RAW_OUTPUTS = ("raw_detection_boxes", "raw_detection_scores")
+
+# (batch, height, width): batches of one and of two, landscape and portrait.
+SHAPES = ((1, 240, 320), (2, 200, 150))
+
+
+class ParityReport(NamedTuple):
+    """The largest differences found, over all test images."""
+
+    max_box_difference: float  # in fractions of the input
+    max_score_difference: float
+
+
+def check_parity(serving: ServingModule, loaded: object, input_type: str) -> ParityReport:
+    """Compares a loaded SavedModel with the detector it was made of, run eagerly.
+
+    Args:
+        serving: the detector in memory.
+        loaded: what ``tf.saved_model.load`` gave.
+        input_type: of both.
+
+    Raises:
+        DetzooError: they disagree, or an output is not finite.
+    """
+    differences = []
+    for number, shape in enumerate(SHAPES):
+        images = textured_images(shape, seed=number)
+        given = as_input(images, input_type)
+        expected = {name: value.numpy() for name, value in serving.detect(given).items()}
+        found = {name: value.numpy() for name, value in loaded(given).items()}  # type: ignore[operator]
+        differences.append(compare_outputs(expected, found, f"{shape[0]} images of {shape[1]} x {shape[2]}"))
+    boxes, scores = (max(values) for values in zip(*differences))
+    return ParityReport(boxes, scores)
+
+
+def compare_outputs(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], what: str) -> tuple[float, float]:
+    """The largest differences of raw boxes and raw scores.
+
+    Raises:
+        DetzooError: names or shapes differ, values disagree beyond rounding, or are not finite.
+    """
+    shapes = {name: value.shape for name, value in expected.items()}
+    found_shapes = {name: value.shape for name, value in found.items()}
+    if shapes != found_shapes:
+        raise DetzooError(f"the SavedModel's outputs differ on {what}: {found_shapes} instead of {shapes}")
+    largest = []
+    for name in RAW_OUTPUTS:
+        if not np.all(np.isfinite(expected[name])):
+            raise DetzooError(f"the detector's {name} are not finite on {what}: its weights diverged in training")
+        difference = np.abs(expected[name] - found[name])
+        largest.append(float(difference.max(initial=0.0)))
+        if not np.all(difference <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected[name])):
+            raise DetzooError(f"the SavedModel's {name} differ from the detector's by {largest[-1]:.3g} on {what}")
+    is_equal = np.abs(expected["detection_scores"] - found["detection_scores"]) <= 2 * ABSOLUTE_TOLERANCE
+    if is_equal.size and is_equal.mean() < MIN_EQUAL_DETECTIONS:
+        raise DetzooError(f"{(1 - is_equal.mean()):.0%} of the SavedModel's detections differ on {what}")
+    return largest[0], largest[1]
+
+
+def textured_images(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
+    """Images uint8 [batch, height, width, 3] of soft blobs, as rich in frequencies as photographs."""
+    generator = np.random.default_rng(seed)
+    batch, height, width = shape
+    images = np.zeros([batch, height, width, 3])
+    for cells in (3, 9, 30):
+        coarse = tf.constant(generator.uniform(0, 85, [batch, cells, cells, 3]))
+        images += tf.image.resize(coarse, [height, width], "bicubic").numpy()
+    return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def as_input(images: np.ndarray, input_type: str) -> Tensor:
+    """Images uint8 [B, H, W, 3] as an input of the given type."""
+    if input_type == "image_tensor":
+        return tf.constant(images)
+    if input_type == "float_image_tensor":
+        return tf.constant(images, tf.float32)
+    encoded = [_png(image) for image in images]
+    if input_type == "tf_example":
+        encoded = [_example(image) for image in encoded]
+    return tf.constant(encoded)
+
+
+def _png(image: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(image).save(stream, "PNG", compress_level=1)
+    return stream.getvalue()
+
+
+def _example(encoded: bytes) -> bytes:
+    feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+    return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()

@@ -1,0 +1,34 @@
+"""What a result was made with: the versions and the commit that are written beside every SavedModel and result row."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pathlib
+import platform
+import subprocess
+
+_PACKAGES = ("detzoo", "tensorflow", "keras", "numpy", "protobuf")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide what a model computes."""
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def commit() -> str | None:
+    """The git commit of the checkout that detzoo runs from, "-dirty" if it was changed; None outside a checkout."""
+    folder = pathlib.Path(__file__).resolve().parents[1]
+    if not (folder / ".git").exists():
+        return None
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        described = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return described.stdout.strip() or None
