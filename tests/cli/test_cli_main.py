@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import types
 
 import pytest
@@ -141,3 +143,13 @@ def test_every_command_refuses_a_model_that_cannot_be_built(verb, tmp_path, caps
         f"{path}:2: error: model.ssd.feature_extractor.type: 'ssd_mobilenet_v3_large' is not supported yet" in printed
     )
     assert "train_input_reader" not in printed
+
+
+def test_help_does_not_import_tensorflow():
+    code = (
+        "import sys; from detzoo.cli.main import main, VERBS; main(['--help']); "
+        "[main([verb, '--help']) for verb in VERBS]; "
+        "sys.exit(7 if 'tensorflow' in sys.modules or 'keras' in sys.modules else 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr
