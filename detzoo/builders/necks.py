@@ -17,6 +17,7 @@ from detzoo.necks.ssd_levels import scaled_depth
 Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
 
 MOST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
+PYRAMID_OUTPUT_STRIDES = (0, 32)
 
 
 def neck_levels(message: Any) -> tuple[int, ...]:
@@ -30,7 +31,7 @@ def neck_levels(message: Any) -> tuple[int, ...]:
     """
     extractor = lookup_ssd_extractor(message.type)
     if extractor.is_fpn:
-        _check_pyramid(message.fpn)
+        _check_pyramid(message)
         return tuple(range(message.fpn.min_level, message.fpn.max_level + 1))
     if not 1 <= message.num_layers <= extractor.max_num_layers:
         raise ConfigError(
@@ -40,11 +41,13 @@ def neck_levels(message: Any) -> tuple[int, ...]:
     return extractor.ssd_levels(message.num_layers)
 
 
-def backbone_levels(message: Any) -> tuple[int, ...]:
-    """Levels that the neck reads from the backbone, in ascending order; arguments and errors as ``neck_levels``."""
+def num_maps(message: Any, num_backbone_maps: int) -> int:
+    """Number of maps that the head reads, where the backbone delivers ``num_backbone_maps``.
+
+    An ``output_stride`` can let two maps of the backbone fall on one level, of which one is left.
+    """
     extractor = lookup_ssd_extractor(message.type)
-    available = PYRAMID_LEVELS if extractor.is_fpn else extractor.backbone_levels
-    return tuple(level for level in neck_levels(message) if level in available)
+    return len(neck_levels(message)) if extractor.is_fpn else num_backbone_maps + _num_extra(message, extractor)
 
 
 def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
@@ -67,12 +70,11 @@ def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
 
 def _extra_levels(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
-    num_extra = max(message.num_layers - len(extractor.backbone_levels), 0)
 
     def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
         return ssd_pyramid(
             maps,
-            extractor.extra_depths[:num_extra],
+            extractor.extra_depths[: _num_extra(message, extractor)],
             hyperparams,
             normalized_levels=extractor.l2_normalized_levels,
             depth_multiplier=message.depth_multiplier,
@@ -82,6 +84,10 @@ def _extra_levels(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool)
         )
 
     return neck
+
+
+def _num_extra(message: Any, extractor: SsdExtractor) -> int:
+    return max(message.num_layers - len(extractor.backbone_levels), 0)
 
 
 def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
@@ -103,9 +109,15 @@ def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> N
     return neck
 
 
-def _check_pyramid(fpn: Any) -> None:
+def _check_pyramid(message: Any) -> None:
+    fpn = message.fpn
     if fpn.min_level not in PYRAMID_LEVELS or not fpn.min_level <= fpn.max_level <= MOST_LEVEL:
         raise ConfigError(
             f"feature_extractor.fpn: min_level {fpn.min_level} and max_level {fpn.max_level} are no pyramid. Set "
             f"min_level to {PYRAMID_LEVELS[0]} to {PYRAMID_LEVELS[-1]} and max_level from there to {MOST_LEVEL}."
+        )
+    if message.output_stride not in PYRAMID_OUTPUT_STRIDES:
+        raise ConfigError(
+            f"feature_extractor.output_stride is {message.output_stride}; a pyramid needs maps that double in size, so "
+            f"{message.type} takes {PYRAMID_OUTPUT_STRIDES[0]} (the extractor's own) or {PYRAMID_OUTPUT_STRIDES[1]}."
         )

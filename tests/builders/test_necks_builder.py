@@ -6,8 +6,9 @@ import keras
 import pytest
 from google.protobuf import text_format
 
-from detzoo.builders.necks import backbone_levels, build_neck, neck_levels
+from detzoo.builders.necks import build_neck, neck_levels
 from detzoo.config import pb
+from detzoo.config.support import SSD_EXTRACTORS
 from detzoo.errors import ConfigError
 
 CHANNELS = {2: 4, 3: 8, 4: 16, 5: 32}
@@ -15,6 +16,11 @@ CHANNELS = {2: 4, 3: 8, 4: 16, 5: 32}
 
 def message(text):
     return text_format.Parse(text, pb.SsdFeatureExtractor())
+
+
+def backbone_levels(config):
+    """Levels of the maps that the extractor delivers."""
+    return tuple(level for level in neck_levels(config) if level in SSD_EXTRACTORS[config.type].backbone_levels)
 
 
 def neck_model(text, **kwargs):
@@ -98,6 +104,7 @@ def test_frozen_batch_norm_arrives():
         ("type: 'ssd_mobilenet_v2' num_layers: 0", "num_layers is 0"),
         ("type: 'ssd_mobilenet_v2_fpn' fpn { min_level: 1 }", "min_level 1 and max_level 7 are no pyramid"),
         ("type: 'ssd_mobilenet_v2_fpn' fpn { max_level: 2 }", "min_level 3 and max_level 2 are no pyramid"),
+        ("type: 'ssd_mobilenet_v2_fpn' output_stride: 16", "output_stride is 16; a pyramid needs maps that double"),
         ("type: 'ssd_mobilenet_v9'", "ssd_mobilenet_v9"),
     ],
 )

@@ -1,0 +1,112 @@
+"""From a ``DetectionModel`` message to a detector (floor 4)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+
+from detzoo.builders.anchors import build_anchor_generator
+from detzoo.builders.features import build_feature_extractor
+from detzoo.builders.heads import build_dense_head
+from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.builders.losses import build_dense_loss
+from detzoo.builders.necks import build_neck, num_maps
+from detzoo.builders.postprocess import build_dense_detections
+from detzoo.builders.resize import build_resizer
+from detzoo.builders.targets import build_anchor_targets
+from detzoo.config.support import lookup_ssd_extractor
+from detzoo.contracts import FeatureExtractor, Tensor
+from detzoo.detectors.base import Detector, OneStageDetector, one_stage_network
+from detzoo.detectors.retinanet import RetinaNet
+from detzoo.detectors.ssd import Ssd
+from detzoo.errors import ConfigError
+
+DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+def build_detector(message: Any, dtype_policy: str = "float32") -> Detector:
+    """The detector that a ``model`` block describes, with fresh (or its pretrained) weights.
+
+    Args:
+        message: pb.DetectionModel.
+        dtype_policy: What the layers compute with: float32, mixed_bfloat16 or mixed_float16. Variables and
+            predictions are float32 under each.
+
+    Returns:
+        A built detector: every variable exists, and its path does not depend on what was built before.
+
+    Raises:
+        ConfigError: A block that is missing, contradicts another or is not supported; the message names its field.
+    """
+    if dtype_policy not in DTYPE_POLICIES:
+        raise ConfigError(f"dtype_policy is {dtype_policy!r}; accepted: {', '.join(DTYPE_POLICIES)}")
+    kind = message.WhichOneof("model")
+    if kind not in _DETECTORS:
+        received = f"model.{kind}" if kind else "model is empty"
+        raise ConfigError(f"{received}: this version builds {', '.join(_DETECTORS)} only")
+    with _global_dtype_policy(dtype_policy):
+        try:
+            return _DETECTORS[kind](getattr(message, kind))
+        except ConfigError as error:
+            raise ConfigError(f"model.{kind}: {error}") from error
+
+
+def _one_stage(ssd: Any) -> Detector:
+    """SSD, or RetinaNet where the feature extractor has a pyramid."""
+    if ssd.num_classes < 1:
+        raise ConfigError(f"num_classes is {ssd.num_classes}; it must be 1 or more (the background is not counted)")
+    anchors = build_anchor_generator(ssd.anchor_generator)
+    targets, loss = build_anchor_targets(ssd), build_dense_loss(ssd, ssd.num_classes)
+    detections = build_dense_detections(ssd)
+    is_pyramid = lookup_ssd_extractor(ssd.feature_extractor.type).is_fpn
+    detector: type[OneStageDetector] = RetinaNet if is_pyramid else Ssd
+    network, normalize = _network(ssd, anchors.num_anchors_per_location)
+    name = "retinanet" if is_pyramid else "ssd"
+    return detector(network, normalize, anchors, targets, loss, detections, ssd.num_classes, name)
+
+
+def _network(ssd: Any, num_anchors_per_location: tuple[int, ...]) -> tuple[keras.Model, Callable[[Tensor], Tensor]]:
+    """Backbone, neck and head, and the normalisation of the pixels that they expect."""
+    message = ssd.feature_extractor
+    neck = build_neck(message, ssd.freeze_batchnorm)
+    num_columns = ssd.num_classes + int(ssd.add_background_class)
+    head = build_dense_head(ssd.box_predictor, num_anchors_per_location, num_columns, ssd.freeze_batchnorm)
+    image_shape = build_resizer(ssd.image_resizer).static_shape
+    extractor = _feature_extractor(ssd, image_shape)
+    maps = num_maps(message, len(extractor.specs))
+    if maps != len(num_anchors_per_location):
+        raise ConfigError(
+            f"anchor_generator has boxes for {len(num_anchors_per_location)} feature maps, but feature_extractor "
+            f"{message.type} makes {maps}. Make num_layers (of a pyramid min_level and max_level) of both the same."
+        )
+    network = one_stage_network(image_shape, extractor, neck, head, pad_to_multiple=message.pad_to_multiple)
+    return network, extractor.normalize
+
+
+def _feature_extractor(ssd: Any, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
+    message = ssd.feature_extractor
+    own = build_hyperparams(message.conv_hyperparams) if message.override_base_feature_extractor_hyperparams else None
+    height, width = (_next_multiple(size, message.pad_to_multiple) for size in image_shape)
+    with keras.name_scope("backbone"):
+        return build_feature_extractor(message, (height, width), own, freeze_batchnorm=ssd.freeze_batchnorm)
+
+
+def _next_multiple(size: int | None, multiple: int) -> int | None:
+    return None if size is None else size + -size % max(multiple, 1)
+
+
+@contextlib.contextmanager
+def _global_dtype_policy(name: str) -> Iterator[None]:
+    """Layers made inside have the policy; the policy of the process is put back after."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+_DETECTORS: dict[str, Callable[[Any], Detector]] = {"ssd": _one_stage}
