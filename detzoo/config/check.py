@@ -24,18 +24,24 @@ from detzoo.config.problems import Findings, Problem, Severity
 def check_file(path: str, overrides: Sequence[str] = (), *, files: bool = True) -> list[Problem]:
     """Every problem of a config file: of its text, of the overrides, and of what it means.
 
-    A field that could not be read is reported once, not again as missing; where braces do not match nothing is said
-    about the meaning, because fields are not where they were meant to be.
+    A field that could not be read is reported once, not again as missing. Where braces do not match, or nothing could
+    be read, nothing is said about the meaning, because fields are not where they were meant to be.
 
     Raises:
         UsageError: the file cannot be read at all.
     """
     loaded, problems = read_pipeline(path, overrides)
-    if not loaded.braces_match:
-        skipped = "more is checked once the braces match"
-        return [*problems, Problem(Severity.NOTE, "", 0, skipped)]
-    unread = {problem.path for problem in problems}
-    return problems + [problem for problem in check_pipeline(loaded, files=files) if problem.path not in unread]
+    if not loaded.braces_match or (problems and not loaded.message.ListFields()):
+        return [*problems, Problem(Severity.NOTE, "", 0, "more is checked once this is mended")]
+    unread = {problem.path for problem in problems if problem.path}
+
+    def is_told(problem: Problem) -> bool:
+        """Whether the text's problems explain this one: at the same field, or in a block that is called missing."""
+        inside = f"{problem.path}."
+        is_missing = "is missing" in problem.message or "is chosen" in problem.message
+        return problem.path in unread or (is_missing and any(path.startswith(inside) for path in unread))
+
+    return problems + [problem for problem in check_pipeline(loaded, files=files) if not is_told(problem)]
 
 
 def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Problem]:

@@ -107,7 +107,7 @@ class _Reader:
             elif token.text == "[":
                 self._skip_extension(block, token)
             elif token.text not in (",", ";"):
-                self.complain(block.path, token.line, f"expected a field name, found {token.describe()}")
+                self._skip_stray(block, token)
         self.open_blocks.pop()
 
     def _block_ends(self, block: _Block) -> bool:
@@ -307,6 +307,21 @@ class _Reader:
         if self.at(":"):
             self.take()
         self._skip_value()
+
+    def _skip_stray(self, block: _Block, token: Token) -> None:
+        """Complains once about what is no field, and steps to the next thing that may be one."""
+        hint = "; this looks like JSON, a config is protobuf text: `model { ... }`" if self.index == 1 else ""
+        self.complain(
+            block.path,
+            token.line,
+            f"expected a field name, found {token.describe()}{hint if token.text == '{' else ''}",
+        )
+        while True:
+            if token.text in ("{", "<", "[") and token.kind == tokens.SYMBOL:
+                self._skip_until(CLOSING[token.text])
+            if self.peek().kind in (tokens.NAME, tokens.END) or self.at("}", ">"):
+                return
+            token = self.take()
 
     def _skip_extension(self, block: _Block, opening: Token) -> None:
         start = self.index

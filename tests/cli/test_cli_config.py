@@ -45,9 +45,21 @@ def test_check_prints_every_problem_with_its_line_and_exits_2(bad, capsys):
 
 def test_a_field_that_cannot_be_read_is_not_called_missing_as_well(tmp_path, capsys):
     path = tmp_path / "x.config"
-    path.write_text("model { ssd { num_classes: three } }")
+    path.write_text("model { ssd { num_classes: three image_resizer { fixed_shape_resize {} } } }")
     assert main(["config", "check", str(path)]) == 2
-    assert capsys.readouterr().out.count("model.ssd.num_classes") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("model.ssd.num_classes") == 1
+    assert printed.count("model.ssd.image_resizer") == 1
+    assert printed.count("model.ssd.matcher: is missing") == 1
+
+
+def test_what_is_no_config_is_one_problem(tmp_path, capsys):
+    path = tmp_path / "x.json"
+    path.write_text('{"model": {"ssd": {"num_classes": 3}}}')
+    assert main(["config", "check", str(path)]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 2
+    assert lines[0].startswith(f"{path}:1: error: expected a field name, found '{{'; this looks like JSON")
 
 
 def test_with_unmatched_braces_nothing_is_called_missing(braces, capsys):
@@ -55,7 +67,7 @@ def test_with_unmatched_braces_nothing_is_called_missing(braces, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "'}' is missing" in lines[0]
-    assert lines[1].endswith("note: more is checked once the braces match")
+    assert lines[1].endswith("note: more is checked once this is mended")
 
 
 def test_set_is_checked_with_the_file(bad, capsys):

@@ -143,6 +143,17 @@ def test_a_missing_brace_is_one_problem_not_many():
     assert parsed.message.HasField("train_config")
 
 
+def test_strays_are_skipped_up_to_the_next_field():
+    parsed = read("train_config { 3 'x' : { a: 1 } batch_size: 4 }\n= } train_input_reader {}")
+    assert sorted((p.line, p.message.split(",")[0].split(":")[0]) for p in parsed.problems) == [
+        (1, "expected a field name"),
+        (2, "'}' closes nothing"),
+        (2, "unexpected character '='"),
+    ]
+    assert parsed.message.train_config.batch_size == 4
+    assert parsed.message.HasField("train_input_reader")
+
+
 def test_a_surplus_brace_names_the_block_that_was_closed():
     [problem] = complaints("train_config {\n batch_size: 3 }\n}\n")
     assert problem[0] == 3
