@@ -90,8 +90,7 @@ def _feature_extractor(ssd: Any, image_shape: tuple[int | None, int | None]) -> 
     message = ssd.feature_extractor
     own = build_hyperparams(message.conv_hyperparams) if message.override_base_feature_extractor_hyperparams else None
     height, width = (_next_multiple(size, message.pad_to_multiple) for size in image_shape)
-    with keras.name_scope("backbone"):
-        return build_feature_extractor(message, (height, width), own, freeze_batchnorm=ssd.freeze_batchnorm)
+    return build_feature_extractor(message, (height, width), own, freeze_batchnorm=ssd.freeze_batchnorm)
 
 
 def _next_multiple(size: int | None, multiple: int) -> int | None:
