@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +11,7 @@ from absl import flags
 
 WIDTH = 100
 REQUIRED_MESSAGE = "must have a value other than None"  # What absl's mark_flag_as_required writes.
+ENUM_PREFIX = re.compile(r"^<[^>]*>: ")  # What absl puts before the help of such a flag.
 MULTI_SUFFIX = "; repeat this option to specify a list of values"  # What absl adds to the help of such a flag.
 
 
@@ -75,7 +77,7 @@ def _flag_lines(flag: flags.Flag) -> list[str]:
         head = f"  --[no]{flag.name}"
     elif isinstance(flag.parser, flags.EnumParser):
         head += f" {{{','.join(flag.parser.enum_values)}}}"
-    text = " ".join((flag.help or "").split()).removesuffix(MULTI_SUFFIX)
+    text = ENUM_PREFIX.sub("", " ".join((flag.help or "").split()).removesuffix(MULTI_SUFFIX))
     repeats = isinstance(flag, flags.MultiFlag)
     if not is_required(flag):
         if repeats:

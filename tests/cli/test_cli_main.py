@@ -17,6 +17,7 @@ from detzoo.errors import ConfigError, DataError
 def make_verb(run):
     def define_flags(flag_values):
         define_pipeline_flags(flag_values)
+        flags.DEFINE_enum("kind", "a", ["a", "b"], "Which one.", flag_values=flag_values)
         flags.DEFINE_integer("steps", 3, "How many.", lower_bound=1, flag_values=flag_values)
 
     return types.SimpleNamespace(
@@ -55,6 +56,7 @@ def test_help_of_a_verb_shows_required_flags_first(verb, capsys):
     assert "Explains the thing." in printed
     assert "(default 3)" in printed
     assert "(repeatable)" in printed
+    assert "  --kind {a,b}\n        Which one. (default a)\n" in printed
 
 
 def test_help_of_config(capsys):
