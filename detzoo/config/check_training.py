@@ -25,7 +25,7 @@ def check_training(config: Any, findings: Findings, files: bool) -> None:
     if config.batch_size < 1:
         findings.error(f"{_PATH}.batch_size", "is 0; accepted: 1 or more images, over all replicas")
     if not config.num_steps:
-        findings.warning(f"{_PATH}.num_steps", "is 0: training has no end; give num_steps or --num_train_steps")
+        findings.warning(f"{_PATH}.num_steps", "is 0: `detzoo train` then needs --num_train_steps")
     _check_optimizer(config, findings)
     for index, step in enumerate(config.data_augmentation_options):
         if step.WhichOneof("preprocessing_step") is None:

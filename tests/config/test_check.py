@@ -186,7 +186,7 @@ def test_an_error_names_field_and_remedy(config_path, overrides, path, says):
         ([f"{COSINE}.total_steps=90"], f"{COSINE}.total_steps", "the last 10 steps have learning rate 0"),
         ([f"{COSINE}.total_steps=200"], f"{COSINE}.total_steps", "stops before the learning rate has come down"),
         ([f"{MANUAL}.schedule[+].step=100"], f"{MANUAL}.schedule[0].step", "never reached"),
-        (["train_config.num_steps=0"], "train_config.num_steps", "training has no end"),
+        (["train_config.num_steps=0"], "train_config.num_steps", "needs --num_train_steps"),
         ([f"{COSINE}.learning_rate_base=0.08"], COSINE, "0.08 is high for 8 images a step"),
         ([f"{SSD}.post_processing.score_converter=SOFTMAX"], f"{SSD}.post_processing.score_converter", "for SIGMOID"),
         (["eval_input_reader="], "eval_input_reader", "detzoo evaluate"),
