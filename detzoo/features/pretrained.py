@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from typing import NamedTuple
+import re
+from typing import Any, NamedTuple
 
 import h5py
 import keras
@@ -19,8 +20,11 @@ import numpy as np
 
 from detzoo.errors import CheckpointError
 from detzoo.features.network import Application, stable_names
+from detzoo.features.rewrite import ACTIVATION_SUFFIX, MODEL_NAME
 
 IMAGENET = "imagenet"
+
+_OWN_BATCH_NORM = re.compile(r"/batch_norm(_\d+)?/vars$")
 
 _logger = logging.getLogger(__name__)
 
@@ -96,28 +100,47 @@ def _file_weights(model: keras.Model, source: str, application: Application | No
         )
     try:
         if path.suffix == ".keras":
-            loaded = keras.saving.load_model(path, compile=False)
-            is_own = loaded.name == model.name or application is None
-        else:
-            is_own = application is None or _is_of(model, path)
-            loaded = model if is_own else application.build(weights=None)  # type: ignore[union-attr]
-            loaded.load_weights(path)
+            return _model_weights(keras.saving.load_model(path, compile=False), application)
+        own = _own_weights(model, path)
+        if own or application is None:
+            return own
+        twin = application.build(weights=None)
+        twin.load_weights(path)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"pretrained_weights: '{source}' cannot be read: {error}") from error
-    if is_own or application is None:
+    return _application_weights(twin, application)
+
+
+def _model_weights(loaded: keras.Model, application: Application | None) -> _Weights:
+    if application is None or loaded.name == MODEL_NAME:
         return {layer.name: _values(layer) for layer in loaded.layers}
     return _application_weights(loaded, application)
 
 
-def _is_of(model: keras.Model, path: pathlib.Path) -> bool:
-    """Whether a weights file is of detzoo's own model: it names the model's layers, batch norms among them."""
+def _own_weights(model: keras.Model, path: pathlib.Path) -> _Weights:
+    """What a file of detzoo's own backbone has, by layer name: it may be of another cut. Empty for other files.
+
+    It is ours where there are layers of our ``BatchNorm``, or activations beside convolutions (VGG without batch norm).
+    """
+    stored: dict[str, list[np.ndarray]] = {}
+    is_own = False
+
+    def visit(group_path: str, group: Any) -> None:
+        nonlocal is_own
+        if group_path.endswith("/vars") and "name" in group.attrs:
+            name = str(group.attrs["name"])
+            stored[name] = [group[str(number)][()] for number in range(len(group))]
+            is_own |= _OWN_BATCH_NORM.search(group_path) is not None or name.endswith(ACTIVATION_SUFFIX)
+
     with h5py.File(path) as file:
-        if "layer_names" in file.attrs:  # Keras 2, as the files that keras.applications downloads
-            return False
-        groups: list[str] = []
-        file.visit(groups.append)
-        stored = {str(file[group].attrs["name"]) for group in groups if "name" in file[group].attrs}
-    return {layer.name for layer in model.layers if layer.weights} <= stored and model.name in stored | {""}
+        file.visititems(visit)
+    if not is_own:
+        return {}
+    return {
+        layer.name: {weight.name: value for weight, value in zip(layer.weights, stored[layer.name], strict=False)}
+        for layer in model.layers
+        if layer.name in stored
+    }
 
 
 def _application_weights(twin: keras.Model, application: Application) -> _Weights:

@@ -26,6 +26,7 @@ from detzoo.layers.conv import kernel_regularizer, pad_explicitly
 from detzoo.layers.normalization import batch_norm_from
 
 MODEL_NAME = "backbone"
+ACTIVATION_SUFFIX = "_activation"  # of the activation that a convolution of the graph has inside
 MIN_UNSTRIDED_POOL = 3  # SSD, section 3: pool5 goes from 2 x 2 with stride 2 to 3 x 3 with stride 1
 
 
@@ -57,9 +58,9 @@ def build_extractor_model(
         explicit_padding: Strided convolutions pad by the reach of their kernel, whatever the size of the map.
 
     Returns:
-        A functional model ``backbone``, variables ``backbone/<layer>/<variable>``: normalised image [B, H, W, 3] -> dict
-        of level to map [B, H_l, W_l, channels], in ascending order. With a smaller output stride a map is at the level of its true stride; where two fall on
-        one level, the deeper is kept.
+        A functional model ``backbone``, its variables ``backbone/<layer>/<variable>``: normalised image
+        [B, H, W, 3] -> dict of level to map [B, H_l, W_l, channels], in ascending order. With a smaller output
+        stride a map is at the level of its true stride; where two fall on one level, the deeper is kept.
 
     Raises:
         KeyError: A level that the network has no endpoint for.
@@ -165,7 +166,7 @@ class _Rewriter:
         tensor = keras.layers.Conv2D(**arguments)(padded)
         if batch_norm is not None:
             tensor = batch_norm_from(batch_norm, name=f"{name}_bn")(tensor)
-        return after._replace(tensor=self._activate(tensor, f"{name}_activation") if has_activation else tensor)
+        return after._replace(tensor=self._activate(tensor, f"{name}{ACTIVATION_SUFFIX}") if has_activation else tensor)
 
     def _depthwise(self, layer: keras.layers.DepthwiseConv2D, x: _Traced) -> _Traced:
         stride, after = self._step(layer, x)
