@@ -4,7 +4,7 @@ Schedules and hyper-parameters are those of the Object Detection API; step 0 is 
 
 References:
     Momentum: Sutskever et al., ICML 2013. RMSProp: Tieleman and Hinton, 2012. Adam: arXiv:1412.6980. Cosine decay:
-    SGDR, arXiv:1608.03983, equation 5. Linear scaling of the learning rate: Goyal et al., arXiv:1706.02677.
+    SGDR, arXiv:1608.03983, equation 5.
 """
 
 from __future__ import annotations
@@ -22,12 +22,6 @@ from detzoo.errors import ConfigError
 
 # TensorFlow 1's RMSPropOptimizer, with which all published rms_prop configs were trained, starts its mean square here.
 RMS_PROP_INITIAL_MEAN_SQUARE = 1.0
-
-# The published configs with momentum 0.9 use at most 0.0016 an image of the batch (SSD MobileNet v2 300: 0.8 for 512
-# images); twice that, in terms of rate / (1 - momentum), is where the warning begins.
-_MAX_EFFECTIVE_RATE_PER_IMAGE = 2 * 0.0016 / (1 - 0.9)
-# Adam's published 0.001 belongs to batches of 128; the bound grows with the square root of the batch.
-_MAX_ADAM_RATE_PER_ROOT_IMAGE = 0.00025 * 2
 
 
 class ConstantRate(keras.optimizers.schedules.LearningRateSchedule):
@@ -191,42 +185,6 @@ def build_schedule(config: Any) -> keras.optimizers.schedules.LearningRateSchedu
 def moving_average_decay(config: Any) -> float | None:
     """The decay of the weights' moving average that a ``pb.Optimizer`` asks for, None for no average."""
     return config.moving_average_decay if config.use_moving_average and config.moving_average_decay > 0 else None
-
-
-def learning_rate_warning(config: Any, batch_size: int) -> str | None:
-    """What to tell a user whose highest learning rate is far above what published configs use for such a batch.
-
-    Args:
-        config: A ``pb.Optimizer``.
-        batch_size: Images of a global batch.
-    """
-    kind = config.WhichOneof("optimizer")
-    branch = getattr(config, kind)
-    peak = peak_rate(branch.learning_rate)
-    if kind == "adam_optimizer":
-        limit = _MAX_ADAM_RATE_PER_ROOT_IMAGE * math.sqrt(batch_size)
-    else:
-        limit = _MAX_EFFECTIVE_RATE_PER_IMAGE * (1.0 - branch.momentum_optimizer_value) * batch_size
-    if peak <= limit:
-        return None
-    return (
-        f"the learning rate reaches {peak:g}, which is high for a batch of {batch_size} images: published configs stay "
-        f"below {limit:.2g} for it. If the loss does not fall or is not finite, lower the rate "
-        f"(train_config.optimizer.{kind}.learning_rate); half the batch wants half the rate"
-    )
-
-
-def peak_rate(config: Any) -> float:
-    """The highest rate that a ``pb.LearningRate`` reaches."""
-    kind = config.WhichOneof("learning_rate")
-    schedule = getattr(config, kind)
-    if kind == "constant_learning_rate":
-        return schedule.learning_rate
-    if kind == "exponential_decay_learning_rate":
-        return max(schedule.initial_learning_rate, schedule.burnin_learning_rate)
-    if kind == "manual_step_learning_rate":
-        return max([schedule.initial_learning_rate, *(stage.learning_rate for stage in schedule.schedule)])
-    return max(schedule.learning_rate_base, schedule.warmup_learning_rate if schedule.warmup_steps else 0.0)
 
 
 def _rms_prop(config: Any, schedule: Any) -> keras.optimizers.Optimizer:

@@ -17,6 +17,8 @@ ACCEPTED = (
     "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/), or a "
     "prefix such as model_dir/ckpt-1000"
 )
+# TensorFlow's reader translates the status codes of a damaged file into these.
+_READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
 _FILE_ENDING = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
 # Attributes of the Object Detection API's object-based checkpoints, below the root or below "model".
 _OBJECT_DETECTION_API_MARKS = (
@@ -54,7 +56,7 @@ class StoredCheckpoint:
         """
         try:
             return self.reader.get_tensor(stored_key(section, path))
-        except (tf.errors.OpError, RuntimeError, ValueError) as problem:
+        except _READ_ERRORS as problem:
             raise CheckpointError(_damaged(self.prefix, problem)) from None
 
     def read_weights(self, path: str, prefer_average: bool) -> np.ndarray:
@@ -96,7 +98,7 @@ def open_checkpoint(path: str | pathlib.Path) -> StoredCheckpoint:
     try:
         reader = tf.train.load_checkpoint(prefix)
         shape_by_key = reader.get_variable_to_shape_map()
-    except (tf.errors.OpError, RuntimeError, ValueError) as problem:
+    except _READ_ERRORS as problem:
         raise CheckpointError(_damaged(prefix, problem)) from None
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in shape_by_key.items():

@@ -142,10 +142,7 @@ class TrainingLoop:
             raise TrainingError(self._describe_failure(result))
         is_first = self._step_seconds is None
         self._step_seconds = 0.0 if is_first else seconds / num_steps
-        self._progress.update(result, num_steps, seconds)
-        if is_first:
-            self._progress.forget_speed()
-            logger.info("the first step was traced and run in %s", duration(seconds))
+        self._progress.update(result, None if is_first else self._step_seconds)
         if self._at(self._settings.log_every_n_steps):
             self._summaries.training(result, self._progress.images_per_second)
 
@@ -225,5 +222,6 @@ class TrainingLoop:
         """The sum over workers of a vector; each worker counts once, however many replicas it has."""
         strategy = self._trainer.strategy
         share = own * (self._num_workers / strategy.num_replicas_in_sync)
-        results = strategy.run(all_reduce_sum, args=(share,))
+        # A copy made by the replica: what is passed in has no device, and a reduction wants one.
+        results = strategy.run(lambda: all_reduce_sum(tf.identity(share)))
         return strategy.experimental_local_results(results)[0]

@@ -49,11 +49,16 @@ class Progress:
         """Recent speed of training alone: without evaluation and checkpoints."""
         return self._batch_size / self._step_seconds if self._step_seconds else 0.0
 
-    def update(self, result: LoopResult, num_steps: int, seconds: float) -> None:
-        """Notes a loop of ``num_steps`` steps that took ``seconds``, and shows the state of the run if it is time."""
-        step_seconds = seconds / num_steps
-        weight = _SMOOTHING if self._step_seconds else 0.0
-        self._step_seconds = weight * self._step_seconds + (1.0 - weight) * step_seconds
+    def update(self, result: LoopResult, step_seconds: float | None) -> None:
+        """Shows the state of the run if it is time.
+
+        Args:
+            result: Of the last loop.
+            step_seconds: Its time for a step; None for the first one, which traces and says nothing about the speed.
+        """
+        if step_seconds is not None:
+            weight = _SMOOTHING if self._step_seconds else 0.0
+            self._step_seconds = weight * self._step_seconds + (1.0 - weight) * step_seconds
         if self._silent:
             return
         if self._live:
@@ -65,10 +70,6 @@ class Progress:
         if due or now - self._last_line_time >= SECONDS_BETWEEN_LINES:
             self._last_line_time = now
             self._write(self._line(result) + "\n")
-
-    def forget_speed(self) -> None:
-        """The first loop traces and compiles; its time says nothing about the speed."""
-        self._step_seconds = 0.0
 
     def message(self, text: str) -> None:
         """A line of its own."""

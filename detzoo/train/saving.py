@@ -94,7 +94,7 @@ class RunCheckpoints:
         """
         self._remove_leftovers()
         problems = []
-        for prefix in reversed(self._newest.checkpoints):
+        for prefix in self._newest_first():
             try:
                 stored = open_checkpoint(prefix)
                 check_same_model(stored, self._trainer.model_variables)
@@ -112,6 +112,15 @@ class RunCheckpoints:
         if problems:
             raise CheckpointError(f"no checkpoint in {self._folder} can be read; the newest: {problems[0]}")
         return None
+
+    def _newest_first(self) -> list[str]:
+        """Complete checkpoints, also one that the process was killed right after writing: the index comes last."""
+        numbered = [
+            (int(file.stem.removeprefix("ckpt-")), str(file.with_suffix("")))
+            for file in self._folder.glob("ckpt-*.index")
+            if file.stem.removeprefix("ckpt-").isdecimal()
+        ]
+        return [prefix for _, prefix in sorted(numbered, reverse=True)]
 
     def _read_all(self, stored: StoredCheckpoint) -> list[tuple[tf.Variable, Any]]:
         """Every variable with its stored value; nothing is assigned before everything could be read."""

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
+
+_POLICIES = {"FLOAT32": "float32", "BFLOAT16": "mixed_bfloat16", "FLOAT16": "mixed_float16"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,3 +58,50 @@ class TrainSettings:
     float16_loss_scaling: bool = False
     update_variables: tuple[str, ...] = ()
     freeze_variables: tuple[str, ...] = ()
+
+
+def settings_from_config(config: Any, moving_average_decay: float | None) -> TrainSettings:
+    """The settings in a ``TrainConfig`` message.
+
+    Args:
+        config: The message.
+        moving_average_decay: What its optimizer asks for, as ``builders.optimizer.moving_average_decay`` reads it.
+    """
+    early_stopping = None
+    if config.HasField("early_stopping"):
+        rule = config.early_stopping
+        early_stopping = EarlyStopping(rule.patience_evaluations, rule.min_delta, rule.metric)
+    return TrainSettings(
+        num_steps=config.num_steps,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        log_every_n_steps=max(1, config.log_every_n_steps),
+        checkpoint_every_n_steps=config.checkpoint_every_n_steps,
+        keep_checkpoint_max=config.keep_checkpoint_max,
+        keep_checkpoint_every_n_hours=config.keep_checkpoint_every_n_hours,
+        eval_every_n_steps=config.eval_every_n_steps,
+        best_checkpoint_metric=config.best_checkpoint_metric,
+        early_stopping=early_stopping,
+        gradient_clipping_norm=config.gradient_clipping_by_norm,
+        bias_gradient_multiplier=config.bias_grad_multiplier,
+        add_regularization_loss=config.add_regularization_loss,
+        moving_average_decay=moving_average_decay,
+        float16_loss_scaling=dtype_policy_of(config) == "mixed_float16",
+        update_variables=tuple(config.update_trainable_variables),
+        freeze_variables=tuple(config.freeze_variables),
+    )
+
+
+def dtype_policy_of(config: Any) -> str:
+    """The Keras dtype policy that a ``TrainConfig`` asks for; ``use_bfloat16`` is the original API's word for one."""
+    chosen = config.MixedPrecision.Name(config.mixed_precision)
+    if chosen == "FLOAT32" and config.use_bfloat16:
+        return "mixed_bfloat16"
+    return _POLICIES[chosen]
+
+
+def fine_tune_type_of(config: Any) -> str:
+    """Which parts ``fine_tune_checkpoint`` initialises: ``fine_tune_checkpoint_type``, or what older configs had."""
+    if config.fine_tune_checkpoint_type:
+        return config.fine_tune_checkpoint_type
+    return "detection" if config.from_detection_checkpoint and not config.load_all_detection_checkpoint_vars else "full"

@@ -150,7 +150,8 @@ class Trainer(orbit.StandardTrainer):
         outputs = type(outputs)(*(self.strategy.experimental_local_results(value)[0] for value in outputs))
         values = [outputs.losses, [outputs.total_loss, outputs.gradient_norm, outputs.learning_rate]]
         padded = tf.concat([*values, tf.zeros([_MAX_VALUES - len(self._value_names())])], axis=0)
-        self.step.assign_add(1)
+        with tf.control_dependencies([outputs.total_loss]):  # where the input has ended, there was no step
+            self.step.assign_add(1)
         self.next_record.assign(outputs.next_record)
         if self.average is not None:
             self.average.update(self.step)

@@ -1,4 +1,4 @@
-"""Schedules against their closed forms, optimizers against hand-worked steps, and the warning about high rates."""
+"""Schedules against their closed forms, optimizers against hand-worked steps."""
 
 from __future__ import annotations
 
@@ -9,13 +9,7 @@ import numpy as np
 import pytest
 from google.protobuf import text_format
 
-from detzoo.builders.optimizer import (
-    build_optimizer,
-    build_schedule,
-    learning_rate_warning,
-    moving_average_decay,
-    peak_rate,
-)
+from detzoo.builders.optimizer import build_optimizer, build_schedule, moving_average_decay
 from detzoo.config import pb
 from detzoo.config.load import read_pipeline
 from detzoo.errors import ConfigError
@@ -172,22 +166,9 @@ def test_no_optimizer_is_an_error():
         build_optimizer(optimizer_config(""))
 
 
-def test_a_rate_meant_for_a_large_batch_is_warned_about():
-    text = """momentum_optimizer { momentum_optimizer_value: 0.9 learning_rate { cosine_decay_learning_rate {
-      learning_rate_base: 0.8 warmup_learning_rate: 0.13 } } }"""
-    assert learning_rate_warning(optimizer_config(text), 512) is None
-    assert "reaches 0.8, which is high for a batch of 8" in learning_rate_warning(optimizer_config(text), 8)
-
-
-def test_published_configs_are_not_warned_about(shared):
+def test_published_configs_build(shared):
     paths = sorted((shared / "configs" / "published").rglob("*.config"))
-    assert paths
-    warned = []
+    assert len(paths) == 104
     for path in paths:
-        config = read_pipeline(str(path))[0].message.train_config
-        build_optimizer(config.optimizer)
-        assert peak_rate(getattr(config.optimizer, config.optimizer.WhichOneof("optimizer")).learning_rate) > 0
-        if learning_rate_warning(config.optimizer, config.batch_size):
-            warned.append(path.name)
-    # Its rate is 4.0 for 1024 images, more than twice that of any other.
-    assert warned == ["ssd_mobilenet_v2_mnasfpn_shared_box_predictor_320x320_coco_sync.config"]
+        optimizer = build_optimizer(read_pipeline(str(path))[0].message.train_config.optimizer)
+        assert 0.0 <= float(optimizer.learning_rate) < 1.0, path

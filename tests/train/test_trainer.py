@@ -79,7 +79,7 @@ def test_the_loss_falls(training_toy, one_device):
 
 def test_clipping_bounds_the_step(training_toy, one_device):
     run = training_toy.settings(gradient_clipping_norm=0.01)
-    trainer = training_toy.make_trainer(one_device, run, optimizer=keras.optimizers.SGD(1.0))
+    trainer = training_toy.make_trainer(one_device, run, optimizer=lambda: keras.optimizers.SGD(1.0))
     before = weights_of(trainer)
     result = trainer.run_steps(1)
     assert result.gradient_norm > 0.01
@@ -89,8 +89,8 @@ def test_clipping_bounds_the_step(training_toy, one_device):
 
 
 def test_weight_decay_shrinks_kernels_only_by_rate_times_decay(training_toy, one_device):
-    plain = training_toy.make_trainer(one_device, optimizer=keras.optimizers.SGD(0.1))
-    decayed = training_toy.make_trainer(one_device, optimizer=keras.optimizers.SGD(0.1, weight_decay=0.5))
+    plain = training_toy.make_trainer(one_device, optimizer=lambda: keras.optimizers.SGD(0.1))
+    decayed = training_toy.make_trainer(one_device, optimizer=lambda: keras.optimizers.SGD(0.1, weight_decay=0.5))
     start = weights_of(plain)
     plain.run_steps(1)
     decayed.run_steps(1)
@@ -100,9 +100,9 @@ def test_weight_decay_shrinks_kernels_only_by_rate_times_decay(training_toy, one
 
 
 def test_bias_multiplier_scales_the_steps_of_biases(training_toy, one_device):
-    plain = training_toy.make_trainer(one_device, optimizer=keras.optimizers.SGD(0.1))
+    plain = training_toy.make_trainer(one_device, optimizer=lambda: keras.optimizers.SGD(0.1))
     run = training_toy.settings(bias_gradient_multiplier=2.0)
-    doubled = training_toy.make_trainer(one_device, run, optimizer=keras.optimizers.SGD(0.1))
+    doubled = training_toy.make_trainer(one_device, run, optimizer=lambda: keras.optimizers.SGD(0.1))
     start = weights_of(plain)
     plain.run_steps(1)
     doubled.run_steps(1)
@@ -174,7 +174,7 @@ def test_moving_average_of_two_replicas(training_toy, one_device, two_replicas):
 
 
 def test_a_loss_that_is_not_finite_names_the_first_step(training_toy, one_device):
-    trainer = training_toy.make_trainer(one_device, optimizer=keras.optimizers.SGD(1e30))
+    trainer = training_toy.make_trainer(one_device, optimizer=lambda: keras.optimizers.SGD(1e30))
     result = trainer.run_steps(8)
     assert result.failed_step in (2, 3)
     assert result.failed_values["learning_rate"] == pytest.approx(1e30)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
 
 import keras
@@ -100,7 +99,7 @@ def make_trainer(strategy, run=None, optimizer=None, num_records=None, **toy):
     keras.utils.set_random_seed(3)
     with strategy.scope():
         detector = TrainingToy(**toy)
-        optimizer = optimizer or keras.optimizers.SGD(0.05, momentum=0.9)
+        optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.05, momentum=0.9)
     return Trainer(detector, make_dataset(run.batch_size, num_records), optimizer, strategy, run)
 
 
@@ -116,19 +115,20 @@ def run_to_end(model_dir, strategy, run=None, evaluate=None, stop=None, **traine
 
 
 def main():
-    """One worker of a cluster: trains to the end and prints what the tests compare."""
-    from detzoo.train.strategy import create_strategy
-
-    model_dir = pathlib.Path(sys.argv[1])
-    strategy = create_strategy("multi_worker")
-    trainer = make_trainer(strategy, settings(num_steps=int(sys.argv[2]), batch_size=4))
-    print("loss", repr(trainer.run_steps(1).losses["total"]), flush=True)
+    """STRATEGY MODEL_DIR STEPS: a process of its own that trains and prints what the tests compare."""
     from detzoo.train.loop import TrainingLoop
     from detzoo.train.stop import StopRequest
+    from detzoo.train.strategy import create_strategy
 
+    strategy, model_dir, num_steps = create_strategy(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+    trainer = make_trainer(strategy, settings(num_steps=num_steps))
     with StopRequest() as stop:
-        outcome = TrainingLoop(trainer, model_dir, None, stop).run()
-    print("outcome", outcome.step, outcome.finished, flush=True)
+        loop = TrainingLoop(trainer, model_dir, None, stop)
+        loop.checkpoints.restore_latest()
+        print("first loss", repr(trainer.run_steps(1).losses["total"]), flush=True)
+        outcome = loop.run()
+    kernel = trainer.model_variables["head/classes/kernel"].numpy()
+    print("outcome", outcome.step, outcome.finished, repr(float(kernel.sum())), flush=True)
 
 
 if __name__ == "__main__":

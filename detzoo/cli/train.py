@@ -1,0 +1,162 @@
+"""``detzoo train``."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from absl import flags
+
+from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.errors import ConfigError, UsageError
+
+SUMMARY = "Train what a pipeline.config describes; run again, it resumes."
+DESCRIPTION = """
+Writes checkpoints, TensorBoard events, the resolved pipeline.config and run.json into --model_dir. Started again with
+the same --model_dir, it goes on from the newest checkpoint; Ctrl-C or SIGTERM saves one first.
+
+    detzoo train --pipeline_config_path my.config --model_dir runs/my
+    detzoo train --pipeline_config_path my.config --model_dir runs/my --num_train_steps 5000 --checkpoint_every_n 500
+    detzoo train --pipeline_config_path my.config --model_dir runs/my --set train_config.batch_size=16
+    tensorboard --logdir runs/my
+
+train_config has the rest: eval_every_n_steps, best_checkpoint_metric (kept in model_dir/best), early_stopping,
+mixed_precision, fine_tune_checkpoint, freeze_variables. Several machines: the same command on each, with TF_CONFIG set
+and a --model_dir that all of them see.
+"""
+POSITIONAL = ()
+
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+
+logger = logging.getLogger(__name__)
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """The flags of the Object Detection API's trainer that have a meaning here, and --strategy, --set."""
+    define_pipeline_flags(flag_values)
+    flags.DEFINE_string("model_dir", None, "Folder of the run.", flag_values=flag_values, required=True)
+    flags.DEFINE_integer(
+        "num_train_steps",
+        None,
+        "Steps in total, instead of train_config.num_steps.",
+        lower_bound=1,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_integer(
+        "checkpoint_every_n",
+        None,
+        "Steps between checkpoints, instead of train_config.checkpoint_every_n_steps.",
+        lower_bound=1,
+        flag_values=flag_values,
+    )
+    flags.DEFINE_enum(
+        "strategy",
+        "auto",
+        list(STRATEGIES),
+        "Which devices: one, all of this machine, or the cluster in TF_CONFIG; auto looks.",
+        flag_values=flag_values,
+    )
+
+
+def run(flag_values: flags.FlagValues) -> None:
+    """Checks the config, then trains."""
+    from detzoo.train.stop import StopRequest
+
+    loaded = load_pipeline_from_flags(flag_values)
+    config = loaded.message.train_config
+    if flag_values.num_train_steps is not None:
+        config.num_steps = flag_values.num_train_steps
+    if flag_values.checkpoint_every_n is not None:
+        config.checkpoint_every_n_steps = flag_values.checkpoint_every_n
+    if is_finished(flag_values.model_dir, config.num_steps):
+        return
+    check(loaded)
+    with StopRequest() as stop:
+        logger.info("starting TensorFlow ...")
+        outcome = _train(loaded.message, flag_values, stop)
+        logger.info("step %d: %s. Results are in %s", outcome.step, outcome.reason, flag_values.model_dir)
+        if stop.signal is not None and stop.signal.name == "SIGINT":
+            raise KeyboardInterrupt
+
+
+def is_finished(model_dir: str, num_steps: int) -> bool:
+    """Whether the run has ended by itself already and needs no more steps; says so. Needs no TensorFlow."""
+    from detzoo.train.run_record import read_finished
+
+    finished = read_finished(model_dir)
+    if finished is None or finished["num_train_steps"] < num_steps:
+        return False
+    print(
+        f"{model_dir} is finished: step {finished['step']}, {finished['reason']}. To train on, raise --num_train_steps "
+        f"(now {num_steps}); to train anew, use another --model_dir",
+        file=sys.stderr,
+    )
+    return True
+
+
+def check(loaded: Any) -> None:
+    """Every problem of the config, before TensorFlow starts: warnings are logged, errors raised.
+
+    Raises:
+        ConfigError: with every error, one a line.
+        UsageError: the number of steps is missing.
+    """
+    from detzoo.config.check import check_pipeline
+    from detzoo.config.problems import Severity, format_problems, has_errors
+
+    problems = check_pipeline(loaded)
+    if has_errors(problems):
+        serious = [problem for problem in problems if problem.severity is not Severity.NOTE]
+        raise ConfigError(format_problems(serious, loaded.path))
+    if loaded.message.train_config.num_steps == 0:
+        raise UsageError("how many steps? Set train_config.num_steps or --num_train_steps")
+    for problem in problems:
+        if problem.severity is Severity.WARNING:
+            logger.warning("%s", problem.format(loaded.path))
+
+
+def _train(pipeline: Any, flag_values: flags.FlagValues, stop: Any) -> Any:
+    import tensorflow as tf
+
+    # TensorFlow's and absl's own chatter (strategies, AutoGraph, deprecations) says nothing to a user of this command.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+    from detzoo.train.session import train_pipeline
+
+    return train_pipeline(pipeline, flag_values.model_dir, flag_values.strategy, lambda: make_evaluate(pipeline), stop)
+
+
+def make_evaluate(pipeline: Any) -> Any:
+    """The evaluation while training: detector -> metrics, on the first eval_input_reader.
+
+    Raises:
+        UsageError: the config has none.
+    """
+    from detzoo.builders.inputs import build_dataset
+    from detzoo.config.label_map import load_label_map
+    from detzoo.evaluate.runner import Evaluator
+    from detzoo.train.session import image_resizer_of
+
+    if not pipeline.eval_input_reader:
+        raise UsageError(
+            "train_config.eval_every_n_steps is set, but the config has no eval_input_reader to evaluate on; add one, "
+            "or --set train_config.eval_every_n_steps=0"
+        )
+    reader = pipeline.eval_input_reader[0]
+    dataset = build_dataset(
+        reader,
+        image_resizer_of(pipeline),
+        None,
+        training=False,
+        batch_size=max(1, pipeline.eval_config.batch_size),
+        seed=0,
+    )
+    return Evaluator(
+        dataset,
+        load_label_map(reader.label_map_path),
+        list(pipeline.eval_config.metrics_set),
+        show_progress=sys.stderr.isatty(),
+    )

@@ -1,0 +1,131 @@
+"""One session of a run: a config becomes objects, is resumed or warm-started, and is trained to its end."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from detzoo.builders.detector import build_detector
+from detzoo.builders.inputs import build_dataset
+from detzoo.builders.optimizer import build_optimizer, moving_average_decay
+from detzoo.checkpoints.restore import warm_start
+from detzoo.config.load import save_pipeline
+from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
+from detzoo.train.run_record import RunRecord
+from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, settings_from_config
+from detzoo.train.stop import StopRequest
+from detzoo.train.strategy import create_strategy, is_chief
+from detzoo.train.trainer import Trainer
+
+CONFIG_FILE = "pipeline.config"
+
+logger = logging.getLogger(__name__)
+
+
+def train_pipeline(
+    pipeline: Any,
+    model_dir: str | pathlib.Path,
+    strategy_name: str,
+    make_evaluate: Callable[[], Evaluate] | None,
+    stop: StopRequest,
+) -> Outcome:
+    """Trains what a config describes, from the newest checkpoint in ``model_dir`` on.
+
+    Args:
+        pipeline: A checked ``TrainEvalPipelineConfig``, overrides applied.
+        model_dir: Gets checkpoints, events, pipeline.config and run.json.
+        strategy_name: One of ``strategy.STRATEGIES``.
+        make_evaluate: Makes the evaluation that runs every ``eval_every_n_steps``; called once, before training, so
+            that what is wrong with its data shows at once.
+        stop: Entered already.
+
+    Raises:
+        DetzooError: what the user can mend.
+    """
+    strategy = create_strategy(strategy_name)
+    trainer = _build_trainer(pipeline, strategy)
+    chief = is_chief(strategy)
+    evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
+    folder = pathlib.Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    loop = TrainingLoop(trainer, folder, evaluate, stop)
+    _start(loop, trainer, pipeline.train_config, folder)
+    record = None
+    if chief:
+        save_pipeline(pipeline, folder / CONFIG_FILE)
+        record = RunRecord(folder, **_facts(trainer, strategy_name))
+    outcome = loop.run()
+    if record is not None:
+        record.close(last_step=outcome.step, ended_by=outcome.reason)
+    return outcome
+
+
+def _build_trainer(pipeline: Any, strategy: tf.distribute.Strategy) -> Trainer:
+    config = pipeline.train_config
+    settings = settings_from_config(config, moving_average_decay(config.optimizer))
+    keras.utils.set_random_seed(settings.seed)
+    with strategy.scope():
+        detector = build_detector(pipeline.model, dtype_policy=dtype_policy_of(config))
+        optimizer = build_optimizer(config.optimizer)
+
+    def make_dataset(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return build_dataset(
+            pipeline.train_input_reader,
+            image_resizer_of(pipeline),
+            config,
+            training=True,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            start_record=start_record,
+            input_context=context,
+        )
+
+    return Trainer(detector, make_dataset, optimizer, strategy, settings)
+
+
+def image_resizer_of(pipeline: Any) -> Any:
+    """The ``ImageResizer`` of whichever model is chosen."""
+    return getattr(pipeline.model, pipeline.model.WhichOneof("model")).image_resizer
+
+
+def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path) -> None:
+    """Resumes, or warm-starts a new run."""
+    step = loop.checkpoints.restore_latest()
+    if step is not None:
+        logger.info("resuming from step %d of %d in %s", step, trainer.settings.num_steps, folder)
+    elif config.fine_tune_checkpoint:
+        report = warm_start(trainer.detector, config.fine_tune_checkpoint, fine_tune_type_of(config))
+        logger.info("%s", report.describe())
+        if trainer.average is not None:
+            trainer.average.reset()
+
+
+def _facts(trainer: Trainer, strategy_name: str) -> dict[str, Any]:
+    """What run.json says about this session beside versions and commit."""
+    strategy, settings = trainer.strategy, trainer.settings
+    facts = {
+        "seed": settings.seed,
+        "strategy": f"{strategy_name}: {type(strategy).__name__}",
+        "replicas": strategy.num_replicas_in_sync,
+        "devices": [device.name for device in tf.config.list_physical_devices()],
+        "batch_size": settings.batch_size,
+        "num_train_steps": settings.num_steps,
+        "first_step": int(trainer.step),
+        "parameters": sum(int(np.prod(variable.shape)) for variable in trainer.model_variables.values()),
+        "trainable_parameters": trainer.num_trainable,
+    }
+    logger.info(
+        "%s: %s parameters (%s trainable), %d replica(s), batch of %d images",
+        trainer.detector.name,
+        f"{facts['parameters']:,}",
+        f"{facts['trainable_parameters']:,}",
+        facts["replicas"],
+        settings.batch_size,
+    )
+    return facts

@@ -1,0 +1,207 @@
+"""A run as a whole: files, resuming, evaluation, the best checkpoint, early stopping, and every way to end."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import shutil
+import signal
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from detzoo.builders.optimizer import ManualStepRate
+from detzoo.checkpoints import restore_for_inference
+from detzoo.checkpoints.files import latest_prefix
+from detzoo.errors import CheckpointError, ConfigError, TrainingError
+from detzoo.train.run_record import read_finished
+from detzoo.train.settings import EarlyStopping
+from detzoo.train.stop import StopRequest
+
+
+def scalars_of(folder):
+    """tag -> {step: value} of the event files in a folder."""
+    found = {}
+    for file in pathlib.Path(folder).glob("events.*"):
+        for event in tf.compat.v1.train.summary_iterator(str(file)):
+            for value in event.summary.value:
+                found.setdefault(value.tag, {})[event.step] = float(tf.make_ndarray(value.tensor))
+    return found
+
+
+def weights_of(trainer):
+    return {path: variable.numpy() for path, variable in trainer.model_variables.items()}
+
+
+def scripted(values):
+    """An evaluation that returns these numbers one after another."""
+    remaining = iter(values)
+    return lambda detector: {"mAP": next(remaining), "mAP@.50IOU": 0.5}
+
+
+def test_a_run_leaves_checkpoints_events_and_the_marker(training_toy, one_device, tmp_path, capsys):
+    run = training_toy.settings(keep_checkpoint_max=2)
+    trainer, outcome = training_toy.run_to_end(tmp_path, one_device, run)
+    assert (outcome.step, outcome.finished) == (20, True)
+    assert {file.stem for file in tmp_path.glob("ckpt-*.index")} == {"ckpt-15", "ckpt-20"}
+    assert read_finished(tmp_path) == {"step": 20, "num_train_steps": 20, "reason": "reached num_train_steps"}
+    scalars = scalars_of(tmp_path / "train")
+    assert {"Loss/localization_loss", "Loss/classification_loss", "Loss/total_loss"} <= scalars.keys()
+    assert set(scalars["learning_rate"]) == {5, 10, 15, 20}
+    assert scalars["learning_rate"][5] == pytest.approx(0.05)
+    assert min(scalars["gradient_norm"].values()) > 0
+    assert min(scalars["images_per_second"].values()) > 0
+    shown = capsys.readouterr().err
+    assert "step 20/20  loss " in shown
+    assert "localization " in shown
+    assert " images/s  0:00 left" in shown
+    again = training_toy.make_trainer(one_device)
+    assert restore_for_inference(again.detector, tmp_path) == 20
+    for path, value in weights_of(trainer).items():
+        np.testing.assert_array_equal(weights_of(again)[path], value)
+
+
+def test_a_resumed_run_equals_one_that_was_never_interrupted(training_toy, one_device, two_replicas, tmp_path):
+    # Nothing may be left out: momentum, schedule, averages and the position in the data; nor may the strategy matter.
+    def session(folder, num_steps, strategy=one_device):
+        def optimizer():
+            return keras.optimizers.SGD(ManualStepRate([7], [0.02, 0.01]), momentum=0.9, name="momentum")
+
+        run = training_toy.settings(num_steps=num_steps, moving_average_decay=0.9)
+        return training_toy.run_to_end(tmp_path / folder, strategy, run, optimizer=optimizer)
+
+    whole, _ = session("whole", 10)
+    session("one", 5)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    for resumed, outcome in (session("one", 10), session("two", 10, two_replicas)):
+        assert outcome.step == 10
+        assert int(resumed.next_record) == int(whole.next_record) == 40
+        for path, value in weights_of(whole).items():
+            np.testing.assert_allclose(weights_of(resumed)[path], value, rtol=1e-3, atol=1e-5, err_msg=path)
+        for path, value in whole.average.averages.items():
+            np.testing.assert_allclose(resumed.average.averages[path].numpy(), value.numpy(), rtol=1e-3, atol=1e-5)
+
+
+def test_evaluation_keeps_the_best_and_reports_it(training_toy, one_device, tmp_path, capsys):
+    run = training_toy.settings(eval_every_n_steps=5)
+    training_toy.run_to_end(tmp_path, one_device, run, evaluate=scripted([0.1, 0.3, 0.2, 0.3]))
+    assert latest_prefix(tmp_path / "best").endswith("ckpt-10")
+    record = json.loads((tmp_path / "best" / "best.json").read_text())
+    assert record == {"step": 10, "metric": "mAP", "value": 0.3}
+    history = [json.loads(line) for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert [(entry["step"], entry["mAP"]) for entry in history] == [(5, 0.1), (10, 0.3), (15, 0.2), (20, 0.3)]
+    scalars = scalars_of(tmp_path / "eval")
+    assert scalars["DetectionBoxes_Precision/mAP"] == pytest.approx({5: 0.1, 10: 0.3, 15: 0.2, 20: 0.3})
+    assert "evaluation at step 15: mAP 0.2000  mAP@.50IOU 0.5000  (best 0.3000 at step 10)" in capsys.readouterr().err
+    assert restore_for_inference(training_toy.make_trainer(one_device).detector, tmp_path / "best") == 10
+
+
+def test_evaluation_sees_the_averaged_weights(training_toy, one_device, tmp_path):
+    run = training_toy.settings(num_steps=5, eval_every_n_steps=5, moving_average_decay=0.9)
+    seen = []
+
+    def evaluate(detector):
+        seen.append(detector.trainable_variables[0].numpy())
+        return {"mAP": 0.0}
+
+    trainer, _ = training_toy.run_to_end(tmp_path, one_device, run, evaluate=evaluate)
+    path = trainer.detector.trainable_variables[0].path
+    np.testing.assert_array_equal(seen[0], trainer.average.averages[path].numpy())
+    detector = training_toy.make_trainer(one_device).detector
+    restore_for_inference(detector, tmp_path)
+    np.testing.assert_array_equal(detector.trainable_variables[0].numpy(), seen[0])
+    restore_for_inference(detector, tmp_path, prefer_ema=False)
+    np.testing.assert_array_equal(detector.trainable_variables[0].numpy(), weights_of(trainer)[path])
+
+
+def test_early_stopping_counts_across_a_restart(training_toy, one_device, tmp_path):
+    rule = EarlyStopping(patience_evaluations=2, min_delta=0.05)
+    first = training_toy.settings(num_steps=10, eval_every_n_steps=5, early_stopping=rule)
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, first, evaluate=scripted([0.3, 0.31]))
+    assert outcome.reason == "reached num_train_steps"
+    second = training_toy.settings(num_steps=100, eval_every_n_steps=5, early_stopping=rule)
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, second, evaluate=scripted([0.32, 0.9]))
+    assert (outcome.step, outcome.finished) == (15, True)
+    assert outcome.reason == "stopped early: mAP has not improved for 2 evaluations (best 0.3000)"
+    assert read_finished(tmp_path)["num_train_steps"] == 100
+
+
+def test_an_unknown_metric_names_those_there_are(training_toy, one_device, tmp_path):
+    run = training_toy.settings(eval_every_n_steps=5, best_checkpoint_metric="accuracy")
+    with pytest.raises(ConfigError, match=r"best_checkpoint_metric 'accuracy' is none of .*: mAP, mAP@.50IOU"):
+        training_toy.run_to_end(tmp_path, one_device, run, evaluate=scripted([0.1]))
+
+
+def test_sigterm_during_an_evaluation_saves_and_ends(training_toy, one_device, tmp_path):
+    run = training_toy.settings(num_steps=1000, eval_every_n_steps=3)
+
+    def evaluate(detector):
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("the evaluation goes on after SIGTERM")
+
+    with StopRequest() as stop:
+        _, outcome = training_toy.run_to_end(tmp_path, one_device, run, evaluate=evaluate, stop=stop)
+    assert (outcome.step, outcome.finished, outcome.reason) == (3, False, "stopped by SIGTERM")
+    assert latest_prefix(tmp_path).endswith("ckpt-3")
+    assert read_finished(tmp_path) is None
+    # The evaluation that was cut short is made up for.
+    with StopRequest() as stop:
+        run = training_toy.settings(num_steps=4, eval_every_n_steps=3)
+        training_toy.run_to_end(tmp_path, one_device, run, evaluate=scripted([0.5, 0.6]), stop=stop)
+    history = [json.loads(line)["step"] for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert history == [3, 4]
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(training_toy, one_device, tmp_path):
+    rate = ManualStepRate([7], [0.01, 1e30])
+    # Step 8 is the first with the high rate, so the loss of step 9 is the first that is not finite, or huge.
+    message = r"not finite at step (9|10): localization .*, classification .*; learning rate 1e\+30.*ckpt-5"
+    with pytest.raises(TrainingError, match=message):
+        training_toy.run_to_end(tmp_path, one_device, optimizer=lambda: keras.optimizers.SGD(rate))
+    assert latest_prefix(tmp_path).endswith("ckpt-5")
+    assert all(np.isfinite(value).all() for value in weights_at(tmp_path).values())
+
+
+def weights_at(folder):
+    reader = tf.train.load_checkpoint(latest_prefix(folder))
+    return {key: reader.get_tensor(key) for key in reader.get_variable_to_shape_map() if key.startswith("model/")}
+
+
+def test_the_end_of_the_data_ends_the_run(training_toy, one_device, tmp_path):
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, num_records=11)
+    # Eleven records are two batches of four.
+    assert (outcome.step, outcome.finished) == (2, True)
+    assert "the training data ended" in outcome.reason
+    assert latest_prefix(tmp_path).endswith("ckpt-2")
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over(training_toy, one_device, tmp_path, caplog):
+    training_toy.run_to_end(tmp_path, one_device, training_toy.settings(num_steps=10))
+    [data] = tmp_path.glob("ckpt-10.data*")
+    data.write_bytes(data.read_bytes()[:100])
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, training_toy.settings(num_steps=12))
+    assert outcome.step == 12
+    assert "ckpt-10 is damaged or incomplete" in caplog.text
+    for data in tmp_path.glob("ckpt-*.data*"):
+        data.write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"no checkpoint in .* can be read; the newest: .*ckpt-12 is damaged"):
+        training_toy.run_to_end(tmp_path, one_device)
+
+
+def test_a_checkpoint_of_another_model_is_refused(training_toy, one_device, tmp_path):
+    training_toy.run_to_end(tmp_path, one_device, training_toy.settings(num_steps=5))
+    with pytest.raises(CheckpointError, match=r"of another model: 2 variables of another shape \(head/classes/kernel"):
+        training_toy.run_to_end(tmp_path, one_device, num_classes=5)
+
+
+def test_another_optimizer_starts_anew_with_a_warning(training_toy, one_device, tmp_path, caplog):
+    training_toy.run_to_end(tmp_path, one_device, training_toy.settings(num_steps=5))
+    trainer, outcome = training_toy.run_to_end(
+        tmp_path, one_device, training_toy.settings(num_steps=6), optimizer=lambda: keras.optimizers.Adam(0.001)
+    )
+    assert outcome.step == 6
+    assert int(trainer.optimizer.iterations) == 6
+    assert "the optimizer starts anew" in caplog.text

@@ -1,0 +1,89 @@
+"""Training in processes of its own: two workers of a cluster, and kill -9."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+SCRIPT = pathlib.Path(__file__).resolve().parent / "training_toy.py"
+ENVIRONMENT = {
+    **os.environ,
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+    "CUDA_VISIBLE_DEVICES": "-1",
+    "PYTHONPATH": str(SCRIPT.parents[2]),
+}
+
+
+def start(strategy, model_dir, num_steps, **environment):
+    command = [sys.executable, str(SCRIPT), strategy, str(model_dir), str(num_steps)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, env={**ENVIRONMENT, **environment}, **pipes)
+
+
+def free_ports(count):
+    sockets = [socket.socket() for _ in range(count)]
+    for opened in sockets:
+        opened.bind(("localhost", 0))
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
+    return ports
+
+
+def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_path):
+    trainer = training_toy.make_trainer(one_device)
+    first_loss = trainer.run_steps(1).losses["total"]
+    trainer.run_steps(5)
+    workers = [f"localhost:{port}" for port in free_ports(2)]
+    processes = [
+        start(
+            "multi_worker",
+            tmp_path,
+            6,
+            TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
+        )
+        for index in range(2)
+    ]
+    try:
+        outputs = [process.communicate(timeout=90) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (out, err) in zip(processes, outputs):
+        assert process.returncode == 0, err[-2000:]
+        lines = dict(line.split(" ", 1) for line in out.replace("first loss", "loss").splitlines() if " " in line)
+        np.testing.assert_allclose(float(lines["loss"]), first_loss, rtol=1e-5)
+        step, finished, kernel = lines["outcome"].split()
+        assert (step, finished) == ("6", "True")
+        expected = float(trainer.model_variables["head/classes/kernel"].numpy().sum())
+        np.testing.assert_allclose(float(kernel), expected, rtol=1e-3, atol=1e-4)
+    # The chief alone reports and saves.
+    assert "step 6/6" in outputs[0][1]
+    assert "step 6/6" not in outputs[1][1]
+    assert (tmp_path / "ckpt-6.index").is_file()
+
+
+def test_a_killed_run_goes_on_from_its_last_checkpoint(training_toy, one_device, tmp_path):
+    process = start("one_device", tmp_path, 1_000_000)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("ckpt-*.index")) and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    _, errors = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGKILL, errors[-2000:]
+    trainer = training_toy.make_trainer(one_device)
+    from detzoo.train.saving import RunCheckpoints
+
+    step = RunCheckpoints(tmp_path, trainer).restore_latest()
+    assert step >= 5
+    assert step % 5 == 0
+    assert int(trainer.next_record) == 4 * step
+    assert trainer.run_steps(2).step == step + 2
