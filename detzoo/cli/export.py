@@ -54,13 +54,16 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Builds, restores, writes and checks."""
     loaded = load_pipeline_from_flags(flag_values)
-    from detzoo.builders.detector import build_detector
     from detzoo.builders.resize import build_resizer
     from detzoo.checkpoints import restore_for_inference
+    from detzoo.checkpoints.files import latest_prefix
+    from detzoo.cli.inference import build_untrained, image_resizer_of, start_tensorflow
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
 
-    detector = build_detector(loaded.message.model)
+    start_tensorflow()
+    latest_prefix(flag_values.trained_checkpoint_dir)  # a wrong path is told before the model is built
+    detector = build_untrained(loaded.message.model)
     step = restore_for_inference(detector, flag_values.trained_checkpoint_dir)
     beside = Export(to_text(loaded.message), _label_map_text(loaded.message), flag_values.trained_checkpoint_dir, step)
     resizer = build_resizer(image_resizer_of(loaded.message.model))
@@ -71,11 +74,6 @@ def run(flag_values: flags.FlagValues) -> None:
         f"agrees with the detector in memory: boxes within {report.max_box_difference:.1e}, "
         f"scores within {report.max_score_difference:.1e}"
     )
-
-
-def image_resizer_of(model: Any) -> Any:
-    """The image_resizer block of whichever detector a ``model`` block holds."""
-    return getattr(model, model.WhichOneof("model")).image_resizer
 
 
 def _label_map_text(message: Any) -> str:

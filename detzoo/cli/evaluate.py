@@ -1,0 +1,147 @@
+"""``detzoo evaluate``."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import Any
+
+from absl import flags
+
+from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.errors import CheckpointError, ConfigError, UsageError
+
+SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, or Pascal VOC's."
+DESCRIPTION = """
+Prints the table and writes metrics.json, detections.json (COCO's results format) and groundtruth.json.
+
+    detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation
+
+Beside a running training, measure every new checkpoint; the curves are for TensorBoard. It ends when the training is
+finished, or after --timeout_secs without a new one:
+
+    detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation \\
+        --continuous
+
+Which numbers: eval_config.metrics_set, any of coco_detection_metrics (default), pascal_voc_detection_metrics (area
+under the curve) and pascal_voc_2007_detection_metrics (eleven points), e.g.
+
+    --set 'eval_config.metrics_set[0]=pascal_voc_2007_detection_metrics'
+"""
+POSITIONAL = ()
+
+logger = logging.getLogger(__name__)
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """--pipeline_config_path, --checkpoint_dir, --output_dir, --continuous, --timeout_secs, --set."""
+    define_pipeline_flags(flag_values)
+    flags.DEFINE_string(
+        "checkpoint_dir",
+        None,
+        "Folder with checkpoints (the newest is used), or the prefix of one, e.g. model/ckpt-1000.",
+        flag_values=flag_values,
+        required=True,
+    )
+    flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)
+    flags.DEFINE_bool("continuous", False, "Go on with every new checkpoint.", flag_values=flag_values)
+    flags.DEFINE_float(
+        "timeout_secs",
+        3600.0,
+        "With --continuous: end after so long without a new checkpoint.",
+        lower_bound=0.0,
+        flag_values=flag_values,
+    )
+
+
+def run(flag_values: flags.FlagValues) -> None:
+    """Builds detector and data set once, then measures one checkpoint or each new one."""
+    loaded = load_pipeline_from_flags(flag_values)
+    message = loaded.message
+    if not message.eval_input_reader:
+        raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
+    output_dir = _make_folder(flag_values.output_dir)
+    from detzoo.checkpoints.files import latest_prefix
+    from detzoo.cli.inference import build_untrained, start_tensorflow
+    from detzoo.evaluate.watch import new_checkpoints
+
+    start_tensorflow()
+    if not flag_values.continuous:
+        latest_prefix(flag_values.checkpoint_dir)  # a wrong path is told before the model is built
+    detector = build_untrained(message.model)
+    evaluator = make_evaluator(message)
+    if not flag_values.continuous:
+        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir)
+        return
+    checkpoints = new_checkpoints(
+        lambda: latest_prefix(flag_values.checkpoint_dir),
+        flag_values.timeout_secs,
+        is_finished=lambda: (pathlib.Path(flag_values.checkpoint_dir) / "finished").is_file(),
+    )
+    measured = 0
+    for prefix in checkpoints:
+        try:
+            step, metrics = _evaluate_one(detector, evaluator, prefix, output_dir)
+        except CheckpointError as problem:
+            logger.warning("%s", problem)  # removed by the training meanwhile, or of another model
+            continue
+        _write_summary(output_dir, step, metrics)
+        measured += 1
+    if not measured:
+        raise CheckpointError(f"no checkpoint came to {flag_values.checkpoint_dir} that could be evaluated")
+
+
+def make_evaluator(message: Any) -> Any:
+    """The Evaluator of a config's first eval_input_reader and its eval_config."""
+    from detzoo.builders.inputs import build_dataset
+    from detzoo.cli.inference import image_resizer_of
+    from detzoo.config.label_map import load_label_map
+    from detzoo.evaluate.runner import Evaluator
+
+    reader = message.eval_input_reader[0]
+    if len(message.eval_input_reader) > 1:
+        logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
+    if not reader.label_map_path:
+        raise ConfigError("eval_input_reader[0].label_map_path is empty: the metrics need the names of the classes")
+    dataset = build_dataset(
+        reader,
+        image_resizer_of(message.model),
+        None,
+        training=False,
+        batch_size=max(1, message.eval_config.batch_size),
+        seed=0,
+    )
+    return Evaluator(dataset, load_label_map(reader.label_map_path), message.eval_config.metrics_set)
+
+
+def _evaluate_one(detector: Any, evaluator: Any, checkpoint: str, output_dir: pathlib.Path) -> tuple[int, Any]:
+    from detzoo.checkpoints import restore_for_inference
+    from detzoo.evaluate.report import format_table, write_results
+    from detzoo.provenance import commit, versions
+
+    step = restore_for_inference(detector, checkpoint)
+    result = evaluator.evaluate(detector)
+    facts = {"checkpoint": checkpoint, "step": step, "versions": versions(), "commit": commit()}
+    write_results(result, output_dir, facts)
+    print(f"step {step}: {len(result.images)} images in {result.seconds:.1f} s")
+    print(format_table(result), flush=True)
+    return step, result.metrics
+
+
+def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:
+    """One point of each curve for TensorBoard."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(output_dir))
+    with writer.as_default():
+        for name, value in metrics.items():
+            tf.summary.scalar(f"evaluation/{name}", value, step=step)
+    writer.close()
+
+
+def _make_folder(path: str) -> pathlib.Path:
+    try:
+        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"--output_dir {path} cannot be made: {problem.strerror}") from None
+    return pathlib.Path(path)

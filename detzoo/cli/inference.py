@@ -1,0 +1,36 @@
+"""A detector for inference from a config: what ``evaluate``, ``export`` and ``benchmark`` start with."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from typing import Any
+
+PRETRAINED_FIELD = "pretrained_weights"
+
+
+def start_tensorflow() -> None:
+    """Starts TensorFlow without the messages that say nothing to the user of a command."""
+    import tensorflow as tf
+
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    for gpu in tf.config.list_physical_devices("GPU"):
+        tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def build_untrained(model: Any) -> Any:
+    """The detector of a ``model`` block with random weights: nothing is downloaded that a checkpoint would replace."""
+    from detzoo.builders.detector import build_detector
+
+    bare = copy.deepcopy(model)
+    extractor = getattr(bare, bare.WhichOneof("model") or "", None)
+    extractor = getattr(extractor, "feature_extractor", None)
+    if extractor is not None and PRETRAINED_FIELD in extractor.DESCRIPTOR.fields_by_name:
+        extractor.ClearField(PRETRAINED_FIELD)
+    return build_detector(bare)
+
+
+def image_resizer_of(model: Any) -> Any:
+    """The image_resizer block of whichever detector a ``model`` block holds."""
+    return getattr(model, model.WhichOneof("model")).image_resizer

@@ -1,0 +1,94 @@
+"""The files and the table of an evaluation.
+
+metrics.json     the numbers by name at the top; below them per_class, step, num_images and what made them
+detections.json  COCO's results format, pixels of the original images
+groundtruth.json COCO's annotation format: which image_id is which image/source_id; with detections.json it is all
+                 that pycocotools or another tool needs to measure again
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from detzoo.evaluate.coco import NOTHING_MEASURED, coco_detections, coco_groundtruth
+from detzoo.evaluate.runner import EvaluationResult
+
+METRICS_FILE = "metrics.json"
+DETECTIONS_FILE = "detections.json"
+GROUNDTRUTH_FILE = "groundtruth.json"
+PER_CLASS_COLUMNS = ("AP", "AP@.50IOU", "VOC mAP@.50IOU", "VOC2007 mAP@.50IOU", "objects")
+
+_DESCRIPTIONS = {
+    "mAP": "average precision, IoU .50 to .95",
+    "mAP@.50IOU": "at IoU .50",
+    "mAP@.75IOU": "at IoU .75",
+    "mAP (small)": "objects below 32 x 32 pixels",
+    "mAP (medium)": "objects of 32 x 32 to 96 x 96",
+    "mAP (large)": "objects above 96 x 96",
+    "AR@1": "average recall with 1 detection an image",
+    "AR@10": "with 10",
+    "AR@100": "with 100",
+    "AR@100 (small)": "objects below 32 x 32 pixels",
+    "AR@100 (medium)": "objects of 32 x 32 to 96 x 96",
+    "AR@100 (large)": "objects above 96 x 96",
+    "VOC mAP@.50IOU": "Pascal VOC, area under the curve",
+    "VOC2007 mAP@.50IOU": "Pascal VOC 2007, eleven points",
+}
+
+
+def write_results(result: EvaluationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Writes the three files; ``facts`` (checkpoint, step, versions) go into metrics.json.
+
+    metrics.json is written last and in one go, so that a reader never sees numbers of a run that is not complete.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / DETECTIONS_FILE).write_text(json.dumps(coco_detections(result.images)), encoding="utf-8")
+    truth = coco_groundtruth(result.images, result.class_names)
+    (folder / GROUNDTRUTH_FILE).write_text(json.dumps(truth), encoding="utf-8")
+    numbers = {
+        **result.metrics,
+        "per_class": result.per_class,
+        "num_images": len(result.images),
+        "seconds": round(result.seconds, 2),
+        **facts,
+    }
+    draft = folder / f".{METRICS_FILE}.{os.getpid()}"
+    draft.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
+    draft.replace(folder / METRICS_FILE)
+
+
+def format_table(result: EvaluationResult) -> str:
+    """The numbers with what they mean, then those of each class; "-" where there was nothing to measure."""
+    width = max(len(name) for name in result.metrics)
+    lines = [
+        f"{name:<{width}}  {_number(value)}  {_DESCRIPTIONS.get(name, '')}" for name, value in result.metrics.items()
+    ]
+    columns = [c for c in PER_CLASS_COLUMNS if any(c in values for values in result.per_class.values())]
+    if columns:
+        names = {name: _shortened(name) for name in result.per_class}
+        width = max(len("class"), *(len(name) for name in names.values()))
+        lines += ["", "  ".join([f"{'class':<{width}}", *(f"{column:>6}" for column in columns)])]
+        for name, values in result.per_class.items():
+            cells = [_cell(values.get(column), column) for column in columns]
+            lines.append("  ".join([f"{names[name]:<{width}}", *cells]))
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _number(value: float) -> str:
+    return "     -" if value == NOTHING_MEASURED else f"{value:6.3f}"
+
+
+def _cell(value: float | None, column: str) -> str:
+    width = max(6, len(column))
+    if value is None or value == NOTHING_MEASURED:
+        return f"{'-':>{width}}"
+    return f"{value:>{width}d}" if column == "objects" else f"{value:>{width}.3f}"
+
+
+def _shortened(name: str, longest: int = 40) -> str:
+    return name if len(name) <= longest else name[: longest - 3] + "..."

@@ -1,0 +1,74 @@
+"""``detzoo evaluate`` from flags to files."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from detzoo.cli.main import main
+from detzoo.config.load import load_pipeline, save_pipeline
+
+
+def arguments(run, *more, output="out"):
+    flags = [f"--pipeline_config_path={run.config}", f"--checkpoint_dir={run.model_dir}"]
+    return ["evaluate", *flags, f"--output_dir={run.folder / output}", *more]
+
+
+def test_a_checkpoint_becomes_numbers_and_a_table(toy_run, capsys):
+    assert main(arguments(toy_run)) == 0
+    shown = capsys.readouterr()
+    assert "step 7: 3 images" in shown.out
+    assert "mAP@.50IOU" in shown.out
+    metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
+    assert (metrics["step"], metrics["num_images"]) == (7, 3)
+    assert -1 <= metrics["mAP"] <= 1
+    assert metrics["per_class"]["cat"]["objects"] == 3
+    detections = json.loads((toy_run.folder / "out" / "detections.json").read_text())
+    assert {entry["image_id"] for entry in detections} == {100, 101, 102}
+    assert len(detections) == 3 * 5
+
+
+def test_metrics_sets_and_overrides(toy_run, capsys):
+    override = "--set=eval_config.metrics_set[0]=pascal_voc_2007_detection_metrics"
+    assert main(arguments(toy_run, override)) == 0
+    assert "VOC2007 mAP@.50IOU" in capsys.readouterr().out
+    assert main(arguments(toy_run, "--set=eval_config.metrics_set[0]=voc")) == 2
+    assert "accepted: coco_detection_metrics" in capsys.readouterr().err
+
+
+def test_continuous_ends_with_a_finished_training(toy_run, capsys):
+    (toy_run.model_dir / "finished").write_text("{}")
+    assert main(arguments(toy_run, "--continuous")) == 0
+    assert capsys.readouterr().out.count("step 7:") == 1
+    assert list((toy_run.folder / "out").glob("events.out.tfevents*"))
+
+
+def test_continuous_without_a_checkpoint_gives_up_after_the_time(toy_run, capsys):
+    (toy_run.folder / "empty").mkdir()
+    flags = [f"--checkpoint_dir={toy_run.folder / 'empty'}", "--continuous", "--timeout_secs=0"]
+    assert main(arguments(toy_run, *flags)) == 1
+    assert "no checkpoint came to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "message"),
+    [
+        ("--checkpoint_dir=nowhere", 1, "there is no checkpoint at nowhere"),
+        ("--set=eval_input_reader[0].label_map_path=", 2, "label_map_path is empty"),
+        ("--set=eval_input_reader[0].tf_record_input_reader.input_path[0]=none.record", 1, "none.record"),
+        ("--pipeline_config_path=none.config", 2, "no pipeline config at none.config"),
+        ("--continous", 2, "continuous"),
+    ],
+)
+def test_mistakes_get_one_message(toy_run, capsys, change, code, message):
+    assert main(arguments(toy_run, change)) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_config_without_an_eval_input_reader(toy_run, capsys):
+    message = load_pipeline(str(toy_run.config)).message
+    message.ClearField("eval_input_reader")
+    save_pipeline(message, toy_run.config)
+    assert main(arguments(toy_run)) == 2
+    assert "has no eval_input_reader" in capsys.readouterr().err

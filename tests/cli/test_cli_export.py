@@ -1,0 +1,51 @@
+"""``detzoo export`` from flags to the folder."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.cli import export
+from detzoo.cli.main import main
+from detzoo.config.label_map import load_label_map
+from detzoo.config.load import load_pipeline
+from detzoo.detectors.serving import INPUT_SPECS
+
+
+def arguments(run, *more):
+    flags = [f"--pipeline_config_path={run.config}", f"--trained_checkpoint_dir={run.model_dir}"]
+    return ["export", *flags, f"--output_directory={run.folder / 'exported'}", *more]
+
+
+def test_a_checkpoint_becomes_a_saved_model(toy_run, toy, capsys):
+    assert main(arguments(toy_run, "--set=eval_config.batch_size=5")) == 0
+    folder = toy_run.folder / "exported"
+    assert "step 7, input image_tensor" in capsys.readouterr().out
+    assert load_pipeline(str(folder / "pipeline.config")).message.eval_config.batch_size == 5
+    assert load_label_map(folder / "label_map.pbtxt").display_names[2] == "Dog"
+    assert json.loads((folder / "export.json").read_text())["checkpoint"] == str(toy_run.model_dir)
+    images = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), np.uint8)
+    found = tf.saved_model.load(str(folder / "saved_model"))(tf.constant(images))
+    inputs = toy_run.detector.preprocess(tf.constant(images))
+    expected = toy_run.detector.postprocess(toy_run.detector.predict(inputs), tf.constant([[32, 48]]), (32, 48))
+    np.testing.assert_allclose(found["raw_detection_scores"], expected.raw_scores, atol=1e-4)
+
+
+def test_mistakes_get_one_message(toy_run, capsys):
+    assert main(arguments(toy_run, "--trained_checkpoint_dir=nowhere")) == 1
+    assert "there is no checkpoint at nowhere" in capsys.readouterr().err
+    assert main(arguments(toy_run, "--input_type=jpeg")) == 2
+    assert "image_tensor" in capsys.readouterr().err
+    assert not (toy_run.folder / "exported").exists()
+
+
+def test_a_missing_label_map_costs_the_names_only(toy_run, capsys):
+    assert main(arguments(toy_run, "--set=eval_input_reader[0].label_map_path=gone.pbtxt")) == 0
+    assert "the export has no class names" in capsys.readouterr().err
+    assert not (toy_run.folder / "exported" / "label_map.pbtxt").exists()
+
+
+def test_the_flag_knows_every_input_type():
+    assert tuple(INPUT_SPECS) == export.INPUT_TYPES
