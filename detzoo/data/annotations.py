@@ -1,0 +1,81 @@
+"""Annotated images as the importers read them, before anything is checked: the input of the conversion.
+
+Flow: ``import_{coco,voc,yolo,csv}`` and ``shapes`` -> Annotations -> ``repair`` -> ``examples`` -> TFRecord shards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedObject:
+    """One object as its annotation states it.
+
+    ``box`` is (ymin, xmin, ymax, xmax) in pixels or, where the image says ``boxes_are_normalized``, in fractions.
+    ``mask`` draws the object: it takes (height, width) of the annotated image and returns uint8 [height, width] of 0
+    and 1. ``where`` names the file and line (or annotation id), for messages.
+    """
+
+    box: tuple[float, float, float, float]
+    class_name: str
+    where: str
+    area_px: float | None = None
+    is_crowd: bool = False
+    is_difficult: bool = False
+    is_truncated: bool = False
+    is_group_of: bool = False
+    view: str = ""
+    mask: Callable[[int, int], np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedImage:
+    """One image file with its objects.
+
+    ``declared_size`` is the (height, width) that the annotation states, None where it states none. ``content`` holds
+    the encoded bytes where the image was drawn and is not a file.
+    """
+
+    path: pathlib.Path
+    filename: str
+    source_id: str
+    objects: tuple[AnnotatedObject, ...]
+    declared_size: tuple[int, int] | None = None
+    boxes_are_normalized: bool = False
+    content: bytes | None = None
+
+
+class Annotations(NamedTuple):
+    """A whole data set: its images in a fixed order, and the name of each class id (ids from 1, gaps allowed)."""
+
+    images: list[AnnotatedImage]
+    class_names: dict[int, str]
+
+
+def numbered(names: set[str] | list[str]) -> dict[int, str]:
+    """Class names, sorted where they are a set, with ids from 1."""
+    ordered = sorted(names) if isinstance(names, set) else names
+    return dict(enumerate(ordered, start=1))
+
+
+def mask_from_polygons(polygons_px: list[list[float]], height: int, width: int) -> np.ndarray:
+    """The union of polygons [x0, y0, x1, y1, ...] in pixels, as COCO rasterises it: uint8 [height, width] of 0 and 1.
+
+    Raises:
+        ValueError: a polygon has fewer than three points or a coordinate that is not finite.
+    """
+    from pycocotools import mask as coco_mask
+
+    for polygon in polygons_px:
+        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
+            raise ValueError(f"a polygon of {len(polygon)} numbers; 6 or more finite ones, an even count, are needed")
+    runs = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons_px], height, width)
+    return coco_mask.decode(runs).max(axis=2)

@@ -1,0 +1,157 @@
+"""What can be wrong with annotations, images and records, what is done about it, and the table that says so.
+
+The importers and the conversion add findings to a ``DirtLog``; ``inspect`` uses the same words for what it finds in
+records. (``dirt_counter`` counts while training reads records.)
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+KEPT_PER_KIND = 1000  # findings remembered of each kind; all are counted
+EXAMPLES_PER_KIND = 2  # findings shown of each kind in the table
+EXAMPLE_WIDTH = 90  # characters
+
+
+class Action(enum.Enum):
+    """What is done about a finding. ``NOTED`` changes nothing and is no error with ``--strict``."""
+
+    IMAGE_SKIPPED = "image skipped"
+    OBJECT_SKIPPED = "object skipped"
+    REST_SKIPPED = "rest of the file skipped"
+    REPAIRED = "repaired"
+    NOTED = "kept"
+
+
+class Dirt(enum.Enum):
+    """A kind of dirt; its ``text`` is what the table calls it, its ``action`` what is done about it."""
+
+    # Annotation files
+    ANNOTATION_FILE_UNREADABLE = ("annotation of an image cannot be read", Action.IMAGE_SKIPPED)
+    ANNOTATION_MISSING = ("image listed without an annotation file", Action.IMAGE_SKIPPED)
+    ANNOTATION_WITHOUT_IMAGE = ("annotation of an unknown image", Action.OBJECT_SKIPPED)
+    ANNOTATION_UNREADABLE = ("annotation of an object cannot be read", Action.OBJECT_SKIPPED)
+    WRONG_FILENAME = ("annotation names another file; taken by the annotation's own name", Action.REPAIRED)
+    # Image files
+    IMAGE_MISSING = ("image file is missing", Action.IMAGE_SKIPPED)
+    IMAGE_EMPTY = ("image file is empty", Action.IMAGE_SKIPPED)
+    IMAGE_UNKNOWN = ("not an image of a known format", Action.IMAGE_SKIPPED)
+    IMAGE_CORRUPT = ("image is corrupt or truncated", Action.IMAGE_SKIPPED)
+    IMAGE_HUGE = ("image has too many pixels", Action.IMAGE_SKIPPED)
+    IMAGE_PIXEL_TYPE = ("pixels without one way to 8-bit RGB", Action.IMAGE_SKIPPED)
+    EXIF_ROTATED = ("EXIF-rotated; turned upright", Action.REPAIRED)
+    ANIMATED = ("animated; first frame taken", Action.REPAIRED)
+    DEEP_PIXELS = ("16-bit; upper 8 bits taken", Action.REPAIRED)
+    GRAY = ("gray; made RGB", Action.REPAIRED)
+    CMYK = ("CMYK; made RGB", Action.REPAIRED)
+    PALETTE = ("palette; made RGB", Action.REPAIRED)
+    ALPHA = ("transparency; dropped", Action.REPAIRED)
+    OTHER_FORMAT = ("neither JPEG nor PNG; encoded anew", Action.REPAIRED)
+    SIZE_SCALED = ("stated size is another scale; boxes scaled", Action.REPAIRED)
+    SIZE_WRONG = ("stated size is wrong; the image's own taken", Action.REPAIRED)
+    WRONG_EXTENSION = ("extension does not fit the content", Action.NOTED)
+    NO_BOXES = ("image without boxes", Action.NOTED)
+    # Objects
+    BOX_NOT_FINITE = ("box with NaN or infinity", Action.OBJECT_SKIPPED)
+    BOX_WITHOUT_AREA = ("box without area", Action.OBJECT_SKIPPED)
+    BOX_OUTSIDE = ("box wholly outside the image", Action.OBJECT_SKIPPED)
+    BOX_INVERTED = ("box with minimum above maximum; exchanged", Action.REPAIRED)
+    BOX_CLIPPED = ("box reaching beyond the image; clipped", Action.REPAIRED)
+    CLASS_WITHOUT_NAME = ("class id without a name", Action.OBJECT_SKIPPED)
+    CLASS_NOT_IN_LABEL_MAP = ("class that is not in the label map", Action.OBJECT_SKIPPED)
+    MASK_UNREADABLE = ("mask cannot be drawn; left empty", Action.REPAIRED)
+    MASK_MISSING = ("object without a mask; left empty", Action.REPAIRED)
+    # Records
+    RECORD_FILE_TRUNCATED = ("TFRecord file ends within a record", Action.REST_SKIPPED)
+    RECORD_CHECKSUM = ("record's checksum does not fit its data", Action.REST_SKIPPED)
+    RECORD_EMPTY = ("empty record", Action.IMAGE_SKIPPED)
+    RECORD_UNREADABLE = ("record is no tf.Example", Action.IMAGE_SKIPPED)
+    KEY_MISSING = ("record without a key that is needed", Action.IMAGE_SKIPPED)
+    LENGTHS_DIFFER = ("lists of objects of different lengths", Action.IMAGE_SKIPPED)
+
+    @property
+    def text(self) -> str:
+        """What the table calls it."""
+        return self.value[0]
+
+    @property
+    def action(self) -> Action:
+        """What is done about it."""
+        return self.value[1]
+
+
+class Finding(NamedTuple):
+    """One piece of dirt: its kind, the file and line (or record) it is in, and what was seen there."""
+
+    dirt: Dirt
+    where: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.dirt.text}" + (f" ({self.detail})" if self.detail else "")
+
+
+class DirtLog:
+    """Findings in the order in which they were made, counted by kind; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: collections.Counter[Dirt] = collections.Counter()
+        self._kept: dict[Dirt, list[Finding]] = collections.defaultdict(list)
+
+    def add(self, dirt: Dirt, where: str, detail: str = "") -> None:
+        """Adds one finding."""
+        self.extend([Finding(dirt, where, detail)])
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Adds findings."""
+        with self._lock:
+            for finding in findings:
+                self._counts[finding.dirt] += 1
+                if len(self._kept[finding.dirt]) < KEPT_PER_KIND:
+                    self._kept[finding.dirt].append(finding)
+
+    def counts(self) -> dict[Dirt, int]:
+        """How often each kind occurred, in the order of ``Dirt``, without those that did not."""
+        return {dirt: self._counts[dirt] for dirt in Dirt if self._counts[dirt]}
+
+    def findings(self, dirt: Dirt | None = None) -> list[Finding]:
+        """The findings of one kind or of all, by kind; the first ``KEPT_PER_KIND`` of each."""
+        return [finding for kind in Dirt if dirt in (None, kind) for finding in self._kept.get(kind, [])]
+
+    def strict_findings(self) -> list[Finding]:
+        """Those of ``findings`` that are an error with ``--strict``: what was skipped or repaired."""
+        return [finding for finding in self.findings() if finding.dirt.action is not Action.NOTED]
+
+    @property
+    def num_strict(self) -> int:
+        """How many findings are an error with ``--strict``, those that are not remembered included."""
+        return sum(count for dirt, count in self._counts.items() if dirt.action is not Action.NOTED)
+
+    def table(self) -> str:
+        """A table of what was found, by action: count, kind, and where the first ones are; or one line if nothing."""
+        counts = self.counts()
+        if not counts:
+            return "no dirt found"
+        lines = []
+        for action in Action:
+            of_action = {dirt: count for dirt, count in counts.items() if dirt.action is action}
+            if not of_action:
+                continue
+            lines.append(f"{action.value} ({sum(of_action.values())})")
+            for dirt, count in sorted(of_action.items(), key=lambda item: -item[1]):
+                lines.append(f"  {count:>7}  {dirt.text}")
+                lines += [f"             {_example(finding)}" for finding in self._kept[dirt][:EXAMPLES_PER_KIND]]
+                if count > EXAMPLES_PER_KIND:
+                    lines.append(f"             ... and {count - EXAMPLES_PER_KIND} more")
+        return "\n".join(lines)
+
+
+def _example(finding: Finding) -> str:
+    """Where a finding is, and what was seen, cut to one short line."""
+    text = " ".join(f"{finding.where}: {finding.detail}".removesuffix(": ").split())
+    return text if len(text) <= EXAMPLE_WIDTH else text[: EXAMPLE_WIDTH - 3] + "..."

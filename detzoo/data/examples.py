@@ -1,0 +1,168 @@
+"""tf.Example records as the Object Detection API reads them, and an atomic writer of sharded TFRecord files.
+
+Keys, types and units are those of that API's own scripts: boxes are fractions of the image, class labels start at 1,
+masks are PNG images of 0 and 1. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import hashlib
+import io
+import os
+import pathlib
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+from PIL import Image
+
+from detzoo.errors import DataError, UsageError
+
+MAX_SHARDS = 99999  # five digits in the file names
+
+
+@dataclasses.dataclass(frozen=True)
+class ObjectExample:
+    """One object of a record. ``class_id`` counts from 1; ``area_px`` is in pixels of the image."""
+
+    box_norm: tuple[float, float, float, float]  # ymin, xmin, ymax, xmax, fractions of the image
+    class_id: int
+    class_name: str
+    area_px: float = 0.0
+    is_crowd: bool = False
+    is_difficult: bool = False
+    is_truncated: bool = False
+    is_group_of: bool = False
+    view: str = ""
+    weight: float = 1.0
+    mask_png: bytes = b""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageExample:
+    """One record. ``with_masks`` writes a mask for every object, also for an image without objects."""
+
+    encoded: bytes
+    image_format: str  # "jpeg" or "png"
+    filename: str
+    source_id: str
+    size: tuple[int, int]  # (height, width) in pixels
+    objects: Sequence[ObjectExample] = ()
+    with_masks: bool = False
+
+
+def encode_example(example: ImageExample) -> bytes:
+    """Serializes a record as tf.Example; equal records give equal bytes."""
+    # TensorFlow takes seconds to import; what only reads or draws images must not wait for it.
+    import tensorflow as tf
+
+    def integers(values: Sequence[int] | list[int]) -> tf.train.Feature:
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value) for value in values]))
+
+    def floats(values: Sequence[float]) -> tf.train.Feature:
+        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+
+    def texts(values: Sequence[str | bytes]) -> tf.train.Feature:
+        encoded = [value.encode("utf-8") if isinstance(value, str) else value for value in values]
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
+
+    objects = example.objects
+    features = {
+        "image/encoded": texts([example.encoded]),
+        "image/format": texts([example.image_format]),
+        "image/filename": texts([example.filename]),
+        "image/source_id": texts([example.source_id]),
+        "image/key/sha256": texts([hashlib.sha256(example.encoded).hexdigest()]),
+        "image/height": integers([example.size[0]]),
+        "image/width": integers([example.size[1]]),
+        "image/object/class/text": texts([item.class_name for item in objects]),
+        "image/object/class/label": integers([item.class_id for item in objects]),
+        "image/object/is_crowd": integers([item.is_crowd for item in objects]),
+        "image/object/area": floats([item.area_px for item in objects]),
+        "image/object/difficult": integers([item.is_difficult for item in objects]),
+        "image/object/truncated": integers([item.is_truncated for item in objects]),
+        "image/object/group_of": integers([item.is_group_of for item in objects]),
+        "image/object/view": texts([item.view for item in objects]),
+        "image/object/weight": floats([item.weight for item in objects]),
+    }
+    for column, name in enumerate(("ymin", "xmin", "ymax", "xmax")):
+        features[f"image/object/bbox/{name}"] = floats([item.box_norm[column] for item in objects])
+    if example.with_masks:
+        features["image/object/mask"] = texts([item.mask_png for item in objects])
+    message = tf.train.Example(features=tf.train.Features(feature=features))
+    return message.SerializeToString(deterministic=True)
+
+
+def encode_mask(mask: np.ndarray) -> bytes:
+    """A mask, [height, width] of 0 and 1, as 8-bit gray PNG of 0 and 1, as the Object Detection API stores it."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def shard_paths(output_prefix: str | os.PathLike[str], num_shards: int) -> list[pathlib.Path]:
+    """``PREFIX-00000-of-000NN.tfrecord`` and so on.
+
+    Raises:
+        UsageError: the prefix is empty or a folder, or the number of shards is out of range.
+    """
+    prefix = os.fspath(output_prefix)
+    if not prefix or prefix.endswith("/") or pathlib.Path(prefix).is_dir():
+        raise UsageError(
+            f"--output_path {prefix!r} is a folder; give a prefix such as {os.path.join(prefix, 'train')!r}, which"
+            " becomes train-00000-of-00010.tfrecord and so on"
+        )
+    if not 1 <= num_shards <= MAX_SHARDS:
+        raise UsageError(f"--num_shards is {num_shards}; it must be from 1 to {MAX_SHARDS}")
+    return [pathlib.Path(f"{prefix}-{index:05d}-of-{num_shards:05d}.tfrecord") for index in range(num_shards)]
+
+
+def other_shards(output_prefix: str | os.PathLike[str], num_shards: int) -> list[pathlib.Path]:
+    """Shards of the same prefix with another count, which a pattern such as ``PREFIX-*`` would read as well."""
+    ours = set(shard_paths(output_prefix, num_shards))
+    pattern = f"{glob.escape(os.fspath(output_prefix))}-?????-of-?????.tfrecord"
+    return sorted(path for path in map(pathlib.Path, glob.glob(pattern)) if path not in ours)
+
+
+class ShardedWriter:
+    """Writes records in turn to the shards of a prefix; the files appear under their names only when all is written.
+
+    A context manager: leaving it by an exception removes what was written, and files of an earlier run stay untouched.
+    """
+
+    def __init__(self, output_prefix: str | os.PathLike[str], num_shards: int) -> None:
+        import tensorflow as tf
+
+        self.paths = shard_paths(output_prefix, num_shards)
+        self.num_records = 0
+        self._write_errors = (OSError, tf.errors.OpError)
+        self._partial = [path.with_name(f"{path.name}.partial-{os.getpid()}") for path in self.paths]
+        try:
+            self.paths[0].parent.mkdir(parents=True, exist_ok=True)
+            self._writers = [tf.io.TFRecordWriter(str(path)) for path in self._partial]
+        except self._write_errors as error:
+            raise DataError(f"cannot write {self.paths[0]}: {error}") from None
+
+    def write(self, record: bytes) -> None:
+        """Appends one record to the next shard in turn."""
+        try:
+            self._writers[self.num_records % len(self._writers)].write(record)
+        except self._write_errors as error:
+            raise DataError(f"cannot write to {self.paths[0].parent}: {error}") from None
+        self.num_records += 1
+
+    def __enter__(self) -> ShardedWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for writer in self._writers:
+            writer.close()
+        for partial, path in zip(self._partial, self.paths, strict=True):
+            if kind is None:
+                partial.replace(path)
+            else:
+                partial.unlink(missing_ok=True)
