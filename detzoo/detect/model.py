@@ -1,0 +1,131 @@
+"""A SavedModel with the Object Detection API's signature, called with one image of any size.
+
+Exports of detzoo and of the original API both work; what a model wants is read from its signature.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.errors import UsageError
+
+SIGNATURE = "serving_default"
+NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
+LABEL_MAP_FILE = "label_map.pbtxt"
+EXPORT_RECORD = "export.json"
+
+
+class ImageDetections(NamedTuple):
+    """The detections of one image, best first, D of them."""
+
+    boxes_norm: np.ndarray  # float32 [D, 4], fractions of the image
+    scores: np.ndarray  # float32 [D]
+    class_ids: np.ndarray  # int32 [D], from 1
+
+
+class SavedDetector:
+    """A loaded SavedModel.
+
+    Args:
+        path: the folder with saved_model.pb, or an export's output_directory.
+
+    Raises:
+        UsageError: there is no such SavedModel, or it is not a detector.
+    """
+
+    def __init__(self, path: str | pathlib.Path) -> None:
+        self.folder = find_saved_model(path)
+        try:
+            loaded = tf.saved_model.load(str(self.folder))
+        except Exception as problem:  # TensorFlow raises many kinds, none of them its own
+            reason = str(problem).strip().splitlines()[0][:200]
+            raise UsageError(f"the SavedModel {self.folder} cannot be loaded: {reason}") from problem
+        self._loaded = loaded  # keeps the variables alive
+        self._function = _detection_signature(loaded, self.folder)
+        [(self._input_name, self._spec)] = self._function.structured_input_signature[1].items()
+        self._is_example = _input_type(self.folder) == "tf_example"
+
+    def __call__(self, image: np.ndarray) -> ImageDetections:
+        """The detections of one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+        """
+        outputs = self.outputs(self.as_input(image))
+        count = int(outputs["num_detections"][0]) if "num_detections" in outputs else None
+        boxes, scores, classes = (outputs[name].numpy()[0, :count] for name in NEEDED_OUTPUTS)
+        return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32))
+
+    def outputs(self, given: Any) -> dict[str, Any]:
+        """All outputs for an input as the signature wants it."""
+        return self._function(**{self._input_name: given})
+
+    def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
+        """An image uint8 [H, W, 3], ``batch_size`` times, in the type of the signature's input."""
+        if self._spec.dtype != tf.string:
+            return tf.cast(tf.tile(image[np.newaxis], [batch_size, 1, 1, 1]), self._spec.dtype)
+        encoded = tf.io.encode_png(image, compression=1).numpy()
+        if self._is_example:
+            feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+            encoded = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        return tf.constant([encoded] * batch_size)
+
+    @property
+    def graph_def(self) -> Any:
+        """The signature's graph, with its function library."""
+        return self._function.graph.as_graph_def()
+
+
+def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
+    """The folder that holds saved_model.pb: the path itself, ``saved_model`` in it, or the folder of that file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    given = pathlib.Path(path)
+    if given.name == "saved_model.pb":
+        given = given.parent
+    for folder in (given, given / "saved_model"):
+        if (folder / "saved_model.pb").is_file():
+            return folder
+    if not given.exists():
+        raise UsageError(f"--saved_model {path} does not exist")
+    inside = ", ".join(sorted(entry.name for entry in given.iterdir())[:5]) if given.is_dir() else "it is a file"
+    inside = inside or "it is empty"
+    raise UsageError(f"--saved_model {path} has no saved_model.pb ({inside}); `detzoo export` makes one")
+
+
+def label_map_beside(saved_model: pathlib.Path) -> LabelMap | None:
+    """The label map that an export left beside or in its SavedModel, None where there is none."""
+    for folder in (saved_model.parent, saved_model, saved_model / "assets"):
+        if (folder / LABEL_MAP_FILE).is_file():
+            return load_label_map(folder / LABEL_MAP_FILE)
+    return None
+
+
+def _detection_signature(loaded: Any, folder: pathlib.Path) -> Any:
+    if SIGNATURE not in loaded.signatures:
+        known = ", ".join(loaded.signatures) or "none"
+        raise UsageError(f"the SavedModel {folder} has no signature {SIGNATURE} (it has: {known})")
+    function = loaded.signatures[SIGNATURE]
+    missing = [name for name in NEEDED_OUTPUTS if name not in function.structured_outputs]
+    if missing or len(function.structured_input_signature[1]) != 1:
+        raise UsageError(
+            f"the SavedModel {folder} is not a detector: a signature with one input and the outputs "
+            f"{', '.join(NEEDED_OUTPUTS)} is needed; it has {', '.join(sorted(function.structured_outputs))}"
+        )
+    return function
+
+
+def _input_type(saved_model: pathlib.Path) -> str:
+    """What `detzoo export` noted, "" where there is no note: a string input does not tell images from examples."""
+    try:
+        return json.loads((saved_model.parent / EXPORT_RECORD).read_text(encoding="utf-8"))["input_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

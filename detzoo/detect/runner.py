@@ -1,0 +1,128 @@
+"""Detect on image files, draw what was found, and list it.
+
+image file -> upright RGB -> SavedModel -> detections above the threshold -> picture, detections.json
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import logging
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from detzoo.data.drawing import draw_detections
+from detzoo.data.progress import track
+from detzoo.data.repair import UnusableImage, repair_image
+from detzoo.detect.image_files import picture_names
+from detzoo.detect.model import ImageDetections
+
+DETECTIONS_FILE = "detections.json"
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionLimits:
+    """Which detections are drawn and listed."""
+
+    score_threshold: float = 0.5
+    max_boxes: int = 100
+
+
+@dataclasses.dataclass
+class DetectionSummary:
+    """What came of a run.
+
+    Attributes:
+        num_images: images that were read.
+        entries: COCO's results format, plus ``file_name`` and ``category_name``; image_id counts the images from 1.
+        skipped: file -> why it could not be read.
+    """
+
+    num_images: int = 0
+    entries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def detect_files(
+    detector: Callable[[np.ndarray], ImageDetections],
+    images: Sequence[pathlib.Path],
+    class_names: Mapping[int, str],
+    output_dir: str | pathlib.Path,
+    limits: DetectionLimits,
+) -> DetectionSummary:
+    """Detects on every file and writes one PNG for each and ``detections.json``; unreadable files are counted.
+
+    Args:
+        detector: image uint8 [H, W, 3] -> detections, best first.
+        images: the files.
+        class_names: id (from 1) -> name; an id without one is called "class <id>".
+        output_dir: created where it does not exist.
+        limits: which detections count.
+    """
+    folder = pathlib.Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary = DetectionSummary()
+    for image_id, (path, picture_name) in enumerate(track(_named(images), len(images), "detect"), start=1):
+        try:
+            pixels = read_upright(path)
+        except (OSError, UnusableImage) as problem:
+            summary.skipped[str(path)] = getattr(problem, "strerror", None) or str(problem)
+            logger.warning("%s is skipped: %s", path, summary.skipped[str(path)])
+            continue
+        summary.num_images += 1
+        kept = apply_limits(detector(pixels), limits)
+        names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
+        draw_detections(pixels, kept.boxes_norm, names, kept.scores).save(folder / picture_name)
+        summary.entries += _entries(image_id, path, pixels.shape[:2], kept, names)
+    (folder / DETECTIONS_FILE).write_text(json.dumps(summary.entries, indent=1) + "\n", encoding="utf-8")
+    return summary
+
+
+def read_upright(path: pathlib.Path) -> np.ndarray:
+    """An image file as uint8 [H, W, 3], RGB, turned as its EXIF orientation says.
+
+    Raises:
+        OSError: the file cannot be read.
+        UnusableImage: it holds no image, or a broken one.
+    """
+    repaired = repair_image(path.read_bytes(), path.name)
+    with Image.open(io.BytesIO(repaired.encoded)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:
+    """The best ``max_boxes`` detections of at least the threshold."""
+    order = np.argsort(-detections.scores, kind="stable")
+    order = order[detections.scores[order] >= limits.score_threshold][: limits.max_boxes]
+    return ImageDetections(*(part[order] for part in detections))
+
+
+def _named(images: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:
+    return list(zip(images, picture_names(images)))
+
+
+def _entries(
+    image_id: int, path: pathlib.Path, shape: tuple[int, ...], kept: ImageDetections, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    height, width = shape
+    entries = []
+    for box, score, class_id, name in zip(kept.boxes_norm, kept.scores, kept.class_ids, names):
+        ymin, xmin, ymax, xmax = (float(side) for side in box * np.array([height, width, height, width]))
+        entries.append(
+            {
+                "image_id": image_id,
+                "file_name": str(path),
+                "category_id": int(class_id),
+                "category_name": name,
+                "bbox": [round(value, 2) for value in (xmin, ymin, xmax - xmin, ymax - ymin)],
+                "score": round(float(score), 5),
+            }
+        )
+    return entries

@@ -1,0 +1,79 @@
+"""``detzoo detect`` from flags to pictures."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from detzoo.cli.main import main
+from detzoo.export.exporter import Export, export_detector
+
+LABEL_MAP = 'item { id: 1 name: "cat" } item { id: 2 name: "dog" display_name: "Dog" } item { id: 3 name: "bird" }\n'
+
+
+@pytest.fixture(scope="module")
+def exported(toy, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exported")
+    export_detector(toy.toy_detector(), toy.ToyResizer(), folder, "image_tensor", Export("", LABEL_MAP))
+    return folder
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(2):
+        pixels = np.random.default_rng(number).integers(0, 256, (50 + 20 * number, 90, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.jpg")
+    (folder / "broken.jpg").write_bytes(b"nothing")
+    return folder
+
+
+def arguments(exported, photos, *more):
+    out = photos.parent / "out"
+    flags = [f"--saved_model={exported}", f"--images={photos}", f"--output_dir={out}", "--score_threshold=0.0"]
+    return ["detect", *flags, *more]
+
+
+def test_a_folder_becomes_pictures(exported, photos, capsys):
+    assert main(arguments(exported, photos)) == 0
+    shown = capsys.readouterr()
+    assert "10 detections on 2 images, 1 unreadable files skipped" in shown.out
+    assert "broken.jpg is skipped" in shown.err
+    out = photos.parent / "out"
+    assert sorted(path.name for path in out.glob("*.png")) == ["0.png", "1.png"]
+    entries = json.loads((out / "detections.json").read_text())
+    assert {entry["category_name"] for entry in entries} <= {"cat", "Dog", "bird"}
+    assert main(arguments(exported, photos, "--max_boxes=1")) == 0
+    assert len(json.loads((out / "detections.json").read_text())) == 2
+
+
+def test_a_label_map_is_found_named_or_missed(exported, photos, capsys, tmp_path):
+    (tmp_path / "names.pbtxt").write_text("item { id: 1 name: 'x' } item { id: 2 name: 'y' } item { id: 3 name: 'z' }")
+    assert main(arguments(exported, photos, f"--label_map={tmp_path / 'names.pbtxt'}")) == 0
+    entries = json.loads((photos.parent / "out" / "detections.json").read_text())
+    assert {entry["category_name"] for entry in entries} <= {"x", "y", "z"}
+    (exported / "saved_model").rename(tmp_path / "alone")
+    try:
+        assert main(arguments(tmp_path / "alone", photos)) == 0
+    finally:
+        (tmp_path / "alone").rename(exported / "saved_model")
+    assert "no label map beside" in capsys.readouterr().err
+    entries = json.loads((photos.parent / "out" / "detections.json").read_text())
+    assert all(entry["category_name"] == f"class {entry['category_id']}" for entry in entries)
+
+
+def test_mistakes_get_one_message(exported, photos, capsys):
+    assert main(arguments(exported, photos, f"--images={photos}/3.jpg")) == 2
+    assert "no such file or folder; did you mean" in capsys.readouterr().err
+    assert main(arguments("nowhere", photos)) == 2
+    assert "--saved_model nowhere does not exist" in capsys.readouterr().err
+    assert main(arguments(exported, photos, "--score_threshold=2")) == 2
+    assert "score_threshold" in capsys.readouterr().err
+    (photos / "0.jpg").unlink()
+    (photos / "1.jpg").unlink()
+    assert main(arguments(exported, photos)) == 1
+    assert "none of the 1 files could be read" in capsys.readouterr().err
