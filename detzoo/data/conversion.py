@@ -16,6 +16,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.data import examples, repair
 from detzoo.data.annotations import AnnotatedImage, Annotations
@@ -41,6 +43,7 @@ class ConversionResult:
     num_images: int
     objects_per_class: dict[str, int]
     num_classes: int
+    with_masks: bool
     log: DirtLog
 
 
@@ -94,10 +97,13 @@ def convert(
             raise DataError(_strict_message(log))
         if writer.num_records == 0:
             raise DataError(f"not one of {len(annotations.images)} images could be used\n{log.table()}")
-    label_map.save(str(beside))
+        # The shards get their names when this block is left without an error: never shards without their label map.
+        _save_label_map(label_map, beside)
+    if not per_class and any(image.objects for image in annotations.images):
+        logger.warning("not one object could be used: the records hold images without boxes only")
     _warn_of_other_shards(output_prefix, num_shards)
     counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
-    return ConversionResult(shards, beside, writer.num_records, counts, label_map.num_classes, log)
+    return ConversionResult(shards, beside, writer.num_records, counts, label_map.num_classes, with_masks, log)
 
 
 def label_ids(label_map: LabelMap) -> dict[str, int]:
@@ -166,8 +172,6 @@ def _object_example(
     """An object as it is written. A mask that is not known is written empty: the reader needs one for each object."""
     mask_png = b""
     if with_masks:
-        import numpy as np
-
         mask_png = examples.encode_mask(item.mask if item.mask is not None else np.zeros(size, np.uint8))
     return examples.ObjectExample(
         box_norm=item.box_norm,
@@ -207,6 +211,17 @@ def _check_label_map_beside(label_map: LabelMap, path: pathlib.Path, given: str 
         f"{path} is there already, with other classes, and records beside it may need it: {advice};"
         f" or write to another folder.\nIn this data set only: {lacking}\nIn that file only: {beyond}"
     )
+
+
+def _save_label_map(label_map: LabelMap, path: pathlib.Path) -> None:
+    """Replaces the file in one step."""
+    partial = examples.partial_path(path)
+    try:
+        label_map.save(partial)
+        partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise DataError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _warn_of_other_shards(output_prefix: str, num_shards: int) -> None:

@@ -126,6 +126,11 @@ def other_shards(output_prefix: str | os.PathLike[str], num_shards: int) -> list
     return sorted(path for path in map(pathlib.Path, glob.glob(pattern)) if path not in ours)
 
 
+def partial_path(path: pathlib.Path) -> pathlib.Path:
+    """Where a file is written before it gets its name: hidden, so that no glob of records finds what a kill left."""
+    return path.with_name(f".{path.name}.partial")
+
+
 class ShardedWriter:
     """Writes records in turn to the shards of a prefix; the files appear under their names only when all is written.
 
@@ -138,7 +143,7 @@ class ShardedWriter:
         self.paths = shard_paths(output_prefix, num_shards)
         self.num_records = 0
         self._write_errors = (OSError, tf.errors.OpError)
-        self._partial = [path.with_name(f"{path.name}.partial-{os.getpid()}") for path in self.paths]
+        self._partial = [partial_path(path) for path in self.paths]
         try:
             self.paths[0].parent.mkdir(parents=True, exist_ok=True)
             self._writers = [tf.io.TFRecordWriter(str(path)) for path in self._partial]

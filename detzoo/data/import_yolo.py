@@ -110,10 +110,8 @@ def _names_of_yaml(text: str, path: str) -> list[str]:
         return [str(name) for name in names]
     if not isinstance(names, dict):
         raise DataError(f"{path} has no `names:` with a list or with ids and names")
-    if sorted(names) != list(range(len(names))):
-        raise DataError(
-            f"{path}: the ids of `names:` are {sorted(names)}; 0 to {len(names) - 1} without gaps are needed"
-        )
+    if set(names) != set(range(len(names))):
+        raise DataError(f"{path}: the ids of `names:` are {list(names)}; 0 to {len(names) - 1} without gaps are needed")
     return [str(names[index]) for index in range(len(names))]
 
 

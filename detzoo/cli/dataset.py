@@ -1,0 +1,334 @@
+"""``detzoo dataset coco|voc|yolo|csv|shapes|inspect``."""
+
+from __future__ import annotations
+
+import contextlib
+import pathlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from absl import flags
+
+from detzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from detzoo.data.annotations import Annotations
+    from detzoo.data.conversion import ConversionResult
+    from detzoo.data.dirt import DirtLog
+
+SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or look into records."
+DESCRIPTION = """
+Each importer writes PREFIX-00000-of-000NN.tfrecord and, beside it, label_map.pbtxt: what input_path and label_map_path
+of a pipeline.config name. Images become upright 8-bit RGB. What has one right answer is repaired, the rest is skipped,
+and a table at the end says what, where and why; --strict makes an error of it. Nothing appears under its final name
+before all of it is written.
+
+    detzoo dataset coco --images_dir=val2017 --annotations_file=instances_val2017.json --output_path=records/val
+    detzoo dataset inspect --input_path='records/val-*' --label_map=records/label_map.pbtxt --output_dir=look
+"""
+MAX_CLASSES_SHOWN = 20
+EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
+
+
+class Coco:
+    """``detzoo dataset coco``."""
+
+    SUMMARY = "From a COCO instances file; category ids are kept."
+    DESCRIPTION = """
+    Reads a COCO instances JSON: polygons and run lengths become masks with --include_masks.
+
+        detzoo dataset coco --images_dir=train2017 --annotations_file=instances_train2017.json \\
+            --output_path=records/train --num_shards=32 --include_masks
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--images_dir, --annotations_file, --include_masks and what all importers take."""
+        _define_path("images_dir", "Folder that the file names in the JSON are relative to.", flag_values)
+        _define_path("annotations_file", "The JSON file: images, annotations, categories.", flag_values)
+        _define_output(flag_values)
+        flags.DEFINE_bool("include_masks", False, "Write instance masks, too.", flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Reads, converts, reports."""
+        from detzoo.data.dirt import DirtLog
+        from detzoo.data.import_coco import read_coco
+
+        log, with_masks = DirtLog(), flag_values.include_masks
+        read = read_coco(flag_values.images_dir, flag_values.annotations_file, log, include_masks=with_masks)
+        _convert(read, flag_values, log, with_masks=with_masks)
+
+
+class Voc:
+    """``detzoo dataset voc``."""
+
+    SUMMARY = "From Pascal VOC XML files, one an image."
+    DESCRIPTION = """
+    Reads every XML file of a folder, or those that an image set lists.
+
+        detzoo dataset voc --images_dir=JPEGImages --annotations_dir=Annotations \\
+            --image_set=ImageSets/Main/train.txt --output_path=records/train
+
+    Coordinates are taken as they are, divided by the image's size, as the Object Detection API's script does.
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--images_dir, --annotations_dir, --image_set and what all importers take."""
+        _define_path("images_dir", "Folder of the images.", flag_values)
+        _define_path("annotations_dir", "Folder of the XML files.", flag_values)
+        _define_output(flag_values)
+        text = "File with one image name a line, extension optional; without it every XML file is read."
+        flags.DEFINE_string("image_set", None, text, flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Reads, converts, reports."""
+        from detzoo.data.dirt import DirtLog
+        from detzoo.data.import_voc import read_voc
+
+        log = DirtLog()
+        read = read_voc(flag_values.images_dir, flag_values.annotations_dir, log, image_set=flag_values.image_set)
+        _convert(read, flag_values, log)
+
+
+class Yolo:
+    """``detzoo dataset yolo``."""
+
+    SUMMARY = "From YOLO text files, one an image: boxes, or outlines that become boxes and masks."
+    DESCRIPTION = """
+    Reads every image below a folder, and the text file at the same place below the labels folder: lines of `class
+    centre_x centre_y width height` or `class x y x y x y ...`, in fractions of the image. Class 0 gets id 1, and so on.
+
+        detzoo dataset yolo --images_dir=images/train --labels_dir=labels/train --class_names=data.yaml \\
+            --output_path=records/train
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--images_dir, --labels_dir, --class_names and what all importers take."""
+        _define_path("images_dir", "Folder of the images; folders inside it are read, too.", flag_values)
+        _define_path("labels_dir", "Folder of the text files.", flag_values)
+        _define_path("class_names", "Text file with one name a line, or an Ultralytics data.yaml.", flag_values)
+        _define_output(flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Reads, converts, reports."""
+        from detzoo.data.dirt import DirtLog
+        from detzoo.data.import_yolo import has_masks, read_yolo
+
+        log = DirtLog()
+        read = read_yolo(flag_values.images_dir, flag_values.labels_dir, flag_values.class_names, log)
+        _convert(read, flag_values, log, with_masks=has_masks(read))
+
+
+class Csv:
+    """``detzoo dataset csv``."""
+
+    SUMMARY = "From a CSV file, one row an object: filename,width,height,class,xmin,ymin,xmax,ymax."
+    DESCRIPTION = """
+    Reads a CSV file with a heading, coordinates in pixels. A row with a filename alone is an image without objects.
+
+        detzoo dataset csv --images_dir=images --annotations_file=train_labels.csv --output_path=records/train
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--images_dir, --annotations_file and what all importers take."""
+        _define_path("images_dir", "Folder that the file names are relative to.", flag_values)
+        _define_path("annotations_file", "The CSV file.", flag_values)
+        _define_output(flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Reads, converts, reports."""
+        from detzoo.data.dirt import DirtLog
+        from detzoo.data.import_csv import read_csv
+
+        log = DirtLog()
+        read = read_csv(flag_values.images_dir, flag_values.annotations_file, log)
+        _convert(read, flag_values, log)
+
+
+class Shapes:
+    """``detzoo dataset shapes``."""
+
+    SUMMARY = "Draw the embedded data set: shapes on textured backgrounds, with boxes and masks."
+    DESCRIPTION = """
+    Needs no files: small detectors learn it within minutes. The same flags give the same bytes; another seed is
+    another data set.
+
+        detzoo dataset shapes --output_path=shapes/train --num_images=1500 --seed=1 --num_shards=4
+        detzoo dataset shapes --output_path=shapes/heldout --num_images=200 --seed=2 --images_dir=shapes/images
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--output_path, --num_images, --image_size, --seed, --num_shards, --images_dir."""
+        _define_path("output_path", "Prefix of the files to write, e.g. shapes/train.", flag_values)
+        integer = flags.DEFINE_integer
+        integer("num_images", 200, "How many images to draw.", lower_bound=1, flag_values=flag_values)
+        integer("image_size", 160, "Side of the square images in pixels.", lower_bound=32, flag_values=flag_values)
+        integer("seed", 0, "Another seed draws other images.", lower_bound=0, flag_values=flag_values)
+        _define_num_shards(flag_values)
+        text = "Write the images as files to this folder, too."
+        flags.DEFINE_string("images_dir", None, text, flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Draws, converts, reports."""
+        from detzoo.data import shapes
+        from detzoo.data.dirt import DirtLog
+
+        drawn = shapes.annotations(flag_values.num_images, flag_values.image_size, flag_values.seed)  # type: ignore[operator]
+        _convert(drawn, flag_values, DirtLog(), with_masks=True)
+        if flag_values.images_dir:
+            _write_images(drawn, pathlib.Path(flag_values.images_dir))
+
+
+class Inspect:
+    """``detzoo dataset inspect``."""
+
+    SUMMARY = "Print counts, box sizes and shapes, and dirt of records, and draw some of them."
+    DESCRIPTION = """
+    Reads every record as training will, decodes every image, and says what training will skip or repair. Prints a
+    report; writes it to output_dir as report.txt with classes.csv, histograms.csv, histograms.png, dirt.csv and
+    samples/*.png.
+
+        detzoo dataset inspect --input_path='records/train-*' --label_map=records/label_map.pbtxt --output_dir=look
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--input_path, --output_dir, --label_map, --num_samples."""
+        text = "TFRecord files: a path, a quoted glob, stem@10, or several with commas between."
+        _define_path("input_path", text, flag_values)
+        _define_path("output_dir", "Where to write.", flag_values)
+        text = "The label map that training will use; without it names are taken from the records."
+        flags.DEFINE_string("label_map", None, text, flag_values=flag_values)
+        text = "How many records to draw."
+        flags.DEFINE_integer("num_samples", 16, text, lower_bound=0, flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Reads, prints, writes."""
+        from detzoo.config.label_map import load_label_map
+        from detzoo.data.inspect import inspect_records
+
+        label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
+        output_dir = _made_folder("output_dir", pathlib.Path(flag_values.output_dir))
+        report = inspect_records(flag_values.input_path, label_map, output_dir, flag_values.num_samples)
+        print(report)
+        print(f"\nreport, tables, histograms.png and samples are in {output_dir}")
+
+
+SUBCOMMANDS: dict[str, Any] = {
+    "coco": Coco,
+    "voc": Voc,
+    "yolo": Yolo,
+    "csv": Csv,
+    "shapes": Shapes,
+    "inspect": Inspect,
+}
+
+
+def _define_path(name: str, text: str, flag_values: flags.FlagValues) -> None:
+    flags.DEFINE_string(name, None, text, flag_values=flag_values, required=True)
+
+
+def _define_num_shards(flag_values: flags.FlagValues) -> None:
+    text = "How many files to write; about one for each 100-1000 MB."
+    flags.DEFINE_integer("num_shards", 1, text, lower_bound=1, flag_values=flag_values)
+
+
+def _define_output(flag_values: flags.FlagValues) -> None:
+    """The flags of every importer."""
+    _define_path("output_path", "Prefix of the files to write, e.g. records/train.", flag_values)
+    _define_num_shards(flag_values)
+    text = "Use the ids of this label map, e.g. that of the training set; else the data set's own."
+    flags.DEFINE_string("label_map", None, text, flag_values=flag_values)
+    text = "Fail, and write nothing, where anything had to be skipped or repaired."
+    flags.DEFINE_bool("strict", False, text, flag_values=flag_values)
+
+
+def _convert(
+    read: Annotations, flag_values: flags.FlagValues, log: DirtLog, *, with_masks: bool = False
+) -> ConversionResult:
+    """Writes the records and prints what was written, skipped and repaired."""
+    from detzoo.data.conversion import convert
+
+    with _terminated_as_exit():
+        result = convert(
+            read,
+            flag_values.output_path,
+            num_shards=flag_values.num_shards,
+            label_map_path=getattr(flag_values, "label_map", None),
+            strict=getattr(flag_values, "strict", False),
+            with_masks=with_masks,
+            log=log,
+        )
+    print(_summary(result, len(read.images)))
+    return result
+
+
+def _summary(result: ConversionResult, num_annotated: int) -> str:
+    """What was written, objects a class, and the table of dirt."""
+    counts = result.objects_per_class
+    width = max(map(len, counts))
+    shown = sorted(counts.items(), key=lambda item: -item[1])
+    lines = [
+        f"{result.num_images} of {num_annotated} images with {sum(counts.values())} objects"
+        + (" and masks" if result.with_masks else ""),
+        "",
+        *(f"  {name:<{width}}  {count:>7}" for name, count in shown[:MAX_CLASSES_SHOWN]),
+    ]
+    if len(shown) > MAX_CLASSES_SHOWN:
+        rest = sum(count for _, count in shown[MAX_CLASSES_SHOWN:])
+        lines.append(f"  {'... and ' + str(len(shown) - MAX_CLASSES_SHOWN) + ' more':<{width}}  {rest:>7}")
+    lines += ["", "what was found in the data:", *(f"  {line}" for line in result.log.table().splitlines()), ""]
+    files = f"{result.shards[0]}" + (f" ... {result.shards[-1].name}" if len(result.shards) > 1 else "")
+    return "\n".join([*lines, f"records:   {files}", f"label map: {result.label_map_path}"])
+
+
+def _write_images(drawn: Annotations, folder: pathlib.Path) -> None:
+    _made_folder("images_dir", folder)
+    for image in drawn.images:
+        (folder / image.filename).write_bytes(image.content or b"")
+    print(f"images:    {folder}")
+
+
+def _made_folder(flag: str, folder: pathlib.Path) -> pathlib.Path:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise UsageError(f"--{flag} {folder} cannot be made: {problem.strerror}") from None
+    return folder
+
+
+@contextlib.contextmanager
+def _terminated_as_exit() -> Iterator[None]:
+    """Makes SIGTERM leave the block by an exception, so that half-written files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        sys.exit(EXIT_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
