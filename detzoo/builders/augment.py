@@ -8,7 +8,7 @@ from typing import Any
 
 from detzoo.builders.resize import RESIZE_METHODS
 from detzoo.config import pb
-from detzoo.data import augment_color, augment_crop, augment_geometry, augment_objects
+from detzoo.data import augment_color, augment_crop, augment_geometry, augment_objects, augment_policy
 from detzoo.data.augment import Augmentation
 from detzoo.data.augment_crop import CropLimits, PadLimits
 from detzoo.errors import ConfigError
@@ -208,6 +208,12 @@ def _ssd_pad_fixed_aspect_ratio(config: Any) -> Augmentation:
     return functools.partial(crop, choices=[_crop_limits(operation) for operation in config.operations])
 
 
+def _autoaugment(config: Any) -> Augmentation:
+    if config.policy_name not in augment_policy.POLICIES:
+        raise ConfigError(f"policy_name is {config.policy_name!r}; accepted are {', '.join(augment_policy.POLICIES)}")
+    return functools.partial(augment_policy.autoaugment_image, policy_name=config.policy_name)
+
+
 def _drop_label(config: Any) -> Augmentation:
     return functools.partial(
         augment_objects.drop_label_probabilistically,
@@ -230,6 +236,7 @@ def _class_of_id(identifier: int, name: str) -> int:
 
 _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
     "adjust_gamma": _with_fields(augment_color.adjust_gamma, "gamma", "gain"),
+    "autoaugment_image": _autoaugment,
     "drop_label_probabilistically": _drop_label,
     "normalize_image": _normalize_image,
     "random_absolute_pad_image": _absolute_pad_image,

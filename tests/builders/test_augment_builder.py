@@ -18,7 +18,7 @@ from detzoo.data.augment_crop import CropLimits, PadLimits
 from detzoo.data.sample import Sample
 from detzoo.errors import ConfigError
 
-REFUSED = {"scale_boxes_to_pixel_coordinates", "convert_class_logits_to_softmax", "autoaugment_image"}
+REFUSED = {"scale_boxes_to_pixel_coordinates", "convert_class_logits_to_softmax"}
 NEEDS_FIELDS = {
     "normalize_image": "original_maxval: 255",
     "resize_image": "new_height: 20 new_width: 30",
@@ -99,6 +99,7 @@ def test_published_configs_build(shared):
             "max_area: 1.0 overlap_thresh: 0.0 clip_boxes: false random_coef: 0.5 }",
             {"limits": CropLimits(0.0, (0.75, 3.0), (0.75, 1.0), 0.0, False, 0.5)},
         ),
+        ("autoaugment_image { policy_name: 'v2' }", {"policy_name": "v2"}),
         ("ssd_random_crop {}", {"choices": augment_crop.SSD_CROPS}),
         (
             "ssd_random_crop { operations { min_object_covered: 0.5 min_aspect_ratio: 0.5 max_aspect_ratio: 2.0 "
@@ -138,7 +139,8 @@ def test_order_is_kept():
     ("text", "message"),
     [
         ("", r"data_augmentation_options\[0\] is empty; accepted are adjust_gamma"),
-        ("autoaugment_image {}", r"\[0\]: autoaugment_image is not supported; accepted are .*ssd_random_crop"),
+        ("convert_class_logits_to_softmax {}", r"\[0\]: .*_softmax is not supported: .*accepted are .*ssd_random_crop"),
+        ("autoaugment_image { policy_name: 'v9' }", "policy_name is 'v9'; accepted are v0, v1, v2, v3"),
         ("scale_boxes_to_pixel_coordinates {}", "fractions of the image throughout"),
         ("random_crop_image { min_area: 0 }", r"random_crop_image: min_area 0 and max_area 1 must be above 0"),
         ("random_crop_image { min_aspect_ratio: 2 }", "minimum of aspect_ratio, 2, is above its maximum, 1.33"),
