@@ -52,8 +52,8 @@ def run(flag_values: flags.FlagValues) -> None:
     except OSError as problem:
         raise UsageError(f"--output_dir {output_dir} cannot be made: {problem.strerror}") from None
     from detzoo.cli.inference import start_tensorflow
-    from detzoo.detect.model import SavedDetector, label_map_beside
     from detzoo.detect.runner import DETECTIONS_FILE, DetectionLimits, detect_files
+    from detzoo.detectors.saved_detector import SavedDetector, label_map_beside
 
     start_tensorflow()
     detector = SavedDetector(flag_values.saved_model)

@@ -20,7 +20,7 @@ from detzoo.data.drawing import draw_detections
 from detzoo.data.progress import track
 from detzoo.data.repair import UnusableImage, repair_image
 from detzoo.detect.image_files import picture_names
-from detzoo.detect.model import ImageDetections
+from detzoo.detectors.saved_detector import ImageDetections
 
 DETECTIONS_FILE = "detections.json"
 

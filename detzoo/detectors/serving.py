@@ -18,6 +18,10 @@ from detzoo.errors import UsageError
 INPUT_NAME = "input_tensor"
 FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
 
+# Nodes of an exported graph between its stages: a benchmark measures up to them.
+NETWORK_INPUT = "stage_network_input"
+NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits")
+
 INPUT_SPECS = {
     "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, name=INPUT_NAME),
     "float_image_tensor": tf.TensorSpec([None, None, None, 3], tf.float32, name=INPUT_NAME),
@@ -71,7 +75,12 @@ class ServingModule(tf.Module):
         """The whole way from raw input to the output dict, untraced."""
         images, true_shapes = self.resize(input_tensor)
         padded_shape = padded_shape_of(images)
-        predictions = self.detector.predict(self.detector.preprocess(images), training=False)
+        inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
+        predictions = self.detector.predict(inputs, training=False)
+        predictions = predictions._replace(
+            box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
+            class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),
+        )
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
 
     def resize(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:

@@ -80,9 +80,9 @@ def export_detector(
     draft = folder / f".{SAVED_MODEL_FOLDER}.{os.getpid()}"
     try:
         logger.info("tracing and freezing the detector")
-        frozen = freeze(serving.concrete_function())
+        frozen, num_folded = freeze(serving.concrete_function())
         write_saved_model(frozen, serving.input_spec, draft)
-        logger.info("folded %d batch normalisations; comparing with the detector in memory", frozen.num_folded)
+        logger.info("folded %d batch normalisations; comparing with the detector in memory", num_folded)
         report = check_parity(serving, tf.saved_model.load(str(draft)), input_type)
         shutil.rmtree(folder / SAVED_MODEL_FOLDER, ignore_errors=True)
         draft.rename(folder / SAVED_MODEL_FOLDER)
@@ -94,7 +94,8 @@ def export_detector(
         "input_type": input_type,
         "checkpoint": beside.source,
         "step": beside.step,
-        "num_folded_batch_norms": frozen.num_folded,
+        "num_folded_batch_norms": num_folded,
+        "parameters": num_parameters(detector),
         "parity": report._asdict(),
         "seconds": round(time.monotonic() - started, 2),
         "versions": versions(),
@@ -102,6 +103,11 @@ def export_detector(
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def num_parameters(detector: Any) -> int:
+    """Numbers in the detector's variables, moving statistics included, as papers count them; seeds are none."""
+    return sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
 
 
 def _make_folder(path: str | pathlib.Path) -> pathlib.Path:

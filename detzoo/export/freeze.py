@@ -6,47 +6,34 @@ variables loads without Keras, without a checkpoint and without one Python objec
 
 from __future__ import annotations
 
-import contextlib
-import os
-import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+
+from detzoo.detectors.frozen import FrozenGraph, node_of, to_constants
 
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BIAS_ADDS = ("BiasAdd", "AddV2", "Add")
 _BATCH_NORMS = ("FusedBatchNormV3", "FusedBatchNormV2", "FusedBatchNorm")
 
 
-class FrozenGraph(NamedTuple):
-    """A graph without variables."""
-
-    graph_def: Any  # tf.compat.v1.GraphDef
-    input_name: str  # tensor name of the only input
-    output_names: dict[str, str]  # output -> tensor name
-    num_folded: int  # batch normalisations that became part of a convolution
-
-
-def freeze(function: Any) -> FrozenGraph:
+def freeze(function: Any) -> tuple[FrozenGraph, int]:
     """Turns a function's variables into constants and folds its batch normalisations.
 
     Args:
         function: a concrete function of one tensor that returns a dict of tensors.
 
     Returns:
-        A graph that computes the same, up to rounding.
+        A graph that computes the same, up to rounding, and how many batch normalisations became part of a convolution.
     """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    with _quiet_conversion():
-        frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
-    output_names = dict(zip(sorted(function.structured_outputs), (tensor.name for tensor in frozen.outputs)))
-    graph_def, num_folded = fold_batch_norms(frozen.graph.as_graph_def(), protected=_nodes_of(output_names.values()))
-    needed = [frozen.inputs[0].op.name, *_nodes_of(output_names.values())]
-    return FrozenGraph(_without_unused(graph_def, needed), frozen.inputs[0].name, output_names, num_folded)
+    frozen = to_constants(function)
+    outputs = [node_of(name) for name in frozen.output_names.values()]
+    graph_def, num_folded = fold_batch_norms(frozen.graph_def, protected=set(outputs))
+    needed = [node_of(frozen.input_name), *outputs]
+    return frozen._replace(graph_def=_without_unused(graph_def, needed)), num_folded
 
 
 def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = frozenset()) -> tuple[Any, int]:
@@ -66,7 +53,7 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph_def)
     nodes = {node.name: node for node in result.node}
-    num_readers = Counter(_node_of(name) for node in result.node for name in node.input)
+    num_readers = Counter(node_of(name) for node in result.node for name in node.input)
     filters = Counter(_constant_behind(nodes, n.input[1]).name for n in result.node if _has_constant_filter(nodes, n))
     num_folded = 0
     for norm in [node for node in result.node if node.op in _BATCH_NORMS]:
@@ -80,7 +67,7 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
 def _without_unused(graph_def: Any, needed: Sequence[str]) -> Any:
     """The nodes that ``needed`` nodes depend on, in their order, with the function library."""
     _drop_waits_for_constants(graph_def)
-    inputs = {node.name: [_node_of(name) for name in node.input] for node in graph_def.node}
+    inputs = {node.name: [node_of(name) for name in node.input] for node in graph_def.node}
     reached: set[str] = set()
     waiting = list(needed)
     while waiting:
@@ -113,7 +100,7 @@ class _Chain(NamedTuple):
 
 
 def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str], protected: Any) -> _Chain | None:
-    before = nodes[_node_of(norm.input[0])]
+    before = nodes[node_of(norm.input[0])]
     parameters = [_constant_behind(nodes, name) for name in norm.input[1:5]]
     if norm.attr["is_training"].b or any(parameter is None for parameter in parameters):
         return None
@@ -128,10 +115,10 @@ def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str],
         value = tf.make_ndarray(constant.attr["value"].tensor)
         if value.size != bias.size:
             return None
-        bias, before = value.reshape(bias.shape), nodes[_node_of(before.input[0])]
+        bias, before = value.reshape(bias.shape), nodes[node_of(before.input[0])]
     last = before
     if before.op == "BatchToSpaceND" and num_readers[before.name] == 1 and before.name not in protected:
-        before = nodes[_node_of(before.input[0])]
+        before = nodes[node_of(before.input[0])]
     is_private = num_readers[before.name] == num_readers[last.name] == 1
     if not is_private or {before.name, last.name} & set(protected) or not _has_constant_filter(nodes, before):
         return None
@@ -172,29 +159,7 @@ def _has_constant_filter(nodes: dict[str, Any], node: Any) -> bool:
 
 def _constant_behind(nodes: dict[str, Any], name: str, through: tuple[str, ...] = ("Identity",)) -> Any:
     """The Const node that an input reads, through nodes that keep its values; None where it is computed."""
-    node = nodes[_node_of(name)]
+    node = nodes[node_of(name)]
     while node.op in through:
-        node = nodes[_node_of(node.input[0])]
+        node = nodes[node_of(node.input[0])]
     return node if node.op == "Const" else None
-
-
-def _node_of(tensor_name: str) -> str:
-    return tensor_name.lstrip("^").split(":")[0]
-
-
-def _nodes_of(tensor_names: Any) -> set[str]:
-    return {_node_of(name) for name in tensor_names}
-
-
-@contextlib.contextmanager
-def _quiet_conversion() -> Iterator[None]:
-    """Without what the converter's optimizer writes to stderr from C++ (its devices) whatever the log level."""
-    sys.stderr.flush()
-    saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(sink, 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(sink)

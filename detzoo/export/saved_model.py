@@ -6,14 +6,17 @@ have in their code work: ``loaded(images)`` and ``loaded.signatures["serving_def
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.export.freeze import FrozenGraph
+from detzoo.detectors.frozen import FrozenGraph
 
 SIGNATURE = "serving_default"
 
@@ -52,7 +55,8 @@ def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: st
     # As an attribute of that name, the function is what a call of the loaded object runs.
     module.__call__ = tf.function(detect, input_signature=[input_spec])
     options = tf.saved_model.SaveOptions(save_debug_info=False)
-    tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)
+    with _quiet_saver():
+        tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)
 
 
 def _take_out_filters(frozen: FrozenGraph) -> tuple[dict[str, np.ndarray], Any]:
@@ -67,3 +71,17 @@ def _take_out_filters(frozen: FrozenGraph) -> tuple[dict[str, np.ndarray], Any]:
         else:
             graph_def.node.append(node)
     return filters, graph_def
+
+
+@contextlib.contextmanager
+def _quiet_saver() -> Iterator[None]:
+    """Without the saver's notes on names that it changes and files that it writes."""
+    loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)

@@ -9,8 +9,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.detect.model import ImageDetections, SavedDetector, find_saved_model, label_map_beside
 from detzoo.detect.runner import DetectionLimits, apply_limits, detect_files, read_upright
+from detzoo.detectors.saved_detector import ImageDetections, SavedDetector, find_saved_model, label_map_beside
 from detzoo.detectors.serving import INPUT_SPECS
 from detzoo.errors import UsageError
 from detzoo.export.exporter import Export, export_detector
