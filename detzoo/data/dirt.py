@@ -72,6 +72,11 @@ class Dirt(enum.Enum):
     RECORD_UNREADABLE = ("record is no tf.Example", Action.IMAGE_SKIPPED)
     KEY_MISSING = ("record without a key that is needed", Action.IMAGE_SKIPPED)
     LENGTHS_DIFFER = ("lists of objects of different lengths", Action.IMAGE_SKIPPED)
+    MASK_UNUSABLE = ("masks that do not fit image or objects, where masks are loaded", Action.IMAGE_SKIPPED)
+    IMAGE_UNUSUAL = ("image that is not plain upright RGB; decoded as stored", Action.NOTED)
+    KEY_ABSENT = ("record without a key that evaluation likes to have", Action.NOTED)
+    LABEL_CONTRADICTS = ("class text and label disagree; the text counts", Action.NOTED)
+    SAME_IMAGE = ("image that another record has, too", Action.NOTED)
 
     @property
     def text(self) -> str:
