@@ -77,9 +77,9 @@ class SavedDetector:
         return tf.constant([encoded] * batch_size)
 
     @property
-    def graph_def(self) -> Any:
-        """The signature's graph, with its function library."""
-        return self._function.graph.as_graph_def()
+    def function(self) -> Any:
+        """The signature, a concrete function of one tensor that returns a dict."""
+        return self._function
 
 
 def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:

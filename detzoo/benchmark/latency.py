@@ -1,0 +1,98 @@
+"""Times a SavedModel, as a whole and by stage: resizing and normalising, network, post-processing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.detectors.frozen import FrozenGraph, node_of
+from detzoo.detectors.serving import NETWORK_INPUT, NETWORK_OUTPUTS
+
+
+class Latency(NamedTuple):
+    """Milliseconds a call, over all runs."""
+
+    median_ms: float
+    p10_ms: float
+    p90_ms: float
+    mean_ms: float
+    num_runs: int
+
+
+class Stages(NamedTuple):
+    """Median milliseconds of each part of a call; they add up to the whole of the cut graph."""
+
+    preprocess_ms: float
+    network_ms: float
+    postprocess_ms: float
+
+
+def time_call(call: Callable[[], Any], warmup: int, runs: int) -> Latency:
+    """Times a call that ends when its result is in memory."""
+    for _ in range(warmup):
+        _wait(call())
+    return summarize([_timed(call) for _ in range(runs)])
+
+
+def time_alternately(calls: Sequence[Callable[[], Any]], warmup: int, runs: int) -> list[Latency]:
+    """Times several calls in turn, so that a busy moment of the machine meets them all."""
+    for call in calls:
+        for _ in range(warmup):
+            _wait(call())
+    seconds: list[list[float]] = [[] for _ in calls]
+    for _ in range(runs):
+        for call, found in zip(calls, seconds):
+            found.append(_timed(call))
+    return [summarize(found) for found in seconds]
+
+
+def summarize(seconds: Sequence[float]) -> Latency:
+    """The statistics of a list of durations."""
+    milliseconds = 1000.0 * np.asarray(seconds)
+    p10, median, p90 = (float(value) for value in np.percentile(milliseconds, (10, 50, 90)))
+    return Latency(median, p10, p90, float(milliseconds.mean()), len(seconds))
+
+
+def time_stages(frozen: FrozenGraph, given: Any, warmup: int, runs: int) -> Stages | None:
+    """Times an exported graph cut behind each stage; None for a graph that does not name its stages.
+
+    Args:
+        frozen: of a SavedModel made by `detzoo export`.
+        given: input for its signature.
+        warmup: runs before the clock starts.
+        runs: runs of each cut.
+    """
+    by_suffix = {node.name.rsplit("/", 1)[-1]: node.name for node in frozen.graph_def.node}
+    if not {NETWORK_INPUT, *NETWORK_OUTPUTS} <= set(by_suffix):
+        return None
+    cuts = (
+        [by_suffix[NETWORK_INPUT] + ":0"],
+        [by_suffix[name] + ":0" for name in NETWORK_OUTPUTS],
+        list(frozen.output_names.values()),
+    )
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(frozen.graph_def, name="")
+        # The operations behind the cuts are fetched, not their values: copying them out is not part of the stage.
+        operations = [[graph.get_operation_by_name(node_of(name)) for name in cut] for cut in cuts]
+        with tf.compat.v1.Session(graph=graph) as session:
+            fed = np.asarray(given)
+            calls = [lambda fetched=fetched: session.run(fetched, {frozen.input_name: fed}) for fetched in operations]
+            to_network, to_outputs, whole = (one.median_ms for one in time_alternately(calls, warmup, runs))
+    return Stages(to_network, max(0.0, to_outputs - to_network), max(0.0, whole - to_outputs))
+
+
+def _timed(call: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    _wait(call())
+    return time.perf_counter() - started
+
+
+def _wait(result: Any) -> None:
+    """Until the values are there: on a GPU, a call returns before it has finished."""
+    for tensor in tf.nest.flatten(result):
+        if isinstance(tensor, tf.Tensor):
+            tensor.numpy()

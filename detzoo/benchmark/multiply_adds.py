@@ -1,0 +1,96 @@
+"""Counts multiply-adds from a graph: convolutions, grouped, dilated and depthwise ones, and matrix products.
+
+One multiply-add is one multiplication with its addition, what the papers call FLOPs of a network. Biases,
+normalisation, activations, resizing and pooling are not counted, as in the papers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+KINDS: dict[str, str] = {
+    "Conv2D": "convolution",
+    "DepthwiseConv2dNative": "depthwise",
+    "MatMul": "dense",
+    "BatchMatMulV2": "dense",
+    "BatchMatMul": "dense",
+    "Conv2DBackpropInput": "transposed",
+}
+
+
+def count_in_function(function: Any) -> dict[str, int]:
+    """Multiply-adds of one image by kind, from a traced function whose shapes are static but for the batch.
+
+    Args:
+        function: a concrete function; what it calls must be inlined, as Keras layers are.
+
+    Raises:
+        ValueError: a shape depends on the image; ``count_in_graph_def`` can run it.
+    """
+
+    def static_shape(tensor: Any) -> tuple[int, ...]:
+        shape = tensor.shape.as_list()
+        if None in shape[1:]:
+            raise ValueError(f"the shape of {tensor.name} is {shape}: give the function an input of static shape")
+        return (1 if shape[0] is None else shape[0], *shape[1:])
+
+    counts = _count(function.graph.get_operations(), static_shape)
+    batch_size = function.inputs[0].shape[0] or 1
+    return {kind: count // batch_size for kind, count in counts.items()}
+
+
+def count_in_graph_def(graph_def: Any, input_name: str, image: np.ndarray) -> dict[str, int]:
+    """Multiply-adds of one image by kind, from a frozen graph, by running it once to learn the shapes.
+
+    Args:
+        graph_def: without variables, functions inlined.
+        input_name: tensor name of its input.
+        image: the input for one image.
+    """
+    with tf.Graph().as_default() as graph:
+        tf.graph_util.import_graph_def(graph_def, name="")
+        operations = [operation for operation in graph.get_operations() if operation.type in KINDS]
+        tensors = {t.name: t for op in operations for t in (*op.inputs, *op.outputs, *_undone(op))}
+        shapes = {name: tf.shape(tensor) for name, tensor in tensors.items()}
+        with tf.compat.v1.Session(graph=graph) as session:
+            found: Mapping[str, np.ndarray] = session.run(shapes, {input_name: image})
+    return _count(operations, lambda tensor: tuple(int(size) for size in found[tensor.name]))
+
+
+def _count(operations: list[Any], shape_of: Callable[[Any], tuple[int, ...]]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for operation in operations:
+        if operation.type in KINDS:
+            kind = KINDS[operation.type]
+            counts[kind] = counts.get(kind, 0) + _count_one(operation, shape_of)
+    return counts
+
+
+def _count_one(operation: Any, shape_of: Callable[[Any], tuple[int, ...]]) -> int:
+    if operation.type == "MatMul":
+        rows, columns = shape_of(operation.outputs[0])
+        left = shape_of(operation.inputs[0])
+        return rows * columns * left[0 if operation.get_attr("transpose_a") else 1]
+    if operation.type.startswith("BatchMatMul"):
+        left = shape_of(operation.inputs[0])
+        return math.prod(shape_of(operation.outputs[0])) * left[-2 if operation.get_attr("adj_x") else -1]
+    kernel = shape_of(operation.inputs[1])
+    if (
+        operation.type == "Conv2DBackpropInput"
+    ):  # every input pixel meets the whole filter; the filter is [h, w, out, in]
+        return math.prod(shape_of(operation.inputs[2])) * math.prod(kernel[:3])
+    # Dilation by rearranging computes on padding, too; what is left after undoing it is what the layer stands for.
+    output = next(iter(_undone(operation)), operation.outputs[0])
+    per_output = math.prod(kernel[:2]) * (1 if operation.type == "DepthwiseConv2dNative" else kernel[2])
+    return math.prod(shape_of(output)) * per_output
+
+
+def _undone(operation: Any) -> list[Any]:
+    """The output of the BatchToSpaceND that undoes a dilation by rearrangement, if that is how it is dilated."""
+    readers = operation.outputs[0].consumers()
+    return [reader.outputs[0] for reader in readers if reader.type == "BatchToSpaceND"][:1]

@@ -1,0 +1,44 @@
+"""Run as a program of its own: load a SavedModel with nothing but TensorFlow, detect, and print what it cost as JSON.
+
+    python serving_process.py SAVED_MODEL INPUT.npy RUNS
+
+Peak memory and load time are of a whole process, so they are measured in a fresh one.
+"""
+
+import json
+import resource
+import sys
+import time
+
+
+def peak_mib():  # type: ignore[no-untyped-def]
+    """The most memory that this process has held in RAM so far, shared libraries included."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform != "darwin" else 1024.0**2)
+
+
+def main():  # type: ignore[no-untyped-def]
+    """Prints one JSON object: seconds and MiB after each step."""
+    saved_model, input_file, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    started = time.perf_counter()
+    import numpy as np
+    import tensorflow as tf
+
+    costs = {"import_seconds": time.perf_counter() - started, "import_peak_mib": peak_mib()}
+    given = tf.constant(np.load(input_file, allow_pickle=False))
+    started = time.perf_counter()
+    loaded = tf.saved_model.load(saved_model)
+    detect = loaded.signatures["serving_default"]
+    costs["load_seconds"] = time.perf_counter() - started
+    costs["load_peak_mib"] = peak_mib()
+    [name] = detect.structured_input_signature[1]
+    started = time.perf_counter()
+    detect(**{name: given})
+    costs["first_call_seconds"] = time.perf_counter() - started
+    for _ in range(runs):
+        detect(**{name: given})
+    costs["peak_mib"] = peak_mib()
+    sys.stdout.write(json.dumps(costs) + "\n")
+
+
+if __name__ == "__main__":
+    main()
