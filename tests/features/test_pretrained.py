@@ -11,8 +11,7 @@ import pytest
 from detzoo.builders.features import build_feature_extractor
 from detzoo.config import pb
 from detzoo.errors import CheckpointError
-from detzoo.features import mobilenet, resnet, vgg
-from detzoo.features.inception import inception_v3
+from detzoo.features import inception, mobilenet, resnet, vgg
 from detzoo.features.network import Application
 from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
@@ -54,11 +53,11 @@ def twin_maps(twin, network, levels, images):
     return keras.Model(twin.input, outputs)(images)
 
 
-@pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".keras"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [*((name, ".weights.h5") for name in NETWORKS), ("resnet50", ".h5"), ("resnet50", ".keras")],
+)
 def test_a_file_of_keras_applications_gives_the_same_maps(tmp_path, name, suffix):
-    if suffix != ".weights.h5" and name != "resnet50":
-        pytest.skip("the other formats are read by Keras alike for every network")
     network = NETWORKS[name]()
     levels = (2, 3, 4) if name == "vgg16" else (2, 3, 4, 5)
     twin = randomize(network.application.build(weights=None, input_shape=(None, None, 3)))
@@ -77,8 +76,11 @@ def test_a_file_of_keras_applications_gives_the_same_maps(tmp_path, name, suffix
         np.testing.assert_allclose(actual[level] / scale, expected[level] / scale, atol=1e-4)
 
 
-def test_inception_v3_equals_its_twin_with_aligned_maps():
-    network = inception_v3()
+@pytest.mark.parametrize(
+    "build_network", [inception.inception_v3, pytest.param(inception.inception_resnet_v2, marks=pytest.mark.slow)]
+)
+def test_inception_equals_its_twin_with_aligned_maps(build_network):
+    network = build_network()
     twin = network.application.build(weights=None)
 
     def aligned(layer):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.features import inception_v2, mobilenet, resnet
+from detzoo.features import grouped_convolution, inception_v2, mobilenet, resnet
 from detzoo.features.grouped_convolution import GroupedConv2D
 from detzoo.features.network import stable_names
 from detzoo.features.rewrite import build_extractor_model
@@ -62,14 +62,20 @@ def test_grouped_convolution_is_a_convolution_of_each_group():
     np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_gradient_of_a_grouped_convolution_is_that_of_its_groups():
+@pytest.mark.parametrize(("strides", "dilation"), [(1, 1), (2, 1), (1, 2)])
+@pytest.mark.parametrize("is_native", [True, False])
+def test_gradient_of_a_grouped_convolution_is_that_of_its_groups(monkeypatch, is_native, strides, dilation):
+    if not is_native:  # as on a CPU without oneDNN
+        monkeypatch.setattr(grouped_convolution, "has_native_gradient", lambda dtype, dilation_rate: False)
     x = tf.constant(images_of(5, 8) @ np.ones((3, 4), np.float32))
-    layer = GroupedConv2D(6, 3, groups=2, strides=2, name="grouped")
+    layer = GroupedConv2D(6, 3, groups=2, strides=strides, dilation_rate=dilation, name="grouped")
     layer.build(x.shape)
 
     def by_group(x, kernel):
         halves = zip(tf.split(x, 2, axis=-1), tf.split(kernel, 2, axis=-1), strict=True)
-        return tf.concat([tf.nn.conv2d(part, weights, 2, "SAME") for part, weights in halves], axis=-1)
+        return tf.concat(
+            [tf.nn.convolution(part, weights, strides, "SAME", dilations=dilation) for part, weights in halves], axis=-1
+        )
 
     kernel = tf.Variable(layer.kernel.numpy())
     with tf.GradientTape(persistent=True) as tape:
