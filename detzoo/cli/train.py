@@ -96,7 +96,7 @@ def is_finished(model_dir: str, num_steps: int) -> bool:
 
 
 def check(loaded: Any) -> None:
-    """Every problem of the config, before TensorFlow starts: warnings are logged, errors raised.
+    """Every problem of the config, before TensorFlow starts: warnings are printed, errors raised.
 
     Raises:
         ConfigError: with every error, one a line.
@@ -113,7 +113,7 @@ def check(loaded: Any) -> None:
         raise UsageError("how many steps? Set train_config.num_steps or --num_train_steps")
     for problem in problems:
         if problem.severity is Severity.WARNING:
-            logger.warning("%s", problem.format(loaded.path))
+            print(problem.format(loaded.path), file=sys.stderr)
 
 
 def _train(pipeline: Any, flag_values: flags.FlagValues, stop: Any) -> Any:

@@ -12,6 +12,7 @@ from detzoo.train.trainer import TOTAL, LoopResult
 
 SECONDS_BETWEEN_LINES = 30.0  # where stderr is no terminal and log_every_n_steps takes longer
 _SMOOTHING = 0.7  # weight of the past in the speed shown
+_LARGE = 1e4  # from here on a loss is shown with an exponent
 _ERASE_LINE = "\r\x1b[K"
 
 
@@ -85,9 +86,9 @@ class Progress:
             self._live = False
 
     def _line(self, result: LoopResult) -> str:
-        parts = " ".join(f"{name} {value:.3f}" for name, value in result.losses.items() if name != TOTAL)
+        parts = " ".join(f"{name} {_number(value)}" for name, value in result.losses.items() if name != TOTAL)
         text = (
-            f"step {result.step}/{self._num_steps}  loss {result.losses[TOTAL]:.3f} ({parts})  "
+            f"step {result.step}/{self._num_steps}  loss {_number(result.losses[TOTAL])} ({parts})  "
             f"lr {result.learning_rate:.3g}"
         )
         if not self._step_seconds:
@@ -103,6 +104,10 @@ class Progress:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def _number(value: float) -> str:
+    return f"{value:.3f}" if abs(value) < _LARGE else f"{value:.3g}"
 
 
 def duration(seconds: float) -> str:

@@ -69,7 +69,8 @@ def train_pipeline(
 def _build_trainer(pipeline: Any, strategy: tf.distribute.Strategy) -> Trainer:
     config = pipeline.train_config
     settings = settings_from_config(config, moving_average_decay(config.optimizer))
-    keras.utils.set_random_seed(settings.seed)
+    # Not 0: TensorFlow takes the seeds (0, 0) of its data sets for unset ones, and cannot even ask that of a tensor.
+    keras.utils.set_random_seed(settings.seed + 1)
     with strategy.scope():
         detector = build_detector(pipeline.model, dtype_policy=dtype_policy_of(config))
         optimizer = build_optimizer(config.optimizer)
