@@ -106,11 +106,11 @@ class RecordDecoder:
         )
         image = tf.ensure_shape(image, [None, None, 3])
         sample = tf.cond(usable, lambda: self._objects(fields, image), lambda: self._no_objects(image))
-        sample, dirt = self._clean(Sample(image, *sample))
-        dirt += one_reason("missing_image", image_missing)
-        dirt += one_reason("inconsistent_record", ~image_missing & ~consistent)
-        dirt += one_reason("missing_masks", ~image_missing & consistent & masks_missing)
-        return Decoded(sample, fields["image/source_id"], dirt, usable)
+        sample, found = self._clean(Sample(image, *sample))
+        found["missing_image"] = image_missing
+        found["inconsistent_record"] = ~image_missing & ~consistent
+        found["missing_masks"] = ~image_missing & consistent & masks_missing
+        return Decoded(sample, fields["image/source_id"], _count(found), usable)
 
     def _consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
         """Whether the lists that every object needs are equally long."""
@@ -179,8 +179,8 @@ class RecordDecoder:
             lambda: tf.zeros(tf.concat([[0], size], axis=0), tf.uint8),
         )
 
-    def _clean(self, sample: Sample) -> tuple[Sample, Tensor]:
-        """Repairs and drops objects, and counts what was done."""
+    def _clean(self, sample: Sample) -> tuple[Sample, dict[str, Tensor]]:
+        """Repairs and drops objects, and says by reason which."""
         sample = sample._replace(masks=sample.masks if self._options.load_instance_masks else None)
         finite = tf.reduce_all(tf.math.is_finite(sample.boxes_norm), axis=1)
         boxes = tf.where(finite[:, tf.newaxis], sample.boxes_norm, 0.0)
@@ -193,24 +193,24 @@ class RecordDecoder:
         beyond = tf.reduce_any(tf.abs(ordered - clipped) > _CLIP_TOLERANCE, axis=1)
         kept = finite & has_area & known
         within = tf.cumsum(tf.cast(kept, tf.int32)) <= self._options.max_number_of_boxes
-        dirt = (
-            one_reason("nan_box", ~finite)
-            + one_reason("empty_box", finite & ~has_area)
-            + one_reason("unknown_class", finite & has_area & ~known)
-            + one_reason("too_many_boxes", kept & ~within)
-            + one_reason("inverted_box", kept & within & inverted)
-            + one_reason("box_outside_image", kept & within & beyond)
-        )
+        found = {
+            "nan_box": ~finite,
+            "empty_box": finite & ~has_area,
+            "unknown_class": finite & has_area & ~known,
+            "too_many_boxes": kept & ~within,
+            "inverted_box": kept & within & inverted,
+            "box_outside_image": kept & within & beyond,
+        }
         weights = tf.where(tf.math.is_finite(sample.weights), sample.weights, 1.0)
         area = tf.where(tf.math.is_finite(sample.area_px), sample.area_px, 0.0)
         cleaned = sample._replace(boxes_norm=clipped, weights=weights, area_px=area)
-        return keep_objects(cleaned, kept & within), dirt
+        return keep_objects(cleaned, kept & within), found
 
 
-def one_reason(reason: str, found: Tensor) -> Tensor:
-    """An int64 dirt vector that counts the true values of ``found`` under one reason."""
-    count = tf.reduce_sum(tf.cast(found, tf.int64))
-    return tf.one_hot(REASONS.index(reason), len(REASONS), dtype=tf.int64) * count
+def _count(found: Mapping[str, Tensor]) -> Tensor:
+    """The dirt vector, int64 [len(REASONS)]: how many values are true under each reason."""
+    none = tf.constant(0, tf.int64)
+    return tf.stack([tf.math.count_nonzero(found[reason]) if reason in found else none for reason in REASONS])
 
 
 def _or_default(values: Tensor, count: Tensor, default: float | int | str) -> Tensor:

@@ -34,7 +34,8 @@ def image_size(sample: Sample) -> tuple[Tensor, Tensor]:
 
 def keep_objects(sample: Sample, keep: Tensor) -> Sample:
     """The sample with the objects for which ``keep`` (bool [N]) holds; the image stays."""
-    objects = (None if field is None else tf.boolean_mask(field, keep) for field in sample[1:])
+    rows = tf.where(keep)[:, 0]
+    objects = (None if field is None else tf.gather(field, rows) for field in sample[1:])
     return Sample(sample.image, *objects)
 
 
