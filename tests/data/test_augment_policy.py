@@ -104,17 +104,16 @@ def test_a_flip_inside_a_box():
     np.testing.assert_array_equal(flipped.image, image)
 
 
-@pytest.mark.parametrize(("name", "masks"), [("v1", True), ("v2", False)])
-def test_policies_run_and_are_deterministic(name, masks):
-    sample = make_sample(masks)._replace(image=tf.constant(NOISE))
+def test_a_policy_runs_and_is_deterministic():
+    sample = make_sample(masks=False)._replace(image=tf.constant(NOISE))
     apply = tf.function(
-        lambda sample, key: augment_policy.autoaugment_image(sample, key, policy_name=name), autograph=False
+        lambda sample, key: augment_policy.autoaugment_image(sample, key, policy_name="v1"), autograph=False
     )
     results = [apply(sample, seed(number)) for number in range(30)]
     for result in results:
         assert result.image.shape == (HEIGHT, WIDTH, 3)
         assert np.isfinite(result.boxes_norm).all()
-        assert (result.masks is None) == (not masks)
+        assert result.masks is None
     assert len({int(np.asarray(result.image, np.int64).sum()) for result in results}) > 9
     np.testing.assert_array_equal(apply(sample, seed(4)).image, results[4].image)
 
