@@ -7,7 +7,7 @@ normalisation, activations, resizing and pooling are not counted, as in the pape
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -52,14 +52,17 @@ def count_in_graph_def(graph_def: Any, input_name: str, image: np.ndarray) -> di
         input_name: tensor name of its input.
         image: the input for one image.
     """
-    with tf.Graph().as_default() as graph:
-        tf.graph_util.import_graph_def(graph_def, name="")
-        operations = [operation for operation in graph.get_operations() if operation.type in KINDS]
-        tensors = {t.name: t for op in operations for t in (*op.inputs, *op.outputs, *_undone(op))}
-        shapes = {name: tf.shape(tensor) for name, tensor in tensors.items()}
-        with tf.compat.v1.Session(graph=graph) as session:
-            found: Mapping[str, np.ndarray] = session.run(shapes, {input_name: image})
-    return _count(operations, lambda tensor: tuple(int(size) for size in found[tensor.name]))
+    operations: list[Any] = []
+
+    def shapes_of(inputs: Any) -> dict[str, Any]:
+        tf.graph_util.import_graph_def(graph_def, input_map={input_name: inputs}, name="")
+        operations.extend(op for op in tf.compat.v1.get_default_graph().get_operations() if op.type in KINDS)
+        tensors = [t for op in operations for t in (*op.inputs, *op.outputs, *_undone(op))]
+        return {tensor.name: tf.shape(tensor) for tensor in tensors}
+
+    given = tf.constant(image)
+    found = tf.function(shapes_of).get_concrete_function(tf.TensorSpec(given.shape, given.dtype))(given)
+    return _count(operations, lambda tensor: tuple(found[tensor.name].numpy().tolist()))
 
 
 def _count(operations: list[Any], shape_of: Callable[[Any], tuple[int, ...]]) -> dict[str, int]:

@@ -64,7 +64,7 @@ def test_shapes_that_depend_on_the_image_need_a_run():
     with pytest.raises(ValueError, match="static shape"):
         count_in_function(function)
     frozen = to_constants(function)
-    assert count_in_graph_def(frozen.graph_def, frozen.input_name, np.zeros((1, 9, 7, 4))) == {
+    assert count_in_graph_def(frozen.graph_def, frozen.input_name, np.zeros((1, 9, 7, 4), np.float32)) == {
         "convolution": 9 * 7 * 6 * 4
     }
 
