@@ -10,12 +10,15 @@ import concurrent.futures
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
+from typing import TypeVar
 
 import keras
 
 from detzoo.contracts import ConvHyperparams
 
 NATIVE_OUTPUT_STRIDE = 32  # of every classification network here
+
+Built = TypeVar("Built")
 
 _AUTOMATIC_NAME = re.compile(r"(?P<stem>conv2d|batch_normalization|activation|concatenate)(_(?P<number>\d+))?")
 _STABLE_STEMS = {
@@ -68,14 +71,14 @@ class Network:
     dropped_adds: frozenset[str] = frozenset()
 
 
-def symbolic(build: Callable[[], keras.Model]) -> keras.Model:
+def symbolic(build: Callable[[], Built]) -> Built:
     """Calls ``build`` so that no weight gets a value: fast, and without memory.
 
     It runs in a thread of its own: Keras keeps the list of variables that still want a value, and the counters behind
     automatic layer names, for each thread; here both vanish with it.
     """
 
-    def build_without_values() -> keras.Model:
+    def build_without_values() -> Built:
         with keras.StatelessScope(initialize_variables=False):
             return build()
 

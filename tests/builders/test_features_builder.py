@@ -13,6 +13,7 @@ from detzoo.config import pb
 from detzoo.config.support import SSD_EXTRACTORS
 from detzoo.contracts import FeatureSpec
 from detzoo.errors import ConfigError
+from detzoo.features.network import symbolic
 from detzoo.layers.normalization import BatchNorm
 
 HYPERPARAMS = """
@@ -30,6 +31,11 @@ def message_of(text: str):
 
 
 def build(text: str, **kwargs):
+    """The extractor without values in its weights, which is fast; ``build_to_run`` gives them."""
+    return symbolic(lambda: build_to_run(text, **kwargs))
+
+
+def build_to_run(text: str, **kwargs):
     return build_feature_extractor(message_of(text), IMAGE_SHAPE, **kwargs)
 
 
@@ -123,7 +129,7 @@ def test_fpn_lite_narrows_the_last_blocks_of_mobilenet_v1():
 
 def test_overriding_hyperparams_reach_every_layer():
     hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
-    extractor = build("type: 'ssd_mobilenet_v2'", conv_hyperparams=hyperparams)
+    extractor = build_to_run("type: 'ssd_mobilenet_v2'", conv_hyperparams=hyperparams)
     norms = layers_of(extractor, keras.layers.BatchNormalization)
     assert len(norms) == 52
     for norm in norms:
@@ -171,7 +177,7 @@ def test_freeze_batchnorm_freezes_statistics_and_freeze_backbone_everything():
 
 def test_training_moves_the_statistics_by_the_momentum():
     hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
-    model = build("type: 'ssd_mobilenet_v1' num_layers: 1", conv_hyperparams=hyperparams, levels=(2,)).model
+    model = build_to_run("type: 'ssd_mobilenet_v1'", conv_hyperparams=hyperparams, levels=(2,)).model
     images = np.random.default_rng(1).normal(size=(2, *IMAGE_SHAPE, 3)).astype(np.float32)
     batch_mean = np.mean(keras.Model(model.input, model.get_layer("conv1").output)(images), axis=(0, 1, 2))
     model(images, training=True)
@@ -207,7 +213,7 @@ def test_explicit_padding_moves_what_the_first_convolution_sees():
     image[0, 69, 99] = 1.0
     answers = []
     for explicit in ("false", "true"):
-        model = build(f"type: 'ssd_mobilenet_v1' use_explicit_padding: {explicit}", levels=(2,)).model
+        model = build_to_run(f"type: 'ssd_mobilenet_v1' use_explicit_padding: {explicit}", levels=(2,)).model
         first = keras.Model(model.input, model.get_layer("conv1").output)
         kernel = np.zeros((3, 3, 3, 32), np.float32)
         kernel[1, 1] = 1.0
@@ -249,7 +255,7 @@ def test_mixed_precision_follows_the_global_policy():
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        model = build("type: 'ssd_mobilenet_v1' num_layers: 1", levels=(2,)).model
+        model = build_to_run("type: 'ssd_mobilenet_v1'", levels=(2,)).model
     finally:
         keras.config.set_dtype_policy(before)
     maps = model(np.zeros((1, *IMAGE_SHAPE, 3), np.float32))
