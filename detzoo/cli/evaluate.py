@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import sys
 from typing import Any
 
 from absl import flags
@@ -70,6 +71,7 @@ def run(flag_values: flags.FlagValues) -> None:
         latest_prefix(flag_values.checkpoint_dir)  # a wrong path is told before the model is built
     detector = build_untrained(message.model)
     evaluator = make_evaluator(message)
+    logger.info("tracing the detector and reading the first images")
     if not flag_values.continuous:
         _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir)
         return
@@ -111,7 +113,12 @@ def make_evaluator(message: Any) -> Any:
         batch_size=max(1, message.eval_config.batch_size),
         seed=0,
     )
-    return Evaluator(dataset, load_label_map(reader.label_map_path), message.eval_config.metrics_set)
+    return Evaluator(
+        dataset,
+        load_label_map(reader.label_map_path),
+        message.eval_config.metrics_set,
+        show_progress=sys.stderr.isatty(),
+    )
 
 
 def _evaluate_one(detector: Any, evaluator: Any, checkpoint: str, output_dir: pathlib.Path) -> tuple[int, Any]:

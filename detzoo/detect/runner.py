@@ -79,7 +79,7 @@ def detect_files(
         summary.num_images += 1
         kept = apply_limits(detector(pixels), limits)
         names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
-        draw_detections(pixels, kept.boxes_norm, names, kept.scores).save(folder / picture_name)
+        draw_detections(pixels, kept.boxes_norm, names, kept.scores).save(folder / picture_name, compress_level=1)
         summary.entries += _entries(image_id, path, pixels.shape[:2], kept, names)
     (folder / DETECTIONS_FILE).write_text(json.dumps(summary.entries, indent=1) + "\n", encoding="utf-8")
     return summary
