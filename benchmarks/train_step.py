@@ -1,0 +1,188 @@
+"""Seconds of a training step, beside what is wanted and Model Garden's RetinaNet.
+
+    python benchmarks/train_step.py [--steps 10] [--output train_step.csv] [--only ssd] [--nomodel_garden]
+
+How to read the table. One step is forward, targets, losses, backward and update on a batch that stays in memory, random
+weights, the optimizer and the regularisation of the published config. "at 150" is the time that a machine with a
+yardstick of 150 GFLOP/s in a float32 matrix product would need: time x yardstick / 150; the yardstick is the mean of
+one before and one after the row. bfloat16 needs a CPU with AVX-512 BF16 or AMX, or a GPU, to be faster.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+import tensorflow as tf
+from absl import app, flags, logging
+
+from detzoo.benchmark.yardstick import measure_gflops
+from detzoo.builders.detector import build_detector
+from detzoo.builders.optimizer import build_optimizer
+from detzoo.builders.resize import build_resizer
+from detzoo.config.load import load_pipeline
+from detzoo.contracts import Batch, Groundtruth
+from detzoo.train.settings import settings_from_config
+from detzoo.train.trainer import Trainer
+
+REFERENCE_GFLOPS = 150.0
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+MAX_BOXES, OBJECTS_PER_IMAGE = 100, 7  # rows of the ground truth, and COCO's mean of filled ones
+
+STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed, after two that trace.", lower_bound=1)
+OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
+ONLY = flags.DEFINE_string("only", "", "Only rows whose config contains this.")
+MODEL_GARDEN = flags.DEFINE_boolean("model_garden", True, "Measure Model Garden's RetinaNet as well.")
+
+
+class Case(NamedTuple):
+    """A training and its wanted seconds a step at 150."""
+
+    name: str
+    config: str
+    batch_size: int
+    policy: str
+    wanted_seconds: float | None
+
+
+CASES = (
+    Case("SSD MobileNet v2 300, batch 8", "ssd_mobilenet_v2_300", 8, "float32", 0.55),
+    Case("SSD MobileNet v2 300, batch 8, bfloat16", "ssd_mobilenet_v2_300", 8, "mixed_bfloat16", None),
+    Case("RetinaNet ResNet-50 640, batch 2", "ssd_resnet50_v1_fpn_640", 2, "float32", 6.5),
+    Case("RetinaNet ResNet-50 640, batch 2, bfloat16", "ssd_resnet50_v1_fpn_640", 2, "mixed_bfloat16", None),
+)
+
+
+class Row(NamedTuple):
+    """One line of the table."""
+
+    what: str
+    median_seconds: float
+    yardstick_gflops: float
+    at_150_seconds: float
+    wanted_seconds: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Whether the wanted value is reached, and by which factor it is missed."""
+        if self.wanted_seconds is None:
+            return ""
+        reached = self.at_150_seconds <= self.wanted_seconds
+        return "ok" if reached else f"{self.at_150_seconds / self.wanted_seconds:.2f} x"
+
+
+def main(argv: list[str]) -> None:
+    """Measures and prints the rows."""
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    rows = []
+    for case in CASES:
+        if ONLY.value in case.config:
+            rows.append(measure(case.name, functools.partial(detzoo_steps, case), case.wanted_seconds))
+    if MODEL_GARDEN.value and ONLY.value in "model_garden":
+        for suffix, dtype in (("", "float32"), (", bfloat16", "bfloat16")):
+            name = f"Model Garden RetinaNet ResNet-50 640, batch 2{suffix}"
+            rows.append(measure(name, functools.partial(model_garden_steps, 2, dtype), None))
+    report(rows)
+
+
+def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -> Row:
+    """The median of the steps' seconds between two yardsticks."""
+    before = measure_gflops()
+    median = float(np.median(steps()))
+    gflops = (before + measure_gflops()) / 2
+    return Row(what, median, gflops, median * gflops / REFERENCE_GFLOPS, wanted)
+
+
+def detzoo_steps(case: Case) -> list[float]:
+    """Seconds of each training step of detzoo."""
+    path = ROOT / "model_configs" / f"{case.config}.config"
+    overrides = [f"train_config.batch_size={case.batch_size}", "model.ssd.feature_extractor.pretrained_weights="]
+    pipeline = load_pipeline(str(path), overrides).message
+    batch = random_batch(case.batch_size, build_resizer(pipeline.model.ssd.image_resizer).static_shape)
+
+    def make_dataset(start_record: int, context: Any) -> tf.data.Dataset:
+        del start_record, context
+        return tf.data.Dataset.from_tensors(batch).repeat()
+
+    trainer = Trainer(
+        build_detector(pipeline.model, case.policy),
+        make_dataset,
+        build_optimizer(pipeline.train_config.optimizer),
+        tf.distribute.get_strategy(),
+        settings_from_config(pipeline.train_config, None),
+    )
+    seconds = []
+    for _ in range(STEPS.value + 2):
+        started = time.perf_counter()
+        trainer.run_steps(1)
+        seconds.append(time.perf_counter() - started)
+    return seconds[2:]
+
+
+def random_batch(batch_size: int, image_shape: tuple[int | None, int | None]) -> Batch:
+    """Noise with random boxes."""
+    generator = np.random.default_rng(0)
+    height, width = image_shape
+    if height is None or width is None:
+        raise ValueError("the config's image_resizer must have one size")
+    corners = np.sort(generator.uniform(size=(batch_size, MAX_BOXES, 2, 2)), axis=2).astype(np.float32)
+    is_object = np.arange(MAX_BOXES)[np.newaxis] < OBJECTS_PER_IMAGE
+    is_object = np.repeat(is_object, batch_size, axis=0)
+    none = np.zeros_like(is_object)
+    groundtruth = Groundtruth(
+        boxes_norm=tf.constant(corners.reshape(batch_size, MAX_BOXES, 4) * is_object[..., np.newaxis]),
+        classes=tf.constant(np.where(is_object, generator.integers(0, 90, is_object.shape), -1), tf.int32),
+        weights=tf.constant(is_object, tf.float32),
+        is_crowd=tf.constant(none),
+        is_difficult=tf.constant(none),
+        area_px=tf.zeros(is_object.shape),
+        masks=tf.zeros([*is_object.shape, 0, 0], tf.uint8),
+    )
+    return Batch(
+        images=tf.constant(generator.uniform(0, 255, (batch_size, height, width, 3)), tf.float32),
+        true_shapes=tf.constant([[height, width]] * batch_size),
+        original_shapes=tf.constant([[height, width]] * batch_size),
+        image_ids=tf.constant([str(number) for number in range(batch_size)]),
+        record_index=tf.range(batch_size, dtype=tf.int64),
+        groundtruth=groundtruth,
+    )
+
+
+def model_garden_steps(batch_size: int, dtype: str) -> list[float]:
+    """Seconds of each training step of Model Garden, in a process of its own."""
+    program = pathlib.Path(__file__).with_name("model_garden.py")
+    command = [sys.executable, str(program), "train", str(batch_size), str(STEPS.value), dtype]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return json.loads(done.stdout.strip().splitlines()[-1])
+
+
+def report(rows: list[Row]) -> None:
+    """Prints the table and writes the CSV file."""
+    width = max(len(row.what) for row in rows)
+    print(f"{'':{width}} {'seconds':>8} {'yardstick':>9} {'at 150':>7} {'wanted':>7}")
+    for row in rows:
+        wanted = "" if row.wanted_seconds is None else f"{row.wanted_seconds:.2f}"
+        numbers = f"{row.median_seconds:8.3f} {row.yardstick_gflops:9.0f} {row.at_150_seconds:7.3f}"
+        print(f"{row.what:{width}} {numbers} {wanted:>7} {row.verdict}".rstrip())
+    if OUTPUT.value:
+        with open(OUTPUT.value, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow([*Row._fields, "verdict"])
+            writer.writerows([*row, row.verdict] for row in rows)
+
+
+if __name__ == "__main__":
+    app.run(main)
