@@ -25,7 +25,7 @@ class Latency(NamedTuple):
 
 
 class Stages(NamedTuple):
-    """Median milliseconds of each part of a call; they add up to the whole of the cut graph."""
+    """Median milliseconds of each part of a call."""
 
     preprocess_ms: float
     network_ms: float
@@ -67,28 +67,31 @@ def time_stages(frozen: FrozenGraph, given: Any, warmup: int, runs: int) -> Stag
         warmup: runs before the clock starts.
         runs: runs of each cut.
     """
-    by_suffix = {node.name.rsplit("/", 1)[-1]: node.name for node in frozen.graph_def.node}
+    by_suffix = {node.name.rsplit("/", 1)[-1]: node.name + ":0" for node in frozen.graph_def.node}
     if not {NETWORK_INPUT, *NETWORK_OUTPUTS} <= set(by_suffix):
         return None
-    cuts = (
-        [by_suffix[NETWORK_INPUT] + ":0"],
-        [by_suffix[name] + ":0" for name in NETWORK_OUTPUTS],
-        list(frozen.output_names.values()),
-    )
-    calls = [functools.partial(_cut(frozen, given, cut), given) for cut in cuts]
-    to_network, to_outputs, whole = (one.median_ms for one in time_alternately(calls, warmup, runs))
-    return Stages(to_network, max(0.0, to_outputs - to_network), max(0.0, whole - to_outputs))
+    network_outputs = [by_suffix[name] for name in NETWORK_OUTPUTS]
+    network = _cut(frozen, {}, given, network_outputs)
+    # Post-processing alone, fed with what the network gave: the difference of two long times would drown it in noise.
+    # It needs the images' sizes, so it comes with another preprocessing.
+    after_network = _cut(frozen, dict(zip(network_outputs, network(given))), given, list(frozen.output_names.values()))
+    preprocess = _cut(frozen, {}, given, [by_suffix[NETWORK_INPUT]])
+    calls = [functools.partial(function, given) for function in (preprocess, network, after_network)]
+    pre_ms, to_outputs_ms, pre_and_post_ms = (one.median_ms for one in time_alternately(calls, warmup, runs))
+    return Stages(pre_ms, max(0.0, to_outputs_ms - pre_ms), max(0.0, pre_and_post_ms - pre_ms))
 
 
-def _cut(frozen: FrozenGraph, given: Any, wanted: Sequence[str]) -> Any:
-    """The part of a graph that the wanted tensors need, as a function."""
+def _cut(frozen: FrozenGraph, known: dict[str, Any], given: Any, wanted: Sequence[str]) -> Any:
+    """The part of a graph that the wanted tensors need beside the known ones, as a function of its input."""
 
-    def compute(inputs: Any) -> list[Any]:
-        return tf.graph_util.import_graph_def(
-            frozen.graph_def, input_map={frozen.input_name: inputs}, return_elements=list(wanted), name=""
-        )
+    def compute(inputs: Any, *values: Any) -> list[Any]:
+        mapped = {frozen.input_name: inputs, **dict(zip(known, values))}
+        return tf.graph_util.import_graph_def(frozen.graph_def, input_map=mapped, return_elements=list(wanted), name="")
 
-    return tf.function(compute).get_concrete_function(tf.TensorSpec(given.shape, given.dtype))
+    values = list(known.values())
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in (given, *values)]
+    function = tf.function(compute).get_concrete_function(*specs)
+    return lambda inputs: function(inputs, *values)
 
 
 def _timed(call: Callable[[], Any]) -> float:

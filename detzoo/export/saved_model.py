@@ -20,11 +20,12 @@ from detzoo.detectors.frozen import FrozenGraph
 
 SIGNATURE = "serving_default"
 
-# Filters from this size on are variables, smaller ones constants of the graph. A constant is computed with faster (its
-# layout for the kernel is made once) but is held in memory four to five times by the runtime. Measured on MobileNet v2
-# at 300 x 300: all constants 16.1 ms and 347 MB above the import of TensorFlow; from 600 kB on variables 17.7 ms and
-# 168 MB; from 8 kB on 20.7 ms and 95 MB. ResNet-50 at 640 x 640: 1.87 GB with constants, 257 MB with variables.
-MIN_VARIABLE_BYTES = 500_000
+# Filters from this size on are variables, smaller ones constants of the graph. A constant is a little faster (its
+# layout for the kernel is made once) but the runtime holds four to five copies of it. Memory above the import of
+# TensorFlow: SSD MobileNet v2 300 takes 117 MiB so, 179 MiB with 500 kB; ResNet-50 at 640 x 640 takes 1.87 GB with
+# constants only, 257 MB with variables. Latency of MobileNet v2 alone: 19.4 ms so, 17.7 ms with 500 kB, 16.1 ms with
+# constants only.
+MIN_VARIABLE_BYTES = 40_000
 
 
 def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: str | pathlib.Path) -> None:
