@@ -63,7 +63,9 @@ class TrainingLoop:
         self._trainer, self._settings, self._model_dir = trainer, trainer.settings, pathlib.Path(model_dir)
         self._is_chief = is_chief(trainer.strategy)
         self._num_workers = num_workers(trainer.strategy)
-        self._evaluate = evaluate if self._settings.eval_every_n_steps else None
+        self._evaluate = evaluate
+        # Workers that do not evaluate take part in what goes before and after it.
+        self._evaluates = self._settings.eval_every_n_steps > 0 and (evaluate is not None or not self._is_chief)
         self._stop = stop
         settings = self._settings
         self._progress = progress or Progress(
@@ -86,8 +88,14 @@ class TrainingLoop:
         """
         self._step = int(self._trainer.step)
         self._selection.resume(self._step)
+        self._stop.listen_again()
         try:
             outcome = self._train()
+        except (tf.errors.UnavailableError, tf.errors.AbortedError) as problem:
+            raise TrainingError(
+                f"lost another worker after step {self._step} ({type(problem).__name__}). Start all workers again: "
+                "they go on from the last checkpoint"
+            ) from None
         except tf.errors.ResourceExhaustedError as problem:
             raise TrainingError(
                 f"out of memory after step {self._step}: {str(problem).splitlines()[0][:200]}. Lower "
@@ -162,22 +170,28 @@ class TrainingLoop:
     def _evaluate_if_due(self, last: bool = False) -> str | None:
         """Evaluates where the step asks for it and it has not been done. Returns why to stop early, if so."""
         due = last or self._at(self._settings.eval_every_n_steps)
-        if self._evaluate is None or self._step == 0 or not due or self._selection.has(self._step):
+        if not self._evaluates or self._step == 0 or not due or self._selection.has(self._step):
             return None
-        metrics: Mapping[str, float] = {}
         self._trainer.synchronize_statistics()
-        if self._is_chief:
-            self._progress.message(f"evaluating at step {self._step} ...")
-            started = time.monotonic()
-            try:
-                with self._trainer.weights_for_evaluation() as detector, self._stop.interruptible():
-                    metrics = self._evaluate(detector)
-            except StopNow:
-                return None
-            self._note_evaluation(metrics, time.monotonic() - started)
-        reason = self._selection.should_stop() if self._is_chief else None
+        reason = None
+        if self._evaluate is not None:
+            reason = self._run_evaluation(self._evaluate)
+        else:
+            self._selection.add(self._step, {})
         stop, _ = self._agree(reason is not None, 0)
         return (reason or "see the chief's log") if stop and not last else None
+
+    def _run_evaluation(self, evaluate: Evaluate) -> str | None:
+        """Evaluates now, unless a signal comes. Returns why to stop early, if so."""
+        self._progress.message(f"evaluating at step {self._step} ...")
+        started = time.monotonic()
+        try:
+            with self._trainer.weights_for_evaluation() as detector, self._stop.interruptible():
+                metrics = evaluate(detector)
+        except StopNow:
+            return None
+        self._note_evaluation(metrics, time.monotonic() - started)
+        return self._selection.should_stop()
 
     def _note_evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
         metric = self._settings.best_checkpoint_metric

@@ -32,6 +32,11 @@ class StopRequest:
                 self._previous[number] = signal.signal(number, self._note)
         return self
 
+    def listen_again(self) -> None:
+        """Takes the signals back from whoever took them since: TensorFlow's coordination service takes SIGTERM."""
+        for number in self._previous:
+            signal.signal(number, self._note)
+
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)

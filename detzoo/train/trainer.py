@@ -192,7 +192,8 @@ class Trainer(orbit.StandardTrainer):
     def _mean_of_statistics(self) -> None:
         def replica() -> None:
             context = tf.distribute.get_replica_context()
-            own = [tf.convert_to_tensor(variable) for variable in self._statistics.values()]
+            # Copies made by the replica: a variable's value has no device, and a reduction wants one.
+            own = [tf.identity(variable) for variable in self._statistics.values()]
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
             for variable, mean in zip(self._statistics.values(), means):
                 variable.assign(mean)

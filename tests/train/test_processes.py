@@ -39,7 +39,7 @@ def free_ports(count):
 
 
 def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_path):
-    trainer = training_toy.make_trainer(one_device)
+    trainer = training_toy.make_trainer(one_device, batch_norm="frozen")
     first_loss = trainer.run_steps(1).losses["total"]
     trainer.run_steps(5)
     workers = [f"localhost:{port}" for port in free_ports(2)]
@@ -79,7 +79,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint(training_toy, one_device,
     process.send_signal(signal.SIGKILL)
     _, errors = process.communicate(timeout=10)
     assert process.returncode == -signal.SIGKILL, errors[-2000:]
-    trainer = training_toy.make_trainer(one_device)
+    trainer = training_toy.make_trainer(one_device, batch_norm="frozen")
     from detzoo.train.saving import RunCheckpoints
 
     step = RunCheckpoints(tmp_path, trainer).restore_latest()

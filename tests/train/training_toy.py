@@ -25,7 +25,7 @@ class TrainingToy(keras.Model):
         with keras.name_scope("backbone"):
             x = keras.layers.Conv2D(channels, 8, 8, name="stem", kernel_regularizer=regularizer)(image)
             if batch_norm:
-                x = BatchNorm(name="norm")(x)
+                x = BatchNorm(train_statistics=batch_norm != "frozen", name="norm")(x)
             x = keras.layers.Activation("relu", name="relu")(x)
         with keras.name_scope("head"):
             deltas = keras.layers.Conv2D(4, 1, name="boxes", dtype="float32")(x)
@@ -118,12 +118,13 @@ def main():
     """STRATEGY MODEL_DIR STEPS: a process of its own that trains and prints what the tests compare."""
     from detzoo.train.loop import TrainingLoop
     from detzoo.train.stop import StopRequest
-    from detzoo.train.strategy import create_strategy
+    from detzoo.train.strategy import create_strategy, is_chief
 
     strategy, model_dir, num_steps = create_strategy(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    trainer = make_trainer(strategy, settings(num_steps=num_steps))
+    trainer = make_trainer(strategy, settings(num_steps=num_steps, eval_every_n_steps=2), batch_norm="frozen")
+    evaluate = (lambda detector: {"mAP": 0.5}) if is_chief(strategy) else None
     with StopRequest() as stop:
-        loop = TrainingLoop(trainer, model_dir, None, stop)
+        loop = TrainingLoop(trainer, model_dir, evaluate, stop)
         loop.checkpoints.restore_latest()
         print("first loss", repr(trainer.run_steps(1).losses["total"]), flush=True)
         outcome = loop.run()
