@@ -102,6 +102,8 @@ def _dataset_options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # An iterator's end waits for the tuning thread, which sleeps up to a minute when it misses its wake-up call.
+    options.autotune.enabled = False
     return options
 
 

@@ -122,10 +122,7 @@ class Trainer(orbit.StandardTrainer):
             tf.errors.OutOfRangeError: the input has ended (``num_epochs``); finished steps count.
         """
         if self._train_dataset is None:
-            start = int(self.next_record)
-            self.train_dataset = self.strategy.distribute_datasets_from_function(
-                lambda context: self._make_dataset(start, context)
-            )
+            self.train_dataset = self._distributed_dataset(int(self.next_record))
         return self.train(tf.constant(num_steps, tf.int64))
 
     @contextlib.contextmanager
@@ -167,6 +164,16 @@ class Trainer(orbit.StandardTrainer):
         failed = int(self._failed_step)
         failed_values = dict(zip(names, self._failed_values.numpy().tolist())) if failed else {}
         return LoopResult(int(self.step), mean, norm, last[LEARNING_RATE], failed or None, failed_values)
+
+    def _distributed_dataset(self, start_record: int) -> Any:
+        """The input of all replicas of this worker."""
+        devices = self.strategy.extended.worker_devices
+        if self.strategy.num_replicas_in_sync == 1 and tf.DeviceSpec.from_string(devices[0]).device_type == "CPU":
+            # tf.distribute would add a buffer for the device, which brings nothing and is slow to take down.
+            return self._make_dataset(start_record, tf.distribute.InputContext())
+        return self.strategy.distribute_datasets_from_function(
+            lambda context: self._make_dataset(start_record, context)
+        )
 
     def _value_names(self) -> tuple[str, ...]:
         return (*self._replica_step.part_names, *_EXTRA_VALUES)

@@ -82,7 +82,9 @@ def make_dataset(batch_size, num_records=None):
         records = tf.data.Dataset.range(start_record, end)
         records = records.filter(lambda i: i % context.num_input_pipelines == context.input_pipeline_id)
         per_replica = batch_size // context.num_replicas_in_sync
-        return records.map(example).batch(per_replica, drop_remainder=True)
+        options = tf.data.Options()
+        options.autotune.enabled = False  # the end of an iterator may wait long for the tuning thread
+        return records.map(example).batch(per_replica, drop_remainder=True).with_options(options)
 
     return factory
 
