@@ -7,7 +7,7 @@ import pathlib
 import platform
 import subprocess
 
-_PACKAGES = ("detzoo", "tensorflow", "keras", "numpy", "protobuf")
+_PACKAGES = ("detzoo", "tensorflow", "keras", "tf-models-official", "numpy", "protobuf")
 
 
 def versions() -> dict[str, str]:

@@ -191,7 +191,7 @@ class Shapes:
         from detzoo.data import shapes
         from detzoo.data.dirt import DirtLog
 
-        drawn = shapes.annotations(flag_values.num_images, flag_values.image_size, flag_values.seed)  # type: ignore[operator]
+        drawn = shapes.draw_annotations(flag_values.num_images, flag_values.image_size, flag_values.seed)
         _convert(drawn, flag_values, DirtLog(), with_masks=True)
         if flag_values.images_dir:
             _write_images(drawn, pathlib.Path(flag_values.images_dir))

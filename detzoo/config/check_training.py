@@ -155,19 +155,18 @@ def _check_early_stopping(config: Any, findings: Findings) -> None:
 
 
 def _check_fine_tune_checkpoint(config: Any, findings: Findings) -> None:
-    """The checkpoint is named by its prefix: ``ckpt-0`` for ckpt-0.index and ckpt-0.data-00000-of-00001."""
-    prefix, path = config.fine_tune_checkpoint, f"{_PATH}.fine_tune_checkpoint"
-    if not prefix or "://" in prefix:
+    """What warm start takes: a checkpoint's prefix, one of its files, or a folder that holds checkpoints."""
+    name, path = config.fine_tune_checkpoint, f"{_PATH}.fine_tune_checkpoint"
+    if not name or "://" in name:
         return
-    file = pathlib.Path(prefix)
-    if PLACEHOLDER in prefix:
-        findings.error(path, f"'{prefix}' is a placeholder; give a checkpoint's prefix, or '' to start from scratch")
-    elif re.search(r"\.(index|meta|data-\d+-of-\d+)$", file.name):
-        wanted = re.sub(r"\.(index|meta|data-\d+-of-\d+)$", "", prefix)
-        findings.error(path, f"'{prefix}' is one file of a checkpoint; give its prefix: '{wanted}'")
+    file = pathlib.Path(name)
+    if PLACEHOLDER in name:
+        findings.error(path, f"'{name}' is a placeholder; give a checkpoint's prefix, or '' to start from scratch")
     elif file.is_dir():
-        found = sorted(entry.name.removesuffix(".index") for entry in file.glob("*.index"))
-        hint = f", such as '{file / found[-1]}'" if found else ""
-        findings.error(path, f"'{prefix}' is a folder; give the prefix of a checkpoint{hint}")
-    elif not file.is_file() and not pathlib.Path(f"{prefix}.index").is_file():
-        findings.error(path, f"there is no checkpoint at '{prefix}' (no {file.name}.index in {file.parent})")
+        if not any(file.glob("*.index")):
+            findings.error(path, f"the folder '{name}' holds no checkpoint (no *.index file)")
+    elif file.suffix == ".meta":
+        wanted = name.removesuffix(".meta")
+        findings.error(path, f"'{name}' is a graph without weights; give the checkpoint's prefix: '{wanted}'")
+    elif not file.is_file() and not pathlib.Path(f"{name}.index").is_file():
+        findings.error(path, f"there is no checkpoint at '{name}' (no {file.name}.index in {file.parent})")

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 from typing import Any
 
+from detzoo.provenance import commit, versions
+
 RUN_FILE = "run.json"
 FINISHED_FILE = "finished"
-_PACKAGES = ("detzoo", "tensorflow", "keras", "tf-models-official", "numpy", "protobuf")
 
 
 def read_finished(model_dir: str | pathlib.Path) -> dict[str, Any] | None:
@@ -75,35 +74,6 @@ class RunRecord:
     def close(self, **facts: Any) -> None:
         """Notes the end of this session."""
         self.update(ended=_now(), **facts)
-
-
-def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a run computes."""
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found
-
-
-def commit() -> str | None:
-    """The git commit of the checkout that detzoo runs from, "-dirty" if it was changed; None outside a checkout."""
-    folder = pathlib.Path(__file__).resolve().parents[2]
-    if not (folder / ".git").exists():
-        return None
-    try:
-        described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return described.stdout.strip() or None
 
 
 def write_atomically(file: pathlib.Path, text: str) -> None:

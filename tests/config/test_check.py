@@ -292,9 +292,12 @@ def test_fine_tune_checkpoint(config_path):
         (folder / name).write_bytes(b"x")
     field = "train_config.fine_tune_checkpoint"
     assert found(config_path, f"{field}={folder}/ckpt-3") == {}
-    assert f"give its prefix: '{folder}/ckpt-3'" in found(config_path, f"{field}={folder}/ckpt-3.index")[field]
-    assert "give its prefix" in found(config_path, f"{field}={folder}/ckpt-3.data-00000-of-00001")[field]
-    assert f"such as '{folder}/ckpt-3'" in found(config_path, f"{field}={folder}")[field]
+    assert found(config_path, f"{field}={folder}/ckpt-3.index") == {}
+    assert found(config_path, f"{field}={folder}/ckpt-3.data-00000-of-00001") == {}
+    assert found(config_path, f"{field}={folder}") == {}
+    (folder / "empty").mkdir()
+    assert "holds no checkpoint" in found(config_path, f"{field}={folder}/empty")[field]
+    assert f"prefix: '{folder}/ckpt-4'" in found(config_path, f"{field}={folder}/ckpt-4.meta")[field]
     assert "there is no checkpoint" in found(config_path, f"{field}={folder}/ckpt-4")[field]
 
 
