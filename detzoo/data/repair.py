@@ -91,10 +91,12 @@ def repair_image(content: bytes, filename: str) -> RepairedImage:
         UnusableImage: the image is empty, unknown, corrupt, or has pixels without one way to 8-bit RGB.
     """
     image, flaws = decode_image(content, filename)
-    orientation = _orientation(image)
     source_format = image.format or ""
-    if orientation != 1:
-        # Pillow turns a TIFF while loading; exif_transpose then finds nothing left to do.
+    orientation = 1
+    if any(dirt is Dirt.EXIF_ROTATED for dirt, _ in flaws):
+        # Pillow turns a TIFF while loading and takes its tag away: the tag is read from the file, and exif_transpose
+        # then finds nothing left to do.
+        orientation = _orientation(Image.open(io.BytesIO(content)))
         image = ImageOps.exif_transpose(image)
     size = (image.height, image.width)
     lossy = source_format in (*JPEG_FORMATS, "WEBP")
@@ -278,7 +280,8 @@ def _repair_box(
         float(np.float32(min(max(value, 0.0), 1.0))) for value in turn_box(fractions, frame.orientation)
     )
     if top >= bottom or left >= right:
-        return None, [*flaws, (Dirt.BOX_OUTSIDE, shown)]
+        outside = min(fractions[2:]) <= 0.0 or max(fractions[:2]) >= 1.0
+        return None, [*flaws, (Dirt.BOX_OUTSIDE if outside else Dirt.BOX_WITHOUT_AREA, shown)]
     overshoot_px = max(
         max(-fractions[0], fractions[2] - 1.0) * frame.size[0], max(-fractions[1], fractions[3] - 1.0) * frame.size[1]
     )
