@@ -79,7 +79,7 @@ def convert(
         UsageError: the label map beside the output has other classes, or the prefix cannot be used.
     """
     log = log if log is not None else DirtLog()
-    label_map = load_label_map(label_map_path) if label_map_path else LabelMap(dict(annotations.class_names))
+    label_map = load_label_map(label_map_path) if label_map_path else _own_label_map(annotations, log)
     shards = examples.shard_paths(output_prefix, num_shards)
     beside = shards[0].parent / "label_map.pbtxt"
     _check_label_map_beside(label_map, beside, given=label_map_path)
@@ -104,6 +104,15 @@ def convert(
     _warn_of_other_shards(output_prefix, num_shards)
     counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
     return ConversionResult(shards, beside, writer.num_records, counts, label_map.num_classes, with_masks, log)
+
+
+def _own_label_map(annotations: Annotations, log: DirtLog) -> LabelMap:
+    if not annotations.class_names:
+        raise DataError(
+            f"none of {len(annotations.images)} annotated images has an object with a class name, so there is no label"
+            f" map to write; --label_map lets images without objects be converted\n{log.table()}"
+        )
+    return LabelMap(dict(annotations.class_names))
 
 
 def label_ids(label_map: LabelMap) -> dict[str, int]:
@@ -194,6 +203,8 @@ def _read(path: pathlib.Path) -> bytes:
         raise repair.UnusableImage(Dirt.IMAGE_MISSING) from None
     except OSError as error:
         raise repair.UnusableImage(Dirt.IMAGE_CORRUPT, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL in the name
+        raise repair.UnusableImage(Dirt.IMAGE_MISSING, str(error)) from None
 
 
 def _check_label_map_beside(label_map: LabelMap, path: pathlib.Path, given: str | None) -> None:

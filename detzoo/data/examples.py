@@ -6,6 +6,7 @@ masks are PNG images of 0 and 1. The same input gives the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import glob
 import hashlib
@@ -144,18 +145,24 @@ class ShardedWriter:
         self.num_records = 0
         self._write_errors = (OSError, tf.errors.OpError)
         self._partial = [partial_path(path) for path in self.paths]
+        self._writers: list[tf.io.TFRecordWriter] = []
+        folder = self.paths[0].parent
         try:
-            self.paths[0].parent.mkdir(parents=True, exist_ok=True)
-            self._writers = [tf.io.TFRecordWriter(str(path)) for path in self._partial]
+            folder.mkdir(parents=True, exist_ok=True)
+            for partial in self._partial:
+                self._writers.append(tf.io.TFRecordWriter(str(partial)))
+        except FileExistsError:
+            raise DataError(f"cannot write {self.paths[0]}: {folder} is a file, not a folder") from None
         except self._write_errors as error:
-            raise DataError(f"cannot write {self.paths[0]}: {error}") from None
+            self._close_and_remove()
+            raise DataError(f"cannot write {self.paths[len(self._writers)]}: {_reason(error)}") from None
 
     def write(self, record: bytes) -> None:
         """Appends one record to the next shard in turn."""
         try:
             self._writers[self.num_records % len(self._writers)].write(record)
         except self._write_errors as error:
-            raise DataError(f"cannot write to {self.paths[0].parent}: {error}") from None
+            raise DataError(f"cannot write to {self.paths[0].parent}: {_reason(error)}") from None
         self.num_records += 1
 
     def __enter__(self) -> ShardedWriter:
@@ -164,10 +171,27 @@ class ShardedWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for writer in self._writers:
-            writer.close()
-        for partial, path in zip(self._partial, self.paths, strict=True):
+        try:
             if kind is None:
-                partial.replace(path)
-            else:
-                partial.unlink(missing_ok=True)
+                for writer in self._writers:
+                    writer.close()
+                for partial, path in zip(self._partial, self.paths, strict=True):
+                    partial.replace(path)
+        except self._write_errors as problem:
+            raise DataError(f"cannot write to {self.paths[0].parent}: {_reason(problem)}") from None
+        finally:
+            self._close_and_remove()
+
+    def _close_and_remove(self) -> None:
+        """Removes the files that did not get their names."""
+        for writer in self._writers:
+            with contextlib.suppress(*self._write_errors):
+                writer.close()
+        for partial in self._partial:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+
+
+def _reason(error: Exception) -> str:
+    """What the system says, without TensorFlow's node and the name of the hidden file."""
+    return getattr(error, "strerror", None) or str(getattr(error, "message", error)).rpartition("; ")[2]
