@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -231,8 +232,10 @@ def _save_label_map(label_map: LabelMap, path: pathlib.Path) -> None:
         label_map.save(partial)
         partial.replace(path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise DataError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink()
 
 
 def _warn_of_other_shards(output_prefix: str, num_shards: int) -> None:

@@ -127,6 +127,9 @@ def decode_image(content: bytes, filename: str) -> tuple[Image.Image, list[tuple
     flaws = _flaws(image, content, filename)
     try:
         image.load()
+        if image.format == "PNG":
+            # Pillow overlooks wrong checksums and a missing end while it loads; other decoders refuse such files.
+            Image.open(io.BytesIO(content)).verify()
     except Exception as error:  # OSError mostly, but also SyntaxError, ValueError, struct.error, by plugin.
         raise UnusableImage(Dirt.IMAGE_CORRUPT, str(error)) from None
     if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format != "PNG"):

@@ -123,6 +123,9 @@ def test_a_wrong_extension_is_noted_and_the_bytes_are_kept(images):
         (lambda images: images.encode(images.scene(), "JPEG")[:-200], Dirt.IMAGE_CORRUPT),
         (lambda images: images.encode(images.scene(), "PNG")[:-40], Dirt.IMAGE_CORRUPT),
         (lambda images: images.encode(images.scene(), "PNG")[:20], Dirt.IMAGE_CORRUPT),
+        # Pillow shows these, TensorFlow does not: without the closing chunk, and with altered pixel data.
+        (lambda images: images.encode(images.scene(), "PNG")[:-12], Dirt.IMAGE_CORRUPT),
+        (lambda images: images.encode(images.scene(), "PNG")[:50] + b"\xff" * 40, Dirt.IMAGE_CORRUPT),
         (lambda images: images.encode(np.ones((4, 4), np.float32), "TIFF"), Dirt.IMAGE_PIXEL_TYPE),
     ],
 )
