@@ -13,6 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+# In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes where it is too long.
+MAX_POLYGON_SPAN = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,12 +72,15 @@ def mask_from_polygons(polygons_px: list[list[float]], height: int, width: int) 
     """The union of polygons [x0, y0, x1, y1, ...] in pixels, as COCO rasterises it: uint8 [height, width] of 0 and 1.
 
     Raises:
-        ValueError: a polygon has fewer than three points or a coordinate that is not finite.
+        ValueError: a polygon has fewer than three points, or a coordinate that is not finite or far outside.
     """
     from pycocotools import mask as coco_mask
 
     for polygon in polygons_px:
         if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise ValueError(f"a polygon of {len(polygon)} numbers; 6 or more finite ones, an even count, are needed")
+        farthest = max(map(abs, polygon))
+        if farthest > MAX_POLYGON_SPAN * max(height, width):
+            raise ValueError(f"a polygon reaches to {farthest:g} in an image of {width} x {height}")
     runs = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons_px], height, width)
     return coco_mask.decode(runs).max(axis=2)

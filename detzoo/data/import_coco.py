@@ -61,7 +61,7 @@ def read_coco(images_dir: str, annotations_file: str, log: DirtLog, *, include_m
 
 def _load(path: pathlib.Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise UsageError(f"--annotations_file {path} is not there") from None
     except json.JSONDecodeError as error:
@@ -111,7 +111,7 @@ def _object(
         return None
     try:
         left, top, width, height = (float(value) for value in annotation["bbox"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         log.add(Dirt.ANNOTATION_UNREADABLE, where, f"bbox is {annotation.get('bbox')!r}")
         return None
     segmentation = annotation.get("segmentation")
@@ -147,8 +147,10 @@ def draw_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
         return mask_from_polygons(segmentation, height, width)
     if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
         raise ValueError("a segmentation is a list of polygons or has counts and size")
+    if list(segmentation["size"]) != [height, width]:  # pycocotools crashes on some that do not fit
+        raise ValueError(f"size {segmentation['size']} for an image of {height} rows and {width} columns")
     if isinstance(segmentation["counts"], list):
-        segmentation = coco_mask.frPyObjects(segmentation, *segmentation["size"])
+        segmentation = coco_mask.frPyObjects(segmentation, height, width)
     return coco_mask.decode(segmentation)
 
 

@@ -42,7 +42,7 @@ def read_voc(images_dir: str, annotations_dir: str, log: DirtLog, *, image_set: 
             continue
         try:
             root = parse_with_lines(path)
-        except (expat.ExpatError, OSError) as error:
+        except (expat.ExpatError, OSError, ValueError, LookupError) as error:
             line = getattr(error, "lineno", None)
             log.add(Dirt.ANNOTATION_FILE_UNREADABLE, f"{path.name}:{line}" if line else path.name, str(error))
             continue
@@ -65,6 +65,7 @@ def parse_with_lines(path: pathlib.Path) -> ElementTree.Element:
 
     Raises:
         expat.ExpatError: the file is not well-formed; has ``lineno``.
+        ValueError, LookupError: its declared encoding is not known.
     """
     builder = ElementTree.TreeBuilder()
     parser = expat.ParserCreate()
@@ -137,7 +138,7 @@ def _size(root: ElementTree.Element) -> tuple[int, int] | None:
     """Stated (height, width); None where it is absent or, as some tools write it, 0 x 0."""
     try:
         height, width = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     return (height, width) if height > 0 and width > 0 else None
 

@@ -37,7 +37,7 @@ def read_yolo(images_dir: str, labels_dir: str, class_names: str, log: DirtLog) 
 
     Raises:
         UsageError: a folder or file is not there.
-        DataError: the folder has no image, or the class names cannot be read.
+        DataError: the folder has no image, no image has a text file, or the class names cannot be read.
     """
     images, labels = pathlib.Path(images_dir), pathlib.Path(labels_dir)
     for flag, folder in (("--images_dir", images), ("--labels_dir", labels)):
@@ -52,18 +52,27 @@ def read_yolo(images_dir: str, labels_dir: str, class_names: str, log: DirtLog) 
         relative = path.relative_to(images)
         label_path = labels / relative.with_suffix(".txt")
         used.add(label_path)
+        objects = _objects(label_path, labels, names, log)
+        if objects is None:
+            continue
         read.append(
             AnnotatedImage(
                 path=path,
                 filename=relative.as_posix(),
                 source_id=relative.as_posix(),
-                objects=_objects(label_path, labels, names, log),
+                objects=objects,
                 boxes_are_normalized=True,
             )
         )
-    for label_path in sorted(labels.rglob("*.txt")):
-        if label_path not in used and label_path.name != "classes.txt":
-            log.add(Dirt.ANNOTATION_WITHOUT_IMAGE, str(label_path.relative_to(labels)))
+    found = {label_path for label_path in labels.rglob("*.txt") if label_path.name != "classes.txt"}
+    if not used & found:
+        expected = paths[0].relative_to(images).with_suffix(".txt")
+        raise DataError(
+            f"--labels_dir {labels} has no text file for any of {len(paths)} images in {images};"
+            f" {labels / expected}, for one, is not there"
+        )
+    for label_path in sorted(found - used):
+        log.add(Dirt.ANNOTATION_WITHOUT_IMAGE, label_path.relative_to(labels).as_posix())
     return Annotations(read, numbered(names))
 
 
@@ -81,7 +90,7 @@ def read_class_names(path: str) -> list[str]:
     """
     file = pathlib.Path(path)
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"--class_names {path} cannot be read: {error}") from None
     if file.suffix.lower() in (".yaml", ".yml"):
@@ -115,14 +124,17 @@ def _names_of_yaml(text: str, path: str) -> list[str]:
     return [str(names[index]) for index in range(len(names))]
 
 
-def _objects(path: pathlib.Path, labels: pathlib.Path, names: list[str], log: DirtLog) -> tuple[AnnotatedObject, ...]:
+def _objects(
+    path: pathlib.Path, labels: pathlib.Path, names: list[str], log: DirtLog
+) -> tuple[AnnotatedObject, ...] | None:
+    """The objects of one text file, none where it is not there; None where it cannot be read."""
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except FileNotFoundError:
         return ()
     except (OSError, UnicodeDecodeError) as error:
-        log.add(Dirt.ANNOTATION_UNREADABLE, str(path.relative_to(labels)), str(error))
-        return ()
+        log.add(Dirt.ANNOTATION_FILE_UNREADABLE, path.relative_to(labels).as_posix(), str(error))
+        return None
     objects = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

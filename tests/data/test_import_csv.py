@@ -1,0 +1,104 @@
+"""CSV files of boxes: rows of one image are joined, headings are checked, bad rows are skipped with their line."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detzoo.config.label_map import load_label_map
+from detzoo.data.conversion import convert
+from detzoo.data.dirt import Dirt, DirtLog
+from detzoo.data.import_csv import read_csv
+from detzoo.errors import DataError, UsageError
+
+HEADING = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
+
+
+@pytest.fixture
+def importer(tmp_path, images):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(images.encode(images.scene()))
+
+    def run(text, encoding="utf-8"):
+        (tmp_path / "boxes.csv").write_bytes(text.encode(encoding))
+        log = DirtLog()
+        return read_csv(str(tmp_path), str(tmp_path / "boxes.csv"), log), log
+
+    return run
+
+
+def test_records_worked_by_hand(tmp_path, images, importer):
+    read, log = importer(
+        HEADING + "b.png,40,24,zebra,10,6,30,14\na.png,40,24,ant,0,0,40,24\nb.png,40,24,ant,20,12,30,24\n"
+    )
+    convert(read, str(tmp_path / "out/train"), num_shards=1, log=log)
+    first, second = images.read_records(tmp_path / "out/train")
+    assert (first["image/filename"], first["image/source_id"]) == ([b"b.png"], [b"b.png"])
+    expected = [(6 / 24, 10 / 40, 14 / 24, 30 / 40), (0.5, 0.5, 1.0, 0.75)]
+    np.testing.assert_allclose(first["boxes"], expected, atol=1e-7)
+    assert (first["class/text"], first["class/label"]) == ([b"zebra", b"ant"], [2, 1])
+    assert (second["image/filename"], second["boxes"]) == ([b"a.png"], [(0, 0, 1, 1)])
+    assert load_label_map(tmp_path / "out" / "label_map.pbtxt").names == {1: "ant", 2: "zebra"}
+    assert log.counts() == {}
+
+
+def test_columns_in_any_order_with_blanks_and_a_byte_order_mark(importer):
+    read, _ = importer("\ufeffclass, ymax,ymin,xmax,xmin,filename,score\r\n cat ,14,6,30,10,a.png,0.9\r\n")
+    (image,) = read.images
+    assert image.objects[0].box == (6, 10, 14, 30)
+    assert (image.objects[0].class_name, image.declared_size) == ("cat", None)
+    assert image.objects[0].where == "boxes.csv:2"
+
+
+def test_a_row_with_a_filename_alone_is_an_image_without_objects(importer):
+    read, log = importer(HEADING + "a.png,40,24,,,,,\nb.png,,,cat,1,2,3,4\n")
+    assert [(image.filename, len(image.objects)) for image in read.images] == [("a.png", 0), ("b.png", 1)]
+    assert [image.declared_size for image in read.images] == [(24, 40), None]
+    assert log.counts() == {}
+
+
+@pytest.mark.parametrize(
+    ("row", "dirt", "detail"),
+    [
+        ("a.png,40,24,cat,x,6,30,14", Dirt.ANNOTATION_UNREADABLE, "ymin '6', xmin 'x', ymax '14', xmax '30'"),
+        ("a.png,40,24,cat,10,6", Dirt.ANNOTATION_UNREADABLE, "ymin '6', xmin '10', ymax '', xmax ''"),
+        ("a.png,40,24,,10,6,30,14", Dirt.CLASS_WITHOUT_NAME, "row without a class"),
+        (",40,24,cat,10,6,30,14", Dirt.ANNOTATION_UNREADABLE, "no filename"),
+    ],
+)
+def test_a_bad_row_is_skipped_with_its_line(importer, row, dirt, detail):
+    read, log = importer(HEADING + "b.png,40,24,cat,10,6,30,14\n" + row + "\na.png,40,24,dog,10,6,30,14\n")
+    assert [item.class_name for image in read.images for item in image.objects] == ["cat", "dog"]
+    assert [tuple(finding) for finding in log.findings()] == [(dirt, "boxes.csv:3", detail)]
+
+
+@pytest.mark.parametrize("size", ["nan,24", "inf,24", "0,24", "-4,24", "wide,24"])
+def test_a_senseless_size_is_taken_for_none(importer, size):
+    read, log = importer(HEADING + f"a.png,{size},cat,10,6,30,14\n")
+    assert read.images[0].declared_size is None
+    assert log.counts() == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("filename,class,x_min,ymin,xmax,ymax\n", r"boxes\.csv:1: no column 'xmin' \(columns: .*mean it by 'x_min'\?"),
+        ("filename;class;xmin\n", "no column 'filename' .*The first line has to be filename,width,height,class,xmin"),
+        ("a.png,40,24,cat,10,6,30,14\n", "no column 'filename'"),
+        ("", r"no column 'filename' \(columns: none\)"),
+        (HEADING, "has no row with a filename"),
+        (HEADING + "a.png" + "x" * 200_000 + ",1\n", "cannot be read: field larger than field limit"),
+    ],
+)
+def test_what_is_not_such_a_file_is_named(importer, text, message):
+    with pytest.raises(DataError, match=message):
+        importer(text)
+
+
+def test_files_that_are_not_there_or_not_text(tmp_path, importer):
+    with pytest.raises(UsageError, match=r"--images_dir .*none is not a folder"):
+        read_csv(str(tmp_path / "none"), str(tmp_path / "boxes.csv"), DirtLog())
+    with pytest.raises(UsageError, match=r"--annotations_file .*boxes\.csv is not there"):
+        read_csv(str(tmp_path), str(tmp_path / "boxes.csv"), DirtLog())
+    with pytest.raises(DataError, match="cannot be read: 'utf-8' codec"):
+        importer(HEADING + "é.png,1,1,é,1,1,1,1", encoding="latin-1")
