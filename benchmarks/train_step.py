@@ -28,13 +28,11 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from detzoo.benchmark.yardstick import measure_gflops
-from detzoo.builders.detector import build_detector
-from detzoo.builders.optimizer import build_optimizer
 from detzoo.builders.resize import build_resizer
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Batch, Groundtruth
-from detzoo.train.settings import settings_from_config
-from detzoo.train.trainer import Trainer
+from detzoo.train.session import build_trainer
+from detzoo.train.strategy import create_strategy
 
 REFERENCE_GFLOPS = 150.0
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -52,15 +50,15 @@ class Case(NamedTuple):
     name: str
     config: str
     batch_size: int
-    policy: str
+    precision: str
     wanted_seconds: float | None
 
 
 CASES = (
-    Case("SSD MobileNet v2 300, batch 8", "ssd_mobilenet_v2_300", 8, "float32", 0.55),
-    Case("SSD MobileNet v2 300, batch 8, bfloat16", "ssd_mobilenet_v2_300", 8, "mixed_bfloat16", None),
-    Case("RetinaNet ResNet-50 640, batch 2", "ssd_resnet50_v1_fpn_640", 2, "float32", 6.5),
-    Case("RetinaNet ResNet-50 640, batch 2, bfloat16", "ssd_resnet50_v1_fpn_640", 2, "mixed_bfloat16", None),
+    Case("SSD MobileNet v2 300, batch 8", "ssd_mobilenet_v2_300", 8, "FLOAT32", 0.55),
+    Case("SSD MobileNet v2 300, batch 8, bfloat16", "ssd_mobilenet_v2_300", 8, "BFLOAT16", None),
+    Case("RetinaNet ResNet-50 640, batch 2", "ssd_resnet50_v1_fpn_640", 2, "FLOAT32", 6.5),
+    Case("RetinaNet ResNet-50 640, batch 2, bfloat16", "ssd_resnet50_v1_fpn_640", 2, "BFLOAT16", None),
 )
 
 
@@ -109,7 +107,11 @@ def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -
 def detzoo_steps(case: Case) -> list[float]:
     """Seconds of each training step of detzoo."""
     path = ROOT / "model_configs" / f"{case.config}.config"
-    overrides = [f"train_config.batch_size={case.batch_size}", "model.ssd.feature_extractor.pretrained_weights="]
+    overrides = [
+        f"train_config.batch_size={case.batch_size}",
+        f"train_config.mixed_precision={case.precision}",
+        "model.ssd.feature_extractor.pretrained_weights=",
+    ]
     pipeline = load_pipeline(str(path), overrides).message
     batch = random_batch(case.batch_size, build_resizer(pipeline.model.ssd.image_resizer).static_shape)
 
@@ -117,13 +119,7 @@ def detzoo_steps(case: Case) -> list[float]:
         del start_record, context
         return tf.data.Dataset.from_tensors(batch).repeat()
 
-    trainer = Trainer(
-        build_detector(pipeline.model, case.policy),
-        make_dataset,
-        build_optimizer(pipeline.train_config.optimizer),
-        tf.distribute.get_strategy(),
-        settings_from_config(pipeline.train_config, None),
-    )
+    trainer = build_trainer(pipeline, create_strategy("one_device"), make_dataset)
     seconds = []
     for _ in range(STEPS.value + 2):
         started = time.perf_counter()

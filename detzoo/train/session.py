@@ -21,7 +21,7 @@ from detzoo.train.run_record import RunRecord
 from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, settings_from_config
 from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, is_chief
-from detzoo.train.trainer import Trainer
+from detzoo.train.trainer import DatasetFactory, Trainer
 
 CONFIG_FILE = "pipeline.config"
 
@@ -49,7 +49,7 @@ def train_pipeline(
         DetzooError: what the user can mend.
     """
     strategy = create_strategy(strategy_name)
-    trainer = _build_trainer(pipeline, strategy)
+    trainer = build_trainer(pipeline, strategy)
     chief = is_chief(strategy)
     evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
     folder = pathlib.Path(model_dir)
@@ -66,7 +66,16 @@ def train_pipeline(
     return outcome
 
 
-def _build_trainer(pipeline: Any, strategy: tf.distribute.Strategy) -> Trainer:
+def build_trainer(
+    pipeline: Any, strategy: tf.distribute.Strategy, make_dataset: DatasetFactory | None = None
+) -> Trainer:
+    """Detector, optimizer and input of a config, ready for the first step.
+
+    Args:
+        pipeline: A checked ``TrainEvalPipelineConfig``.
+        strategy: The variables live in its scope.
+        make_dataset: Batches from another source than ``train_input_reader``.
+    """
     config = pipeline.train_config
     settings = settings_from_config(config, moving_average_decay(config.optimizer))
     # Not 0: TensorFlow takes the seeds (0, 0) of its data sets for unset ones, and cannot even ask that of a tensor.
@@ -75,7 +84,7 @@ def _build_trainer(pipeline: Any, strategy: tf.distribute.Strategy) -> Trainer:
         detector = build_detector(pipeline.model, dtype_policy=dtype_policy_of(config))
         optimizer = build_optimizer(config.optimizer)
 
-    def make_dataset(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
+    def read_records(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return build_dataset(
             pipeline.train_input_reader,
             image_resizer_of(pipeline),
@@ -87,7 +96,7 @@ def _build_trainer(pipeline: Any, strategy: tf.distribute.Strategy) -> Trainer:
             input_context=context,
         )
 
-    return Trainer(detector, make_dataset, optimizer, strategy, settings)
+    return Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)
 
 
 def image_resizer_of(pipeline: Any) -> Any:
