@@ -92,9 +92,13 @@ def red_extent(encoded: bytes) -> tuple[float, float, float, float]:
 
 def read_records(prefix) -> list[dict[str, list]]:
     """Key -> values of every record of a prefix, "image/object/" left out of the keys; boxes as tuples in "boxes"."""
+    return read_record_files(sorted(glob.glob(f"{prefix}-?????-of-?????.tfrecord")))
+
+
+def read_record_files(paths) -> list[dict[str, list]]:
+    """The records of TFRecord files."""
     records = []
-    paths = sorted(glob.glob(f"{prefix}-?????-of-?????.tfrecord"))
-    for serialized in tf.data.TFRecordDataset(paths).as_numpy_iterator():
+    for serialized in tf.data.TFRecordDataset([str(path) for path in paths]).as_numpy_iterator():
         record = {}
         for key, feature in tf.train.Example.FromString(serialized).features.feature.items():
             kind = feature.WhichOneof("kind")

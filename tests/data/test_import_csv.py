@@ -9,6 +9,7 @@ from detzoo.config.label_map import load_label_map
 from detzoo.data.conversion import convert
 from detzoo.data.dirt import Dirt, DirtLog
 from detzoo.data.import_csv import read_csv
+from detzoo.data.import_voc import read_voc
 from detzoo.errors import DataError, UsageError
 
 HEADING = "filename,width,height,class,xmin,ymin,xmax,ymax\n"
@@ -102,3 +103,31 @@ def test_files_that_are_not_there_or_not_text(tmp_path, importer):
         read_csv(str(tmp_path), str(tmp_path / "boxes.csv"), DirtLog())
     with pytest.raises(DataError, match="cannot be read: 'utf-8' codec"):
         importer(HEADING + "é.png,1,1,é,1,1,1,1", encoding="latin-1")
+
+
+@pytest.mark.shared
+def test_raccoons_are_the_record_of_another_tool_and_those_of_the_voc_importer(tmp_path, images, shared):
+    data = shared / "data" / "raccoon"
+    log = DirtLog()
+    read = read_csv(str(data / "images"), str(data / "test_labels.csv"), log)
+    convert(read, str(tmp_path / "csv" / "test"), num_shards=3, log=log)
+    ours = {record["image/filename"][0]: record for record in images.read_records(tmp_path / "csv" / "test")}
+    assert len(ours) == 40
+    # The record was made from the same CSV file by a script of an Object Detection API user.
+    theirs = images.read_record_files([data / "test.record"])
+    assert {record["image/filename"][0] for record in theirs} == set(ours)
+    for record in theirs:
+        mine = ours[record["image/filename"][0]]
+        np.testing.assert_allclose(sorted(mine["boxes"]), sorted(record["boxes"]), atol=1e-6)
+        assert mine["class/label"] == record["class/label"]
+        assert mine["class/text"] == record["class/text"]
+        assert (mine["image/height"], mine["image/width"]) == (record["image/height"], record["image/width"])
+    (tmp_path / "test.txt").write_text("\n".join(sorted(name.decode() for name in ours)))
+    voc_log = DirtLog()
+    from_xml = read_voc(str(data / "images"), str(data / "annotations"), voc_log, image_set=str(tmp_path / "test.txt"))
+    convert(from_xml, str(tmp_path / "voc" / "test"), num_shards=1, log=voc_log)
+    for record in images.read_records(tmp_path / "voc" / "test"):
+        mine = ours[record["image/filename"][0]]
+        assert sorted(record["boxes"]) == sorted(mine["boxes"])
+        assert record["image/encoded"] == mine["image/encoded"]
+    assert voc_log.counts() == log.counts()
