@@ -33,6 +33,7 @@ SUPERSAMPLING = 4
 MIN_CONTRAST = 70.0  # Euclidean distance in RGB between an object and the mean of its background
 JPEG_QUALITY = 90
 _PLACEMENT_ATTEMPTS = 4
+_FIRST_PLACEMENT_ATTEMPTS = 100  # no image stays empty, also where most shapes are too small to be seen
 
 Outline = Callable[[float], list[list[tuple[float, float]]]]
 
@@ -70,7 +71,7 @@ def draw_image(index: int, image_size: int, seed: int) -> AnnotatedImage:
     full_areas: list[int] = []
     kinds: list[int] = []
     for _ in range(int(random.integers(1, MAX_OBJECTS + 1))):
-        for _attempt in range(_PLACEMENT_ATTEMPTS):
+        for _attempt in range(_PLACEMENT_ATTEMPTS if kinds else _FIRST_PLACEMENT_ATTEMPTS):
             kind = int(random.integers(len(CLASS_NAMES)))
             alpha, area = object_alpha(random, kind, image_size)
             if not _can_be_placed(owner, alpha, area, full_areas):
