@@ -71,6 +71,7 @@ class Dirt(enum.Enum):
     RECORD_EMPTY = ("empty record", Action.IMAGE_SKIPPED)
     RECORD_UNREADABLE = ("record is no tf.Example", Action.IMAGE_SKIPPED)
     KEY_MISSING = ("record without a key that is needed", Action.IMAGE_SKIPPED)
+    KEY_TYPE = ("key of another type or length than training reads", Action.IMAGE_SKIPPED)
     LENGTHS_DIFFER = ("lists of objects of different lengths", Action.IMAGE_SKIPPED)
     MASK_UNUSABLE = ("masks that do not fit image or objects, where masks are loaded", Action.IMAGE_SKIPPED)
     IMAGE_UNUSUAL = ("image that is not plain upright RGB; decoded as stored", Action.NOTED)

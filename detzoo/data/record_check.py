@@ -22,6 +22,19 @@ CLIP_TOLERANCE = 1e-4  # coordinates may pass the image by this much; as in deco
 NEEDED_SIDES = ("ymin", "xmin", "ymax", "xmax")
 OPTIONAL_KEYS = ("image/source_id", "image/height", "image/width")
 OBJECT = "image/object"
+# What decode parses: values of another type, or a scalar that is a list, make TensorFlow refuse the whole record.
+SCALAR_KINDS = {
+    "image/encoded": "bytes_list",
+    "image/source_id": "bytes_list",
+    "image/height": "int64_list",
+    "image/width": "int64_list",
+}
+LIST_KINDS = {
+    **{f"{OBJECT}/bbox/{side}": "float_list" for side in NEEDED_SIDES},
+    **{f"{OBJECT}/{key}": "float_list" for key in ("weight", "area")},
+    **{f"{OBJECT}/{key}": "int64_list" for key in ("class/label", "is_crowd", "group_of", "difficult")},
+    f"{OBJECT}/class/text": "bytes_list",
+}
 
 
 class CheckedRecord(NamedTuple):
@@ -66,7 +79,7 @@ def parse_features(serialized: bytes) -> dict[str, list]:
     """Key -> list of values of a tf.Example.
 
     Raises:
-        _Unusable: it is empty or not a tf.Example.
+        _Unusable: it is empty, not a tf.Example, or has a key of another type than training reads.
     """
     if not serialized:
         raise _Unusable(Dirt.RECORD_EMPTY)
@@ -78,6 +91,11 @@ def parse_features(serialized: bytes) -> dict[str, list]:
     for key, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
         features[key] = list(getattr(feature, kind).value) if kind else []
+        expected = SCALAR_KINDS.get(key) or LIST_KINDS.get(key)
+        if kind and expected and kind != expected:
+            raise _Unusable(Dirt.KEY_TYPE, f"{key} is {kind}; {expected} is read")
+        if kind and key in SCALAR_KINDS and len(features[key]) != 1:
+            raise _Unusable(Dirt.KEY_TYPE, f"{key} has {len(features[key])} values; 1 is read")
     if not features:
         raise _Unusable(Dirt.RECORD_EMPTY, "no keys")
     return features
@@ -149,8 +167,6 @@ def _class_id(text: str, label: int, label_map: LabelMap) -> int | None:
 
 def _encoded_image(features: Mapping[str, list]) -> bytes:
     encoded = features.get("image/encoded") or [b""]
-    if not isinstance(encoded[0], bytes):
-        raise _Unusable(Dirt.RECORD_UNREADABLE, "image/encoded is no string")
     if not encoded[0]:
         raise _Unusable(Dirt.KEY_MISSING, "image/encoded")
     return encoded[0]
@@ -169,12 +185,9 @@ def _objects(features: Mapping[str, list]) -> tuple[np.ndarray, list[str], list[
     if max(len(texts), len(labels)) != count:
         dirt = Dirt.LENGTHS_DIFFER if texts or labels else Dirt.KEY_MISSING
         raise _Unusable(dirt, f"{count} boxes, class/text {len(texts)}, class/label {len(labels)}")
-    try:
-        boxes = np.array([columns[side] for side in NEEDED_SIDES], np.float64).T.reshape(-1, 4)
-        shown = [text.decode("utf-8", "replace") for text in texts]
-        numbers = [int(label) for label in labels]
-    except (TypeError, ValueError, AttributeError):
-        raise _Unusable(Dirt.RECORD_UNREADABLE, "boxes, class/text or class/label are of another type") from None
+    boxes = np.array([columns[side] for side in NEEDED_SIDES], np.float64).T.reshape(-1, 4)
+    shown = [text.decode("utf-8", "replace") for text in texts]
+    numbers = [int(label) for label in labels]
     return boxes, shown if len(shown) == count else [""] * count, numbers if len(numbers) == count else [0] * count
 
 
