@@ -26,7 +26,7 @@ from detzoo.data.progress import track
 from detzoo.data.record_check import CheckedRecord, check_record, image_of, masks_of, parse_features
 from detzoo.data.record_statistics import RecordStatistics
 from detzoo.data.records import RecordFile, match_files, scan_file
-from detzoo.errors import DataError
+from detzoo.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,11 @@ def inspect_records(pattern: str, label_map: LabelMap | None, output_dir: pathli
         The report as text.
 
     Raises:
-        DataError: no file matches, or no file holds a record.
+        UsageError: no file matches.
+        DataError: no file holds a record.
     """
     log, statistics = DirtLog(), RecordStatistics(label_map)
-    files = [scan_file(path) for path in match_files(pattern)]
+    files = [scan_file(path) for path in _matched(pattern)]
     total = sum(file.num_records for file in files)
     for file in files:
         if file.truncated:
@@ -83,6 +84,13 @@ def inspect_records(pattern: str, label_map: LabelMap | None, output_dir: pathli
     _write_tables(report, statistics, log, output_dir)
     samples.draw(output_dir / "samples")
     return report
+
+
+def _matched(pattern: str) -> list[str]:
+    try:
+        return match_files(pattern)
+    except DataError as problem:  # here the pattern is a flag, not a field of a config
+        raise UsageError(f"--input_path: {problem}") from None
 
 
 def _records(files: Sequence[RecordFile], log: DirtLog) -> Iterator[_Numbered]:

@@ -146,6 +146,7 @@ class RecordStatistics:
     def draw(self, path: pathlib.Path) -> None:
         """Writes the histograms and the most frequent classes as a PNG."""
         from matplotlib.figure import Figure
+        from matplotlib.ticker import MaxNLocator
 
         figure = Figure(figsize=(12, 9), layout="constrained")
         axes = figure.subplots(2, 2).ravel()
@@ -155,10 +156,13 @@ class RecordStatistics:
             axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right", fontsize=8)
             axis.set_title(histogram.title)
             axis.set_ylabel("objects")
+            axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         rows = self.class_rows()[:25][::-1]
         axes[3].barh(range(len(rows)), [objects for _, _, objects, _ in rows])
         axes[3].set_yticks(range(len(rows)), [name[:24] for _, name, _, _ in rows], fontsize=8)
         axes[3].set_title("objects a class" + (" (the 25 most frequent)" if len(self.objects_per_class) > 25 else ""))
+        axes[3].set_xlabel("objects")
+        axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))
         figure.savefig(path, dpi=100)
 
 

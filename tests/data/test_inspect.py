@@ -16,7 +16,7 @@ from detzoo.data import examples
 from detzoo.data.drawing import class_colour
 from detzoo.data.inspect import inspect_records
 from detzoo.data.record_check import check_record, parse_features
-from detzoo.errors import DataError
+from detzoo.errors import DataError, UsageError
 
 LABEL_MAP = LabelMap({1: "cat", 2: "dog", 5: "unicorn"})
 RED_NORM = (6 / 24, 10 / 40, 14 / 24, 30 / 40)
@@ -230,7 +230,7 @@ def test_more_objects_than_training_takes_are_pointed_out(tmp_path, look, make):
 
 
 def test_files_without_a_record_are_an_error(tmp_path, look):
-    with pytest.raises(DataError, match=r"no TFRecord file matches .*nothing-\*"):
+    with pytest.raises(UsageError, match=r"--input_path: no TFRecord file matches .*nothing-\*"):
         inspect_records(str(tmp_path / "nothing-*"), None, look)
     (tmp_path / "text").write_text("this is not a record, but long enough to have a header")
     with pytest.raises(DataError, match=r"no whole record in .*text \(54 bytes\); TFRecord files without compression"):
