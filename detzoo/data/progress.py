@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,6 +11,7 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 SECONDS_BETWEEN_LINES = 10.0
+COLUMNS_IF_UNKNOWN = 80
 
 
 def track(items: Iterable[Item], total: int | None, label: str, unit: str = "images") -> Iterator[Item]:
@@ -17,7 +19,9 @@ def track(items: Iterable[Item], total: int | None, label: str, unit: str = "ima
     if sys.stderr.isatty():
         import tqdm
 
-        yield from tqdm.tqdm(items, total=total, desc=label, unit=f" {unit}", dynamic_ncols=True)
+        # Some terminals (of containers, of CI) say that they have no columns; tqdm would then show nothing.
+        width = {"dynamic_ncols": True} if _columns() else {"ncols": COLUMNS_IF_UNKNOWN}
+        yield from tqdm.tqdm(items, total=total, desc=label, unit=f" {unit}", **width)
         return
     started = last = time.monotonic()
     of_total = f" of {total}" if total is not None else ""
@@ -28,3 +32,10 @@ def track(items: Iterable[Item], total: int | None, label: str, unit: str = "ima
             sys.stderr.write(f"{label}: {count}{of_total} {unit}, {count / (now - started):.0f}/s\n")
             sys.stderr.flush()
             last = now
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except (OSError, ValueError):
+        return 0
