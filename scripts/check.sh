@@ -10,11 +10,13 @@ if [ "${1:-}" = "--fix" ]; then
   "$bin/ruff" check --quiet --fix detzoo tests benchmarks scripts
   "$bin/ruff" format --quiet detzoo tests benchmarks scripts
   "$bin/python" scripts/compile_protos.py
+  "$bin/python" scripts/update_readme.py
 fi
 echo "[check] ruff"
 "$bin/ruff" check detzoo tests benchmarks scripts
 "$bin/ruff" format --check --quiet detzoo tests benchmarks scripts || { echo "run ./scripts/check.sh --fix" >&2; exit 1; }
 echo "[check] mypy"
 "$bin/mypy"
-echo "[check] generated schema"
+echo "[check] generated files"
 "$bin/python" scripts/compile_protos.py --check
+"$bin/python" scripts/update_readme.py --check

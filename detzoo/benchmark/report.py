@@ -89,8 +89,8 @@ def format_table(result: Mapping[str, Any]) -> str:
         ("multiply-adds", f"{result['multiply_adds'] / 1e9:.3f} billion an image"),
         (
             "memory",
-            f"{process['peak_mib']:.0f} MiB peak of a serving process, {process['import_peak_mib']:.0f} of it "
-            "TensorFlow itself",
+            f"{process['peak_mib']:.0f} MiB peak of a process that serves with TensorFlow alone, "
+            f"{process['import_peak_mib']:.0f} of it the import",
         ),
         ("load", f"{process['load_seconds']:.2f} s, first call {process['first_call_seconds']:.2f} s"),
         ("yardstick", f"{result['yardstick_gflops']:.0f} GFLOP/s in a float32 matrix product"),

@@ -1,6 +1,6 @@
 """Run as a program of its own: load a SavedModel with nothing but TensorFlow, detect, and print what it cost as JSON.
 
-    python serving_process.py SAVED_MODEL INPUT.npy RUNS
+    python serving_process.py SAVED_MODEL INPUT.npy RUNS [HIDDEN,MODULES]
 
 Peak memory and load time are of a whole process, so they are measured in a fresh one.
 """
@@ -25,6 +25,8 @@ def peak_mib():  # type: ignore[no-untyped-def]
 def main():  # type: ignore[no-untyped-def]
     """Prints one JSON object: seconds and MiB after each step."""
     saved_model, input_file, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    for name in filter(None, sys.argv[4].split(",") if len(sys.argv) > 4 else ()):
+        sys.modules[name] = None  # type: ignore[assignment]  # importing it fails as if it were not installed
     started = time.perf_counter()
     import numpy as np
     import tensorflow as tf

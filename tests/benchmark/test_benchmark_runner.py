@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -113,6 +116,24 @@ def test_a_process_that_fails_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(process, "PROGRAM", tmp_path / "program.py")
     with pytest.raises(DetzooError, match="failed with code 1: ValueError: no such model"):
         process.measure_process(tmp_path, np.zeros((1, 4, 4, 3), np.uint8))
+
+
+def test_the_serving_process_sees_tensorflow_and_what_it_requires():
+    hidden = process.modules_not_required_by("tensorflow")
+    assert {"detzoo", "pytest", "pycocotools", "orbit", "sklearn"} <= set(hidden)
+    assert not {"tensorflow", "keras", "numpy", "h5py", "google", "rich"} & set(hidden)  # rich: keras requires it
+
+
+def test_a_hidden_module_cannot_be_imported(tmp_path):
+    program = process.PROGRAM
+    (tmp_path / "tensorflow.py").write_text("import extra")  # in the place of TensorFlow: what is hidden fails in it
+    (tmp_path / "extra.py").write_text("")
+    command = [sys.executable, str(program), "model", "input.npy", "1"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    seen = subprocess.run([*command, ""], capture_output=True, text=True, env=environment)
+    assert "extra" not in seen.stderr  # it fails later, for want of a model
+    unseen = subprocess.run([*command, "extra"], capture_output=True, text=True, env=environment)
+    assert "import of extra halted" in unseen.stderr
 
 
 def test_the_yardstick_counts_two_operations_a_multiply_add(monkeypatch):

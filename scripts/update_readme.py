@@ -1,0 +1,68 @@
+"""Writes the table of models in README.md from model_configs/: models.csv and the headers of the configs.
+
+    scripts/update_readme.py            write it
+    scripts/update_readme.py --check    exit 1 when README.md has another table
+
+The numbers themselves are counted by ``detzoo models --refresh``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import sys
+
+from detzoo.benchmark.models import read_header, read_table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- models: written by scripts/update_readme.py -->", "<!-- end of models -->"
+HEADING = """\
+## Models
+
+Complete configs in `model_configs/`, also listed by `detzoo models`. How to read this table: parameters include the
+moving statistics of batch normalisation; multiply-adds are of one image (640 x 480 where the input follows the image),
+without post-processing; results are those published for the design, and none is re-measured here unless it says so.
+
+| config | input | parameters | multiply-adds | result |
+|---|---|---:|---:|---|
+"""
+
+
+def table() -> str:
+    """The section between the markers."""
+    folder = ROOT / "model_configs"
+    rows = read_table(folder)
+    lines = []
+    for file in sorted(folder.glob("*.config")):
+        result = read_header(file.read_text(encoding="utf-8")).result
+        result = result.replace("; not re-measured here", "").replace("|", "\\|").rstrip(".")
+        row = rows.get(file.stem)
+        numbers = (
+            f"{row.input_size} | {row.parameters / 1e6:.1f} M | {row.multiply_adds / 1e9:.2f} B" if row else "- | - | -"
+        )
+        lines.append(f"| [{file.stem}](model_configs/{file.name}) | {numbers} | {result} |")
+    return HEADING + "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Writes or checks."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the table is stale")
+    arguments = parser.parse_args()
+    readme = ROOT / "README.md"
+    text = readme.read_text(encoding="utf-8")
+    if text.count(BEGIN) != 1 or text.count(END) != 1:
+        print(f"README.md lacks the lines {BEGIN} and {END}", file=sys.stderr)
+        return 1
+    before, rest = text.split(BEGIN)
+    updated = f"{before}{BEGIN}\n{table()}{END}{rest.split(END)[1]}"
+    if arguments.check and updated != text:
+        print("the table of models in README.md is stale; run scripts/update_readme.py", file=sys.stderr)
+        return 1
+    if not arguments.check:
+        readme.write_text(updated, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
