@@ -134,19 +134,22 @@ def _check_features(features: Mapping[str, list], where: str, label_map: LabelMa
     if not len(boxes):
         findings.append(Finding(Dirt.NO_BOXES, where))
     num_masks = _check_masks(features, len(boxes), size, where, findings)
-    flags = {
-        key: sum(bool(values[index]) for index in kept) if len(values) == len(boxes) else 0
-        for key in ("is_crowd", "difficult")
-        for values in [features.get(f"{OBJECT}/{key}", [])]
-    }
+    # As in decode, a group of Open Images is a crowd.
+    is_crowd = _flags(features, "is_crowd", len(boxes)) | _flags(features, "group_of", len(boxes))
+    is_difficult = _flags(features, "difficult", len(boxes))
     low = np.minimum(boxes[:, :2], boxes[:, 2:])
     high = np.maximum(boxes[:, :2], boxes[:, 2:])
     cleaned = np.clip(np.concatenate([low, high], axis=1)[kept], 0.0, 1.0)
     names = tuple(class_name(texts[index], labels[index], label_map) for index in kept)
     digest = hashlib.sha256(encoded).digest()
-    return CheckedRecord(
-        True, findings, name, size, cleaned, names, flags["is_crowd"], flags["difficult"], num_masks, digest
-    )
+    num_crowd, num_difficult = int(is_crowd[kept].sum()), int(is_difficult[kept].sum())
+    return CheckedRecord(True, findings, name, size, cleaned, names, num_crowd, num_difficult, num_masks, digest)
+
+
+def _flags(features: Mapping[str, list], key: str, count: int) -> np.ndarray:
+    """bool [count]; a list of another length counts as absent, as in decode."""
+    values = features.get(f"{OBJECT}/{key}", [])
+    return np.array(values, np.int64) > 0 if len(values) == count else np.zeros(count, bool)
 
 
 def class_name(text: str, label: int, label_map: LabelMap | None) -> str:

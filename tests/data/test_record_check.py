@@ -178,11 +178,16 @@ def test_keys_beside_the_objects(images):
     assert (checked.name, checked.size) == ("a.png", (24, 40))
 
 
-def test_crowds_and_difficult_ones_are_counted_among_the_kept(images):
+def test_crowds_and_difficult_ones_are_counted_among_the_kept(images, decoder):
     encoded = images.encode(images.scene())
     changes = one_box(NAN, 0, 1, 1) | {"is_crowd": [1, 0], "difficult": [1, 1]}
     checked = check_record(record(encoded, **changes), "w", LABEL_MAP)
     assert (checked.num_crowd, checked.num_difficult) == (0, 1)
+    # A group counts as a crowd, lists of another length count for nothing.
+    serialized = record(encoded, is_crowd=[1, 0], group_of=[0, 1], difficult=[1])
+    checked = check_record(serialized, "w", LABEL_MAP)
+    assert (checked.num_crowd, checked.num_difficult) == (2, 0)
+    assert decoder(serialized).sample.is_crowd.numpy().tolist() == [True, True]
 
 
 def test_without_a_label_map_names_come_from_the_record(images):
