@@ -14,7 +14,7 @@ out="${1:-$root/quickstart}"
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
 detzoo="$root/.venv/bin/detzoo"
-config="$root/model_configs/shapes_ssd_mobilenet_v2.config"
+config="$root/model_configs/shapes_ssd_mobilenet_v1.config"
 started=$SECONDS
 step_number=0
 
@@ -54,7 +54,12 @@ step "Export a SavedModel" "$out/export/saved_model/saved_model.pb" \
 step "Benchmark the SavedModel" "$out/benchmark.json" \
   benchmark --saved_model "$out/export/saved_model" --runs 100 --output "$out/benchmark.json"
 step "Draw detections on held-out images" "$out/detections/detections.json" \
-  detect --saved_model "$out/export/saved_model" --images "$out/data/heldout_images" --output_dir "$out/detections"
+  detect --saved_model "$out/export/saved_model" --images "$out/data/heldout_images" --output_dir "$out/detections" \
+  --score_threshold 0.4
+
+if [ ! -e "$out/detections.png" ]; then
+  "$root/.venv/bin/python" "$root/scripts/contact_sheet.py" "$out/detections" "$out/detections.png"
+fi
 
 "$root/.venv/bin/python" - "$out" $((SECONDS - started)) <<'PYTHON'
 import json
@@ -69,5 +74,5 @@ Done in {seconds // 60} min {seconds % 60} s. AP@.50 on the held-out images: {me
   evaluation   {out}/evaluation      metrics.json, detections.json
   SavedModel   {out}/export/saved_model
   benchmark    {out}/benchmark.json
-  pictures     {out}/detections""")
+  pictures     {out}/detections      the first eight: {out}/detections.png""")
 PYTHON

@@ -32,6 +32,7 @@ FLOORS = {
     "detect": 5,
     "benchmark": 5,
     "cli": 6,
+    "__main__": 7,
 }
 
 

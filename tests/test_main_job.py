@@ -12,7 +12,7 @@ import pytest
 
 from detzoo.cli.main import main
 
-CONFIG = pathlib.Path(__file__).resolve().parents[1] / "model_configs" / "shapes_ssd_mobilenet_v2.config"
+CONFIG = pathlib.Path(__file__).resolve().parents[1] / "model_configs" / "shapes_ssd_mobilenet_v1.config"
 NUM_STEPS = 6
 
 

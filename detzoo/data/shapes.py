@@ -24,13 +24,13 @@ from detzoo.errors import UsageError
 
 MIN_IMAGE_SIZE_PX = 32
 MAX_OBJECTS = 6
-MIN_OBJECT_SIDE = 0.1  # of the image's side
+MIN_OBJECT_SIDE = 0.12  # of the image's side
 MAX_OBJECT_SIDE = 0.6
 MIN_VISIBLE = 0.5  # of the object's own area; what would hide more of another object is not placed
 MIN_SIDE_PX = 6  # a visible part thinner than this is not an object
 TRUNCATED_SHARE = 0.15  # of the objects may reach over the border
 SUPERSAMPLING = 4
-MIN_CONTRAST = 70.0  # Euclidean distance in RGB between an object and the mean of its background
+MIN_CONTRAST = 80.0  # Euclidean distance in RGB between an object and the mean of its background
 JPEG_QUALITY = 90
 _PLACEMENT_ATTEMPTS = 4
 _FIRST_PLACEMENT_ATTEMPTS = 100  # no image stays empty, also where most shapes are too small to be seen
