@@ -1,4 +1,4 @@
-"""Puts the first pictures of a folder side by side into one: contact_sheet.py FOLDER OUTPUT.png [COLUMNS ROWS]."""
+"""Puts the first pictures of a folder side by side into one: contact_sheet.py FOLDER OUTPUT.jpg [COLUMNS ROWS]."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def main(folder: str, output: str, columns: str = "4", rows: str = "2") -> None:
         with Image.open(file) as picture:
             cell = picture.convert("RGB").resize((CELL_PX, CELL_PX), Image.Resampling.LANCZOS)
         sheet.paste(cell, (place % int(columns) * step, place // int(columns) * step))
-    sheet.quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(output, optimize=True)
+    sheet.save(output, quality=88)
 
 
 if __name__ == "__main__":

@@ -57,8 +57,8 @@ step "Draw detections on held-out images" "$out/detections/detections.json" \
   detect --saved_model "$out/export/saved_model" --images "$out/data/heldout_images" --output_dir "$out/detections" \
   --score_threshold 0.4
 
-if [ ! -e "$out/detections.png" ]; then
-  "$root/.venv/bin/python" "$root/scripts/contact_sheet.py" "$out/detections" "$out/detections.png"
+if [ ! -e "$out/detections.jpg" ]; then
+  "$root/.venv/bin/python" "$root/scripts/contact_sheet.py" "$out/detections" "$out/detections.jpg"
 fi
 
 "$root/.venv/bin/python" - "$out" $((SECONDS - started)) <<'PYTHON'
@@ -74,5 +74,5 @@ Done in {seconds // 60} min {seconds % 60} s. AP@.50 on the held-out images: {me
   evaluation   {out}/evaluation      metrics.json, detections.json
   SavedModel   {out}/export/saved_model
   benchmark    {out}/benchmark.json
-  pictures     {out}/detections      the first eight: {out}/detections.png""")
+  pictures     {out}/detections      the first eight: {out}/detections.jpg""")
 PYTHON

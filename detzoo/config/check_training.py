@@ -12,6 +12,7 @@ from detzoo.config.problems import Findings
 from detzoo.config.schedule import chosen_schedule, learning_rate_warning
 
 PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
+AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 _PATH = "train_config"
 _OPTIMIZERS = "rms_prop_optimizer, momentum_optimizer, adam_optimizer"
@@ -30,6 +31,10 @@ def check_training(config: Any, findings: Findings, files: bool) -> None:
     for index, step in enumerate(config.data_augmentation_options):
         if step.WhichOneof("preprocessing_step") is None:
             findings.error(f"{_PATH}.data_augmentation_options[{index}]", "is empty; name an augmentation or delete it")
+        elif step.HasField("autoaugment_image") and step.autoaugment_image.policy_name not in AUTOAUGMENT_POLICIES:
+            name = step.autoaugment_image.policy_name
+            path = f"{_PATH}.data_augmentation_options[{index}].autoaugment_image.policy_name"
+            findings.error(path, f"is '{name}'; accepted: {', '.join(AUTOAUGMENT_POLICIES)}")
     for name in ("freeze_variables", "update_trainable_variables"):
         for index, pattern in enumerate(getattr(config, name)):
             try:

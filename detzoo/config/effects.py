@@ -135,7 +135,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     "PreprocessingStep": {
         "scale_boxes_to_pixel_coordinates": "not supported: boxes are fractions of the image throughout",
         "convert_class_logits_to_softmax": "distillation from multiclass scores is not supported",
-        "autoaugment_image": "learned augmentation policies are not supported yet",
     },
     "ClassificationLoss": {
         "weighted_logits_softmax": "distillation from another model's logits is not supported",

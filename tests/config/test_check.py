@@ -144,6 +144,11 @@ def test_a_good_config_has_no_problem(config_path):
         ),
         ([f"{MANUAL}.warmup=true"], f"{MANUAL}.schedule", "one rate for all steps is constant_learning_rate"),
         (["train_config.early_stopping{}"], "train_config.early_stopping", "set train_config.eval_every_n_steps"),
+        (
+            ["train_config.data_augmentation_options[0].autoaugment_image.policy_name=v9"],
+            "train_config.data_augmentation_options[0].autoaugment_image.policy_name",
+            "accepted: v0, v1, v2, v3",
+        ),
         (["train_config.fine_tune_checkpoint_type=detektion"], "train_config.fine_tune_checkpoint_type", "'detection'"),
         (["train_config.freeze_variables=[(]"], "train_config.freeze_variables[0]", "not a regular expression"),
         (
