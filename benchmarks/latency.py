@@ -29,6 +29,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from detzoo.benchmark.process import measure_process
+from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.runner import BenchmarkOptions, benchmark_saved_model
 from detzoo.builders.resize import build_resizer
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
@@ -111,7 +112,9 @@ def measure_case(case: Case) -> list[Row]:
             result = benchmark_saved_model(folder, options(case.is_heavy), name=case.name)
             rows += latency_rows(case, label, result)
             if threshold is None and case is CASES[0]:
-                crowded = measure_process(folder, np.zeros(IMAGE_SHAPE, np.uint8), tensorflow_alone=False)
+                crowded = measure_process(
+                    f"{folder}/saved_model", np.zeros(IMAGE_SHAPE, np.uint8), tensorflow_alone=False
+                )
                 rows += measure_process_costs(case, result, detector, crowded.peak_mib)
     return rows
 
@@ -170,16 +173,6 @@ def measure_model_garden() -> list[Row]:
 def timed_row(what: str, measured: float, unit: str, gflops: float, wanted: float | None) -> Row:
     """A row whose value scales with the speed of the machine."""
     return Row(what, measured, unit, gflops, measured * gflops / REFERENCE_GFLOPS, wanted)
-
-
-def randomize(detector: Any) -> None:
-    """Weights under which activations keep their size, so that scores differ as a trained detector's do."""
-    generator = np.random.default_rng(0)
-    for variable in detector.variables:
-        shape = tuple(variable.shape)
-        if "kernel" in variable.path and len(shape) == 4:
-            fan_in = np.prod(shape[:2]) * (1 if "depthwise" in variable.path else shape[2])
-            variable.assign(generator.normal(0.0, np.sqrt(2.0 / fan_in), shape))
 
 
 def report(rows: list[Row]) -> None:

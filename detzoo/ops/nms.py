@@ -81,15 +81,14 @@ def per_class_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limit
     Returns:
         Selection with M = ``limits.max_total_detections`` rows.
     """
-    visible = box_ops.area(box_ops.clip(boxes, windows[:, tf.newaxis, :])) > 0
     if limits.soft_nms_sigma > 0:  # lowers scores of pairs after they were ordered: no prefix is safe
-        return _exhaustive_nms(boxes, scores, visible, limits)
+        return _exhaustive_nms(boxes, scores, windows, limits)
 
     def try_prefix(attempt: int) -> Selection:
         if attempt == len(_PREFIX_LENGTHS):
-            return _exhaustive_nms(boxes, scores, visible, limits)
+            return _exhaustive_nms(boxes, scores, windows, limits)
         length = _PREFIX_LENGTHS[attempt]
-        selection, is_exact = _prefix_nms(boxes, scores, visible, limits, length)
+        selection, is_exact = _prefix_nms(boxes, scores, windows, limits, length)
         num_anchors = scores.shape[1]
         if num_anchors is not None and num_anchors * scores.shape[2] <= length:
             return selection
@@ -152,16 +151,17 @@ def _smaller(length: int, size: int | tf.Tensor) -> int | tf.Tensor:
 
 
 def _prefix_nms(
-    boxes: tf.Tensor, scores: tf.Tensor, visible: tf.Tensor, limits: NmsLimits, length: int
+    boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits, length: int
 ) -> tuple[Selection, tf.Tensor]:
     """Suppression over the first ``length`` pairs, and whether that is the exhaustive answer (bool scalar)."""
     pair_scores, anchors, classes = _first_pairs(scores, length)
+    pair_boxes = tf.gather(boxes, anchors, batch_dims=1)
     num_pairs, num_classes = tf.shape(pair_scores)[1], scores.shape[2]
     takes_part = pair_scores > max(limits.score_threshold, 0.0)
     ranks = tf.cast(tf.range(num_pairs, 0, -1), tf.float32) * tf.cast(takes_part, tf.float32)
     max_kept = max(min(length, num_classes * limits.max_detections_per_class), limits.max_total_detections)
     kept = tf.image.combined_non_max_suppression(
-        tf.gather(boxes, anchors, batch_dims=1)[:, :, tf.newaxis, :],
+        pair_boxes[:, :, tf.newaxis, :],
         tf.one_hot(classes, num_classes) * ranks[..., tf.newaxis],
         max_output_size_per_class=limits.max_detections_per_class,
         max_total_size=max_kept,
@@ -172,7 +172,7 @@ def _prefix_nms(
     kept_ranks = tf.ensure_shape(kept.nmsed_scores, [scores.shape[0], max_kept])
     positions = num_pairs - tf.cast(kept_ranks, tf.int32)
     positions = tf.where(kept_ranks > 0, positions, 0)
-    is_visible = tf.gather(tf.gather(visible, anchors, batch_dims=1), positions, batch_dims=1)
+    is_visible = tf.gather(_are_visible(pair_boxes, windows), positions, batch_dims=1)
     kept_ranks = tf.where(is_visible, kept_ranks, 0.0)
     kept_ranks, order = tf.math.top_k(kept_ranks, limits.max_total_detections)
     positions = tf.gather(positions, order, batch_dims=1)
@@ -194,7 +194,12 @@ def _pick(
     )
 
 
-def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, visible: tf.Tensor, limits: NmsLimits) -> Selection:
+def _are_visible(boxes: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+    """Which boxes [B, N, 4] have area inside their image's window: bool [B, N]."""
+    return box_ops.area(box_ops.clip(boxes, windows[:, tf.newaxis, :])) > 0
+
+
+def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits) -> Selection:
     """Suppression class by class over all boxes, hard or soft."""
     num_classes, limit = scores.shape[2], limits.max_detections_per_class
     batch_size = tf.shape(scores)[0]
@@ -220,7 +225,7 @@ def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, visible: tf.Tensor, lim
     )
     shape = [batch_size, num_classes * limit]
     anchors, kept_scores = tf.reshape(anchors, shape), tf.reshape(kept_scores, shape)
-    kept_scores = tf.where(tf.gather(visible, anchors, batch_dims=1), kept_scores, 0.0)
+    kept_scores = tf.where(tf.gather(_are_visible(boxes, windows), anchors, batch_dims=1), kept_scores, 0.0)
     classes = tf.broadcast_to(tf.repeat(tf.range(num_classes), limit), shape)
     padding = [[0, 0], [0, max(limits.max_total_detections - num_classes * limit, 0)]]
     anchors, classes, kept_scores = (tf.pad(x, padding) for x in (anchors, classes, kept_scores))
