@@ -26,13 +26,11 @@ import tensorflow as tf
 from absl import app, flags
 from PIL import Image, ImageFilter
 
-from detzoo.builders.detector import build_detector
 from detzoo.builders.inputs import build_dataset
-from detzoo.builders.optimizer import build_optimizer
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Batch
-from detzoo.train.settings import settings_from_config
-from detzoo.train.trainer import Trainer
+from detzoo.train.session import build_trainer
+from detzoo.train.strategy import create_strategy
 
 WANTED_RATIO = 5.0
 CONFIG = pathlib.Path(__file__).parents[1] / "model_configs" / "ssd_mobilenet_v2_300.config"
@@ -120,14 +118,7 @@ def training(pipeline: Any) -> Iterator[None]:
         del start_record, context
         return tf.data.Dataset.from_tensors(batch).repeat()
 
-    config = pipeline.train_config
-    trainer = Trainer(
-        build_detector(pipeline.model),
-        make_dataset,
-        build_optimizer(config.optimizer),
-        tf.distribute.get_strategy(),
-        settings_from_config(config, None),
-    )
+    trainer = build_trainer(pipeline, create_strategy("one_device"), make_dataset)
     while True:
         trainer.run_steps(1)
         yield

@@ -1,6 +1,7 @@
 """Seconds of a training step, beside what is wanted and Model Garden's RetinaNet.
 
     python benchmarks/train_step.py [--steps 10] [--output train_step.csv] [--only ssd] [--nomodel_garden]
+    python benchmarks/train_step.py --config ssd_vgg16_300
 
 How to read the table. One step is forward, targets, losses, backward and update on a batch that stays in memory, random
 weights, the optimizer and the regularisation of the published config. "at 150" is the time that a machine with a
@@ -41,6 +42,7 @@ MAX_BOXES, OBJECTS_PER_IMAGE = 100, 7  # rows of the ground truth, and COCO's me
 STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed, after two that trace.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 ONLY = flags.DEFINE_string("only", "", "Only rows whose config contains this.")
+CONFIG = flags.DEFINE_string("config", None, "Time this config of model_configs/ alone, batch 8.")
 MODEL_GARDEN = flags.DEFINE_boolean("model_garden", True, "Measure Model Garden's RetinaNet as well.")
 
 
@@ -86,10 +88,11 @@ def main(argv: list[str]) -> None:
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
     rows = []
-    for case in CASES:
+    cases = CASES if CONFIG.value is None else [Case(f"{CONFIG.value}, batch 8", CONFIG.value, 8, "FLOAT32", None)]
+    for case in cases:
         if ONLY.value in case.config:
             rows.append(measure(case.name, functools.partial(detzoo_steps, case), case.wanted_seconds))
-    if MODEL_GARDEN.value and ONLY.value in "model_garden":
+    if MODEL_GARDEN.value and CONFIG.value is None and ONLY.value in "model_garden":
         for suffix, dtype in (("", "float32"), (", bfloat16", "bfloat16")):
             name = f"Model Garden RetinaNet ResNet-50 640, batch 2{suffix}"
             rows.append(measure(name, functools.partial(model_garden_steps, 2, dtype), None))
