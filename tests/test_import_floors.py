@@ -12,6 +12,7 @@ FLOORS = {
     "errors": 0,
     "contracts": 0,
     "provenance": 0,
+    "folders": 0,
     "config.pb": 0,
     "config": 1,
     "ops": 1,

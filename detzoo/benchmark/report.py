@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detzoo.errors import UsageError
+from detzoo.folders import make_folder
 
 SUFFIXES = (".json", ".csv")
 
@@ -35,6 +36,8 @@ def check_output(path: str) -> None:
         raise UsageError(f"--output {path}: accepted are names that end in {' or '.join(SUFFIXES)}")
     if path and pathlib.Path(path).is_dir():
         raise UsageError(f"--output {path} is a folder; name a file in it")
+    if path:
+        make_folder(pathlib.Path(path).parent, "the folder of --output,")
 
 
 def write_result(result: Mapping[str, Any], path: str | pathlib.Path) -> None:
@@ -44,7 +47,6 @@ def write_result(result: Mapping[str, Any], path: str | pathlib.Path) -> None:
         UsageError: the CSV file has other columns.
     """
     file = pathlib.Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".json":
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         return

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.errors import UsageError
+from detzoo.folders import make_folder
 
 if TYPE_CHECKING:
     from detzoo.data.annotations import Annotations
@@ -228,7 +228,7 @@ class Inspect:
         from detzoo.data.inspect import inspect_records
 
         label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
-        output_dir = _made_folder("output_dir", pathlib.Path(flag_values.output_dir))
+        output_dir = make_folder(flag_values.output_dir, "--output_dir")
         report = inspect_records(flag_values.input_path, label_map, output_dir, flag_values.num_samples)
         print(report)
         print(f"\nreport, tables, histograms.png and samples are in {output_dir}")
@@ -303,18 +303,10 @@ def _summary(result: ConversionResult, num_annotated: int) -> str:
 
 
 def _write_images(drawn: Annotations, folder: pathlib.Path) -> None:
-    _made_folder("images_dir", folder)
+    make_folder(folder, "--images_dir")
     for image in drawn.images:
         (folder / image.filename).write_bytes(image.content or b"")
     print(f"images:    {folder}")
-
-
-def _made_folder(flag: str, folder: pathlib.Path) -> pathlib.Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UsageError(f"--{flag} {folder} cannot be made: {problem.strerror}") from None
-    return folder
 
 
 @contextlib.contextmanager

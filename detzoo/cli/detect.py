@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import pathlib
 
 from absl import flags
 
-from detzoo.errors import DataError, UsageError
+from detzoo.errors import DataError
+from detzoo.folders import make_folder
 
 SUMMARY = "Detect on images with a SavedModel: pictures with boxes, names and scores, and detections.json."
 DESCRIPTION = """
@@ -46,11 +46,7 @@ def run(flag_values: flags.FlagValues) -> None:
 
     images = find_images(flag_values.images)
     label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
-    output_dir = pathlib.Path(flag_values.output_dir)
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UsageError(f"--output_dir {output_dir} cannot be made: {problem.strerror}") from None
+    output_dir = make_folder(flag_values.output_dir, "--output_dir")
     from detzoo.cli.inference import start_tensorflow
     from detzoo.detect.runner import DETECTIONS_FILE, DetectionLimits, detect_files
     from detzoo.detectors.saved_detector import SavedDetector, label_map_beside

@@ -10,7 +10,8 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
-from detzoo.errors import CheckpointError, ConfigError, UsageError
+from detzoo.errors import CheckpointError, ConfigError
+from detzoo.folders import make_folder
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, or Pascal VOC's."
 DESCRIPTION = """
@@ -61,7 +62,7 @@ def run(flag_values: flags.FlagValues) -> None:
     message = loaded.message
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
-    output_dir = _make_folder(flag_values.output_dir)
+    output_dir = make_folder(flag_values.output_dir, "--output_dir")
     from detzoo.checkpoints.files import latest_prefix
     from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.evaluate.watch import new_checkpoints
@@ -144,11 +145,3 @@ def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float
         for name, value in metrics.items():
             tf.summary.scalar(f"evaluation/{name}", value, step=step)
     writer.close()
-
-
-def _make_folder(path: str) -> pathlib.Path:
-    try:
-        pathlib.Path(path).mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UsageError(f"--output_dir {path} cannot be made: {problem.strerror}") from None
-    return pathlib.Path(path)

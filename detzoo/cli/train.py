@@ -10,6 +10,7 @@ from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import ConfigError, UsageError
+from detzoo.folders import make_folder
 
 SUMMARY = "Train what a pipeline.config describes; run again, it resumes."
 DESCRIPTION = """
@@ -72,6 +73,7 @@ def run(flag_values: flags.FlagValues) -> None:
     if is_finished(flag_values.model_dir, config.num_steps):
         return
     check(loaded)
+    make_folder(flag_values.model_dir, "--model_dir")
     with StopRequest() as stop:
         logger.info("starting TensorFlow ...")
         outcome = _train(loaded.message, flag_values, stop)

@@ -23,10 +23,10 @@ import tensorflow as tf
 
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
 from detzoo.detectors.serving import ServingModule
-from detzoo.errors import UsageError
 from detzoo.export.freeze import freeze
 from detzoo.export.parity import ParityReport, check_parity
 from detzoo.export.saved_model import write_saved_model
+from detzoo.folders import make_folder
 from detzoo.provenance import commit, versions
 
 SAVED_MODEL_FOLDER = "saved_model"
@@ -76,7 +76,7 @@ def export_detector(
     """
     started = time.monotonic()
     serving = ServingModule(detector, resizer, input_type)
-    folder = _make_folder(output_directory)
+    folder = make_folder(output_directory, "--output_directory")
     draft = folder / f".{SAVED_MODEL_FOLDER}.{os.getpid()}"
     try:
         logger.info("tracing and freezing the detector")
@@ -108,17 +108,6 @@ def export_detector(
 def num_parameters(detector: Any) -> int:
     """Numbers in the detector's variables, moving statistics included, as papers count them; seeds are none."""
     return sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
-
-
-def _make_folder(path: str | pathlib.Path) -> pathlib.Path:
-    folder = pathlib.Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise UsageError(f"--output_directory {path} cannot be made: {problem.strerror}") from None
-    if not os.access(folder, os.W_OK):
-        raise UsageError(f"--output_directory {path} cannot be written to")
-    return folder
 
 
 def _write_checkpoint(detector: Any, folder: pathlib.Path, step: int) -> None:
