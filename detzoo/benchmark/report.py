@@ -47,6 +47,7 @@ def write_result(result: Mapping[str, Any], path: str | pathlib.Path) -> None:
         UsageError: the CSV file has other columns.
     """
     file = pathlib.Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".json":
         file.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
         return
