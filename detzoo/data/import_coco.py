@@ -49,11 +49,16 @@ def read_coco(images_dir: str, annotations_file: str, log: DirtLog, *, include_m
         item = _object(annotation, where, categories, log, include_masks)
         if item is not None:
             objects[image_id].append(item)
-    images = []
+    images, taken = [], set()
     for index, image in enumerate(content["images"]):
         if not _has_id(image) or not isinstance(image.get("file_name"), str):
             log.add(Dirt.ANNOTATION_FILE_UNREADABLE, f"{path.name}: images[{index}]", "no file_name or no id")
             continue
+        if image["id"] in taken:  # whose annotations these are cannot be told
+            detail = f"id {image['id']} is that of an earlier image"
+            log.add(Dirt.ANNOTATION_FILE_UNREADABLE, f"{path.name}: images[{index}]", detail)
+            continue
+        taken.add(image["id"])
         images.append(_image(image, folder, tuple(objects[image["id"]])))
     names = _class_names(categories, content["annotations"])
     return Annotations(images, names)

@@ -238,3 +238,12 @@ def test_missing_files_and_folders_are_usage_errors(tmp_path):
     (tmp_path / "latin.json").write_bytes(b'{"images": "\xe9"}')
     with pytest.raises(DataError, match=r"latin\.json cannot be read: 'utf-8' codec"):
         read_coco(str(tmp_path), str(tmp_path / "latin.json"), DirtLog())
+
+
+def test_of_two_images_with_one_id_the_first_keeps_the_annotations(importer, content):
+    content["images"].append({"id": 42, "file_name": "c.png", "height": 24, "width": 40})
+    read, log = importer(content)
+    assert [(image.filename, len(image.objects)) for image in read.images] == [("sub/a.png", 2), ("b.png", 1)]
+    assert found(log) == [
+        (Dirt.ANNOTATION_FILE_UNREADABLE, "notes.json: images[2]", "id 42 is that of an earlier image")
+    ]
