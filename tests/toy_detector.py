@@ -21,7 +21,7 @@ class ToyResizer:
     def __call__(self, image):
         size = tf.constant(self.static_shape, tf.int32)
         resized = tf.image.resize(image, size)
-        return tf.ensure_shape(resized, [*self.static_shape, 3]), size
+        return tf.ensure_shape(resized, [*image.shape[:-3], *self.static_shape, 3]), size
 
 
 def toy_network(num_classes=3, shape=(32, 48)):

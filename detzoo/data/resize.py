@@ -54,7 +54,7 @@ def resize_masks(masks: Tensor, size: Tensor, align_corners: bool = False) -> Te
 
 
 def to_gray(image: Tensor) -> Tensor:
-    """The luma of an RGB image [H, W, 3], repeated in three channels, float32.
+    """The luma of an RGB image [..., H, W, 3], repeated in three channels, float32.
 
     Differs from the Object Detection API: it returns one channel. Three equal ones keep every extractor usable.
     """
@@ -66,8 +66,9 @@ def to_gray(image: Tensor) -> Tensor:
 class Resizer(abc.ABC):
     """The base of all resizers: subclasses say to which size an image goes, and to which size it is padded.
 
-    Call it with an image uint8 or float32 [H, W, 3]; it returns the padded image, float32, and the true shape, int32
-    [2]: the pixels of the padded image that the image covers, from the top left corner.
+    Call it with an image uint8 or float32 [H, W, 3], or with images [B, H, W, 3] of one size; it returns the padded
+    image or images, float32, and the true shape, int32 [2]: the pixels of a padded image that the image covers, from
+    the top left corner.
     """
 
     method: str = "bilinear"
@@ -90,13 +91,13 @@ class Resizer(abc.ABC):
         return new_size
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Resizes and pads one image; see the class."""
-        size = self.new_size(tf.shape(image)[:2])
+        """Resizes and pads; see the class."""
+        size = self.new_size(tf.shape(image)[-3:-1])
         resized = tf.cast(self._resize(image, size), tf.float32)
         if self.convert_to_grayscale:
             resized = to_gray(resized)
         padded = self._pad(resized, self.padded_size(size) - size)
-        padded = tf.ensure_shape(padded, [*self.static_shape, 3])
+        padded = tf.ensure_shape(padded, [*image.shape[:-3], *self.static_shape, 3])
         return padded, tf.ensure_shape(size, [2])
 
     def masks(self, masks: Tensor) -> Tensor:
@@ -111,7 +112,7 @@ class Resizer(abc.ABC):
         return resize_image(image, size, self.method, self.align_corners)
 
     def _pad(self, image: Tensor, amount: Tensor) -> Tensor:
-        paddings = [[0, amount[0]], [0, amount[1]]]
+        paddings = [*([[0, 0]] * (image.shape.rank - 3)), [0, amount[0]], [0, amount[1]]]
         if not any(self.pad_value):
             return tf.pad(image, [*paddings, [0, 0]])
         channels = zip(tf.unstack(image, num=3, axis=-1), self.pad_value)

@@ -41,8 +41,8 @@ class ServingModule(tf.Module):
 
     Args:
         detector: answers preprocess, predict and postprocess.
-        resizer: one image [H, W, 3] -> (padded float32 image, true shape int32 [2]); its ``static_shape`` is (h, w) of
-            the padded image, None where it follows the image.
+        resizer: one image [H, W, 3], or B of one size, -> (padded float32 images, true shape int32 [2]); its
+            ``static_shape`` is (h, w) of the padded image, None where it follows the image.
         input_type: what the caller sends. ``image_tensor``: uint8 [B, H, W, 3]; ``float_image_tensor``: float32 of the
             same shape, 0..255; ``encoded_image_string_tensor``: B encoded JPEG, PNG, GIF or BMP files, of different
             sizes if the resizer makes them equal; ``tf_example``: B serialized examples with ``image/encoded``.
@@ -93,7 +93,8 @@ class ServingModule(tf.Module):
 
 def resize_batch(resizer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
     """Resize images [B, H, W, 3] of one size: -> (float32 [B, h, w, 3], true shapes int32 [B, 2])."""
-    return map_to_images(resizer, images, resizer)
+    padded, true_shape = resizer(images)
+    return padded, tf.tile(true_shape[tf.newaxis], [tf.shape(images)[0], 1])
 
 
 def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: Any) -> tuple[Tensor, Tensor]:

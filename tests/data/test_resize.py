@@ -155,3 +155,28 @@ def test_same_pixels_as_the_object_detection_api(shared, folder, resizer, normal
     pixels = normalise(padded).numpy().astype(np.float64)
     np.testing.assert_allclose([pixels.mean(), pixels.std()], golden["preprocessed_mean_std"], rtol=2e-6)
     np.testing.assert_array_equal(true_shape, golden["true_image_shapes"][0, :2])
+
+
+@pytest.mark.parametrize(
+    "resizer",
+    [
+        resize.FixedShapeResizer(height=5, width=9),
+        resize.FixedShapeResizer(height=5, width=9, method="area", convert_to_grayscale=True),
+        resize.KeepAspectRatioResizer(
+            min_dimension=8, max_dimension=12, pad_to_max_dimension=True, per_channel_pad_value=(1.0, 2.0, 3.0)
+        ),
+        resize.KeepAspectRatioResizer(min_dimension=8, max_dimension=12),
+        resize.IdentityResizer(),
+        resize.ConditionalShapeResizer(size_threshold=6),
+        resize.PadToMultipleResizer(multiple=4),
+    ],
+    ids=lambda resizer: type(resizer).__name__,
+)
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_batch_is_its_images_one_by_one(resizer, batch_size):
+    images = np.random.default_rng(0).integers(0, 256, (batch_size, 7, 10, 3), np.uint8)
+    batch, true_shape = tf.function(resizer, input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)])(images)
+    for image, padded in zip(images, batch):
+        expected, expected_shape = resizer(tf.constant(image))
+        np.testing.assert_array_equal(padded, expected)
+        np.testing.assert_array_equal(true_shape, expected_shape)
