@@ -2,6 +2,6 @@
 
 import sys
 
-from detzoo.cli.main import main
+from detzoo.cli.main import console
 
-sys.exit(main(["benchmark", *sys.argv[1:]]))
+console(["benchmark", *sys.argv[1:]])

@@ -2,6 +2,6 @@
 
 import sys
 
-from detzoo.cli.main import main
+from detzoo.cli.main import console
 
-sys.exit(main(["config", *sys.argv[1:]]))
+console(["config", *sys.argv[1:]])

@@ -2,6 +2,6 @@
 
 import sys
 
-from detzoo.cli.main import main
+from detzoo.cli.main import console
 
-sys.exit(main(["dataset", *sys.argv[1:]]))
+console(["dataset", *sys.argv[1:]])

@@ -2,6 +2,6 @@
 
 import sys
 
-from detzoo.cli.main import main
+from detzoo.cli.main import console
 
-sys.exit(main(["detect", *sys.argv[1:]]))
+console(["detect", *sys.argv[1:]])

@@ -2,6 +2,6 @@
 
 import sys
 
-from detzoo.cli.main import main
+from detzoo.cli.main import console
 
-sys.exit(main(["models", *sys.argv[1:]]))
+console(["models", *sys.argv[1:]])

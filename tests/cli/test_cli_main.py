@@ -155,3 +155,14 @@ def test_help_does_not_import_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
+
+
+def test_the_command_starts_without_packages_that_only_keras_would_import():
+    script = (
+        "import sys, detzoo.cli.main as program\n"
+        "program.main = lambda _: __import__('keras') and print([sys.modules.get(n) for n in ('sklearn', 'pandas')])\n"
+        "program.console()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[None, None]"
