@@ -13,7 +13,6 @@ same with what is installed beside it, of which Keras imports scikit-learn, pand
 
 from __future__ import annotations
 
-import csv
 import os
 import pathlib
 import subprocess
@@ -27,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
+from rows import Row, report, timed_row
 
 from detzoo.benchmark.process import measure_process
 from detzoo.benchmark.random_weights import randomize
@@ -37,7 +37,6 @@ from detzoo.cli.inference import build_untrained
 from detzoo.config.load import load_pipeline
 from detzoo.export.exporter import Export, export_detector
 
-REFERENCE_GFLOPS = 150.0
 WANTED_POSTPROCESS_SHARE = 0.10
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 IMAGE_SHAPE = (1, 480, 640, 3)
@@ -66,24 +65,6 @@ CASES = (
 WANTED_LOAD_SECONDS, WANTED_EXPORT_SECONDS, WANTED_MEMORY_MIB = 2.0, 20.0, 0.7e9 / 2**20
 
 
-class Row(NamedTuple):
-    """One line of the table. ``wanted`` is for the value at 150, or for the value itself where it is no time."""
-
-    what: str
-    measured: float
-    unit: str
-    yardstick_gflops: float
-    at_150: float
-    wanted: float | None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the wanted value is reached, and by which factor it is missed."""
-        if self.wanted is None:
-            return ""
-        return "ok" if self.at_150 <= self.wanted else f"{self.at_150 / self.wanted:.2f} x"
-
-
 def main(argv: list[str]) -> None:
     """Measures and prints the rows."""
     del argv
@@ -95,7 +76,7 @@ def main(argv: list[str]) -> None:
             rows += measure_case(case)
     if MODEL_GARDEN.value and ONLY.value in "model_garden":
         rows += measure_model_garden()
-    report(rows)
+    report(rows, OUTPUT.value)
 
 
 def measure_case(case: Case) -> list[Row]:
@@ -168,26 +149,6 @@ def measure_model_garden() -> list[Row]:
         timed_row("  load", result["process"]["load_seconds"], "s", gflops, None),
         Row("  peak memory of serving", memory, "MiB", gflops, memory, None),
     ]
-
-
-def timed_row(what: str, measured: float, unit: str, gflops: float, wanted: float | None) -> Row:
-    """A row whose value scales with the speed of the machine."""
-    return Row(what, measured, unit, gflops, measured * gflops / REFERENCE_GFLOPS, wanted)
-
-
-def report(rows: list[Row]) -> None:
-    """Prints the table and writes the CSV file."""
-    width = max(len(row.what) for row in rows)
-    print(f"{'':{width}} {'measured':>10} {'':4} {'yardstick':>9} {'at 150':>9} {'wanted':>8}")
-    for row in rows:
-        wanted = "" if row.wanted is None else f"{row.wanted:8.1f}"
-        numbers = f"{row.measured:10.1f} {row.unit:<4} {row.yardstick_gflops:9.0f} {row.at_150:9.1f}"
-        print(f"{row.what:{width}} {numbers} {wanted:>8} {row.verdict}".rstrip())
-    if OUTPUT.value:
-        with open(OUTPUT.value, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*Row._fields, "verdict"])
-            writer.writerows([*row, row.verdict] for row in rows)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ one before and one after the row. bfloat16 needs a CPU with AVX-512 BF16 or AMX,
 
 from __future__ import annotations
 
-import csv
 import functools
 import json
 import os
@@ -27,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 import tensorflow as tf
 from absl import app, flags, logging
+from rows import Row, report, timed_row
 
 from detzoo.benchmark.yardstick import measure_gflops
 from detzoo.builders.resize import build_resizer
@@ -35,7 +35,6 @@ from detzoo.contracts import Batch, Groundtruth
 from detzoo.train.session import build_trainer
 from detzoo.train.strategy import create_strategy
 
-REFERENCE_GFLOPS = 150.0
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAX_BOXES, OBJECTS_PER_IMAGE = 100, 7  # rows of the ground truth, and COCO's mean of filled ones
 
@@ -64,24 +63,6 @@ CASES = (
 )
 
 
-class Row(NamedTuple):
-    """One line of the table."""
-
-    what: str
-    median_seconds: float
-    yardstick_gflops: float
-    at_150_seconds: float
-    wanted_seconds: float | None
-
-    @property
-    def verdict(self) -> str:
-        """Whether the wanted value is reached, and by which factor it is missed."""
-        if self.wanted_seconds is None:
-            return ""
-        reached = self.at_150_seconds <= self.wanted_seconds
-        return "ok" if reached else f"{self.at_150_seconds / self.wanted_seconds:.2f} x"
-
-
 def main(argv: list[str]) -> None:
     """Measures and prints the rows."""
     del argv
@@ -96,7 +77,7 @@ def main(argv: list[str]) -> None:
         for suffix, dtype in (("", "float32"), (", bfloat16", "bfloat16")):
             name = f"Model Garden RetinaNet ResNet-50 640, batch 2{suffix}"
             rows.append(measure(name, functools.partial(model_garden_steps, 2, dtype), None))
-    report(rows)
+    report(rows, OUTPUT.value)
 
 
 def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -> Row:
@@ -104,7 +85,7 @@ def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -
     before = measure_gflops()
     median = float(np.median(steps()))
     gflops = (before + measure_gflops()) / 2
-    return Row(what, median, gflops, median * gflops / REFERENCE_GFLOPS, wanted)
+    return timed_row(what, median, "s", gflops, wanted)
 
 
 def detzoo_steps(case: Case) -> list[float]:
@@ -166,21 +147,6 @@ def model_garden_steps(batch_size: int, dtype: str) -> list[float]:
     command = [sys.executable, str(program), "train", str(batch_size), str(STEPS.value), dtype]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
-
-
-def report(rows: list[Row]) -> None:
-    """Prints the table and writes the CSV file."""
-    width = max(len(row.what) for row in rows)
-    print(f"{'':{width}} {'seconds':>8} {'yardstick':>9} {'at 150':>7} {'wanted':>7}")
-    for row in rows:
-        wanted = "" if row.wanted_seconds is None else f"{row.wanted_seconds:.2f}"
-        numbers = f"{row.median_seconds:8.3f} {row.yardstick_gflops:9.0f} {row.at_150_seconds:7.3f}"
-        print(f"{row.what:{width}} {numbers} {wanted:>7} {row.verdict}".rstrip())
-    if OUTPUT.value:
-        with open(OUTPUT.value, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow([*Row._fields, "verdict"])
-            writer.writerows([*row, row.verdict] for row in rows)
 
 
 if __name__ == "__main__":

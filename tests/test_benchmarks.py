@@ -11,7 +11,7 @@ import sys
 import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PROGRAMS = sorted((ROOT / "benchmarks").glob("*.py"))
+PROGRAMS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "rows"]
 SMALL = ROOT / "model_configs" / "shapes_ssd_mobilenet_v1.config"
 
 
@@ -47,5 +47,5 @@ def test_training_steps_are_timed(tmp_path):
     output = tmp_path / "rows.csv"
     run("train_step.py", "--config", SMALL.stem, "--steps", "1", "--output", str(output))
     [row] = csv.DictReader(output.open(encoding="utf-8"))
-    assert float(row["median_seconds"]) > 0
+    assert float(row["measured"]) > 0
     assert float(row["yardstick_gflops"]) > 0
