@@ -74,18 +74,20 @@ def main(argv: list[str]) -> None:
 
 def measure(what: str, make: Callable[[], Iterator[Any]]) -> Row:
     """Images per second of an iterator of batches, after a warm-up, beside the yardstick around it."""
-    from detzoo.benchmark.yardstick import measure_gflops
+    from detzoo.benchmark.yardstick import beside_yardstick
 
     iterator = make()
     for _ in itertools.islice(iterator, 4):
         pass
-    before = measure_gflops()
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < SECONDS.value:
-        next(iterator)
-        count += BATCH_SIZE.value
-    rate = count / (time.perf_counter() - start)
-    gflops = (before + measure_gflops()) / 2
+
+    def images_per_second() -> float:
+        count, start = 0, time.perf_counter()
+        while time.perf_counter() - start < SECONDS.value:
+            next(iterator)
+            count += BATCH_SIZE.value
+        return count / (time.perf_counter() - start)
+
+    rate, gflops = beside_yardstick(images_per_second)
     return Row(what, rate, gflops, rate * 150.0 / gflops)
 
 

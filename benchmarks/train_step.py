@@ -28,7 +28,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 from rows import Row, report, timed_row
 
-from detzoo.benchmark.yardstick import measure_gflops
+from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.builders.resize import build_resizer
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Batch, Groundtruth
@@ -82,10 +82,8 @@ def main(argv: list[str]) -> None:
 
 def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -> Row:
     """The median of the steps' seconds between two yardsticks."""
-    before = measure_gflops()
-    median = float(np.median(steps()))
-    gflops = (before + measure_gflops()) / 2
-    return timed_row(what, median, "s", gflops, wanted)
+    seconds, gflops = beside_yardstick(steps)
+    return timed_row(what, float(np.median(seconds)), "s", gflops, wanted)
 
 
 def detzoo_steps(case: Case) -> list[float]:

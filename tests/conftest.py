@@ -35,15 +35,26 @@ def two_cpus():
 
 
 @pytest.fixture(scope="session")
-def toy():
-    """The module tests/toy_detector.py (``toy_detector``, ``ToyResizer``), for tests of what runs a detector."""
+def load_module():
+    """A function: path below tests/ -> the module, for code that several test files share."""
     import importlib.util
+    import sys
 
-    path = pathlib.Path(__file__).resolve().parent / "toy_detector.py"
-    spec = importlib.util.spec_from_file_location("toy_detector", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    def load(path):
+        file = pathlib.Path(__file__).resolve().parent / path
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[spec.name] = module  # AutoGraph looks functions up by their module
+        spec.loader.exec_module(module)
+        return module
+
+    return load
+
+
+@pytest.fixture(scope="session")
+def toy(load_module):
+    """The module tests/toy_detector.py (``toy_detector``, ``ToyResizer``), for tests of what runs a detector."""
+    return load_module("toy_detector.py")
 
 
 def pytest_configure(config):

@@ -37,7 +37,7 @@ def check_output(path: str) -> None:
     if path and pathlib.Path(path).is_dir():
         raise UsageError(f"--output {path} is a folder; name a file in it")
     if path:
-        make_folder(pathlib.Path(path).parent, "the folder of --output,")
+        make_folder(pathlib.Path(path).parent, "--output: the folder")
 
 
 def write_result(result: Mapping[str, Any], path: str | pathlib.Path) -> None:

@@ -15,7 +15,7 @@ import tensorflow as tf
 from detzoo.benchmark import latency, multiply_adds
 from detzoo.benchmark.environment import available_cores, describe_environment
 from detzoo.benchmark.process import measure_process
-from detzoo.benchmark.yardstick import measure_gflops
+from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.detectors.frozen import FrozenGraph, node_of, to_constants
 from detzoo.detectors.saved_detector import EXPORT_RECORD, SavedDetector
 
@@ -54,9 +54,9 @@ def benchmark_saved_model(saved_model: str | pathlib.Path, options: BenchmarkOpt
     image = np.random.default_rng(0).integers(0, 256, (*options.image_shape, 3), np.uint8)
     given = detector.as_input(image, options.batch_size)
     logger.info("measuring the yardstick, then %d runs", options.runs)
-    gflops_before = measure_gflops()
-    whole = latency.time_call(lambda: detector.outputs(given), options.warmup, options.runs)
-    gflops = (gflops_before + measure_gflops()) / 2  # machines change their speed within seconds
+    whole, gflops = beside_yardstick(
+        lambda: latency.time_call(lambda: detector.outputs(given), options.warmup, options.runs)
+    )
     frozen = to_constants(detector.function)
     stages = latency.time_stages(frozen, given, options.warmup, max(3, options.runs // 2))
     adds = multiply_adds.count_in_graph_def(frozen.graph_def, frozen.input_name, detector.as_input(image).numpy())

@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 MATRIX_SIZE = 3072
+
+Result = TypeVar("Result")
+
+
+def beside_yardstick(work: Callable[[], Result]) -> tuple[Result, float]:
+    """What ``work`` returns, and the mean of ``measure_gflops`` before and after it.
+
+    Machines change their speed within seconds, so one of the two alone says too little about the time between.
+    """
+    before = measure_gflops()
+    result = work()
+    return result, (before + measure_gflops()) / 2
 
 
 def measure_gflops(repeats: int = 5, size: int = MATRIX_SIZE) -> float:

@@ -20,8 +20,22 @@ from detzoo.contracts import Tensor
 from detzoo.data.dirt_counter import REASONS
 from detzoo.data.sample import Sample, keep_objects
 
+# What is parsed: values of another type, or a scalar that is a list, make TensorFlow refuse the whole record.
+SCALAR_TYPES = {
+    "image/encoded": tf.string,
+    "image/source_id": tf.string,
+    "image/height": tf.int64,
+    "image/width": tf.int64,
+}
+LIST_TYPES = {
+    **{f"image/object/bbox/{side}": tf.float32 for side in ("ymin", "xmin", "ymax", "xmax")},
+    **{f"image/object/{key}": tf.float32 for key in ("weight", "area")},
+    **{f"image/object/{key}": tf.int64 for key in ("class/label", "is_crowd", "group_of", "difficult")},
+    "image/object/class/text": tf.string,
+}
+
 # Coordinates may pass the image by this much (float32 rounding of exact values) without being called dirt.
-_CLIP_TOLERANCE = 1e-4
+CLIP_TOLERANCE = 1e-4
 
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
@@ -79,18 +93,14 @@ class RecordDecoder:
         self._options = options
         self._class_names = class_names
         self._features: dict[str, object] = {
-            "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
-            "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
-            "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
-            "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
+            key: tf.io.FixedLenFeature([], dtype, "" if dtype == tf.string else 0)
+            for key, dtype in SCALAR_TYPES.items()
         }
-        lists = dict.fromkeys(("bbox/ymin", "bbox/xmin", "bbox/ymax", "bbox/xmax", "weight", "area"), tf.float32)
-        lists |= dict.fromkeys(("class/label", "is_crowd", "group_of", "difficult"), tf.int64)
-        lists["class/text"] = tf.string
+        lists = dict(LIST_TYPES)
         if options.load_instance_masks:
-            lists["mask"] = tf.string if options.png_masks else tf.float32
-        for name, dtype in lists.items():
-            self._features[f"image/object/{name}"] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+            lists["image/object/mask"] = tf.string if options.png_masks else tf.float32
+        for key, dtype in lists.items():
+            self._features[key] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
     def __call__(self, serialized: Tensor) -> Decoded:
         """Decodes one record; raises inside the graph where the record or its image is corrupt."""
@@ -190,7 +200,7 @@ class RecordDecoder:
         clipped = tf.clip_by_value(ordered, 0.0, 1.0)
         has_area = tf.reduce_all(clipped[:, 2:] > clipped[:, :2], axis=1)
         known = sample.classes >= 0
-        beyond = tf.reduce_any(tf.abs(ordered - clipped) > _CLIP_TOLERANCE, axis=1)
+        beyond = tf.reduce_any(tf.abs(ordered - clipped) > CLIP_TOLERANCE, axis=1)
         kept = finite & has_area & known
         within = tf.cumsum(tf.cast(kept, tf.int32)) <= self._options.max_number_of_boxes
         found = {

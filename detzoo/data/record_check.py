@@ -16,25 +16,14 @@ from PIL import Image
 
 from detzoo.config.label_map import LabelMap
 from detzoo.data import repair
+from detzoo.data.decode import CLIP_TOLERANCE, LIST_TYPES, SCALAR_TYPES
 from detzoo.data.dirt import Dirt, Finding
 
-CLIP_TOLERANCE = 1e-4  # coordinates may pass the image by this much; as in decode
 NEEDED_SIDES = ("ymin", "xmin", "ymax", "xmax")
 OPTIONAL_KEYS = ("image/source_id", "image/height", "image/width")
 OBJECT = "image/object"
-# What decode parses: values of another type, or a scalar that is a list, make TensorFlow refuse the whole record.
-SCALAR_KINDS = {
-    "image/encoded": "bytes_list",
-    "image/source_id": "bytes_list",
-    "image/height": "int64_list",
-    "image/width": "int64_list",
-}
-LIST_KINDS = {
-    **{f"{OBJECT}/bbox/{side}": "float_list" for side in NEEDED_SIDES},
-    **{f"{OBJECT}/{key}": "float_list" for key in ("weight", "area")},
-    **{f"{OBJECT}/{key}": "int64_list" for key in ("class/label", "is_crowd", "group_of", "difficult")},
-    f"{OBJECT}/class/text": "bytes_list",
-}
+KIND_OF_TYPE = {tf.string: "bytes_list", tf.float32: "float_list", tf.int64: "int64_list"}
+EXPECTED_KINDS = {key: KIND_OF_TYPE[dtype] for key, dtype in (SCALAR_TYPES | LIST_TYPES).items()}
 
 
 class CheckedRecord(NamedTuple):
@@ -91,10 +80,10 @@ def parse_features(serialized: bytes) -> dict[str, list]:
     for key, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
         features[key] = list(getattr(feature, kind).value) if kind else []
-        expected = SCALAR_KINDS.get(key) or LIST_KINDS.get(key)
+        expected = EXPECTED_KINDS.get(key)
         if kind and expected and kind != expected:
             raise _Unusable(Dirt.KEY_TYPE, f"{key} is {kind}; {expected} is read")
-        if kind and key in SCALAR_KINDS and len(features[key]) != 1:
+        if kind and key in SCALAR_TYPES and len(features[key]) != 1:
             raise _Unusable(Dirt.KEY_TYPE, f"{key} has {len(features[key])} values; 1 is read")
     if not features:
         raise _Unusable(Dirt.RECORD_EMPTY, "no keys")

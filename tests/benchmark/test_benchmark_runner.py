@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import subprocess
@@ -35,7 +36,7 @@ def exported(toy, tmp_path_factory):
 def result(exported):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yardstick, "MATRIX_SIZE", 64)
-        patch.setattr(runner, "measure_gflops", lambda: yardstick.measure_gflops(2, 64))
+        patch.setattr(yardstick, "measure_gflops", functools.partial(yardstick.measure_gflops, 2, 64))
         options = runner.BenchmarkOptions(runs=4, warmup=1, batch_size=2, image_shape=(40, 60))
         return runner.benchmark_saved_model(exported, options, name="toy")
 

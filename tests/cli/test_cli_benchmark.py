@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from detzoo.benchmark import runner
+from detzoo.benchmark import runner, yardstick
 from detzoo.benchmark.process import ProcessCosts
 from detzoo.cli.benchmark import image_shape
 from detzoo.cli.main import main
@@ -15,7 +15,7 @@ from detzoo.errors import UsageError
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(runner, "measure_gflops", lambda: 150.0)
+    monkeypatch.setattr(yardstick, "measure_gflops", lambda: 150.0)
     costs = ProcessCosts(3.0, 500.0, 1.0, 600.0, 0.5, 700.0)
     monkeypatch.setattr(runner, "measure_process", lambda *_: costs)
 

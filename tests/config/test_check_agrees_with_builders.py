@@ -7,7 +7,9 @@ import pytest
 from detzoo.builders import augment, losses, targets
 from detzoo.builders.optimizer import build_schedule
 from detzoo.config import pb
+from detzoo.config.check_training import AUTOAUGMENT_POLICIES
 from detzoo.config.effects import UNSUPPORTED, supported_branches
+from detzoo.data.augment_policy import POLICIES
 from detzoo.errors import ConfigError
 
 # oneof, its message's builder
@@ -59,3 +61,7 @@ def test_a_branch_is_built_or_refused_by_both(message_class, oneof, build, branc
     if branch not in REFUSED_ELSEWHERE:
         with pytest.raises(ConfigError, match=r"not supported|accepts one of"):
             build(message)
+
+
+def test_the_learned_policies_are_named_alike():
+    assert tuple(POLICIES) == AUTOAUGMENT_POLICIES

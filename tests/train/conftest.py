@@ -2,22 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import pathlib
-import sys
-
 import pytest
 
 
 @pytest.fixture(scope="session")
-def training_toy():
+def training_toy(load_module):
     """The module training_toy.py."""
-    path = pathlib.Path(__file__).resolve().parent / "training_toy.py"
-    spec = importlib.util.spec_from_file_location("training_toy", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # AutoGraph looks functions up by their module
-    spec.loader.exec_module(module)
-    return module
+    return load_module("train/training_toy.py")
 
 
 @pytest.fixture
