@@ -60,6 +60,15 @@ class Batch(NamedTuple):
     image_ids: Tensor  # string [B], image/source_id or, where that is empty, the record's number
     record_index: Tensor  # int64 [B], position in the endless stream of records; gaps are dropped records
     groundtruth: Groundtruth
+    proposals: Any = ()  # Proposals from a file, R = max_number_of_proposals; () where none are read
+
+
+class Proposals(NamedTuple):
+    """Class-agnostic boxes of an image, best first, padded with zeros to a fixed number R."""
+
+    boxes_norm: Tensor  # float32 [B, R, 4], fractions of the padded input
+    scores: Tensor  # float32 [B, R], in [0, 1]; 0 for true boxes that were added
+    num_valid: Tensor  # int32 [B], rows that are no padding
 
 
 class Predictions(NamedTuple):
@@ -97,12 +106,26 @@ class LossTerm(NamedTuple):
     normalizer: Tensor  # float32 scalar, e.g. the number of matched anchors
 
 
-class Proposals(NamedTuple):
-    """Class-agnostic boxes of a first stage, padded to a fixed number."""
+class RegionTargets(NamedTuple):
+    """What the second stage should have predicted for each of its R regions."""
 
-    boxes_norm: Tensor  # float32 [B, R, 4]
-    scores: Tensor  # float32 [B, R]
-    num_valid: Tensor  # int32 [B]
+    box_deltas: Tensor  # float32 [B, R, 4], zeros where the region is not positive
+    classes: Tensor  # int32 [B, R], 0-based class of the matched object, -1 where the region is not positive
+    class_weights: Tensor  # float32 [B, R], 0 for ignored regions and for padding
+    box_weights: Tensor  # float32 [B, R], 0 for all but positive regions
+    gt_index: Tensor  # int32 [B, R], row of the matched ground truth, 0 where the region is not positive
+
+
+class RegionPredictions(NamedTuple):
+    """The raw output of a two-stage detector."""
+
+    first_stage: Any  # Predictions of the proposal head, C = 2; () where proposals were given
+    proposals: Proposals  # what the second stage looked at; in training a sample of it
+    box_deltas: Any  # float32 [B, R, Q, 4], Q = 1 or K; () for a first stage alone
+    class_logits: Any  # float32 [B, R, K + 1], column 0 is the background; () for a first stage alone
+    targets: Any = ()  # RegionTargets in training, else ()
+    mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K] in training with a mask head, else ()
+    maps: Any = ()  # level -> the map that regions are cropped from, where masks are predicted from detections
 
 
 class Detections(NamedTuple):
@@ -116,6 +139,7 @@ class Detections(NamedTuple):
     anchor_indices: Tensor  # int32 [B, M]
     raw_boxes_norm: Tensor  # float32 [B, A, 4], every decoded box, before non-maximum suppression
     raw_scores: Tensor  # float32 [B, A, C], every converted score
+    masks: Any = ()  # float32 [B, M, h, w] in [0, 1], stretched over each box; () without a mask head
 
 
 @dataclasses.dataclass(frozen=True)

@@ -59,7 +59,7 @@ class ToyDetector(keras.Model):
     def preprocess(self, images):
         return tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0
 
-    def predict(self, inputs, training=False):
+    def predict(self, inputs, training=False, **context):
         deltas, logits = self.network(inputs, training=training)
         return Predictions(deltas, logits, tf.constant(self.anchors))
 

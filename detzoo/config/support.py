@@ -70,6 +70,33 @@ class SsdExtractor:
         return tuple(range(first, first + min(num_layers, self.max_num_layers)))
 
 
+@dataclasses.dataclass(frozen=True)
+class RegionExtractor:
+    """What a ``type`` of ``model.faster_rcnn.feature_extractor`` stands for.
+
+    Attributes:
+        family: as for ``SsdExtractor``.
+        variant: as for ``SsdExtractor``.
+        is_fpn: a feature pyramid on the maps (``_fpn``), else one map of stride 16 and the rest of the network after
+            the crop.
+        normalization: of the input.
+        is_dense_after_crop: whether what follows the crop has stride 1 where the configuration does not say; the Object
+            Detection API's first generation of ResNets.
+        has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
+        has_imagenet_weights: whether keras.applications publishes weights of it.
+        strides: values of ``first_stage_features_stride`` that it takes.
+    """
+
+    family: str
+    variant: str
+    is_fpn: bool
+    normalization: Normalization
+    is_dense_after_crop: bool = False
+    has_depth_multiplier: bool = False
+    has_imagenet_weights: bool = True
+    strides: tuple[int, ...] = (8, 16, 32)
+
+
 PYRAMID_LEVELS = (2, 3, 4, 5)  # Every backbone here has maps of these strides: 4, 8, 16, 32.
 _RESNET_EXTRAS = (512, 512, 256, 256, 128)
 _SMALL_EXTRAS = (512, 256, 256, 128)
@@ -112,6 +139,37 @@ def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
 
 SSD_EXTRACTORS: dict[str, SsdExtractor] = _with_variants(_PLAIN)
 
+_REGION_PLAIN: dict[str, RegionExtractor] = {
+    "faster_rcnn_vgg16": RegionExtractor("vgg16", "", False, _MEAN, strides=(16,)),
+    "faster_rcnn_mobilenet_v1": RegionExtractor("mobilenet_v1", "", False, _UNIT, has_depth_multiplier=True),
+    "faster_rcnn_mobilenet_v2": RegionExtractor("mobilenet_v2", "", False, _UNIT, has_depth_multiplier=True),
+    "faster_rcnn_inception_v2": RegionExtractor(
+        "inception_v2", "", False, _UNIT, has_depth_multiplier=True, has_imagenet_weights=False
+    ),
+    "faster_rcnn_inception_v3": RegionExtractor("inception_v3", "", False, _UNIT),
+    "faster_rcnn_inception_resnet_v2": RegionExtractor("inception_resnet_v2", "", False, _UNIT),
+    "faster_rcnn_resnet50": RegionExtractor("resnet", "50", False, _MEAN, is_dense_after_crop=True),
+    "faster_rcnn_resnet101": RegionExtractor("resnet", "101", False, _MEAN, is_dense_after_crop=True),
+    "faster_rcnn_resnet152": RegionExtractor("resnet", "152", False, _MEAN, is_dense_after_crop=True),
+    "faster_rcnn_resnext101_32x8d": RegionExtractor(
+        "resnext", "101_32x8d", False, _MEAN, is_dense_after_crop=True, has_imagenet_weights=False
+    ),
+}
+
+
+def _region_variants(plain: dict[str, RegionExtractor]) -> dict[str, RegionExtractor]:
+    """As ``_with_variants``; a type that ends in ``_keras`` keeps the network's stride after the crop."""
+    table: dict[str, RegionExtractor] = {}
+    for name, row in plain.items():
+        strided = dataclasses.replace(row, is_dense_after_crop=False)
+        pyramid = dataclasses.replace(strided, is_fpn=True)
+        table[name], table[name + KERAS_SUFFIX] = row, strided
+        table[name + FPN_SUFFIX] = table[name + FPN_SUFFIX + KERAS_SUFFIX] = pyramid
+    return table
+
+
+REGION_EXTRACTORS: dict[str, RegionExtractor] = _region_variants(_REGION_PLAIN)
+
 # First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
 _NOT_YET: tuple[tuple[str, str], ...] = (
     ("embedded_ssd_mobilenet", "the embedded MobileNet SSD with its tailored small maps"),
@@ -125,6 +183,10 @@ _NOT_YET: tuple[tuple[str, str], ...] = (
     ("spaghettinet", "SpaghettiNet backbones"),
     ("pnasnet", "the PNASNet backbone"),
     ("subpixel", "subpixel MobileNet"),
+)
+_REGION_NOT_YET: tuple[tuple[str, str], ...] = (
+    ("pnas", "the PNASNet backbone"),
+    ("nas", "the NASNet backbone"),
 )
 _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     ("faster_rcnn_", "faster_rcnn"),
@@ -144,6 +206,32 @@ def lookup_ssd_extractor(type_name: str) -> SsdExtractor:
     if type_name not in SSD_EXTRACTORS:
         raise ConfigError(refusal(type_name))
     return SSD_EXTRACTORS[type_name]
+
+
+def lookup_region_extractor(type_name: str) -> RegionExtractor:
+    """The entry of a two-stage detector's extractor ``type``.
+
+    Raises:
+        ConfigError: not in the table: not supported yet, of another kind of model, or unknown (with the nearest names).
+    """
+    if type_name not in REGION_EXTRACTORS:
+        raise ConfigError(region_refusal(type_name))
+    return REGION_EXTRACTORS[type_name]
+
+
+def region_refusal(type_name: str) -> str:
+    """Why ``type_name`` is not in the table of two-stage extractors, and what is."""
+    accepted = f"{', '.join(_REGION_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
+    if not type_name:
+        return f"no feature extractor is named; accepted: {accepted}"
+    reason = next((text for fragment, text in _REGION_NOT_YET if fragment in type_name), None)
+    if reason:
+        return f"'{type_name}' is not supported yet ({reason}); accepted: {accepted}"
+    if type_name.startswith("ssd_"):
+        return f"'{type_name}' is a feature extractor of ssd, not of faster_rcnn; accepted: {accepted}"
+    close = nearest(type_name, REGION_EXTRACTORS)
+    hint = f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
+    return f"there is no feature extractor '{type_name}'; {hint}accepted: {accepted}"
 
 
 def refusal(type_name: str) -> str:
@@ -166,7 +254,7 @@ def accepted_types() -> str:
     return f"{', '.join(_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
 
 
-def weights_problem(pretrained_weights: str, extractor: SsdExtractor) -> str:
+def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExtractor) -> str:
     """What is wrong with ``pretrained_weights`` of an extractor, "" where nothing is; does not open the file."""
     if not pretrained_weights:
         return ""

@@ -16,7 +16,16 @@ from typing import Any, Protocol
 import keras
 import tensorflow as tf
 
-from detzoo.contracts import Detections, FeatureExtractor, Groundtruth, LossTerm, Predictions, Targets, Tensor
+from detzoo.contracts import (
+    Detections,
+    FeatureExtractor,
+    Groundtruth,
+    LossTerm,
+    Predictions,
+    Proposals,
+    Targets,
+    Tensor,
+)
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.layers.resample import PadToMultiple
 
@@ -47,24 +56,36 @@ class Detector(keras.Model):
         """
         raise NotImplementedError("preprocess is defined by each detector")
 
-    def predict(self, inputs: Tensor, training: bool = False) -> Predictions:  # type: ignore[override]
+    def predict(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        training: bool = False,
+        true_shapes: Tensor | None = None,
+        groundtruth: Groundtruth | None = None,
+        proposals: Proposals | None = None,
+    ) -> Any:
         """Runs the network.
+
+        A one-stage detector needs the inputs only. A detector of two stages chooses regions before it looks at them.
 
         Args:
             inputs: float32 [B, H, W, 3] from ``preprocess``.
             training: Whether batch normalisation and dropout are in training mode.
+            true_shapes: int32 [B, 2], pixels of the padded input that each image covers; None for all of it.
+            groundtruth: In training, what the regions of the second stage are chosen by.
+            proposals: Regions to classify, for a detector without a first stage.
 
         Returns:
-            Raw predictions for every anchor, float32.
+            Raw predictions, float32: ``Predictions`` or ``RegionPredictions``.
         """
         raise NotImplementedError("predict is defined by each detector")
 
-    def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
+    def loss_terms(self, predictions: Any, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """The parts of the loss, each as a sum over this replica's images and its normalizer."""
         raise NotImplementedError("loss_terms is defined by each detector")
 
     def postprocess(
-        self, predictions: Predictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+        self, predictions: Any, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
         """Decodes, scores and suppresses.
 
@@ -78,7 +99,7 @@ class Detector(keras.Model):
         """
         raise NotImplementedError("postprocess is defined by each detector")
 
-    def call(self, inputs: Tensor, training: bool = False) -> Predictions:
+    def call(self, inputs: Tensor, training: bool = False) -> Any:
         """Keras's name for ``predict``."""
         return self.predict(inputs, training=training)
 
@@ -134,8 +155,16 @@ class OneStageDetector(Detector):
         """See ``Detector.preprocess``."""
         return self._normalize(tf.cast(images, tf.float32))
 
-    def predict(self, inputs: Tensor, training: bool = False) -> Predictions:  # type: ignore[override]
+    def predict(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        training: bool = False,
+        true_shapes: Tensor | None = None,
+        groundtruth: Groundtruth | None = None,
+        proposals: Proposals | None = None,
+    ) -> Predictions:
         """See ``Detector.predict``."""
+        del true_shapes, groundtruth, proposals
         outputs = self.network(inputs, training=training)
         return Predictions(
             box_deltas=outputs["box_deltas"],

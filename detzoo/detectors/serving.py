@@ -76,7 +76,7 @@ class ServingModule(tf.Module):
         images, true_shapes = self.resize(input_tensor)
         padded_shape = padded_shape_of(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
-        predictions = self.detector.predict(inputs, training=False)
+        predictions = self.detector.predict(inputs, training=False, true_shapes=true_shapes)
         predictions = predictions._replace(
             box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
             class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),

@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 from tqdm import tqdm
 
-from detzoo.contracts import Batch, Detections, Tensor
+from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
 from detzoo.evaluate.coco import CocoResult, evaluate_coco
 from detzoo.evaluate.images import EvaluatedImage, images_of_batch
@@ -127,9 +127,12 @@ class Evaluator:
         return self._traced
 
 
-def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor) -> Detections:
-    """Detections on resized and padded images [B, H, W, 3] whose true parts measure ``true_shapes`` [B, 2]."""
-    predictions = detector.predict(detector.preprocess(images), training=False)
+def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: Proposals | None = None) -> Detections:
+    """Detections on resized and padded images [B, H, W, 3] whose true parts measure ``true_shapes`` [B, 2].
+
+    ``proposals`` are the regions to classify, for a detector without a first stage.
+    """
+    predictions = detector.predict(detector.preprocess(images), true_shapes=true_shapes, proposals=proposals)
     shape = tf.shape(images)
     padded_shape = tuple(images.shape[axis] or shape[axis] for axis in (1, 2))
     return detector.postprocess(predictions, true_shapes, padded_shape)

@@ -81,7 +81,13 @@ class TrainStep:
     def _local_losses(self, batch: Batch) -> dict[str, Tensor]:
         """This replica's share of each part: the shares of all replicas add up to the value of the global batch."""
         detector = self._detector
-        predictions = detector.predict(detector.preprocess(batch.images), training=True)
+        predictions = detector.predict(
+            detector.preprocess(batch.images),
+            training=True,
+            true_shapes=batch.true_shapes,
+            groundtruth=batch.groundtruth,
+            proposals=batch.proposals or None,
+        )
         terms = detector.loss_terms(predictions, batch.groundtruth)
         own = tf.stack([tf.cast(term.normalizer, tf.float32) for term in terms.values()])
         normalizers = tf.unstack(tf.maximum(tf.stop_gradient(all_reduce_sum(own)), 1.0))

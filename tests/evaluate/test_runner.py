@@ -46,7 +46,7 @@ class PerfectDetector:
     def preprocess(self, images):
         return images
 
-    def predict(self, inputs, training=False):
+    def predict(self, inputs, training=False, **context):
         assert not training
         self.traces += 1
         return tf.reduce_mean(inputs)
