@@ -1,0 +1,108 @@
+"""The position-sensitive crop of R-FCN (floor 1).
+
+R-FCN (Dai et al., arXiv:1605.06409, section "Position-sensitive score maps & Position-sensitive RoI pooling") divides a
+box into bins and lets each bin look at channels of its own, so that what follows needs no network for each box. This is
+its bilinear form of "Speed/accuracy trade-offs" (arXiv:1611.10012, section 3.1).
+
+The mean of a bin's bilinear samples is a weighted sum over the cells of the map, and its weights are products of
+weights of rows and of columns. So all boxes' means over a bin are one matrix product, [R, H * W] times [H * W, D]: no
+samples are gathered, forwards or backwards.
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+def position_sensitive_crop(
+    features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[int, int], num_bins: tuple[int, int]
+) -> tf.Tensor:
+    """The mean over a box of bilinear samples, of which each bin takes its own from its own channels.
+
+    Channel (bin_y * bins_x + bin_x) * D + d belongs to the bin (bin_y, bin_x). The bin's samples lie as those of
+    ``tf.image.crop_and_resize`` with the bin as box: from side to side, or in the middle where there is only one. A
+    sample outside the map is 0 and counts in the mean.
+
+    Memory: the product of the weights of rows and columns, float32 [B, R, H * W], for a bin.
+
+    Args:
+        features: number [B, H, W, bins_y * bins_x * D].
+        boxes_norm: float32 [B, R, 4], fractions of the map; gets no gradient.
+        crop_size: (height, width) of all bins' samples together; multiples of the bins.
+        num_bins: (bins_y, bins_x).
+
+    Returns:
+        [B, R, D] in the features' type: the mean over samples and bins.
+
+    Raises:
+        ValueError: the crop is no multiple of the bins, or the channels are none.
+    """
+    _check_sizes(crop_size, num_bins, features.shape[-1])
+    total_bins = num_bins[0] * num_bins[1]
+    depth = features.shape[-1] // total_bins
+    shape = tf.shape(features)
+    height, width = shape[1], shape[2]
+    boxes = tf.stop_gradient(boxes_norm)
+    row_weights = _bin_weights(boxes[..., 0], boxes[..., 2], height, crop_size[0], num_bins[0])  # bins_y x [B, R, H]
+    column_weights = _bin_weights(boxes[..., 1], boxes[..., 3], width, crop_size[1], num_bins[1])
+    bin_features = tf.split(tf.cast(features, tf.float32), total_bins, axis=-1)
+    means = []
+    for index, bin_feature in enumerate(bin_features):
+        rows, columns = row_weights[index // num_bins[1]], column_weights[index % num_bins[1]]
+        weights = rows[..., :, tf.newaxis] * columns[..., tf.newaxis, :]
+        weights = tf.reshape(weights, [shape[0], -1, height * width])
+        means.append(tf.matmul(weights, tf.reshape(bin_feature, [shape[0], height * width, depth])))
+    mean = tf.cast(tf.add_n(means) / total_bins, features.dtype)
+    return tf.ensure_shape(mean, [features.shape[0], boxes_norm.shape[1], depth])
+
+
+def _bin_weights(low: tf.Tensor, high: tf.Tensor, size: tf.Tensor, num_samples: int, num_bins: int) -> list[tf.Tensor]:
+    """What each row (or column) of the map weighs in the mean over a bin's samples.
+
+    Args:
+        low: float32 [B, R], the boxes' first side as a fraction of the map.
+        high: float32 [B, R], their last side.
+        size: int32 scalar, rows of the map.
+        num_samples: samples in all bins.
+        num_bins: bins along this axis.
+
+    Returns:
+        float32 [B, R, size] for each bin; sums to 1 where all samples are on the map, to less elsewhere.
+    """
+    extent = tf.cast(size - 1, tf.float32)
+    cells = tf.range(tf.cast(size, tf.float32))
+    bin_samples = num_samples // num_bins
+    step = (high - low) / num_bins
+    weights = []
+    for bin_index in range(num_bins):
+        bin_low, bin_high = low + bin_index * step, low + (bin_index + 1) * step
+        total = []
+        for sample in range(bin_samples):  # in the order of operations of tf.image.crop_and_resize
+            if bin_samples == 1:
+                position = 0.5 * (bin_low + bin_high) * extent
+            else:
+                position = bin_low * extent + sample * ((bin_high - bin_low) * extent / (bin_samples - 1))
+            is_inside = tf.cast((position >= 0.0) & (position <= extent), tf.float32)[..., tf.newaxis]
+            total.append(is_inside * tf.maximum(1.0 - tf.abs(position[..., tf.newaxis] - cells), 0.0))
+        weights.append(tf.add_n(total) / bin_samples)
+    return weights
+
+
+def _check_sizes(crop_size: tuple[int, int], num_bins: tuple[int, int], channels: int) -> None:
+    if min(num_bins) < 1 or min(crop_size) < 1:
+        raise ValueError(f"crop_size {tuple(crop_size)} and num_bins {tuple(num_bins)} must be at least 1")
+    for axis, crop, bins in zip(("height", "width"), crop_size, num_bins, strict=True):
+        if crop % bins:
+            raise ValueError(
+                f"crop {axis} {crop} is no multiple of its {bins} bins; {_nearest_multiples(crop, bins)} would be"
+            )
+    if channels % (num_bins[0] * num_bins[1]):
+        raise ValueError(
+            f"{channels} channels are no multiple of {num_bins[0]} x {num_bins[1]} bins; "
+            "a map for D values a box needs bins_y * bins_x * D channels"
+        )
+
+
+def _nearest_multiples(crop: int, bins: int) -> str:
+    below = crop // bins * bins
+    return f"{below} or {below + bins}" if below else str(bins)
