@@ -16,8 +16,8 @@ one map                 the seam                   paper
 ``max_roi_pool``        ``max_roi_pool_boxes``     Fast R-CNN, arXiv:1504.08083, section 2.1
 ======================= ========================== ==========================================================
 
-Boxes are [ymin, xmin, ymax, xmax] as fractions of the map; they may leave it and may lack area. No gradient flows to
-them; it flows to the maps only. B images, R boxes an image, N = B x R boxes, C channels.
+Boxes are [ymin, xmin, ymax, xmax] as fractions of the map; they may leave it and may lack area, but must be finite
+(TensorFlow raises InvalidArgumentError). No gradient flows to them; it flows to the maps only. B images, R boxes an image, N = B x R boxes, C channels.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
+from detzoo.ops.bilinear import bilinear_crop, map_size, sample_grid
+
 # (features [B, H, W, C], boxes_norm float32 [N, 4], image_indices int32 [N]) -> [N, h, w, C] in the features' type.
 Crop = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
-
-# Sample positions come out of a few float32 roundings; this share of the map's extent covers them.
-_POSITION_ROUNDING = 1e-6
 
 # Share of an area by which rounded coordinates may miss it: 224 px next to coordinates of several thousand px.
 _AREA_ROUNDING = 1e-5
@@ -148,8 +147,7 @@ def crop_and_resize_boxes(
 ) -> tf.Tensor:
     """``crop_and_resize`` of boxes [N, 4] of images [N]: a ``Crop``, once the size is given. Returns [N, h, w, C]."""
     _check_positive(crop_size=crop_size)
-    crops = tf.image.crop_and_resize(features, tf.stop_gradient(boxes_norm), image_indices, crop_size)
-    return tf.cast(crops, features.dtype)
+    return bilinear_crop(features, boxes_norm, image_indices, crop_size)
 
 
 def crop_and_max_pool(
@@ -200,7 +198,7 @@ def crop_and_max_pool_boxes(
     if pool_size == output_stride == 1:
         return crop_and_resize_boxes(features, boxes_norm, image_indices, crop_size)
     boxes = tf.stop_gradient(boxes_norm)
-    extent = _map_size(features) - 1.0
+    extent = map_size(features) - 1.0
     is_single = tf.constant([size == 1 for size in crop_size])
     intervals = tf.constant([max(size - 1, 1) for size in crop_size], tf.float32)
     origin = tf.where(is_single, 0.5 * (boxes[:, :2] + boxes[:, 2:]), boxes[:, :2]) * extent
@@ -211,7 +209,7 @@ def crop_and_max_pool_boxes(
     for offset_y, offset_x in itertools.product(range(pool_size), repeat=2):
         first = origin + step * tf.constant([offset_y, offset_x], tf.float32)
         end = origin + step * tf.constant([offset_y + last[0], offset_x + last[1]], tf.float32)
-        crops.append(_sample_grid(features, first, end, image_indices, (height, width)))
+        crops.append(sample_grid(features, first, end, image_indices, (height, width)))
     return functools.reduce(tf.maximum, crops)
 
 
@@ -251,7 +249,7 @@ def roi_align_boxes(
     """``roi_align`` of boxes [N, 4] of images [N]: a ``Crop``, once the sizes are given. Returns [N, h, w, C]."""
     _check_positive(crop_size=crop_size, sampling_ratio=sampling_ratio)
     boxes = tf.stop_gradient(boxes_norm)
-    size = _map_size(features)
+    size = map_size(features)
     bins = tf.constant(crop_size, tf.float32)
     origin = boxes[:, :2] * size + 0.5  # minus half a cell for the cells' centres, plus one for the border below
     step = (boxes[:, 2:] - boxes[:, :2]) * size / bins
@@ -260,7 +258,7 @@ def roi_align_boxes(
     crops = []
     for part in itertools.product(range(sampling_ratio), repeat=2):
         first = origin + step * ((tf.constant(part, tf.float32) + 0.5) / sampling_ratio)
-        crops.append(_sample_grid(bordered, first, first + step * (bins - 1.0), image_indices, crop_size))
+        crops.append(sample_grid(bordered, first, first + step * (bins - 1.0), image_indices, crop_size))
     return tf.add_n(crops) / sampling_ratio**2
 
 
@@ -296,7 +294,7 @@ def max_roi_pool_boxes(
     height, width, channels = features.shape[1:]
     if height is None or width is None:
         raise ValueError(f"max_roi_pool needs a map of known height and width; received {features.shape}")
-    cells = tf.cast(tf.floor(tf.stop_gradient(boxes_norm) * tf.tile(_map_size(features), [2]) + 0.5), tf.int32)
+    cells = tf.cast(tf.floor(tf.stop_gradient(boxes_norm) * tf.tile(map_size(features), [2]) + 0.5), tf.int32)
     rows, row_exponents, has_rows = _bin_windows(cells[:, 0], cells[:, 2], crop_size[0], height)
     columns, column_exponents, has_columns = _bin_windows(cells[:, 1], cells[:, 3], crop_size[1], width)
     num_column_exponents = width.bit_length()
@@ -349,43 +347,6 @@ def _window_maxima(features: tf.Tensor, num_row_exponents: int, num_column_expon
             wide = tf.maximum(wide, tf.roll(wide, -(2**j), axis=2))
         tall = tf.maximum(tall, tf.roll(tall, -(2**i), axis=1))
     return tf.reshape(tf.stack(table), [-1, features.shape[-1]])
-
-
-def _sample_grid(
-    features: tf.Tensor, first: tf.Tensor, last: tf.Tensor, image_indices: tf.Tensor, size: tuple[int, int]
-) -> tf.Tensor:
-    """Bilinear samples at regular positions, 0 outside the map.
-
-    Args:
-        features: number [B, H, W, C].
-        first: float32 [N, 2], (y, x) of the first sample in cells: 0 is the centre of the first cell.
-        last: float32 [N, 2], of the last one; equal to ``first`` along an axis of one sample.
-        image_indices: int32 [N].
-        size: (h, w) samples.
-
-    Returns:
-        [N, h, w, C] in the features' type.
-    """
-    extent = _map_size(features) - 1.0
-    corners = [tf.math.divide_no_nan(_off_border(position, extent), extent) for position in (first, last)]
-    crops = tf.image.crop_and_resize(features, tf.concat(corners, axis=-1), image_indices, size)
-    return tf.cast(crops, features.dtype)
-
-
-def _off_border(position: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
-    """Positions moved so far from the border that rounding cannot take them to its other side, where samples are 0."""
-    margin = extent * _POSITION_ROUNDING
-    for border in (tf.zeros_like(extent), extent):
-        distance = position - border
-        is_inside = (position >= 0.0) & (position <= extent)
-        inward = tf.where(border > 0.0, -margin, margin)
-        position = tf.where(tf.abs(distance) < margin, border + tf.where(is_inside, inward, -inward), position)
-    return position
-
-
-def _map_size(features: tf.Tensor) -> tf.Tensor:
-    """(H, W) as float32 [2]."""
-    return tf.cast(tf.shape(features)[1:3], tf.float32)
 
 
 def _flatten(boxes_norm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

@@ -1,0 +1,131 @@
+"""Bilinear samples of feature maps at regular positions, with a gradient that is right on CPUs too (floor 1).
+
+``tf.image.crop_and_resize`` samples. Its gradient is made here: TensorFlow's kernel for CPUs lets several threads add
+to one cell without a lock, and so loses sums. With 300 boxes on a map of 38 x 63 cells two threads lose 1 to 2 % of the
+gradient's norm, not the same in each run. Below, the gradient is a sparse matrix of the samples' weights, with a row
+for each cell, times the samples' gradients: exact, the same in every run, and 2 to 4 times the kernel's time.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+
+import tensorflow as tf
+
+# Sample positions come out of a few float32 roundings; this share of the map's extent covers them.
+_POSITION_ROUNDING = 5e-7
+
+
+def bilinear_crop(
+    features: tf.Tensor, boxes_norm: tf.Tensor, image_indices: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
+    """``tf.image.crop_and_resize`` of boxes; gradient flows to the features only.
+
+    Args:
+        features: number [B, H, W, C].
+        boxes_norm: float32 [N, 4], finite; 0 and 1 are the centres of the outermost cells.
+        image_indices: int32 [N] in [0, B).
+        size: (h, w) samples.
+
+    Returns:
+        [N, h, w, C] in the features' type; 0 for samples outside the map.
+    """
+    boxes = tf.stop_gradient(boxes_norm)
+
+    @tf.custom_gradient
+    def sample(features: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            upstream = tf.cast(upstream, tf.float32)
+            if tf.config.list_logical_devices("GPU"):  # the kernel for GPUs adds atomically
+                summed = tf.raw_ops.CropAndResizeGradImage(
+                    grads=upstream, boxes=boxes, box_ind=image_indices, image_size=tf.shape(features), T=tf.float32
+                )
+            else:
+                summed = _spread(upstream, boxes, image_indices, tf.shape(features))
+            return tf.cast(tf.ensure_shape(summed, features.shape), features.dtype)
+
+        # The kernel knows no bfloat16.
+        sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
+        crops = tf.image.crop_and_resize(sampled, boxes, image_indices, size)
+        return tf.cast(crops, features.dtype), gradient
+
+    return sample(features)
+
+
+def sample_grid(
+    features: tf.Tensor, first: tf.Tensor, last: tf.Tensor, image_indices: tf.Tensor, size: tuple[int, int]
+) -> tf.Tensor:
+    """Bilinear samples at regular positions, 0 outside the map.
+
+    Args:
+        features: number [B, H, W, C].
+        first: float32 [N, 2], (y, x) of the first sample in cells: 0 is the centre of the first cell.
+        last: float32 [N, 2], of the last one; equal to ``first`` along an axis of one sample.
+        image_indices: int32 [N].
+        size: (h, w) samples.
+
+    Returns:
+        [N, h, w, C] in the features' type.
+    """
+    extent = map_size(features) - 1.0
+    corners = [tf.math.divide_no_nan(_off_border(position, extent), extent) for position in (first, last)]
+    return bilinear_crop(features, tf.concat(corners, axis=-1), image_indices, size)
+
+
+def map_size(features: tf.Tensor) -> tf.Tensor:
+    """(H, W) as float32 [2]."""
+    return tf.cast(tf.shape(features)[1:3], tf.float32)
+
+
+def _spread(
+    upstream: tf.Tensor, boxes_norm: tf.Tensor, image_indices: tf.Tensor, features_shape: tf.Tensor
+) -> tf.Tensor:
+    """The transpose of bilinear sampling: what samples [N, h, w, C] add to the cells they come from, [B, H, W, C]."""
+    batch_size, height, width, channels = tf.unstack(features_shape)
+    size = tf.shape(upstream)[1:3]
+    rows = _neighbours(boxes_norm[:, 0], boxes_norm[:, 2], size[0], height)
+    columns = _neighbours(boxes_norm[:, 1], boxes_norm[:, 3], size[1], width)
+    cells, weights = [], []
+    for (row, row_weight), (column, column_weight) in itertools.product(rows, columns):
+        cell = (image_indices[:, tf.newaxis] * height + row)[:, :, tf.newaxis] * width + column[:, tf.newaxis, :]
+        cells.append(tf.reshape(cell, [-1]))
+        weights.append(tf.reshape(row_weight[:, :, tf.newaxis] * column_weight[:, tf.newaxis, :], [-1]))
+    num_samples, num_cells = tf.size(cells[0]), batch_size * height * width
+    all_cells = tf.concat(cells, axis=0)
+    order = tf.argsort(all_cells, stable=True)
+    indices = tf.stack([tf.gather(all_cells, order), order % num_samples], axis=-1)
+    matrix = tf.raw_ops.SparseTensorToCSRSparseMatrix(
+        indices=tf.cast(indices, tf.int64),
+        values=tf.gather(tf.concat(weights, axis=0), order),
+        dense_shape=tf.cast(tf.stack([num_cells, num_samples]), tf.int64),
+    )
+    summed = tf.raw_ops.SparseMatrixMatMul(a=matrix, b=tf.reshape(upstream, [-1, channels]))
+    return tf.reshape(summed, features_shape)
+
+
+def _neighbours(
+    low: tf.Tensor, high: tf.Tensor, num_samples: tf.Tensor, size: tf.Tensor
+) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
+    """The two cells beside each sample along one axis, int32 [N, num_samples], and their weights, float32."""
+    extent = tf.cast(size - 1, tf.float32)
+    low, high = low[:, tf.newaxis], high[:, tf.newaxis]
+    intervals = tf.cast(tf.maximum(num_samples - 1, 1), tf.float32)
+    position = low * extent + tf.range(tf.cast(num_samples, tf.float32)) * ((high - low) * extent / intervals)
+    position = tf.where(num_samples > 1, position, 0.5 * (low + high) * extent)
+    is_inside = tf.cast((position >= 0.0) & (position <= extent), tf.float32)
+    position = tf.clip_by_value(position, 0.0, extent)
+    first = tf.floor(position)
+    second_weight = (position - first) * is_inside
+    first_cell = tf.cast(first, tf.int32)
+    return (first_cell, is_inside - second_weight), (tf.minimum(first_cell + 1, size - 1), second_weight)
+
+
+def _off_border(position: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
+    """Positions moved so far from the border that rounding cannot take them to its other side, where samples are 0."""
+    margin = extent * _POSITION_ROUNDING
+    for border in (tf.zeros_like(extent), extent):
+        is_inside = (position >= 0.0) & (position <= extent)
+        inward = tf.where(border > 0.0, -margin, margin)
+        position = tf.where(tf.abs(position - border) < margin, border + tf.where(is_inside, inward, -inward), position)
+    return position
