@@ -17,7 +17,8 @@ one map                 the seam                   paper
 ======================= ========================== ==========================================================
 
 Boxes are [ymin, xmin, ymax, xmax] as fractions of the map; they may leave it and may lack area, but must be finite
-(TensorFlow raises InvalidArgumentError). No gradient flows to them; it flows to the maps only. B images, R boxes an image, N = B x R boxes, C channels.
+(TensorFlow raises InvalidArgumentError). No gradient flows to them; it flows to the maps only. B images, R boxes an
+image, N = B x R boxes, C channels.
 """
 
 from __future__ import annotations
