@@ -2,7 +2,8 @@
 
 The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline``; what follows needs a message:
 
-    check_model, check_anchors   the parts of the model, and whether they fit each other
+    check_model                  the parts of an SSD, and whether they fit each other
+    check_region_model           the same of a two-stage detector
     check_training               optimizer, schedule, steps, fine-tune checkpoint
     check_inputs                 label maps, class counts, records, metrics
     effects                      what is accepted without effect, and what is not supported
@@ -14,7 +15,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.check_inputs import check_inputs, check_metrics
-from detzoo.config.check_model import check_model
+from detzoo.config.check_model import ACCEPTED_MODELS, check_model
+from detzoo.config.check_region_inputs import check_region_inputs
 from detzoo.config.check_training import check_training
 from detzoo.config.effects import check_effects
 from detzoo.config.load import LoadedPipeline, read_pipeline
@@ -62,8 +64,9 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
         findings.error("train_input_reader", "is missing; `detzoo train` needs label_map_path and its records")
     if not config.eval_input_reader:
         findings.warning("eval_input_reader", "is missing; `detzoo evaluate` needs label_map_path and its records")
-    check_inputs(config, _num_classes(config.model), findings, files)
-    check_metrics(config.eval_config, findings)
+    check_inputs(config, findings, files)
+    check_metrics(config, findings)
+    check_region_inputs(config, findings, files)
     _check_effects(config, findings)
     return sorted(findings.problems, key=lambda problem: (problem.line == 0, problem.line))
 
@@ -72,12 +75,6 @@ def _check_effects(config: Any, findings: Findings) -> None:
     """All but the block of a model that is refused as a whole: its details would only repeat that."""
     pruned = type(config)()
     pruned.CopyFrom(config)
-    if pruned.model.WhichOneof("model") != "ssd":
+    if pruned.model.WhichOneof("model") not in ACCEPTED_MODELS:
         pruned.ClearField("model")
     check_effects(pruned, "", findings)
-
-
-def _num_classes(model: Any) -> int:
-    """``num_classes`` of whichever model is chosen, 0 where there is none."""
-    kind = model.WhichOneof("model")
-    return getattr(getattr(model, kind), "num_classes", 0) if kind else 0

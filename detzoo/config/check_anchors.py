@@ -1,40 +1,73 @@
-"""Checks of an SSD's anchors: against the levels of its feature extractor, and against its head."""
+"""Checks of anchors: their own numbers, and whether they are of the maps that the head reads."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
+from detzoo.config.check_pyramid import check_pyramid
 from detzoo.config.problems import Findings
 from detzoo.config.support import SsdExtractor
 
 _EXTRACTOR_PATH = "model.ssd.feature_extractor"
 _ANCHORS_PATH = "model.ssd.anchor_generator"
-COARSEST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
 _REDUCED_LOWEST_LAYER = 3  # boxes
 
 
+class HeadMaps(NamedTuple):
+    """The maps that a head reads, as the config says them."""
+
+    levels: tuple[int, ...]  # finest first
+    source: str  # path of the field that says so
+    are_exact: bool = True  # False where an output stride moves them to other levels
+    shares_predictions: bool = False  # one layer predicts for all of them: every location has as many boxes
+
+
 def check_anchors(ssd: Any, extractor: SsdExtractor, findings: Findings) -> None:
-    """Adds what does not fit: levels, numbers of maps, lengths of lists, anchors at a location."""
-    levels = _check_levels(ssd.feature_extractor, extractor, findings)
+    """Adds what does not fit in an SSD: levels, numbers of maps, lengths of lists, anchors at a location."""
+    message = ssd.feature_extractor
+    if extractor.is_fpn:
+        levels, source = check_pyramid(message, _EXTRACTOR_PATH, findings), f"{_EXTRACTOR_PATH}.fpn"
+    else:
+        levels, source = _levels_of_ssd(message, extractor, findings), f"{_EXTRACTOR_PATH}.num_layers"
     kind = ssd.anchor_generator.WhichOneof("anchor_generator_oneof")
     if kind is None or not levels:
         return
-    path, generator = f"{_ANCHORS_PATH}.{kind}", getattr(ssd.anchor_generator, kind)
+    is_shared = ssd.box_predictor.HasField("weight_shared_convolutional_box_predictor")
+    maps = HeadMaps(levels, source, not message.output_stride, is_shared)
+    check_generator(ssd.anchor_generator, _ANCHORS_PATH, maps, findings)
+    generator = getattr(ssd.anchor_generator, kind)
+    if not getattr(generator, "normalize_coordinates", True):
+        text = "anchors in pixels are not supported, they are fractions of the padded image; accepted: true"
+        findings.error(f"{_ANCHORS_PATH}.{kind}.normalize_coordinates", text)
+
+
+def check_generator(anchors: Any, path: str, maps: HeadMaps, findings: Findings) -> None:
+    """Adds what is wrong with a ``pb.AnchorGenerator`` that has chosen a kind, against the maps of its head."""
+    kind = anchors.WhichOneof("anchor_generator_oneof")
+    path, generator = f"{path}.{kind}", getattr(anchors, kind)
+    _GENERATOR_CHECKS[kind](generator, path, findings)
+    levels = maps.levels
     if kind == "multiscale_anchor_generator":
-        _check_multiscale(generator, path, findings)
-        if not ssd.feature_extractor.output_stride:
-            _check_same_levels(generator, path, levels, extractor, findings)
+        if maps.are_exact:
+            _check_same_levels(generator, path, maps, findings)
     elif kind == "ssd_anchor_generator":
-        _check_ssd_generator(generator, path, findings)
-        if generator.num_layers != len(levels) and not ssd.feature_extractor.output_stride:
-            source = "fpn.min_level to fpn.max_level" if extractor.is_fpn else "num_layers"
-            text = f"is {generator.num_layers}, but the extractor gives {len(levels)} maps ({source}); make them equal"
+        if generator.num_layers != len(levels) and maps.are_exact:
+            text = (
+                f"is {generator.num_layers}, but the extractor gives {_maps(levels)} ({maps.source}); make them equal"
+            )
             findings.error(f"{path}.num_layers", text)
-        if ssd.box_predictor.HasField("weight_shared_convolutional_box_predictor"):
+        if maps.shares_predictions:
             _check_equal_counts(generator, path, findings)
     elif kind == "flexible_grid_anchor_generator":
         if len(generator.anchor_grid) != len(levels):
-            text = f"has {len(generator.anchor_grid)} entries; the feature extractor has {len(levels)} maps"
+            text = f"has {len(generator.anchor_grid)} entries; the feature extractor has {_maps(levels)}"
+            findings.error(f"{path}.anchor_grid", text)
+        counts = {len(grid.base_sizes) for grid in generator.anchor_grid}
+        if maps.shares_predictions and len(counts) > 1:
+            text = (
+                f"gives {min(counts)} to {max(counts)} boxes at a location, but a head that all maps share needs one "
+                "number; give every entry as many base_sizes"
+            )
             findings.error(f"{path}.anchor_grid", text)
     elif len(levels) != 1:
         text = (
@@ -44,38 +77,45 @@ def check_anchors(ssd: Any, extractor: SsdExtractor, findings: Findings) -> None
         findings.error(path, text)
 
 
-def _check_levels(message: Any, extractor: SsdExtractor, findings: Findings) -> tuple[int, ...]:
-    """The levels of the maps that the head reads, finest first; () where the config does not say it rightly."""
-    if not extractor.is_fpn:
-        if not 1 <= message.num_layers <= extractor.max_num_layers:
-            text = f"is {message.num_layers}; accepted for {message.type}: 1 to {extractor.max_num_layers}"
-            findings.error(f"{_EXTRACTOR_PATH}.num_layers", text)
-            return ()
-        return extractor.ssd_levels(message.num_layers)
-    fpn, finest, coarsest = message.fpn, extractor.backbone_levels[0], extractor.backbone_levels[-1]
-    if not finest <= fpn.min_level <= coarsest:
-        text = f"is {fpn.min_level}; accepted for {message.type}: {finest} to {coarsest}, the levels of the backbone"
-        findings.error(f"{_EXTRACTOR_PATH}.fpn.min_level", text)
-        return ()
-    if not fpn.min_level <= fpn.max_level <= COARSEST_LEVEL:
-        text = f"is {fpn.max_level}; accepted: min_level ({fpn.min_level}) to {COARSEST_LEVEL}"
-        findings.error(f"{_EXTRACTOR_PATH}.fpn.max_level", text)
-        return ()
-    if fpn.additional_layer_depth < 1:
-        text = f"is {fpn.additional_layer_depth}; accepted: 1 or more channels"
-        findings.error(f"{_EXTRACTOR_PATH}.fpn.additional_layer_depth", text)
-    return tuple(range(fpn.min_level, fpn.max_level + 1))
+def anchors_per_location(anchors: Any) -> list[int] | None:
+    """Boxes at a location of each map that a ``pb.AnchorGenerator`` says; one number for all maps, or one for each.
+
+    None where no kind is chosen.
+    """
+    kind = anchors.WhichOneof("anchor_generator_oneof")
+    if kind is None:
+        return None
+    generator = getattr(anchors, kind)
+    if kind == "flexible_grid_anchor_generator":
+        return [len(grid.base_sizes) for grid in generator.anchor_grid]
+    if kind == "grid_anchor_generator":
+        return [len(generator.scales) * len(generator.aspect_ratios)]
+    if kind == "multiscale_anchor_generator":
+        return [len(generator.aspect_ratios) * generator.scales_per_octave]
+    lowest, ordinary = _ssd_counts(generator)
+    return [lowest] + [ordinary] * (generator.num_layers - 1)
 
 
-def _check_same_levels(
-    generator: Any, path: str, levels: tuple[int, ...], extractor: SsdExtractor, findings: Findings
-) -> None:
+def _maps(levels: tuple[int, ...]) -> str:
+    return "1 map" if len(levels) == 1 else f"{len(levels)} maps"
+
+
+def _levels_of_ssd(message: Any, extractor: SsdExtractor, findings: Findings) -> tuple[int, ...]:
+    """The levels of an SSD's maps, finest first; () where ``num_layers`` is wrong."""
+    if not 1 <= message.num_layers <= extractor.max_num_layers:
+        text = f"is {message.num_layers}; accepted for {message.type}: 1 to {extractor.max_num_layers}"
+        findings.error(f"{_EXTRACTOR_PATH}.num_layers", text)
+        return ()
+    return extractor.ssd_levels(message.num_layers)
+
+
+def _check_same_levels(generator: Any, path: str, maps: HeadMaps, findings: Findings) -> None:
     """Whether the anchors are of the maps' levels; an output stride below the extractor's own changes the latter."""
-    source = f"{_EXTRACTOR_PATH}.fpn" if extractor.is_fpn else f"{_EXTRACTOR_PATH}.num_layers"
-    for name, wanted in (("min_level", levels[0]), ("max_level", levels[-1])):
+    finest, coarsest = maps.levels[0], maps.levels[-1]
+    for name, wanted in (("min_level", finest), ("max_level", coarsest)):
         received = getattr(generator, name)
         if received != wanted:
-            text = f"is {received}; the maps have levels {levels[0]} to {levels[-1]} ({source}); accepted: {wanted}"
+            text = f"is {received}; the maps have levels {finest} to {coarsest} ({maps.source}); accepted: {wanted}"
             findings.error(f"{path}.{name}", text)
 
 
@@ -116,11 +156,54 @@ def _check_aspect_ratios(aspect_ratios: Any, path: str, findings: Findings) -> N
 
 def _check_equal_counts(generator: Any, path: str, findings: Findings) -> None:
     """A head whose weights are shared over the levels has one number of anchors at a location."""
-    ordinary = len(generator.aspect_ratios) + (generator.interpolated_scale_aspect_ratio > 0)
-    lowest = _REDUCED_LOWEST_LAYER if generator.reduce_boxes_in_lowest_layer else ordinary
+    lowest, ordinary = _ssd_counts(generator)
     if generator.num_layers > 1 and lowest != ordinary:
         text = (
             f"gives the finest map {lowest} boxes at a location and the others {ordinary}, but "
-            "weight_shared_convolutional_box_predictor needs one number; set it to false"
+            "a head that all maps share needs one number; set it to false"
         )
         findings.error(f"{path}.reduce_boxes_in_lowest_layer", text)
+
+
+def _ssd_counts(generator: Any) -> tuple[int, int]:
+    """Boxes at a location of the finest map, and of the others."""
+    ordinary = len(generator.aspect_ratios) + (generator.interpolated_scale_aspect_ratio > 0)
+    return _REDUCED_LOWEST_LAYER if generator.reduce_boxes_in_lowest_layer else ordinary, ordinary
+
+
+def _check_grid(generator: Any, path: str, findings: Findings) -> None:
+    for name in ("height", "width", "height_stride", "width_stride"):
+        if getattr(generator, name) < 1:
+            findings.error(f"{path}.{name}", f"is {getattr(generator, name)}; accepted: pixels, 1 or more")
+    if not generator.scales:
+        findings.error(f"{path}.scales", "is missing; give at least one factor of height and width, such as 1.0")
+    elif not all(scale > 0 for scale in generator.scales):
+        findings.error(f"{path}.scales", f"holds {min(generator.scales):g}; accepted: above 0")
+    _check_aspect_ratios(generator.aspect_ratios, path, findings)
+
+
+def _check_flexible_grid(generator: Any, path: str, findings: Findings) -> None:
+    for index, grid in enumerate(generator.anchor_grid):
+        here = f"{path}.anchor_grid[{index}]"
+        for name in ("height_stride", "width_stride"):
+            if getattr(grid, name) < 1:
+                findings.error(f"{here}.{name}", f"is {getattr(grid, name)}; accepted: pixels, 1 or more")
+        if not grid.base_sizes:
+            findings.error(f"{here}.base_sizes", "is missing; give the side of at least one box, in pixels")
+        elif not all(size > 0 for size in grid.base_sizes):
+            findings.error(f"{here}.base_sizes", f"holds {min(grid.base_sizes):g}; accepted: pixels, above 0")
+        elif len(grid.base_sizes) != len(grid.aspect_ratios):
+            text = (
+                f"has {len(grid.aspect_ratios)} values; accepted: one for each of the {len(grid.base_sizes)} base_sizes"
+            )
+            findings.error(f"{here}.aspect_ratios", text)
+        else:
+            _check_aspect_ratios(grid.aspect_ratios, here, findings)
+
+
+_GENERATOR_CHECKS = {
+    "grid_anchor_generator": _check_grid,
+    "ssd_anchor_generator": _check_ssd_generator,
+    "multiscale_anchor_generator": _check_multiscale,
+    "flexible_grid_anchor_generator": _check_flexible_grid,
+}

@@ -7,7 +7,7 @@ import pathlib
 import re
 from typing import Any, NamedTuple
 
-from detzoo.config import pb
+from detzoo.config import pb, stages
 from detzoo.config.check_training import PLACEHOLDER
 from detzoo.config.label_map import read_label_map
 from detzoo.config.load import path_hint
@@ -22,7 +22,9 @@ METRICS_SETS = (
     "pascal_voc_2007_detection_metrics",
 )
 _OTHER_METRICS = ("oid_", "open_images", "segmentation", "keypoint", "lvis", "weighted", "panoptic")
-_MASK_METRICS = "coco_mask_metrics"
+MASK_METRICS = "coco_mask_metrics"
+_BOX_METRICS = ", ".join(name for name in METRICS_SETS if name != MASK_METRICS)
+_NEEDS_MASKS = "only faster_rcnn with number_of_stages: 3 and predict_instance_masks: true predicts"
 _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+)?$")
 _MOST_PROBLEMS_OF_A_MAP = 5
 
@@ -34,40 +36,56 @@ class _Classes(NamedTuple):
     names: dict[int, str]  # id -> name
 
 
-def check_inputs(config: Any, num_classes: int, findings: Findings, files: bool) -> None:
+def named_readers(config: Any) -> list[tuple[str, Any]]:
+    """Path and message of every input reader of a ``pb.TrainEvalPipelineConfig``, training's first."""
+    readers = []
+    if config.HasField("train_input_reader"):
+        readers.append(("train_input_reader", config.train_input_reader))
+    return readers + [(f"eval_input_reader[{index}]", reader) for index, reader in enumerate(config.eval_input_reader)]
+
+
+def check_inputs(config: Any, findings: Findings, files: bool) -> None:
     """Adds what is wrong with the readers of a ``pb.TrainEvalPipelineConfig``.
 
     Args:
         config: the whole config.
-        num_classes: the model's; 0 where the model does not say.
         findings: where problems go.
         files: whether label maps and records must exist.
     """
-    readers = []
-    if config.HasField("train_input_reader"):
-        readers.append(("train_input_reader", config.train_input_reader))
-    readers += [(f"eval_input_reader[{index}]", reader) for index, reader in enumerate(config.eval_input_reader)]
+    num_classes, num_classes_path = _num_classes(config.model)
     maps: list[tuple[str, _Classes]] = []
-    for path, reader in readers:
+    for path, reader in named_readers(config):
         _check_reader(reader, path, findings, files)
         classes = _read_classes(reader.label_map_path, f"{path}.label_map_path", findings) if files else None
         if classes is not None:
-            _check_class_count(classes, num_classes, f"{path}.label_map_path", findings)
+            _check_class_count(classes, num_classes, num_classes_path, f"{path}.label_map_path", findings)
             maps.append((path, classes))
     for path, classes in maps[1:]:
         _check_same_classes(maps[0], path, classes, findings)
 
 
-def check_metrics(eval_config: Any, findings: Findings) -> None:
-    """Adds what is wrong with the ``metrics_set`` of a ``pb.EvalConfig``."""
-    for index, name in enumerate(eval_config.metrics_set):
+def check_metrics(config: Any, findings: Findings) -> None:
+    """Adds what is wrong with ``eval_config`` of a ``pb.TrainEvalPipelineConfig``: metrics, and masks for them."""
+    kind = config.model.WhichOneof("model")
+    has_no_masks = kind == "ssd" or (kind == "faster_rcnn" and not stages.predicts_masks(config.model.faster_rcnn))
+    for index, name in enumerate(config.eval_config.metrics_set):
         path = f"eval_config.metrics_set[{index}]"
         if any(fragment in name for fragment in _OTHER_METRICS):
             findings.error(path, f"'{name}' is not supported; accepted: {', '.join(METRICS_SETS)}")
         elif name not in METRICS_SETS:
             findings.error(path, f"there is no metrics set '{name}'{suggestion(name, METRICS_SETS)}")
-        elif name == _MASK_METRICS:
-            findings.warning(path, "the detectors of this version predict no masks; this set stays empty")
+        elif name == MASK_METRICS and has_no_masks:
+            findings.error(path, f"'{name}' needs masks, which {_NEEDS_MASKS}; accepted: {_BOX_METRICS}")
+    if config.eval_config.eval_instance_masks and has_no_masks:
+        findings.error("eval_config.eval_instance_masks", f"is true, but {_NEEDS_MASKS}; accepted: false")
+
+
+def _num_classes(model: Any) -> tuple[int, str]:
+    """``num_classes`` of whichever model is chosen, and its path; 0 where the model does not say or does not ask."""
+    kind = model.WhichOneof("model")
+    if kind is None or (kind == "faster_rcnn" and not stages.has_second_stage(model.faster_rcnn)):
+        return 0, ""
+    return getattr(getattr(model, kind), "num_classes", 0), f"model.{kind}.num_classes"
 
 
 def _check_reader(reader: Any, path: str, findings: Findings, files: bool) -> None:
@@ -140,14 +158,16 @@ def _read_classes(label_map_path: str, path: str, findings: Findings) -> _Classe
     return _Classes(label_map_path, names)
 
 
-def _check_class_count(classes: _Classes, num_classes: int, path: str, findings: Findings) -> None:
+def _check_class_count(
+    classes: _Classes, num_classes: int, num_classes_path: str, path: str, findings: Findings
+) -> None:
     if not num_classes:
         return
     highest = max(classes.names)
     if highest > num_classes:
         text = (
             f"{classes.path} goes up to id {highest} ('{classes.names[highest]}'), but num_classes is {num_classes}; "
-            f"set model.ssd.num_classes: {highest}"
+            f"set {num_classes_path}: {highest}"
         )
         findings.error(path, text)
     elif highest < num_classes:

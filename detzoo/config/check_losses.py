@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from detzoo.config.check_parts import check_hard_examples
 from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings
 
@@ -23,6 +24,7 @@ def check_losses(ssd: Any, findings: Findings) -> None:
         if not value >= 0:
             findings.error(f"{_PATH}.{weight}", f"is {value:g}; accepted: 0 or more")
     _check_classification(ssd, findings)
+    check_hard_examples(loss.hard_example_miner, f"{_PATH}.hard_example_miner", findings)
     sampler = loss.random_example_sampler
     if loss.HasField("random_example_sampler") and not 0 < sampler.positive_sample_fraction <= 1:
         text = f"is {sampler.positive_sample_fraction:g}; accepted: above 0, at most 1"

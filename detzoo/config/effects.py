@@ -19,7 +19,10 @@ _ALWAYS_SYNCHRONOUS = "replicas always train synchronously here"
 _DRAWING = "evaluation draws no images; `detzoo detect` does"
 _TWO_PROCESSES = "evaluation runs once, or while training every train_config.eval_every_n_steps"
 _OUTPUT_DIR = "`detzoo evaluate --output_dir` says where results go"
-
+_IN_PLACE = "batch normalisation always updates in place in TensorFlow 2"
+_RAW_DETECTIONS = "raw detections are always part of the exported model's outputs"
+_STATIC_SHAPES = "shapes are always static here"
+_OWN_SUPPRESSION = "detzoo's own non-maximum suppression gives the same detections"
 _SUMMED_LATER = "losses stay anchor by anchor until they are weighted and summed"
 
 NO_EFFECT: dict[str, dict[str, str]] = {
@@ -31,16 +34,28 @@ NO_EFFECT: dict[str, dict[str, str]] = {
     "BootstrappedSigmoidClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
     "SigmoidFocalClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
     "Ssd": {
-        "inplace_batchnorm_update": "batch normalisation always updates in place in TensorFlow 2",
-        "return_raw_detections_during_predict": "raw detections are always part of the exported model's outputs",
+        "inplace_batchnorm_update": _IN_PLACE,
+        "return_raw_detections_during_predict": _RAW_DETECTIONS,
         "implicit_example_weight": "only meant for use_confidences_as_targets",
+    },
+    "FasterRcnn": {
+        "inplace_batchnorm_update": _IN_PLACE,
+        "use_matmul_crop_and_resize": _TPU,
+        "use_matmul_gather_in_matcher": _TPU,
+        "use_static_balanced_label_sampler": _TPU,
+        "use_static_shapes": _STATIC_SHAPES,
+        "use_static_shapes_for_eval": _STATIC_SHAPES,
+        "use_partitioned_nms_in_first_stage": _TPU,
+        "use_combined_nms_in_first_stage": _OWN_SUPPRESSION,
+        "resize_masks": "true masks are always cropped to the size that the mask head predicts",
+        "return_raw_detections_during_predict": _RAW_DETECTIONS,
     },
     "ArgMaxMatcher": {"use_matmul_gather": _TPU},
     "BipartiteMatcher": {"use_matmul_gather": _TPU},
     "BatchNonMaxSuppression": {
-        "use_static_shapes": "shapes are always static here",
+        "use_static_shapes": _STATIC_SHAPES,
         "use_partitioned_nms": _TPU,
-        "use_combined_nms": "detzoo's own non-maximum suppression gives the same detections",
+        "use_combined_nms": _OWN_SUPPRESSION,
         "use_cpu_nms": "non-maximum suppression runs where the model runs",
     },
     "Hyperparams": {"op": "the layer decides whether it is a convolution"},
@@ -97,19 +112,24 @@ NO_EFFECT: dict[str, dict[str, str]] = {
 }
 
 _NO_KEYPOINTS = "keypoints are not supported"
-_FRACTIONS = "anchors in pixels are not supported, they are fractions of the padded image"
 _NO_CONTEXT = "Context R-CNN is not supported"
-_NO_MASKS = "instance masks come with the two-stage detectors, which are not supported yet"
+_NO_REGION_FEATURES = "features of the detections as outputs are not supported"
 
 UNSUPPORTED: dict[str, dict[str, str]] = {
     "TrainEvalPipelineConfig": {
         "graph_rewriter": "quantization-aware training is not supported; without this block the model trains in float"
     },
     "Ssd": {
-        "mask_head_config": _NO_MASKS,
+        "mask_head_config": "masks on top of an SSD are not supported; masks need faster_rcnn",
         "use_confidences_as_targets": "soft targets from image/object/confidence are not supported",
         "explicit_background_class": "a background class in the label map is not supported; leave it out of the map",
     },
+    "FasterRcnn": {
+        "context_config": _NO_CONTEXT,
+        "output_final_box_features": f"{_NO_REGION_FEATURES}; accepted: false",
+        "output_final_box_rpn_features": f"{_NO_REGION_FEATURES}; accepted: false",
+    },
+    "MaskRCNNBoxPredictor": {"predict_keypoints": f"{_NO_KEYPOINTS}; accepted: false"},
     "SsdFeatureExtractor": {
         "bifpn": "bidirectional feature pyramids are not supported yet; accepted: fpn",
         "replace_preprocessor_with_placeholder": "each extractor has its own normalisation, which cannot be left out",
@@ -121,8 +141,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "square_box_coder": "the heads predict boxes of 4 numbers, this coder has 3; accepted: faster_rcnn_box_coder",
     },
     "KeypointBoxCoder": {"num_keypoints": f"{_NO_KEYPOINTS}; accepted: 0"},
-    "MultiscaleAnchorGenerator": {"normalize_coordinates": f"{_FRACTIONS}; accepted: true"},
-    "FlexibleGridAnchorGenerator": {"normalize_coordinates": f"{_FRACTIONS}; accepted: true"},
     "BatchNonMaxSuppression": {
         "max_classes_per_detection": "several classes for one box are not supported; accepted: 1",
         "change_coordinate_frame": "boxes are not supported in another frame than the true image; accepted: true",
@@ -148,7 +166,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     "EvalConfig": {
         "parameterized_metric": _NO_KEYPOINTS,
         "ignore_groundtruth": "evaluation without ground truth is not supported; `detzoo detect` needs none",
-        "eval_instance_masks": _NO_MASKS,
         "recall_lower_bound": "metrics of a part of the recall range are not supported",
         "recall_upper_bound": "metrics of a part of the recall range are not supported",
         "force_no_resize": "images always pass the model's image_resizer",

@@ -123,7 +123,7 @@ def test_a_good_config_has_no_problem(config_path):
             "at most 1",
         ),
         ([f"{MULTISCALE}.normalize_coordinates=false"], f"{MULTISCALE}.normalize_coordinates", "accepted: true"),
-        (["model.faster_rcnn{}"], "model.faster_rcnn", "not supported yet; accepted: ssd"),
+        (["model.center_net{}"], "model.center_net", "not supported yet; accepted: ssd, faster_rcnn"),
         (["model{}"], "model", "no model is chosen"),
         (["train_config="], "train_config", "is missing"),
         (["train_config.batch_size=0"], "train_config.batch_size", "1 or more images"),
@@ -169,6 +169,14 @@ def test_a_good_config_has_no_problem(config_path):
         ),
         (["train_input_reader="], "train_input_reader", "is missing"),
         (["eval_config.metrics_set=coco_detection_metric"], "eval_config.metrics_set[0]", "'coco_detection_metrics'"),
+        (
+            ["eval_config.metrics_set[0]=coco_mask_metrics"],
+            "eval_config.metrics_set[0]",
+            "needs masks, which only faster",
+        ),
+        (["eval_config.eval_instance_masks=true"], "eval_config.eval_instance_masks", "accepted: false"),
+        ([f"{SSD}.mask_head_config{{}}"], f"{SSD}.mask_head_config", "masks need faster_rcnn"),
+        ([f"{SSD}.loss.hard_example_miner.iou_threshold=2"], f"{SSD}.loss.hard_example_miner.iou_threshold", "0 to 1"),
         (["eval_config.metrics_set[0]=oid_V2_detection_metrics"], "eval_config.metrics_set[0]", "is not supported"),
         (["graph_rewriter.quantization{}"], "graph_rewriter", "quantization-aware training is not supported"),
         (
@@ -195,7 +203,6 @@ def test_an_error_names_field_and_remedy(config_path, overrides, path, says):
         ([f"{COSINE}.learning_rate_base=0.08"], COSINE, "0.08 is high for 8 images a step"),
         ([f"{SSD}.post_processing.score_converter=SOFTMAX"], f"{SSD}.post_processing.score_converter", "for SIGMOID"),
         (["eval_input_reader="], "eval_input_reader", "detzoo evaluate"),
-        (["eval_config.metrics_set[0]=coco_mask_metrics"], "eval_config.metrics_set[0]", "no masks"),
         ([f"{SSD}.num_classes=3"], "train_input_reader.label_map_path", "the classes from 3 on"),
     ],
 )

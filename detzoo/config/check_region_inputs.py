@@ -1,0 +1,61 @@
+"""Checks of the input readers against a two-stage detector: masks for a mask head, regions for Fast R-CNN."""
+
+from __future__ import annotations
+
+import pathlib
+from typing import Any
+
+from detzoo.config import stages
+from detzoo.config.check_inputs import MASK_METRICS, named_readers
+from detzoo.config.check_training import PLACEHOLDER
+from detzoo.config.load import path_hint
+from detzoo.config.problems import Findings
+
+PROPOSALS_SUFFIXES = (".npz", ".json")
+
+
+def check_region_inputs(config: Any, findings: Findings, files: bool) -> None:
+    """Adds what the readers of a ``pb.TrainEvalPipelineConfig`` lack. ``files``: whether regions must exist."""
+    kind = config.model.WhichOneof("model")
+    model = config.model.faster_rcnn if kind == "faster_rcnn" else None
+    reads_proposals = model is not None and model.proposals_from_reader
+    for path, reader in named_readers(config):
+        if reads_proposals:
+            _check_proposals(reader, path, findings, files)
+        elif reader.proposals_path:
+            text = "accepted, no effect: only faster_rcnn with proposals_from_reader: true reads regions from a file"
+            findings.note(f"{path}.proposals_path", text)
+    if model is not None and stages.predicts_masks(model):
+        _check_masks(config, findings)
+
+
+def _check_proposals(reader: Any, path: str, findings: Findings, files: bool) -> None:
+    here = f"{path}.proposals_path"
+    if reader.max_number_of_proposals < 1:
+        text = f"is {reader.max_number_of_proposals}; accepted: 1 or more regions of an image"
+        findings.error(f"{path}.max_number_of_proposals", text)
+    name = reader.proposals_path
+    if not name:
+        text = (
+            "is missing, but proposals_from_reader is true; give the proposals.npz that `detzoo evaluate` writes for "
+            "number_of_stages: 1, or a JSON list in COCO's results format"
+        )
+        findings.error(here, text)
+    elif PLACEHOLDER in name:
+        if files:
+            findings.error(here, f"'{name}' is a placeholder; give the path of your regions")
+    elif not name.lower().endswith(PROPOSALS_SUFFIXES):
+        findings.error(here, f"is '{name}'; accepted: a file {' or '.join(PROPOSALS_SUFFIXES)}")
+    elif files and "://" not in name and not pathlib.Path(name).is_file():
+        findings.error(here, f"there is no file '{name}'{path_hint(name)}")
+
+
+def _check_masks(config: Any, findings: Findings) -> None:
+    """A mask head is trained on the records' masks, and evaluated with them where the metrics are of masks."""
+    evaluates = MASK_METRICS in config.eval_config.metrics_set or config.eval_config.eval_instance_masks
+    for path, reader in named_readers(config):
+        is_training = path == "train_input_reader"
+        if not reader.load_instance_masks and (is_training or evaluates):
+            why = "the mask head is trained on them" if is_training else f"eval_config asks for {MASK_METRICS}"
+            text = f"is false, but the records' masks are needed: {why}; accepted: true"
+            findings.error(f"{path}.load_instance_masks", text)
