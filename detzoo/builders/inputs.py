@@ -13,6 +13,7 @@ from detzoo.config.label_map import load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.proposals import ProposalTable, check_image_ids, read_proposals
 from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, scan_files
 from detzoo.errors import ConfigError
 
@@ -49,7 +50,8 @@ def build_dataset(
 
     Raises:
         ConfigError: the reader asks for what is not supported, or ``batch_size`` does not divide.
-        DataError: an ``input_path`` matches no file, or the files hold no records.
+        DataError: an ``input_path`` matches no file, the files hold no records, or ``proposals_path`` cannot be read
+            or is of other images.
     """
     _check_reader(reader)
     dirt = dirt if dirt is not None else DirtCounter()
@@ -63,6 +65,7 @@ def build_dataset(
     options = BatchOptions(
         batch_size=_per_replica(batch_size, input_context),
         max_number_of_boxes=decode_options.max_number_of_boxes,
+        max_number_of_proposals=reader.max_number_of_proposals,
         drop_remainder=training and reader.drop_remainder,
         start=start_record,
         num_epochs=num_epochs,
@@ -71,13 +74,15 @@ def build_dataset(
         shard=input_context.input_pipeline_id if input_context else 0,
         num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
     )
+    source = _build_source(reader, seed, dirt)
     return make_batches(
-        _build_source(reader, seed, dirt),
+        source,
         RecordDecoder(decode_options, _class_names(reader)),
         build_augmentations(steps),
         build_resizer(resizer),
         options,
         dirt,
+        _proposals(reader, source),
     )
 
 
@@ -92,6 +97,19 @@ def _check_reader(reader: Any) -> None:
         raise ConfigError(
             f"num_additional_channels {reader.num_additional_channels} is not supported; images have 3 channels, use 0"
         )
+    if reader.proposals_path and reader.max_number_of_proposals < 1:
+        raise ConfigError(
+            f"max_number_of_proposals is {reader.max_number_of_proposals}; with proposals_path at least 1"
+        )
+
+
+def _proposals(reader: Any, source: RecordSource | WeightedSources) -> ProposalTable | None:
+    """The table that ``proposals_path`` names, once it is known to be of these records."""
+    if not reader.proposals_path:
+        return None
+    table = read_proposals(reader.proposals_path)
+    check_image_ids(table, source)
+    return table
 
 
 def _max_boxes(reader: Any, train_config: Any | None, training: bool) -> int:

@@ -12,7 +12,7 @@ import tensorflow as tf
 from detzoo.contracts import Tensor
 from detzoo.data.augment import apply_if, between, integer_between, uniforms, with_float_image
 from detzoo.data.resize import resize_image, resize_masks
-from detzoo.data.sample import Sample, keep_objects
+from detzoo.data.sample import Sample, keep_objects, move_boxes
 
 _RANDOM_RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area")
 
@@ -34,27 +34,36 @@ def random_rotation90(sample: Sample, seed: Tensor, *, probability: float = 0.5)
 
 def flip_horizontally(sample: Sample) -> Sample:
     """The mirror image, left to right."""
-    ymin, xmin, ymax, xmax = tf.unstack(sample.boxes_norm, axis=1)
-    boxes = tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
+
+    def mirror(boxes: Tensor) -> Tensor:
+        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
+        return tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
+
     masks = None if sample.masks is None else sample.masks[:, :, ::-1]
-    return sample._replace(image=sample.image[:, ::-1], boxes_norm=boxes, masks=masks)
+    return move_boxes(sample._replace(image=sample.image[:, ::-1], masks=masks), mirror)
 
 
 def flip_vertically(sample: Sample) -> Sample:
     """The mirror image, top to bottom."""
-    ymin, xmin, ymax, xmax = tf.unstack(sample.boxes_norm, axis=1)
-    boxes = tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
+
+    def mirror(boxes: Tensor) -> Tensor:
+        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
+        return tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
+
     masks = None if sample.masks is None else sample.masks[:, ::-1]
-    return sample._replace(image=sample.image[::-1], boxes_norm=boxes, masks=masks)
+    return move_boxes(sample._replace(image=sample.image[::-1], masks=masks), mirror)
 
 
 def rotate_90(sample: Sample) -> Sample:
     """The image turned by 90 degrees counter-clockwise: the right side becomes the top."""
-    ymin, xmin, ymax, xmax = tf.unstack(sample.boxes_norm, axis=1)
-    boxes = tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
+
+    def turn(boxes: Tensor) -> Tensor:
+        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
+        return tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
+
     image = tf.transpose(sample.image, [1, 0, 2])[::-1]
     masks = None if sample.masks is None else tf.transpose(sample.masks, [0, 2, 1])[:, ::-1]
-    return sample._replace(image=image, boxes_norm=boxes, masks=masks)
+    return move_boxes(sample._replace(image=image, masks=masks), turn)
 
 
 def resize_sample(sample: Sample, size: Tensor, method: str = "bilinear", align_corners: bool = False) -> Sample:
@@ -112,7 +121,7 @@ def view_window(sample: Sample, begin: Tensor, size: Tensor, fill: Tensor | None
     """The sample seen through a window of its pixels, which may reach beyond the image.
 
     Args:
-        sample: boxes may come to lie outside the window; they are neither clipped nor dropped.
+        sample: boxes of objects may come to lie outside the window; they are neither clipped nor dropped.
         begin: int32 [2], top left corner in pixels of the image, may be negative.
         size: int32 [2], height and width of the window.
         fill: float32 [3], the colour beyond the image; None is black.
@@ -132,12 +141,13 @@ def view_window(sample: Sample, begin: Tensor, size: Tensor, fill: Tensor | None
     else:
         image = tf.pad(tf.cast(image, tf.float32) - fill, image_paddings) + fill
     corner, extent = tf.cast(tf.tile(begin, [2]), tf.float32), tf.cast(tf.tile(size, [2]), tf.float32)
-    boxes = (sample.boxes_norm * tf.cast(tf.tile(shape, [2]), tf.float32) - corner) / extent
+    sides = tf.cast(tf.tile(shape, [2]), tf.float32)
     masks = sample.masks
     if masks is not None:
         masks = masks[:, low[0] : high[0], low[1] : high[1]]
         masks = tf.pad(masks, tf.concat([[[0, 0]], paddings], axis=0))
-    return sample._replace(image=tf.ensure_shape(image, [None, None, 3]), boxes_norm=boxes, masks=masks)
+    viewed = sample._replace(image=tf.ensure_shape(image, [None, None, 3]), masks=masks)
+    return move_boxes(viewed, lambda boxes: (boxes * sides - corner) / extent)
 
 
 def keep_visible(sample: Sample) -> Sample:

@@ -15,7 +15,7 @@ from detzoo.contracts import Tensor
 from detzoo.data import augment_policy_pixels as pixel_steps
 from detzoo.data.augment import another_seed, integer_between, uniforms
 from detzoo.data.augment_geometry import keep_visible
-from detzoo.data.sample import Sample
+from detzoo.data.sample import Sample, move_boxes
 
 _FILL = 128.0  # gray of what comes in from outside
 _ONLY_BOXES = "_Only_BBoxes"
@@ -121,11 +121,19 @@ def _any_shape(sample: Sample) -> Sample:
     def forget(field: Tensor, known: list[int | None]) -> Tensor:
         return tf.compat.v1.placeholder_with_default(field, [None, *known])
 
+    def optional(field: Tensor | None, known: list[int | None]) -> Tensor | None:
+        return None if field is None else forget(field, known)
+
     return Sample(
         image=forget(sample.image, [None, 3]),
         boxes_norm=forget(sample.boxes_norm, [4]),
-        masks=None if sample.masks is None else forget(sample.masks, [None, None]),
-        **{name: forget(getattr(sample, name), []) for name in Sample._fields[2:-1]},
+        masks=optional(sample.masks, [None, None]),
+        proposals_norm=optional(sample.proposals_norm, [4]),
+        proposal_scores=optional(sample.proposal_scores, []),
+        **{
+            name: forget(getattr(sample, name), [])
+            for name in ("classes", "weights", "is_crowd", "is_difficult", "area_px")
+        },
     )
 
 
@@ -217,15 +225,19 @@ def _size(image: Tensor) -> Tensor:
 def _move(sample: Sample, matrix: Tensor) -> Sample:
     """Moves image, masks and boxes; a box becomes the one around its four moved corners, within the image."""
     size = _size(sample.image)
-    ymin, xmin, ymax, xmax = tf.unstack(sample.boxes_norm * tf.tile(size, [2]), axis=1)
-    corners = tf.stack([tf.stack([xmin, xmax, xmin, xmax]), tf.stack([ymin, ymin, ymax, ymax])])  # [2, 4, N]
-    moved = tf.einsum("ij,jkn->ikn", matrix[:2, :2], corners) + matrix[:2, 2, tf.newaxis, tf.newaxis]
-    low, high = tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)
-    boxes = tf.stack([low[1], low[0], high[1], high[0]], axis=1) / tf.tile(size, [2])
+
+    def move(boxes: Tensor) -> Tensor:
+        ymin, xmin, ymax, xmax = tf.unstack(boxes * tf.tile(size, [2]), axis=1)
+        corners = tf.stack([tf.stack([xmin, xmax, xmin, xmax]), tf.stack([ymin, ymin, ymax, ymax])])  # [2, 4, N]
+        moved = tf.einsum("ij,jkn->ikn", matrix[:2, :2], corners) + matrix[:2, 2, tf.newaxis, tf.newaxis]
+        low, high = tf.reduce_min(moved, axis=1), tf.reduce_max(moved, axis=1)
+        return tf.stack([low[1], low[0], high[1], high[0]], axis=1) / tf.tile(size, [2])
+
     masks = None
     if sample.masks is not None:
         masks = tf.transpose(_warp(tf.transpose(sample.masks, [1, 2, 0]), matrix, 0.0), [2, 0, 1])
-    return keep_visible(sample._replace(image=_warp(sample.image, matrix, _FILL), boxes_norm=boxes, masks=masks))
+    warped = sample._replace(image=_warp(sample.image, matrix, _FILL), masks=masks)
+    return keep_visible(move_boxes(warped, move))
 
 
 def _warp(pixels: Tensor, matrix: Tensor, fill: float) -> Tensor:

@@ -1,6 +1,7 @@
 """The input pipeline: stream of records -> decoded, augmented, resized, padded, batched ``Batch``es.
 
     RecordSource.stream -> RecordDecoder -> augmentations -> Resizer -> padding to N objects -> batch -> prefetch
+                           (+ proposals of a file)                      (and R proposals)
 
 Determinism: the augmentation of a record depends on (seed, its position in the stream) only. So a pipeline that starts
 at position k yields what a fresh one yields from there on, and n pipelines that share a stream (one for each worker)
@@ -15,10 +16,11 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Tensor
+from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Proposals, Tensor
 from detzoo.data.augment import Augmentation, augment
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter, count_vector
+from detzoo.data.proposals import ProposalTable, attach_proposals
 from detzoo.data.records import RecordSource, WeightedSources
 from detzoo.data.resize import Resizer
 from detzoo.data.sample import Sample
@@ -33,6 +35,7 @@ class BatchOptions:
 
     batch_size: int
     max_number_of_boxes: int = 100
+    max_number_of_proposals: int = 2000
     drop_remainder: bool = True
     start: int = 0  # position in the stream of records
     num_epochs: int | None = None  # None: endless
@@ -51,6 +54,7 @@ class _Example(NamedTuple):
     image_id: Tensor
     record_index: Tensor
     objects: Groundtruth
+    proposals: Proposals | tuple[()]
 
 
 def make_batches(
@@ -60,6 +64,7 @@ def make_batches(
     resizer: Resizer,
     options: BatchOptions,
     dirt: DirtCounter | None = None,
+    proposals: ProposalTable | None = None,
 ) -> tf.data.Dataset:
     """The whole pipeline.
 
@@ -70,6 +75,7 @@ def make_batches(
         resizer: the model's image resizer.
         options: batch size, position, seed.
         dirt: gets the counts of what was repaired and dropped.
+        proposals: what ``Batch.proposals`` is filled from; None leaves it empty.
 
     Returns:
         A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
@@ -78,13 +84,17 @@ def make_batches(
     records = source.stream(options.start, options.num_epochs)
     if options.num_shards > 1:
         records = records.filter(lambda index, _: (index < 0) | (index % options.num_shards == options.shard))
-    decode = _as_written(lambda index, record: (index, decoder(record)))
-    decoded = records.map(decode, tf.data.AUTOTUNE, deterministic=True)
+
+    def decode(index: Tensor, serialized: Tensor) -> tuple[Tensor, Decoded]:
+        record = decoder(serialized)
+        return index, record if proposals is None else attach_proposals(record, proposals)
+
+    decoded = records.map(_as_written(decode), tf.data.AUTOTUNE, deterministic=True)
     decoded = _usable_records(decoded.ignore_errors(), options, dirt)
 
     def finish(index: Tensor, record: Decoded) -> _Example:
         sample = augment(record.sample, augmentations, options.seed, index)
-        return _to_example(record, sample, index, resizer, options.max_number_of_boxes)
+        return _to_example(record, sample, index, resizer, options)
 
     examples = decoded.map(_as_written(finish), tf.data.AUTOTUNE, deterministic=True)
     if None in resizer.static_shape:
@@ -160,8 +170,9 @@ def _check_epoch(is_mark: Tensor, num_usable: Tensor, num_seen: Tensor) -> tf.Op
     return tf.debugging.Assert(~is_mark | (num_usable > 0) | (num_seen == 0), [message, num_seen])
 
 
-def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer, max_boxes: int) -> _Example:
-    """Resizes the image and masks, and pads the objects to ``max_boxes`` rows."""
+def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer, options: BatchOptions) -> _Example:
+    """Resizes the image and masks, and pads the objects to ``max_number_of_boxes`` rows."""
+    max_boxes = options.max_number_of_boxes
     image, true_shape = resizer(sample.image)
     masks = None if sample.masks is None else resizer.masks(sample.masks)
     count = tf.minimum(tf.shape(sample.boxes_norm)[0], max_boxes)
@@ -182,14 +193,37 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
     )
     image_id = tf.where(record.image_id == "", tf.strings.as_string(index), record.image_id)
     original_shape = tf.ensure_shape(tf.shape(record.sample.image)[:2], [2])
-    return _Example(image, true_shape, original_shape, image_id, index, objects)
+    proposals: Proposals | tuple[()] = ()
+    if sample.proposals_norm is not None:
+        limit = options.max_number_of_proposals
+        proposals = _best_proposals(sample.proposals_norm, sample.proposal_scores, limit)
+    return _Example(image, true_shape, original_shape, image_id, index, objects, proposals)
+
+
+def _best_proposals(boxes: Tensor, scores: Tensor, max_proposals: int) -> Proposals:
+    """The best proposals that still have an area, padded to ``max_proposals`` rows; fractions of the true image."""
+    kept = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1))[:, 0]
+    # Sorted again, because an image that is put beside itself has every proposal twice.
+    order = tf.argsort(tf.gather(scores, kept), direction="DESCENDING", stable=True)
+    kept = tf.gather(kept, order[:max_proposals])
+    count = tf.size(kept)
+
+    def pad(field: Tensor) -> Tensor:
+        padded = tf.pad(tf.gather(field, kept), [[0, max_proposals - count]] + [[0, 0]] * (field.shape.rank - 1))
+        return tf.ensure_shape(padded, [max_proposals, *field.shape[1:]])
+
+    return Proposals(pad(boxes), pad(scores), count)
 
 
 def _to_batch(example: _Example) -> Batch:
     """Turns fractions of the true image into fractions of the padded input, whose size is known only now."""
     padded_shape = tf.cast(tf.shape(example.image)[1:3], tf.float32)
     scale = tf.tile(tf.cast(example.true_shape, tf.float32) / padded_shape, [1, 2])
-    objects = example.objects._replace(boxes_norm=example.objects.boxes_norm * scale[:, tf.newaxis])
+    scale = scale[:, tf.newaxis]
+    objects = example.objects._replace(boxes_norm=example.objects.boxes_norm * scale)
+    proposals = example.proposals
+    if isinstance(proposals, Proposals):
+        proposals = proposals._replace(boxes_norm=proposals.boxes_norm * scale)
     return Batch(
         images=example.image,
         true_shapes=example.true_shape,
@@ -197,4 +231,5 @@ def _to_batch(example: _Example) -> Batch:
         image_ids=example.image_id,
         record_index=example.record_index,
         groundtruth=objects,
+        proposals=proposals,
     )

@@ -82,7 +82,7 @@ class Decoded(NamedTuple):
 
 
 class RecordDecoder:
-    """Callable from a serialized tf.Example to ``Decoded``, for ``Dataset.map``.
+    """Callable from a serialized tf.Example to ``Decoded``, for ``Dataset.map``; its samples have no proposals yet.
 
     Args:
         options: what is read.

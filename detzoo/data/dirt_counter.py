@@ -18,6 +18,7 @@ REASONS = (
     "missing_image",  # no image/encoded, or an empty record; dropped
     "inconsistent_record",  # lists of objects of different lengths; dropped
     "missing_masks",  # objects without image/object/mask, though load_instance_masks is set; dropped
+    "missing_proposals",  # the image has no entry in proposals_path; it has no proposals
     "truncated_file",  # a file that ends within a record; read up to there
     "nan_box",  # a coordinate that is not finite; the object is dropped
     "empty_box",  # no area inside the image; the object is dropped

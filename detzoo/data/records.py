@@ -156,6 +156,12 @@ class RecordSource:
 
         return tf.data.Dataset.range(first_epoch, last_epoch).flat_map(one_epoch)
 
+    def first_records(self, count: int) -> tf.data.Dataset:
+        """Up to ``count`` serialized records from the beginnings of the files, in turns and never shuffled."""
+        columns = (self._paths, tf.constant(self._firsts, tf.int64), tf.constant(self._counts, tf.int64))
+        files = tf.data.Dataset.from_tensor_slices(columns)
+        return files.interleave(self._read_file, cycle_length=min(count, len(self._paths))).take(count)
+
     def _epoch(self, epoch: Tensor) -> tf.data.Dataset:
         """The serialized records of one epoch, in its order."""
         options = self._options
@@ -222,6 +228,14 @@ class WeightedSources:
         if num_epochs is not None:
             numbered = numbered.take(max(0, num_epochs * self.num_records - start))
         return numbered.flat_map(self._with_epoch_end)
+
+    def first_records(self, count: int) -> tf.data.Dataset:
+        """Up to ``count`` serialized records, as many of each source."""
+        share = -(-count // len(self._sources))
+        first, *others = (source.first_records(share) for source in self._sources)
+        for records in others:
+            first = first.concatenate(records)
+        return first
 
     def _with_epoch_end(self, position: Tensor, record: Tensor) -> tf.data.Dataset:
         end = position + 1

@@ -65,6 +65,16 @@ def test_every_kind_of_the_schema_runs(kind):
     assert np.isfinite(changed.boxes_norm).all()
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_carries_proposals(kind):
+    step = build(f"{kind} {{ {NEEDS_FIELDS.get(kind, '')} }}")
+    proposed = sample()._replace(proposals_norm=tf.constant([[0.2, 0.3, 0.5, 0.9]]), proposal_scores=tf.constant([0.5]))
+    changed = tf.function(lambda s: augment(s, [step], 0, tf.constant(1, tf.int64)), autograph=False)(proposed)
+    proposals = np.asarray(changed.proposals_norm)
+    assert proposals.shape == (len(changed.proposal_scores), 4)
+    assert ((proposals >= 0.0) & (proposals <= 1.0)).all()
+
+
 def test_published_configs_build(shared):
     kinds = set()
     for path in sorted((shared / "configs" / "published").glob("*/*.config")):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pathlib
 
 import numpy as np
@@ -15,12 +16,13 @@ from detzoo.builders.inputs import build_dataset
 from detzoo.config import pb
 from detzoo.config.label_map import LabelMap
 from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.proposals import write_proposals
 from detzoo.errors import ConfigError, DataError
 
 RESIZER = text_format.Parse("fixed_shape_resizer { height: 8 width: 12 }", pb.ImageResizer())
 
 
-def record(number: int, num_boxes: int, name: str) -> bytes:
+def record(number: int, num_boxes: int, name: str, source_id: str = "") -> bytes:
     buffer = io.BytesIO()
     pixels = np.zeros((16, 24, 3), np.uint8)
     pixels[:, :12] = number
@@ -30,6 +32,7 @@ def record(number: int, num_boxes: int, name: str) -> bytes:
     message = tf.train.Example()
     features = message.features.feature
     features["image/encoded"].bytes_list.value.append(buffer.getvalue())
+    features["image/source_id"].bytes_list.value.append(source_id.encode())
     for side, value in zip(("ymin", "xmin", "ymax", "xmax"), (0.0, 0.0, 1.0, 0.5)):
         features[f"image/object/bbox/{side}"].float_list.value.extend([value] * num_boxes)
     features["image/object/class/text"].bytes_list.value.extend([name.encode()] * num_boxes)
@@ -150,6 +153,106 @@ def test_what_cannot_be_read_is_an_error(text, options, error, message):
     reader = text_format.Parse(text, pb.InputReader())
     with pytest.raises(error, match=message):
         build_dataset(reader, RESIZER, None, **{"training": False, "batch_size": 2, "seed": 0, **options})
+
+
+@pytest.fixture(scope="module")
+def named(tmp_path_factory) -> pathlib.Path:
+    """Records "n1" to "n4"; proposals of all but "n3", image n has n of them with the scores 0.1 to 0.n."""
+    path = tmp_path_factory.mktemp("named")
+    with tf.io.TFRecordWriter(str(path / "train-0")) as writer:
+        for number in range(1, 5):
+            writer.write(record(number, 1, "dog", f"n{number}"))
+    boxes = np.array([[0.0, 0.25, 0.5, 1.0], [0.0, 0.0, 1.0, 0.5], [0.5, 0.0, 1.0, 1.0], [0, 0, 1, 1]], np.float32)
+    scores = np.array([0.1, 0.2, 0.3, 0.4])
+    names = ["n4", "n2", "n1", "other"]
+    write_proposals(
+        path / "proposals.npz", names, [boxes, boxes[:2], boxes[:1], boxes], [scores, scores[:2], [0.1], scores]
+    )
+    return path
+
+
+def proposals_of(dataset: tf.data.Dataset) -> dict[str, tuple[np.ndarray, ...]]:
+    """Image id -> boxes, scores and their number."""
+    return {
+        name.decode(): tuple(np.asarray(part)[row] for part in batch.proposals)
+        for batch in dataset
+        for row, name in enumerate(batch.image_ids.numpy())
+    }
+
+
+def test_proposals_come_with_their_images(named):
+    dirt = DirtCounter()
+    fields = f"proposals_path: '{named}/proposals.npz' max_number_of_proposals: 3"
+    dataset = read(named, fields, batch_size=4, dirt=dirt)
+    assert dataset.element_spec.proposals.boxes_norm.shape.as_list() == [None, 3, 4]
+    found = proposals_of(dataset)
+    assert {name: count for name, (_, _, count) in found.items()} == {"n1": 1, "n2": 2, "n3": 0, "n4": 3}
+    boxes, scores, _ = found["n4"]
+    np.testing.assert_allclose(scores, [0.4, 0.3, 0.2])  # the best three of four
+    np.testing.assert_allclose(boxes, [[0, 0, 1, 1], [0.5, 0, 1, 1], [0, 0, 1, 0.5]])
+    np.testing.assert_allclose(found["n2"][0], [[0, 0, 1, 0.5], [0, 0.25, 0.5, 1], [0, 0, 0, 0]])
+    np.testing.assert_allclose(found["n3"][1], [0, 0, 0])
+    assert dirt.counts() == {"missing_proposals": 1}
+    assert read(named).element_spec.proposals == ()
+
+
+def test_proposals_are_fractions_of_the_padded_input(named, tmp_path):
+    # The original is 16 x 24; columns 6 to 18 of it are a quarter to three quarters. Resized to 8 x 12, padded to 12.
+    entries = [{"image_id": f"n{n}", "bbox": [6, 0, 12, 20], "score": 0.5} for n in range(1, 5)]
+    (tmp_path / "list.json").write_text(json.dumps(entries))
+    resizer = text_format.Parse(
+        "keep_aspect_ratio_resizer { min_dimension: 12 max_dimension: 12 pad_to_max_dimension: true }",
+        pb.ImageResizer(),
+    )
+    reader = text_format.Parse(
+        f"tf_record_input_reader {{ input_path: '{named}/train-0' }} proposals_path: '{tmp_path}/list.json'",
+        pb.InputReader(),
+    )
+    batch = next(iter(build_dataset(reader, resizer, None, training=False, batch_size=4, seed=0)))
+    np.testing.assert_array_equal(batch.true_shapes[0], [8, 12])
+    # 20 rows from the top are cut at 16, the image's height, which is two thirds of the padded one.
+    np.testing.assert_allclose(batch.proposals.boxes_norm[:, 0], [[0, 0.25, 2 / 3, 0.75]] * 4, rtol=1e-6)
+    np.testing.assert_array_equal(batch.proposals.num_valid, [1] * 4)
+
+
+def test_proposals_are_augmented_with_their_image_and_the_same_after_a_restart(named):
+    fields = f"proposals_path: '{named}/proposals.npz' max_number_of_proposals: 2"
+    flip = "data_augmentation_options { random_horizontal_flip { probability: 0.5 } }"
+    whole = list(read(named, fields, training=True, train_config=flip, batch_size=2).take(20))
+    rest = list(read(named, fields, training=True, train_config=flip, batch_size=2, start_record=12).take(14))
+    for late, expected in zip(rest, whole[6:]):
+        tf.nest.map_structure(np.testing.assert_array_equal, tuple(late), tuple(expected))
+    seen = set()
+    for batch in whole:
+        for row, name in enumerate(batch.image_ids.numpy()):
+            if name == b"n1":
+                # The object covers the left half, the proposal three quarters on the right: they flip together.
+                is_flipped = float(batch.groundtruth.boxes_norm[row, 0, 1]) == 0.5
+                expected = [0, 0, 0.5, 0.75] if is_flipped else [0, 0.25, 0.5, 1]
+                np.testing.assert_allclose(batch.proposals.boxes_norm[row, 0], expected)
+                seen.add(is_flipped)
+    assert seen == {False, True}
+
+
+def test_proposals_of_other_images_are_refused(named, folder, tmp_path):
+    write_proposals(tmp_path / "other.npz", ["n1", "x"], [np.float32([[0, 0, 1, 1]])] * 2, [[0.5]] * 2)
+    message = r"image ids do not match, 3 of the first 4 records .* image/source_id 'n2', the file has 'n1'"
+    with pytest.raises(DataError, match=message):
+        read(named, f"proposals_path: '{tmp_path}/other.npz'")
+    with pytest.raises(DataError, match="the records have no image/source_id"):
+        read(folder, f"proposals_path: '{tmp_path}/other.npz'")
+    with pytest.raises(DataError, match=r"none\.npz cannot be read: No such file"):
+        read(named, f"proposals_path: '{tmp_path}/none.npz'")
+    with pytest.raises(ConfigError, match="max_number_of_proposals is 0; with proposals_path at least 1"):
+        read(named, f"proposals_path: '{tmp_path}/other.npz' max_number_of_proposals: 0")
+
+
+def test_ids_of_weighted_sources_are_compared_too(named):
+    fields = f"proposals_path: '{named}/proposals.npz' sample_from_datasets_weights: [1, 1]"
+    text = f"tf_record_input_reader {{ input_path: ['{named}/train-0', '{named}/train-0'] }} {fields}"
+    reader = text_format.Parse(text, pb.InputReader())
+    dataset = build_dataset(reader, RESIZER, None, training=True, batch_size=4, seed=0)
+    assert set(proposals_of(dataset.take(5))) == {"n1", "n2", "n3", "n4"}
 
 
 def test_batch_size_must_divide_over_replicas(folder):

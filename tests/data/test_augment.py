@@ -14,7 +14,7 @@ import tensorflow as tf
 from detzoo.data import augment_color, augment_crop, augment_geometry
 from detzoo.data.augment import augment, integer_between, uniforms
 from detzoo.data.augment_crop import CropLimits, PadLimits
-from detzoo.data.sample import Sample
+from detzoo.data.sample import OBJECT_FIELDS, Sample, keep_objects
 
 HEIGHT, WIDTH = 60, 90
 OBJECT_PX = (15, 40, 45, 80)  # ymin, xmin, ymax, xmax
@@ -115,7 +115,7 @@ def test_box_and_mask_stay_on_the_object(name):
     seen, outcomes = 0, set()
     for index in range(12):
         changed = apply(sample, tf.constant(index, tf.int64))
-        assert len({len(np.asarray(field)) for field in changed[1:]}) == 1
+        assert len({len(np.asarray(getattr(changed, name))) for name in OBJECT_FIELDS}) == 1
         assert np.isfinite(np.asarray(changed.boxes_norm)).all()
         seen += assert_box_on_object(changed)
         outcomes.add((float(np.mean(changed.image)), *np.asarray(changed.boxes_norm).round(4).ravel()))
@@ -123,12 +123,58 @@ def test_box_and_mask_stay_on_the_object(name):
     assert len(outcomes) > (0 if name == "resize" else 1), "the seed has no effect"
 
 
+def with_proposals(sample: Sample) -> Sample:
+    """Proposals on both objects; the second one is not the image's best."""
+    return sample._replace(proposals_norm=sample.boxes_norm, proposal_scores=tf.constant([0.9, 0.4]))
+
+
+@pytest.mark.parametrize("name", GEOMETRY)
+def test_a_proposal_stays_on_what_it_was_on(name):
+    apply = tf.function(lambda sample, index: augment(sample, [GEOMETRY[name]], 5, index), autograph=False)
+    sample = with_proposals(make_sample(masks=False))
+    seen = 0
+    for index in range(12):
+        changed = apply(sample, tf.constant(index, tf.int64))
+        np.testing.assert_allclose(changed.proposal_scores, [0.9, 0.4])  # also of objects that were dropped
+        proposals = np.asarray(changed.proposals_norm)
+        assert proposals.min() >= 0.0
+        assert proposals.max() <= 1.0
+        pixels = np.argwhere(green(changed))
+        if len(pixels):
+            seen += 1
+            expected = np.concatenate([pixels.min(axis=0), pixels.max(axis=0) + 1])
+            np.testing.assert_allclose(proposals[0] * np.tile(changed.image.shape[:2], 2), expected, atol=1.5)
+    assert seen >= 4
+
+
+def test_proposals_of_an_image_beside_itself_come_twice():
+    both = augment_geometry.random_self_concat_image(
+        with_proposals(make_sample()),
+        tf.constant([1, 2], tf.int64),
+        concat_vertical_probability=0.0,
+        concat_horizontal_probability=1.0,
+    )
+    # Columns 40 to 80 of 90 become 40 to 80 and 130 to 170 of 180.
+    np.testing.assert_allclose(
+        np.asarray(both.proposals_norm)[[0, 2]] * (60, 180, 60, 180), [[15, 40, 45, 80], [15, 130, 45, 170]], rtol=1e-5
+    )
+    np.testing.assert_allclose(both.proposal_scores, [0.9, 0.4, 0.9, 0.4])
+
+
+def test_what_a_crop_cut_off_does_not_come_back_with_a_pad():
+    # A window on the left third, then the full size again: the proposal on columns 40 to 80 is gone for good.
+    window = augment_geometry.view_window(with_proposals(make_sample()), tf.constant([0, 0]), tf.constant([60, 30]))
+    padded = augment_geometry.view_window(window, tf.constant([0, 0]), tf.constant([60, 90]))
+    proposals = np.asarray(padded.proposals_norm) * (60, 90, 60, 90)
+    np.testing.assert_allclose(proposals, [[15, 30, 45, 30], [5, 4, 50, 20]], rtol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["flip", "rotate", "scale_to_square", "square_crop", "ssd_crop", "ssd_crop_pads"])
 def test_without_masks_and_without_objects(name):
     apply = tf.function(lambda sample, index: augment(sample, [GEOMETRY[name]], 5, index), autograph=False)
     assert apply(make_sample(masks=False), tf.constant(3, tf.int64)).masks is None
     sample = make_sample()
-    none = Sample(sample.image, *(None if field is None else field[:0] for field in sample[1:]))
+    none = keep_objects(sample, tf.constant([False, False]))
     for index in range(3):
         changed = apply(none, tf.constant(index, tf.int64))
         assert changed.boxes_norm.shape == (0, 4)

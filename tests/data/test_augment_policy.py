@@ -9,7 +9,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from detzoo.data import augment_policy
 from detzoo.data.augment_policy_pixels import STEPS
-from detzoo.data.sample import Sample
+from detzoo.data.sample import Sample, keep_objects
 
 HEIGHT, WIDTH = 48, 70
 NOISE = np.random.default_rng(3).integers(20, 230, (HEIGHT, WIDTH, 3), np.uint8)
@@ -120,11 +120,31 @@ def test_a_policy_runs_and_is_deterministic():
 
 def test_images_without_objects():
     sample = make_sample()
-    none = Sample(sample.image, *(field[:0] for field in sample[1:]))
+    none = keep_objects(sample, tf.constant([False]))
     for name in ("BBox_Cutout", "ShearX_Only_BBoxes", "Rotate_BBox", "Cutout_Only_BBoxes"):
         changed = augment_policy.apply_step(none, seed(2), name, 3.0, 0.5)
         assert changed.boxes_norm.shape == (0, 4)
         assert changed.masks.shape == (0, HEIGHT, WIDTH)
+
+
+def test_proposals_move_with_the_image_and_are_cut_to_it():
+    # A quarter turn (level 3 x 30 degrees) about the centre (24, 35): the corners of the green rectangle, 12 above and
+    # below it and 15 left and 17 right of it, go to columns 35 -+ 12 and to rows 24 - 17 .. 24 + 15, or the other way.
+    sample = make_sample()
+    outside = tf.constant([[0.0, 0.9, 0.2, 1.0]])  # 28 px right of the centre: more than the 24 px above or below it
+    sample = sample._replace(
+        proposals_norm=tf.concat([sample.boxes_norm, outside], axis=0), proposal_scores=tf.constant([0.5, 0.25])
+    )
+    turned = augment_policy.apply_step(sample, seed(1), "Rotate_BBox", 1.0, 3.0)
+    top, left, bottom, right = np.asarray(turned.proposals_norm)[0] * (HEIGHT, WIDTH, HEIGHT, WIDTH)
+    assert (left, right) == (pytest.approx(23, abs=1e-3), pytest.approx(47, abs=1e-3))
+    assert (top, bottom) in ((pytest.approx(7, abs=1e-3), pytest.approx(39, abs=1e-3)),
+                             (pytest.approx(9, abs=1e-3), pytest.approx(41, abs=1e-3)))  # fmt: skip
+    gone = np.asarray(turned.proposals_norm)[1]
+    assert gone[0] == gone[2]  # no height is left
+    np.testing.assert_array_equal(turned.proposal_scores, [0.5, 0.25])
+    loop = tf.function(lambda sample, key: augment_policy.autoaugment_image(sample, key), autograph=False)
+    assert loop(sample, seed(3)).proposals_norm.shape == (2, 4)
 
 
 def test_every_step_of_every_policy_is_known():

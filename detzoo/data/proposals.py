@@ -1,0 +1,278 @@
+"""Proposals that are read from a file instead of a first stage: Fast R-CNN's way (arXiv:1504.08083).
+
+``detzoo evaluate`` of a first stage alone writes them, ``InputReader.proposals_path`` reads them:
+
+    proposals.npz   image_ids text [I], offsets int64 [I + 1], boxes float32 [T, 4] (ymin, xmin, ymax, xmax in fractions
+                    of the true image), scores float32 [T]; image i has the rows offsets[i] to offsets[i + 1]
+    *.json          a list in COCO's results format: {"image_id": ..., "bbox": [x, y, width, height], "score": ...}, in
+                    pixels of the original image; they become fractions when the image has been decoded
+
+An image is found by its ``image/source_id``, as text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.data.decode import Decoded
+from detzoo.data.dirt_counter import count_vector
+from detzoo.data.records import RecordSource, WeightedSources
+from detzoo.errors import DataError
+
+ARRAYS = ("image_ids", "offsets", "boxes", "scores")
+ENTRY_FIELDS = ("image_id", "bbox", "score")
+CHECKED_RECORDS = 100  # whose ids are compared with the file's before the first batch
+
+_ZIP_MAGIC = b"PK"
+_FARTHEST_FRACTION = 2.0  # what lies farther out than this was meant in pixels
+
+logger = logging.getLogger(__name__)
+
+
+class ProposalTable:
+    """The proposals of a data set, best first within each image.
+
+    Args:
+        path: the file they are from, for messages.
+        image_ids: I texts.
+        offsets: int64 [I + 1], rows of each image.
+        boxes: float32 [T, 4], [ymin, xmin, ymax, xmax].
+        scores: float32 [T].
+        in_pixels: whether the boxes are pixels of the original image, not fractions of it.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        image_ids: Sequence[str],
+        offsets: np.ndarray,
+        boxes: np.ndarray,
+        scores: np.ndarray,
+        in_pixels: bool,
+    ) -> None:
+        self.path, self.image_ids, self.in_pixels = path, list(image_ids), in_pixels
+        rows = np.repeat(np.arange(len(self.image_ids)), np.diff(offsets))
+        order = np.lexsort((-scores, rows))  # stable: equal scores keep their order
+        self._offsets, self._boxes, self._scores = offsets, boxes[order], scores[order]
+        self._row: dict[bytes, int] = {}
+        for row, image_id in enumerate(self.image_ids):
+            self._row.setdefault(image_id.encode("utf-8"), row)
+        if len(self._row) < len(self.image_ids):
+            logger.warning(
+                "%s has %d images more than one time; the first entry counts",
+                path,
+                len(self.image_ids) - len(self._row),
+            )
+
+    def __contains__(self, image_id: bytes) -> bool:
+        return image_id in self._row
+
+    def lookup(self, image_id: Any) -> tuple[np.ndarray, np.ndarray, np.bool_]:
+        """Boxes [R, 4], scores [R] and whether the image has an entry; R is 0 without one."""
+        # In a graph TensorFlow hands over bytes, outside of one an array of objects.
+        row = self._row.get(image_id.item() if isinstance(image_id, np.ndarray) else image_id)
+        begin, end = (0, 0) if row is None else self._offsets[row : row + 2]
+        return self._boxes[begin:end], self._scores[begin:end], np.bool_(row is not None)
+
+
+def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
+    """The record with the proposals of its image; one without an entry gets none and is counted as dirt."""
+    boxes, scores, found = tf.numpy_function(
+        table.lookup, [record.image_id], [tf.float32, tf.float32, tf.bool], stateful=False
+    )
+    boxes = tf.ensure_shape(boxes, [None, 4])
+    if table.in_pixels:
+        boxes /= tf.cast(tf.tile(tf.shape(record.sample.image)[:2], [2]), tf.float32)
+    sample = record.sample._replace(
+        proposals_norm=tf.clip_by_value(boxes, 0.0, 1.0), proposal_scores=tf.ensure_shape(scores, [None])
+    )
+    missing = tf.cast(record.usable & ~found, tf.int64) * tf.constant(count_vector(missing_proposals=1))
+    return record._replace(sample=sample, dirt=record.dirt + missing)
+
+
+def check_image_ids(table: ProposalTable, source: RecordSource | WeightedSources) -> None:
+    """Compares the first records of a source with a table.
+
+    Raises:
+        DataError: fewer than half of them have an entry.
+    """
+    features = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
+    records = source.first_records(CHECKED_RECORDS)
+    parsed = records.map(lambda record: tf.io.parse_single_example(record, features)["image/source_id"])
+    ids = list(parsed.ignore_errors().as_numpy_iterator())
+    strange = [image_id for image_id in ids if image_id not in table]
+    if 2 * len(strange) <= len(ids):
+        return
+    if not any(ids):
+        raise DataError(
+            f"proposals_path {table.path}: the records have no image/source_id, so that their proposals cannot be "
+            f"found; the file has ids such as {table.image_ids[0]!r}"
+        )
+    named = next(filter(None, strange)).decode("utf-8", "replace")
+    raise DataError(
+        f"proposals_path {table.path}: image ids do not match, {len(strange)} of the first {len(ids)} records have no "
+        f"entry in the file. A record has image/source_id {named!r}, the file has {table.image_ids[0]!r}; give the "
+        "proposals of these records"
+    )
+
+
+def write_proposals(
+    path: str | pathlib.Path,
+    image_ids: Sequence[str],
+    boxes_norm: Sequence[np.ndarray],
+    scores: Sequence[np.ndarray],
+) -> None:
+    """Writes a proposals.npz in one go, so that a reader never sees half of it.
+
+    Args:
+        path: the file.
+        image_ids: I texts.
+        boxes_norm: for each image [R, 4], fractions of the true image.
+        scores: for each image [R].
+    """
+    target = pathlib.Path(path)
+    draft = target.with_name(f".{target.name}.{os.getpid()}")
+    with draft.open("wb") as file:
+        np.savez(
+            file,
+            image_ids=np.array(list(image_ids), np.str_),
+            offsets=np.cumsum([0, *(len(rows) for rows in scores)], dtype=np.int64),
+            boxes=np.concatenate([np.zeros([0, 4], np.float32), *boxes_norm], dtype=np.float32),
+            scores=np.concatenate([np.zeros([0], np.float32), *scores], dtype=np.float32),
+        )
+    draft.replace(target)
+
+
+def read_proposals(path: str) -> ProposalTable:
+    """Reads a proposals.npz or a JSON list; boxes that are not finite or lack area are dropped and counted.
+
+    Raises:
+        DataError: there is no such file, it is neither of these, or it holds no proposal.
+    """
+    try:
+        with tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb") as file:
+            is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
+            file.seek(0)
+            if is_zip:
+                image_ids, offsets, boxes, scores, numbers = _read_arrays(path, file)
+            else:
+                image_ids, offsets, boxes, scores, numbers = _read_entries(path, file)
+    except (OSError, tf.errors.OpError) as problem:
+        reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
+        raise DataError(f"proposals_path {path} cannot be read: {reason}") from None
+    good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    if not good.any():
+        reason = "none has finite numbers and an area" if len(good) else "it is empty"
+        raise DataError(f"proposals_path {path} holds no proposal: {reason}")
+    if not good.all():
+        logger.warning(
+            "%s: %d of %d boxes are not finite or have no area and are dropped, the first is number %d",
+            path,
+            len(good) - good.sum(),
+            len(good),
+            numbers[~good].min(),
+        )
+    offsets = np.concatenate([[0], np.cumsum(good)])[offsets]
+    return ProposalTable(path, image_ids, offsets, boxes[good], scores[good], in_pixels=not is_zip)
+
+
+# Image ids, offsets, boxes, scores, and each box's number in the file.
+_Arrays = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+def _read_arrays(path: str, file: Any) -> _Arrays:
+    accepted = f"accepted: an npz with the arrays {', '.join(ARRAYS)}, as `detzoo evaluate` writes"
+    try:
+        with np.load(file, allow_pickle=False) as stored:
+            missing = [name for name in ARRAYS if name not in stored]
+            if missing:
+                found = ", ".join(stored.files) or "nothing"
+                raise DataError(f"proposals_path {path} has no {', '.join(missing)} (it has: {found}); {accepted}")
+            ids, offsets, boxes, scores = (stored[name] for name in ARRAYS)
+    except (ValueError, zipfile.BadZipFile, EOFError) as problem:
+        raise DataError(f"proposals_path {path} cannot be read: {problem}; {accepted}") from None
+    total = len(boxes)
+    shapes_fit = boxes.shape == (total, 4) and scores.shape == (total,) and offsets.shape == (len(ids) + 1,)
+    if not shapes_fit or ids.dtype.kind not in "US" or offsets.dtype.kind not in "iu":
+        found = ", ".join(
+            f"{name} {array.dtype} {list(array.shape)}" for name, array in zip(ARRAYS, (ids, offsets, boxes, scores))
+        )
+        raise DataError(
+            f"proposals_path {path} has {found}; accepted: image_ids text [I], offsets int64 [I + 1], boxes "
+            "float32 [T, 4], scores float32 [T]"
+        )
+    if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
+        raise DataError(f"proposals_path {path}: offsets must rise from 0 to {total}, the number of boxes")
+    boxes = boxes.astype(np.float32)
+    far = np.flatnonzero((np.abs(boxes) > _FARTHEST_FRACTION).any(axis=1) & np.isfinite(boxes).all(axis=1))
+    if len(far):
+        raise DataError(
+            f"proposals_path {path}: box {far[0]} is {boxes[far[0]].tolist()}; accepted: fractions of the image, "
+            "[ymin, xmin, ymax, xmax] in 0..1"
+        )
+    texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in ids]
+    return texts, offsets.astype(np.int64), boxes, scores.astype(np.float32), np.arange(total)
+
+
+def _read_entries(path: str, file: Any) -> _Arrays:
+    try:
+        entries = json.loads(file.read())
+    except ValueError as problem:
+        raise DataError(
+            f"proposals_path {path} is neither npz nor JSON ({problem}); accepted: the proposals.npz of "
+            "`detzoo evaluate`, or a list in COCO's results format"
+        ) from None
+    if not isinstance(entries, list):
+        raise DataError(
+            f"proposals_path {path} is a JSON {type(entries).__name__}; accepted: a list in COCO's results format, "
+            '[{"image_id": ..., "bbox": [x, y, width, height], "score": ...}, ...]'
+        )
+    by_image: dict[str, list[tuple[float, ...]]] = {}
+    for number, entry in enumerate(entries):
+        image_id, values = _read_entry(path, number, entry)
+        by_image.setdefault(image_id, []).append((*values, number))
+    rows = np.array([values for image in by_image.values() for values in image], np.float64).reshape(-1, 6)
+    corner, size = rows[:, 1::-1], rows[:, 3:1:-1]
+    offsets = np.cumsum([0, *(len(image) for image in by_image.values())], dtype=np.int64)
+    boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    return list(by_image), offsets, boxes, rows[:, 4].astype(np.float32), rows[:, 5].astype(np.int64)
+
+
+def _read_entry(path: str, number: int, entry: Any) -> tuple[str, tuple[float, ...]]:
+    """The image's id as text, and x, y, width, height and score."""
+    where = f"proposals_path {path}, entry {number}"
+    if not isinstance(entry, dict):
+        raise DataError(f"{where} is {_short(entry)}; accepted: an object with {', '.join(ENTRY_FIELDS)}")
+    for field in ENTRY_FIELDS:
+        if field not in entry:
+            found = ", ".join(map(str, entry)) or "nothing"
+            raise DataError(f"{where} has no {field} (it has: {found}); accepted: {', '.join(ENTRY_FIELDS)}")
+    image_id, box, score = (entry[field] for field in ENTRY_FIELDS)
+    if isinstance(image_id, float) and image_id.is_integer():
+        image_id = int(image_id)
+    if isinstance(image_id, bool) or not isinstance(image_id, (int, str)):
+        raise DataError(f"{where}: image_id is {_short(image_id)}; accepted: a number or a text")
+    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box):
+        raise DataError(f"{where}: bbox is {_short(box)}; accepted: 4 numbers [x, y, width, height] in pixels")
+    if not _are_numbers([score]):
+        raise DataError(f"{where}: score is {_short(score)}; accepted: a number")
+    return str(image_id), (*box, score)
+
+
+def _are_numbers(values: Iterable[Any]) -> bool:
+    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
+
+
+def _short(value: Any) -> str:
+    text = "not a number" if isinstance(value, float) and math.isnan(value) else json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
