@@ -70,3 +70,45 @@ def config_path(tmp_path) -> pathlib.Path:
     path = tmp_path / "pipeline.config"
     path.write_text(SSD_TEXT.replace("FOLDER", str(tmp_path)).lstrip("\n"))
     return path
+
+
+_SSD_BLOCK = SSD_TEXT[SSD_TEXT.index("  ssd {") : SSD_TEXT.index("}\ntrain_config")]
+REGION_BLOCK = """  faster_rcnn {
+    num_classes: 2
+    image_resizer { fixed_shape_resizer { height: 96 width: 128 } }
+    feature_extractor {
+      type: "faster_rcnn_resnet50_keras"
+      first_stage_features_stride: 16
+    }
+    first_stage_anchor_generator {
+      grid_anchor_generator {
+        height_stride: 16
+        width_stride: 16
+        scales: [0.25, 0.5, 1.0, 2.0]
+        aspect_ratios: [0.5, 1.0, 2.0]
+      }
+    }
+    first_stage_max_proposals: 300
+    initial_crop_size: 14
+    maxpool_kernel_size: 2
+    maxpool_stride: 2
+    second_stage_box_predictor {
+      mask_rcnn_box_predictor {
+        use_dropout: false
+      }
+    }
+    second_stage_post_processing {
+      batch_non_max_suppression { iou_threshold: 0.6 max_total_detections: 300 }
+      score_converter: SOFTMAX
+    }
+  }
+"""
+
+
+@pytest.fixture
+def region_path(config_path) -> pathlib.Path:
+    """The same with a Faster R-CNN; also without a problem. Its map has 6 x 8 cells with 12 anchors: 576."""
+    text = config_path.read_text()
+    assert _SSD_BLOCK in text
+    config_path.write_text(text.replace(_SSD_BLOCK, REGION_BLOCK))
+    return config_path
