@@ -94,6 +94,7 @@ class Targets(NamedTuple):
     state: Tensor  # int32 [B, A] of AnchorState
     class_weights: Tensor  # float32 [B, A], 0 for ignored anchors
     box_weights: Tensor  # float32 [B, A], 0 for all but positive anchors
+    gt_index: Any = ()  # int32 [B, A], row of the matched ground truth, 0 where the anchor is not positive
 
 
 class LossTerm(NamedTuple):
@@ -123,6 +124,7 @@ class RegionPredictions(NamedTuple):
     proposals: Proposals  # what the second stage looked at; in training a sample of it
     box_deltas: Any  # float32 [B, R, Q, 4], Q = 1 or K; () for a first stage alone
     class_logits: Any  # float32 [B, R, K + 1], column 0 is the background; () for a first stage alone
+    windows: Tensor  # float32 [B, 4], the part of the padded input that each image covers, in fractions of it
     targets: Any = ()  # RegionTargets in training, else ()
     mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K] in training with a mask head, else ()
     maps: Any = ()  # level -> the map that regions are cropped from, where masks are predicted from detections

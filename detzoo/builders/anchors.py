@@ -11,11 +11,13 @@ from detzoo.errors import ConfigError
 from detzoo.ops.anchors import AnchorGenerator, GridAnchors, MultiscaleAnchors, SsdAnchors, sizes_of, ssd_layer_sizes
 
 
-def build_anchor_generator(config: Any) -> AnchorGenerator:
+def build_anchor_generator(config: Any, pixels_allowed: bool = False) -> AnchorGenerator:
     """The generator of a ``pb.AnchorGenerator``.
 
     Args:
         config: the model's ``anchor_generator`` (or ``first_stage_anchor_generator``).
+        pixels_allowed: accept ``normalize_coordinates: false``. Anchors are fractions of the image nevertheless: for a
+            two-stage detector both mean the same.
 
     Returns:
         A callable from feature shapes and image shape to anchors, with ``num_anchors_per_location``.
@@ -26,7 +28,10 @@ def build_anchor_generator(config: Any) -> AnchorGenerator:
     kind = config.WhichOneof("anchor_generator_oneof")
     if kind is None:
         raise ConfigError(f"anchor_generator is empty; give it one of {', '.join(_BUILDERS)}.")
-    return _BUILDERS[kind](getattr(config, kind))
+    generator = getattr(config, kind)
+    if not pixels_allowed and kind in _WITH_COORDINATES:
+        _check_normalized(f"anchor_generator.{kind}", generator)
+    return _BUILDERS[kind](generator)
 
 
 def _ssd(config: Any) -> AnchorGenerator:
@@ -63,7 +68,6 @@ def _pairs(path: str, config: Any, height_field: str, width_field: str) -> tuple
 
 def _multiscale(config: Any) -> AnchorGenerator:
     path = "anchor_generator.multiscale_anchor_generator"
-    _check_normalized(path, config)
     if config.min_level > config.max_level:
         raise ConfigError(
             f"{path}: min_level {config.min_level} is above max_level {config.max_level}; set them to the pyramid's "
@@ -95,7 +99,6 @@ def _grid(config: Any) -> AnchorGenerator:
 
 def _flexible_grid(config: Any) -> AnchorGenerator:
     path = "anchor_generator.flexible_grid_anchor_generator"
-    _check_normalized(path, config)
     if not config.anchor_grid:
         raise ConfigError(f"{path}.anchor_grid is empty; give one grid for each feature map.")
     for index, grid in enumerate(config.anchor_grid):
@@ -129,6 +132,8 @@ def _check_normalized(path: str, config: Any) -> None:
     if not config.normalize_coordinates:
         raise ConfigError(f"{path}.normalize_coordinates: false is not supported; anchors are fractions of the image.")
 
+
+_WITH_COORDINATES = ("multiscale_anchor_generator", "flexible_grid_anchor_generator")
 
 _BUILDERS: dict[str, Callable[[Any], AnchorGenerator]] = {
     "ssd_anchor_generator": _ssd,

@@ -17,6 +17,7 @@ from detzoo.builders.necks import build_neck, num_maps
 from detzoo.builders.postprocess import build_dense_detections
 from detzoo.builders.resize import build_resizer
 from detzoo.builders.targets import build_anchor_targets
+from detzoo.builders.two_stage import build_two_stage
 from detzoo.config.support import lookup_ssd_extractor
 from detzoo.contracts import FeatureExtractor, Tensor
 from detzoo.detectors.base import Detector, OneStageDetector, one_stage_network
@@ -108,4 +109,4 @@ def _global_dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-_DETECTORS: dict[str, Callable[[Any], Detector]] = {"ssd": _one_stage}
+_DETECTORS: dict[str, Callable[[Any], Detector]] = {"ssd": _one_stage, "faster_rcnn": build_two_stage}

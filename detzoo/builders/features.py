@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from detzoo.config.support import Normalization, SsdExtractor, lookup_ssd_extractor
+from detzoo.config.support import Normalization, RegionExtractor, SsdExtractor, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
 from detzoo.errors import ConfigError
 from detzoo.features import inception, inception_v2, mobilenet, resnet, vgg
@@ -48,12 +48,13 @@ def build_feature_extractor(
         CheckpointError: ``pretrained_weights`` names a file that does not fit.
     """
     row = lookup_ssd_extractor(message.type)
-    network = _NETWORKS[row.family](row, message)
+    is_lite = row.is_fpn and message.use_depthwise
+    network = build_network(row, message.depth_multiplier, message.min_depth, row.is_fpn, is_lite)
     model = build_extractor_model(
         network,
         _levels(row, message, network) if levels is None else _known(levels, network, message.type),
-        _padded(image_shape, message.pad_to_multiple),
-        _frozen(conv_hyperparams or network.hyperparams, freeze_batchnorm),
+        padded(image_shape, message.pad_to_multiple),
+        frozen(conv_hyperparams or network.hyperparams, freeze_batchnorm),
         _output_stride(row, message),
         explicit_padding=message.use_explicit_padding,
     )
@@ -62,7 +63,7 @@ def build_feature_extractor(
     if message.freeze_backbone:
         model.trainable = False
     specs = tuple(FeatureSpec(level, feature_map.shape[-1]) for level, feature_map in model.output.items())
-    return FeatureExtractor(model, specs, _NORMALIZATIONS[row.normalization])
+    return FeatureExtractor(model, specs, normalization(row))
 
 
 def _levels(row: SsdExtractor, message: Any, network: Network) -> list[int]:
@@ -93,39 +94,52 @@ def _output_stride(row: SsdExtractor, message: Any) -> int:
     return stride
 
 
-def _padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[int | None, int | None]:
+def padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[int | None, int | None]:
+    """(height, width) of an image after padding to a multiple; None stays None."""
     height, width = (size if size is None or multiple <= 1 else -(-size // multiple) * multiple for size in image_shape)
     return height, width
 
 
-def _frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperparams:
+def frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperparams:
+    """``hyperparams``, whose batch normalisation keeps its statistics where ``freeze_batchnorm`` says so."""
     if hyperparams.batch_norm is None or not freeze_batchnorm:
         return hyperparams
     return dataclasses.replace(hyperparams, batch_norm=dataclasses.replace(hyperparams.batch_norm, train=False))
 
 
-def _mobilenet_v1(row: SsdExtractor, message: Any) -> Network:
-    is_lite = row.is_fpn and message.use_depthwise
-    return mobilenet.mobilenet_v1(message.depth_multiplier, message.min_depth, row.is_fpn, is_lite)
+def build_network(
+    row: SsdExtractor | RegionExtractor,
+    depth_multiplier: float = 1.0,
+    min_depth: int = 1,
+    for_pyramid: bool = False,
+    is_lite: bool = False,
+) -> Network:
+    """The classification network of an extractor's entry in the table.
+
+    Args:
+        row: Family and variant.
+        depth_multiplier: Factor of the channels, where the family has one.
+        min_depth: Fewest channels of a layer.
+        for_pyramid: Endpoints at the end of each stage, rather than those that SSD reads.
+        is_lite: The narrower end of MobileNet v1 for FPN-lite.
+    """
+    return _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
 
 
-def _mobilenet_v2(row: SsdExtractor, message: Any) -> Network:
-    return mobilenet.mobilenet_v2(message.depth_multiplier, message.min_depth, row.is_fpn)
+def normalization(row: SsdExtractor | RegionExtractor) -> Callable[[Tensor], Tensor]:
+    """What an extractor does to RGB values of 0 to 255 first."""
+    return _NORMALIZATIONS[row.normalization]
 
 
-def _inception_v2(row: SsdExtractor, message: Any) -> Network:
-    return inception_v2.inception_v2(message.depth_multiplier, message.min_depth, row.is_fpn)
-
-
-_NETWORKS: dict[str, Callable[[SsdExtractor, Any], Network]] = {
-    "mobilenet_v1": _mobilenet_v1,
-    "mobilenet_v2": _mobilenet_v2,
-    "vgg16": lambda row, message: vgg.vgg16(row.is_fpn),
-    "inception_v2": _inception_v2,
-    "inception_v3": lambda row, message: inception.inception_v3(),
-    "inception_resnet_v2": lambda row, message: inception.inception_resnet_v2(),
-    "resnet": lambda row, message: resnet.resnet(row.variant),
-    "resnext": lambda row, message: resnet.resnext(row.variant),
+_NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
+    "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
+    "mobilenet_v2": lambda variant, depth, least, pyramid, lite: mobilenet.mobilenet_v2(depth, least, pyramid),
+    "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),
+    "inception_v2": lambda variant, depth, least, pyramid, lite: inception_v2.inception_v2(depth, least, pyramid),
+    "inception_v3": lambda variant, *options: inception.inception_v3(),
+    "inception_resnet_v2": lambda variant, *options: inception.inception_resnet_v2(),
+    "resnet": lambda variant, *options: resnet.resnet(variant),
+    "resnext": lambda variant, *options: resnet.resnext(variant),
 }
 
 _NORMALIZATIONS: dict[Normalization, Callable[[Tensor], Tensor]] = {

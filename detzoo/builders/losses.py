@@ -44,7 +44,7 @@ def build_dense_loss(config: Any, num_classes: int) -> DenseLoss:
         localization_weight=loss.localization_weight,
         normalize_by_num_matches=config.normalize_loss_by_num_matches,
         normalize_localization_by_code_size=config.normalize_loc_loss_by_codesize,
-        miner=_miner(loss),
+        miner=_ssd_miner(loss),
         positive_sample_fraction=_positive_sample_fraction(loss),
     )
 
@@ -141,7 +141,7 @@ _LOCALIZATION: dict[str, Callable[[Any, BoxCoder], LocalizationLoss]] = {
 }
 
 
-def _miner(loss: Any) -> HardExampleMiner | None:
+def _ssd_miner(loss: Any) -> HardExampleMiner | None:
     if not loss.HasField("hard_example_miner"):
         return None
     if loss.classification_loss.WhichOneof("classification_loss") == "weighted_sigmoid_focal":
@@ -149,9 +149,13 @@ def _miner(loss: Any) -> HardExampleMiner | None:
             "loss.hard_example_miner together with weighted_sigmoid_focal chooses hard examples twice. Remove the "
             "miner, or use weighted_sigmoid."
         )
-    miner = loss.hard_example_miner
+    return build_miner(loss.hard_example_miner, loss.classification_weight, loss.localization_weight)
+
+
+def build_miner(miner: Any, classification_weight: float, localization_weight: float) -> HardExampleMiner:
+    """The miner of a ``pb.HardExampleMiner``; the weights are those of the losses that it adds up."""
     factors = {
-        pb.HardExampleMiner.BOTH: (loss.classification_weight, loss.localization_weight),
+        pb.HardExampleMiner.BOTH: (classification_weight, localization_weight),
         pb.HardExampleMiner.CLASSIFICATION: (1.0, 0.0),
         pb.HardExampleMiner.LOCALIZATION: (0.0, 1.0),
     }

@@ -14,6 +14,7 @@ References:
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -21,13 +22,22 @@ import keras
 
 from detzoo.contracts import ConvHyperparams, Tensor
 from detzoo.features.grouped_convolution import GroupedConv2D
-from detzoo.features.network import Network, stable_names
+from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network, stable_names
 from detzoo.layers.conv import kernel_regularizer, pad_explicitly
 from detzoo.layers.normalization import batch_norm_from
 
 MODEL_NAME = "backbone"
+REGION_MODEL_NAME = "box_backbone"
 ACTIVATION_SUFFIX = "_activation"  # of the activation that a convolution of the graph has inside
 MIN_UNSTRIDED_POOL = 3  # SSD, section 3: pool5 goes from 2 x 2 with stride 2 to 3 x 3 with stride 1
+
+
+class RegionStride(enum.Enum):
+    """What the layers after a crop do with the strides that they have in classification."""
+
+    STRIDED = "strided"  # keep them
+    DENSE = "dense"  # stride 1
+    DILATED = "dilated"  # stride 1, and dilation in what follows
 
 
 class _Traced(NamedTuple):
@@ -74,6 +84,54 @@ def build_extractor_model(
     return keras.Model(image, maps, name=MODEL_NAME)
 
 
+def build_region_model(
+    network: Network,
+    levels: tuple[int, int],
+    input_shape: tuple[int | None, int | None, int],
+    hyperparams: ConvHyperparams,
+    stride: RegionStride,
+) -> keras.Model:
+    """Builds the part of a network between two of its maps, to run on regions that were cropped from the first.
+
+    Args:
+        network: The graph and its endpoints.
+        levels: The map that is cropped, and the last map.
+        input_shape: (height, width, channels) of what comes in; channels as the first map was built.
+        hyperparams: As for ``build_extractor_model``.
+        stride: What becomes of the strides on the way.
+
+    Returns:
+        A functional model ``box_backbone`` of [N, h, w, C] -> [N, h', w', C'], its variables under ``box_backbone/``.
+    """
+    first, last = (network.endpoints[level] for level in levels)
+    region = keras.Input(input_shape, name="region")
+    output_stride = NATIVE_OUTPUT_STRIDE if stride is RegionStride.STRIDED else 1
+    rewriter = _Rewriter(network, hyperparams, output_stride, network.explicit_padding)
+    rewriter.dilates = stride is RegionStride.DILATED
+    widening = input_shape[-1] / network.graph.get_layer(first).output.shape[-1]
+    with keras.name_scope(REGION_MODEL_NAME):
+        traced = rewriter.run(region, {levels[1]: last}, start=first, widening=widening)
+    return keras.Model(region, traced[levels[1]].tensor, name=REGION_MODEL_NAME)
+
+
+def entry_stride(network: Network, level: int) -> int:
+    """The stride with which the layers after a map read it, where all of them read single cells; else 1.
+
+    Cells that such layers (ResNet's strided 1 x 1 convolutions) step over need not be cropped at all.
+    """
+    tensor = id(network.graph.get_layer(network.endpoints[level]).output)
+    readers = [
+        layer
+        for layer in network.graph.layers
+        if not isinstance(layer, keras.layers.InputLayer) and any(id(x) == tensor for x in _inputs(layer))
+    ]
+    strides = {
+        layer.strides[0] if isinstance(layer, keras.layers.Conv2D) and layer.kernel_size == (1, 1) else 1
+        for layer in readers
+    }
+    return strides.pop() if len(strides) == 1 else 1
+
+
 class _Rewriter:
     """One walk over a graph, in topological order."""
 
@@ -84,6 +142,7 @@ class _Rewriter:
         self._hyperparams = hyperparams
         self._output_stride = output_stride
         self._explicit_padding = explicit_padding
+        self.dilates = True  # whether a stride that is left out dilates what follows
         self._names = stable_names(network.graph)
         self._layer_of = {id(layer.output): layer for layer in network.graph.layers}
         self._normalized = {
@@ -106,24 +165,34 @@ class _Rewriter:
             "Concatenate": self._concatenate,
         }
 
-    def run(self, image: Tensor, endpoints: Mapping[int, str]) -> dict[int, _Traced]:
-        """Wires everything that ``endpoints`` depend on; returns level to the endpoint's tensor."""
+    def run(
+        self, image: Tensor, endpoints: Mapping[int, str], start: str | None = None, widening: float = 1.0
+    ) -> dict[int, _Traced]:
+        """Wires everything that ``endpoints`` depend on; returns level to the endpoint's tensor.
+
+        Args:
+            image: What the graph starts from.
+            endpoints: Level to the name of a layer.
+            start: Name of the layer in whose output's place ``image`` stands; None for the graph's input.
+            widening: Channels of ``image`` per channel of what it stands for.
+        """
         graph = self._network.graph
-        needed = self._needed(graph.get_layer(name) for name in endpoints.values())
-        traced = {id(graph.inputs[0]): _Traced(image, stride=1, dilation=1, widening=1.0)}
+        source = graph.inputs[0] if start is None else graph.get_layer(start).output
+        needed = self._needed((graph.get_layer(name) for name in endpoints.values()), self._layer_of.get(id(source)))
+        traced = {id(source): _Traced(image, stride=1, dilation=1, widening=widening)}
         for layer in graph.layers:
             if layer.name in needed and not isinstance(layer, keras.layers.InputLayer):
                 inputs = [traced[id(tensor)] for tensor in _inputs(layer)]
                 traced[id(layer.output)] = self._builders[type(layer).__name__](layer, *inputs)
         return {level: traced[id(graph.get_layer(name).output)] for level, name in endpoints.items()}
 
-    def _needed(self, layers: Iterable[keras.layers.Layer]) -> set[str]:
-        """Names of the given layers and of all that come before them."""
+    def _needed(self, layers: Iterable[keras.layers.Layer], start: keras.layers.Layer | None) -> set[str]:
+        """Names of the given layers and of all that come before them, down to ``start``, which is not among them."""
         needed: set[str] = set()
         waiting = list(layers)
         while waiting:
             layer = waiting.pop()
-            if layer.name not in needed:
+            if layer is not start and layer.name not in needed:
                 needed.add(layer.name)
                 if not isinstance(layer, keras.layers.InputLayer):
                     waiting.extend(self._layer_of[id(tensor)] for tensor in _inputs(layer))
@@ -133,7 +202,7 @@ class _Rewriter:
         """The stride to build ``layer`` with, and ``x`` with the stride and dilation of what comes out."""
         stride = layer.strides[0] if isinstance(layer.strides, tuple) else layer.strides
         if stride > 1 and x.stride * stride > self._output_stride:
-            return 1, x._replace(dilation=x.dilation * stride)
+            return 1, x._replace(dilation=x.dilation * stride if self.dilates else x.dilation)
         return stride, x._replace(stride=x.stride * stride)
 
     def _padding(self, layer: Any, x: _Traced, stride: int) -> tuple[Tensor, str]:

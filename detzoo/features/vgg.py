@@ -23,6 +23,10 @@ PYRAMID_ENDPOINTS = {2: "block3_conv3", 3: "block4_conv3", 4: "block5_conv3", 5:
 SSD_ENDPOINTS = {3: "block4_conv3", 4: "fc7"}
 SSD_OUTPUT_STRIDE = 16
 
+FC_DROPOUT_RATE = 0.5  # configuration D, section 3.1
+# The whole classifier, for a two-stage detector's fully connected layers (``fc1`` and ``fc2``).
+CLASSIFIER = Application(keras.applications.VGG16, expects_bgr=True)
+
 FC_FILTERS = 1024
 # Every third tap of fc6's 7 x 7 is kept. With pool5 at stride 1 (output stride 16) this becomes SSD's 6.
 FC6_DILATION = 3

@@ -91,8 +91,8 @@ def convolutional_head(
             f"class_predictor_{level}",
             bias_init=options.class_bias_init,
         )
-        boxes.append(_flatten(box_map, BOX_CODE_SIZE, f"box_predictor_{level}"))
-        logits.append(_flatten(class_map, num_columns, f"class_predictor_{level}"))
+        boxes.append(flatten_map(box_map, BOX_CODE_SIZE, f"box_predictor_{level}"))
+        logits.append(flatten_map(class_map, num_columns, f"class_predictor_{level}"))
     return _gather_levels(boxes, logits, options)
 
 
@@ -151,8 +151,8 @@ def weight_shared_head(
     boxes, logits = [], []
     for level in sorted(maps):
         class_features = _dropout(class_tower[level], options, level)
-        boxes.append(_flatten(predict_boxes(box_tower[level]), BOX_CODE_SIZE, f"box_predictor_{level}"))
-        logits.append(_flatten(predict_classes(class_features), num_columns, f"class_predictor_{level}"))
+        boxes.append(flatten_map(predict_boxes(box_tower[level]), BOX_CODE_SIZE, f"box_predictor_{level}"))
+        logits.append(flatten_map(predict_classes(class_features), num_columns, f"class_predictor_{level}"))
     return _gather_levels(boxes, logits, options)
 
 
@@ -246,14 +246,14 @@ def _dropout(x: Tensor, options: DenseHeadOptions, level: int) -> Tensor:
     return keras.layers.Dropout(options.dropout_rate, name=f"head_{level}_dropout")(x)
 
 
-def _flatten(x: Tensor, last: int, name: str) -> Tensor:
-    """[B, H, W, anchors * last] to [B, H * W * anchors, last]."""
+def flatten_map(x: Tensor, last: int, name: str) -> Tensor:
+    """A layer ``<name>_flat``: [B, H, W, anchors * last] to [B, H * W * anchors, last]."""
     return keras.layers.Reshape((-1, last), name=f"{name}_flat")(x)
 
 
 def _gather_levels(boxes: list[Tensor], logits: list[Tensor], options: DenseHeadOptions) -> DenseOutputs:
-    box_deltas = _concatenate(boxes, "box_deltas")
-    class_logits = _concatenate(logits, "class_logits")
+    box_deltas = join_levels(boxes, "box_deltas")
+    class_logits = join_levels(logits, "class_logits")
     if options.box_deltas_clip_range is not None:
         low, high = options.box_deltas_clip_range
         box_deltas = keras.ops.clip(box_deltas, low, high)
@@ -262,7 +262,7 @@ def _gather_levels(boxes: list[Tensor], logits: list[Tensor], options: DenseHead
     return DenseOutputs(box_deltas, class_logits)
 
 
-def _concatenate(parts: list[Tensor], name: str) -> Tensor:
+def join_levels(parts: list[Tensor], name: str) -> Tensor:
     """Joins the levels' anchors and leaves in float32."""
     joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(axis=1, name=f"{name}_levels")(parts)
     return keras.layers.Activation("linear", name=name, dtype="float32")(joined)

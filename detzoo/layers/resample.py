@@ -66,6 +66,33 @@ class PadToMultiple(keras.layers.Layer):
         return {**super().get_config(), "multiple": self.multiple}
 
 
+@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+class ResizeBilinear(keras.layers.Layer):
+    """Resizes [B, h, w, C] to [B, *size, C] so that the corner cells of both maps coincide.
+
+    Args:
+        size: (height, width) in cells.
+        **kwargs: Arguments of ``keras.layers.Layer``.
+    """
+
+    def __init__(self, size: tuple[int, int], **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.size = tuple(size)
+
+    def call(self, inputs: Tensor) -> Tensor:
+        """Resizes ``inputs``."""
+        resized = tf.compat.v1.image.resize_bilinear(inputs, self.size, align_corners=True)
+        return tf.cast(resized, inputs.dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """[B, *size, C]."""
+        return (input_shape[0], *self.size, input_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """The arguments that rebuild this layer."""
+        return {**super().get_config(), "size": self.size}
+
+
 def _spatial_shape(x: Tensor) -> tuple[Any, Any]:
     """(height, width) of [B, H, W, C]: ints where they are static, scalar tensors where not."""
     dynamic = tf.shape(x)

@@ -93,6 +93,51 @@ def plain_top_down(
     }
 
 
+def bottom_up_only(maps: Mapping[int, Tensor], depth: int, hyperparams: ConvHyperparams) -> dict[int, Tensor]:
+    """A pyramid whose levels do not know of each other: a lateral 1 x 1 and a 3 x 3 each (section 5.1.2, table 1 d).
+
+    Args and returns as ``smoothed_top_down``.
+    """
+    return {
+        level: conv_block(
+            _lateral(x, depth, hyperparams, level), depth, KERNEL_SIZE, hyperparams, name=f"fpn_smooth_{level}"
+        )
+        for level, x in sorted(maps.items())
+    }
+
+
+def top_down_only(maps: Mapping[int, Tensor], depth: int, hyperparams: ConvHyperparams) -> dict[int, Tensor]:
+    """A pyramid of the coarsest map alone, enlarged again and again (section 5.1.2, table 1 e).
+
+    Args and returns as ``smoothed_top_down``; of the finer maps only the size is read.
+    """
+    top, *lower = sorted(maps, reverse=True)
+    enlarged = {top: _lateral(maps[top], depth, hyperparams, top)}
+    for level in lower:
+        enlarged[level] = UpsampleLike(name=f"fpn_upsample_{level}")([enlarged[level + 1], maps[level]])
+    return {
+        level: conv_block(x, depth, KERNEL_SIZE, hyperparams, name=f"fpn_smooth_{level}")
+        for level, x in sorted(enlarged.items())
+    }
+
+
+def coarse_by_subsampling(pyramid: Mapping[int, Tensor], max_level: int) -> dict[int, Tensor]:
+    """Levels past the coarsest P_l, each every other cell of the one before (section 4.1, footnote 2).
+
+    Args:
+        pyramid: Level to P_l.
+        max_level: Coarsest level wanted.
+
+    Returns:
+        The new levels only, in ascending order; empty where ``pyramid`` reaches ``max_level``.
+    """
+    last = max(pyramid)
+    coarse, x = {}, pyramid[last]
+    for level in range(last + 1, max_level + 1):
+        x = coarse[level] = keras.layers.MaxPooling2D(1, strides=2, padding="same", name=f"fpn_coarse_{level}")(x)
+    return coarse
+
+
 def coarse_from_pyramid(
     pyramid: Mapping[int, Tensor],
     depth: int,

@@ -73,7 +73,7 @@ def per_class_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limit
     selected.
 
     Args:
-        boxes: float32 [B, A, 4].
+        boxes: float32 [B, A, 4], or [B, A, K, 4] where each class has a box of its own.
         scores: float32 [B, A, K], without background.
         windows: float32 [B, 4], in the unit of the boxes.
         limits: thresholds and numbers.
@@ -101,7 +101,7 @@ def class_agnostic_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, 
     """Suppression among the boxes of all classes, each box with its best class only.
 
     Args:
-        boxes: float32 [B, A, 4].
+        boxes: float32 [B, A, 4], or [B, A, K, 4] where each class has a box of its own.
         scores: float32 [B, A, K], without background.
         windows: float32 [B, 4], in the unit of the boxes.
         limits: thresholds and numbers; ``max_detections_per_class`` counts for nothing.
@@ -110,8 +110,10 @@ def class_agnostic_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, 
         Selection with M = ``limits.max_total_detections`` rows.
     """
     limits = dataclasses.replace(limits, max_detections_per_class=limits.max_total_detections)
-    selection = per_class_nms(boxes, tf.reduce_max(scores, axis=-1, keepdims=True), windows, limits)
     classes = tf.argmax(scores, axis=-1, output_type=tf.int32)
+    if boxes.shape.rank == 4:
+        boxes = tf.gather(boxes, classes, batch_dims=2)
+    selection = per_class_nms(boxes, tf.reduce_max(scores, axis=-1, keepdims=True), windows, limits)
     classes = tf.gather(classes, selection.anchor_indices, batch_dims=1)
     return selection._replace(classes=tf.where(_is_filled(selection), classes, 0))
 
@@ -155,7 +157,7 @@ def _prefix_nms(
 ) -> tuple[Selection, tf.Tensor]:
     """Suppression over the first ``length`` pairs, and whether that is the exhaustive answer (bool scalar)."""
     pair_scores, anchors, classes = _first_pairs(scores, length)
-    pair_boxes = tf.gather(boxes, anchors, batch_dims=1)
+    pair_boxes = boxes_of_pairs(boxes, anchors, classes)
     num_pairs, num_classes = tf.shape(pair_scores)[1], scores.shape[2]
     takes_part = pair_scores > max(limits.score_threshold, 0.0)
     ranks = tf.cast(tf.range(num_pairs, 0, -1), tf.float32) * tf.cast(takes_part, tf.float32)
@@ -183,6 +185,15 @@ def _prefix_nms(
     return selection, tf.reduce_all(is_complete | (selection.num_valid == limits.max_total_detections))
 
 
+def boxes_of_pairs(boxes: tf.Tensor, anchors: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
+    """The boxes [B, n, 4] of pairs (anchor, class) [B, n], of boxes [B, A, 4] or [B, A, K, 4]."""
+    if boxes.shape.rank == 3:
+        return tf.gather(boxes, anchors, batch_dims=1)
+    num_classes = boxes.shape[2]
+    flat = tf.reshape(boxes, [tf.shape(boxes)[0], -1, 4])
+    return tf.gather(flat, anchors * num_classes + classes, batch_dims=1)
+
+
 def _pick(
     scores: tf.Tensor, classes: tf.Tensor, anchors: tf.Tensor, positions: tf.Tensor, is_filled: tf.Tensor
 ) -> Selection:
@@ -207,8 +218,9 @@ def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, lim
 
     def suppress(arguments: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         row, row_scores = arguments
+        of_image = boxes[row // num_classes]
         anchors, kept_scores = tf.image.non_max_suppression_with_scores(
-            boxes[row // num_classes],
+            of_image if boxes.shape.rank == 3 else of_image[:, row % num_classes],
             row_scores,
             limit,
             iou_threshold=limits.iou_threshold,
@@ -225,8 +237,8 @@ def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, lim
     )
     shape = [batch_size, num_classes * limit]
     anchors, kept_scores = tf.reshape(anchors, shape), tf.reshape(kept_scores, shape)
-    kept_scores = tf.where(tf.gather(_are_visible(boxes, windows), anchors, batch_dims=1), kept_scores, 0.0)
     classes = tf.broadcast_to(tf.repeat(tf.range(num_classes), limit), shape)
+    kept_scores = tf.where(_are_visible(boxes_of_pairs(boxes, anchors, classes), windows), kept_scores, 0.0)
     padding = [[0, 0], [0, max(limits.max_total_detections - num_classes * limit, 0)]]
     anchors, classes, kept_scores = (tf.pad(x, padding) for x in (anchors, classes, kept_scores))
     tie_order = tf.argsort(anchors, axis=-1, stable=True)  # within an anchor the classes are in order already

@@ -9,7 +9,7 @@ import tensorflow as tf
 from detzoo.contracts import Detections, Predictions, Tensor
 from detzoo.ops import boxes
 from detzoo.ops.box_coder import BoxCoder
-from detzoo.ops.nms import NmsLimits, class_agnostic_nms, per_class_nms
+from detzoo.ops.nms import NmsLimits, boxes_of_pairs, class_agnostic_nms, per_class_nms
 from detzoo.postprocess.scores import ScoreConverter
 
 
@@ -44,27 +44,64 @@ class DenseDetections:
         Returns:
             Detections; ``raw_boxes_norm`` are fractions of the padded input, not clipped.
         """
-        raw_boxes = self.box_coder.decode(predictions.box_deltas, predictions.anchors_norm)
-        raw_scores = self.score_converter(predictions.class_logits)
-        class_scores = raw_scores[..., 1:] if self.has_background_column else raw_scores
-        true_sizes = tf.cast(true_shapes, tf.float32) / tf.cast(tf.stack(padded_shape), tf.float32)
-        windows = tf.concat([tf.zeros_like(true_sizes), true_sizes], axis=-1)
-        suppress = class_agnostic_nms if self.is_class_agnostic else per_class_nms
-        selection = suppress(raw_boxes, class_scores, windows, self.limits)
-
-        is_filled = tf.range(self.limits.max_total_detections) < selection.num_valid[:, tf.newaxis]
-        is_filled = is_filled[..., tf.newaxis]
-        chosen_boxes = tf.gather(raw_boxes, selection.anchor_indices, batch_dims=1)
-        windows = windows[:, tf.newaxis, :]
-        chosen_boxes = boxes.change_coordinate_frame(boxes.clip(chosen_boxes, windows), windows)
-        multiclass_scores = tf.gather(raw_scores, selection.anchor_indices, batch_dims=1)
-        return Detections(
-            boxes_norm=tf.where(is_filled, chosen_boxes, 0.0),
-            scores=selection.scores,
-            classes=selection.classes,
-            num_valid=selection.num_valid,
-            multiclass_scores=tf.where(is_filled, multiclass_scores, 0.0),
-            anchor_indices=selection.anchor_indices,
-            raw_boxes_norm=raw_boxes,
-            raw_scores=raw_scores,
+        return select_detections(
+            self.box_coder.decode(predictions.box_deltas, predictions.anchors_norm),
+            self.score_converter(predictions.class_logits),
+            image_windows(true_shapes, padded_shape),
+            self.limits,
+            has_background_column=self.has_background_column,
+            is_class_agnostic=self.is_class_agnostic,
         )
+
+
+def image_windows(true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]) -> tf.Tensor:
+    """The part of the padded input that each image covers, float32 [B, 4] in fractions of the padded input."""
+    true_sizes = tf.cast(true_shapes, tf.float32) / tf.cast(tf.stack(padded_shape), tf.float32)
+    return tf.concat([tf.zeros_like(true_sizes), true_sizes], axis=-1)
+
+
+def select_detections(
+    raw_boxes: tf.Tensor,
+    raw_scores: tf.Tensor,
+    windows: tf.Tensor,
+    limits: NmsLimits,
+    has_background_column: bool = True,
+    is_class_agnostic: bool = False,
+    takes_part: tf.Tensor | None = None,
+) -> Detections:
+    """Suppression, and all that is known of what is left.
+
+    Args:
+        raw_boxes: float32 [B, A, 4], or [B, A, K, 4] where each class has a box of its own.
+        raw_scores: float32 [B, A, C].
+        windows: float32 [B, 4], of ``image_windows``.
+        limits: of the suppression.
+        has_background_column: column 0 of the scores is the background.
+        is_class_agnostic: suppress among the boxes of all classes.
+        takes_part: bool [B, A], which boxes may be detected; None for all.
+
+    Returns:
+        Detections; ``raw_boxes_norm`` are the boxes as given.
+    """
+    class_scores = raw_scores[..., 1:] if has_background_column else raw_scores
+    if takes_part is not None:
+        class_scores = tf.where(takes_part[..., tf.newaxis], class_scores, 0.0)
+    suppress = class_agnostic_nms if is_class_agnostic else per_class_nms
+    selection = suppress(raw_boxes, class_scores, windows, limits)
+
+    is_filled = tf.range(limits.max_total_detections) < selection.num_valid[:, tf.newaxis]
+    is_filled = is_filled[..., tf.newaxis]
+    chosen_boxes = boxes_of_pairs(raw_boxes, selection.anchor_indices, selection.classes)
+    windows = windows[:, tf.newaxis, :]
+    chosen_boxes = boxes.change_coordinate_frame(boxes.clip(chosen_boxes, windows), windows)
+    multiclass_scores = tf.gather(raw_scores, selection.anchor_indices, batch_dims=1)
+    return Detections(
+        boxes_norm=tf.where(is_filled, chosen_boxes, 0.0),
+        scores=selection.scores,
+        classes=selection.classes,
+        num_valid=selection.num_valid,
+        multiclass_scores=tf.where(is_filled, multiclass_scores, 0.0),
+        anchor_indices=selection.anchor_indices,
+        raw_boxes_norm=raw_boxes,
+        raw_scores=raw_scores,
+    )

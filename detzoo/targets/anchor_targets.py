@@ -14,6 +14,9 @@ from detzoo.ops import boxes
 from detzoo.ops.box_coder import BoxCoder
 from detzoo.ops.matching import Matcher, Similarity, ignore_crowd
 
+# Below what any similarity here gives, so that no object claims an anchor that is not usable.
+_UNUSABLE = -1e6
+
 
 @dataclasses.dataclass(frozen=True)
 class AnchorTargets:
@@ -35,12 +38,13 @@ class AnchorTargets:
     box_coder: BoxCoder
     negative_class_weight: float = 1.0
 
-    def __call__(self, anchors_norm: tf.Tensor, groundtruth: Groundtruth) -> Targets:
+    def __call__(self, anchors_norm: tf.Tensor, groundtruth: Groundtruth, usable: tf.Tensor | None = None) -> Targets:
         """Targets of a batch. No gradient flows through them.
 
         Args:
-            anchors_norm: float32 [A, 4].
+            anchors_norm: float32 [A, 4], or [B, A, 4] where images have anchors (proposals) of their own.
             groundtruth: of B images.
+            usable: bool [B, A]; the others match nothing and are ignored. None for all.
 
         Returns:
             Targets, [B, A] and [B, A, code size].
@@ -48,10 +52,12 @@ class AnchorTargets:
         anchors_norm = tf.convert_to_tensor(anchors_norm)
         # One image after the other: the similarities of a whole batch (51150 anchors x 100 boxes x 8 images is 164 MB,
         # several times over) would set the memory of the training step.
+        known = (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd)
+        own_anchors = () if anchors_norm.shape.rank == 2 else anchors_norm
         assignment = tf.map_fn(
-            lambda image: self._assign(anchors_norm, *image),
-            (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd),
-            fn_output_signature=Assignment(*[tf.TensorSpec(anchors_norm.shape[:1], tf.int32)] * 2),
+            lambda image: self._assign(anchors_norm if isinstance(image[0], tuple) else image[0], *image[1:]),
+            (own_anchors, () if usable is None else usable, *known),
+            fn_output_signature=Assignment(*[tf.TensorSpec(anchors_norm.shape[-2:-1], tf.int32)] * 2),
             parallel_iterations=2,
         )
         positive = assignment.state == AnchorState.POSITIVE
@@ -65,11 +71,13 @@ class AnchorTargets:
             state=assignment.state,
             class_weights=box_weights + self.negative_class_weight * negative,
             box_weights=box_weights,
+            gt_index=assignment.gt_index,
         )
 
     def _assign(
         self,
         anchors_norm: tf.Tensor,
+        usable: tf.Tensor | tuple[()],
         gt_boxes: tf.Tensor,
         gt_classes: tf.Tensor,
         gt_weights: tf.Tensor,
@@ -82,7 +90,12 @@ class AnchorTargets:
         gt_boxes, is_object = gt_boxes[:num_rows], is_object[:num_rows]
         crowd, weights = is_crowd[:num_rows] & is_object, gt_weights[:num_rows]
         similarity = self.similarity(gt_boxes, anchors_norm)
+        if not isinstance(usable, tuple):
+            similarity = tf.where(usable, similarity, _UNUSABLE)
         assignment = self.matcher(similarity, is_object & ~crowd, weights > 0)
+        if not isinstance(usable, tuple):
+            state = tf.where(usable, assignment.state, int(AnchorState.IGNORE))
+            assignment = Assignment(state, tf.where(usable, assignment.gt_index, 0))
         return ignore_crowd(assignment, anchors_norm, gt_boxes, crowd)
 
 

@@ -1,0 +1,173 @@
+"""``feature_extractor`` of a two-stage detector -> its backbone, its neck, and what follows the crop (floor 4)."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from detzoo.builders.features import build_network, frozen, normalization
+from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.config import pb
+from detzoo.config.support import RegionExtractor, lookup_region_extractor
+from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
+from detzoo.detectors.faster_rcnn import CoarseLevels, PyramidParts, region_pyramid
+from detzoo.errors import ConfigError
+from detzoo.features import vgg
+from detzoo.features.network import Network
+from detzoo.features.pretrained import load_pretrained
+from detzoo.features.rewrite import (
+    REGION_MODEL_NAME,
+    RegionStride,
+    build_extractor_model,
+    build_region_model,
+    entry_stride,
+)
+from detzoo.heads.box_head import fully_connected_features
+
+CROPPED_LEVEL, LAST_LEVEL = 4, 5
+PYRAMID_STRIDE = 32
+VGG_FC_DEPTH, FC_DEPTH = 4096, 1024
+
+_STRIDES = {
+    pb.FasterRcnnFeatureExtractor.STRIDED: RegionStride.STRIDED,
+    pb.FasterRcnnFeatureExtractor.DENSE: RegionStride.DENSE,
+    pb.FasterRcnnFeatureExtractor.DILATED: RegionStride.DILATED,
+}
+_COARSE = {
+    pb.FeaturePyramidNetworks.PYRAMID: CoarseLevels.CONVOLVE_PYRAMID,
+    pb.FeaturePyramidNetworks.BACKBONE: CoarseLevels.CONVOLVE_BACKBONE,
+    pb.FeaturePyramidNetworks.SUBSAMPLE: CoarseLevels.SUBSAMPLE,
+}
+
+Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionFeatures:
+    """A two-stage detector's ``feature_extractor`` block, read.
+
+    Attributes:
+        message: pb.FasterRcnnFeatureExtractor.
+        row: its entry in the table of types.
+        network: the classification network that it is cut from.
+        hyperparams: of the network's layers.
+        added_hyperparams: of what is added to them: the pyramid, the fully connected layers.
+    """
+
+    message: Any
+    row: RegionExtractor
+    network: Network
+    hyperparams: ConvHyperparams
+    added_hyperparams: ConvHyperparams
+
+    def backbone(self, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
+        """The layers before the crop, with pretrained weights where the configuration names them."""
+        message = self.message
+        if self.row.is_fpn:
+            levels: tuple[int, ...] = tuple(range(message.fpn.min_level, min(message.fpn.max_level, LAST_LEVEL) + 1))
+            stride = PYRAMID_STRIDE
+        else:
+            levels = (LAST_LEVEL if message.use_last_map else CROPPED_LEVEL,)
+            stride = message.first_stage_features_stride
+        unknown = [level for level in levels if level not in self.network.endpoints]
+        if unknown or not levels:
+            raise ConfigError(
+                f"feature_extractor.fpn: '{message.type}' has maps of the levels {sorted(self.network.endpoints)}; "
+                f"asked for {list(levels)}"
+            )
+        model = build_extractor_model(self.network, levels, image_shape, self.hyperparams, stride)
+        self._prepare(model)
+        specs = tuple(FeatureSpec(level, feature_map.shape[-1]) for level, feature_map in model.output.items())
+        return FeatureExtractor(model, specs, normalization(self.row))
+
+    def neck(self) -> Neck:
+        """The feature pyramid; nothing for an extractor with one map."""
+        if not self.row.is_fpn:
+            return dict
+        block = self.message.fpn
+        parts = PyramidParts(
+            top_down=block.top_down_pathway,
+            lateral=block.lateral_connections,
+            finest_only=block.finest_level_only,
+            coarse_levels=_COARSE[block.coarse_source],
+            is_normalized=block.top_down_normalization,
+        )
+        depth, coarsest = block.additional_layer_depth, block.max_level
+        return lambda maps: region_pyramid(maps, depth, coarsest, self.added_hyperparams, parts)
+
+    def is_fully_connected(self, box_features: int) -> bool:
+        """Whether two fully connected layers make the box features, not the rest of the backbone."""
+        if box_features == pb.FasterRcnn.EXTRACTOR:
+            return self.row.is_fpn or self.row.family == "vgg16" or self.message.use_last_map
+        if box_features == pb.FasterRcnn.BACKBONE and (self.row.is_fpn or self.message.use_last_map):
+            raise ConfigError(
+                "box_features is BACKBONE, but the maps that are cropped are the backbone's last; accepted: "
+                "FULLY_CONNECTED"
+            )
+        return box_features == pb.FasterRcnn.FULLY_CONNECTED
+
+    def region_stride(self) -> RegionStride:
+        """What the layers after the crop do with their strides."""
+        chosen = self.message.crop_stride
+        if chosen != pb.FasterRcnnFeatureExtractor.TYPE:
+            return _STRIDES[chosen]
+        return RegionStride.DENSE if self.row.is_dense_after_crop else RegionStride.STRIDED
+
+    def crop_stride(self) -> int:
+        """Every how many cells the layers after the crop read it, so that the others need not be cropped."""
+        if self.region_stride() is not RegionStride.STRIDED:
+            return 1
+        return entry_stride(self.network, CROPPED_LEVEL)
+
+    def after_crop(self, input_shape: tuple[int | None, int | None, int], stride: RegionStride) -> keras.Model:
+        """The rest of the backbone, [N, h, w, C] -> [N, h', w', C']."""
+        model = build_region_model(self.network, (CROPPED_LEVEL, LAST_LEVEL), input_shape, self.hyperparams, stride)
+        self._prepare(model)
+        return model
+
+    def fully_connected(self, input_shape: tuple[int, int, int], depth: int) -> keras.Model:
+        """Two fully connected layers instead of the rest of the backbone, [N, h, w, C] -> [N, 1, 1, depth].
+
+        VGG's have dropout, and ImageNet's weights where their shape is the classifier's.
+        """
+        is_vgg = self.row.family == "vgg16" and not self.row.is_fpn
+        region = keras.Input(input_shape, name="region")
+        with keras.name_scope(REGION_MODEL_NAME):
+            features = fully_connected_features(
+                region,
+                depth or (VGG_FC_DEPTH if is_vgg else FC_DEPTH),
+                self.added_hyperparams.batch_norm,
+                dropout_rate=vgg.FC_DROPOUT_RATE if is_vgg else 0.0,
+            )
+        model = keras.Model(region, features, name=REGION_MODEL_NAME)
+        if is_vgg and self.message.pretrained_weights:
+            load_pretrained(model, self.message.pretrained_weights, vgg.CLASSIFIER)
+        return model
+
+    def _prepare(self, model: keras.Model) -> None:
+        if self.message.pretrained_weights:
+            load_pretrained(model, self.message.pretrained_weights, self.network.application)
+        if self.message.freeze_backbone:
+            model.trainable = False
+
+
+def read_region_features(message: Any) -> RegionFeatures:
+    """Reads a ``pb.FasterRcnnFeatureExtractor``.
+
+    Raises:
+        ConfigError: An unknown type, or a stride that it does not take.
+    """
+    row = lookup_region_extractor(message.type)
+    if not row.is_fpn and message.first_stage_features_stride not in row.strides:
+        raise ConfigError(
+            f"feature_extractor.first_stage_features_stride is {message.first_stage_features_stride}; {message.type} "
+            f"takes {', '.join(map(str, row.strides))}"
+        )
+    is_frozen = not message.batch_norm_trainable
+    network = build_network(row, message.depth_multiplier, message.min_depth, for_pyramid=True)
+    added = build_hyperparams(message.conv_hyperparams, is_frozen)
+    own = added if message.override_base_feature_extractor_hyperparams else network.hyperparams
+    return RegionFeatures(message, row, network, frozen(own, is_frozen), added)

@@ -1,0 +1,305 @@
+"""From a ``FasterRcnn`` message to a detector of two stages (floor 4)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+
+from detzoo.builders.anchors import build_anchor_generator
+from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.builders.losses import build_classification_loss, build_miner
+from detzoo.builders.postprocess import build_nms_limits, build_score_converter
+from detzoo.builders.region_features import RegionFeatures, read_region_features
+from detzoo.builders.resize import build_resizer
+from detzoo.config import pb
+from detzoo.contracts import Tensor
+from detzoo.detectors.base import Detector
+from detzoo.detectors.faster_rcnn import FasterRcnn, MaskStage, RegionCrop
+from detzoo.detectors.rfcn import Rfcn
+from detzoo.detectors.two_stage import FirstStage, SecondStage, first_stage_network
+from detzoo.errors import ConfigError
+from detzoo.features.rewrite import RegionStride
+from detzoo.heads.box_head import BOX_CODE_SIZE, box_predictor, mask_predictor
+from detzoo.heads.position_sensitive_head import position_sensitive_maps
+from detzoo.heads.proposal_head import Sharing, proposal_head
+from detzoo.losses.classification import SoftmaxCrossEntropy
+from detzoo.losses.localization import SmoothL1
+from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
+from detzoo.ops import roi_crop
+from detzoo.ops.box_coder import FasterRcnnBoxCoder
+from detzoo.ops.matching import ArgmaxMatcher, iou_similarity
+from detzoo.ops.nms import NmsLimits
+from detzoo.postprocess.proposals import ProposalSelection
+from detzoo.postprocess.region_detections import RegionDetections
+from detzoo.targets.anchor_targets import AnchorTargets
+from detzoo.targets.proposal_targets import ProposalTargets
+from detzoo.targets.region_targets import RegionSampler
+
+# Thresholds of Faster R-CNN, section 3.1.2, and of Fast R-CNN, section 2.3; the Object Detection API has no fields.
+_PROPOSAL_MATCHER = ArgmaxMatcher(0.7, 0.3, force_match_for_each_row=True)
+_REGION_MATCHER = ArgmaxMatcher(0.5, 0.5)
+_MASK_CROP_SIZE = (14, 14)  # Mask R-CNN, section 4: of the mask head on a pyramid
+
+_SHARING = {
+    pb.FasterRcnn.CONVOLUTION: Sharing.CONVOLUTION,
+    pb.FasterRcnn.ALL: Sharing.ALL,
+    pb.FasterRcnn.NONE: Sharing.NONE,
+}
+
+
+def build_two_stage(config: Any) -> Detector:
+    """The detector of a ``pb.FasterRcnn``: Faster R-CNN, R-FCN, Mask R-CNN, either stage alone.
+
+    Raises:
+        ConfigError: A part is missing, contradicts another or is not supported; the message names its field.
+    """
+    has_second, has_first = config.number_of_stages > 1, not config.proposals_from_reader
+    if not has_second and not has_first:
+        raise ConfigError("number_of_stages is 1 and proposals_from_reader is true: no stage is left")
+    if has_second and config.num_classes < 1:
+        raise ConfigError(f"num_classes is {config.num_classes}; it must be 1 or more (the background not counted)")
+    features = read_region_features(config.feature_extractor)
+    image_shape = build_resizer(config.image_resizer).static_shape
+    first_stage, head = _first_stage(config, features) if has_first else (None, None)
+    extractor = features.backbone(image_shape)
+    max_crop_level = config.roi_max_level or None if features.row.is_fpn else None
+    network = first_stage_network(image_shape, extractor, features.neck(), head, max_crop_level)
+    if first_stage is not None:
+        _check_maps(first_stage, len(network.output["maps"]))
+    normalize = extractor.normalize
+    if not has_second:
+        return FasterRcnn(network, normalize, first_stage, None, None, None, None, max(config.num_classes, 1))
+    second_stage = _second_stage(config)
+    crop_maps = network.output["crop_maps"]
+    kind = config.second_stage_box_predictor.WhichOneof("box_predictor_oneof")
+    if kind == "rfcn_box_predictor":
+        return _rfcn(config, features, network, normalize, first_stage, second_stage)
+    if kind != "mask_rcnn_box_predictor":
+        raise ConfigError(
+            f"second_stage_box_predictor: {kind or 'nothing'} is set; a second stage needs mask_rcnn_box_predictor or "
+            "rfcn_box_predictor"
+        )
+    crop, box_network = _box_stage(config, features, crop_maps)
+    mask_stage = _mask_stage(config, features, crop_maps, box_network) if has_masks(config) else None
+    return FasterRcnn(network, normalize, first_stage, second_stage, crop, box_network, mask_stage, config.num_classes)
+
+
+def has_masks(config: Any) -> bool:
+    """Whether a ``pb.FasterRcnn`` predicts masks."""
+    return config.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks
+
+
+def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], Any]]:
+    anchors = build_anchor_generator(config.first_stage_anchor_generator, pixels_allowed=True)
+    box_coder = FasterRcnnBoxCoder()
+    training_count = config.first_stage_max_proposals_in_training or config.first_stage_max_proposals
+    stage = FirstStage(
+        anchors=anchors,
+        targets=ProposalTargets(
+            AnchorTargets(_PROPOSAL_MATCHER, iou_similarity, box_coder),
+            config.first_stage_minibatch_size,
+            config.first_stage_positive_balance_fraction,
+            keep_crossing=config.keep_anchors_outside_image or config.clip_anchors_to_image,
+        ),
+        loss=ProposalLoss(
+            SoftmaxCrossEntropy(),
+            SmoothL1(),
+            config.first_stage_objectness_loss_weight,
+            config.first_stage_localization_loss_weight,
+        ),
+        select=ProposalSelection(
+            box_coder,
+            _proposal_limits(config, config.first_stage_max_proposals),
+            _proposal_limits(config, training_count),
+            config.first_stage_pre_nms_top_k,
+        ),
+        clips_anchors=config.clip_anchors_to_image,
+    )
+    is_frozen = not config.feature_extractor.batch_norm_trainable
+    head = functools.partial(
+        proposal_head,
+        num_anchors_per_location=anchors.num_anchors_per_location,
+        depth=config.first_stage_box_predictor_depth,
+        hyperparams=build_hyperparams(config.first_stage_box_predictor_conv_hyperparams, is_frozen),
+        kernel_size=config.first_stage_box_predictor_kernel_size,
+        dilation=config.first_stage_atrous_rate,
+        sharing=_SHARING[config.first_stage_head_sharing],
+    )
+    return stage, head
+
+
+def _proposal_limits(config: Any, count: int) -> NmsLimits:
+    if count < 1:
+        raise ConfigError(f"first_stage_max_proposals is {count}; it must be 1 or more")
+    return NmsLimits(config.first_stage_nms_score_threshold, config.first_stage_nms_iou_threshold, count, count)
+
+
+def _check_maps(stage: FirstStage, num_maps: int) -> None:
+    with_anchors = len(stage.anchors.num_anchors_per_location)
+    if with_anchors != num_maps:
+        raise ConfigError(
+            f"first_stage_anchor_generator has boxes for {with_anchors} feature maps, but feature_extractor makes "
+            f"{num_maps}. Make min_level and max_level of both the same, or use grid_anchor_generator for one map."
+        )
+
+
+def _second_stage(config: Any) -> SecondStage:
+    box_coder = FasterRcnnBoxCoder()
+    miner = None
+    weights = (config.second_stage_classification_loss_weight, config.second_stage_localization_loss_weight)
+    if config.HasField("hard_example_miner"):
+        miner = build_miner(config.hard_example_miner, *weights)
+    post = config.second_stage_post_processing
+    nms = post.batch_non_max_suppression
+    return SecondStage(
+        sample=RegionSampler(
+            AnchorTargets(_REGION_MATCHER, iou_similarity, box_coder),
+            None if miner else config.second_stage_batch_size,
+            config.second_stage_balance_fraction,
+            config.add_groundtruth_to_proposals,
+        ),
+        loss=RegionLoss(_classification_loss(config), SmoothL1(), box_coder, *weights, miner=miner),
+        detections=RegionDetections(
+            box_coder, build_score_converter(post), build_nms_limits(nms), nms.use_class_agnostic_nms
+        ),
+        mask_loss=MaskLoss(config.second_stage_mask_prediction_loss_weight) if has_masks(config) else None,
+    )
+
+
+def _classification_loss(config: Any) -> Any:
+    if not config.HasField("second_stage_classification_loss"):
+        return SoftmaxCrossEntropy()
+    return build_classification_loss(config.second_stage_classification_loss)
+
+
+def _box_stage(
+    config: Any, features: RegionFeatures, crop_maps: Mapping[int, Tensor]
+) -> tuple[RegionCrop, keras.Model]:
+    """The crop, and the network from crops to features, boxes and classes."""
+    predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
+    if predictor.box_code_size != BOX_CODE_SIZE:
+        raise ConfigError(f"mask_rcnn_box_predictor.box_code_size is {predictor.box_code_size}; accepted: 4")
+    channels = next(iter(crop_maps.values())).shape[-1]
+    is_fully_connected = features.is_fully_connected(config.box_features)
+    skipped = 1 if is_fully_connected or _has_own_grid(config) else features.crop_stride()
+    crop, crop_size = _build_crop(config, skipped)
+    if is_fully_connected:
+        region_model = features.fully_connected((*crop_size, channels), config.fc_depth)
+    else:
+        stride = features.region_stride() if skipped == 1 else RegionStride.DENSE
+        region_model = features.after_crop((*crop_size, channels), stride)
+    region = keras.Input((*crop_size, channels), name="crop")
+    region_features = region_model(region)
+    with keras.name_scope("box_head"):
+        outputs = box_predictor(
+            region_features,
+            config.num_classes,
+            build_hyperparams(predictor.fc_hyperparams),
+            dropout_rate=1.0 - predictor.dropout_keep_probability if predictor.use_dropout else 0.0,
+            share_box_across_classes=predictor.share_box_across_classes,
+        )
+    network = keras.Model(region, {"features": region_features, **outputs._asdict()}, name="box_network")
+    return RegionCrop(crop, _canonical_level(config, features)), network
+
+
+def _has_own_grid(config: Any) -> bool:
+    """Whether regions become bins, whose values depend on all cells that they cover."""
+    return config.roi_operation != pb.FasterRcnn.CROP_AND_RESIZE
+
+
+def _build_crop(config: Any, skipped: int = 1) -> tuple[roi_crop.Crop, tuple[int, int]]:
+    """What a region becomes, and the size of that in cells, where the reader takes every ``skipped``-th cell."""
+    size, pool = config.initial_crop_size, max(config.maxpool_kernel_size, 1)
+    if size < 1:
+        raise ConfigError(f"initial_crop_size is {size}; it must be 1 or more cells")
+    if max(config.maxpool_stride, 1) != pool:
+        raise ConfigError(
+            f"maxpool_stride is {config.maxpool_stride}, maxpool_kernel_size {config.maxpool_kernel_size}; they must "
+            "be equal"
+        )
+    if pool > size:
+        raise ConfigError(f"maxpool_kernel_size is {pool}; it must be at most initial_crop_size ({size})")
+    pooled = size // pool
+    if config.roi_operation == pb.FasterRcnn.ROI_ALIGN:
+        ratio = config.roi_align_sampling_ratio
+        crop = functools.partial(roi_crop.roi_align_boxes, crop_size=(pooled,) * 2, sampling_ratio=ratio)
+    elif config.roi_operation == pb.FasterRcnn.MAX_ROI_POOL:
+        crop = functools.partial(roi_crop.max_roi_pool_boxes, crop_size=(pooled,) * 2)
+    else:
+        crop = functools.partial(
+            roi_crop.crop_and_max_pool_boxes, crop_size=(size,) * 2, pool_size=pool, output_stride=skipped
+        )
+    side = -(-pooled // skipped)
+    return crop, (side, side)
+
+
+def _canonical_level(config: Any, features: RegionFeatures) -> int:
+    """The level of a region of 224 x 224 pixels; the Object Detection API's is the second coarsest."""
+    return config.roi_canonical_level or features.message.fpn.max_level - 1
+
+
+def _mask_stage(
+    config: Any, features: RegionFeatures, crop_maps: Mapping[int, Tensor], box_network: keras.Model
+) -> MaskStage:
+    predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
+    crop = None
+    input_shape = tuple(box_network.output["features"].shape[1:])
+    if features.is_fully_connected(config.box_features):  # no cells are left in their features
+        own = functools.partial(roi_crop.crop_and_resize_boxes, crop_size=_MASK_CROP_SIZE)
+        crop = RegionCrop(own, _canonical_level(config, features))
+        input_shape = (*_MASK_CROP_SIZE, next(iter(crop_maps.values())).shape[-1])
+    inputs = keras.Input(input_shape, name="mask_features")
+    with keras.name_scope("mask_head"):
+        try:
+            logits = mask_predictor(
+                inputs,
+                config.num_classes,
+                (predictor.mask_height, predictor.mask_width),
+                build_hyperparams(predictor.conv_hyperparams),
+                num_conv_layers=predictor.mask_prediction_num_conv_layers,
+                depth=predictor.mask_prediction_conv_depth,
+                is_class_agnostic=predictor.masks_are_class_agnostic,
+                convolve_then_upsample=predictor.convolve_then_upsample_masks,
+            )
+        except ValueError as error:
+            raise ConfigError(f"mask_rcnn_box_predictor: {error}") from error
+    return MaskStage(keras.Model(inputs, logits, name="mask_network"), crop)
+
+
+def _rfcn(
+    config: Any,
+    features: RegionFeatures,
+    network: keras.Model,
+    normalize: Callable[[Tensor], Tensor],
+    first_stage: FirstStage | None,
+    second_stage: SecondStage,
+) -> Detector:
+    predictor = config.second_stage_box_predictor.rfcn_box_predictor
+    if features.row.is_fpn:
+        raise ConfigError(f"rfcn_box_predictor reads one map, but {features.message.type} has a pyramid")
+    num_bins = (predictor.num_spatial_bins_height, predictor.num_spatial_bins_width)
+    crop_size = (predictor.crop_height, predictor.crop_width)
+    for name, size, bins in zip(("height", "width"), crop_size, num_bins, strict=True):
+        if bins < 1 or size < 1 or size % bins:
+            raise ConfigError(
+                f"rfcn_box_predictor.crop_{name} is {size}; it must be a multiple of num_spatial_bins_{name} ({bins})"
+            )
+    (cropped,) = network.output["crop_maps"].values()
+    features_map = keras.Input(tuple(cropped.shape[1:]), name="map")
+    x = features_map
+    if not features.is_fully_connected(config.box_features):
+        x = features.after_crop((None, None, cropped.shape[-1]), features.region_stride())(x)
+    with keras.name_scope("box_head"):
+        outputs = position_sensitive_maps(
+            x,
+            config.num_classes,
+            num_bins,
+            predictor.depth,
+            build_hyperparams(predictor.conv_hyperparams, not features.message.batch_norm_trainable),
+            predictor.share_box_across_classes,
+        )
+    map_network = keras.Model(features_map, outputs._asdict(), name="map_network")
+    return Rfcn(network, map_network, normalize, first_stage, second_stage, num_bins, crop_size, config.num_classes)

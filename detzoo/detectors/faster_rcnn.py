@@ -1,0 +1,209 @@
+"""Faster R-CNN: regions of a map are cropped to one size, and a small network classifies each crop.
+
+Ren et al., arXiv:1506.01497; on a feature pyramid Lin et al., arXiv:1612.03144; with crop_and_resize Huang et al.,
+"Speed/accuracy trade-offs", arXiv:1611.10012; with masks He et al., arXiv:1703.06870. Without its first stage it is Fast
+R-CNN, Girshick, arXiv:1504.08083.
+
+| section of the pyramid's paper | here |
+|---|---|
+| 3 top-down pathway, lateral connections | ``region_pyramid``, with ``detzoo.necks.fpn`` |
+| 4.1 proposals from P2 to P6 | ``detzoo.heads.proposal_head``, ``detzoo.targets.proposal_targets`` |
+| 4.2 equation 1, the level of a region | ``RegionCrop`` |
+| 4.2 two fully connected layers | ``detzoo.heads.box_head.fully_connected_features`` |
+| 5.1.2, tables 1 to 3: what each part gains | ``PyramidParts`` |
+
+Of the trade-offs paper: 3.1 crop instead of pooling, without a gradient to the boxes, in ``detzoo.ops.roi_crop``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import ConvHyperparams, Detections, RegionPredictions, Tensor
+from detzoo.detectors.two_stage import ClassifiedRegions, FirstStage, SecondStage, TwoStageDetector
+from detzoo.necks import fpn
+from detzoo.ops import boxes
+from detzoo.ops.roi_crop import Crop, assign_levels, multilevel_crop, single_level_crop
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionCrop:
+    """Crops every region from the map of its level.
+
+    Attributes:
+        crop: what a region becomes.
+        canonical_level: level of a region of 224 x 224 pixels (equation 1 of the pyramid's paper).
+    """
+
+    crop: Crop
+    canonical_level: int = 4
+
+    def __call__(self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any]) -> Tensor:
+        """Crops [B * R, h, w, C] of regions [B, R, 4]; no gradient flows to the regions."""
+        if len(maps) == 1:
+            crops = single_level_crop(next(iter(maps.values())), regions_norm, self.crop)
+        else:
+            regions_px = boxes.to_px(regions_norm, tf.stack(image_shape))
+            levels = assign_levels(regions_px, min(maps), max(maps), self.canonical_level)
+            crops = multilevel_crop(maps, regions_norm, levels, self.crop)
+        return tf.reshape(crops, [-1, *crops.shape[2:]])
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskStage:
+    """The mask head of a Mask R-CNN.
+
+    Attributes:
+        network: box features, or crops of its own, [N, h, w, C] -> logits [N, H, W, 1 or K].
+        crop: its own crops; None reads the features that the boxes are predicted from.
+    """
+
+    network: keras.Model
+    crop: RegionCrop | None = None
+
+
+class FasterRcnn(TwoStageDetector):
+    """Faster R-CNN, on one map or on a pyramid, with or without masks.
+
+    Args:
+        network: Backbone, neck and proposal head, of ``first_stage_network``.
+        normalize: RGB 0..255 to what the network expects.
+        first_stage: None where proposals come from outside.
+        second_stage: None for a proposal network alone.
+        crop: Regions to crops; None for a proposal network alone.
+        box_network: Crops [N, h, w, C] to a dict of ``features``, ``box_deltas`` [N, Q, 4] and ``class_logits``
+            [N, K + 1].
+        mask_stage: None without masks.
+        num_classes: Number of classes, the background not counted.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        normalize: Callable[[Tensor], Tensor],
+        first_stage: FirstStage | None,
+        second_stage: SecondStage | None,
+        crop: RegionCrop | None,
+        box_network: keras.Model | None,
+        mask_stage: MaskStage | None,
+        num_classes: int,
+    ) -> None:
+        super().__init__(network, normalize, first_stage, second_stage, num_classes, name="faster_rcnn")
+        self._crop: Any = crop
+        self.box_network: Any = box_network
+        self.mask_network: Any = mask_stage.network if mask_stage else None
+        self._mask_crop = mask_stage.crop if mask_stage else None
+
+    def postprocess(
+        self, predictions: RegionPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """See ``Detector.postprocess``. Masks are predicted of what was detected, not of every region."""
+        detections = super().postprocess(predictions, true_shapes, padded_shape)
+        if self.mask_network is None:
+            return detections
+        window_sizes = tf.tile(predictions.windows[:, tf.newaxis, 2:], [1, 1, 2])
+        logits = self._mask_logits(predictions.maps, detections.boxes_norm * window_sizes, padded_shape)
+        num_masks = logits.shape[-1]
+        of_class = tf.one_hot(detections.classes if num_masks > 1 else tf.zeros_like(detections.classes), num_masks)
+        chosen = tf.reduce_sum(logits * of_class[:, :, tf.newaxis, tf.newaxis], axis=-1)
+        is_filled = tf.range(tf.shape(chosen)[1]) < detections.num_valid[:, tf.newaxis]
+        return detections._replace(masks=tf.where(is_filled[..., tf.newaxis, tf.newaxis], tf.sigmoid(chosen), 0.0))
+
+    def _classify(
+        self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
+    ) -> ClassifiedRegions:
+        """See ``TwoStageDetector._classify``. In training the masks of all regions are predicted as well."""
+        outputs = self.box_network(self._crop(maps, regions_norm, image_shape), training=training)
+        deltas, logits = (_by_image(outputs[name], regions_norm) for name in ("box_deltas", "class_logits"))
+        if self.mask_network is None:
+            return ClassifiedRegions(deltas, logits)
+        if not training:
+            return ClassifiedRegions(deltas, logits, maps=maps)
+        features = outputs["features"]
+        if self._mask_crop is not None:
+            features = self._mask_crop(maps, regions_norm, image_shape)
+        masks = _by_image(self.mask_network(features, training=training), regions_norm)
+        return ClassifiedRegions(deltas, logits, mask_logits=masks)
+
+    def _mask_logits(self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any]) -> Tensor:
+        """Mask logits [B, R, h, w, 1 or K] of regions [B, R, 4] at inference."""
+        if self._mask_crop is not None:
+            features = self._mask_crop(maps, regions_norm, image_shape)
+        else:
+            features = self.box_network(self._crop(maps, regions_norm, image_shape), training=False)["features"]
+        return _by_image(self.mask_network(features, training=False), regions_norm)
+
+
+def _by_image(rows: Tensor, regions_norm: Tensor) -> Tensor:
+    """[B * R, ...] to [B, R, ...]."""
+    shape = tf.shape(regions_norm)
+    num_regions = regions_norm.shape[1] if regions_norm.shape[1] is not None else shape[1]
+    return tf.reshape(rows, [shape[0], num_regions, *rows.shape[1:]])
+
+
+class CoarseLevels(enum.Enum):
+    """What the levels past the backbone's are made of."""
+
+    CONVOLVE_PYRAMID = "convolve_pyramid"  # strided convolutions of the coarsest P; the Object Detection API
+    CONVOLVE_BACKBONE = "convolve_backbone"  # of the coarsest C; RetinaNet
+    SUBSAMPLE = "subsample"  # every other cell of the coarsest P; the pyramid's paper
+
+
+@dataclasses.dataclass(frozen=True)
+class PyramidParts:
+    """Which parts a pyramid has; all but the last two are the paper's, section 5.1.2 says what is lost without.
+
+    Attributes:
+        top_down: add coarser maps to finer ones; without it table 1 (d).
+        lateral: add the backbone's maps; without it table 1 (e).
+        finest_only: predict from the finest level only; table 1 (f).
+        coarse_levels: how P6 is made.
+        is_normalized: normalise and activate the 3 x 3 convolutions as the Object Detection API does.
+    """
+
+    top_down: bool = True
+    lateral: bool = True
+    finest_only: bool = False
+    coarse_levels: CoarseLevels = CoarseLevels.SUBSAMPLE
+    is_normalized: bool = False
+
+
+def region_pyramid(
+    maps: Mapping[int, Tensor], depth: int, max_level: int, hyperparams: ConvHyperparams, parts: PyramidParts
+) -> dict[int, Tensor]:
+    """The maps that proposals are made from.
+
+    Args:
+        maps: Level to C_l of the backbone [B, H_l, W_l, C_l], consecutive levels.
+        depth: Channels of every P_l; 256 in the paper.
+        max_level: The coarsest level; 6 in the paper.
+        hyperparams: Of the convolutions.
+        parts: What the pyramid has.
+
+    Returns:
+        Level to P_l [B, H_l, W_l, depth], ascending, from the finest of ``maps`` to ``max_level``.
+    """
+    hyperparams = hyperparams if parts.is_normalized else fpn.without_nonlinearity(hyperparams)
+    if not parts.top_down:
+        pyramid = fpn.bottom_up_only(maps, depth, hyperparams)
+    elif not parts.lateral:
+        pyramid = fpn.top_down_only(maps, depth, hyperparams)
+    else:
+        pathway = fpn.smoothed_top_down if parts.is_normalized else fpn.plain_top_down
+        pyramid = pathway(maps, depth, hyperparams)
+    if parts.finest_only:
+        finest = min(pyramid)
+        return {finest: pyramid[finest]}
+    if parts.coarse_levels is CoarseLevels.CONVOLVE_BACKBONE:
+        coarse = fpn.coarse_from_backbone(maps, depth, max_level, hyperparams)
+    elif parts.coarse_levels is CoarseLevels.CONVOLVE_PYRAMID:
+        coarse = fpn.coarse_from_pyramid(pyramid, depth, max_level, hyperparams)
+    else:
+        coarse = fpn.coarse_by_subsampling(pyramid, max_level)
+    return {**pyramid, **coarse}

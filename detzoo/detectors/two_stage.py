@@ -1,0 +1,292 @@
+"""The detector of two stages behind Faster R-CNN, R-FCN and Fast R-CNN: regions first, then what is in them.
+
+inputs -> backbone, neck -> proposal head -> proposals -> (in training: a labelled sample of them)
+                        \\-> regions of the maps ------> classes, boxes (and masks) -> detections
+
+Ren et al., arXiv:1506.01497; with one interface for all as in Huang et al., arXiv:1611.10012, section 3.
+
+| section of the Faster R-CNN paper | here |
+|---|---|
+| 3.1 region proposal network | ``detzoo.heads.proposal_head``, ``detzoo.ops.anchors`` |
+| 3.1.2, 3.1.3 loss and minibatch of anchors | ``detzoo.targets.proposal_targets``, ``detzoo.losses.region_loss`` |
+| 3.2 sharing of features | one backbone for both stages |
+| 3.3 anchors at the border, suppression of proposals | ``TwoStageDetector``, ``detzoo.postprocess.proposals`` |
+
+Differs from the papers' code: anchors and proposals are fractions of the padded input throughout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import (
+    Detections,
+    FeatureExtractor,
+    Groundtruth,
+    LossTerm,
+    Predictions,
+    Proposals,
+    RegionPredictions,
+    Tensor,
+)
+from detzoo.detectors.base import AnchorGenerator, Detector, ImageShape
+from detzoo.heads.dense_head import DenseOutputs
+from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
+from detzoo.ops import boxes
+from detzoo.postprocess.dense_detections import image_windows
+from detzoo.postprocess.proposals import ProposalSelection
+from detzoo.postprocess.region_detections import RegionDetections, proposals_as_detections
+from detzoo.targets.proposal_targets import ProposalTargets
+from detzoo.targets.region_targets import RegionSampler
+
+
+@dataclasses.dataclass(frozen=True)
+class FirstStage:
+    """What a proposal network is beside its layers.
+
+    Attributes:
+        anchors: makes the anchors of its maps.
+        targets: the sampled anchors and what they should predict.
+        loss: predictions, targets -> terms.
+        select: predictions -> proposals.
+        clips_anchors: cut anchors to the padded input in training, too.
+    """
+
+    anchors: AnchorGenerator
+    targets: ProposalTargets
+    loss: ProposalLoss
+    select: ProposalSelection
+    clips_anchors: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SecondStage:
+    """What the second stage is beside its layers.
+
+    Attributes:
+        sample: the regions to train on and what they should predict.
+        loss: predictions, regions, targets -> terms.
+        detections: predictions -> detections.
+        mask_loss: None without masks.
+    """
+
+    sample: RegionSampler
+    loss: RegionLoss
+    detections: RegionDetections
+    mask_loss: MaskLoss | None = None
+
+
+class ClassifiedRegions(NamedTuple):
+    """What a second stage says of R regions of each image."""
+
+    box_deltas: Tensor  # float32 [B, R, Q, 4], Q = 1 or K
+    class_logits: Tensor  # float32 [B, R, K + 1]
+    mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K], or ()
+    maps: Any = ()  # level -> map, where masks follow from the detections
+
+
+class TwoStageDetector(Detector):
+    """A detector that proposes regions and classifies them; either stage may be missing.
+
+    Args:
+        network: Of ``first_stage_network``.
+        normalize: RGB 0..255 to what the network expects.
+        first_stage: None where proposals come from outside: Fast R-CNN.
+        second_stage: None for a proposal network alone.
+        num_classes: Number of classes, the background not counted.
+        name: Of the model.
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        normalize: Callable[[Tensor], Tensor],
+        first_stage: FirstStage | None,
+        second_stage: SecondStage | None,
+        num_classes: int,
+        name: str,
+    ) -> None:
+        _, height, width, _ = network.input_shape
+        super().__init__(num_classes, (height, width), name=name)
+        self.network = network
+        self._normalize = normalize
+        self._first = first_stage
+        self._second = second_stage
+        self._static_anchors = self._make_static_anchors()
+        self.built = True
+
+    @property
+    def proposes_only(self) -> bool:
+        """Whether the detections are class-agnostic proposals."""
+        return self._second is None
+
+    @property
+    def wants_proposals(self) -> bool:
+        """Whether ``predict`` needs proposals from outside."""
+        return self._first is None
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """See ``Detector.preprocess``."""
+        return self._normalize(tf.cast(images, tf.float32))
+
+    def predict(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        training: bool = False,
+        true_shapes: Tensor | None = None,
+        groundtruth: Groundtruth | None = None,
+        proposals: Proposals | None = None,
+    ) -> RegionPredictions:
+        """See ``Detector.predict``. With ground truth, the regions are a labelled sample."""
+        outputs = self.network(inputs, training=training)
+        image_shape = _size_of(inputs)
+        windows = _windows(inputs, true_shapes)
+        first: Any = ()
+        if self._first is not None:
+            first, proposals = self._propose(self._first, outputs, image_shape, windows, training)
+        if proposals is None:
+            raise ValueError("this detector has no first stage: predict needs proposals")
+        if self._second is None:
+            return RegionPredictions(first, proposals, box_deltas=(), class_logits=(), windows=windows)
+        targets: Any = ()
+        if training and groundtruth is not None:
+            proposals, targets = self._second.sample(proposals, groundtruth)
+        regions = self._classify(outputs["crop_maps"], proposals.boxes_norm, image_shape, training)
+        return RegionPredictions(
+            first,
+            proposals,
+            box_deltas=regions.box_deltas,
+            class_logits=regions.class_logits,
+            windows=windows,
+            targets=targets,
+            mask_logits=regions.mask_logits,
+            maps=regions.maps,
+        )
+
+    def loss_terms(self, predictions: RegionPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
+        """See ``Detector.loss_terms``."""
+        terms: dict[str, LossTerm] = {}
+        if self._first is not None:
+            targets = self._first.targets(predictions.first_stage.anchors_norm, groundtruth, predictions.windows)
+            terms |= self._first.loss(predictions.first_stage, targets)
+        if self._second is not None:
+            deltas, logits = predictions.box_deltas, predictions.class_logits
+            terms |= self._second.loss(deltas, logits, predictions.proposals, predictions.targets)
+            if self._second.mask_loss is not None:
+                terms |= self._second.mask_loss(
+                    predictions.mask_logits, predictions.proposals, predictions.targets, groundtruth
+                )
+        return terms
+
+    def postprocess(
+        self, predictions: RegionPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """See ``Detector.postprocess``."""
+        if self._second is None:
+            return proposals_as_detections(predictions, true_shapes, padded_shape)
+        return self._second.detections(predictions, true_shapes, padded_shape)
+
+    def _classify(
+        self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
+    ) -> ClassifiedRegions:
+        """What is in the regions.
+
+        Args:
+            maps: Level to [B, H_l, W_l, C], what regions are cropped from.
+            regions_norm: float32 [B, R, 4], fractions of the padded input.
+            image_shape: (height, width) of the padded input in pixels.
+            training: Whether batch normalisation and dropout are in training mode.
+        """
+        raise NotImplementedError("_classify is defined by each two-stage detector")
+
+    def _propose(
+        self,
+        stage: FirstStage,
+        outputs: Mapping[str, Any],
+        image_shape: tuple[Any, Any],
+        windows: Tensor,
+        training: bool,
+    ) -> tuple[Predictions, Proposals]:
+        """The proposal head's output over the anchors, and the best of them."""
+        anchors, level_sizes = self._anchors_of(stage, outputs["maps"], image_shape)
+        usable = None
+        if stage.clips_anchors or not training:
+            anchors = boxes.clip(anchors, tf.constant([0.0, 0.0, 1.0, 1.0]))
+        elif not stage.targets.keep_crossing:
+            usable = stage.targets.usable(anchors, windows)
+        first = Predictions(outputs["box_deltas"], outputs["class_logits"], anchors)
+        return first, stage.select(first, windows, level_sizes, training, usable)
+
+    def _anchors_of(
+        self, stage: FirstStage, maps: Sequence[Tensor], image_shape: tuple[Any, Any]
+    ) -> tuple[Tensor, list[Any]]:
+        """Anchors float32 [A, 4], and how many each level has."""
+        sizes = [_size_of(x) for x in maps]
+        counts = stage.anchors.num_anchors_per_location
+        level_sizes = [height * width * count for (height, width), count in zip(sizes, counts, strict=True)]
+        if self._static_anchors is not None:
+            return tf.constant(self._static_anchors, tf.float32), level_sizes
+        return stage.anchors(sizes, image_shape), level_sizes
+
+    def _make_static_anchors(self) -> Any:
+        """The anchors as numpy, or None where the size of the input is not known before the image."""
+        if self._first is None or None in self.input_shape_px:
+            return None
+        shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"]]
+        return None if any(None in shape for shape in shapes) else self._first.anchors(shapes, self.input_shape_px)
+
+
+def first_stage_network(
+    image_shape_px: ImageShape,
+    extractor: FeatureExtractor,
+    neck: Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]],
+    head: Callable[[Mapping[int, Tensor]], DenseOutputs] | None,
+    max_crop_level: int | None = None,
+) -> keras.Model:
+    """Wires backbone, neck and proposal head.
+
+    The variables' paths start with ``backbone/``, ``neck/`` and ``rpn/``.
+
+    Args:
+        image_shape_px: (height, width) of the padded input, None where unknown.
+        extractor: The backbone.
+        neck: Backbone maps to those that are read, both level to [B, H_l, W_l, C_l].
+        head: Those maps to deltas and objectness of every anchor; None for no first stage.
+        max_crop_level: Coarsest level that regions are cropped from; None for all.
+
+    Returns:
+        A model from normalised images [B, H, W, 3] to a dict: ``crop_maps`` level to map, ``maps`` the list of the maps
+        with anchors in ascending order of level, and with a head ``box_deltas`` [B, A, 4] and ``class_logits``
+        [B, A, 2].
+    """
+    images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
+    backbone_maps = extractor.model(images)
+    with keras.name_scope("neck"):
+        pyramid = dict(sorted(neck(backbone_maps).items()))
+    coarsest = max(pyramid) if max_crop_level is None else max_crop_level
+    outputs: dict[str, Any] = {
+        "maps": list(pyramid.values()),
+        "crop_maps": {level: x for level, x in pyramid.items() if level <= coarsest},
+    }
+    if head is not None:
+        with keras.name_scope("rpn"):
+            outputs |= head(pyramid)._asdict()
+    return keras.Model(images, outputs, name="network")
+
+
+def _size_of(x: Tensor) -> tuple[Any, Any]:
+    """(height, width) of [B, H, W, C]: ints where they are static, scalar tensors where not."""
+    dynamic = tf.shape(x)
+    return tuple(dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))
+
+
+def _windows(inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
+    """The part of the padded input that each image covers, float32 [B, 4]."""
+    if true_shapes is None:
+        return tf.tile(tf.constant([[0.0, 0.0, 1.0, 1.0]]), [tf.shape(inputs)[0], 1])
+    return image_windows(true_shapes, _size_of(inputs))

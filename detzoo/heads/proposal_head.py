@@ -1,0 +1,89 @@
+"""The head of a region proposal network: objectness and box of every anchor, from each map of a pyramid.
+
+A k x k convolution, then two 1 x 1 layers beside each other. Over the levels of a pyramid the three are shared, or the
+convolution is, or nothing. The order of the outputs is that of ``detzoo.heads.dense_head``.
+
+References:
+    Ren et al., arXiv:1506.01497, section 3.1; Lin et al., arXiv:1612.03144, section 4.1 (shared over the levels) and
+    table 1 (what sharing gains).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+
+import keras
+
+from detzoo.contracts import ConvHyperparams, Tensor
+from detzoo.heads.dense_head import BOX_CODE_SIZE, DenseOutputs, flatten_map, join_levels
+from detzoo.layers.conv import convolution, normalize_and_activate
+
+OBJECTNESS_COLUMNS = 2  # background, object
+# Differs from arXiv:1506.01497, which has ReLU: the Object Detection API, whatever its configuration says.
+ACTIVATION = "relu6"
+
+
+class Sharing(enum.Enum):
+    """What the levels of a pyramid have in common."""
+
+    CONVOLUTION = "convolution"  # the k x k; the Object Detection API
+    ALL = "all"  # the paper
+    NONE = "none"  # an ablation of the paper
+
+
+def proposal_head(
+    maps: Mapping[int, Tensor],
+    num_anchors_per_location: Sequence[int],
+    depth: int,
+    hyperparams: ConvHyperparams,
+    kernel_size: int = 3,
+    dilation: int = 1,
+    sharing: Sharing = Sharing.CONVOLUTION,
+) -> DenseOutputs:
+    """Predicts from every level.
+
+    Args:
+        maps: Level to [B, H_l, W_l, C_l], the C_l equal where something is shared.
+        num_anchors_per_location: Anchors of each level, in ascending order of level.
+        depth: Channels of the k x k convolution.
+        hyperparams: Initializer, regularizer and normalisation of all layers.
+        kernel_size: k.
+        dilation: Spacing of the k x k kernel's taps.
+        sharing: Over the levels.
+
+    Returns:
+        ``box_deltas`` [B, A, 4], and ``class_logits`` [B, A, 2], background first.
+    """
+    hyperparams = dataclasses.replace(hyperparams, activation=ACTIVATION)
+    use_bias = hyperparams.force_use_bias or hyperparams.batch_norm is None
+    is_shared = {"conv": sharing is not Sharing.NONE, "predictor": sharing is Sharing.ALL}
+    shared: dict[str, keras.layers.Layer] = {}
+
+    def layer(kind: str, name: str, level: int, build: Callable[[str], keras.layers.Layer]) -> keras.layers.Layer:
+        """The one layer of all levels, or this level's own."""
+        if not is_shared[kind] and len(maps) > 1:
+            return build(f"{name}_{level}")
+        if name not in shared:
+            shared[name] = build(name)
+        return shared[name]
+
+    boxes: list[Tensor] = []
+    logits: list[Tensor] = []
+    for (level, x), num_anchors in zip(sorted(maps.items()), num_anchors_per_location, strict=True):
+        conv = layer(
+            "conv",
+            "conv",
+            level,
+            lambda name: convolution(depth, kernel_size, hyperparams, name, use_bias=use_bias, dilation_rate=dilation),
+        )
+        x = normalize_and_activate(conv(x), hyperparams, f"conv_level_{level}")
+        for name, columns, outputs in (
+            ("box_predictor", BOX_CODE_SIZE, boxes),
+            ("objectness_predictor", OBJECTNESS_COLUMNS, logits),
+        ):
+            filters = num_anchors * columns
+            predict = layer("predictor", name, level, lambda name: convolution(filters, 1, hyperparams, name))  # noqa: B023
+            outputs.append(flatten_map(predict(x), columns, f"{name}_{level}"))
+    return DenseOutputs(join_levels(boxes, "box_deltas"), join_levels(logits, "class_logits"))

@@ -1,0 +1,80 @@
+"""Which anchors train a proposal network, and for what (floor 2).
+
+Stands between the ground truth and the losses of a first stage: the usable anchors are assigned, a random minibatch of
+them counts.
+
+References:
+    Ren et al., arXiv:1506.01497, section 3.1.2 (thresholds), 3.1.3 (minibatch of 256, half positive) and 3.3 (anchors
+    that cross the border); Lin et al., arXiv:1612.03144, section 4.1 (they are kept).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from detzoo.contracts import AnchorState, Groundtruth, Targets
+from detzoo.ops.sampling import balanced_sample
+from detzoo.targets.anchor_targets import AnchorTargets
+
+# A border is crossed by more than what rounding of fractions makes.
+_BORDER_TOLERANCE = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class ProposalTargets:
+    """A sampled minibatch of anchors for every image.
+
+    Attributes:
+        assign: matching by IoU .7 and .3, with the best anchor of each object by force.
+        sample_size: anchors of an image that count.
+        positive_fraction: largest share of positives among them.
+        keep_crossing: train on anchors that cross the border of the image; those without any part of it never count.
+    """
+
+    assign: AnchorTargets
+    sample_size: int = 256
+    positive_fraction: float = 0.5
+    keep_crossing: bool = False
+
+    def __call__(
+        self,
+        anchors_norm: tf.Tensor,
+        groundtruth: Groundtruth,
+        windows: tf.Tensor,
+        seed: tf.Tensor | None = None,
+    ) -> Targets:
+        """Targets whose weights are 0 outside the sample. No gradient flows through them.
+
+        Args:
+            anchors_norm: float32 [A, 4].
+            groundtruth: of B images.
+            windows: float32 [B, 4], the part of the padded input that each image covers.
+            seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
+
+        Returns:
+            Targets [B, A]; state IGNORE for anchors that are not in the sample.
+        """
+        targets = self.assign(anchors_norm, groundtruth, self.usable(anchors_norm, windows))
+        positive = (targets.state == AnchorState.POSITIVE) & (targets.class_weights > 0)
+        negative = targets.state == AnchorState.NEGATIVE
+        sample = balanced_sample(positive, negative, self.sample_size, self.positive_fraction, seed)
+        chosen = tf.cast(sample, tf.float32)
+        return targets._replace(
+            state=tf.where(sample, targets.state, int(AnchorState.IGNORE)),
+            class_weights=targets.class_weights * chosen,
+            box_weights=targets.box_weights * chosen,
+        )
+
+    def usable(self, anchors_norm: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
+        """Which anchors may count for an image: bool [B, A].
+
+        Those inside its window; with ``keep_crossing`` those that share some area with it. So an anchor in the padding
+        is never a negative (the Object Detection API knows the border of the padded input only).
+        """
+        low, high = tf.split(windows[:, tf.newaxis, :], 2, axis=-1)
+        if self.keep_crossing:
+            return tf.reduce_all((anchors_norm[:, :2] < high) & (anchors_norm[:, 2:] > low), axis=-1)
+        inside = (anchors_norm[:, :2] >= low - _BORDER_TOLERANCE) & (anchors_norm[:, 2:] <= high + _BORDER_TOLERANCE)
+        return tf.reduce_all(inside, axis=-1)

@@ -1,0 +1,105 @@
+"""Which regions train the second stage of a detector, and for what (floor 2).
+
+proposals (and the true boxes) -> assignment by IoU -> a random minibatch -> regions to crop, with their targets
+
+References:
+    Girshick, arXiv:1504.08083, section 2.3 (minibatch, a quarter positive); Ren et al., arXiv:1506.01497; Lin et al.,
+    arXiv:1612.03144, section 5.2 (512 regions); Shrivastava et al., arXiv:1604.03540 (all regions, the hard count).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from detzoo.contracts import AnchorState, Groundtruth, Proposals, RegionTargets
+from detzoo.ops import boxes
+from detzoo.ops.sampling import balanced_sample
+from detzoo.targets.anchor_targets import AnchorTargets
+
+
+@dataclasses.dataclass(frozen=True)
+class RegionSampler:
+    """Chooses and labels the regions of a batch.
+
+    Differs from the Object Detection API: true boxes may be added to the proposals, because without them a first stage
+    that knows nothing yet gives the second no positives (as in the authors' code of Faster R-CNN).
+
+    Attributes:
+        assign: matching by IoU; .5 for both thresholds in the papers.
+        sample_size: regions of an image; None keeps all, for hard example mining.
+        positive_fraction: largest share of positives in the sample.
+        add_groundtruth: whether true boxes are regions as well.
+    """
+
+    assign: AnchorTargets
+    sample_size: int | None = 64
+    positive_fraction: float = 0.25
+    add_groundtruth: bool = True
+
+    def __call__(
+        self, proposals: Proposals, groundtruth: Groundtruth, seed: tf.Tensor | None = None
+    ) -> tuple[Proposals, RegionTargets]:
+        """The regions to classify and what they are. No gradient flows to either.
+
+        Rows of padding, crowd regions and what is mostly covered by one are never negatives. An image whose regions are
+        all ignored has none.
+
+        Args:
+            proposals: float32 [B, R, 4], best first.
+            groundtruth: of B images, N rows.
+            seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
+
+        Returns:
+            Regions [B, S, 4] (S = ``sample_size``, or R, or R + N), the sampled ones first, and their targets.
+        """
+        candidates, usable = self._candidates(proposals, groundtruth)
+        targets = self.assign(candidates.boxes_norm, groundtruth, usable)
+        positive = (targets.state == AnchorState.POSITIVE) & (targets.class_weights > 0)
+        negative = targets.state == AnchorState.NEGATIVE
+        if self.sample_size is None:
+            chosen, size = positive | negative, candidates.boxes_norm.shape[1]
+        else:
+            chosen = balanced_sample(positive, negative, self.sample_size, self.positive_fraction, seed)
+            size = self.sample_size
+        rows, num_chosen = _first_rows(chosen, size)
+        is_row = tf.range(size) < num_chosen[:, tf.newaxis]
+
+        def pick(values: tf.Tensor) -> tf.Tensor:
+            picked = tf.gather(values, rows, batch_dims=1)
+            mask = is_row if picked.shape.rank == 2 else is_row[..., tf.newaxis]
+            return tf.stop_gradient(tf.where(mask, picked, tf.zeros_like(picked)))
+
+        regions = Proposals(pick(candidates.boxes_norm), pick(candidates.scores), num_chosen)
+        classes = tf.where(is_row, tf.gather(targets.classes, rows, batch_dims=1), -1)
+        return regions, RegionTargets(
+            box_deltas=pick(targets.box_deltas),
+            classes=classes,
+            class_weights=pick(targets.class_weights),
+            box_weights=pick(targets.box_weights),
+            gt_index=pick(targets.gt_index),
+        )
+
+    def _candidates(self, proposals: Proposals, groundtruth: Groundtruth) -> tuple[Proposals, tf.Tensor]:
+        """All regions there are, and which of them are none of padding: bool [B, R or R + N]."""
+        is_proposal = tf.range(tf.shape(proposals.boxes_norm)[1]) < proposals.num_valid[:, tf.newaxis]
+        if not self.add_groundtruth:
+            return proposals, is_proposal
+        is_object = (groundtruth.classes >= 0) & ~groundtruth.is_crowd & boxes.is_valid(groundtruth.boxes_norm)
+        everything = Proposals(
+            tf.concat([proposals.boxes_norm, groundtruth.boxes_norm], axis=1),
+            tf.concat([proposals.scores, tf.zeros_like(groundtruth.weights)], axis=1),
+            proposals.num_valid,
+        )
+        return everything, tf.concat([is_proposal, is_object], axis=1)
+
+
+def _first_rows(chosen: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Rows of the true entries of ``chosen`` bool [B, R], in order, int32 [B, size], and how many: int32 [B]."""
+    missing = tf.maximum(size - tf.shape(chosen)[1], 0)
+    chosen = tf.pad(chosen, [[0, 0], [0, missing]])
+    rows = tf.argsort(tf.cast(~chosen, tf.int32), axis=-1, stable=True)[:, :size]
+    rows = tf.ensure_shape(rows, [chosen.shape[0], size])
+    last = tf.shape(chosen)[1] - missing - 1
+    return tf.minimum(rows, last), tf.reduce_sum(tf.cast(chosen, tf.int32), axis=-1)
