@@ -80,7 +80,19 @@ def _check_extractor(message: Any, findings: Findings, files: bool) -> support.S
         text = f"is {message.output_stride}; accepted for {message.type}: {accepted} (0: the extractor's own)"
         findings.error(f"{path}.output_stride", text)
     check_backbone(message, path, extractor, findings, files)
+    if extractor.is_fpn:
+        _check_ablations(message.fpn, f"{path}.fpn", findings)
     return extractor
+
+
+def _check_ablations(fpn: Any, path: str, findings: Findings) -> None:
+    """Parts of a pyramid that two-stage detectors can leave out."""
+    for name in ("top_down_pathway", "lateral_connections", "finest_level_only"):
+        default = fpn.DESCRIPTOR.fields_by_name[name].default_value
+        if getattr(fpn, name) != default:
+            findings.error(f"{path}.{name}", f"is not supported in ssd; accepted: {str(default).lower()}")
+    if fpn.coarse_source == pb.FeaturePyramidNetworks.SUBSAMPLE:
+        findings.error(f"{path}.coarse_source", "SUBSAMPLE is not supported in ssd; accepted: PYRAMID, BACKBONE")
 
 
 def _check_predictor(predictor: Any, findings: Findings) -> None:

@@ -10,7 +10,8 @@ from detzoo.config.problems import Findings
 from detzoo.config.support import RegionExtractor
 
 _PREDICTORS = ("mask_rcnn_box_predictor", "rfcn_box_predictor")
-_MOST_SAID = "mask_prediction_num_conv_layers", "mask_height", "mask_width"
+_AT_LEAST_ONE = ("mask_prediction_num_conv_layers", "mask_height", "mask_width")
+_OWN_MASK_CROP = 14  # Mask R-CNN, arXiv:1703.06870, section 4: cells of its head's own crop from a pyramid
 
 
 def check_region_head(model: Any, path: str, extractor: RegionExtractor | None, findings: Findings) -> None:
@@ -36,6 +37,7 @@ def check_region_head(model: Any, path: str, extractor: RegionExtractor | None, 
         _check_crop(model, path, findings)
     if extractor is not None and kind in _PREDICTORS:
         _check_box_features(model, path, extractor, findings)
+        _check_mask_size(model, f"{here}.{kind}", extractor, findings)
 
 
 def _check_position_sensitive(predictor: Any, path: str, findings: Findings) -> None:
@@ -59,7 +61,7 @@ def _check_box_head(predictor: Any, path: str, findings: Findings) -> None:
     check_box_code(predictor, path, findings)
     if not predictor.predict_instance_masks:
         return
-    for name in _MOST_SAID:
+    for name in _AT_LEAST_ONE:
         if getattr(predictor, name) < 1:
             findings.error(f"{path}.{name}", f"is {getattr(predictor, name)}; accepted: 1 or more")
     if predictor.mask_prediction_conv_depth < 0:
@@ -70,20 +72,22 @@ def _check_box_head(predictor: Any, path: str, findings: Findings) -> None:
 
 
 def _check_crop(model: Any, path: str, findings: Findings) -> None:
-    """The crop's size, and the max pooling after it."""
+    """The crop's size, and the max pooling after it; one that is not set pools nothing."""
     size = model.initial_crop_size
     if size < 1:
         received = f"is {size}" if model.HasField("initial_crop_size") else "is missing"
         text = f"{received}; accepted: cells, 1 or more, such as 14 before max pooling or 7 without"
         findings.error(f"{path}.initial_crop_size", text)
-    is_pooled = model.roi_operation == pb.FasterRcnn.CROP_AND_RESIZE
+    wrong = False
     for name in ("maxpool_kernel_size", "maxpool_stride"):
-        value, is_set = getattr(model, name), model.HasField(name)
-        if value < 1 and (is_set or is_pooled):
-            received = f"is {value}" if is_set else "is missing"
-            findings.error(f"{path}.{name}", f"{received}; accepted: 1 (no pooling) to initial_crop_size ({size})")
-        elif value > size >= 1:
+        value = getattr(model, name)
+        if model.HasField(name) and (value < 1 or value > size >= 1):
             findings.error(f"{path}.{name}", f"is {value}; accepted: 1 (no pooling) to initial_crop_size ({size})")
+            wrong = True
+    kernel, stride = _pool_size(model), max(model.maxpool_stride, 1)
+    if kernel != stride and not wrong:
+        received = f"is {stride}" if model.HasField("maxpool_stride") else "is missing, which means 1"
+        findings.error(f"{path}.maxpool_stride", f"{received}; accepted: maxpool_kernel_size ({kernel})")
     if model.roi_align_sampling_ratio < 1:
         text = f"is {model.roi_align_sampling_ratio}; accepted: 1 or more samples in each direction of a bin"
         findings.error(f"{path}.roi_align_sampling_ratio", text)
@@ -91,19 +95,45 @@ def _check_crop(model: Any, path: str, findings: Findings) -> None:
 
 def _check_box_features(model: Any, path: str, extractor: RegionExtractor, findings: Findings) -> None:
     """Whether what follows the crop is there, and what has no effect on it."""
-    extractor_message, crop_stride = model.feature_extractor, f"{path}.feature_extractor.crop_stride"
-    is_connected = stages.is_fully_connected(model, extractor)
+    keeps_backbone = stages.keeps_backbone(model, extractor)
     if model.fc_depth < 0:
         findings.error(f"{path}.fc_depth", f"is {model.fc_depth}; accepted: channels, or 0 (4096 for VGG, else 1024)")
-    elif model.fc_depth and not is_connected:
+    elif model.fc_depth and (keeps_backbone or stages.is_position_sensitive(model)):
         findings.warning(f"{path}.fc_depth", "has no effect: no fully connected layers follow the crop (box_features)")
-    if model.box_features == pb.FasterRcnn.BACKBONE and not stages.is_position_sensitive(model):
-        gone = "after a pyramid" if extractor.is_fpn else "after use_last_map"
-        if extractor.is_fpn or extractor_message.use_last_map:
-            text = f"is BACKBONE, but {gone} nothing of the backbone is left; accepted: EXTRACTOR, FULLY_CONNECTED"
-            findings.error(f"{path}.box_features", text)
-    if extractor_message.crop_stride == pb.FasterRcnnFeatureExtractor.TYPE:
+    if keeps_backbone and stages.is_backbone_used_up(model, extractor):
+        source = "a pyramid" if extractor.is_fpn else "use_last_map"
+        text = f"is BACKBONE, but after {source} nothing of the backbone is left; accepted: EXTRACTOR, FULLY_CONNECTED"
+        findings.error(f"{path}.box_features", text)
+    if model.feature_extractor.crop_stride != pb.FasterRcnnFeatureExtractor.TYPE and not keeps_backbone:
+        text = "has no effect: nothing of the backbone follows the crop (box_features)"
+        findings.warning(f"{path}.feature_extractor.crop_stride", text)
+
+
+def _check_mask_size(model: Any, path: str, extractor: RegionExtractor, findings: Findings) -> None:
+    """A mask that is enlarged last has a whole number of cells for each cell of the features."""
+    predictor, side = model.second_stage_box_predictor.mask_rcnn_box_predictor, _mask_feature_size(model, extractor)
+    if not predictor.predict_instance_masks or not predictor.convolve_then_upsample_masks or side < 1:
         return
-    if extractor.is_fpn or is_connected:
-        text = "has no effect: fully connected layers follow the crop, nothing of the backbone"
-        findings.warning(crop_stride, text)
+    for name in ("mask_height", "mask_width"):
+        cells = getattr(predictor, name)
+        if cells >= 1 and cells % side:
+            nearest = max(side, (cells + side // 2) // side * side)
+            text = (
+                f"is {cells}, but convolve_then_upsample_masks enlarges {side}x{side} cells; accepted: multiples of "
+                f"{side}, the nearest is {nearest}"
+            )
+            findings.error(f"{path}.{name}", text)
+
+
+def _mask_feature_size(model: Any, extractor: RegionExtractor) -> int:
+    """Side of the features that the mask head reads, in cells."""
+    if not stages.keeps_backbone(model, extractor):
+        return _OWN_MASK_CROP
+    pooled, stride = model.initial_crop_size // _pool_size(model), model.feature_extractor.crop_stride
+    kind = pb.FasterRcnnFeatureExtractor
+    is_strided = stride == kind.STRIDED or (stride == kind.TYPE and not extractor.is_dense_after_crop)
+    return -(-pooled // 2) if is_strided else pooled
+
+
+def _pool_size(model: Any) -> int:
+    return max(model.maxpool_kernel_size, 1)

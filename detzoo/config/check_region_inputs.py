@@ -11,8 +11,6 @@ from detzoo.config.check_training import PLACEHOLDER
 from detzoo.config.load import path_hint
 from detzoo.config.problems import Findings
 
-PROPOSALS_SUFFIXES = (".npz", ".json")
-
 
 def check_region_inputs(config: Any, findings: Findings, files: bool) -> None:
     """Adds what the readers of a ``pb.TrainEvalPipelineConfig`` lack. ``files``: whether regions must exist."""
@@ -44,8 +42,6 @@ def _check_proposals(reader: Any, path: str, findings: Findings, files: bool) ->
     elif PLACEHOLDER in name:
         if files:
             findings.error(here, f"'{name}' is a placeholder; give the path of your regions")
-    elif not name.lower().endswith(PROPOSALS_SUFFIXES):
-        findings.error(here, f"is '{name}'; accepted: a file {' or '.join(PROPOSALS_SUFFIXES)}")
     elif files and "://" not in name and not pathlib.Path(name).is_file():
         findings.error(here, f"there is no file '{name}'{path_hint(name)}")
 

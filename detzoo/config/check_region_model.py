@@ -130,7 +130,7 @@ def _check_second_stage(model: Any, findings: Findings) -> None:
         findings.error(f"{path}.{loss}", text)
     elif loss == "weighted_sigmoid_focal" and model.HasField("hard_example_miner"):
         text = "chooses hard examples, and so does weighted_sigmoid_focal; keep one of them"
-        findings.error(f"{_PATH}.hard_example_miner", text)
+        findings.warning(f"{_PATH}.hard_example_miner", text)
     trained = loss if loss in _CLASSIFICATION_LOSSES else None
     check_post_processing(
         model.second_stage_post_processing, f"{_PATH}.second_stage_post_processing", trained, findings

@@ -27,14 +27,16 @@ def predicts_masks(model: Any) -> bool:
     return model.number_of_stages == NUMBER_WITH_MASKS and asks
 
 
-def is_fully_connected(model: Any, extractor: RegionExtractor) -> bool:
-    """Whether what follows the crop are two fully connected layers instead of the rest of the backbone.
+def keeps_backbone(model: Any, extractor: RegionExtractor) -> bool:
+    """Whether the rest of the backbone follows the crop (in R-FCN: goes before it), not fully connected layers.
 
-    ``EXTRACTOR`` means them where nothing of the backbone is left: after a pyramid, and after its last map.
+    ``EXTRACTOR`` means the latter where nothing of the backbone is left: after a pyramid, and after its last map.
     """
-    if is_position_sensitive(model) or model.box_features == pb.FasterRcnn.BACKBONE:
-        return False
-    if model.box_features == pb.FasterRcnn.FULLY_CONNECTED:
-        return True
-    is_last = extractor.family in _FULLY_CONNECTED_FAMILIES or model.feature_extractor.use_last_map
-    return extractor.is_fpn or is_last
+    if model.box_features != pb.FasterRcnn.EXTRACTOR:
+        return model.box_features == pb.FasterRcnn.BACKBONE
+    return not is_backbone_used_up(model, extractor) and extractor.family not in _FULLY_CONNECTED_FAMILIES
+
+
+def is_backbone_used_up(model: Any, extractor: RegionExtractor) -> bool:
+    """Whether regions are cropped from what the whole backbone made, so that nothing of it can follow."""
+    return extractor.is_fpn or model.feature_extractor.use_last_map

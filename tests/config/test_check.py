@@ -80,6 +80,16 @@ def test_a_good_config_has_no_problem(config_path):
         ),
         ([f"{SSD}.feature_extractor.fpn.min_level=6"], f"{SSD}.feature_extractor.fpn.min_level", "2 to 5"),
         ([f"{SSD}.feature_extractor.fpn.max_level=2"], f"{SSD}.feature_extractor.fpn.max_level", "min_level (3) to 12"),
+        (
+            [f"{SSD}.feature_extractor.fpn.lateral_connections=false"],
+            f"{SSD}.feature_extractor.fpn.lateral_connections",
+            "not supported in ssd; accepted: true",
+        ),
+        (
+            [f"{SSD}.feature_extractor.fpn.coarse_source=SUBSAMPLE"],
+            f"{SSD}.feature_extractor.fpn.coarse_source",
+            "accepted: PYRAMID, BACKBONE",
+        ),
         ([f"{MULTISCALE}.max_level=7"], f"{MULTISCALE}.max_level", "the maps have levels 3 to 6"),
         ([f"{MULTISCALE}.min_level=2"], f"{MULTISCALE}.min_level", "accepted: 3"),
         ([f"{MULTISCALE}.aspect_ratios="], f"{MULTISCALE}.aspect_ratios", "at least one width / height"),

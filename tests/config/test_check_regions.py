@@ -200,7 +200,12 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
             "1 (no pooling) to initial_crop_size (14",
         ),
         ([f"{MODEL}.maxpool_stride=0"], f"{MODEL}.maxpool_stride", "is 0; accepted: 1 (no pooling)"),
-        ([f"{MODEL}.maxpool_stride="], f"{MODEL}.maxpool_stride", "is missing; accepted: 1"),
+        (
+            [f"{MODEL}.maxpool_stride="],
+            f"{MODEL}.maxpool_stride",
+            "is missing, which means 1; accepted: maxpool_kernel",
+        ),
+        ([f"{MODEL}.maxpool_stride=1"], f"{MODEL}.maxpool_stride", "is 1; accepted: maxpool_kernel_size (2)"),
         ([f"{MODEL}.roi_align_sampling_ratio=0"], f"{MODEL}.roi_align_sampling_ratio", "1 or more samples"),
         (
             [*PYRAMID, f"{MODEL}.roi_max_level=7"],
@@ -240,11 +245,6 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
             f"{MODEL}.second_stage_classification_loss.focal_star",
             "not supported in a second stage; accepted: weighted_softmax, weighted_sigmoid, weighted_sigmoid_focal",
         ),
-        (
-            [f"{MINER}{{}}", f"{MODEL}.second_stage_classification_loss.weighted_sigmoid_focal{{}}"],
-            MINER,
-            "keep one of them",
-        ),
         # What this version does not have.
         ([f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "Context R-CNN is not supported"),
         ([f"{MODEL}.output_final_box_features=true"], f"{MODEL}.output_final_box_features", "accepted: false"),
@@ -272,11 +272,6 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
             "is missing, but proposals_from_reader is true",
         ),
         (
-            [*FROM_READER, "train_input_reader.proposals_path=regions.tfrecord"],
-            "train_input_reader.proposals_path",
-            "accepted: a file .npz or .json",
-        ),
-        (
             [*FROM_READER, "train_input_reader.max_number_of_proposals=0"],
             "train_input_reader.max_number_of_proposals",
             "1 or more regions",
@@ -298,6 +293,16 @@ def test_an_error_names_field_and_remedy(region_path, overrides, path, says):
             f"{MODEL}.second_stage_post_processing.score_converter",
             "the loss weighted_softmax trains logits for SOFTMAX",
         ),
+        (
+            [
+                f"{MINER}{{}}",
+                f"{MODEL}.second_stage_classification_loss.weighted_sigmoid_focal{{}}",
+                f"{MODEL}.second_stage_post_processing.score_converter=SIGMOID",
+            ],
+            MINER,
+            "and so does weighted_sigmoid_focal",
+        ),
+        ([*POSITION_SENSITIVE, f"{MODEL}.fc_depth=512"], f"{MODEL}.fc_depth", "no fully connected layers"),
         ([f"{MODEL}.first_stage_max_proposals=50"], f"{MODEL}.second_stage_batch_size", "is 64, but training has 50"),
         (
             [f"{MODEL}.clip_anchors_to_image=true", f"{MODEL}.keep_anchors_outside_image=true"],
@@ -307,11 +312,11 @@ def test_an_error_names_field_and_remedy(region_path, overrides, path, says):
         ([f"{MODEL}.roi_max_level=5"], f"{MODEL}.roi_max_level", "faster_rcnn_resnet50_keras has one map, no pyramid"),
         ([f"{MODEL}.first_stage_head_sharing=ALL"], f"{MODEL}.first_stage_head_sharing", "has no effect"),
         ([f"{MODEL}.fc_depth=512"], f"{MODEL}.fc_depth", "has no effect: no fully connected layers follow the crop"),
-        ([*PYRAMID, f"{EXTRACTOR}.crop_stride=DENSE"], f"{EXTRACTOR}.crop_stride", "fully connected layers follow"),
+        ([*PYRAMID, f"{EXTRACTOR}.crop_stride=DENSE"], f"{EXTRACTOR}.crop_stride", "nothing of the backbone follows"),
         (
             [f"{MODEL}.box_features=FULLY_CONNECTED", f"{EXTRACTOR}.crop_stride=DILATED"],
             f"{EXTRACTOR}.crop_stride",
-            "fully connected layers follow",
+            "nothing of the backbone follows",
         ),
         (
             [*PYRAMID, f"{EXTRACTOR}.fpn.max_level=5", f"{MULTISCALE}.max_level=5", f"{EXTRACTOR}.fpn.coarse_source=2"],
@@ -368,6 +373,25 @@ def test_a_crop_that_does_not_fit_the_bins_names_the_nearest_that_does(region_pa
     assert list(errors) == [f"{RFCN}.crop_{side}"]
     text = f"is {crop}, which num_spatial_bins_{side} (3) does not divide; accepted: multiples of 3, the nearest is "
     assert errors[f"{RFCN}.crop_{side}"] == f"{text}{nearest}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "cells", "nearest"),
+    [
+        ([], 4, 16),  # 14 cells pooled to 7, every other one read by conv5: 4
+        ([f"{EXTRACTOR}.type=faster_rcnn_resnet50"], 7, 14),  # the first generation's conv5 has stride 1
+        ([f"{EXTRACTOR}.crop_stride=DILATED"], 7, 14),
+        ([f"{MODEL}.box_features=FULLY_CONNECTED"], 14, 14),  # no cells are left: masks have a crop of their own
+    ],
+)
+def test_a_mask_that_is_enlarged_last_is_a_multiple_of_its_features(region_path, overrides, cells, nearest):
+    overrides = [*MASKS, *overrides, f"{BOX_HEAD}.convolve_then_upsample_masks=true"]  # masks of 15 x 15
+    errors = found(region_path, *overrides)
+    assert set(errors) == {f"{BOX_HEAD}.mask_height", f"{BOX_HEAD}.mask_width"}
+    text = f"is 15, but convolve_then_upsample_masks enlarges {cells}x{cells} cells; accepted: multiples of {cells}, "
+    assert errors[f"{BOX_HEAD}.mask_height"] == f"{text}the nearest is {nearest}"
+    sizes = [f"{BOX_HEAD}.mask_{side}={nearest}" for side in ("height", "width")]
+    assert found(region_path, *overrides, *sizes) == {}
 
 
 class TestMoreProposalsThanAnchors:
