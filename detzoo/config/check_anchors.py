@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from detzoo.config.check_pyramid import check_pyramid
@@ -141,17 +143,30 @@ def _check_ssd_generator(generator: Any, path: str, findings: Findings) -> None:
         if not 0 < generator.min_scale <= generator.max_scale:
             text = f"is {generator.min_scale:g}; accepted: above 0, at most max_scale ({generator.max_scale:g})"
             findings.error(f"{path}.min_scale", text)
-    elif min(generator.scales) <= 0:
-        findings.error(f"{path}.scales", f"holds {min(generator.scales):g}; accepted: above 0")
+    elif not _are_sizes(generator.scales):
+        findings.error(f"{path}.scales", f"holds {_wrong_size(generator.scales):g}; accepted: above 0")
     if generator.aspect_ratios or not generator.interpolated_scale_aspect_ratio > 0:
         _check_aspect_ratios(generator.aspect_ratios, path, findings)
+
+
+def _is_size(value: float) -> bool:
+    return 0 < value < math.inf
+
+
+def _are_sizes(values: Iterable[float]) -> bool:
+    return all(map(_is_size, values))
+
+
+def _wrong_size(values: Iterable[float]) -> float:
+    """The first of ``values`` that cannot be the size of a box."""
+    return next(value for value in values if not _is_size(value))
 
 
 def _check_aspect_ratios(aspect_ratios: Any, path: str, findings: Findings) -> None:
     if not aspect_ratios:
         findings.error(f"{path}.aspect_ratios", "is missing; give at least one width / height, such as 1.0")
-    elif not all(ratio > 0 for ratio in aspect_ratios):
-        findings.error(f"{path}.aspect_ratios", f"holds {min(aspect_ratios):g}; accepted: above 0")
+    elif not _are_sizes(aspect_ratios):
+        findings.error(f"{path}.aspect_ratios", f"holds {_wrong_size(aspect_ratios):g}; accepted: above 0")
 
 
 def _check_equal_counts(generator: Any, path: str, findings: Findings) -> None:
@@ -177,8 +192,8 @@ def _check_grid(generator: Any, path: str, findings: Findings) -> None:
             findings.error(f"{path}.{name}", f"is {getattr(generator, name)}; accepted: pixels, 1 or more")
     if not generator.scales:
         findings.error(f"{path}.scales", "is missing; give at least one factor of height and width, such as 1.0")
-    elif not all(scale > 0 for scale in generator.scales):
-        findings.error(f"{path}.scales", f"holds {min(generator.scales):g}; accepted: above 0")
+    elif not _are_sizes(generator.scales):
+        findings.error(f"{path}.scales", f"holds {_wrong_size(generator.scales):g}; accepted: above 0")
     _check_aspect_ratios(generator.aspect_ratios, path, findings)
 
 
@@ -190,8 +205,8 @@ def _check_flexible_grid(generator: Any, path: str, findings: Findings) -> None:
                 findings.error(f"{here}.{name}", f"is {getattr(grid, name)}; accepted: pixels, 1 or more")
         if not grid.base_sizes:
             findings.error(f"{here}.base_sizes", "is missing; give the side of at least one box, in pixels")
-        elif not all(size > 0 for size in grid.base_sizes):
-            findings.error(f"{here}.base_sizes", f"holds {min(grid.base_sizes):g}; accepted: pixels, above 0")
+        elif not _are_sizes(grid.base_sizes):
+            findings.error(f"{here}.base_sizes", f"holds {_wrong_size(grid.base_sizes):g}; accepted: pixels, above 0")
         elif len(grid.base_sizes) != len(grid.aspect_ratios):
             text = (
                 f"has {len(grid.aspect_ratios)} values; accepted: one for each of the {len(grid.base_sizes)} base_sizes"

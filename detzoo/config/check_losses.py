@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from detzoo.config.check_parts import check_hard_examples
@@ -21,7 +22,7 @@ def check_losses(ssd: Any, findings: Findings) -> None:
             findings.error(f"{_PATH}.{part}", f"is missing or empty; choose one of {branches}")
     for weight in ("classification_weight", "localization_weight"):
         value = getattr(loss, weight)
-        if not value >= 0:
+        if not 0 <= value < math.inf:
             findings.error(f"{_PATH}.{weight}", f"is {value:g}; accepted: 0 or more")
     _check_classification(ssd, findings)
     check_hard_examples(loss.hard_example_miner, f"{_PATH}.hard_example_miner", findings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from detzoo.config import pb, support
@@ -27,8 +28,11 @@ def check_resizer(resizer: Any, path: str, findings: Findings) -> None:
         if len(chosen.per_channel_pad_value) not in (0, 3):
             text = f"has {len(chosen.per_channel_pad_value)} values; accepted: none, or 3 (red, green, blue)"
             findings.error(f"{path}.per_channel_pad_value", text)
-    elif kind == "conditional_shape_resizer" and chosen.condition == pb.ConditionalShapeResizer.INVALID:
-        findings.error(f"{path}.condition", "is INVALID; accepted: GREATER, SMALLER")
+    elif kind == "conditional_shape_resizer":
+        if chosen.condition == pb.ConditionalShapeResizer.INVALID:
+            findings.error(f"{path}.condition", "is INVALID; accepted: GREATER, SMALLER")
+        if chosen.size_threshold < 1:
+            findings.error(f"{path}.size_threshold", f"is {chosen.size_threshold}; accepted: pixels, 1 or more")
     elif kind == "pad_to_multiple_resizer" and chosen.multiple < 1:
         findings.error(f"{path}.multiple", f"is {chosen.multiple}; accepted: pixels, 1 or more")
 
@@ -41,7 +45,9 @@ def check_backbone(
     files: bool,
 ) -> None:
     """Adds what is wrong with width, pyramid, padding and weights of a ``feature_extractor`` block."""
-    if not message.depth_multiplier > 0:
+    if message.min_depth < 0:
+        findings.error(f"{path}.min_depth", f"is {message.min_depth}; accepted: channels, 0 or more")
+    if not 0 < message.depth_multiplier < math.inf:
         findings.error(f"{path}.depth_multiplier", f"is {message.depth_multiplier:g}; accepted: above 0")
     elif message.depth_multiplier != 1 and not extractor.has_depth_multiplier:
         text = f"is {message.depth_multiplier:g}, but {message.type} has one width only; accepted: 1"

@@ -6,6 +6,7 @@ anchors is in ``check_region_maps``, what concerns the input readers in ``check_
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from detzoo.config import stages, support
@@ -155,5 +156,5 @@ def _check_share(model: Any, name: str, findings: Findings) -> None:
 
 def _check_weights(model: Any, names: tuple[str, ...], findings: Findings) -> None:
     for name in names:
-        if not getattr(model, name) >= 0:
+        if not 0 <= getattr(model, name) < math.inf:
             findings.error(f"{_PATH}.{name}", f"is {getattr(model, name):g}; accepted: 0 or more")

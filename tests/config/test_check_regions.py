@@ -245,6 +245,21 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
             f"{MODEL}.second_stage_classification_loss.focal_star",
             "not supported in a second stage; accepted: weighted_softmax, weighted_sigmoid, weighted_sigmoid_focal",
         ),
+        # Numbers that nobody means.
+        ([f"{EXTRACTOR}.min_depth=-5"], f"{EXTRACTOR}.min_depth", "is -5; accepted: channels, 0 or more"),
+        ([f"{EXTRACTOR}.depth_multiplier=inf"], f"{EXTRACTOR}.depth_multiplier", "is inf; accepted: above 0"),
+        ([f"{GRID}.scales[2]=inf"], f"{GRID}.scales", "holds inf; accepted: above 0"),
+        ([f"{GRID}.aspect_ratios[1]=nan"], f"{GRID}.aspect_ratios", "holds nan; accepted: above 0"),
+        (
+            [f"{RESIZER}.conditional_shape_resizer.size_threshold=0"],
+            f"{RESIZER}.conditional_shape_resizer.size_threshold",
+            "is 0; accepted: pixels, 1 or more",
+        ),
+        (
+            [f"{MODEL}.second_stage_localization_loss_weight=inf"],
+            f"{MODEL}.second_stage_localization_loss_weight",
+            "is inf; accepted: 0 or more",
+        ),
         # What this version does not have.
         ([f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "Context R-CNN is not supported"),
         ([f"{MODEL}.output_final_box_features=true"], f"{MODEL}.output_final_box_features", "accepted: false"),
