@@ -61,9 +61,12 @@ class ProposalTable:
         in_pixels: bool,
     ) -> None:
         self.path, self.image_ids, self.in_pixels = path, list(image_ids), in_pixels
-        rows = np.repeat(np.arange(len(self.image_ids)), np.diff(offsets))
-        order = np.lexsort((-scores, rows))  # stable: equal scores keep their order
-        self._offsets, self._boxes, self._scores = offsets, boxes[order], scores[order]
+        self._offsets, self._boxes, self._scores = offsets, boxes, scores
+        rises = np.flatnonzero(scores[1:] > scores[:-1]) + 1
+        if not np.isin(rises, offsets).all():  # sorting the proposals of COCO's images takes a minute or two
+            rows = np.repeat(np.arange(len(self.image_ids)), np.diff(offsets))
+            order = np.lexsort((-scores, rows))  # stable: equal scores keep their order
+            self._boxes, self._scores = boxes[order], scores[order]
         self._row: dict[bytes, int] = {}
         for row, image_id in enumerate(self.image_ids):
             self._row.setdefault(image_id.encode("utf-8"), row)
@@ -182,8 +185,8 @@ def read_proposals(path: str) -> ProposalTable:
             len(good),
             numbers[~good].min(),
         )
-    offsets = np.concatenate([[0], np.cumsum(good)])[offsets]
-    return ProposalTable(path, image_ids, offsets, boxes[good], scores[good], in_pixels=not is_zip)
+        offsets, boxes, scores = np.concatenate([[0], np.cumsum(good)])[offsets], boxes[good], scores[good]
+    return ProposalTable(path, image_ids, offsets, boxes, scores, in_pixels=not is_zip)
 
 
 # Image ids, offsets, boxes, scores, and each box's number in the file.

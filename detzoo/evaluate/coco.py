@@ -1,18 +1,20 @@
 """COCO's detection metrics through pycocotools, without its output (from evaluated images to named numbers).
 
 A crowd box is ignored: a detection on it is neither right nor wrong. A value of -1 means that there was nothing to
-measure (no object of that size, no object of that class), as pycocotools has it.
+measure (no object of that size, no object of that class), as pycocotools has it. By masks the same twelve numbers have
+the prefix "mask ".
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from detzoo.data.masks import mask_area
 from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
 
 NOTHING_MEASURED = -1.0
@@ -32,6 +34,10 @@ METRIC_NAMES = (
     "AR@100 (medium)",
     "AR@100 (large)",
 )
+MASK_PREFIX = "mask "
+MASK_METRIC_NAMES = tuple(f"{MASK_PREFIX}{name}" for name in METRIC_NAMES)
+
+BOXES, MASKS = "bbox", "segm"  # pycocotools' names of what overlaps
 
 
 class ClassPrecision(NamedTuple):
@@ -57,52 +63,77 @@ def coco_groundtruth(images: Sequence[EvaluatedImage], class_names: Mapping[int,
         height, width = image.shape
         image_entries.append({"id": number, "file_name": image.image_id, "height": height, "width": width})
         for row, box in enumerate(image.gt_boxes_px):
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": number,
-                    "category_id": int(image.gt_classes[row]) + 1,
-                    "bbox": _xywh(box),
-                    "area": float(image.gt_area_px[row]),
-                    "iscrowd": int(image.gt_is_crowd[row]),
-                }
-            )
+            annotation = {
+                "id": len(annotations) + 1,
+                "image_id": number,
+                "category_id": int(image.gt_classes[row]) + 1,
+                "bbox": _xywh(box),
+                "area": float(image.gt_area_px[row]),
+                "iscrowd": int(image.gt_is_crowd[row]),
+            }
+            if image.gt_masks is not None:
+                annotation["segmentation"] = image.gt_masks[row]
+            annotations.append(annotation)
     categories = [{"id": class_id, "name": name} for class_id, name in sorted(class_names.items())]
     return {"info": {}, "images": image_entries, "annotations": annotations, "categories": categories}
 
 
-def coco_detections(images: Sequence[EvaluatedImage]) -> list[dict[str, Any]]:
+def coco_detections(images: Sequence[EvaluatedImage]) -> Iterator[dict[str, Any]]:
     """The detections in COCO's results format: one entry a detection, best first within an image."""
-    return [
-        {"image_id": number, "category_id": int(class_index) + 1, "bbox": _xywh(box), "score": float(score)}
-        for number, image in zip(numeric_image_ids(list(images)), images)
-        for box, score, class_index in zip(image.boxes_px, image.scores, image.classes)
-    ]
+    for number, image in zip(numeric_image_ids(list(images)), images):
+        for row, (box, score, class_index) in enumerate(zip(image.boxes_px, image.scores, image.classes)):
+            entry = {
+                "image_id": number,
+                "category_id": int(class_index) + 1,
+                "bbox": _xywh(box),
+                "score": float(score),
+            }
+            if image.masks is not None:
+                entry["segmentation"] = image.masks[row]
+            yield entry
 
 
-def evaluate_coco(images: Sequence[EvaluatedImage], class_names: Mapping[int, str]) -> CocoResult:
+def evaluate_coco(
+    images: Sequence[EvaluatedImage], class_names: Mapping[int, str], overlap_of: str = BOXES
+) -> CocoResult:
     """COCO's twelve numbers over all images.
 
     Args:
         images: truth and detections of every image, also of those without either.
         class_names: name of each id (from 1, gaps allowed). What bears an id without a name is not measured.
+        overlap_of: ``BOXES``, or ``MASKS`` where every image has both kinds of masks.
 
     Returns:
-        The metrics under the names of ``METRIC_NAMES``, and each class's average precision under its name.
+        The metrics under the names of ``METRIC_NAMES``, or of ``MASK_METRIC_NAMES``, and each class's average precision
+        under its name.
     """
-    detections = coco_detections(images)
-    evaluation = _run_pycocotools(coco_groundtruth(images, class_names), detections)
+    names = METRIC_NAMES if overlap_of == BOXES else MASK_METRIC_NAMES
+    evaluation = run_pycocotools(coco_groundtruth(images, class_names), list(coco_detections(images)), overlap_of)
     if evaluation is None:
-        metrics = dict.fromkeys(METRIC_NAMES, NOTHING_MEASURED)
+        metrics = dict.fromkeys(names, NOTHING_MEASURED)
         return CocoResult(
             metrics, {name: ClassPrecision(NOTHING_MEASURED, NOTHING_MEASURED, 0) for name in class_names.values()}
         )
-    metrics = {name: float(value) for name, value in zip(METRIC_NAMES, evaluation.stats)}
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.summarize()
+    metrics = {name: float(value) for name, value in zip(names, evaluation.stats)}
     return CocoResult(metrics, _per_class(evaluation, class_names))
 
 
-def _run_pycocotools(groundtruth: dict[str, Any], detections: list[dict[str, Any]]) -> Any:
-    """A finished COCOeval, or None where there is no object to find."""
+def run_pycocotools(
+    groundtruth: dict[str, Any],
+    detections: list[dict[str, Any]],
+    overlap_of: str = BOXES,
+    max_detections: Sequence[int] = (),
+) -> Any:
+    """An accumulated COCOeval, or None where there is no object to find.
+
+    Args:
+        groundtruth: as of ``coco_groundtruth``.
+        detections: as of ``coco_detections``.
+        overlap_of: ``BOXES`` or ``MASKS``.
+        max_detections: numbers of detections of an image that count, ascending; empty for COCO's own.
+    """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -113,20 +144,24 @@ def _run_pycocotools(groundtruth: dict[str, Any], detections: list[dict[str, Any
         truth.dataset = groundtruth
         truth.createIndex()
         found = COCO()
-        found.dataset = {**groundtruth, "annotations": _as_annotations(detections)}
+        found.dataset = {**groundtruth, "annotations": _as_annotations(detections, overlap_of)}
         found.createIndex()
-        evaluation = COCOeval(truth, found, "bbox")
+        evaluation = COCOeval(truth, found, overlap_of)
+        evaluation.params.maxDets = list(max_detections) or evaluation.params.maxDets
         evaluation.evaluate()
         evaluation.accumulate()
-        evaluation.summarize()
     return evaluation
 
 
-def _as_annotations(detections: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _as_annotations(detections: list[dict[str, Any]], overlap_of: str) -> list[dict[str, Any]]:
     """What ``COCO.loadRes`` makes of results; it refuses an empty list, this does not."""
+
+    def area(detection: dict[str, Any]) -> float:
+        by_mask = overlap_of == MASKS
+        return mask_area(detection["segmentation"]) if by_mask else detection["bbox"][2] * detection["bbox"][3]
+
     return [
-        {**detection, "id": row + 1, "area": detection["bbox"][2] * detection["bbox"][3], "iscrowd": 0}
-        for row, detection in enumerate(detections)
+        {**detection, "id": row + 1, "area": area(detection), "iscrowd": 0} for row, detection in enumerate(detections)
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detzoo.contracts import PADDING_CLASS, Batch, Detections, Groundtruth
+from detzoo.data.masks import PastedMasks, Rle, encode_mask, mask_area, restore_masks
 
 
 class EvaluatedImage(NamedTuple):
@@ -18,10 +19,12 @@ class EvaluatedImage(NamedTuple):
     gt_classes: np.ndarray  # int32 [G], 0-based
     gt_is_crowd: np.ndarray  # bool [G]
     gt_is_difficult: np.ndarray  # bool [G]
-    gt_area_px: np.ndarray  # float32 [G]; the box's own area where the record has none
+    gt_area_px: np.ndarray  # float32 [G]; of the mask, or else of the box, where the record has none
     boxes_px: np.ndarray  # float32 [D, 4], best first
     scores: np.ndarray  # float32 [D]
     classes: np.ndarray  # int32 [D], 0-based
+    gt_masks: list[Rle] | None = None  # G of them; None where masks are not measured
+    masks: list[Rle] | None = None  # D of them
 
 
 def numeric_image_ids(images: list[EvaluatedImage]) -> list[int]:
@@ -37,12 +40,13 @@ def numeric_image_ids(images: list[EvaluatedImage]) -> list[int]:
     return list(range(1, len(ids) + 1))
 
 
-def images_of_batch(batch: Batch, detections: Detections) -> list[EvaluatedImage]:
+def images_of_batch(batch: Batch, detections: Detections, with_masks: bool = False) -> list[EvaluatedImage]:
     """Bring a batch and what was detected on it to the pixels of the original images; padding rows are dropped.
 
     Args:
         batch: what the input pipeline delivered (tensors or arrays); boxes are fractions of the padded input.
         detections: the detector's answer for it; boxes are fractions of the true image.
+        with_masks: whether the masks of both are there and wanted.
 
     Returns:
         One entry for each image of the batch.
@@ -59,18 +63,28 @@ def images_of_batch(batch: Batch, detections: Detections) -> list[EvaluatedImage
         gt_boxes_true_norm = groundtruth.boxes_norm[row][real] * np.tile(padded_shape / true_shapes[row], 2)
         gt_boxes_px = np.clip(gt_boxes_true_norm, 0.0, 1.0) * np.tile(original, 2)
         detected = int(num_valid[row])
+        boxes_px = boxes[row, :detected] * np.tile(original, 2)
+        shape = (int(original[0]), int(original[1]))
+        gt_masks, masks = None, None
+        if with_masks:
+            restored = restore_masks(groundtruth.masks[row][real], true_shapes[row], shape)
+            gt_masks = [encode_mask(mask) for mask in restored]
+            pasted = PastedMasks(np.asarray(detections.masks[row])[:detected], boxes_px, shape)
+            masks = [encode_mask(mask) for mask in pasted]
         images.append(
             EvaluatedImage(
                 image_id=_text(image_id),
-                shape=(int(original[0]), int(original[1])),
+                shape=shape,
                 gt_boxes_px=gt_boxes_px,
                 gt_classes=groundtruth.classes[row][real],
                 gt_is_crowd=groundtruth.is_crowd[row][real],
                 gt_is_difficult=groundtruth.is_difficult[row][real],
-                gt_area_px=_areas(groundtruth.area_px[row][real], gt_boxes_px),
-                boxes_px=boxes[row, :detected] * np.tile(original, 2),
+                gt_area_px=_areas(groundtruth.area_px[row][real], gt_boxes_px, gt_masks),
+                boxes_px=boxes_px,
                 scores=scores[row, :detected],
                 classes=classes[row, :detected],
+                gt_masks=gt_masks,
+                masks=masks,
             )
         )
     return images
@@ -80,7 +94,10 @@ def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _areas(recorded_px: np.ndarray, boxes_px: np.ndarray) -> np.ndarray:
-    """The recorded areas, with the box's area where nothing was recorded."""
-    sides = np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.0)
-    return np.where(recorded_px > 0, recorded_px, sides[:, 0] * sides[:, 1])
+def _areas(recorded_px: np.ndarray, boxes_px: np.ndarray, masks: list[Rle] | None) -> np.ndarray:
+    """The recorded areas; where nothing was recorded that of the mask, or of the box where there is none."""
+    if masks is not None:
+        measured = np.array([mask_area(mask) for mask in masks], np.float32)
+    else:
+        measured = np.prod(np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.0), axis=1)
+    return np.where(recorded_px > 0, recorded_px, measured)

@@ -1,7 +1,8 @@
 """The files and the table of an evaluation.
 
 metrics.json     the numbers by name at the top; below them per_class, step, num_images and what made them
-detections.json  COCO's results format, pixels of the original images
+detections.json  COCO's results format, pixels of the original images; with masks where these were measured
+proposals.npz    of a first stage alone: what InputReader.proposals_path reads
 groundtruth.json COCO's annotation format: which image_id is which image/source_id; with detections.json it is all
                  that pycocotools or another tool needs to measure again
 """
@@ -14,13 +15,25 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from detzoo.evaluate.coco import NOTHING_MEASURED, coco_detections, coco_groundtruth
+import numpy as np
+
+from detzoo.data.proposals import write_proposals
+from detzoo.evaluate.coco import MASK_PREFIX, NOTHING_MEASURED, coco_detections, coco_groundtruth
 from detzoo.evaluate.runner import EvaluationResult
 
 METRICS_FILE = "metrics.json"
 DETECTIONS_FILE = "detections.json"
 GROUNDTRUTH_FILE = "groundtruth.json"
-PER_CLASS_COLUMNS = ("AP", "AP@.50IOU", "VOC mAP@.50IOU", "VOC2007 mAP@.50IOU", "objects")
+PROPOSALS_FILE = "proposals.npz"
+PER_CLASS_COLUMNS = (
+    "AP",
+    "AP@.50IOU",
+    "mask AP",
+    "mask AP@.50IOU",
+    "VOC mAP@.50IOU",
+    "VOC2007 mAP@.50IOU",
+    "objects",
+)
 
 _DESCRIPTIONS = {
     "mAP": "average precision, IoU .50 to .95",
@@ -38,18 +51,35 @@ _DESCRIPTIONS = {
     "VOC mAP@.50IOU": "Pascal VOC, area under the curve",
     "VOC2007 mAP@.50IOU": "Pascal VOC 2007, eleven points",
 }
+_PROPOSAL_DESCRIPTIONS = {
+    "AR@10": "average recall of all classes' objects with 10 proposals an image, IoU .50 to .95",
+    "AR@100": "with 100",
+    "AR@1000": "with 1000",
+    "AR@1000 (small)": "objects below 32 x 32 pixels",
+    "AR@1000 (medium)": "objects of 32 x 32 to 96 x 96",
+    "AR@1000 (large)": "objects above 96 x 96",
+}
 
 
 def write_results(result: EvaluationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Writes the three files; ``facts`` (checkpoint, step, versions) go into metrics.json.
+    """Writes the files; ``facts`` (checkpoint, step, versions) go into metrics.json.
 
     metrics.json is written last and in one go, so that a reader never sees numbers of a run that is not complete.
     """
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / DETECTIONS_FILE).write_text(json.dumps(coco_detections(result.images)), encoding="utf-8")
+    with (folder / DETECTIONS_FILE).open("w", encoding="utf-8") as file:
+        separator = "["
+        for entry in coco_detections(result.images):  # one by one: proposals of COCO's images are millions
+            file.write(f"{separator}{json.dumps(entry)}")
+            separator = ", "
+        file.write("]" if separator != "[" else "[]")
     truth = coco_groundtruth(result.images, result.class_names)
     (folder / GROUNDTRUTH_FILE).write_text(json.dumps(truth), encoding="utf-8")
+    if result.proposes_only:
+        boxes_norm = [image.boxes_px / np.array([*image.shape, *image.shape], np.float32) for image in result.images]
+        ids = [image.image_id for image in result.images]
+        write_proposals(folder / PROPOSALS_FILE, ids, boxes_norm, [image.scores for image in result.images])
     numbers = {
         **result.metrics,
         "per_class": result.per_class,
@@ -66,7 +96,8 @@ def format_table(result: EvaluationResult) -> str:
     """The numbers with what they mean, then those of each class; "-" where there was nothing to measure."""
     width = max(len(name) for name in result.metrics)
     lines = [
-        f"{name:<{width}}  {_number(value)}  {_DESCRIPTIONS.get(name, '')}" for name, value in result.metrics.items()
+        f"{name:<{width}}  {_number(value)}  {_description(name, result.proposes_only)}"
+        for name, value in result.metrics.items()
     ]
     columns = [c for c in PER_CLASS_COLUMNS if any(c in values for values in result.per_class.values())]
     if columns:
@@ -77,6 +108,14 @@ def format_table(result: EvaluationResult) -> str:
             cells = [_cell(values.get(column), column) for column in columns]
             lines.append("  ".join([f"{names[name]:<{width}}", *cells]))
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _description(name: str, proposes_only: bool) -> str:
+    if proposes_only:
+        return _PROPOSAL_DESCRIPTIONS.get(name, "")
+    if name.startswith(MASK_PREFIX):
+        return f"by masks: {_DESCRIPTIONS.get(name.removeprefix(MASK_PREFIX), '')}"
+    return _DESCRIPTIONS.get(name, "")
 
 
 def _number(value: float) -> str:

@@ -1,6 +1,7 @@
 """Run a detector over a data set and measure it; used by ``detzoo evaluate`` and while training.
 
 dataset of Batch -> detector (one traced function) -> EvaluatedImage -> coco, pascal_voc -> numbers by name
+                                                                     -> proposals, for a first stage alone
 """
 
 from __future__ import annotations
@@ -17,14 +18,16 @@ from tqdm import tqdm
 
 from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
-from detzoo.evaluate.coco import CocoResult, evaluate_coco
+from detzoo.evaluate.coco import MASK_PREFIX, MASKS, CocoResult, evaluate_coco
 from detzoo.evaluate.images import EvaluatedImage, images_of_batch
 from detzoo.evaluate.pascal_voc import evaluate_voc
+from detzoo.evaluate.proposals import evaluate_proposals
 
 COCO_METRICS = "coco_detection_metrics"
+MASK_METRICS = "coco_mask_metrics"
 VOC_METRICS = "pascal_voc_detection_metrics"
 VOC_2007_METRICS = "pascal_voc_2007_detection_metrics"
-METRICS_SETS = (COCO_METRICS, VOC_METRICS, VOC_2007_METRICS)
+METRICS_SETS = (COCO_METRICS, MASK_METRICS, VOC_METRICS, VOC_2007_METRICS)
 
 VOC_METRIC_NAMES = {VOC_METRICS: "VOC mAP@.50IOU", VOC_2007_METRICS: "VOC2007 mAP@.50IOU"}
 
@@ -41,6 +44,7 @@ class EvaluationResult:
         images: truth and detections of every image.
         class_names: name of each class id (from 1).
         seconds: wall time, reading included.
+        proposes_only: whether the detections are the proposals of a first stage alone.
     """
 
     metrics: dict[str, float]
@@ -48,20 +52,25 @@ class EvaluationResult:
     images: list[EvaluatedImage]
     class_names: dict[int, str]
     seconds: float
+    proposes_only: bool = False
 
 
 class Evaluator:
     """Measures detectors on one data set.
 
+    A detector with the attribute ``proposes_only`` is measured by the recall of its proposals, whatever the metrics
+    set; one with ``wants_proposals`` is given those that the data set brings.
+
     Args:
         dataset: a finite tf.data.Dataset of Batch, in a fixed order.
         label_map: an object with ``names`` (id from 1 -> name), or such a dict.
-        metrics_set: which numbers; names of ``METRICS_SETS``. Empty means COCO's.
+        metrics_set: which numbers; names of ``METRICS_SETS``. Empty means COCO's; COCO's by masks bring those by boxes
+            along.
         show_progress: draw a progress bar on stderr.
         title: what the progress bar is called.
 
     Raises:
-        ConfigError: an unknown metrics set.
+        ConfigError: an unknown metrics set, or one that the data set cannot serve.
     """
 
     def __init__(
@@ -83,6 +92,11 @@ class Evaluator:
         unknown = [name for name in self._metrics_set if name not in METRICS_SETS]
         if unknown:
             raise ConfigError(f"eval_config.metrics_set: {', '.join(unknown)}; accepted: {', '.join(METRICS_SETS)}")
+        if MASK_METRICS in self._metrics_set and dataset.element_spec.groundtruth.masks.shape[-1] == 0:
+            raise ConfigError(
+                f"eval_config.metrics_set: {MASK_METRICS} needs the masks of the records; set "
+                "eval_input_reader[0].load_instance_masks: true (and mask_type: PNG_MASKS where they are PNG)"
+            )
 
     def __call__(self, detector: Any) -> dict[str, float]:
         """The metrics of ``evaluate`` alone."""
@@ -93,19 +107,29 @@ class Evaluator:
 
         Raises:
             DataError: the data set has no image.
+            ConfigError: the detector does not fit the data set or the metrics.
         """
         started = time.monotonic()
         images = self.detect(detector)
-        metrics, per_class = measure(images, self._class_names, self._metrics_set)
-        return EvaluationResult(metrics, per_class, images, self._class_names, time.monotonic() - started)
+        per_class: dict[str, dict[str, float]] = {}
+        if _proposes_only(detector):
+            metrics = evaluate_proposals(images)
+        else:
+            metrics, per_class = measure(images, self._class_names, self._metrics_set)
+        seconds = time.monotonic() - started
+        return EvaluationResult(metrics, per_class, images, self._class_names, seconds, _proposes_only(detector))
 
     def detect(self, detector: Any) -> list[EvaluatedImage]:
         """Truth and detections of every image, in the order of the data set."""
         detect = self._traced_detection(detector)
+        with_masks = MASK_METRICS in self._metrics_set and not _proposes_only(detector)
         images: list[EvaluatedImage] = []
         with tqdm(desc=self._title, unit=" images", disable=not self._show_progress, leave=False) as bar:
             for batch in self._dataset:
-                new = images_of_batch(batch, detect(batch.images, batch.true_shapes))
+                detections = detect(batch.images, batch.true_shapes, batch.proposals)
+                if with_masks and isinstance(detections.masks, tuple):
+                    raise ConfigError(f"eval_config.metrics_set: {MASK_METRICS} needs a detector with a mask head")
+                new = images_of_batch(batch, detections, with_masks)
                 images.extend(new)
                 bar.update(len(new))
         if not images:
@@ -118,11 +142,21 @@ class Evaluator:
             spec: Batch = self._dataset.element_spec
             image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
             shape_spec = tf.TensorSpec([None, 2], tf.int32)
+            wanted = getattr(detector, "wants_proposals", False)
+            if wanted and not spec.proposals:
+                raise ConfigError(
+                    "the model classifies proposals of the input reader (proposals_from_reader), but the reader has "
+                    "none: set eval_input_reader[0].proposals_path to the proposals.npz that `detzoo evaluate` wrote "
+                    "for these records, or to a list in COCO's results format"
+                )
+            proposal_spec = tf.nest.map_structure(
+                lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec.proposals
+            )
 
-            def detect(images: Tensor, true_shapes: Tensor) -> Detections:
-                return detect_batch(detector, images, true_shapes)
+            def detect(images: Tensor, true_shapes: Tensor, proposals: Any) -> Detections:
+                return detect_batch(detector, images, true_shapes, proposals if wanted else None)
 
-            self._traced = tf.function(detect, input_signature=[image_spec, shape_spec])
+            self._traced = tf.function(detect, input_signature=[image_spec, shape_spec, proposal_spec])
             self._traced_for = detector
         return self._traced
 
@@ -138,6 +172,10 @@ def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: 
     return detector.postprocess(predictions, true_shapes, padded_shape)
 
 
+def _proposes_only(detector: Any) -> bool:
+    return getattr(detector, "proposes_only", False)
+
+
 def measure(
     images: Sequence[EvaluatedImage], class_names: Mapping[int, str], metrics_set: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
@@ -147,10 +185,14 @@ def measure(
         logger.warning("%d ground-truth objects bear a class id without a name in the label map: not measured", unnamed)
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {name: {} for _, name in sorted(class_names.items())}
-    if COCO_METRICS in metrics_set:
+    if COCO_METRICS in metrics_set or MASK_METRICS in metrics_set:
         coco = evaluate_coco(images, class_names)
         metrics.update(coco.metrics)
         _add_coco_classes(per_class, coco)
+    if MASK_METRICS in metrics_set:
+        coco = evaluate_coco(images, class_names, MASKS)
+        metrics.update(coco.metrics)
+        _add_coco_classes(per_class, coco, MASK_PREFIX)
     for metrics_name, short_name in VOC_METRIC_NAMES.items():
         if metrics_name in metrics_set:
             voc = evaluate_voc(images, class_names, eleven_points=metrics_name == VOC_2007_METRICS)
@@ -160,8 +202,8 @@ def measure(
     return metrics, per_class
 
 
-def _add_coco_classes(per_class: dict[str, dict[str, float]], coco: CocoResult) -> None:
+def _add_coco_classes(per_class: dict[str, dict[str, float]], coco: CocoResult, prefix: str = "") -> None:
     for name, precision in coco.per_class.items():
-        per_class[name]["AP"] = precision.average_precision
-        per_class[name]["AP@.50IOU"] = precision.average_precision_50
+        per_class[name][f"{prefix}AP"] = precision.average_precision
+        per_class[name][f"{prefix}AP@.50IOU"] = precision.average_precision_50
         per_class[name]["objects"] = precision.num_objects

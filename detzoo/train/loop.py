@@ -17,7 +17,7 @@ from detzoo.errors import TrainingError
 from detzoo.train.progress import Progress, duration
 from detzoo.train.run_record import remove_finished, write_finished
 from detzoo.train.saving import RunCheckpoints
-from detzoo.train.selection import Selection, metric_value
+from detzoo.train.selection import Selection, metric_name, metric_value
 from detzoo.train.step import all_reduce_sum
 from detzoo.train.stop import StopNow, StopRequest
 from detzoo.train.strategy import is_chief, num_workers
@@ -194,7 +194,7 @@ class TrainingLoop:
         return self._selection.should_stop()
 
     def _note_evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
-        metric = self._settings.best_checkpoint_metric
+        metric = metric_name(metrics, self._settings.best_checkpoint_metric, "best_checkpoint_metric")
         is_best = self._selection.is_best(metrics)
         if is_best:
             self.checkpoints.save_best(metric, abs(metric_value(metrics, metric)))

@@ -14,6 +14,8 @@ from detzoo.train.settings import EarlyStopping
 HISTORY_FILE = "evaluations.jsonl"
 # The Object Detection API's prefixes of the same metrics.
 _PREFIXES = ("DetectionBoxes_Precision/", "DetectionBoxes_Recall/")
+# A first stage alone knows no classes: the recall of its proposals takes the place of the default.
+_STAND_INS = {"mAP": "AR@1000"}
 
 
 class Selection:
@@ -87,7 +89,8 @@ class Selection:
                 waited += 1
         if waited < rule.patience_evaluations:
             return None
-        return f"{rule.metric} has not improved for {waited} evaluations (best {abs(best):.4f})"
+        name = metric_name(self._history[-1], rule.metric)
+        return f"{name} has not improved for {waited} evaluations (best {abs(best):.4f})"
 
     def _write(self) -> None:
         if not self._writable:
@@ -96,7 +99,20 @@ class Selection:
 
 
 def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> float:
-    """A metric by its name or by the Object Detection API's name, negated where lower is better.
+    """A metric as ``metric_name`` finds it, negated where lower is better.
+
+    Raises:
+        ConfigError: it is not there; ``field`` is the config's field that named it.
+    """
+    found = metric_name(metrics, name, field)
+    value = float(metrics[found])
+    return -value if "loss" in found.lower() else value
+
+
+def metric_name(metrics: Mapping[str, Any], name: str, field: str = "") -> str:
+    """The key of a metric that is asked for by it or by the Object Detection API's name.
+
+    Of proposals without classes AR@1000 takes the place of mAP.
 
     Raises:
         ConfigError: it is not there; ``field`` is the config's field that named it.
@@ -104,10 +120,9 @@ def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> floa
     short = name
     for prefix in _PREFIXES:
         short = short.removeprefix(prefix)
-    for candidate in (name, short):
+    for candidate in (name, short, _STAND_INS.get(short, short)):
         if candidate in metrics:
-            value = float(metrics[candidate])
-            return -value if "loss" in candidate.lower() else value
+            return candidate
     known = ", ".join(key for key in metrics if key != "step")
     raise ConfigError(f"train_config.{field} '{name}' is none of the evaluated metrics: {known}")
 

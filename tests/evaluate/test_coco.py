@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detzoo.evaluate.coco import METRIC_NAMES, coco_detections, coco_groundtruth, evaluate_coco
+from detzoo.data.masks import encode_mask
+from detzoo.evaluate.coco import (
+    MASK_METRIC_NAMES,
+    MASKS,
+    METRIC_NAMES,
+    coco_detections,
+    coco_groundtruth,
+    evaluate_coco,
+)
 from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
 
 NAMES = {1: "cat", 3: "dog"}  # id 2 is a gap
@@ -70,6 +78,21 @@ def test_a_detection_on_a_crowd_is_neither_right_nor_wrong():
     assert without.metrics["mAP"] < 0.5
 
 
+def test_masks_are_measured_beside_boxes():
+    # Equal boxes; the object is the left half of its box, the detection all of it: IoU 1 by boxes and 1/2 by masks.
+    whole, half = np.zeros((100, 200), np.uint8), np.zeros((100, 200), np.uint8)
+    whole[10:50, 20:100] = 1
+    half[10:50, 20:60] = 1
+    one = image([(CAT, 0)], [(CAT, 0.9, 0)])._replace(gt_masks=[encode_mask(half)], masks=[encode_mask(whole)])
+    assert evaluate_coco([one], NAMES).metrics["mAP"] == pytest.approx(1.0)
+    by_masks = evaluate_coco([one], NAMES, MASKS)
+    assert tuple(by_masks.metrics) == MASK_METRIC_NAMES == tuple(f"mask {name}" for name in METRIC_NAMES)
+    assert by_masks.metrics["mask mAP"] == pytest.approx(0.1)  # at .50, not at .55 to .95
+    assert by_masks.metrics["mask mAP@.50IOU"] == pytest.approx(1.0)
+    assert by_masks.per_class["cat"].average_precision == pytest.approx(0.1)
+    assert [entry["segmentation"] for entry in coco_detections([one])] == [encode_mask(whole)]
+
+
 def test_an_area_from_the_record_decides_the_size():
     small = image([(CAT, 0)], [(CAT, 0.9, 0)])._replace(gt_area_px=np.array([900.0]))
     metrics = evaluate_coco([small], NAMES).metrics
@@ -91,7 +114,7 @@ def test_a_class_without_a_name_is_not_measured():
 
 def test_results_are_pixels_of_the_image_as_x_y_width_height(capsys):
     images = [image([(CAT, 2)], [(CAT, 0.5, 2)], image_id="000042")]
-    assert coco_detections(images) == [
+    assert list(coco_detections(images)) == [
         {"image_id": 42, "category_id": 3, "bbox": [20.0, 10.0, 80.0, 40.0], "score": 0.5}
     ]
     truth = coco_groundtruth(images, NAMES)

@@ -10,7 +10,7 @@ import pytest
 from detzoo.errors import CheckpointError
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.report import format_table, write_results
-from detzoo.evaluate.runner import METRICS_SETS, EvaluationResult, measure
+from detzoo.evaluate.runner import MASK_METRICS, METRICS_SETS, EvaluationResult, measure
 from detzoo.evaluate.watch import new_checkpoints
 
 BOX = np.array([[10.0, 20.0, 50.0, 100.0]], np.float32)
@@ -23,7 +23,7 @@ def result():
     image = EvaluatedImage(
         "img.jpg", (100, 200), BOX, np.array([0]), no, no, np.array([3200.0]), BOX, np.array([0.9]), np.array([0])
     )
-    metrics, per_class = measure([image], NAMES, METRICS_SETS)
+    metrics, per_class = measure([image], NAMES, [name for name in METRICS_SETS if name != MASK_METRICS])
     return EvaluationResult(metrics, per_class, [image], NAMES, 1.5)
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from pycocotools import mask as coco_mask
 
-from detzoo.contracts import Batch, Detections, Groundtruth
+from detzoo.contracts import Batch, Detections, Groundtruth, Proposals
+from detzoo.data.proposals import read_proposals
 from detzoo.errors import ConfigError, DataError
 from detzoo.evaluate.images import images_of_batch
+from detzoo.evaluate.report import format_table, write_results
 from detzoo.evaluate.runner import Evaluator
 
 
@@ -77,6 +82,134 @@ def test_boxes_come_to_pixels_of_the_original_image():
     assert len(images[0].scores) == 1  # the padding row is gone
     recorded = images_of_batch(batch(area_px=100.0), detections)
     assert recorded[0].gt_area_px == pytest.approx([100.0])
+
+
+class Proposer(PerfectDetector):
+    """The same box, as a proposal: its class is 0, the objects' is 1."""
+
+    proposes_only = True
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        found = super().postprocess(predictions, true_shapes, padded_shape)
+        return found._replace(classes=tf.zeros_like(found.classes))
+
+
+def test_proposals_are_measured_by_recall_and_written_for_the_reader(tmp_path):
+    evaluator = Evaluator(dataset_of(batch()), {1: "cat", 2: "dog"}, show_progress=False)
+    result = evaluator.evaluate(Proposer())
+    # The objects' area is 32 x 48 pixels: medium.
+    assert result.metrics == {
+        "AR@10": 1.0,
+        "AR@100": 1.0,
+        "AR@1000": 1.0,
+        "AR@1000 (small)": -1.0,
+        "AR@1000 (medium)": 1.0,
+        "AR@1000 (large)": -1.0,
+    }
+    assert result.per_class == {}
+    assert format_table(result).splitlines()[0].split()[:4] == ["AR@10", "1.000", "average", "recall"]
+    write_results(result, tmp_path, {"step": 3})
+    written = {"metrics.json", "detections.json", "groundtruth.json", "proposals.npz"}
+    assert {file.name for file in tmp_path.iterdir()} == written
+    assert json.loads((tmp_path / "metrics.json").read_text())["AR@1000"] == 1.0
+    assert [entry["bbox"] for entry in json.loads((tmp_path / "detections.json").read_text())] == [[0, 0, 48, 32]] * 2
+    boxes, scores, found = read_proposals(str(tmp_path / "proposals.npz")).lookup(b"9")
+    np.testing.assert_allclose(boxes, [[0, 0, 0.5, 1]])  # fractions of the true image
+    np.testing.assert_allclose(scores, [0.9])
+    assert found
+
+
+class RegionDetector(PerfectDetector):
+    """Detects class 1 on every region that it is given."""
+
+    wants_proposals = True
+
+    def predict(self, inputs, training=False, true_shapes=None, groundtruth=None, proposals=None):
+        self.traces += 1
+        return proposals
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        scores, classes = predictions.scores, tf.ones_like(predictions.scores, tf.int32)
+        boxes = predictions.boxes_norm * tf.constant([1.0, 2.0, 1.0, 2.0])  # half of the padded width is image
+        return Detections(boxes, scores, classes, predictions.num_valid, scores, classes, boxes, scores)
+
+
+def with_proposals(one):
+    """Both images with the object's box, worth less than a row that does not count."""
+    boxes = np.tile(np.float32([[0.0, 0.0, 0.5, 0.5], [0.0, 0.0, 0.9, 0.1]]), [len(one.images), 1, 1])
+    scores = np.tile(np.float32([0.5, 0.9]), [len(one.images), 1])
+    return one._replace(proposals=Proposals(boxes, scores, np.ones([len(one.images)], np.int32)))
+
+
+def test_a_detector_without_a_first_stage_gets_the_readers_proposals():
+    detector = RegionDetector()
+    data = dataset_of(with_proposals(batch()), with_proposals(batch(1, ids=("12",))))
+    assert Evaluator(data, {1: "cat", 2: "dog"}, show_progress=False)(detector)["mAP"] == pytest.approx(1.0)
+    assert detector.traces == 1
+    # One that has a first stage is not given any.
+    assert Evaluator(data, {1: "cat", 2: "dog"}, show_progress=False)(PerfectDetector())["mAP"] == pytest.approx(1.0)
+
+
+def test_a_detector_without_a_first_stage_needs_proposals():
+    evaluator = Evaluator(dataset_of(batch()), {1: "cat"}, show_progress=False)
+    with pytest.raises(ConfigError, match=r"the reader has none: set eval_input_reader\[0\].proposals_path"):
+        evaluator(RegionDetector())
+
+
+def with_masks(one):
+    """The object is the left half of its box: 12 of the 24 columns of the image, rows 0 to 15 of the padded input."""
+    masks = np.zeros([len(one.images), 2, 32, 48], np.uint8)
+    masks[:, 0, :16, :12] = 1
+    return one._replace(groundtruth=one.groundtruth._replace(masks=masks))
+
+
+class MaskDetector(PerfectDetector):
+    """The right box, with a mask of ones."""
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        found = super().postprocess(predictions, true_shapes, padded_shape)
+        return found._replace(masks=tf.ones([tf.shape(found.scores)[0], 2, 7, 7]))
+
+
+def test_masks_come_to_pixels_of_the_original_image(tmp_path):
+    data = dataset_of(with_masks(batch()))
+    evaluator = Evaluator(data, {1: "cat", 2: "dog"}, ["coco_mask_metrics"], show_progress=False)
+    result = evaluator.evaluate(MaskDetector())
+    one = result.images[0]
+    # The image of 32 x 24 was 64 x 48: the object is rows 0 to 31 and columns 0 to 23, the box goes on to column 47.
+    expected = np.zeros((64, 48), np.uint8)
+    expected[:32] = 1
+    np.testing.assert_array_equal(coco_mask.decode(one.masks[0]), expected)
+    expected[:, 24:] = 0
+    np.testing.assert_array_equal(coco_mask.decode(one.gt_masks[0]), expected)
+    assert one.gt_area_px == pytest.approx([32 * 24])  # the mask's: the record has none
+    assert len(one.masks) == len(one.gt_masks) == 1
+    assert result.metrics["mAP"] == pytest.approx(1.0)
+    assert result.metrics["mask mAP"] == pytest.approx(0.1)  # IoU 1/2
+    assert result.per_class["dog"]["mask AP@.50IOU"] == pytest.approx(1.0)
+    table = format_table(result)
+    assert "mask mAP" in table
+    assert "mask AP@.50IOU" in table
+    write_results(result, tmp_path, {})
+    entry = json.loads((tmp_path / "detections.json").read_text())[0]
+    np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]).sum(), 32 * 48)
+    assert "segmentation" in json.loads((tmp_path / "groundtruth.json").read_text())["annotations"][0]
+
+
+def test_masks_are_not_pasted_where_nobody_measures_them():
+    evaluator = Evaluator(dataset_of(with_masks(batch())), {1: "cat", 2: "dog"}, show_progress=False)
+    result = evaluator.evaluate(MaskDetector())
+    assert result.images[0].masks is None
+    assert "mask mAP" not in result.metrics
+
+
+def test_mask_metrics_need_masks_of_reader_and_detector():
+    metrics = ["coco_mask_metrics"]
+    with pytest.raises(ConfigError, match=r"needs the masks of the records; set .*load_instance_masks: true"):
+        Evaluator(dataset_of(batch()), {1: "cat"}, metrics)
+    evaluator = Evaluator(dataset_of(with_masks(batch())), {1: "cat"}, metrics, show_progress=False)
+    with pytest.raises(ConfigError, match="coco_mask_metrics needs a detector with a mask head"):
+        evaluator(PerfectDetector())
 
 
 def dataset_of(*batches):

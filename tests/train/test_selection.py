@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detzoo.errors import ConfigError
-from detzoo.train.selection import HISTORY_FILE, Selection, metric_value
+from detzoo.train.selection import HISTORY_FILE, Selection, metric_name, metric_value
 from detzoo.train.settings import EarlyStopping
 
 
@@ -20,6 +20,18 @@ def test_names_of_the_object_detection_api_are_understood():
     assert metric_value(metrics, "DetectionBoxes_Recall/AR@100") == 0.25
     with pytest.raises(ConfigError, match=r"best_checkpoint_metric 'mAP' is none of .*: mAP@.50IOU, AR@100"):
         metric_value(metrics, "mAP", "best_checkpoint_metric")
+
+
+def test_recall_takes_the_place_of_precision_for_proposals(tmp_path):
+    proposals = {"AR@100": 0.25, "AR@1000": 0.5}
+    assert metric_name(proposals, "mAP") == "AR@1000"
+    assert metric_value(proposals, "DetectionBoxes_Precision/mAP") == 0.5
+    assert metric_name({"mAP": 0.1, "AR@1000": 0.5}, "mAP") == "mAP"
+    with pytest.raises(ConfigError, match=r"early_stopping.metric 'mAP@.50IOU' is none of .*: AR@100, AR@1000"):
+        metric_value(proposals, "mAP@.50IOU", "early_stopping.metric")
+    selection = Selection(tmp_path, "mAP", EarlyStopping(1))
+    add_all(selection, [0.5, 0.4], "AR@1000")
+    assert selection.should_stop() == "AR@1000 has not improved for 1 evaluations (best 0.5000)"
 
 
 def test_a_loss_is_better_when_it_is_lower(tmp_path):
