@@ -83,7 +83,9 @@ def multilevel_crop(maps: Mapping[int, tf.Tensor], boxes_norm: tf.Tensor, levels
         place = tf.where(partition == group)[:, 0]
         places.append(tf.cast(place, tf.int32))
         crops.append(crop(maps[level], tf.gather(boxes, place), tf.gather(image_indices, place)))
-    stitched = tf.ensure_shape(tf.dynamic_stitch(places, crops), [None, *crops[0].shape[1:]])
+    # The parallel stitch is the faster one on CPUs, and has no kernel for GPUs.
+    stitch = tf.raw_ops.DynamicStitch if tf.config.list_logical_devices("GPU") else tf.raw_ops.ParallelDynamicStitch
+    stitched = tf.ensure_shape(stitch(indices=places, data=crops), [None, *crops[0].shape[1:]])
     return _unflatten(stitched, boxes_norm)
 
 
@@ -266,9 +268,12 @@ def roi_align_boxes(
 def max_roi_pool(features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
     """The maximum of the cells in each bin of a box (RoI pooling; Fast R-CNN, arXiv:1504.08083, section 2.1).
 
-    The box covers the cells from round(ymin x H) to round(ymax x H), both included, so at least one (halves are rounded
-    up). Of its n rows, bin i of h takes those from floor(i n / h) to before ceil((i + 1) n / h), as far as they are on
-    the map; neighbouring bins may share a row. A bin without cells is 0. Of equal cells one gets the gradient.
+    The box covers the cells from round(ymin x H) to before round(ymax x H), at least one (halves are rounded up). Of
+    its n rows, bin i of h takes those from floor(i n / h) to before ceil((i + 1) n / h), as far as they are on the map;
+    neighbouring bins may share a row. A bin without cells is 0. Of equal cells one gets the gradient.
+
+    Differs from the code of Fast R-CNN, which counts the cell round(ymax x H) in: its boxes name their last pixel, ours
+    the place where it ends. So a box of the whole map covers its cells, and no row beyond them.
 
     The maxima over windows of 2**i x 2**j cells are computed once for a map, and each bin is covered by four of them.
     Memory: (floor(log2 H) + 1) (floor(log2 W) + 1) copies of the map (36 for 38 x 63 cells), and four times the result.
@@ -313,14 +318,14 @@ def max_roi_pool_boxes(
 
 
 def _bin_windows(
-    first: tf.Tensor, last: tf.Tensor, num_bins: int, size: int
+    first: tf.Tensor, end: tf.Tensor, num_bins: int, size: int
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor]:
     """Two windows of 2**exponent cells that cover each bin along one axis.
 
     Returns:
         Starts of both windows, exponents, each int32 [N, num_bins], and which bins have cells, bool [N, num_bins].
     """
-    extent = tf.maximum(last - first + 1, 1)[:, tf.newaxis]
+    extent = tf.maximum(end - first, 1)[:, tf.newaxis]
     bins = tf.range(num_bins)
     start = first[:, tf.newaxis] + bins * extent // num_bins
     stop = first[:, tf.newaxis] - (-(bins + 1) * extent) // num_bins  # minus floor of minus: ceil
