@@ -111,6 +111,13 @@ def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> N
 
 def _check_pyramid(message: Any) -> None:
     fpn = message.fpn
+    if fpn.coarse_source == pb.FeaturePyramidNetworks.SUBSAMPLE or fpn.finest_level_only:
+        raise ConfigError("feature_extractor.fpn: SUBSAMPLE and finest_level_only are made for faster_rcnn only")
+    if not (fpn.top_down_pathway and fpn.lateral_connections):
+        raise ConfigError(
+            "feature_extractor.fpn: pyramids without top_down_pathway or lateral_connections are made for faster_rcnn "
+            "only"
+        )
     if fpn.min_level not in PYRAMID_LEVELS or not fpn.min_level <= fpn.max_level <= MOST_LEVEL:
         raise ConfigError(
             f"feature_extractor.fpn: min_level {fpn.min_level} and max_level {fpn.max_level} are no pyramid. Set "

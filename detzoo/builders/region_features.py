@@ -11,6 +11,7 @@ import keras
 from detzoo.builders.features import build_network, frozen, normalization
 from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.config import pb
+from detzoo.config.stages import is_backbone_used_up, keeps_backbone
 from detzoo.config.support import RegionExtractor, lookup_region_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
 from detzoo.detectors.faster_rcnn import CoarseLevels, PyramidParts, region_pyramid
@@ -29,6 +30,7 @@ from detzoo.heads.box_head import fully_connected_features
 
 CROPPED_LEVEL, LAST_LEVEL = 4, 5
 PYRAMID_STRIDE = 32
+MOST_CROP_STRIDE = 16  # of level 4
 VGG_FC_DEPTH, FC_DEPTH = 4096, 1024
 
 _STRIDES = {
@@ -98,16 +100,20 @@ class RegionFeatures:
         depth, coarsest = block.additional_layer_depth, block.max_level
         return lambda maps: region_pyramid(maps, depth, coarsest, self.added_hyperparams, parts)
 
-    def is_fully_connected(self, box_features: int) -> bool:
-        """Whether two fully connected layers make the box features, not the rest of the backbone."""
-        if box_features == pb.FasterRcnn.EXTRACTOR:
-            return self.row.is_fpn or self.row.family == "vgg16" or self.message.use_last_map
-        if box_features == pb.FasterRcnn.BACKBONE and (self.row.is_fpn or self.message.use_last_map):
+    def is_fully_connected(self, model: Any) -> bool:
+        """Whether the box features of a ``pb.FasterRcnn`` are two fully connected layers, not the rest of the backbone.
+
+        Raises:
+            ConfigError: The rest is asked for where nothing is left.
+        """
+        if not keeps_backbone(model, self.row):
+            return True
+        if is_backbone_used_up(model, self.row):
             raise ConfigError(
                 "box_features is BACKBONE, but the maps that are cropped are the backbone's last; accepted: "
                 "FULLY_CONNECTED"
             )
-        return box_features == pb.FasterRcnn.FULLY_CONNECTED
+        return False
 
     def region_stride(self) -> RegionStride:
         """What the layers after the crop do with their strides."""
@@ -165,6 +171,11 @@ def read_region_features(message: Any) -> RegionFeatures:
         raise ConfigError(
             f"feature_extractor.first_stage_features_stride is {message.first_stage_features_stride}; {message.type} "
             f"takes {', '.join(map(str, row.strides))}"
+        )
+    if not row.is_fpn and message.first_stage_features_stride > MOST_CROP_STRIDE and not message.use_last_map:
+        raise ConfigError(
+            f"feature_extractor.first_stage_features_stride is {message.first_stage_features_stride}, but the map "
+            f"before the backbone's last has stride {MOST_CROP_STRIDE}. Set use_last_map: true, or a smaller stride."
         )
     is_frozen = not message.batch_norm_trainable
     network = build_network(row, message.depth_multiplier, message.min_depth, for_pyramid=True)

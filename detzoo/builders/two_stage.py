@@ -15,6 +15,7 @@ from detzoo.builders.postprocess import build_nms_limits, build_score_converter
 from detzoo.builders.region_features import RegionFeatures, read_region_features
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
+from detzoo.config.stages import has_second_stage, predicts_masks
 from detzoo.contracts import Tensor
 from detzoo.detectors.base import Detector
 from detzoo.detectors.faster_rcnn import FasterRcnn, MaskStage, RegionCrop
@@ -56,7 +57,7 @@ def build_two_stage(config: Any) -> Detector:
     Raises:
         ConfigError: A part is missing, contradicts another or is not supported; the message names its field.
     """
-    has_second, has_first = config.number_of_stages > 1, not config.proposals_from_reader
+    has_second, has_first = has_second_stage(config), not config.proposals_from_reader
     if not has_second and not has_first:
         raise ConfigError("number_of_stages is 1 and proposals_from_reader is true: no stage is left")
     if has_second and config.num_classes < 1:
@@ -83,13 +84,8 @@ def build_two_stage(config: Any) -> Detector:
             "rfcn_box_predictor"
         )
     crop, box_network = _box_stage(config, features, crop_maps)
-    mask_stage = _mask_stage(config, features, crop_maps, box_network) if has_masks(config) else None
+    mask_stage = _mask_stage(config, features, crop_maps, box_network) if predicts_masks(config) else None
     return FasterRcnn(network, normalize, first_stage, second_stage, crop, box_network, mask_stage, config.num_classes)
-
-
-def has_masks(config: Any) -> bool:
-    """Whether a ``pb.FasterRcnn`` predicts masks."""
-    return config.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks
 
 
 def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], Any]]:
@@ -118,6 +114,12 @@ def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Cal
         ),
         clips_anchors=config.clip_anchors_to_image,
     )
+    sharing = _SHARING[config.first_stage_head_sharing]
+    if sharing is Sharing.ALL and len(set(anchors.num_anchors_per_location)) > 1:
+        raise ConfigError(
+            "first_stage_head_sharing is ALL, but first_stage_anchor_generator gives the levels "
+            f"{list(anchors.num_anchors_per_location)} anchors a location; they must be equal"
+        )
     is_frozen = not config.feature_extractor.batch_norm_trainable
     head = functools.partial(
         proposal_head,
@@ -126,7 +128,7 @@ def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Cal
         hyperparams=build_hyperparams(config.first_stage_box_predictor_conv_hyperparams, is_frozen),
         kernel_size=config.first_stage_box_predictor_kernel_size,
         dilation=config.first_stage_atrous_rate,
-        sharing=_SHARING[config.first_stage_head_sharing],
+        sharing=sharing,
     )
     return stage, head
 
@@ -165,14 +167,15 @@ def _second_stage(config: Any) -> SecondStage:
         detections=RegionDetections(
             box_coder, build_score_converter(post), build_nms_limits(nms), nms.use_class_agnostic_nms
         ),
-        mask_loss=MaskLoss(config.second_stage_mask_prediction_loss_weight) if has_masks(config) else None,
+        mask_loss=MaskLoss(config.second_stage_mask_prediction_loss_weight) if predicts_masks(config) else None,
     )
 
 
 def _classification_loss(config: Any) -> Any:
-    if not config.HasField("second_stage_classification_loss"):
+    message = config.second_stage_classification_loss
+    if message.WhichOneof("classification_loss") is None:
         return SoftmaxCrossEntropy()
-    return build_classification_loss(config.second_stage_classification_loss)
+    return build_classification_loss(message)
 
 
 def _box_stage(
@@ -183,7 +186,7 @@ def _box_stage(
     if predictor.box_code_size != BOX_CODE_SIZE:
         raise ConfigError(f"mask_rcnn_box_predictor.box_code_size is {predictor.box_code_size}; accepted: 4")
     channels = next(iter(crop_maps.values())).shape[-1]
-    is_fully_connected = features.is_fully_connected(config.box_features)
+    is_fully_connected = features.is_fully_connected(config)
     skipped = 1 if is_fully_connected or _has_own_grid(config) else features.crop_stride()
     crop, crop_size = _build_crop(config, skipped)
     if is_fully_connected:
@@ -247,7 +250,7 @@ def _mask_stage(
     predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
     crop = None
     input_shape = tuple(box_network.output["features"].shape[1:])
-    if features.is_fully_connected(config.box_features):  # no cells are left in their features
+    if features.is_fully_connected(config):  # no cells are left in their features
         own = functools.partial(roi_crop.crop_and_resize_boxes, crop_size=_MASK_CROP_SIZE)
         crop = RegionCrop(own, _canonical_level(config, features))
         input_shape = (*_MASK_CROP_SIZE, next(iter(crop_maps.values())).shape[-1])
@@ -290,7 +293,7 @@ def _rfcn(
     (cropped,) = network.output["crop_maps"].values()
     features_map = keras.Input(tuple(cropped.shape[1:]), name="map")
     x = features_map
-    if not features.is_fully_connected(config.box_features):
+    if not features.is_fully_connected(config):
         x = features.after_crop((None, None, cropped.shape[-1]), features.region_stride())(x)
     with keras.name_scope("box_head"):
         outputs = position_sensitive_maps(

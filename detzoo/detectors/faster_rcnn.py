@@ -1,8 +1,8 @@
 """Faster R-CNN: regions of a map are cropped to one size, and a small network classifies each crop.
 
 Ren et al., arXiv:1506.01497; on a feature pyramid Lin et al., arXiv:1612.03144; with crop_and_resize Huang et al.,
-"Speed/accuracy trade-offs", arXiv:1611.10012; with masks He et al., arXiv:1703.06870. Without its first stage it is Fast
-R-CNN, Girshick, arXiv:1504.08083.
+"Speed/accuracy trade-offs", arXiv:1611.10012; with masks He et al., arXiv:1703.06870. Without its first stage it is
+Fast R-CNN, Girshick, arXiv:1504.08083.
 
 | section of the pyramid's paper | here |
 |---|---|

@@ -60,10 +60,7 @@ class RegionDetections:
             is_class_agnostic=self.is_class_agnostic,
             takes_part=is_region(regions),
         )
-        if own_box:
-            raw = decoded[:, :, 0]
-        else:
-            raw = tf.gather(decoded, tf.argmax(scores[..., 1:], axis=-1), batch_dims=2)
+        raw = decoded[:, :, 0] if own_box else tf.gather(decoded, tf.argmax(scores[..., 1:], axis=-1), batch_dims=2)
         windows = windows[:, tf.newaxis]
         return detections._replace(raw_boxes_norm=boxes.change_coordinate_frame(boxes.clip(raw, windows), windows))
 
