@@ -49,3 +49,13 @@ def test_training_steps_are_timed(tmp_path):
     [row] = csv.DictReader(output.open(encoding="utf-8"))
     assert float(row["measured"]) > 0
     assert float(row["yardstick_gflops"]) > 0
+
+
+@pytest.mark.slow
+def test_crops_are_timed(tmp_path):
+    output = tmp_path / "rows.csv"
+    run("roi_crop.py", "--runs", "1", "--boxes", "20", "--output", str(output))
+    rows = list(csv.DictReader(output.open(encoding="utf-8")))
+    assert all(float(row["measured"]) > 0 for row in rows)
+    assert sum(row["unit"] == "x" for row in rows) == 12
+    assert sum(row["wanted"] == "1.3" for row in rows) == 3

@@ -5,11 +5,15 @@ box into bins and lets each bin look at channels of its own, so that what follow
 its bilinear form of "Speed/accuracy trade-offs" (arXiv:1611.10012, section 3.1).
 
 The mean of a bin's bilinear samples is a weighted sum over the cells of the map, and its weights are products of
-weights of rows and of columns. So all boxes' means over a bin are one matrix product, [R, H * W] times [H * W, D]: no
-samples are gathered, forwards or backwards.
+weights of rows and of columns. So the gradient is a matrix product for each bin, [H * W, R] times [R, D]: nothing is
+lost between threads, as it is in TensorFlow's own gradient (see ``bilinear.py``). Forwards, such a product takes two to
+five times as long as sampling, which touches a few cells for each box only.
 """
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -23,7 +27,7 @@ def position_sensitive_crop(
     ``tf.image.crop_and_resize`` with the bin as box: from side to side, or in the middle where there is only one. A
     sample outside the map is 0 and counts in the mean.
 
-    Memory: the product of the weights of rows and columns, float32 [B, R, H * W], for a bin.
+    Memory: the samples of a bin, and for the gradient its weights, float32 [B, R, H * W].
 
     Args:
         features: number [B, H, W, bins_y * bins_x * D].
@@ -39,21 +43,58 @@ def position_sensitive_crop(
     """
     _check_sizes(crop_size, num_bins, features.shape[-1])
     total_bins = num_bins[0] * num_bins[1]
-    depth = features.shape[-1] // total_bins
-    shape = tf.shape(features)
-    height, width = shape[1], shape[2]
     boxes = tf.stop_gradient(boxes_norm)
+
+    @tf.custom_gradient
+    def mean_of_samples(features: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            upstream = tf.cast(upstream, tf.float32) / total_bins
+            spread = _spread(upstream, boxes, tf.shape(features), crop_size, num_bins)
+            return tf.cast(tf.ensure_shape(spread, features.shape), features.dtype)
+
+        # The sampling kernel knows no bfloat16.
+        sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
+        mean = _sample_bins(sampled, boxes, crop_size, num_bins) / total_bins
+        return tf.cast(mean, features.dtype), gradient
+
+    depth = features.shape[-1] // total_bins
+    return tf.ensure_shape(mean_of_samples(features), [features.shape[0], boxes_norm.shape[1], depth])
+
+
+def _sample_bins(
+    features: tf.Tensor, boxes: tf.Tensor, crop_size: tuple[int, int], num_bins: tuple[int, int]
+) -> tf.Tensor:
+    """The sum over bins of the means of their samples, float32 [B, R, D]."""
+    shape = tf.shape(boxes)
+    image_indices = tf.repeat(tf.range(shape[0]), shape[1])
+    origin, step = boxes[..., :2], (boxes[..., 2:] - boxes[..., :2]) / tf.constant(num_bins, tf.float32)
+    bin_size = (crop_size[0] // num_bins[0], crop_size[1] // num_bins[1])
+    means = []
+    for index, bin_features in enumerate(tf.split(features, num_bins[0] * num_bins[1], axis=-1)):
+        bin_yx = tf.constant(divmod(index, num_bins[1]), tf.float32)
+        corners = tf.concat([origin + bin_yx * step, origin + (bin_yx + 1.0) * step], axis=-1)
+        crops = tf.image.crop_and_resize(bin_features, tf.reshape(corners, [-1, 4]), image_indices, bin_size)
+        means.append(tf.reduce_mean(crops, axis=[1, 2]))
+    return tf.reshape(tf.add_n(means), tf.stack([shape[0], shape[1], means[0].shape[-1]]))
+
+
+def _spread(
+    upstream: tf.Tensor,
+    boxes: tf.Tensor,
+    features_shape: tf.Tensor,
+    crop_size: tuple[int, int],
+    num_bins: tuple[int, int],
+) -> tf.Tensor:
+    """The transpose of ``_sample_bins``: what sums [B, R, D] add to the map's cells, float32 [B, H, W, channels]."""
+    batch_size, height, width = features_shape[0], features_shape[1], features_shape[2]
     row_weights = _bin_weights(boxes[..., 0], boxes[..., 2], height, crop_size[0], num_bins[0])  # bins_y x [B, R, H]
     column_weights = _bin_weights(boxes[..., 1], boxes[..., 3], width, crop_size[1], num_bins[1])
-    bin_features = tf.split(tf.cast(features, tf.float32), total_bins, axis=-1)
-    means = []
-    for index, bin_feature in enumerate(bin_features):
-        rows, columns = row_weights[index // num_bins[1]], column_weights[index % num_bins[1]]
+    bins = []
+    for rows, columns in itertools.product(row_weights, column_weights):
         weights = rows[..., :, tf.newaxis] * columns[..., tf.newaxis, :]
-        weights = tf.reshape(weights, [shape[0], -1, height * width])
-        means.append(tf.matmul(weights, tf.reshape(bin_feature, [shape[0], height * width, depth])))
-    mean = tf.cast(tf.add_n(means) / total_bins, features.dtype)
-    return tf.ensure_shape(mean, [features.shape[0], boxes_norm.shape[1], depth])
+        weights = tf.reshape(weights, [batch_size, -1, height * width])
+        bins.append(tf.matmul(weights, upstream, transpose_a=True))
+    return tf.reshape(tf.concat(bins, axis=-1), features_shape)
 
 
 def _bin_weights(low: tf.Tensor, high: tf.Tensor, size: tf.Tensor, num_samples: int, num_bins: int) -> list[tf.Tensor]:

@@ -1,4 +1,4 @@
-"""The matrix product equals the crops of bins it stands for."""
+"""The crop of all bins, and its gradient, equal the crops of the bins one by one."""
 
 import numpy as np
 import pytest
@@ -95,12 +95,16 @@ def test_a_batch_is_its_images_and_a_graph_of_unknown_shapes_is_the_eager_run():
     assert graph(features, boxes[:, :0]).shape == (2, 0, 2)
 
 
-def test_half_precision_comes_back_as_it_came():
+@pytest.mark.parametrize("dtype", [tf.float16, tf.bfloat16], ids=["float16", "bfloat16"])
+def test_crop_and_gradient_have_the_type_of_the_features(dtype):
     features, boxes = _case(4, 6, 9, 12)
-    crops = position_sensitive_crop(tf.cast(features, tf.float16), boxes, (4, 6), (2, 3))
-    assert crops.dtype == tf.float16
-    full = position_sensitive_crop(features, boxes, (4, 6), (2, 3))
-    np.testing.assert_allclose(tf.cast(crops, tf.float32), full, atol=2e-3)
+    low = tf.cast(features, dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(low)
+        crops = position_sensitive_crop(low, boxes, (4, 6), (2, 3))
+    assert crops.dtype == tape.gradient(crops, low).dtype == dtype
+    full = position_sensitive_crop(tf.cast(low, tf.float32), boxes, (4, 6), (2, 3))
+    np.testing.assert_allclose(tf.cast(crops, tf.float32), full, atol=0.01)
 
 
 def test_sizes_that_do_not_fit_are_errors():
