@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from detzoo.contracts import Detections, Predictions
+from detzoo.contracts import Detections, Predictions, RegionPredictions
 from detzoo.layers.normalization import BatchNorm
 
 STRIDE = 8
@@ -83,9 +83,50 @@ class ToyDetector(keras.Model):
         )
 
 
-def toy_detector(num_classes=3, shape=(32, 48), seed=3, **kwargs):
+class ToyMaskDetector(ToyDetector):
+    """The same with a mask on each detection: its left half, to be cut where a ramp from 1 to 0 passes one half."""
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        detections = super().postprocess(predictions, true_shapes, padded_shape)
+        ramp = tf.tile(
+            tf.reshape(tf.constant([1.0, 0.5, 0.0]), [1, 1, 1, 3]),
+            [tf.shape(detections.scores)[0], self.max_detections, 3, 1],
+        )
+        return detections._replace(masks=ramp)
+
+
+class ToyProposer(ToyDetector):
+    """The same as a first stage alone: its detections have one class, 0."""
+
+    proposes_only = True
+
+    def predict(self, inputs, training=False, **context):
+        first = super().predict(inputs, training)
+        windows = tf.constant([[0.0, 0.0, 1.0, 1.0]])
+        return RegionPredictions(first, proposals=(), box_deltas=(), class_logits=(), windows=windows)
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        detections = super().postprocess(predictions.first_stage, true_shapes, padded_shape)
+        return detections._replace(classes=tf.zeros_like(detections.classes))
+
+
+class ToyRegionDetector(ToyDetector):
+    """The same without a first stage: detects class 1 on every proposal that it is given."""
+
+    wants_proposals = True
+
+    def predict(self, inputs, training=False, proposals=None, **context):
+        return proposals
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        boxes, scores, num_valid = predictions
+        classes = tf.ones_like(scores, tf.int32)
+        return Detections(boxes, scores, classes, num_valid, scores[..., tf.newaxis], classes, boxes, scores)
+
+
+def toy_detector(num_classes=3, shape=(32, 48), seed=3, kind=ToyDetector, **kwargs):
     """A detector with batch-norm statistics that do something."""
-    detector = ToyDetector(num_classes, shape, **kwargs)
+    detector = kind(num_classes, shape, **kwargs)
     generator = np.random.default_rng(seed)
     for weight in detector.network.weights:
         if "variance" in weight.path or "gamma" in weight.path:

@@ -9,7 +9,7 @@ from absl import flags
 from detzoo.errors import DataError
 from detzoo.folders import make_folder
 
-SUMMARY = "Detect on images with a SavedModel: pictures with boxes, names and scores, and detections.json."
+SUMMARY = "Detect on images with a SavedModel: pictures with boxes, masks, names and scores, and detections.json."
 DESCRIPTION = """
 Works with what `detzoo export` writes and with SavedModels of the Object Detection API.
 

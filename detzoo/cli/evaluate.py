@@ -13,7 +13,7 @@ from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import CheckpointError, ConfigError
 from detzoo.folders import make_folder
 
-SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, or Pascal VOC's."
+SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
 Prints the table and writes metrics.json, detections.json (COCO's results format) and groundtruth.json.
 
@@ -25,10 +25,14 @@ finished, or after --timeout_secs without a new one:
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation \\
         --continuous
 
-Which numbers: eval_config.metrics_set, any of coco_detection_metrics (default), pascal_voc_detection_metrics (area
-under the curve) and pascal_voc_2007_detection_metrics (eleven points), e.g.
+Which numbers: eval_config.metrics_set, any of coco_detection_metrics (default), coco_mask_metrics (the same by masks,
+beside those by boxes), pascal_voc_detection_metrics (area under the curve) and pascal_voc_2007_detection_metrics
+(eleven points), e.g.
 
     --set 'eval_config.metrics_set[0]=pascal_voc_2007_detection_metrics'
+
+A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. They
+are written to proposals.npz, which another model's input readers can name as their proposals_path.
 """
 POSITIONAL = ()
 

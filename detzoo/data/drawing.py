@@ -28,7 +28,7 @@ def draw_detections(
     boxes_norm: np.ndarray,
     labels: Sequence[str],
     scores: Sequence[float] | np.ndarray | None = None,
-    masks: np.ndarray | None = None,
+    masks: np.ndarray | Sequence[np.ndarray] | None = None,
     *,
     min_longer_side_px: int = MIN_LONGER_SIDE_PX,
 ) -> Image.Image:
@@ -40,7 +40,7 @@ def draw_detections(
             that is not finite is left out.
         labels: N class names; the colour follows from the name.
         scores: N scores (0..1), shown as per cent behind the name and drawn with the best on top; or None.
-        masks: [N, H, W], drawn where above one half; or None.
+        masks: N of [H, W], drawn where above one half; or None.
         min_longer_side_px: an image with a smaller longer side is enlarged by a whole factor; 0 never enlarges.
 
     Returns:
@@ -54,7 +54,7 @@ def draw_detections(
     order = np.arange(len(boxes)) if scores is None else np.argsort(-np.asarray(scores, np.float64), kind="stable")
     order = np.array([index for index in order if np.isfinite(boxes[index]).all()], np.int64)
     if masks is not None:
-        image = _blend_masks(image, np.asarray(masks), labels, order[::-1])
+        image = _blend_masks(image, masks, labels, order[::-1])
     factor = max(1, -(-min_longer_side_px // max(image.shape[:2])))
     picture = Image.fromarray(np.ascontiguousarray(image))
     if factor > 1:
@@ -88,7 +88,7 @@ def _check_shapes(
     boxes: np.ndarray,
     labels: Sequence[str],
     scores: Sequence[float] | np.ndarray | None,
-    masks: np.ndarray | None,
+    masks: np.ndarray | Sequence[np.ndarray] | None,
 ) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image is {image.dtype} {list(image.shape)}; uint8 [H, W, 3] is needed")
@@ -97,13 +97,16 @@ def _check_shapes(
         lengths["scores"] = len(scores)
     if masks is not None:
         lengths["masks"] = len(masks)
-        if len(masks) and tuple(np.shape(masks)[1:]) != image.shape[:2]:
-            raise ValueError(f"masks are {list(np.shape(masks))}; [N, {image.shape[0]}, {image.shape[1]}] is needed")
+        if len(masks) and np.shape(masks[0]) != image.shape[:2]:
+            found = [len(masks), *np.shape(masks[0])]
+            raise ValueError(f"masks are {found}; [N, {image.shape[0]}, {image.shape[1]}] is needed")
     if len(set(lengths.values())) > 1:
         raise ValueError("different numbers of objects: " + ", ".join(f"{key} {n}" for key, n in lengths.items()))
 
 
-def _blend_masks(image: np.ndarray, masks: np.ndarray, labels: Sequence[str], order: np.ndarray) -> np.ndarray:
+def _blend_masks(
+    image: np.ndarray, masks: np.ndarray | Sequence[np.ndarray], labels: Sequence[str], order: np.ndarray
+) -> np.ndarray:
     blended = image.astype(np.float32)
     for index in order:
         inside = masks[index] > 0.5

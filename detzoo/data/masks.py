@@ -13,6 +13,8 @@ import numpy as np
 
 THRESHOLD = 0.5  # a pixel above it belongs to the object
 
+_MOST_PRODUCTS = 200_000  # of a matrix multiplication that OpenBLAS does not divide among threads
+
 Rle = dict[str, Any]
 
 
@@ -64,7 +66,7 @@ def paste_mask(mask: np.ndarray, box_px: np.ndarray, shape: tuple[int, int]) -> 
     rows, row_weights = _interpolation(ymin, ymax, height, mask.shape[0])
     columns, column_weights = _interpolation(xmin, xmax, width, mask.shape[1])
     pasted = np.zeros([width, height], bool)  # column by column, as it is encoded
-    pasted[columns, rows] = column_weights @ mask.T @ row_weights.T > THRESHOLD
+    pasted[columns, rows] = _product(column_weights, mask.T @ row_weights.T) > THRESHOLD
     return pasted.T
 
 
@@ -111,6 +113,17 @@ def _interpolation(low: float, high: float, size: int, cells: int) -> tuple[slic
     places = (np.arange(first, last) + 0.5 - low) / ((high - low) or 1.0) * (cells - 1)
     weights = np.maximum(1.0 - np.abs(places[:, np.newaxis] - np.arange(cells)), 0.0)
     return slice(first, last), weights.astype(np.float32)
+
+
+def _product(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """``left @ right`` in blocks of rows that BLAS computes on one thread.
+
+    Waking its other threads takes longer than a whole mask: 8 ms against 0.3 ms for 640 x 480 pixels on two busy cores.
+    """
+    rows = max(1, _MOST_PRODUCTS // max(right.size, 1))
+    padded = np.pad(left, [(0, -len(left) % rows), (0, 0)])
+    blocks = np.matmul(padded.reshape(-1, rows, left.shape[1]), right)
+    return blocks.reshape(len(padded), right.shape[1])[: len(left)]
 
 
 def _read_nearest(new_size: int, old_size: int) -> np.ndarray:

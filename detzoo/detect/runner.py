@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image
 
 from detzoo.data.drawing import draw_detections
+from detzoo.data.masks import PastedMasks, encode_mask
 from detzoo.data.progress import track
 from detzoo.data.repair import UnusableImage, repair_image
 from detzoo.detect.image_files import picture_names
@@ -41,7 +42,8 @@ class DetectionSummary:
 
     Attributes:
         num_images: images that were read.
-        entries: COCO's results format, plus ``file_name`` and ``category_name``; image_id counts the images from 1.
+        entries: COCO's results format, plus ``file_name`` and ``category_name``; image_id counts the images from 1. Of
+            a detector with a mask head also ``segmentation``, a run-length encoding.
         skipped: file -> why it could not be read.
     """
 
@@ -79,8 +81,13 @@ def detect_files(
         summary.num_images += 1
         kept = apply_limits(detector(pixels), limits)
         names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
-        draw_detections(pixels, kept.boxes_norm, names, kept.scores).save(folder / picture_name, compress_level=1)
-        summary.entries += _entries(image_id, path, pixels.shape[:2], kept, names)
+        masks = _pasted_masks(kept, pixels)
+        picture = draw_detections(pixels, kept.boxes_norm, names, kept.scores, masks)
+        picture.save(folder / picture_name, compress_level=1)
+        entries = _entries(image_id, path, pixels.shape[:2], kept, names)
+        for entry, mask in zip(entries, masks or ()):
+            entry["segmentation"] = encode_mask(mask)
+        summary.entries += entries
     (folder / DETECTIONS_FILE).write_text(json.dumps(summary.entries, indent=1) + "\n", encoding="utf-8")
     return summary
 
@@ -101,7 +108,16 @@ def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageD
     """The best ``max_boxes`` detections of at least the threshold."""
     order = np.argsort(-detections.scores, kind="stable")
     order = order[detections.scores[order] >= limits.score_threshold][: limits.max_boxes]
-    return ImageDetections(*(part[order] for part in detections))
+    boxes_norm, scores, class_ids, masks = detections
+    kept = ImageDetections(boxes_norm[order], scores[order], class_ids[order])
+    return kept if masks is None else kept._replace(masks=masks[order])
+
+
+def _pasted_masks(detections: ImageDetections, pixels: np.ndarray) -> PastedMasks | None:
+    if detections.masks is None:
+        return None
+    height, width = pixels.shape[:2]
+    return PastedMasks(detections.masks, detections.boxes_norm * [height, width, height, width], (height, width))
 
 
 def _named(images: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:

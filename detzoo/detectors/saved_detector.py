@@ -17,6 +17,7 @@ from detzoo.errors import UsageError
 
 SIGNATURE = "serving_default"
 NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
+MASKS_OUTPUT = "detection_masks"
 LABEL_MAP_FILE = "label_map.pbtxt"
 EXPORT_RECORD = "export.json"
 
@@ -27,6 +28,7 @@ class ImageDetections(NamedTuple):
     boxes_norm: np.ndarray  # float32 [D, 4], fractions of the image
     scores: np.ndarray  # float32 [D]
     class_ids: np.ndarray  # int32 [D], from 1
+    masks: np.ndarray | None = None  # float32 [D, h, w] in [0, 1], stretched over each box; None without a mask head
 
 
 class SavedDetector:
@@ -60,7 +62,8 @@ class SavedDetector:
         outputs = self.outputs(self.as_input(image))
         count = int(outputs["num_detections"][0]) if "num_detections" in outputs else None
         boxes, scores, classes = (outputs[name].numpy()[0, :count] for name in NEEDED_OUTPUTS)
-        return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32))
+        masks = outputs[MASKS_OUTPUT].numpy()[0, :count] if MASKS_OUTPUT in outputs else None
+        return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32), masks)
 
     def outputs(self, given: Any) -> dict[str, Any]:
         """All outputs for an input as the signature wants it."""

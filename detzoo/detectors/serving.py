@@ -37,7 +37,8 @@ class ServingModule(tf.Module):
     one): ``detection_boxes`` [B, M, 4] in fractions of the image, ``detection_scores`` [B, M], ``detection_classes``
     [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
     ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
-    and ``raw_detection_scores`` [B, A, C].
+    and ``raw_detection_scores`` [B, A, C]; of a detector with a mask head also ``detection_masks`` [B, M, h, w] in
+    [0, 1], each stretched over its box.
 
     Args:
         detector: answers preprocess, predict and postprocess.
@@ -77,10 +78,7 @@ class ServingModule(tf.Module):
         padded_shape = padded_shape_of(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
         predictions = self.detector.predict(inputs, training=False, true_shapes=true_shapes)
-        predictions = predictions._replace(
-            box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
-            class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),
-        )
+        predictions = name_outputs(predictions)
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
 
     def resize(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
@@ -89,6 +87,16 @@ class ServingModule(tf.Module):
             return resize_batch(self._resizer, input_tensor)
         read = decode_image if self._input_type == "encoded_image_string_tensor" else decode_example
         return map_to_images(lambda element: self._resizer(read(element)), input_tensor, self._resizer)
+
+
+def name_outputs(predictions: Any) -> Any:
+    """The predictions with the names of ``NETWORK_OUTPUTS`` on their last stage's tensors."""
+    if isinstance(predictions.class_logits, tuple):  # RegionPredictions of a first stage alone
+        return predictions._replace(first_stage=name_outputs(predictions.first_stage))
+    return predictions._replace(
+        box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
+        class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),
+    )
 
 
 def resize_batch(resizer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,4 +143,6 @@ def output_dict(detections: Detections) -> dict[str, Tensor]:
         "raw_detection_boxes": detections.raw_boxes_norm,
         "raw_detection_scores": detections.raw_scores,
     }
+    if not isinstance(detections.masks, tuple):
+        outputs["detection_masks"] = detections.masks
     return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}

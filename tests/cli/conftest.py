@@ -68,12 +68,13 @@ def save_config(folder):
 
 @pytest.fixture
 def toy_run(toy, tmp_path, monkeypatch):
-    """``folder``, ``config``, ``model_dir`` and ``detector`` of a run; the config's network is the toy's."""
+    """``folder``, ``config``, ``model_dir``, ``detector`` of a run; the config's network is the toy of the ``kind``."""
+    run = types.SimpleNamespace(kind=toy.ToyDetector)
 
     def build(message, dtype_policy="float32"):
         assert not message.ssd.feature_extractor.pretrained_weights, "weights that the checkpoint replaces"
         assert dtype_policy == "float32"
-        return toy.toy_detector(message.ssd.num_classes, seed=99)
+        return toy.toy_detector(message.ssd.num_classes, seed=99, kind=run.kind)
 
     monkeypatch.setattr("detzoo.builders.detector.build_detector", build)
     with tf.io.TFRecordWriter(str(tmp_path / "data.tfrecord")) as writer:
@@ -83,6 +84,6 @@ def toy_run(toy, tmp_path, monkeypatch):
     save_config(tmp_path)
     detector = toy.toy_detector()
     save_checkpoint(detector, tmp_path / "model", 7)
-    return types.SimpleNamespace(
-        folder=tmp_path, config=tmp_path / "pipeline.config", model_dir=tmp_path / "model", detector=detector
-    )
+    run.folder, run.config, run.model_dir = tmp_path, tmp_path / "pipeline.config", tmp_path / "model"
+    run.detector = detector
+    return run

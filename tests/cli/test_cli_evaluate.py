@@ -37,6 +37,32 @@ def test_metrics_sets_and_overrides(toy_run, capsys):
     assert "accepted: coco_detection_metrics" in capsys.readouterr().err
 
 
+def test_proposals_of_one_model_are_anothers_regions(toy, toy_run, capsys):
+    toy_run.kind = toy.ToyProposer
+    assert main(arguments(toy_run)) == 0
+    shown = capsys.readouterr().out
+    assert "AR@1000 (small)" in shown
+    assert "mAP" not in shown
+    metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
+    assert 0 <= metrics["AR@10"] == metrics["AR@1000"] <= 1  # there are five proposals an image
+    proposals = toy_run.folder / "out" / "proposals.npz"
+
+    toy_run.kind = toy.ToyRegionDetector
+    assert main(arguments(toy_run, output="regions")) == 2
+    assert "set eval_input_reader[0].proposals_path to the proposals.npz" in capsys.readouterr().err
+    path = f"--set=eval_input_reader[0].proposals_path={proposals}"
+    assert main(arguments(toy_run, path, output="regions")) == 0
+    assert "mAP@.50IOU" in capsys.readouterr().out
+    found = json.loads((toy_run.folder / "regions" / "detections.json").read_text())
+    first = json.loads((toy_run.folder / "out" / "detections.json").read_text())
+    assert len(found) == len(first) == 3 * 5
+    for one, other in zip(found, first):
+        assert one["image_id"] == other["image_id"]
+        assert one["bbox"] == pytest.approx(other["bbox"], abs=1e-3)
+    assert main(arguments(toy_run, f"{path}.gone")) == 1
+    assert "proposals.npz.gone cannot be read: No such file or directory" in capsys.readouterr().err
+
+
 def test_continuous_ends_with_a_finished_training(toy_run, capsys):
     (toy_run.model_dir / "finished").write_text("{}")
     assert main(arguments(toy_run, "--continuous")) == 0

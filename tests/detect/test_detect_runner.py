@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pycocotools import mask as coco_mask
 
 from detzoo.detect.runner import DetectionLimits, apply_limits, detect_files, read_upright
 from detzoo.detectors.saved_detector import ImageDetections, SavedDetector, find_saved_model, label_map_beside
@@ -55,6 +56,23 @@ def test_pictures_list_and_skipped_files(tmp_path):
     assert drawn.max() > 0
 
 
+def test_masks_are_drawn_and_listed(tmp_path):
+    def with_masks(image):
+        # A ramp from 1 on the left to 0 on the right: the left half of each box is the object.
+        return fixed_detector(image)._replace(masks=np.tile(np.float32([1, 0.5, 0]), [3, 4, 1]))
+
+    out = tmp_path / "out"
+    Image.new("RGB", (640, 480)).save(tmp_path / "black.png")
+    detect_files(with_masks, [tmp_path / "black.png"], {1: "cat"}, out, DetectionLimits(0.7))
+    [entry] = json.loads((out / "detections.json").read_text())
+    expected = np.zeros((480, 640), np.uint8)
+    expected[:240, :320] = 1  # the box is the upper half of the image
+    np.testing.assert_array_equal(coco_mask.decode(entry["segmentation"]), expected)
+    drawn = np.asarray(Image.open(out / "black.png"))
+    assert drawn[150, 200].any()
+    assert not drawn[150, 400].any()
+
+
 def test_threshold_and_number_of_boxes():
     found = fixed_detector(None)
     np.testing.assert_array_equal(apply_limits(found, DetectionLimits(0.0, 9)).class_ids, [1, 9, 1])
@@ -80,6 +98,7 @@ def test_exports_of_every_input_type_detect(exported, toy):
     detector = SavedDetector(exported)
     image = np.random.default_rng(0).integers(0, 256, (50, 90, 3), np.uint8)
     found = detector(image)
+    assert found.masks is None
     expected = SavedDetector(exported / "saved_model" / "saved_model.pb").outputs(detector.as_input(image, 2))
     for row in range(2):
         np.testing.assert_allclose(found.boxes_norm, expected["detection_boxes"][row], atol=1e-5)
@@ -87,6 +106,14 @@ def test_exports_of_every_input_type_detect(exported, toy):
     names = label_map_beside(detector.folder)
     assert names is not None
     assert names.names == {1: "cat"}
+
+
+def test_a_saved_model_with_masks(toy, tmp_path):
+    export_detector(toy.toy_detector(kind=toy.ToyMaskDetector), toy.ToyResizer(), tmp_path, "image_tensor", Export())
+    found = SavedDetector(tmp_path)(np.zeros((50, 90, 3), np.uint8))
+    np.testing.assert_array_equal(found.masks, np.tile(np.float32([1, 0.5, 0]), [5, 3, 1]))
+    kept = apply_limits(found, DetectionLimits(0.0, 2))
+    assert kept.masks.shape == (2, 3, 3)
 
 
 def test_what_is_no_detector_is_refused(tmp_path):

@@ -55,6 +55,24 @@ def test_outputs_have_the_names_shapes_and_type_of_the_original(serving, height,
     assert serving.concrete_function().structured_input_signature[0][0].name == "input_tensor"
 
 
+def test_masks_of_a_detector_that_has_them(toy, serving):
+    masked = ServingModule(toy.toy_detector(kind=toy.ToyMaskDetector), toy.ToyResizer())
+    outputs = masked(np.stack([image(), image(seed=1)]))
+    assert set(outputs) == {*SHAPES, "detection_masks"}
+    np.testing.assert_array_equal(outputs["detection_masks"][1, 4], [[1, 0.5, 0]] * 3)
+    assert outputs["detection_masks"].shape == (2, 5, 3, 3)
+    np.testing.assert_array_equal(outputs["detection_boxes"][0], serving(image()[np.newaxis])["detection_boxes"][0])
+
+
+def test_a_first_stage_alone_serves_its_proposals(toy, serving):
+    proposer = ServingModule(toy.toy_detector(kind=toy.ToyProposer), toy.ToyResizer())
+    outputs, expected = proposer(image()[np.newaxis]), serving(image()[np.newaxis])
+    np.testing.assert_array_equal(outputs["detection_boxes"], expected["detection_boxes"])
+    np.testing.assert_array_equal(outputs["detection_classes"], np.ones([1, 5]))
+    nodes = {node.name for node in proposer.concrete_function().graph.as_graph_def().node}
+    assert {"stage_box_deltas", "stage_class_logits"} <= nodes
+
+
 def test_classes_start_at_one(serving):
     outputs = serving(image()[np.newaxis])
     best = np.argmax(outputs["raw_detection_scores"][0, :, 1:], -1)
