@@ -23,7 +23,7 @@ from detzoo.train.loss_scale import LossScale
 from detzoo.train.moving_average import MovingAverage
 from detzoo.train.settings import TrainSettings
 from detzoo.train.step import TrainStep
-from detzoo.train.variables import select_trainable
+from detzoo.train.variables import is_frozen, select_trainable
 
 # (start_record, input_context) -> endless dataset of Batch for one pipeline, a replica's share of the images a batch
 DatasetFactory = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
@@ -91,10 +91,13 @@ class Trainer(orbit.StandardTrainer):
             optimizer.build(trainable)
         self.num_trainable = sum(int(np.prod(variable.shape)) for variable in trainable)
         self.model_variables = variables_by_path(detector.variables)
+        # Not the frozen ones: the mean of equal values need not be equal to them in the last bit.
         self._statistics = {
             path: variable
             for path, variable in self.model_variables.items()
-            if variable.dtype.is_floating and path not in {v.path for v in detector.trainable_variables}
+            if variable.dtype.is_floating
+            and path not in {v.path for v in detector.trainable_variables}
+            and not is_frozen(path, settings.freeze_variables)
         }
         self.average = self._make_average(trainable)
         self.loss_scale = LossScale() if settings.float16_loss_scaling else None

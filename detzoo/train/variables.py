@@ -1,4 +1,4 @@
-"""Which variables of a detector train."""
+"""Which variables of a detector train, and which do not change at all."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.errors import ConfigError
+from detzoo.layers.normalization import BatchNorm
 
 _DECAYED_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel", "embeddings")
 
 
 def select_trainable(detector: Any, update_patterns: Sequence[str], freeze_patterns: Sequence[str]) -> list[Any]:
     """The variables that train; all others become untrainable (``variable.trainable = False``).
+
+    What a freeze pattern finds stays bit for bit as it is: batch normalisation whose statistics it finds normalises
+    with them in training, too, and no longer moves them.
 
     Args:
         detector: A built detector; layers that are not trainable stay so.
@@ -31,12 +35,20 @@ def select_trainable(detector: Any, update_patterns: Sequence[str], freeze_patte
             kept.append(variable)
         else:
             variable.trainable = False
+    for layer in detector._flatten_layers(include_self=False):
+        if isinstance(layer, BatchNorm) and any(pattern.search(layer.moving_mean.path) for pattern in freeze):
+            layer.train_statistics = False
     if not kept:
         raise ConfigError(
             "train_config.freeze_variables and update_trainable_variables leave nothing to train; parts of this model: "
             f"{', '.join(_parts(detector))}"
         )
     return kept
+
+
+def is_frozen(path: str, freeze_patterns: Sequence[str]) -> bool:
+    """Whether one of the patterns of ``freeze_variables`` finds a variable's path."""
+    return any(re.search(pattern, path) for pattern in filter(None, freeze_patterns))
 
 
 def has_weight_decay(variable: Any) -> bool:

@@ -124,6 +124,29 @@ def test_frozen_variables_stay_and_are_not_regularised(training_toy, one_device)
     assert trainer.num_trainable == 4 * 4 + 4 + 4 * 3 + 3
 
 
+def test_frozen_batch_norm_keeps_its_statistics_and_normalises_with_them(training_toy, one_device):
+    def first_loss(**toy):
+        run = training_toy.settings(freeze_variables=("^backbone/",))
+        trainer = training_toy.make_trainer(one_device, run, **toy)
+        before = weights_of(trainer)
+        result = trainer.run_steps(2)
+        for path, value in before.items():
+            assert np.array_equal(weights_of(trainer)[path], value) == path.startswith("backbone/"), path
+        return result.losses["total"]
+
+    assert first_loss(batch_norm=True) == first_loss(batch_norm="frozen")
+
+
+def test_a_pattern_that_finds_scales_only_lets_statistics_move(training_toy, one_device):
+    run = training_toy.settings(freeze_variables=("gamma$", "beta$"))
+    trainer = training_toy.make_trainer(one_device, run, batch_norm=True)
+    before = weights_of(trainer)
+    trainer.run_steps(2)
+    for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+        moved = not np.array_equal(weights_of(trainer)[f"backbone/norm/{name}"], before[f"backbone/norm/{name}"])
+        assert moved == name.startswith("moving"), name
+
+
 def test_update_patterns_choose_what_trains(training_toy, one_device):
     run = training_toy.settings(update_variables=("classes",), freeze_variables=("bias$",))
     trainer = training_toy.make_trainer(one_device, run)
