@@ -59,7 +59,8 @@ class RegionSampler:
         positive = (targets.state == AnchorState.POSITIVE) & (targets.class_weights > 0)
         negative = targets.state == AnchorState.NEGATIVE
         if self.sample_size is None:
-            chosen, size = positive | negative, candidates.boxes_norm.shape[1]
+            chosen = positive | negative
+            size = chosen.shape[1] if chosen.shape[1] is not None else tf.shape(chosen)[1]
         else:
             chosen = balanced_sample(positive, negative, self.sample_size, self.positive_fraction, seed)
             size = self.sample_size
@@ -95,11 +96,11 @@ class RegionSampler:
         return everything, tf.concat([is_proposal, is_object], axis=1)
 
 
-def _first_rows(chosen: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+def _first_rows(chosen: tf.Tensor, size: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Rows of the true entries of ``chosen`` bool [B, R], in order, int32 [B, size], and how many: int32 [B]."""
     missing = tf.maximum(size - tf.shape(chosen)[1], 0)
     chosen = tf.pad(chosen, [[0, 0], [0, missing]])
     rows = tf.argsort(tf.cast(~chosen, tf.int32), axis=-1, stable=True)[:, :size]
-    rows = tf.ensure_shape(rows, [chosen.shape[0], size])
+    rows = tf.ensure_shape(rows, [chosen.shape[0], size if isinstance(size, int) else None])
     last = tf.shape(chosen)[1] - missing - 1
     return tf.minimum(rows, last), tf.reduce_sum(tf.cast(chosen, tf.int32), axis=-1)
