@@ -1,4 +1,4 @@
-"""A detector for inference from a config: what ``evaluate``, ``export`` and ``benchmark`` start with."""
+"""What commands start with: TensorFlow without its chatter, and a detector for inference from a config."""
 
 from __future__ import annotations
 
@@ -17,6 +17,24 @@ def start_tensorflow() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
+    _leave_out_memory_optimizer()
+
+
+def _leave_out_memory_optimizer() -> None:
+    """Switches off the one graph optimizer that estimates what every operation costs, before the first graph is made.
+
+    Its estimate of a crop fails wherever the number of boxes is not known beforehand, with half a page of warning for
+    each such operation that no log level silences; and none of our graphs needs what it does (swapping, recomputing).
+    TensorFlow has no public switch for it.
+    """
+    import tensorflow as tf
+    from tensorflow.core.protobuf import rewriter_config_pb2
+    from tensorflow.python.eager import context
+
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.memory_optimization = rewriter_config_pb2.RewriterConfig.NO_MEM_OPT
+    if getattr(context.context(), "_config", config) is None:
+        context.context()._config = config
 
 
 def build_untrained(model: Any) -> Any:

@@ -119,13 +119,9 @@ def check(loaded: Any) -> None:
 
 
 def _train(pipeline: Any, flag_values: flags.FlagValues, stop: Any) -> Any:
-    import tensorflow as tf
+    from detzoo.cli.inference import start_tensorflow
 
-    # TensorFlow's and absl's own chatter (strategies, AutoGraph, deprecations) says nothing to a user of this command.
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    start_tensorflow()
     from detzoo.train.session import train_pipeline
 
     return train_pipeline(pipeline, flag_values.model_dir, flag_values.strategy, lambda: make_evaluate(pipeline), stop)
@@ -139,7 +135,7 @@ def make_evaluate(pipeline: Any) -> Any:
     """
     from detzoo.builders.inputs import build_dataset
     from detzoo.config.label_map import load_label_map
-    from detzoo.evaluate.runner import Evaluator
+    from detzoo.evaluate.runner import Evaluator, asked_metrics
     from detzoo.train.session import image_resizer_of
 
     if not pipeline.eval_input_reader:
@@ -159,6 +155,6 @@ def make_evaluate(pipeline: Any) -> Any:
     return Evaluator(
         dataset,
         load_label_map(reader.label_map_path),
-        list(pipeline.eval_config.metrics_set),
+        asked_metrics(pipeline.eval_config),
         show_progress=sys.stderr.isatty(),
     )
