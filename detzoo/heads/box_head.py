@@ -18,7 +18,7 @@ import keras
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Tensor
 from detzoo.heads.dense_head import BOX_CODE_SIZE
-from detzoo.layers.conv import convolution, kernel_regularizer, normalize_and_activate
+from detzoo.layers.conv import conv_block, convolution, kernel_regularizer
 from detzoo.layers.normalization import batch_norm_from
 from detzoo.layers.resample import ResizeBilinear
 
@@ -129,7 +129,7 @@ def mask_predictor(
     depth = depth or mask_depth(features.shape[-1], num_classes)
     x = features if convolve_then_upsample else ResizeBilinear(mask_size, name="mask_resize")(features)
     for number in range(num_conv_layers - 1):
-        x = _mask_convolution(x, depth, hyperparams, f"mask_{number}")
+        x = conv_block(x, depth, 3, hyperparams, f"mask_{number}")
     if convolve_then_upsample:
         factors = tuple(wanted // given for wanted, given in zip(mask_size, x.shape[1:3], strict=True))
         if tuple(factor * given for factor, given in zip(factors, x.shape[1:3], strict=True)) != tuple(mask_size):
@@ -138,7 +138,7 @@ def mask_predictor(
                 f"{tuple(mask_size)} is no multiple of that"
             )
         x = keras.layers.UpSampling2D(factors, name="mask_upsample")(x)
-        x = _mask_convolution(x, depth, hyperparams, "mask_upsampled")
+        x = conv_block(x, depth, 3, hyperparams, "mask_upsampled")
     num_masks = 1 if is_class_agnostic else num_classes
     x = convolution(num_masks, 3, hyperparams, "mask_predictor", use_bias=True)(x)
     return keras.layers.Activation("linear", name="mask_logits", dtype="float32")(x)
@@ -148,9 +148,3 @@ def mask_depth(num_features: int, num_classes: int) -> int:
     """The automatic depth: a weighted mean of the logarithms of both numbers, rounded to a power of two."""
     weighted = _CLASS_WEIGHT * math.log2(num_classes) + _FEATURE_WEIGHT * math.log2(num_features)
     return int(2 ** round(weighted / (_CLASS_WEIGHT + _FEATURE_WEIGHT)))
-
-
-def _mask_convolution(x: Tensor, depth: int, hyperparams: ConvHyperparams, name: str) -> Tensor:
-    use_bias = hyperparams.force_use_bias or hyperparams.batch_norm is None or not hyperparams.batch_norm.center
-    x = convolution(depth, 3, hyperparams, f"{name}_conv", use_bias=use_bias)(x)
-    return normalize_and_activate(x, hyperparams, name)

@@ -18,7 +18,7 @@ import keras
 
 from detzoo.contracts import ConvHyperparams, Tensor
 from detzoo.heads.dense_head import BOX_CODE_SIZE, DenseOutputs, flatten_map, join_levels
-from detzoo.layers.conv import convolution, normalize_and_activate
+from detzoo.layers.conv import convolution, needs_bias, normalize_and_activate
 
 OBJECTNESS_COLUMNS = 2  # background, object
 # Differs from arXiv:1506.01497, which has ReLU: the Object Detection API, whatever its configuration says.
@@ -57,7 +57,7 @@ def proposal_head(
         ``box_deltas`` [B, A, 4], and ``class_logits`` [B, A, 2], background first.
     """
     hyperparams = dataclasses.replace(hyperparams, activation=ACTIVATION)
-    use_bias = hyperparams.force_use_bias or hyperparams.batch_norm is None
+    use_bias = needs_bias(hyperparams)
     is_shared = {"conv": sharing is not Sharing.NONE, "predictor": sharing is Sharing.ALL}
     shared: dict[str, keras.layers.Layer] = {}
 

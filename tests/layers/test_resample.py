@@ -1,4 +1,4 @@
-"""Upsampling to the size of a finer map and padding to a multiple, for odd, non-square and unknown sizes."""
+"""Upsampling to the size of a finer map, resizing and padding to a multiple, for odd, non-square and unknown sizes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.layers.resample import PadToMultiple, UpsampleLike
+from detzoo.layers.resample import PadToMultiple, ResizeBilinear, UpsampleLike
 
 
 def test_upsampling_repeats_and_cuts_the_surplus_row():
@@ -47,3 +47,26 @@ def test_unknown_sizes_work_in_a_model_and_survive_saving(tmp_path):
     loaded = keras.models.load_model(tmp_path / "model.keras")
     for network in (model, loaded):
         assert tuple(network([tf.ones([1, 3, 4, 2]), tf.ones([1, 5, 7, 2])]).shape) == (1, 8, 8, 2)
+
+
+def test_resizing_aligns_the_corners():
+    # Rows: 3 from 2, at 0, .5, 1. Columns: 4 from 3, at 0, 2/3, 4/3, 2, over the values 0, 3, 9 (+ 6 a row).
+    inputs = tf.constant([[[[0.0], [3.0], [9.0]], [[6.0], [9.0], [15.0]]]])
+    outputs = ResizeBilinear((3, 4))(inputs)[0, :, :, 0]
+    np.testing.assert_allclose(outputs, [[0, 2, 5, 9], [3, 5, 8, 12], [6, 8, 11, 15]], atol=1e-5)
+    np.testing.assert_allclose(ResizeBilinear((2, 3))(inputs), inputs)
+    np.testing.assert_array_equal(ResizeBilinear((2, 2))(tf.ones([1, 1, 1, 3])), np.ones((1, 2, 2, 3)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_resizing_keeps_the_type(dtype):
+    assert ResizeBilinear((4, 5), dtype=dtype)(tf.ones([1, 2, 2, 1], dtype)).dtype == dtype
+
+
+def test_resizing_survives_saving(tmp_path):
+    inputs = keras.Input((None, None, 2))
+    model = keras.Model(inputs, ResizeBilinear((3, 5), name="resize")(inputs))
+    assert model.output_shape == (None, 3, 5, 2)
+    model.save(tmp_path / "model.keras")
+    x = np.random.default_rng(1).normal(0, 1, (1, 4, 4, 2)).astype(np.float32)
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras")(x), model(x))
