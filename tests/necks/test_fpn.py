@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
-from detzoo.necks.fpn import coarse_from_backbone, coarse_from_pyramid, plain_top_down, smoothed_top_down
+from detzoo.necks.fpn import (
+    bottom_up_only,
+    coarse_by_subsampling,
+    coarse_from_backbone,
+    coarse_from_pyramid,
+    plain_top_down,
+    smoothed_top_down,
+    top_down_only,
+)
 
 ONES = ConvHyperparams(kernel_initializer=keras.initializers.Ones, activation=None)
 NORMALIZED = dataclasses.replace(ONES, activation="relu6", batch_norm=BatchNormHyperparams(scale=True))
@@ -102,3 +110,50 @@ def test_explicit_padding_keeps_the_sizes_of_maps_that_double():
 def test_sizes_may_be_unknown_until_the_image_arrives():
     model = pyramid_model(smoothed_top_down, 2, NORMALIZED, shapes=dict.fromkeys(SHAPES, (None, None, 1)))
     assert {level: x.shape[1:3] for level, x in model(maps()).items()} == {"3": (7, 10), "4": (4, 5), "5": (2, 3)}
+
+
+def test_without_the_top_down_pathway_each_level_stands_alone():
+    outputs = pyramid_model(bottom_up_only, 1, ONES)(maps(c5=1.0, c4=2.0, c3=3.0))
+    # Nine taps of each level's own lateral; level 5 has 2 x 3 cells, its middle column sees six.
+    assert [float(outputs[level][0, y, x, 0]) for level, y, x in (("3", 3, 4), ("4", 1, 1), ("5", 0, 1))] == [27, 18, 6]
+
+
+def test_without_laterals_every_level_is_the_coarsest_one_enlarged():
+    outputs = pyramid_model(top_down_only, 1, ONES)(maps(c5=2.0, c4=50.0, c3=70.0))
+    # Nine taps of 2 where all lie on the map. Level 3 is cut from 8 x 10 cells, level 4 from 4 x 6.
+    assert [float(outputs[level][0, y, x, 0]) for level, y, x in (("3", 3, 4), ("4", 1, 1), ("5", 0, 1))] == [
+        18,
+        18,
+        12,
+    ]
+    assert {level: x.shape[1:3] for level, x in outputs.items()} == {"3": (7, 10), "4": (4, 5), "5": (2, 3)}
+    columns = {"5": np.arange(6.0).reshape(1, 2, 3, 1).astype(np.float32)}
+    model = pyramid_model(top_down_only, 1, ONES)
+    model.get_layer("fpn_smooth_4_conv").set_weights(
+        [np.eye(9)[4].reshape(3, 3, 1, 1), np.zeros(1)]
+    )  # the middle tap only
+    enlarged = model(maps() | columns)["4"][0, :, :, 0]
+    np.testing.assert_array_equal(enlarged, [[0, 0, 1, 1, 2]] * 2 + [[3, 3, 4, 4, 5]] * 2)
+
+
+@pytest.mark.parametrize("build", [bottom_up_only, top_down_only])
+def test_variables_of_the_ablations(build):
+    paths = {weight.path for weight in pyramid_model(build, 4, ONES).weights}
+    laterals = {5} if build is top_down_only else {3, 4, 5}
+    assert {path for path in paths if "lateral" in path} == {
+        f"fpn_lateral_{level}/{kind}" for level in laterals for kind in ("kernel", "bias")
+    }
+    assert {path for path in paths if "smooth" in path} == {
+        f"fpn_smooth_{level}_conv/{kind}" for level in (3, 4, 5) for kind in ("kernel", "bias")
+    }
+
+
+def test_subsampled_levels_are_every_other_cell_of_the_one_before():
+    shapes = {4: (9, 9, 3), 5: (5, 6, 1)}
+    model = pyramid_model(coarse_by_subsampling, 7, shapes=shapes)
+    coarsest = np.arange(30.0).reshape(1, 5, 6, 1).astype(np.float32)
+    outputs = model(maps(shapes) | {"5": coarsest})
+    assert not model.weights
+    np.testing.assert_array_equal(outputs["6"], coarsest[:, ::2, ::2])
+    np.testing.assert_array_equal(outputs["7"], coarsest[:, ::4, ::4])
+    assert coarse_by_subsampling({5: keras.Input((5, 6, 1))}, 5) == {}
