@@ -32,6 +32,7 @@ from detzoo.errors import DetzooError, UsageError
 
 VERBS = {
     "train": "detzoo.cli.train",
+    "train_four_step": "detzoo.cli.train_four_step",
     "evaluate": "detzoo.cli.evaluate",
     "export": "detzoo.cli.export",
     "detect": "detzoo.cli.detect",

@@ -12,13 +12,14 @@ from __future__ import annotations
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from detzoo.data.proposals import write_proposals
 from detzoo.evaluate.coco import MASK_PREFIX, NOTHING_MEASURED, coco_detections, coco_groundtruth
+from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.runner import EvaluationResult
 
 METRICS_FILE = "metrics.json"
@@ -77,9 +78,7 @@ def write_results(result: EvaluationResult, folder: str | pathlib.Path, facts: M
     truth = coco_groundtruth(result.images, result.class_names)
     (folder / GROUNDTRUTH_FILE).write_text(json.dumps(truth), encoding="utf-8")
     if result.proposes_only:
-        boxes_norm = [image.boxes_px / np.array([*image.shape, *image.shape], np.float32) for image in result.images]
-        ids = [image.image_id for image in result.images]
-        write_proposals(folder / PROPOSALS_FILE, ids, boxes_norm, [image.scores for image in result.images])
+        write_proposals_of(result.images, folder / PROPOSALS_FILE)
     numbers = {
         **result.metrics,
         "per_class": result.per_class,
@@ -90,6 +89,12 @@ def write_results(result: EvaluationResult, folder: str | pathlib.Path, facts: M
     draft = folder / f".{METRICS_FILE}.{os.getpid()}"
     draft.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
     draft.replace(folder / METRICS_FILE)
+
+
+def write_proposals_of(images: Sequence[EvaluatedImage], file: str | pathlib.Path) -> None:
+    """Writes the detections of a first stage alone as the proposals.npz that ``InputReader.proposals_path`` reads."""
+    boxes_norm = [image.boxes_px / np.array([*image.shape, *image.shape], np.float32) for image in images]
+    write_proposals(file, [image.image_id for image in images], boxes_norm, [image.scores for image in images])
 
 
 def format_table(result: EvaluationResult) -> str:

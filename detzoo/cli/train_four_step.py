@@ -1,0 +1,194 @@
+"""``detzoo train_four_step``."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+from typing import Any
+
+from absl import flags
+
+from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.cli.train import check
+from detzoo.errors import UsageError
+from detzoo.folders import make_folder
+
+SUMMARY = "Train a two-stage detector in the four steps of the Faster R-CNN paper."
+DESCRIPTION = """
+The 4-step alternating training of Ren et al., arXiv:1506.01497, section 3.2: the two stages are trained one after the
+other and end with one backbone. It takes the config of a whole two-stage detector (model.faster_rcnn: Faster R-CNN on
+one map or on a pyramid, with masks, R-FCN) and makes the configs of the steps itself, each in a folder of --model_dir:
+
+    1_rpn          the first stage alone; then its proposals for every training image
+    2_fast_rcnn    the second stage on these proposals, with a backbone of its own
+    3_rpn          the first stage again, on the backbone of 2, which no longer changes; its proposals
+    4_fast_rcnn    the second stage of 2 on these, while the backbone does not change
+
+Last, 3 and 4 become one checkpoint of the whole detector in --model_dir, to be used as any other:
+
+    detzoo train_four_step --pipeline_config_path my.config --model_dir runs/my
+    detzoo evaluate --pipeline_config_path runs/my/pipeline.config --checkpoint_dir runs/my --output_dir runs/my/eval
+
+train_config holds for each step, num_steps and the learning rate's schedule too: four times num_steps in all. To train
+one stage for another time or otherwise:
+
+    detzoo train_four_step --pipeline_config_path my.config --model_dir runs/my --rpn_steps 40000 --box_steps 80000 \\
+        --rpn_set train_config.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate.total_steps=40000
+
+Ctrl-C or SIGTERM saves; the same command goes on in the step where it was. To repeat a step, delete its folder, those
+with a higher number, and model_dir/finished. `detzoo train` trains both stages at once, in a quarter of the steps:
+docs/four_step_training.md says what this one is for.
+"""
+POSITIONAL = ()
+
+STRATEGIES = ("auto", "one_device", "mirrored")
+
+logger = logging.getLogger(__name__)
+
+
+def define_flags(flag_values: flags.FlagValues) -> None:
+    """Those of ``detzoo train``, and the steps of each stage."""
+    define_pipeline_flags(flag_values)
+    flags.DEFINE_string("model_dir", None, "Folder of the run.", flag_values=flag_values, required=True)
+    for name, text in (
+        ("num_train_steps", "Steps of each of the four, instead of train_config.num_steps."),
+        ("rpn_steps", "Steps of 1 and of 3, the first stage, instead."),
+        ("box_steps", "Steps of 2 and of 4, the second stage, instead."),
+        ("checkpoint_every_n", "Steps between checkpoints, instead of train_config.checkpoint_every_n_steps."),
+    ):
+        flags.DEFINE_integer(name, None, text, lower_bound=1, flag_values=flag_values)
+    for name, text in (
+        ("rpn_set", "Like --set, for the steps 1 and 3 alone; fields of train_config."),
+        ("box_set", "Like --set, for the steps 2 and 4 alone; fields of train_config."),
+    ):
+        flags.DEFINE_multi_string(name, [], text, flag_values=flag_values)
+    flags.DEFINE_enum(
+        "strategy",
+        "auto",
+        list(STRATEGIES),
+        "Which devices: one, or all of this machine; auto looks.",
+        flag_values=flag_values,
+    )
+
+
+def run(flag_values: flags.FlagValues) -> None:
+    """Checks the config and the folder, then runs the steps that are left."""
+    from detzoo.train.four_step_plan import RECIPE_FILE, check_folder, check_pipeline_for_recipe
+    from detzoo.train.run_record import read_finished
+    from detzoo.train.stop import StopRequest
+
+    loaded = load_pipeline_from_flags(flag_values)
+    check_pipeline_for_recipe(loaded.message, loaded.path)
+    folder = pathlib.Path(flag_values.model_dir)
+    if (folder / RECIPE_FILE).is_file() and read_finished(folder) is not None:
+        print(
+            f"{folder} is finished: the four steps are merged. To train anew, use another --model_dir; to repeat a "
+            f"step, delete its folder, those with a higher number, and {folder / 'finished'}",
+            file=sys.stderr,
+        )
+        return
+    stages = checked_stages(loaded, flag_values)
+    for difference in check_folder(folder, loaded.message):
+        logger.warning("changed since this run began, without effect on its finished steps: %s", difference)
+    make_folder(folder, "--model_dir")
+    with StopRequest() as stop:
+        logger.info("starting TensorFlow ...")
+        from detzoo.cli.inference import start_tensorflow
+
+        start_tensorflow()
+        from detzoo.train.four_step import train_four_step
+
+        merged = train_four_step(loaded.message, folder, flag_values.strategy, stages, write_training_proposals, stop)
+        if merged is None:
+            name = stop.signal.name if stop.signal else "a signal"
+            logger.info("stopped by %s. The same command goes on from here", name)
+        else:
+            print(format_summary(merged, folder), flush=True)
+        if stop.signal is not None and stop.signal.name == "SIGINT":
+            raise KeyboardInterrupt
+
+
+def checked_stages(loaded: Any, flag_values: flags.FlagValues) -> Any:
+    """The config for the trainings of each stage, as the flags change it; both are checked.
+
+    Args:
+        loaded: The whole detector's; gets what the flags change for both.
+        flag_values: Of the command.
+
+    Raises:
+        ConfigError: With every error, one a line.
+        UsageError: A number of steps is missing, or a flag changes more than the training.
+    """
+    from detzoo.config.load import load_pipeline
+    from detzoo.train.four_step_plan import StageConfigs
+
+    num_steps, made = flag_values.num_train_steps, []
+    for stage in ("rpn", "box"):
+        own = getattr(flag_values, f"{stage}_set")
+        wrong = [assignment for assignment in own if not assignment.strip().startswith("train_config.")]
+        if wrong:
+            raise UsageError(f"--{stage}_set {wrong[0]}: only fields of train_config can differ between the stages")
+        of_stage = load_pipeline(loaded.path, [*flag_values.set, *own])
+        _set_counts(of_stage, flag_values, getattr(flag_values, f"{stage}_steps") or num_steps)
+        if of_stage.message not in made:  # each warning is said once
+            check(of_stage)
+        made.append(of_stage.message)
+    _set_counts(loaded, flag_values, num_steps)
+    return StageConfigs(*made)
+
+
+def _set_counts(loaded: Any, flag_values: flags.FlagValues, num_steps: int | None) -> None:
+    config = loaded.message.train_config
+    if num_steps is not None:
+        config.num_steps = num_steps
+    if flag_values.checkpoint_every_n is not None:
+        config.checkpoint_every_n_steps = flag_values.checkpoint_every_n
+
+
+def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: pathlib.Path) -> int:
+    """Writes the proposals of a first stage for the images of ``train_input_reader``, as ``detzoo evaluate`` does.
+
+    Args:
+        pipeline: From ``config_of_proposals``.
+        checkpoint_dir: Of the first stage.
+        file: The proposals.npz.
+
+    Returns:
+        The number of images.
+    """
+    from detzoo.builders.inputs import build_dataset
+    from detzoo.checkpoints import restore_for_inference
+    from detzoo.cli.inference import build_untrained, image_resizer_of
+    from detzoo.evaluate.report import write_proposals_of
+    from detzoo.evaluate.runner import Evaluator
+
+    detector = build_untrained(pipeline.model)
+    restore_for_inference(detector, checkpoint_dir)
+    dataset = build_dataset(
+        pipeline.train_input_reader,
+        image_resizer_of(pipeline.model),
+        None,
+        training=False,
+        batch_size=max(1, pipeline.eval_config.batch_size),
+        seed=0,
+    )
+    evaluator = Evaluator(dataset, {}, show_progress=sys.stderr.isatty(), title="propose")
+    images = evaluator.detect(detector)
+    write_proposals_of(images, file)
+    return len(images)
+
+
+def format_summary(merged: Any, folder: pathlib.Path) -> str:
+    """What lies where, and what to do with it."""
+    from detzoo.train.four_step_plan import CONFIG_FILE, STEPS
+
+    by_step = {number: [p for p, source in merged.parts.items() if source == number] for number in (2, 3, 4)}
+    sources = ", ".join(f"{' and '.join(parts)} of {number}" for number, parts in by_step.items())
+    rows = [(merged.checkpoints[step.folder], step.what) for step in STEPS]
+    rows.append((merged.checkpoint, f"the whole detector: {sources}"))
+    width = max(len(path) for path, _ in rows)
+    lines = [f"{path:<{width}}  {text}" for path, text in rows]
+    config, output = folder / CONFIG_FILE, folder / "evaluation"
+    evaluate = f"detzoo evaluate --pipeline_config_path {config} --checkpoint_dir {folder} --output_dir {output}"
+    return "\n".join([*lines, "", "next:", f"  {evaluate}"])
