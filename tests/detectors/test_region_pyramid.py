@@ -24,7 +24,7 @@ PAPER = PyramidParts()
 def pyramid_model(max_level=6, depth=5, **parts):
     inputs = {level: keras.Input(shape, name=str(level)) for level, shape in SHAPES.items()}
     outputs = region_pyramid(inputs, depth, max_level, HYPERPARAMS, dataclasses.replace(PAPER, **parts))
-    return keras.Model(inputs, outputs)
+    return keras.Model(list(inputs.values()), outputs)
 
 
 def dependencies(model):
@@ -32,7 +32,7 @@ def dependencies(model):
     maps = {level: tf.random.stateless_normal([1, *shape], [1, level]) for level, shape in SHAPES.items()}
     with tf.GradientTape(persistent=True) as tape:
         tape.watch(maps)
-        sums = {level: tf.reduce_sum(x**2) for level, x in model(maps).items()}
+        sums = {level: tf.reduce_sum(x**2) for level, x in model(list(maps.values())).items()}
 
     def reads(value, level):
         gradient = tape.gradient(value, maps[level])
@@ -61,7 +61,7 @@ def test_what_each_level_depends_on(parts, expected):
 
 def test_levels_past_the_backbone_s_are_made_in_three_ways():
     maps = {level: tf.random.stateless_normal([1, *shape], [1, level]) for level, shape in SHAPES.items()}
-    outputs = pyramid_model(max_level=7)(maps)
+    outputs = pyramid_model(max_level=7)(list(maps.values()))
     np.testing.assert_array_equal(outputs[6], outputs[5][:, ::2, ::2])
     np.testing.assert_array_equal(outputs[7], outputs[5][:, ::4, ::4])
     # Convolutions of 3 x 3: from P5 of 5 channels, and from C5 of 16.

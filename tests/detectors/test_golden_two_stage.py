@@ -1,0 +1,177 @@
+"""Two-stage detectors against the Object Detection API's own variables and outputs for the same weights and image."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from detzoo.builders.detector import build_detector
+from detzoo.config.load import load_pipeline
+from detzoo.contracts import Proposals, RegionPredictions
+from detzoo.features.network import symbolic
+
+pytestmark = pytest.mark.shared
+
+BACKBONE = "_feature_extractor_for_proposal_features"
+AFTER_CROP = "_feature_extractor_for_box_classifier_features"
+HEADS = "_first_stage_box_predictor/_prediction_heads"
+FINEST, COARSEST_LATERAL = 2, 5
+# Where a tensor of the published layout lies in detzoo: pattern -> path, built from the numbers in the name.
+RULES = [
+    (r"_first_stage_box_predictor_first_conv/layer_with_weights-0", lambda: "rpn/conv"),
+    (rf"{BACKBONE}/fpn_features_generator/top_layers/0", lambda: f"neck/fpn_lateral_{COARSEST_LATERAL}"),
+    (
+        rf"{BACKBONE}/fpn_features_generator/residual_blocks/(\d)/0",
+        lambda i: f"neck/fpn_lateral_{COARSEST_LATERAL - 1 - i}",
+    ),
+    (
+        rf"{BACKBONE}/fpn_features_generator/conv_layers/(\d)/(\d)",
+        lambda i, j: f"neck/fpn_smooth_{COARSEST_LATERAL - 1 - i}_{('conv', 'batch_norm')[j]}",
+    ),
+    (
+        rf"{BACKBONE}/coarse_feature_layers/(\d)/(\d)",
+        lambda i, j: f"neck/fpn_coarse_{COARSEST_LATERAL + 1 + i}_{('conv', 'batch_norm')[j]}",
+    ),
+    (r"_mask_rcnn_box_predictor/_box_prediction_head/_box_encoder_layers/1", lambda: "box_head/box_predictor"),
+    (r"_mask_rcnn_box_predictor/_class_prediction_head/_class_predictor_layers/1", lambda: "box_head/class_predictor"),
+    (
+        r"_mask_rcnn_box_predictor/_third_stage_heads/mask_predictions/_mask_predictor_layers/(\d)",
+        lambda i: f"mask_head/{ {0: 'mask_0_conv', 3: 'mask_1_conv', 6: 'mask_2_conv', 9: 'mask_predictor'}[i] }",
+    ),
+    (r"_rfcn_box_predictor/_shared_conv_layers/0", lambda: "box_head/reduce_conv"),
+    (r"_rfcn_box_predictor/_box_encoder_layers/0", lambda: "box_head/box_maps_conv"),
+    (r"_rfcn_box_predictor/_class_predictor_layers/0", lambda: "box_head/class_maps_conv"),
+]
+
+
+def paths_of(golden, detector):
+    """A function: name of a published variable -> path of detzoo's."""
+    last = detector.map_network if hasattr(detector, "map_network") else detector.box_network
+    before, after = golden.owners_in(detector.network, "backbone"), golden.owners_in(last, "box_backbone")
+    suffix = {True: lambda level: f"_{level}", False: lambda level: ""}[len(detector.network.output["maps"]) > 1]
+    rules = [
+        *RULES,
+        (rf"{BACKBONE}/(?:classification_backbone/)?layer_with_weights-(\d+)", lambda i: before[i]),
+        (rf"{AFTER_CROP}/layer_with_weights-(\d+)", lambda i: after[i]),
+        (rf"{HEADS}/box_encodings/(\d)/.*", lambda i: f"rpn/box_predictor{suffix(FINEST + i)}"),
+        (
+            rf"{HEADS}/class_predictions_with_background/(\d)/.*",
+            lambda i: f"rpn/objectness_predictor{suffix(FINEST + i)}",
+        ),
+    ]
+
+    def path_of(name):
+        owner, kind = name.removesuffix(golden.SUFFIX).removeprefix("model/").rsplit("/", 1)
+        for pattern, path in rules:
+            match = re.fullmatch(pattern, owner)
+            if match:
+                return f"{path(*map(int, match.groups()))}/{kind}"
+        raise AssertionError(f"no rule for {name}")
+
+    return path_of
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "faster_rcnn_resnet50_v1_640",
+        "faster_rcnn_resnet101_v1_640",
+        "faster_rcnn_resnet50_v1_fpn_640",
+        "faster_rcnn_inception_resnet_v2_640",
+        "mask_rcnn_inception_resnet_v2",
+        "rfcn_resnet101_v1_640",
+    ],
+)
+def test_every_published_variable_has_its_place(shared, golden_weights, name):
+    folder = shared / "golden" / name
+    message = load_pipeline(folder / "pipeline.config").message.model
+    detector = symbolic(lambda: build_detector(message))
+    path_of = paths_of(golden_weights, detector)
+    published = golden_weights.published_shapes(folder)
+    assert {path_of(name): shape for name, shape in published.items()} == {
+        weight.path: tuple(weight.shape) for weight in detector.weights
+    }
+
+
+@functools.cache
+def outputs_of(golden, folder):
+    """Predictions of detzoo, its detector, the size of the image, detections, and the published outputs."""
+    model = load_pipeline(folder / "pipeline.config").message.model
+    detector = build_detector(model)
+    golden.set_seeded_weights(detector, folder, paths_of(golden, detector))
+    padded, true_shapes = golden.image_and_shape(folder, model.faster_rcnn.image_resizer)
+    predictions = detector.predict(detector.preprocess(padded), true_shapes=true_shapes)
+    detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
+    return predictions, detector, true_shapes, detections, dict(np.load(folder / "outputs.npz"))
+
+
+@pytest.fixture(params=["faster_rcnn_resnet50_v1_640", "rfcn_resnet101_v1_640"])
+def outputs(shared, golden_weights, request):
+    return outputs_of(golden_weights, shared / "golden" / request.param)
+
+
+def shared_rows(predictions, golden):
+    """Rows of our and of the published proposals that are one box, within a tenth of the tolerance."""
+    ours = predictions.proposals.boxes_norm[0, : int(predictions.proposals.num_valid[0])].numpy()
+    theirs = golden["proposal_boxes_normalized"][0, : int(golden["num_proposals"][0])]
+    distances = np.abs(ours[:, np.newaxis] - theirs).max(axis=-1)
+    rows = np.flatnonzero(distances.min(axis=1) < 1e-4)
+    return rows, distances.argmin(axis=1)[rows], len(ours), len(theirs)
+
+
+def test_first_stage(outputs):
+    predictions, *_, golden = outputs
+    first = predictions.first_stage
+    np.testing.assert_allclose(first.anchors_norm * 640.0, golden["anchors"], atol=1e-3)
+    np.testing.assert_allclose(first.box_deltas, golden["rpn_box_encodings"], atol=1e-3)
+    np.testing.assert_allclose(first.class_logits, golden["rpn_objectness_predictions_with_background"], atol=1e-3)
+
+
+def test_proposals(outputs):
+    # Raw predictions differ by rounding, which may decide on which side of a threshold a borderline box falls.
+    predictions, *_, golden = outputs
+    rows, their_rows, num_ours, num_theirs = shared_rows(predictions, golden)
+    assert len(set(their_rows)) == len(rows) >= num_theirs - 1
+    assert abs(num_ours - num_theirs) <= 1
+
+
+def test_second_stage(outputs):
+    predictions, *_, golden = outputs
+    rows, their_rows, _, _ = shared_rows(predictions, golden)
+    theirs = golden["refined_box_encodings"][their_rows], golden["class_predictions_with_background"][their_rows]
+    np.testing.assert_allclose(predictions.box_deltas.numpy()[0, rows], theirs[0], atol=1e-3)
+    np.testing.assert_allclose(predictions.class_logits.numpy()[0, rows], theirs[1], atol=1e-3)
+
+
+def test_detections_of_the_published_predictions(outputs, golden_weights):
+    _, detector, true_shapes, _, golden = outputs
+    boxes = golden["proposal_boxes_normalized"]
+    num_regions = boxes.shape[1]
+    published = RegionPredictions(
+        first_stage=(),
+        proposals=Proposals(boxes, np.zeros([1, num_regions], np.float32), golden["num_proposals"].astype(np.int32)),
+        box_deltas=golden["refined_box_encodings"][np.newaxis],
+        class_logits=golden["class_predictions_with_background"][np.newaxis],
+        windows=tf.zeros([1, 4]),
+    )
+    detections = detector.postprocess(published, true_shapes, detector.input_shape_px)
+    num_valid = int(golden["num_proposals"][0])
+    raw = detections.raw_boxes_norm[:, :num_valid], golden["post_raw_detection_boxes"][:, :num_valid]
+    np.testing.assert_allclose(*raw, atol=1e-5)
+    assert int(detections.num_valid[0]) == int(golden["post_num_detections"][0])
+    np.testing.assert_allclose(detections.scores, golden["post_detection_scores"], atol=1e-6)
+    clear = golden_weights.clear_rows(golden["post_detection_scores"][0], tolerance=1e-6)
+    np.testing.assert_array_equal(detections.classes[0][clear], golden["post_detection_classes"][0][clear])
+    np.testing.assert_allclose(detections.boxes_norm[0][clear], golden["post_detection_boxes"][0][clear], atol=1e-5)
+
+
+def test_detections(outputs):
+    # A borderline proposal more or less changes single detections.
+    _, _, _, detections, golden = outputs
+    assert int(detections.num_valid[0]) == int(golden["post_num_detections"][0])
+    distances = np.abs(detections.scores - golden["post_detection_scores"])
+    assert np.mean(distances < 1e-4) > 0.99
