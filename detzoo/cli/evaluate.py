@@ -103,7 +103,7 @@ def make_evaluator(message: Any) -> Any:
     from detzoo.builders.inputs import build_dataset
     from detzoo.cli.inference import image_resizer_of
     from detzoo.config.label_map import load_label_map
-    from detzoo.evaluate.runner import Evaluator
+    from detzoo.evaluate.runner import Evaluator, asked_metrics
 
     reader = message.eval_input_reader[0]
     if len(message.eval_input_reader) > 1:
@@ -121,7 +121,7 @@ def make_evaluator(message: Any) -> Any:
     return Evaluator(
         dataset,
         load_label_map(reader.label_map_path),
-        message.eval_config.metrics_set,
+        asked_metrics(message.eval_config),
         show_progress=sys.stderr.isatty(),
     )
 

@@ -55,6 +55,14 @@ class EvaluationResult:
     proposes_only: bool = False
 
 
+def asked_metrics(eval_config: Any) -> list[str]:
+    """The metrics sets that an ``EvalConfig`` message asks for; ``eval_instance_masks`` asks for those by masks."""
+    names = list(eval_config.metrics_set)
+    if eval_config.eval_instance_masks and MASK_METRICS not in names:
+        names.append(MASK_METRICS)
+    return names
+
+
 class Evaluator:
     """Measures detectors on one data set.
 

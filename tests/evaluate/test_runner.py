@@ -7,14 +7,16 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
+from google.protobuf import text_format
 from pycocotools import mask as coco_mask
 
+from detzoo.config import pb
 from detzoo.contracts import Batch, Detections, Groundtruth, Proposals
 from detzoo.data.proposals import read_proposals
 from detzoo.errors import ConfigError, DataError
 from detzoo.evaluate.images import images_of_batch
 from detzoo.evaluate.report import format_table, write_results
-from detzoo.evaluate.runner import Evaluator
+from detzoo.evaluate.runner import Evaluator, asked_metrics
 
 
 def batch(num_images=2, ids=("7", "9"), gt_boxes=((0.0, 0.0, 0.5, 0.5),), area_px=0.0):
@@ -240,6 +242,17 @@ def test_metrics_sets_are_chosen_by_name():
     assert both(PerfectDetector()) == {"VOC mAP@.50IOU": pytest.approx(1.0), "VOC2007 mAP@.50IOU": pytest.approx(1.0)}
     with pytest.raises(ConfigError, match=r"metrics_set: coco_metrics; accepted: coco_detection_metrics"):
         Evaluator(data, {1: "cat"}, ["coco_metrics"])
+
+
+def test_eval_instance_masks_asks_for_the_metrics_by_masks():
+    def asked(text):
+        return asked_metrics(text_format.Parse(text, pb.EvalConfig()))
+
+    assert asked("") == []
+    assert asked("eval_instance_masks: true") == ["coco_mask_metrics"]
+    both = ["coco_mask_metrics", "coco_detection_metrics"]
+    assert asked(f"metrics_set: {both} eval_instance_masks: true") == both
+    assert asked("metrics_set: 'pascal_voc_detection_metrics' eval_instance_masks: true")[1] == "coco_mask_metrics"
 
 
 def test_an_empty_data_set_is_an_error():
