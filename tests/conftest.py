@@ -57,6 +57,12 @@ def toy(load_module):
     return load_module("toy_detector.py")
 
 
+@pytest.fixture(scope="session")
+def small(load_module):
+    """The module tests/small_two_stage.py: a two-stage detector of each kind, and images for it."""
+    return load_module("small_two_stage.py")
+
+
 def pytest_configure(config):
     """Split the CPU in two before any test starts the TensorFlow runtime. Costs nothing where TensorFlow is unused."""
     import importlib.util

@@ -24,6 +24,7 @@ from detzoo.detectors.two_stage import FirstStage, SecondStage, first_stage_netw
 from detzoo.errors import ConfigError
 from detzoo.features.rewrite import RegionStride
 from detzoo.heads.box_head import BOX_CODE_SIZE, box_predictor, mask_predictor
+from detzoo.heads.dense_head import DenseOutputs
 from detzoo.heads.position_sensitive_head import position_sensitive_maps
 from detzoo.heads.proposal_head import Sharing, proposal_head
 from detzoo.losses.classification import SoftmaxCrossEntropy
@@ -68,8 +69,6 @@ def build_two_stage(config: Any) -> Detector:
     extractor = features.backbone(image_shape)
     max_crop_level = config.roi_max_level or None if features.row.is_fpn else None
     network = first_stage_network(image_shape, extractor, features.neck(), head, max_crop_level)
-    if first_stage is not None:
-        _check_maps(first_stage, len(network.output["maps"]))
     normalize = extractor.normalize
     if not has_second:
         return FasterRcnn(network, normalize, first_stage, None, None, None, None, max(config.num_classes, 1))
@@ -121,7 +120,7 @@ def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Cal
             f"{list(anchors.num_anchors_per_location)} anchors a location; they must be equal"
         )
     is_frozen = not config.feature_extractor.batch_norm_trainable
-    head = functools.partial(
+    wire = functools.partial(
         proposal_head,
         num_anchors_per_location=anchors.num_anchors_per_location,
         depth=config.first_stage_box_predictor_depth,
@@ -130,6 +129,11 @@ def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Cal
         dilation=config.first_stage_atrous_rate,
         sharing=sharing,
     )
+
+    def head(maps: Mapping[int, Tensor]) -> DenseOutputs:
+        _check_maps(stage, len(maps))
+        return wire(maps)
+
     return stage, head
 
 

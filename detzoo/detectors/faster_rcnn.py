@@ -30,6 +30,7 @@ from detzoo.detectors.two_stage import ClassifiedRegions, FirstStage, SecondStag
 from detzoo.necks import fpn
 from detzoo.ops import boxes
 from detzoo.ops.roi_crop import Crop, assign_levels, multilevel_crop, single_level_crop
+from detzoo.postprocess.dense_detections import image_windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +108,7 @@ class FasterRcnn(TwoStageDetector):
         detections = super().postprocess(predictions, true_shapes, padded_shape)
         if self.mask_network is None:
             return detections
-        window_sizes = tf.tile(predictions.windows[:, tf.newaxis, 2:], [1, 1, 2])
+        window_sizes = tf.tile(image_windows(true_shapes, padded_shape)[:, tf.newaxis, 2:], [1, 1, 2])
         logits = self._mask_logits(predictions.maps, detections.boxes_norm * window_sizes, padded_shape)
         num_masks = logits.shape[-1]
         of_class = tf.one_hot(detections.classes if num_masks > 1 else tf.zeros_like(detections.classes), num_masks)

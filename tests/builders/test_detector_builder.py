@@ -211,7 +211,7 @@ def test_other_models_and_policies_are_refused():
         build_detector(pb.DetectionModel())
     with pytest.raises(ConfigError, match="center_net: this version builds ssd, faster_rcnn only"):
         build_detector(text_format.Parse("center_net {}", pb.DetectionModel()))
-    with pytest.raises(ConfigError, match="model.faster_rcnn: num_classes is 0; it must be 1 or more"):
+    with pytest.raises(ConfigError, match=r"model\.faster_rcnn: num_classes is 0; it must be 1 or more"):
         build_detector(text_format.Parse("faster_rcnn {}", pb.DetectionModel()))
     with pytest.raises(ConfigError, match="dtype_policy is 'float8'; accepted: float32"):
         build_detector(model_message(), dtype_policy="float8")
