@@ -187,8 +187,7 @@ def _box_stage(
 ) -> tuple[RegionCrop, keras.Model]:
     """The crop, and the network from crops to features, boxes and classes."""
     predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
-    if predictor.box_code_size != BOX_CODE_SIZE:
-        raise ConfigError(f"mask_rcnn_box_predictor.box_code_size is {predictor.box_code_size}; accepted: 4")
+    _check_code_size("mask_rcnn_box_predictor", predictor)
     channels = next(iter(crop_maps.values())).shape[-1]
     is_fully_connected = features.is_fully_connected(config)
     skipped = 1 if is_fully_connected or _has_own_grid(config) else features.crop_stride()
@@ -210,6 +209,11 @@ def _box_stage(
         )
     network = keras.Model(region, {"features": region_features, **outputs._asdict()}, name="box_network")
     return RegionCrop(crop, _canonical_level(config, features)), network
+
+
+def _check_code_size(name: str, predictor: Any) -> None:
+    if predictor.box_code_size != BOX_CODE_SIZE:
+        raise ConfigError(f"{name}.box_code_size is {predictor.box_code_size}; accepted: {BOX_CODE_SIZE}")
 
 
 def _has_own_grid(config: Any) -> bool:
@@ -287,6 +291,7 @@ def _rfcn(
     predictor = config.second_stage_box_predictor.rfcn_box_predictor
     if features.row.is_fpn:
         raise ConfigError(f"rfcn_box_predictor reads one map, but {features.message.type} has a pyramid")
+    _check_code_size("rfcn_box_predictor", predictor)
     num_bins = (predictor.num_spatial_bins_height, predictor.num_spatial_bins_width)
     crop_size = (predictor.crop_height, predictor.crop_width)
     for name, size, bins in zip(("height", "width"), crop_size, num_bins, strict=True):

@@ -516,6 +516,7 @@ def test_kinds_of_detectors(build):
         ("pyramid", RFCN_HEAD.format(""), "rfcn_box_predictor reads one map, but faster_rcnn_mobilenet_v1_fpn"),
         ("pyramid", FPN.format("max_level: 7"), "boxes for 4 feature maps, but feature_extractor makes 5"),
         ("pyramid", FPN.format("min_level: 1"), r"asked for \[1, 2, 3, 4, 5\]"),
+        ("rfcn", RFCN_HEAD.format("box_code_size: 5"), "rfcn_box_predictor.box_code_size is 5; accepted: 4"),
         ("rfcn", RFCN_HEAD.format("crop_width: 7"), r"crop_width is 7; it must be a multiple .* \(3\)"),
         (
             "masks",
