@@ -1,7 +1,8 @@
 """Counts multiply-adds from a graph: convolutions, grouped, dilated and depthwise ones, and matrix products.
 
 One multiply-add is one multiplication with its addition, what the papers call FLOPs of a network. Biases,
-normalisation, activations, resizing and pooling are not counted, as in the papers.
+normalisation, activations, resizing and pooling are not counted, as in the papers. A convolution that an export turned
+into matrix products counts as the convolution that it is.
 """
 
 from __future__ import annotations
@@ -12,6 +13,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+# Of ``detzoo.export.winograd``: names of its operations.
+WINOGRAD_SCOPE, WINOGRAD_PRODUCT = "winograd", "winograd_product"
 
 KINDS: dict[str, str] = {
     "Conv2D": "convolution",
@@ -75,10 +79,16 @@ def _count(operations: list[Any], shape_of: Callable[[Any], tuple[int, ...]]) ->
 
 
 def _count_one(operation: Any, shape_of: Callable[[Any], tuple[int, ...]]) -> int:
+    if f"/{WINOGRAD_SCOPE}/" in operation.name and operation.type == "MatMul":
+        return 0  # it only moves between pixels and points
     if operation.type == "MatMul":
         rows, columns = shape_of(operation.outputs[0])
         left = shape_of(operation.inputs[0])
         return rows * columns * left[0 if operation.get_attr("transpose_a") else 1]
+    if operation.name.rsplit("/", 1)[-1] == WINOGRAD_PRODUCT:
+        points, tiles, channels = shape_of(operation.inputs[0])
+        outputs = (math.isqrt(points) - 2) ** 2  # of a tile, whose window reaches one pixel farther on each side
+        return tiles * outputs * 9 * channels * shape_of(operation.outputs[0])[-1]
     if operation.type.startswith("BatchMatMul"):
         left = shape_of(operation.inputs[0])
         return math.prod(shape_of(operation.outputs[0])) * left[-2 if operation.get_attr("adj_x") else -1]

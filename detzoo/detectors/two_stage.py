@@ -120,6 +120,8 @@ class TwoStageDetector(Detector):
         self._static_anchors = self._make_static_anchors()
         self.built = True
 
+    chooses_regions = True  # what is predicted depends on which regions are looked at
+
     @property
     def proposes_only(self) -> bool:
         """Whether the detections are class-agnostic proposals."""

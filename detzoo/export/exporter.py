@@ -22,10 +22,13 @@ from typing import Any
 import tensorflow as tf
 
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
+from detzoo.detectors.frozen import FrozenGraph
 from detzoo.detectors.serving import ServingModule
+from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
-from detzoo.export.parity import ParityReport, check_parity
+from detzoo.export.parity import ParityReport, as_input, check_parity, textured_images
 from detzoo.export.saved_model import write_saved_model
+from detzoo.export.winograd import use_winograd
 from detzoo.folders import make_folder
 from detzoo.provenance import commit, versions
 
@@ -34,6 +37,9 @@ CHECKPOINT_FOLDER = "checkpoint"
 CONFIG_FILE = "pipeline.config"
 LABEL_MAP_FILE = "label_map.pbtxt"
 RECORD_FILE = "export.json"
+
+CPU, GPU = "cpu", "gpu"
+EXAMPLE_SHAPE = (1, 480, 640)  # batch, height and width of the picture that is typical of what will be served
 
 logger = logging.getLogger(__name__)
 
@@ -47,12 +53,15 @@ class Export:
         label_map_text: class names as a label map, "" where they are unknown.
         source: the checkpoint's path as the user named it.
         step: training steps of the checkpoint.
+        optimize_for: "cpu" rewrites large 3 x 3 convolutions, see ``detzoo.export.winograd``; "gpu" leaves them to
+            cuDNN.
     """
 
     config_text: str = ""
     label_map_text: str = ""
     source: str = ""
     step: int = 0
+    optimize_for: str = CPU
 
 
 def export_detector(
@@ -81,9 +90,8 @@ def export_detector(
     try:
         logger.info("tracing and freezing the detector")
         frozen, num_folded = freeze(serving.concrete_function())
-        write_saved_model(frozen, serving.input_spec, draft)
         logger.info("folded %d batch normalisations; comparing with the detector in memory", num_folded)
-        report = check_parity(serving, tf.saved_model.load(str(draft)), input_type)
+        report, num_winograd = _write_checked(frozen, serving, input_type, draft, beside.optimize_for)
         shutil.rmtree(folder / SAVED_MODEL_FOLDER, ignore_errors=True)
         draft.rename(folder / SAVED_MODEL_FOLDER)
     finally:
@@ -95,6 +103,8 @@ def export_detector(
         "checkpoint": beside.source,
         "step": beside.step,
         "num_folded_batch_norms": num_folded,
+        "optimized_for": beside.optimize_for,
+        "num_winograd_convolutions": num_winograd,
         "parameters": num_parameters(detector),
         "parity": report._asdict(),
         "seconds": round(time.monotonic() - started, 2),
@@ -103,6 +113,28 @@ def export_detector(
     }
     (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _write_checked(
+    frozen: FrozenGraph, serving: ServingModule, input_type: str, folder: pathlib.Path, optimize_for: str
+) -> tuple[ParityReport, int]:
+    """Writes the SavedModel, and once more as it was where the rewritten convolutions cost too much precision.
+
+    Returns:
+        How closely it follows the detector, and how many convolutions were rewritten.
+    """
+    if optimize_for == CPU:
+        example = as_input(textured_images(EXAMPLE_SHAPE), input_type)
+        rewritten, num_rewritten = use_winograd(frozen, example, getattr(serving.detector, "chooses_regions", False))
+        if num_rewritten:
+            write_saved_model(rewritten, serving.input_spec, folder)
+            try:
+                return check_parity(serving, tf.saved_model.load(str(folder)), input_type), num_rewritten
+            except DetzooError as problem:
+                logger.warning("%s with faster convolutions; they are left out", problem)
+                shutil.rmtree(folder)
+    write_saved_model(frozen, serving.input_spec, folder)
+    return check_parity(serving, tf.saved_model.load(str(folder)), input_type), 0
 
 
 def num_parameters(detector: Any) -> int:

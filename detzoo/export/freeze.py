@@ -54,7 +54,7 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
     result.CopyFrom(graph_def)
     nodes = {node.name: node for node in result.node}
     num_readers = Counter(node_of(name) for node in result.node for name in node.input)
-    filters = Counter(_constant_behind(nodes, n.input[1]).name for n in result.node if _has_constant_filter(nodes, n))
+    filters = Counter(constant_behind(nodes, n.input[1]).name for n in result.node if _has_constant_filter(nodes, n))
     num_folded = 0
     for norm in [node for node in result.node if node.op in _BATCH_NORMS]:
         chain = _foldable_chain(nodes, norm, num_readers, protected)
@@ -84,7 +84,7 @@ def _drop_waits_for_constants(graph_def: Any) -> None:
     """Removes the control inputs that waited for a variable to be read; its constant has no side effect."""
     nodes = {node.name: node for node in graph_def.node}
     for node in graph_def.node:
-        kept = [x for x in node.input if not (x.startswith("^") and _constant_behind(nodes, x) is not None)]
+        kept = [x for x in node.input if not (x.startswith("^") and constant_behind(nodes, x) is not None)]
         if len(kept) < len(node.input):
             del node.input[:]
             node.input.extend(kept)
@@ -101,7 +101,7 @@ class _Chain(NamedTuple):
 
 def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str], protected: Any) -> _Chain | None:
     before = nodes[node_of(norm.input[0])]
-    parameters = [_constant_behind(nodes, name) for name in norm.input[1:5]]
+    parameters = [constant_behind(nodes, name) for name in norm.input[1:5]]
     if norm.attr["is_training"].b or any(parameter is None for parameter in parameters):
         return None
     if norm.name in protected or norm.attr["data_format"].s not in (b"", b"NHWC"):
@@ -109,7 +109,7 @@ def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str],
     bias = np.zeros(tf.make_ndarray(parameters[0].attr["value"].tensor).shape, np.float32)
     if before.op in _BIAS_ADDS:
         # Keras adds a bias as BiasAdd, or as an addition of [1, 1, 1, C] that Grappler turns into a reshaped BiasAdd.
-        constant = _constant_behind(nodes, before.input[1], through=("Identity", "Reshape", "Squeeze"))
+        constant = constant_behind(nodes, before.input[1], through=("Identity", "Reshape", "Squeeze"))
         if constant is None or num_readers[before.name] != 1 or before.name in protected:
             return None
         value = tf.make_ndarray(constant.attr["value"].tensor)
@@ -122,13 +122,13 @@ def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str],
     is_private = num_readers[before.name] == num_readers[last.name] == 1
     if not is_private or {before.name, last.name} & set(protected) or not _has_constant_filter(nodes, before):
         return None
-    return _Chain(before, last, _constant_behind(nodes, before.input[1]), bias)
+    return _Chain(before, last, constant_behind(nodes, before.input[1]), bias)
 
 
 def _fold(graph_def: Any, norm: Any, chain: _Chain) -> None:
     """Gives the convolution a scaled filter, and makes the batch normalisation's node a BiasAdd."""
     nodes = {node.name: node for node in graph_def.node}
-    read = [tf.make_ndarray(_constant_behind(nodes, name).attr["value"].tensor) for name in norm.input[1:5]]
+    read = [tf.make_ndarray(constant_behind(nodes, name).attr["value"].tensor) for name in norm.input[1:5]]
     scale, offset, mean, variance = (value.astype(np.float64) for value in read)
     factor = scale / np.sqrt(variance + norm.attr["epsilon"].f)
     kernel = tf.make_ndarray(chain.filter.attr["value"].tensor)
@@ -136,8 +136,8 @@ def _fold(graph_def: Any, norm: Any, chain: _Chain) -> None:
     shape = kernel.shape[2:] if chain.convolution.op == "DepthwiseConv2dNative" else (1, kernel.shape[3])
     scaled = (kernel * factor.reshape(shape)).astype(kernel.dtype)
     bias = ((chain.bias - mean) * factor + offset).astype(kernel.dtype)
-    chain.convolution.input[1] = _add_constant(graph_def, f"{norm.name}/folded_filter", scaled)
-    bias_name = _add_constant(graph_def, f"{norm.name}/folded_bias", bias)
+    chain.convolution.input[1] = add_constant(graph_def, f"{norm.name}/folded_filter", scaled)
+    bias_name = add_constant(graph_def, f"{norm.name}/folded_bias", bias)
     name = norm.name
     norm.Clear()
     norm.name, norm.op = name, "BiasAdd"
@@ -146,7 +146,8 @@ def _fold(graph_def: Any, norm: Any, chain: _Chain) -> None:
     norm.attr["data_format"].s = b"NHWC"
 
 
-def _add_constant(graph_def: Any, name: str, value: np.ndarray) -> str:
+def add_constant(graph_def: Any, name: str, value: np.ndarray) -> str:
+    """Adds a Const node to a GraphDef and returns its name."""
     node = graph_def.node.add(name=name, op="Const")
     node.attr["dtype"].type = tf.as_dtype(value.dtype).as_datatype_enum
     node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(value))
@@ -154,10 +155,10 @@ def _add_constant(graph_def: Any, name: str, value: np.ndarray) -> str:
 
 
 def _has_constant_filter(nodes: dict[str, Any], node: Any) -> bool:
-    return node.op in _CONVOLUTIONS and _constant_behind(nodes, node.input[1]) is not None
+    return node.op in _CONVOLUTIONS and constant_behind(nodes, node.input[1]) is not None
 
 
-def _constant_behind(nodes: dict[str, Any], name: str, through: tuple[str, ...] = ("Identity",)) -> Any:
+def constant_behind(nodes: dict[str, Any], name: str, through: tuple[str, ...] = ("Identity",)) -> Any:
     """The Const node that an input reads, through nodes that keep its values; None where it is computed."""
     node = nodes[node_of(name)]
     while node.op in through:

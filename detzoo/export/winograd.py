@@ -1,0 +1,274 @@
+"""3 x 3 convolutions by Winograd's minimal filtering, with a quarter to a half of the multiplications.
+
+A step of an export for CPUs, whose library computes such convolutions directly (on a GPU cuDNN chooses for itself).
+With tiles of 4 x 4 outputs, F(4 x 4, 3 x 3), each tile takes 36 products a pair of channels instead of 144, with tiles
+of 2 x 2 outputs 16 instead of 36:
+
+    outputs = A^T [ (G filter G^T) * (B^T inputs B) ] A
+
+The products are matrix products [tiles, C] times [C, K], one for each point; filters are transformed here, so they take
+four times the room (with small tiles, not quite twice).
+
+Rounding errors are five times those of a direct convolution with large tiles, one and a half times with small ones.
+What decides which regions a second stage looks at is computed with small ones: among thousands of proposals some are
+always so close that an error of 1e-5 makes others of them win.
+
+References:
+    Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308, sections 4.1 to 4.3; Barabasz
+    et al., "Error analysis and improving the accuracy of Winograd convolution", arXiv:1803.10986 (choice of points).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.contracts import Tensor
+from detzoo.detectors.frozen import FrozenGraph, node_of
+from detzoo.export.freeze import add_constant, constant_behind
+
+# Outputs of a tile in each direction -> where the polynomials are evaluated, beside infinity. With the usual points 0,
+# +-1, +-2 the large tile has twice the rounding errors.
+_POINTS = {2: (0, 1, -1), 4: (0, Fraction(7, 10), Fraction(-7, 10), Fraction(7, 5), Fraction(-7, 5))}
+KERNEL = 3
+SMALL_TILE, LARGE_TILE = sorted(_POINTS)
+
+# Where it was measured to gain: below, moving tiles about costs what the products save.
+MIN_CHANNELS = 128
+MIN_TILES = 64  # of the large size
+
+PRODUCT = "winograd_product"  # name of the operation that multiplies; what counts multiply-adds looks for it
+_SCOPE = "winograd"
+
+
+class _Transforms(NamedTuple):
+    """The matrices of F(m x m, 3 x 3) in one direction, with n = m + 2 points."""
+
+    inputs: np.ndarray  # B^T [n, n]
+    filter: np.ndarray  # G [n, 3]
+    outputs: np.ndarray  # A^T [m, n]
+
+
+@functools.cache
+def transforms(tile: int) -> _Transforms:
+    """The matrices by Toom and Cook's construction: evaluate both polynomials at the points, multiply, interpolate."""
+    points = _POINTS[tile]
+    at_infinity = [Fraction(0)] * (KERNEL - 1) + [Fraction(1)]
+    rows_of_filter, rows_of_inputs = [], []
+    for point in points:
+        others = [other for other in points if other != point]
+        weight = math.prod((point - other for other in others), start=Fraction(1))
+        rows_of_filter.append([point**power / weight for power in range(KERNEL)])
+        rows_of_inputs.append([*_polynomial(others), Fraction(0)])
+    columns_of_outputs = [[point**power for power in range(tile)] for point in points]
+    columns_of_outputs.append([Fraction(0)] * (tile - 1) + [Fraction(1)])
+    return _Transforms(
+        np.array([*rows_of_inputs, _polynomial(points)], np.float64),
+        np.array([*rows_of_filter, at_infinity], np.float64),
+        np.array(columns_of_outputs, np.float64).T,
+    )
+
+
+def _polynomial(roots: Sequence[int | Fraction]) -> list[Fraction]:
+    """The coefficients, lowest first, of the polynomial with these roots and a leading 1."""
+    coefficients = [Fraction(1)]
+    for root in roots:
+        higher = [Fraction(0), *coefficients]
+        coefficients = [above - root * below for above, below in zip(higher, [*coefficients, Fraction(0)], strict=True)]
+    return coefficients
+
+
+class _Candidate(NamedTuple):
+    """A convolution that could be replaced."""
+
+    name: str
+    source: str  # tensor name of its input
+    filter_name: str  # node of its filter, a constant
+
+
+def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = False) -> tuple[FrozenGraph, int]:
+    """Replaces the convolutions that gain.
+
+    Args:
+        frozen: A graph of constants.
+        example: An input of the size that matters: it tells how many tiles each convolution has.
+        chooses_regions: The detector has two stages: large tiles for crops only.
+
+    Returns:
+        A graph that computes the same, up to rounding, and how many convolutions were replaced.
+    """
+    candidates = _candidates(frozen.graph_def)
+    sizes = _sizes_of(frozen, candidates, example)
+    chosen = [candidate for candidate in candidates if _num_tiles(sizes[candidate.name]) >= MIN_TILES]
+    if not chosen:
+        return frozen, 0
+    result = tf.compat.v1.GraphDef(versions=frozen.graph_def.versions, library=frozen.graph_def.library)
+    nodes = {node.name: node for node in frozen.graph_def.node}
+    static_sizes = _static_sizes(frozen.graph_def, chosen)
+    replaced = {candidate.name for candidate in chosen}
+    result.node.extend(node for node in frozen.graph_def.node if node.name not in replaced)
+    transformed: set[str] = set()
+    for candidate in chosen:
+        kernel = tf.make_ndarray(nodes[candidate.filter_name].attr["value"].tensor)
+        size = static_sizes[candidate.name]
+        tile = SMALL_TILE if chooses_regions and not _is_one_tile(size) else LARGE_TILE
+        name = f"{candidate.filter_name}/{_SCOPE}_filter_{tile}"
+        if name not in transformed:
+            transformed.add(name)
+            add_constant(result, name, transform_filter(kernel, tile))
+        _splice(result, candidate, name, kernel.shape[2:], size, tile)
+    return frozen._replace(graph_def=_without_unread(result, frozen)), len(chosen)
+
+
+def transform_filter(kernel: np.ndarray, tile: int) -> np.ndarray:
+    """G filter G^T of [3, 3, C, K], float32 [(tile + 2)**2, C, K]; computed in double precision."""
+    matrix = transforms(tile).filter
+    transformed = np.einsum("pi,qj,ijck->pqck", matrix, matrix, kernel.astype(np.float64))
+    return transformed.reshape(len(matrix) ** 2, *kernel.shape[2:]).astype(np.float32)
+
+
+def convolve(inputs: Tensor, transformed_filter: Tensor, tile: int) -> Tensor:
+    """A 3 x 3 convolution of stride 1 with "same" padding.
+
+    Args:
+        inputs: float32 [B, H, W, C], C known; H and W may follow from the image.
+        transformed_filter: float32 [(tile + 2)**2, C, K], of ``transform_filter``.
+        tile: 2 or 4.
+
+    Returns:
+        float32 [B, H, W, K].
+    """
+    height, width, channels = inputs.shape[1:]
+    filters, window = transformed_filter.shape[-1], tile + KERNEL - 1
+    matrices = transforms(tile)
+    forward = np.kron(matrices.inputs, matrices.inputs).astype(np.float32)
+    back = np.kron(matrices.outputs, matrices.outputs).astype(np.float32)
+    if _is_one_tile((height, width), tile):  # nothing but padding around it: a crop of a two-stage detector
+        inner = [row * window + column for row in range(1, height + 1) for column in range(1, width + 1)]
+        points = tf.transpose(tf.reshape(inputs, [-1, height * width, channels]), [1, 0, 2])
+        spectrum = tf.matmul(tf.constant(forward[:, inner]), tf.reshape(points, [height * width, -1]))
+        outer = [row * tile + column for row in range(height) for column in range(width)]
+        values = _products(spectrum, transformed_filter, tf.constant(back[outer]))
+        values = tf.transpose(tf.reshape(values, [height * width, -1, filters]), [1, 0, 2])
+        return tf.reshape(values, [-1, height, width, filters])
+    shape = tf.shape(inputs)
+    height, width = (shape[1] if height is None else height), (shape[2] if width is None else width)
+    rows, columns = (height + tile - 1) // tile, (width + tile - 1) // tile
+    padded_height, padded_width = tile * rows + 2, tile * columns + 2
+    padding = [[0, 0], [1, padded_height - height - 1], [1, padded_width - width - 1], [0, 0]]
+    points = tf.reshape(tf.pad(inputs, padding), [shape[0], padded_height * padded_width, channels])
+    points = tf.reshape(tf.transpose(points, [1, 0, 2]), [padded_height * padded_width, -1])
+    windows = tf.gather(points, _window_indices(rows, columns, padded_width, tile))
+    spectrum = tf.matmul(tf.constant(forward), tf.reshape(windows, [window**2, -1]))
+    values = _products(spectrum, transformed_filter, tf.constant(back))
+    values = tf.reshape(values, [tile, tile, rows, columns, -1, filters])
+    values = tf.transpose(values, [4, 2, 0, 3, 1, 5])  # image, tile's row, row in it, tile's column, column in it
+    values = tf.reshape(values, [-1, tile * rows, tile * columns, filters])
+    return values[:, :height, :width]
+
+
+def _products(spectrum: Tensor, transformed_filter: Tensor, back: Tensor) -> Tensor:
+    """[points, tiles * C] to [outputs of a tile, tiles * K]."""
+    num_points, channels, _ = transformed_filter.shape
+    product = tf.matmul(tf.reshape(spectrum, [num_points, -1, channels]), transformed_filter, name=PRODUCT)
+    return tf.matmul(back, tf.reshape(product, [num_points, -1]))
+
+
+def _window_indices(rows: Any, columns: Any, padded_width: Any, tile: int) -> Tensor:
+    """For each point of a window its place in the padded map, for every tile: int32 [points * tiles]."""
+    inside = tf.range(tile + 2)[:, tf.newaxis] * padded_width + tf.range(tile + 2)
+    tiles = tile * (tf.range(rows)[:, tf.newaxis] * padded_width + tf.range(columns))
+    return tf.reshape(tf.reshape(inside, [-1, 1]) + tf.reshape(tiles, [1, -1]), [-1])
+
+
+def _is_one_tile(size: tuple[int | None, int | None], tile: int = LARGE_TILE) -> bool:
+    return all(side is not None and side <= tile for side in size)
+
+
+def _candidates(graph_def: Any) -> list[_Candidate]:
+    """Convolutions 3 x 3 of stride 1, not dilated, "same", with a constant float32 filter of many channels."""
+    nodes = {node.name: node for node in graph_def.node}
+    found = []
+    for node in graph_def.node:
+        if node.op != "Conv2D" or node.attr["padding"].s != b"SAME" or node.attr["data_format"].s not in (b"", b"NHWC"):
+            continue
+        if any(step != 1 for name in ("strides", "dilations") for step in node.attr[name].list.i):
+            continue
+        kernel = constant_behind(nodes, node.input[1])
+        if kernel is None or kernel.attr["dtype"].type != tf.float32.as_datatype_enum:
+            continue
+        shape = [dim.size for dim in kernel.attr["value"].tensor.tensor_shape.dim]
+        if shape[:2] == [3, 3] and min(shape[2:]) >= MIN_CHANNELS:
+            found.append(_Candidate(node.name, node.input[0], kernel.name))
+    return found
+
+
+def _sizes_of(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, tuple[int, ...]]:
+    """The shape of each convolution's output for the example."""
+
+    def shapes(inputs: Tensor) -> dict[str, Tensor]:
+        wanted = [f"{candidate.name}:0" for candidate in candidates]
+        tensors = tf.graph_util.import_graph_def(
+            frozen.graph_def, input_map={frozen.input_name: inputs}, return_elements=wanted, name=""
+        )
+        return {candidate.name: tf.shape(tensor) for candidate, tensor in zip(candidates, tensors, strict=True)}
+
+    if not candidates:
+        return {}
+    found = tf.function(shapes, input_signature=[tf.TensorSpec(example.shape, example.dtype)])(example)
+    return {name: tuple(shape.numpy().tolist()) for name, shape in found.items()}
+
+
+def _num_tiles(shape: tuple[int, ...]) -> int:
+    images, height, width, _ = shape
+    return images * -(-height // LARGE_TILE) * -(-width // LARGE_TILE)
+
+
+def _static_sizes(graph_def: Any, candidates: list[_Candidate]) -> dict[str, tuple[int | None, int | None]]:
+    """(height, width) that each convolution has for every image, None where they follow from it."""
+    graph = tf.Graph()
+    with graph.as_default():
+        tf.graph_util.import_graph_def(graph_def, name="")
+    shapes = {candidate.name: graph.get_tensor_by_name(f"{candidate.name}:0").shape for candidate in candidates}
+    return {name: (None, None) if shape.rank is None else (shape[1], shape[2]) for name, shape in shapes.items()}
+
+
+def _splice(
+    graph_def: Any,
+    candidate: _Candidate,
+    filter_name: str,
+    channels: tuple[int, int],
+    size: tuple[int | None, int | None],
+    tile: int,
+) -> None:
+    """Adds the operations of ``convolve`` to a graph in the place of a convolution, under its name."""
+    graph = tf.Graph()
+    with graph.as_default(), tf.name_scope(f"{candidate.name}/{_SCOPE}"):
+        inputs = tf.compat.v1.placeholder(tf.float32, [None, *size, channels[0]], name="inputs")
+        kernel = tf.compat.v1.placeholder(tf.float32, [(tile + 2) ** 2, *channels], name="filter")
+        outputs = convolve(inputs, kernel, tile)
+    given = {inputs.op.name: candidate.source, kernel.op.name: filter_name, outputs.op.name: candidate.name}
+    for node in graph.as_graph_def().node:
+        if node.op == "Placeholder":
+            continue
+        for place, name in enumerate(node.input):
+            if node_of(name) in given:
+                node.input[place] = given[node_of(name)]
+        if node.name == outputs.op.name:
+            node.name = candidate.name
+        graph_def.node.append(node)
+
+
+def _without_unread(graph_def: Any, frozen: FrozenGraph) -> Any:
+    """The graph without constants that nothing reads any more, such as the filters as they were."""
+    read = {node_of(name) for node in graph_def.node for name in node.input}
+    read |= {node_of(name) for name in frozen.output_names.values()}
+    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
+    result.node.extend(node for node in graph_def.node if node.op != "Const" or node.name in read)
+    return result
