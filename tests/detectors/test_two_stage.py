@@ -34,7 +34,9 @@ def gradients_of(small, detector, images, groundtruth, names=None):
     return values, {weight.path: x for weight, x in zip(detector.trainable_weights, gradients, strict=True)}
 
 
-@pytest.mark.parametrize("kind", ["plain", "pyramid_masks", "rfcn", "first_stage", "from_reader"])
+@pytest.mark.parametrize(
+    "kind", ["plain", pytest.param("pyramid_masks", marks=pytest.mark.slow), "rfcn", "first_stage", "from_reader"]
+)
 def test_loss_falls_within_seven_steps_on_two_images(small, kind):
     # Seven eager steps take less time than tracing one. Shared, so that the coarse levels without objects learn, too.
     detector = small.build(kind, "faster_rcnn { first_stage_head_sharing: ALL }")
