@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -150,3 +151,42 @@ def test_differences_are_measured_and_too_large_ones_refused():
         parity.compare_outputs(outputs(), outputs(raw=0.6), "images")
     with pytest.raises(DetzooError, match="50% of the SavedModel's detections differ"):
         parity.compare_outputs(outputs(), outputs(scores=(0.9, 0.1)), "images")
+
+
+def test_rows_of_two_stages_are_compared_with_the_closest_ones():
+    rows = np.linspace(0.0, 0.9, 20).reshape(1, 20, 1)
+    expected = {**outputs(), "raw_detection_boxes": np.tile(rows, 4), "raw_detection_scores": np.tile(rows, 2)}
+    # A proposal more at the second place, and none of the last two: all rows but the first are one place farther.
+    order = [0, 0, *range(1, 19)]
+    found = {**expected, **{name: expected[name][:, order] for name in parity.RAW_OUTPUTS}}
+    with pytest.raises(DetzooError, match="differ from the detector's"):
+        parity.compare_outputs(expected, found, "images")
+    assert parity.compare_outputs(expected, found, "images", chooses_regions=True) == (0.0, 0.0)
+    found = {**expected, **{name: expected[name] + 0.02 * (rows > 0.7) for name in parity.RAW_OUTPUTS}}
+    with pytest.raises(DetzooError, match=r"raw_detection_boxes differ from the detector's by 0\.02"):
+        parity.compare_outputs(expected, found, "images", chooses_regions=True)
+
+
+def test_convolutions_that_lose_precision_are_left_out(toy, tmp_path, monkeypatch, caplog):
+    real, calls = exporter.check_parity, []
+
+    def check(*arguments):
+        calls.append(arguments)
+        if len(calls) == 1:
+            raise DetzooError("the SavedModel's boxes differ")
+        return real(*arguments)
+
+    monkeypatch.setattr(exporter, "check_parity", check)
+    monkeypatch.setattr(exporter, "use_winograd", lambda frozen, example, chooses_regions: (frozen, 3))
+    export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
+    assert "boxes differ with faster convolutions; they are left out" in caplog.text
+    record = json.loads((tmp_path / "export.json").read_text())
+    assert (record["optimized_for"], record["num_winograd_convolutions"]) == ("cpu", 0)
+
+
+def test_for_a_gpu_convolutions_are_left_alone(toy, tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "use_winograd", None)  # calling it would fail
+    export_detector(
+        toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", dataclasses.replace(BESIDE, optimize_for="gpu")
+    )
+    assert json.loads((tmp_path / "export.json").read_text())["optimized_for"] == "gpu"
