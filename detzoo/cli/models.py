@@ -117,7 +117,7 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     detector = build_untrained(model)
     image, _ = build_resizer(image_resizer_of(model))(tf.zeros([*IMAGE_SHAPE, 3]))
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
-    predict = tf.function(lambda inputs: detector.predict(inputs)._asdict(), input_signature=[spec])
+    predict = tf.function(lambda inputs: detector.predict(inputs)._asdict(), input_signature=[spec], autograph=False)
     adds = sum(count_in_function(predict.get_concrete_function()).values())
     parameters = sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
     return ModelRow(file.stem, "x".join(map(str, image.shape[:2])), parameters, adds, digest)

@@ -164,7 +164,8 @@ class Evaluator:
             def detect(images: Tensor, true_shapes: Tensor, proposals: Any) -> Detections:
                 return detect_batch(detector, images, true_shapes, proposals if wanted else None)
 
-            self._traced = tf.function(detect, input_signature=[image_spec, shape_spec, proposal_spec])
+            signature = [image_spec, shape_spec, proposal_spec]
+            self._traced = tf.function(detect, input_signature=signature, autograph=False)
             self._traced_for = detector
         return self._traced
 

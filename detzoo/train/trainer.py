@@ -104,6 +104,8 @@ class Trainer(orbit.StandardTrainer):
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.next_record = tf.Variable(0, dtype=tf.int64, trainable=False, name="next_record")
         self._replica_step = TrainStep(detector, optimizer, trainable, settings, self.loss_scale)
+        # No Python control flow in it depends on tensors; converting it takes as long as tracing it.
+        self._traced_as_written = tf.autograph.experimental.do_not_convert(self._replica_step.__call__)
         self._sums = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="sums")
         self._last = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="last")
         self._count = tf.Variable(0.0, trainable=False, name="count")
@@ -146,7 +148,7 @@ class Trainer(orbit.StandardTrainer):
 
     def train_step(self, iterator: Any) -> None:
         """One step of all replicas, in cross-replica context."""
-        outputs = self.strategy.run(self._replica_step, args=(next(iterator),))
+        outputs = self.strategy.run(self._traced_as_written, args=(next(iterator),))
         outputs = type(outputs)(*(self.strategy.experimental_local_results(value)[0] for value in outputs))
         values = [outputs.losses, [outputs.total_loss, outputs.gradient_norm, outputs.learning_rate]]
         padded = tf.concat([*values, tf.zeros([_MAX_VALUES - len(self._value_names())])], axis=0)
