@@ -123,8 +123,7 @@ def _check_max_proposals(model: Any, path: str, levels: tuple[int, ...], finding
     size, counts = _input_size(model.image_resizer), anchors_per_location(model.first_stage_anchor_generator)
     if size is None or not counts:
         return
-    multiple = max(model.feature_extractor.pad_to_multiple, 1)
-    height, width = (-(-side // multiple) * multiple for side in (size.height, size.width))
+    height, width = size.height, size.width
     if len(counts) == 1:
         counts *= len(levels)
     total = sum(

@@ -50,6 +50,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "resize_masks": "true masks are always cropped to the size that the mask head predicts",
         "return_raw_detections_during_predict": _RAW_DETECTIONS,
     },
+    "FasterRcnnFeatureExtractor": {"pad_to_multiple": "the maps of a two-stage detector may have any size"},
     "ArgMaxMatcher": {"use_matmul_gather": _TPU},
     "BipartiteMatcher": {"use_matmul_gather": _TPU},
     "BatchNonMaxSuppression": {
