@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from detzoo.contracts import Detections, Predictions, RegionPredictions
+from detzoo.contracts import Detections, Predictions, Proposals, RegionPredictions
 from detzoo.layers.normalization import BatchNorm
 
 STRIDE = 8
@@ -103,7 +103,9 @@ class ToyProposer(ToyDetector):
     def predict(self, inputs, training=False, **context):
         first = super().predict(inputs, training)
         windows = tf.constant([[0.0, 0.0, 1.0, 1.0]])
-        return RegionPredictions(first, proposals=(), box_deltas=(), class_logits=(), windows=windows)
+        scores = tf.reduce_max(first.class_logits, axis=-1)
+        proposals = Proposals(tf.zeros_like(first.box_deltas), scores, tf.zeros_like(scores[:, 0], tf.int32))
+        return RegionPredictions(first, proposals, box_deltas=(), class_logits=(), windows=windows)
 
     def postprocess(self, predictions, true_shapes, padded_shape):
         detections = super().postprocess(predictions.first_stage, true_shapes, padded_shape)

@@ -1,4 +1,8 @@
-"""Times a SavedModel, as a whole and by stage: resizing and normalising, network, post-processing."""
+"""Times a SavedModel, as a whole and by stage: resizing and normalising, network, post-processing.
+
+The network of a detector with two stages is timed in parts as well. The suppression of proposals belongs to its first
+stage, and the head that draws masks in what was detected belongs to the network, although it runs after the boxes.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,8 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.detectors.frozen import FrozenGraph
-from detzoo.detectors.serving import NETWORK_INPUT, NETWORK_OUTPUTS
+from detzoo.detectors.saved_detector import MASKS_OUTPUT
+from detzoo.detectors.serving import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
 
 
 class Latency(NamedTuple):
@@ -25,11 +30,22 @@ class Latency(NamedTuple):
 
 
 class Stages(NamedTuple):
-    """Median milliseconds of each part of a call."""
+    """Median milliseconds of each part of a call, and of each part of the network where it has parts."""
 
     preprocess_ms: float
     network_ms: float
     postprocess_ms: float
+    first_stage_ms: float | None = None  # of a detector with two stages: from normalised images to proposals
+    second_stage_ms: float | None = None  # from proposals to what is in them
+    masks_ms: float | None = None  # of a detector with masks: from boxes to their masks
+
+
+class Outputs(NamedTuple):
+    """Tensor names in a graph that names its stages."""
+
+    preprocess: str
+    network: list[str]  # all that post-processing reads, but for the images' sizes
+    proposals: list[str]  # those of them that a first stage gives, where a second one follows
 
 
 def time_call(call: Callable[[], Any], warmup: int, runs: int) -> Latency:
@@ -58,6 +74,17 @@ def summarize(seconds: Sequence[float]) -> Latency:
     return Latency(median, p10, p90, float(milliseconds.mean()), len(seconds))
 
 
+def find_outputs(frozen: FrozenGraph) -> Outputs | None:
+    """Where the stages of an exported graph end; None for a graph that does not say so."""
+    by_suffix = {node.name.rsplit("/", 1)[-1]: node.name + ":0" for node in frozen.graph_def.node}
+    ends = [by_suffix[name] for name in NETWORK_OUTPUTS if name in by_suffix]
+    proposals = [by_suffix[name] for name in PROPOSALS if name in by_suffix]
+    maps = [full_name for name, full_name in by_suffix.items() if name.startswith(REGION_MAP)]
+    if NETWORK_INPUT not in by_suffix or not ends + proposals:
+        return None
+    return Outputs(by_suffix[NETWORK_INPUT], ends + proposals + maps, proposals if ends else [])
+
+
 def time_stages(frozen: FrozenGraph, given: Any, warmup: int, runs: int) -> Stages | None:
     """Times an exported graph cut behind each stage; None for a graph that does not name its stages.
 
@@ -67,18 +94,43 @@ def time_stages(frozen: FrozenGraph, given: Any, warmup: int, runs: int) -> Stag
         warmup: runs before the clock starts.
         runs: runs of each cut.
     """
-    by_suffix = {node.name.rsplit("/", 1)[-1]: node.name + ":0" for node in frozen.graph_def.node}
-    if not {NETWORK_INPUT, *NETWORK_OUTPUTS} <= set(by_suffix):
+    outputs = find_outputs(frozen)
+    if outputs is None:
         return None
-    network_outputs = [by_suffix[name] for name in NETWORK_OUTPUTS]
-    network = _cut(frozen, {}, given, network_outputs)
+    network = _cut(frozen, {}, given, outputs.network)
     # Post-processing alone, fed with what the network gave: the difference of two long times would drown it in noise.
     # It needs the images' sizes, so it comes with another preprocessing.
-    after_network = _cut(frozen, dict(zip(network_outputs, network(given))), given, list(frozen.output_names.values()))
-    preprocess = _cut(frozen, {}, given, [by_suffix[NETWORK_INPUT]])
-    calls = [functools.partial(function, given) for function in (preprocess, network, after_network)]
-    pre_ms, to_outputs_ms, pre_and_post_ms = (one.median_ms for one in time_alternately(calls, warmup, runs))
-    return Stages(pre_ms, max(0.0, to_outputs_ms - pre_ms), max(0.0, pre_and_post_ms - pre_ms))
+    known = dict(zip(outputs.network, network(given)))
+    found = [name for output, name in frozen.output_names.items() if output != MASKS_OUTPUT]
+    functions = {
+        "preprocess": _cut(frozen, {}, given, [outputs.preprocess]),
+        "network": network,
+        "boxes": _cut(frozen, known, given, found),
+    }
+    if outputs.proposals:
+        functions["proposals"] = _cut(frozen, {}, given, outputs.proposals)
+    if MASKS_OUTPUT in frozen.output_names:
+        functions["masks"] = _cut(frozen, known, given, list(frozen.output_names.values()))
+    calls = [functools.partial(function, given) for function in functions.values()]
+    timed = time_alternately(calls, warmup, runs)
+    return _stages({name: latency.median_ms for name, latency in zip(functions, timed)})
+
+
+def _stages(until: dict[str, float]) -> Stages:
+    """The parts, from the milliseconds until the end of each: "boxes" and "masks" with another preprocessing."""
+
+    def between(start: str, end: str) -> float | None:
+        return max(0.0, until[end] - until[start]) if start in until and end in until else None
+
+    masks_ms = between("boxes", "masks")
+    return Stages(
+        until["preprocess"],
+        (between("preprocess", "network") or 0.0) + (masks_ms or 0.0),
+        between("preprocess", "boxes") or 0.0,
+        between("preprocess", "proposals"),
+        between("proposals", "network"),
+        masks_ms,
+    )
 
 
 def _cut(frozen: FrozenGraph, known: dict[str, Any], given: Any, wanted: Sequence[str]) -> Any:

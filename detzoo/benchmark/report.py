@@ -85,8 +85,11 @@ def format_table(result: Mapping[str, Any]) -> str:
         ),
     ]
     if stages["network_ms"] is not None:
-        text = "preprocess {preprocess_ms:.1f} ms, network {network_ms:.1f} ms, postprocess {postprocess_ms:.1f} ms"
-        lines.append(("stages", text.format(**stages)))
+        parts = {"first stage": "first_stage_ms", "second stage": "second_stage_ms", "masks": "masks_ms"}
+        known = [f"{part} {stages[name]:.1f} ms" for part, name in parts.items() if stages.get(name) is not None]
+        network = f"network {stages['network_ms']:.1f} ms" + (f" ({', '.join(known)})" if known else "")
+        ends = f"preprocess {stages['preprocess_ms']:.1f} ms", f"postprocess {stages['postprocess_ms']:.1f} ms"
+        lines.append(("stages", f"{ends[0]}, {network}, {ends[1]}"))
     lines += [
         ("parameters", f"{result['parameters']:,}"),
         ("multiply-adds", f"{result['multiply_adds'] / 1e9:.3f} billion an image"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from detzoo.contracts import Detections, Tensor
+from detzoo.contracts import Detections, Proposals, RegionPredictions, Tensor
 from detzoo.errors import UsageError
 
 INPUT_NAME = "input_tensor"
@@ -21,6 +21,8 @@ FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the
 # Nodes of an exported graph between its stages: a benchmark measures up to them.
 NETWORK_INPUT = "stage_network_input"
 NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits")
+PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
+REGION_MAP = "stage_region_map_"  # and a level: what masks are predicted from, once boxes are known
 
 INPUT_SPECS = {
     "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, name=INPUT_NAME),
@@ -62,7 +64,7 @@ class ServingModule(tf.Module):
         self.input_spec = INPUT_SPECS[input_type]
         self._input_type = input_type
         self._resizer = resizer
-        self._traced = tf.function(self.detect, input_signature=[self.input_spec])
+        self._traced = tf.function(self.detect, input_signature=[self.input_spec], autograph=False)
 
     def __call__(self, input_tensor: Tensor) -> dict[str, Tensor]:
         """Detect through one traced function, whatever the size of the images."""
@@ -90,9 +92,13 @@ class ServingModule(tf.Module):
 
 
 def name_outputs(predictions: Any) -> Any:
-    """The predictions with the names of ``NETWORK_OUTPUTS`` on their last stage's tensors."""
-    if isinstance(predictions.class_logits, tuple):  # RegionPredictions of a first stage alone
-        return predictions._replace(first_stage=name_outputs(predictions.first_stage))
+    """The predictions with names on all that ``postprocess`` reads of them and that follows from the image."""
+    if isinstance(predictions, RegionPredictions):
+        boxes, scores, num_valid = map(tf.identity, predictions.proposals, PROPOSALS)
+        maps = {level: tf.identity(x, name=f"{REGION_MAP}{level}") for level, x in dict(predictions.maps).items()}
+        predictions = predictions._replace(proposals=Proposals(boxes, scores, num_valid), maps=maps)
+        if isinstance(predictions.class_logits, tuple):  # a first stage alone
+            return predictions
     return predictions._replace(
         box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
         class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),

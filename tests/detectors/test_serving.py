@@ -70,7 +70,8 @@ def test_a_first_stage_alone_serves_its_proposals(toy, serving):
     np.testing.assert_array_equal(outputs["detection_boxes"], expected["detection_boxes"])
     np.testing.assert_array_equal(outputs["detection_classes"], np.ones([1, 5]))
     nodes = {node.name for node in proposer.concrete_function().graph.as_graph_def().node}
-    assert {"stage_box_deltas", "stage_class_logits"} <= nodes
+    assert {"stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals"} <= nodes
+    assert not {"stage_box_deltas", "stage_class_logits"} & nodes
 
 
 def test_classes_start_at_one(serving):

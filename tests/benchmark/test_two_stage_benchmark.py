@@ -1,0 +1,165 @@
+"""Stages and multiply-adds of exported two-stage detectors: where the graph is cut, and what is counted in it."""
+
+from __future__ import annotations
+
+import functools
+
+import numpy as np
+import pytest
+
+from detzoo.benchmark import latency, runner, yardstick
+from detzoo.benchmark.random_weights import randomize
+from detzoo.benchmark.report import format_table
+from detzoo.builders.resize import build_resizer
+from detzoo.detectors.frozen import node_of, to_constants
+from detzoo.detectors.saved_detector import SavedDetector
+from detzoo.export.exporter import Export, export_detector
+
+KINDS = ("plain", "pyramid", "rfcn", "masks", "pyramid_masks", "first_stage")
+
+
+@pytest.fixture(scope="module")
+def exported(small, tmp_path_factory):
+    """A kind -> the folder of its export, made once."""
+
+    @functools.cache
+    def export(kind):
+        folder = tmp_path_factory.mktemp(kind)
+        message, detector = small.message_of(kind), small.build(kind)
+        randomize(detector)
+        export_detector(detector, build_resizer(message.faster_rcnn.image_resizer), folder, "image_tensor", Export())
+        return folder
+
+    return export
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    """A kind -> its SavedModel, loaded once and kept with its variables."""
+    return functools.cache(lambda kind: SavedDetector(exported(kind)))
+
+
+def nodes_between(frozen, starts, ends):
+    """The nodes that the tensors ``ends`` need and that lie behind the tensors ``starts``."""
+    nodes = {node.name: node for node in frozen.graph_def.node}
+    known, waiting = {node_of(name) for name in starts}, [node_of(name) for name in ends]
+    reached = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in known | reached:
+            reached.add(name)
+            waiting += map(node_of, nodes[name].input)
+    return [nodes[name] for name in reached]
+
+
+def filters_among(nodes):
+    """The names of convolutions, and of fully connected layers."""
+    return {node.name for node in nodes if node.op in ("Conv2D", "DepthwiseConv2dNative", "MatMul")}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_postprocessing_computes_nothing_of_the_network_again(loaded, kind):
+    frozen = to_constants(loaded(kind).function)
+    outputs = latency.find_outputs(frozen)
+    boxes = [name for output, name in frozen.output_names.items() if output != "detection_masks"]
+    assert not filters_among(nodes_between(frozen, outputs.network, boxes))
+    after = filters_among(nodes_between(frozen, outputs.network, frozen.output_names.values()))
+    # The masks' head follows the boxes, and without a pyramid what it shares with them; nothing of the first stage.
+    assert bool(after) == ("masks" in kind)
+    assert not after & filters_among(nodes_between(frozen, [], outputs.proposals))
+
+
+# MobileNet's stem, two layers a block, the proposal head's three. A pyramid has all 13 blocks; laterals of C3 to C5,
+# 3 x 3 convolutions, P6, and a head that shares its first layer only, for P3 to P6.
+PLAIN_FIRST = 1 + 2 * 11 + 3
+PYRAMID_FIRST = 1 + 2 * 13 + 3 + 2 + 1 + 4 * 3
+# Two blocks and two predictors, or two fully connected layers and two predictors; R-FCN's reduction and two maps.
+SECOND = {"plain": 6, "masks": 6, "pyramid": 4, "pyramid_masks": 4, "rfcn": 7, "first_stage": 0}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_stage_starts_at_the_proposals(loaded, kind):
+    frozen = to_constants(loaded(kind).function)
+    outputs = latency.find_outputs(frozen)
+    first = filters_among(nodes_between(frozen, [], outputs.proposals or outputs.network))
+    both = filters_among(nodes_between(frozen, [], outputs.network))
+    assert len(first) == (PYRAMID_FIRST if "pyramid" in kind else PLAIN_FIRST)
+    assert len(both - first) == SECOND[kind]
+    assert len(outputs.proposals) == (
+        0 if kind == "first_stage" else 2
+    )  # boxes and how many; scores have done their work
+    assert len(outputs.network) == {"first_stage": 3, "masks": 4 + 1, "pyramid_masks": 4 + 4}.get(kind, 4)
+
+
+def test_a_graph_without_names_has_no_stages(loaded):
+    frozen = to_constants(loaded("plain").function)
+    for node in frozen.graph_def.node:
+        node.name = node.name.replace("stage_", "")
+        node.input[:] = [name.replace("stage_", "") for name in node.input]
+    assert latency.find_outputs(frozen) is None
+    assert latency.time_stages(frozen, None, 1, 1) is None
+
+
+def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
+    detector = loaded("plain")
+    frozen = to_constants(detector.function)
+    for node in frozen.graph_def.node:
+        for name in ("stage_proposal", "stage_num"):
+            node.name = node.name.replace(name, "other")
+            node.input[:] = [text.replace(name, "other") for text in node.input]
+    stages = latency.time_stages(frozen, detector.as_input(np.zeros((40, 60, 3), np.uint8)), 1, 3)
+    assert stages.network_ms > 0
+    assert stages.first_stage_ms is None
+    assert stages.second_stage_ms is None
+
+
+def test_parts_add_up_to_the_network():
+    until = {"preprocess": 2.0, "proposals": 32.0, "network": 92.0, "boxes": 7.0, "masks": 18.0}
+    assert latency._stages(until) == latency.Stages(2.0, 90.0 + 11.0, 5.0, 30.0, 60.0, 11.0)
+    del until["proposals"], until["masks"]
+    assert latency._stages(until) == latency.Stages(2.0, 90.0, 5.0)
+
+
+# MobileNet v1 0.25, 64 x 96: stem to 32 x 48 x 8; then depthwise and pointwise to 32 x 48 x 16, 16 x 24 x 32 twice,
+# 8 x 12 x 64 twice, 4 x 6 x 128 six times.
+STEM = 32 * 48 * 8 * 27
+BLOCKS = [  # cells, channels before and after
+    (32 * 48, 8, 16),
+    (16 * 24, 16, 32),
+    (16 * 24, 32, 32),
+    (8 * 12, 32, 64),
+    (8 * 12, 64, 64),
+    (4 * 6, 64, 128),
+    *[(4 * 6, 128, 128)] * 5,
+]
+# 3 x 3 to 16 channels, then 6 anchors of 4 + 2 values.
+PROPOSAL_HEAD = 24 * 16 * 9 * 128 + 24 * 6 * (4 + 2) * 16
+# 12 regions: crops of 2 x 2 x 128 after pooling; the first of the last two blocks has stride 2, to 1 x 1 x 256.
+REGION_BLOCKS = [(12, 128, 256), (12, 256, 256)]
+PREDICTORS = 12 * 256 * (3 * 4 + 4)
+
+
+@pytest.fixture(scope="module")
+def result(exported):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(yardstick, "measure_gflops", functools.partial(yardstick.measure_gflops, 2, 64))
+        options = runner.BenchmarkOptions(runs=4, warmup=1, image_shape=(40, 60))
+        return runner.benchmark_saved_model(exported("plain"), options, name="small")
+
+
+def test_counts_are_those_worked_by_hand(result):
+    blocks = BLOCKS + REGION_BLOCKS
+    assert result["multiply_adds_by_kind"] == {
+        "convolution": STEM + PROPOSAL_HEAD + sum(cells * before * after for cells, before, after in blocks),
+        "dense": PREDICTORS,
+        "depthwise": sum(cells * before * 9 for cells, before, after in blocks),
+        "transposed": 0,
+    }
+
+
+def test_both_stages_are_in_the_result_and_in_the_table(result):
+    stages = result["stages"]
+    assert stages["first_stage_ms"] > 0
+    assert stages["masks_ms"] is None
+    table = format_table(result)
+    assert f"(first stage {stages['first_stage_ms']:.1f} ms, second stage {stages['second_stage_ms']:.1f} ms)" in table
