@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from detzoo.detectors.frozen import FrozenGraph, node_of, to_constants
 
+_GRADIENT_NAME = "_gradient_op_type"
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BIAS_ADDS = ("BiasAdd", "AddV2", "Add")
 _BATCH_NORMS = ("FusedBatchNormV3", "FusedBatchNormV2", "FusedBatchNorm")
@@ -32,6 +33,7 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
     frozen = to_constants(function)
     outputs = [node_of(name) for name in frozen.output_names.values()]
     graph_def, num_folded = fold_batch_norms(frozen.graph_def, protected=set(outputs))
+    _forget_gradients(graph_def)
     needed = [node_of(frozen.input_name), *outputs]
     return frozen._replace(graph_def=_without_unused(graph_def, needed)), num_folded
 
@@ -78,6 +80,13 @@ def _without_unused(graph_def: Any, needed: Sequence[str]) -> Any:
     result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
     result.node.extend(node for node in graph_def.node if node.name in reached)
     return result
+
+
+def _forget_gradients(graph_def: Any) -> None:
+    """Removes the names of gradients that our operations define: they cannot be saved, and loading warns of them."""
+    for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
+        for node in nodes:
+            node.attr.pop(_GRADIENT_NAME, None)
 
 
 def _drop_waits_for_constants(graph_def: Any) -> None:

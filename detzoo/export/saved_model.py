@@ -55,8 +55,7 @@ def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: st
     module.filters = variables
     # As an attribute of that name, the function is what a call of the loaded object runs.
     module.__call__ = tf.function(detect, input_signature=[input_spec])
-    # Gradients that our operations define are no part of a graph of constants, and cannot be written with one.
-    options = tf.saved_model.SaveOptions(save_debug_info=False, experimental_custom_gradients=False)
+    options = tf.saved_model.SaveOptions(save_debug_info=False)
     with _quiet_saver():
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)
 

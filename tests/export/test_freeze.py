@@ -111,3 +111,15 @@ def test_a_convolution_that_is_an_output_is_not_changed():
         lambda t: model(t, training=False), input_signature=[tf.TensorSpec([None, 9, 7, 3], tf.float32)]
     )
     assert freeze(function.get_concrete_function())[1] == 0
+
+
+def test_gradients_of_our_own_are_forgotten():
+    @tf.custom_gradient
+    def double(x):
+        return 2.0 * x, lambda upstream: 2.0 * upstream
+
+    function = tf.function(lambda x: {"y": double(x)}, input_signature=[tf.TensorSpec([3])])
+    frozen, _ = freeze(function.get_concrete_function())
+    assert not any("_gradient_op_type" in node.attr for node in frozen.graph_def.node)
+    functions = frozen.graph_def.library.function
+    assert not any("_gradient_op_type" in node.attr for one in functions for node in one.node_def)
