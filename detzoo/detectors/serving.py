@@ -51,7 +51,7 @@ class ServingModule(tf.Module):
             sizes if the resizer makes them equal; ``tf_example``: B serialized examples with ``image/encoded``.
 
     Raises:
-        UsageError: the input type is none of these.
+        UsageError: the input type is none of these, or the detector needs proposals beside the images.
     """
 
     def __init__(
@@ -60,6 +60,11 @@ class ServingModule(tf.Module):
         super().__init__(name="serving")
         if input_type not in INPUT_SPECS:
             raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
+        if getattr(detector, "wants_proposals", False):
+            raise UsageError(
+                "a detector with proposals_from_reader has no first stage, and images alone do not say where to look. "
+                "`detzoo train_four_step` joins it to one; or train with proposals_from_reader: false"
+            )
         self.detector = detector
         self.input_spec = INPUT_SPECS[input_type]
         self._input_type = input_type
