@@ -62,7 +62,7 @@ class ServingModule(tf.Module):
             raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
         if getattr(detector, "wants_proposals", False):
             raise UsageError(
-                "a detector with proposals_from_reader has no first stage, and images alone do not say where to look. "
+                "a detector with proposals_from_reader has no first stage, so it cannot serve images. "
                 "`detzoo train_four_step` joins it to one; or train with proposals_from_reader: false"
             )
         self.detector = detector

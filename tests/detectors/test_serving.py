@@ -74,11 +74,6 @@ def test_a_first_stage_alone_serves_its_proposals(toy, serving):
     assert not {"stage_box_deltas", "stage_class_logits"} & nodes
 
 
-def test_a_second_stage_alone_cannot_serve(toy):
-    with pytest.raises(UsageError, match="has no first stage, so it cannot serve images"):
-        ServingModule(toy.toy_detector(kind=toy.ToyRegionDetector), toy.ToyResizer())
-
-
 def test_classes_start_at_one(serving):
     outputs = serving(image()[np.newaxis])
     best = np.argmax(outputs["raw_detection_scores"][0, :, 1:], -1)
@@ -131,9 +126,3 @@ def test_a_resizer_whose_size_follows_the_image(toy):
 def test_an_unknown_input_type_is_refused(toy):
     with pytest.raises(UsageError, match="--input_type is 'jpeg'; accepted: image_tensor"):
         ServingModule(toy.toy_detector(), toy.ToyResizer(), "jpeg")
-
-
-def test_a_detector_without_a_first_stage_cannot_serve_images(toy):
-    detector = toy.toy_detector(kind=toy.ToyRegionDetector)
-    with pytest.raises(UsageError, match="proposals_from_reader has no first stage"):
-        ServingModule(detector, toy.ToyResizer())
