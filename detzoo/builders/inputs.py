@@ -14,7 +14,7 @@ from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter
 from detzoo.data.proposals import ProposalTable, check_image_ids, read_proposals
-from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, scan_files
+from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, check_masks, scan_files
 from detzoo.errors import ConfigError
 
 
@@ -75,6 +75,8 @@ def build_dataset(
         num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
     )
     source = _build_source(reader, seed, dirt)
+    if reader.load_instance_masks:
+        check_masks(source, decode_options.png_masks)
     return make_batches(
         source,
         RecordDecoder(decode_options, _class_names(reader)),

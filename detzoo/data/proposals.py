@@ -26,12 +26,11 @@ import tensorflow as tf
 
 from detzoo.data.decode import Decoded
 from detzoo.data.dirt_counter import count_vector
-from detzoo.data.records import RecordSource, WeightedSources
+from detzoo.data.records import CHECKED_RECORDS, RecordSource, WeightedSources
 from detzoo.errors import DataError
 
 ARRAYS = ("image_ids", "offsets", "boxes", "scores")
 ENTRY_FIELDS = ("image_id", "bbox", "score")
-CHECKED_RECORDS = 100  # whose ids are compared with the file's before the first batch
 
 _ZIP_MAGIC = b"PK"
 _FARTHEST_FRACTION = 2.0  # what lies farther out than this was meant in pixels

@@ -13,8 +13,10 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from detzoo.contracts import Tensor
 from detzoo.data.dirt_counter import DirtCounter, count_vector
@@ -25,6 +27,8 @@ logger = logging.getLogger(__name__)
 # A TFRecord: length uint64, its checksum uint32, the data, its checksum uint32.
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
+
+CHECKED_RECORDS = 100  # of which is asked, before the first batch, whether they hold what a detector needs
 
 _EMPTY_MESSAGE = "input_path is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010"
 _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+)?$")
@@ -254,3 +258,46 @@ class WeightedSources:
 def _is_record(index: Tensor, record: Tensor) -> Tensor:
     del record
     return index >= 0
+
+
+def check_masks(source: RecordSource | WeightedSources, png_masks: bool) -> None:
+    """Looks for instance masks in the first records of a source.
+
+    Args:
+        source: where the records come from.
+        png_masks: whether masks are expected as PNG strings, not as floats.
+
+    Raises:
+        DataError: more than half of those that have objects have no masks of this kind.
+    """
+    wanted, other = ("bytes_list", "float_list") if png_masks else ("float_list", "bytes_list")
+    with_objects, with_masks, with_others = 0, 0, 0
+    for serialized in source.first_records(CHECKED_RECORDS).ignore_errors().as_numpy_iterator():
+        features = _features(serialized)
+        if features is None or not features["image/object/bbox/ymin"].float_list.value:
+            continue
+        masks = features["image/object/mask"]
+        with_objects += 1
+        with_masks += bool(getattr(masks, wanted).value)
+        with_others += bool(getattr(masks, other).value)
+    if 2 * with_masks >= with_objects:
+        return
+    names = {"bytes_list": "PNG_MASKS", "float_list": "NUMERICAL_MASKS"}
+    if with_others:
+        raise DataError(
+            f"mask_type is {names[wanted]}, but {with_others} of the first {with_objects} records with objects have "
+            f"masks of the other kind; set mask_type: {names[other]}"
+        )
+    raise DataError(
+        f"load_instance_masks is true, but {with_objects - with_masks} of the first {with_objects} records with "
+        "objects have no image/object/mask. Write records with masks, e.g. `detzoo dataset coco --include_masks`, or "
+        "set load_instance_masks: false and train without a mask head"
+    )
+
+
+def _features(serialized: bytes) -> Any:
+    """The features of a serialized tf.Example, None where it is none."""
+    try:
+        return tf.train.Example.FromString(serialized).features.feature
+    except DecodeError:
+        return None

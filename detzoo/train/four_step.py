@@ -27,7 +27,7 @@ from detzoo.checkpoints.layout import variables_by_path
 from detzoo.checkpoints.merge import merge_checkpoints, save_weights
 from detzoo.checkpoints.restore import part_of
 from detzoo.config.load import save_pipeline
-from detzoo.data.records import ReadOptions, RecordSource, scan_files
+from detzoo.data.records import CHECKED_RECORDS, ReadOptions, RecordSource, scan_files
 from detzoo.errors import CheckpointError, DataError, UsageError
 from detzoo.train.four_step_plan import (
     CONFIG_FILE,
@@ -47,8 +47,6 @@ from detzoo.train.session import train_pipeline
 from detzoo.train.settings import dtype_policy_of
 from detzoo.train.stop import StopNow, StopRequest
 from detzoo.train.strategy import workers_of_environment
-
-_CHECKED_RECORDS = 100
 
 # (config of a first stage, folder of its checkpoint, file): writes the proposals of the config's train_input_reader and
 # gives the number of images.
@@ -157,7 +155,7 @@ def check_image_ids(reader: Any) -> None:
     """
     source = RecordSource(scan_files(list(reader.tf_record_input_reader.input_path)), ReadOptions(), seed=0)
     features = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
-    records = source.first_records(_CHECKED_RECORDS)
+    records = source.first_records(CHECKED_RECORDS)
     parsed = records.map(lambda record: tf.io.parse_single_example(record, features)["image/source_id"])
     ids = list(parsed.ignore_errors().as_numpy_iterator())
     missing = sum(not image_id for image_id in ids)

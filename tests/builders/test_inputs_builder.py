@@ -123,6 +123,19 @@ def test_masks_are_read_on_demand(folder):
     assert np.asarray(masks).sum() == 4 * 6 * 8 * 12
 
 
+def test_masks_that_are_not_there_or_of_the_other_kind_are_told_at_once(folder, tmp_path):
+    with pytest.raises(DataError, match=r"8 of the first 8 records .* of the other kind; set mask_type: PNG_MASKS"):
+        read(folder, "load_instance_masks: true mask_type: NUMERICAL_MASKS")
+    with tf.io.TFRecordWriter(str(tmp_path / "train-0")) as writer:
+        for number, num_boxes in enumerate((1, 1, 0, 1), start=1):
+            message = tf.train.Example.FromString(record(number, num_boxes, "dog"))
+            del message.features.feature["image/object/mask"]
+            writer.write(message.SerializeToString())
+    assert numbers(read(tmp_path))  # without masks they are what is needed
+    with pytest.raises(DataError, match=r"load_instance_masks is true, but 3 of the first 3 records with objects have"):
+        read(tmp_path, "load_instance_masks: true mask_type: PNG_MASKS")
+
+
 def test_sampling_and_weighted_sources(folder):
     assert len(numbers(read(folder, "sample_1_of_n_examples: 3"))) == 3
     weighted = read(folder, "sample_from_datasets_weights: [0, 1]", files="train-00000* train-00001*", training=True)
