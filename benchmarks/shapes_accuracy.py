@@ -1,0 +1,120 @@
+"""Detectors trained from scratch on the embedded data set: minutes and AP@.50, beside what is wanted.
+
+    python benchmarks/shapes_accuracy.py [--only fpn] [--output_dir runs/shapes]
+
+Draws the quickstart's 1500 training and 200 held-out images, then trains and evaluates each config of
+model_configs/shapes_*.config, by the commands that a user runs.
+
+How to read the table. Minutes are of the whole `detzoo train`, start and tracing included, on an otherwise idle
+machine; the limits are for two CPU cores. AP@.50 is of the held-out images. A second run into the same folder trains
+nothing that is finished (its minutes are of the first run only).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from absl import app, flags
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+WANTED_AP_50 = 0.80
+# Minutes on two cores.
+LIMITS = {
+    "shapes_faster_rcnn_mobilenet_v1": 8,
+    "shapes_rfcn_mobilenet_v1": 10,
+    "shapes_faster_rcnn_mobilenet_v1_fpn": 10,
+    "shapes_mask_rcnn_mobilenet_v1_fpn": 10,
+    "shapes_ssd_mobilenet_v1": 5,
+}
+TRAIN_IMAGES, HELDOUT_IMAGES, IMAGE_SIZE = 1500, 200, 160  # as in the quickstart
+
+ONLY = flags.DEFINE_string("only", "", "Only configs whose name contains this.")
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where results stay; else a temporary folder.")
+NUM_TRAIN_STEPS = flags.DEFINE_integer("num_train_steps", None, "Instead of the config's, to try the benchmark itself.")
+NUM_IMAGES = flags.DEFINE_integer("num_images", TRAIN_IMAGES, "Training images.", lower_bound=16)
+
+
+def main(argv: list[str]) -> None:
+    """Runs the commands and prints the table."""
+    del argv
+    names = [name for name in LIMITS if ONLY.value in name]
+    if not names:
+        sys.exit(f"--only {ONLY.value}: no such config; there are {', '.join(LIMITS)}")
+    if OUTPUT_DIR.value:
+        measure(pathlib.Path(OUTPUT_DIR.value), names)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        measure(pathlib.Path(folder), names)
+
+
+def measure(out: pathlib.Path, names: list[str]) -> None:
+    """Draws the images, then trains and evaluates each config."""
+    draw(out / "data" / "train", NUM_IMAGES.value, seed=1)
+    draw(out / "data" / "heldout", HELDOUT_IMAGES, seed=2)
+    lines = []
+    for name in names:
+        minutes, metrics = train_and_evaluate(out, name)
+        found = metrics["mAP@.50IOU"]
+        mask = f"{metrics['mask mAP@.50IOU']:.3f}" if "mask mAP@.50IOU" in metrics else ""
+        reached = "ok" if found >= WANTED_AP_50 and minutes <= LIMITS[name] else "NOT REACHED"
+        lines.append(
+            f"{name:38} {minutes:8.1f} {LIMITS[name]:6d} {found:8.3f} {WANTED_AP_50:7.2f} {mask:>9}  {reached}"
+        )
+    print(f"\n{'config':38} {'minutes':>8} {'limit':>6} {'AP@.50':>8} {'wanted':>7} {'mask':>9}")
+    print("\n".join(lines))
+
+
+def draw(prefix: pathlib.Path, num_images: int, seed: int) -> None:
+    """The embedded data set, unless it is there."""
+    if list(prefix.parent.glob(f"{prefix.name}-*.tfrecord")):
+        return
+    run(
+        "dataset",
+        "shapes",
+        "--output_path",
+        prefix,
+        "--num_images",
+        num_images,
+        "--image_size",
+        IMAGE_SIZE,
+        "--seed",
+        seed,
+    )
+
+
+def train_and_evaluate(out: pathlib.Path, name: str) -> tuple[float, dict[str, float]]:
+    """Minutes of the training, and what was measured."""
+    model, evaluation = out / name / "model", out / name / "evaluation"
+    changes = {
+        "train_input_reader.label_map_path": out / "data/label_map.pbtxt",
+        "train_input_reader.tf_record_input_reader.input_path[0]": f"{out}/data/train-*.tfrecord",
+        "eval_input_reader[0].label_map_path": out / "data/label_map.pbtxt",
+        "eval_input_reader[0].tf_record_input_reader.input_path[0]": f"{out}/data/heldout-*.tfrecord",
+    }
+    overrides = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
+    if NUM_TRAIN_STEPS.value:
+        overrides += ["--num_train_steps", str(NUM_TRAIN_STEPS.value)]
+    started = time.perf_counter()
+    config = ROOT / "model_configs" / f"{name}.config"
+    run("train", "--pipeline_config_path", config, "--model_dir", model, *overrides)
+    minutes = (time.perf_counter() - started) / 60
+    trained = ("--pipeline_config_path", model / "pipeline.config", "--checkpoint_dir", model)
+    run("evaluate", *trained, "--output_dir", evaluation)
+    return minutes, json.loads((evaluation / "metrics.json").read_text())
+
+
+def run(*command: object) -> None:
+    """A command as a user gives it; its output stays on the terminal."""
+    subprocess.run([sys.executable, "-m", "detzoo", *map(str, command)], check=True)
+
+
+if __name__ == "__main__":
+    app.run(main)
