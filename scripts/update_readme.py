@@ -21,7 +21,8 @@ HEADING = """\
 
 Complete configs in `model_configs/`, also listed by `detzoo models`. How to read this table: parameters include the
 moving statistics of batch normalisation; multiply-adds are of one image (640 x 480 where the input follows the image),
-without post-processing; results are those published for the design, and none is re-measured here unless it says so.
+without post-processing, to which masks belong; results are those published for the design, and none is re-measured here
+unless it says so. Two-stage configs follow [their guide](docs/two_stage_detectors.md).
 
 | config | input | parameters | multiply-adds | result |
 |---|---|---:|---:|---|

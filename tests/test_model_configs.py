@@ -1,7 +1,12 @@
-"""Every file of model_configs/: its header, parsed and checked, built, and stepped once on small images."""
+"""Every file of model_configs/: its header, parsed and checked, built, and stepped once on small images.
+
+Building and stepping all of them takes six minutes of one core, most of it for the deepest networks. ``BUILT_ONLY``
+lists those that are built, but not stepped, because other configs step their backbone and their head.
+"""
 
 from __future__ import annotations
 
+import math
 import pathlib
 import re
 
@@ -10,22 +15,74 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from detzoo.builders.anchors import build_anchor_generator
 from detzoo.builders.detector import build_detector
 from detzoo.builders.optimizer import build_optimizer
 from detzoo.config.check import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
-from detzoo.contracts import Groundtruth
+from detzoo.config.stages import has_second_stage, predicts_masks
+from detzoo.config.support import REGION_EXTRACTORS
+from detzoo.contracts import Groundtruth, Proposals
+from detzoo.detectors.two_stage import TwoStageDetector
 
 FOLDER = pathlib.Path(__file__).parents[1] / "model_configs"
 CONFIGS = sorted(path.name for path in FOLDER.glob("*.config"))
-WIDTH = 96  # pixels; the height is 64
+HEIGHT, WIDTH = 64, 96  # pixels
 SMALL_IMAGES = {
-    "fixed_shape_resizer": ["fixed_shape_resizer.height=64", f"fixed_shape_resizer.width={WIDTH}"],
+    "fixed_shape_resizer": [f"fixed_shape_resizer.height={HEIGHT}", f"fixed_shape_resizer.width={WIDTH}"],
     "keep_aspect_ratio_resizer": [
-        "keep_aspect_ratio_resizer.min_dimension=64",
+        f"keep_aspect_ratio_resizer.min_dimension={HEIGHT}",
         f"keep_aspect_ratio_resizer.max_dimension={WIDTH}",
     ],
+}
+FEW_REGIONS = ["first_stage_max_proposals=8", "first_stage_max_proposals_in_training=0", "second_stage_batch_size=8"]
+GIVEN_REGIONS = [[[0.1, 0.2, 0.8, 0.7], [0.4, 0.4, 0.6, 0.65], [0.0, 0.0, 0.3, 0.3]]]  # for detectors of no first stage
+# Config -> those that step its backbone and its head.
+BUILT_ONLY = {
+    f"{name}.config": {f"{other}.config" for other in others}
+    for name, *others in (
+        ("faster_rcnn_inception_resnet_v2_600_stride8", "faster_rcnn_inception_resnet_v2_600"),
+        (
+            "mask_rcnn_inception_resnet_v2_1024",
+            "faster_rcnn_inception_resnet_v2_600",
+            "mask_rcnn_resnet50_c4_800",
+        ),
+        ("rfcn_inception_resnet_v2_600", "faster_rcnn_inception_resnet_v2_600", "rfcn_mobilenet_v1_600"),
+        ("faster_rcnn_resnet101_600_stride8", "faster_rcnn_resnet101_600"),
+        ("faster_rcnn_resnet101_fpn_800", "faster_rcnn_resnet101_600", "faster_rcnn_resnet50_fpn_800"),
+        ("faster_rcnn_resnet101_v1_640", "faster_rcnn_resnet101_600", "faster_rcnn_resnet50_v1_640"),
+        ("faster_rcnn_resnet152_fpn_800", "retinanet_resnet152_800", "faster_rcnn_resnet50_fpn_800"),
+        ("faster_rcnn_resnet152_v1_640", "retinanet_resnet152_800", "faster_rcnn_resnet50_v1_640"),
+        ("retinanet_resnet101_600", "ssd_resnet101_300", "retinanet_resnet50_500"),
+        ("ssd_resnet101_v1_fpn_640", "ssd_resnet101_300", "ssd_resnet50_v1_fpn_640"),
+        ("ssd_resnet152_v1_fpn_640", "retinanet_resnet152_800", "ssd_resnet50_v1_fpn_640"),
+    )
+}
+# Backbone and what follows the crop of it are the whole classification network without its classifier, so these are
+# table 2 of the trade-offs paper. Its 3,191,072 of MobileNet v1 are the 3,185,088 of the convolutions and 5,984 of the
+# 4 * 10,944 numbers of batch normalisation, which are all counted here.
+EXTRACTOR_PARAMETERS = {
+    # fc6 and fc7 follow VGG's crop: (7 * 7 * 512 + 1) * 4096 + (4096 + 1) * 4096.
+    "faster_rcnn_vgg16_600.config": 14_714_688 + 119_545_856,
+    "faster_rcnn_mobilenet_v1_600.config": 3_228_864,
+    "faster_rcnn_inception_v2_600.config": 10_173_112,
+    "faster_rcnn_inception_v3_600.config": 21_802_784,
+    "faster_rcnn_inception_resnet_v2_600.config": 54_336_736,
+    "faster_rcnn_resnet101_600.config": 42_605_504,
+    "rfcn_inception_v2_600.config": 10_173_112,
+    "rfcn_mobilenet_v1_600.config": 3_228_864,
+    "rfcn_inception_resnet_v2_600.config": 54_336_736,
+    "rfcn_resnet101_600.config": 42_605_504,
+}
+# torchvision publishes 41,755,286 for its Faster R-CNN of ResNet-50 and a pyramid with 90 classes. That is without the
+# four numbers of each of the 26,560 normalised channels, and with one number of objectness for each of three anchors
+# where there are two here, and a box for the background.
+_PYRAMID = 41_755_286 + 4 * 26_560 + 3 * (256 + 1) - 4 * (1024 + 1)
+PARAMETERS = {
+    "faster_rcnn_resnet50_fpn_800.config": _PYRAMID,
+    # Mask R-CNN's head: four convolutions of 256, one more after enlarging, and a mask of each class.
+    "mask_rcnn_resnet50_fpn_800.config": _PYRAMID + 5 * (9 * 256 + 1) * 256 + (9 * 256 + 1) * 90,
 }
 # Names that Keras makes up where a layer has none: they depend on what was built before in the process.
 AUTOMATIC_NAME = re.compile(r"/(conv2d|depthwise_conv2d|separable_conv2d|grouped_conv2d|batch_normalization)(_\d+)?/")
@@ -34,41 +91,86 @@ _stepped: dict[bytes, str] = {}  # model block with small images -> the config t
 
 
 def small(name):
-    """The config as it is, but for images of 64 x 96 and no download."""
+    """The config as it is, but for images of 64 x 96, few regions, and no download."""
     path = FOLDER / name
-    kind = load_pipeline(path).message.model.ssd.image_resizer.WhichOneof("image_resizer_oneof")
-    overrides = [f"model.ssd.image_resizer.{override}" for override in SMALL_IMAGES[kind]]
-    return load_pipeline(path, [*overrides, "model.ssd.feature_extractor.pretrained_weights="]).message
+    model = load_pipeline(path).message.model
+    block = f"model.{model.WhichOneof('model')}"
+    kind = getattr(model, model.WhichOneof("model")).image_resizer.WhichOneof("image_resizer_oneof")
+    overrides = [f"{block}.image_resizer.{override}" for override in SMALL_IMAGES[kind]]
+    overrides.append(f"{block}.feature_extractor.pretrained_weights=")
+    if model.HasField("faster_rcnn"):
+        overrides += [f"{block}.{override}" for override in FEW_REGIONS]
+        if model.faster_rcnn.fc_depth and name not in PARAMETERS:
+            overrides.append(f"{block}.fc_depth=64")
+    return load_pipeline(path, overrides).message
 
 
-def groundtruth(num_classes):
-    """One large and one small object in the first image, none in the second."""
+def groundtruth(num_images, num_classes, shape):
+    """One large and one small object in the first image, with masks; none in the second."""
     boxes = np.zeros((2, 3, 4), np.float32)
     boxes[0, :2] = [[0.1, 0.2, 0.9, 0.7], [0.4, 0.4, 0.6, 0.6]]
-    return Groundtruth(
+    everything = Groundtruth(
         boxes_norm=tf.constant(boxes),
         classes=tf.constant([[0, num_classes - 1, -1], [-1, -1, -1]]),
         weights=tf.constant([[1.0, 1.0, 0.0], [0.0, 0.0, 0.0]]),
         is_crowd=tf.zeros([2, 3], tf.bool),
         is_difficult=tf.zeros([2, 3], tf.bool),
         area_px=tf.zeros([2, 3]),
-        masks=tf.zeros([2, 3, 0, 0], tf.uint8),
+        masks=tf.ones([2, 3, *shape], tf.uint8),
     )
+    return Groundtruth(*(field[:num_images] for field in everything))
 
 
 def training_step(detector, optimizer):
-    """Losses and gradients of one step on two images of noise, applied."""
-    images = np.random.default_rng(1).uniform(0, 255, (2, *detector.input_shape_px, 3)).astype(np.float32)
+    """Losses and gradients of one step on two images of noise (two stages: on one), applied."""
+    num_images, options = 2, {}
+    shape = tuple(side or small_side for side, small_side in zip(detector.input_shape_px, (HEIGHT, WIDTH), strict=True))
+    truth = groundtruth(2, detector.num_classes, shape)
+    if isinstance(detector, TwoStageDetector):
+        num_images, truth = 1, groundtruth(1, detector.num_classes, shape)
+        options["groundtruth"] = truth
+        if detector.wants_proposals:
+            options["proposals"] = Proposals(tf.constant(GIVEN_REGIONS), tf.zeros([1, 3]), tf.constant([3]))
+    images = np.random.default_rng(1).uniform(0, 255, (num_images, *shape, 3)).astype(np.float32)
     weights = detector.trainable_weights
     with tf.GradientTape() as tape:
-        predictions = detector.predict(detector.preprocess(tf.constant(images)), training=True)
-        terms = detector.loss_terms(predictions, groundtruth(detector.num_classes))
+        predictions = detector.predict(detector.preprocess(tf.constant(images)), training=True, **options)
+        terms = detector.loss_terms(predictions, truth)
         losses = {name: term.total / tf.maximum(term.normalizer, 1.0) for name, term in terms.items()}
         losses["regularization"] = sum(detector.losses)
         value = sum(losses.values())
     gradients = tape.gradient(value, weights)
     optimizer.apply_gradients(zip(gradients, weights, strict=True))
     return losses, gradients
+
+
+def parts_of(model):
+    """What the paths of a detector's variables start with."""
+    if model.HasField("ssd"):
+        return {"backbone", "neck", "head"}
+    block = model.faster_rcnn
+    extractor = REGION_EXTRACTORS[block.feature_extractor.type]
+    parts = {"backbone"} | ({"neck"} if extractor.is_fpn else set())
+    parts |= set() if block.proposals_from_reader else {"rpn"}
+    # Position-sensitive maps, too, are made after the rest of the backbone.
+    parts |= {"box_backbone", "box_head"} if has_second_stage(block) else set()
+    return parts | ({"mask_head"} if predicts_masks(block) else set())
+
+
+def losses_of(model):
+    """Names of a detector's losses."""
+    if model.HasField("ssd"):
+        return {"localization", "classification", "regularization"}
+    block = model.faster_rcnn
+    names = {"regularization"} | (set() if block.proposals_from_reader else {"rpn_localization", "rpn_objectness"})
+    names |= {"localization", "classification"} if has_second_stage(block) else set()
+    return names | ({"mask"} if predicts_masks(block) else set())
+
+
+def count(detector, parts=None):
+    """Parameters, the moving statistics included, of those variables whose path starts with one of ``parts``."""
+    chosen = [weight for weight in detector.weights if parts is None or weight.path.split("/")[0] in parts]
+    return sum(math.prod(weight.shape) for weight in chosen)
 
 
 def test_there_are_configs():
@@ -93,7 +195,7 @@ def test_config_has_no_problems_but_missing_files(name):
 def test_config_builds_and_trains_a_step(name):
     config = small(name)
     key = config.model.SerializeToString(deterministic=True)
-    if key in _stepped:  # differs in the size of its images only
+    if key in _stepped:  # differs in the size of its images, or in the number of its proposals only
         assert _stepped[key] in CONFIGS
         return
     _stepped[key] = name
@@ -101,10 +203,52 @@ def test_config_builds_and_trains_a_step(name):
     detector = build_detector(config.model)
     paths = [weight.path for weight in detector.weights]
     assert len(set(paths)) == len(paths)
-    assert {path.split("/")[0] for path in paths} == {"backbone", "neck", "head"}
+    assert {path.split("/")[0] for path in paths} == parts_of(config.model)
     assert not [path for path in paths if AUTOMATIC_NAME.search(path)]
+    assert count(detector, ("backbone", "box_backbone")) == EXTRACTOR_PARAMETERS.get(
+        name, count(detector, ("backbone", "box_backbone"))
+    )
+    assert count(detector) == PARAMETERS.get(name, count(detector))
+    if name in BUILT_ONLY:
+        return
     losses, gradients = training_step(detector, build_optimizer(config.train_config.optimizer))
-    assert set(losses) == {"localization", "classification", "regularization"}
+    assert set(losses) == losses_of(config.model)
     assert all(np.isfinite(loss) and loss > 0 for loss in losses.values())
     assert all(gradient is not None and np.all(np.isfinite(gradient)) for gradient in gradients)
     assert all(np.all(np.isfinite(weight)) for weight in detector.trainable_weights)
+
+
+def test_what_is_only_built_is_stepped_in_another_config():
+    assert set(BUILT_ONLY) | set().union(*BUILT_ONLY.values()) <= set(CONFIGS)
+    assert not set(BUILT_ONLY) & set().union(*BUILT_ONLY.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "thousands"),
+    # Table 1 of the pyramid's paper. An image of COCO is 640 x 480 most often, thus 800 x 1067 pixels.
+    [
+        ("rpn_resnet50_c4_800.config", 47),
+        ("rpn_resnet50_c5_800.config", 12),
+        ("rpn_resnet50_fpn_800.config", 200),
+        ("rpn_resnet50_fpn_bottom_up_800.config", 200),
+        ("rpn_resnet50_fpn_no_lateral_800.config", 200),
+        ("rpn_resnet50_fpn_finest_level_800.config", 750),
+    ],
+)
+def test_proposal_networks_have_as_many_anchors_as_in_the_paper(name, thousands):
+    model = load_pipeline(FOLDER / name).message.model.faster_rcnn
+    extractor = model.feature_extractor
+    if not extractor.HasField("fpn"):
+        strides = [extractor.first_stage_features_stride]
+    elif extractor.fpn.finest_level_only:
+        strides = [2**extractor.fpn.min_level]
+    else:
+        strides = [2**level for level in range(extractor.fpn.min_level, extractor.fpn.max_level + 1)]
+    shape = (800, 1000)  # what the paper's numbers fit: 750k / 15 anchors are the cells of 4 x 4 pixels
+    sizes = [(math.ceil(shape[0] / stride), math.ceil(shape[1] / stride)) for stride in strides]
+    anchors = build_anchor_generator(model.first_stage_anchor_generator)(sizes, shape)
+    assert round(len(anchors) / 1000) == thousands
+    heights, widths = ((anchors[:, side + 2] - anchors[:, side]) * shape[side] for side in (0, 1))
+    areas, ratios = np.sqrt(heights * widths), widths / heights
+    np.testing.assert_allclose(np.unique(np.round(areas)), [32, 64, 128, 256, 512])
+    np.testing.assert_allclose(np.unique(np.round(ratios, 2)), [0.5, 1, 2])

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 TABLE_FILE = "models.csv"
 IMAGE_SHAPE = (480, 640)  # (height, width) in pixels, for configs whose input size follows the image
+NUM_GIVEN_PROPOSALS = 1000  # for those that classify given regions; arXiv:1612.03144, section 5.2
 
 
 class ModelRow(NamedTuple):

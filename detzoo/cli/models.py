@@ -17,7 +17,8 @@ DESCRIPTION = """
     detzoo models --match=retinanet
 
 Start from one of them: copy it, edit what says PATH_TO_BE_CONFIGURED, and train. Parameters count the moving statistics
-of batch normalisation; multiply-adds are of one image of 480 x 640 pixels, without post-processing.
+of batch normalisation; multiply-adds are of one image of 480 x 640 pixels, without post-processing, to which the masks
+of a Mask R-CNN belong.
 
 After a change of a config, --refresh builds what has changed and writes model_configs/models.csv anew.
 """
@@ -50,23 +51,34 @@ def run(flag_values: flags.FlagValues) -> None:
             _refresh(file, rows)
         known = {file.stem for file in folder.glob("*.config")}
         models.write_table(folder, [row for name, row in rows.items() if name in known])
-    print(f"{'config':<34} {'input':>9} {'parameters':>12} {'multiply-adds':>14}  published result")
+    width = max(len(file.stem) for file in files)
+    print(f"{'config':<{width}} {'input':>9} {'parameters':>12} {'multiply-adds':>14}  published result")
     for file in files:
-        print(_line(file, rows.get(file.stem)))
+        print(_line(file, rows.get(file.stem), width))
 
 
-def _line(file: pathlib.Path, row: Any) -> str:
+def _line(file: pathlib.Path, row: Any, width: int) -> str:
     from detzoo.benchmark.models import read_header
 
     result = read_header(file.read_text(encoding="utf-8")).result or "-"
     if row is None or row.digest != model_digest(file):
-        return f"{file.stem:<34} {'not counted yet: --refresh':>37}  {result}"
+        return f"{file.stem:<{width}} {'not counted yet: --refresh':>37}  {result}"
     millions, billions = f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.2f} B"
-    return f"{file.stem:<34} {row.input_size:>9} {millions:>12} {billions:>14}  {result}"
+    return f"{file.stem:<{width}} {row.input_size:>9} {millions:>12} {billions:>14}  {result}"
 
 
 # Blocks of a model that change neither its size nor its multiply-adds.
-UNCOUNTED_FIELDS = ("box_coder", "loss", "matcher", "post_processing", "similarity_calculator")
+UNCOUNTED_FIELDS = (
+    "box_coder",
+    "loss",
+    "matcher",
+    "post_processing",
+    "similarity_calculator",
+    # Of two-stage detectors:
+    "hard_example_miner",
+    "second_stage_classification_loss",
+    "second_stage_post_processing",
+)
 
 
 def model_digest(file: pathlib.Path) -> str:
@@ -117,7 +129,24 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     detector = build_untrained(model)
     image, _ = build_resizer(image_resizer_of(model))(tf.zeros([*IMAGE_SHAPE, 3]))
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
-    predict = tf.function(lambda inputs: detector.predict(inputs)._asdict(), input_signature=[spec], autograph=False)
+    options = {"proposals": _some_proposals()} if getattr(detector, "wants_proposals", False) else {}
+
+    def outputs(inputs: Any) -> dict[str, Any]:
+        return dict(detector.predict(inputs, **options)._asdict())
+
+    predict = tf.function(outputs, input_signature=[spec], autograph=False)
     adds = sum(count_in_function(predict.get_concrete_function()).values())
     parameters = sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
     return ModelRow(file.stem, "x".join(map(str, image.shape[:2])), parameters, adds, digest)
+
+
+def _some_proposals() -> Any:
+    """As many regions as the pyramid's paper has in testing, for a detector without a first stage."""
+    import tensorflow as tf
+
+    from detzoo.benchmark.models import NUM_GIVEN_PROPOSALS
+    from detzoo.contracts import Proposals
+
+    rows = NUM_GIVEN_PROPOSALS
+    boxes = tf.tile(tf.constant([[[0.0, 0.0, 0.5, 0.5]]]), [1, rows, 1])
+    return Proposals(boxes, tf.zeros([1, rows]), tf.constant([rows]))
