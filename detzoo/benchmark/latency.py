@@ -99,18 +99,19 @@ def time_stages(frozen: FrozenGraph, given: Any, warmup: int, runs: int) -> Stag
         return None
     network = _cut(frozen, {}, given, outputs.network)
     # Post-processing alone, fed with what the network gave: the difference of two long times would drown it in noise.
-    # It needs the images' sizes, so it comes with another preprocessing.
+    # It needs the images' sizes, which may or may not take a preprocessing to know; asking for its result as well makes
+    # sure that there is one to subtract.
     known = dict(zip(outputs.network, network(given)))
     found = [name for output, name in frozen.output_names.items() if output != MASKS_OUTPUT]
     functions = {
         "preprocess": _cut(frozen, {}, given, [outputs.preprocess]),
         "network": network,
-        "boxes": _cut(frozen, known, given, found),
+        "boxes": _cut(frozen, known, given, [outputs.preprocess, *found]),
     }
     if outputs.proposals:
         functions["proposals"] = _cut(frozen, {}, given, outputs.proposals)
     if MASKS_OUTPUT in frozen.output_names:
-        functions["masks"] = _cut(frozen, known, given, list(frozen.output_names.values()))
+        functions["masks"] = _cut(frozen, known, given, [outputs.preprocess, *frozen.output_names.values()])
     calls = [functools.partial(function, given) for function in functions.values()]
     timed = time_alternately(calls, warmup, runs)
     return _stages({name: latency.median_ms for name, latency in zip(functions, timed)})
