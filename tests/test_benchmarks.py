@@ -1,4 +1,4 @@
-"""Every program in benchmarks/ starts, and the two that train take a step: what is not run rots."""
+"""Every program in benchmarks/ compiles, and most run with small settings: what is not run rots."""
 
 from __future__ import annotations
 
@@ -59,3 +59,43 @@ def test_crops_are_timed(tmp_path):
     assert all(float(row["measured"]) > 0 for row in rows)
     assert sum(row["unit"] == "x" for row in rows) == 12
     assert sum(row["wanted"] == "1.3" for row in rows) == 3
+
+
+@pytest.mark.slow
+def test_a_config_alone_is_timed(tmp_path):
+    output = tmp_path / "rows.csv"
+    run("latency.py", "--config", SMALL.stem, "--runs", "10", "--output", str(output))
+    rows = list(csv.DictReader(output.open(encoding="utf-8")))
+    assert [row["what"].removeprefix(SMALL.stem) for row in rows] == [
+        "",
+        "  post-processing share",
+        ", threshold 0.3",
+        "  post-processing share, threshold 0.3",
+    ]
+    assert all(float(row["measured"]) > 0 for row in rows)
+
+
+@pytest.mark.slow
+def test_latency_against_proposals_is_drawn(tmp_path):
+    small = ["--extractor", "mobilenet_v1", "--size", "64", "--runs", "1", "--proposals", "4", "--proposals", "40"]
+    run("proposals.py", *small, "--output_dir", str(tmp_path))
+    rows = list(csv.DictReader((tmp_path / "proposals.csv").open(encoding="utf-8")))
+    assert [(row["detector"], row["proposals"]) for row in rows] == [
+        (detector, count) for detector in ("Faster R-CNN", "R-FCN") for count in ("4", "40")
+    ]
+    few, many, once, again = (int(row["multiply_adds"]) for row in rows)
+    # A crop of 14 x 14 is pooled to 7 x 7 x 512, on which MobileNet's last two blocks follow with stride 1 (or 2: a
+    # quarter of the cells) and 1024 channels; R-FCN has no layer that runs for each region.
+    assert many - few > 36 * 16 * (512 * 1024 + 1024 * 1024)
+    assert once == again
+    assert (tmp_path / "proposals.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
+    small = ["--only", "shapes_rfcn", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
+    table = run("shapes_accuracy.py", *small).strip().splitlines()
+    name, minutes, limit, found, wanted, *verdict = table[-1].split()
+    assert (name, limit, wanted, verdict) == ("shapes_rfcn_mobilenet_v1", "10", "0.80", ["NOT", "REACHED"])
+    assert float(minutes) > 0
+    assert 0 <= float(found) < 0.5

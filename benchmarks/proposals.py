@@ -1,0 +1,130 @@
+"""Latency against the number of proposals: figure 6 of "Speed/accuracy trade-offs", arXiv:1611.10012, its times.
+
+    python benchmarks/proposals.py --output_dir figure [--extractor resnet101] [--runs 10]
+
+Writes proposals.csv and proposals.png, and prints the rows. How to read them: a row is the median time of a call of a
+SavedModel as `detzoo export` writes it, of model_configs/faster_rcnn_EXTRACTOR_600.config or its rfcn_ twin with
+another number of proposals; batch 1, an image of 600 x 600 pixels, from image to final boxes, random weights. Faster
+R-CNN runs the end of its backbone once for each proposal, R-FCN once for the image; so the one grows with the proposals
+and the other hardly does. "at 150" is the time that a machine with a yardstick of 150 GFLOP/s in a float32 matrix
+product would need: time x yardstick / 150. The numbers of one detector are measured in turn, so they can be compared
+with each other best. The last column is what is computed, in 10**9 multiply-adds.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import os
+import pathlib
+import tempfile
+from typing import NamedTuple
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+from absl import app, flags, logging
+from rows import REFERENCE_GFLOPS
+
+from detzoo.benchmark.latency import time_alternately
+from detzoo.benchmark.multiply_adds import count_in_graph_def
+from detzoo.benchmark.yardstick import beside_yardstick
+from detzoo.cli.benchmark import export_untrained
+from detzoo.cli.inference import start_tensorflow
+from detzoo.config.load import load_pipeline
+from detzoo.detectors.frozen import to_constants
+from detzoo.detectors.saved_detector import SavedDetector
+
+FASTER_RCNN, RFCN = "Faster R-CNN", "R-FCN"
+PREFIXES = {FASTER_RCNN: "faster_rcnn", RFCN: "rfcn"}  # of config files
+CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "model_configs"
+MODEL = "model.faster_rcnn"
+
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where proposals.csv and proposals.png go.", required=True)
+EXTRACTOR = flags.DEFINE_string("extractor", "resnet101", "Backbone of both configs; mobilenet_v1 is quick.")
+SIZE = flags.DEFINE_integer("size", 600, "Side of the image in pixels.", lower_bound=32)
+PROPOSALS = flags.DEFINE_multi_integer("proposals", [10, 20, 50, 100, 300], "How many.", lower_bound=1)
+RUNS = flags.DEFINE_integer("runs", 10, "Calls of each that are timed.", lower_bound=1)
+
+
+class Point(NamedTuple):
+    """One point of the figure."""
+
+    detector: str
+    proposals: int
+    median_ms: float
+    p90_ms: float
+    yardstick_gflops: float
+    median_ms_at_150: float
+    multiply_adds: int
+
+
+def main(argv: list[str]) -> None:
+    """Measures, prints, writes and draws."""
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    start_tensorflow()
+    folder = pathlib.Path(OUTPUT_DIR.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    points = [point for detector in PREFIXES for point in measure(detector)]
+    print(f"{'':14}{'proposals':>10}{'median ms':>11}{'at 150':>9}{'yardstick':>11}{'multiply-adds':>15}")
+    for point in points:
+        numbers = f"{point.median_ms:11.0f}{point.median_ms_at_150:9.0f}{point.yardstick_gflops:11.0f}"
+        print(f"{point.detector:14}{point.proposals:10}{numbers}{point.multiply_adds / 1e9:15.1f}")
+    with open(folder / "proposals.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Point._fields)
+        writer.writerows(points)
+    draw(points, folder / "proposals.png")
+
+
+def measure(detector: str) -> list[Point]:
+    """A point for each number of proposals, timed in turn."""
+    image = np.random.default_rng(0).integers(0, 256, (SIZE.value, SIZE.value, 3), np.uint8)
+    loaded = [export_and_load(detector, count) for count in PROPOSALS.value]
+    given = loaded[0].as_input(image)
+    calls = [functools.partial(one.outputs, given) for one in loaded]
+    latencies, gflops = beside_yardstick(lambda: time_alternately(calls, 2, RUNS.value))
+    points = []
+    for count, one, latency in zip(PROPOSALS.value, loaded, latencies, strict=True):
+        frozen = to_constants(one.function)
+        adds = sum(count_in_graph_def(frozen.graph_def, frozen.input_name, given.numpy()).values())
+        at_150 = latency.median_ms * gflops / REFERENCE_GFLOPS
+        points.append(Point(detector, count, latency.median_ms, latency.p90_ms, gflops, at_150, adds))
+    return points
+
+
+def export_and_load(detector: str, num_proposals: int) -> SavedDetector:
+    """A detector's SavedModel with random weights and another number of proposals."""
+    path = CONFIGS / f"{PREFIXES[detector]}_{EXTRACTOR.value}_600.config"
+    overrides = [
+        f"{MODEL}.first_stage_max_proposals={num_proposals}",
+        f"{MODEL}.image_resizer.keep_aspect_ratio_resizer.min_dimension={SIZE.value}",
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        export_untrained(load_pipeline(str(path), overrides).message.model, folder)
+        return SavedDetector(folder)
+
+
+def draw(points: list[Point], path: pathlib.Path) -> None:
+    """The time at 150 GFLOP/s over the number of proposals, a line for each detector."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for detector, marker in zip(PREFIXES, "os"):
+        line = [point for point in points if point.detector == detector]
+        counts, times = [point.proposals for point in line], [point.median_ms_at_150 for point in line]
+        axes.plot(counts, times, marker=marker, label=detector)
+    axes.set_xticks(sorted({point.proposals for point in points}))
+    axes.set_xlabel("proposals")
+    axes.set_ylabel("ms an image, at a yardstick of 150 GFLOP/s")
+    axes.set_ylim(bottom=0)
+    axes.set_title(f"{EXTRACTOR.value}, {SIZE.value} x {SIZE.value} pixels")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+if __name__ == "__main__":
+    app.run(main)
