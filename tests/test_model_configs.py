@@ -173,6 +173,16 @@ def count(detector, parts=None):
     return sum(math.prod(weight.shape) for weight in chosen)
 
 
+@pytest.fixture
+def quick_initializers(monkeypatch):
+    """Clipped instead of truncated normals: TensorFlow takes 54 ns for a truncated one, two thirds of building."""
+
+    def clipped(shape, seed, mean=0.0, stddev=1.0, dtype=tf.float32):
+        return mean + stddev * tf.clip_by_value(tf.random.stateless_normal(shape, seed, dtype=dtype), -2.0, 2.0)
+
+    monkeypatch.setattr(tf.random, "stateless_truncated_normal", clipped)
+
+
 def test_there_are_configs():
     assert len(CONFIGS) >= 20
 
@@ -191,6 +201,7 @@ def test_config_has_no_problems_but_missing_files(name):
     assert [problem for problem in problems if problem.severity is not Severity.NOTE] == []
 
 
+@pytest.mark.usefixtures("quick_initializers")
 @pytest.mark.parametrize("name", CONFIGS)
 def test_config_builds_and_trains_a_step(name):
     config = small(name)
