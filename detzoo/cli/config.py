@@ -24,7 +24,7 @@ Works on pipeline.config files without loading TensorFlow.
 class Check:
     """``detzoo config check PATH``."""
 
-    SUMMARY = "Print every problem of a config; exit 2 when there are errors, 0 when there are none."
+    SUMMARY = "Print every problem of a config; exit 2 when there are errors, 0 when it is ok."
     DESCRIPTION = """
     Checks the text (unknown fields, wrong types), the files it names (label maps, records), and whether the parts fit
     each other: anchors and feature levels, class counts and label map, steps and schedule, what this version supports.
@@ -38,27 +38,33 @@ class Check:
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--set, --strict."""
         define_set_flag(flag_values)
-        flags.DEFINE_bool("strict", False, "Treat warnings as errors.", flag_values=flag_values)
+        flags.DEFINE_bool(
+            "strict",
+            False,
+            "Treat warnings, and placeholders that are still to be set, as errors.",
+            flag_values=flag_values,
+        )
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the findings; raises ConfigError when there are errors."""
         from detzoo.config.check import check_file
-        from detzoo.config.problems import Severity, format_problems
+        from detzoo.config.problems import Severity, format_problems, summarize
 
         [path] = flag_values.positional
         problems = check_file(path, flag_values.set)
-        if problems:
-            print(format_problems(problems, path))
-        counts = {level: sum(problem.severity is level for problem in problems) for level in Severity}
-        fatal = counts[Severity.ERROR] + (counts[Severity.WARNING] if flag_values.strict else 0)
-        summary = ", ".join(
-            f"{counts[level]} {level.name.lower()}{'' if counts[level] == 1 else 's'}" for level in reversed(Severity)
-        )
-        if fatal:
+        to_set = [problem for problem in problems if problem.severity is Severity.TO_SET]
+        others = [problem for problem in problems if problem.severity is not Severity.TO_SET]
+        if others:
+            print(format_problems(others, path))
+        if to_set:
+            print("Placeholders that are still to be set, before records are read:")
+            print(format_problems(to_set, path))
+        lowest_fatal = Severity.WARNING if flag_values.strict else Severity.ERROR
+        if any(problem.severity >= lowest_fatal for problem in problems):
             sys.stdout.flush()
-            raise ConfigError(f"{path}: {summary}")
-        print(f"{path}: {summary if problems else 'no problems'}")
+            raise ConfigError(f"{path}: {summarize(problems)}")
+        print(f"{path}: {', '.join(filter(None, ('ok', summarize(problems))))}")
 
 
 class Show:

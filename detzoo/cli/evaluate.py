@@ -62,7 +62,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Builds detector and data set once, then measures one checkpoint or each new one."""
-    loaded = load_pipeline_from_flags(flag_values)
+    loaded = load_pipeline_from_flags(flag_values, reads="eval_input_reader[0]")
     message = loaded.message
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
@@ -108,8 +108,6 @@ def make_evaluator(message: Any) -> Any:
     reader = message.eval_input_reader[0]
     if len(message.eval_input_reader) > 1:
         logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
-    if not reader.label_map_path:
-        raise ConfigError("eval_input_reader[0].label_map_path is empty: the metrics need the names of the classes")
     dataset = build_dataset(
         reader,
         image_resizer_of(message.model),

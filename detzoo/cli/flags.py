@@ -28,12 +28,17 @@ def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) 
     define_set_flag(flag_values)
 
 
-def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
+def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "") -> LoadedPipeline:
     """The config that ``--pipeline_config_path`` and ``--set`` describe, its model checked before anything is built.
+
+    Args:
+        flag_values: of the command.
+        reads: path of the input reader that the command uses, which must name existing files then; "" for none, or
+            where the command checks the whole config later.
 
     Raises:
         UsageError: the file cannot be read.
-        ConfigError: with every problem of the text, of the overrides and of the model.
+        ConfigError: with every problem of the text, of the overrides, of the model and of the reader.
     """
     from detzoo.config.check import check_pipeline
     from detzoo.config.load import load_pipeline
@@ -46,6 +51,12 @@ def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
         for problem in check_pipeline(loaded, files=False)
         if problem.severity is Severity.ERROR and problem.path.split(".")[0] == "model"
     ]
+    if reads:
+        problems += [
+            problem
+            for problem in check_pipeline(loaded)
+            if problem.severity >= Severity.TO_SET and problem.path.split(".")[0] == reads
+        ]
     if problems:
         raise ConfigError(format_problems(problems, loaded.path))
     return loaded

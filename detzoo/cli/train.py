@@ -101,14 +101,14 @@ def check(loaded: Any) -> None:
     """Every problem of the config, before TensorFlow starts: warnings are printed, errors raised.
 
     Raises:
-        ConfigError: with every error, one a line.
+        ConfigError: with every error, warning and path that is still to be set, one a line.
         UsageError: the number of steps is missing.
     """
     from detzoo.config.check import check_pipeline
-    from detzoo.config.problems import Severity, format_problems, has_errors
+    from detzoo.config.problems import Severity, cannot_start, format_problems
 
     problems = check_pipeline(loaded)
-    if has_errors(problems):
+    if cannot_start(problems):
         serious = [problem for problem in problems if problem.severity is not Severity.NOTE]
         raise ConfigError(format_problems(serious, loaded.path))
     if loaded.message.train_config.num_steps == 0:

@@ -8,11 +8,10 @@ import re
 from typing import Any, NamedTuple
 
 from detzoo.config import pb, stages
-from detzoo.config.check_training import PLACEHOLDER
 from detzoo.config.label_map import read_label_map
-from detzoo.config.load import path_hint
 from detzoo.config.names import suggestion
-from detzoo.config.problems import Findings, Severity
+from detzoo.config.paths import is_remote, path_hint
+from detzoo.config.problems import Findings, Severity, is_placeholder
 from detzoo.errors import UsageError
 
 METRICS_SETS = (
@@ -106,6 +105,9 @@ def _check_reader(reader: Any, path: str, findings: Findings, files: bool) -> No
         findings.error(f"{path}.sample_from_datasets_weights", text)
     if files:
         for index, pattern in enumerate(patterns):
+            if is_placeholder(pattern):
+                findings.to_set(f"{here}[{index}]", "your TFRecord file or a glob, such as data/train-?????-of-00010")
+                continue
             problem = _records_problem(pattern)
             if problem:
                 findings.error(f"{here}[{index}]", problem)
@@ -115,10 +117,8 @@ def _records_problem(pattern: str) -> str:
     """Why one ``input_path`` gives no records, "" where it does or where it cannot be seen from here (gs://...)."""
     if not pattern.strip():
         return "is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010"
-    if PLACEHOLDER in pattern:
-        return f"'{pattern}' is a placeholder; give the path of your TFRecord files"
     for part in filter(None, (part.strip() for part in pattern.split(","))):
-        if "://" in part:
+        if is_remote(part):
             continue
         sharded = _SHARDED_NAME.match(part)
         if sharded and not pathlib.Path(part).exists():
@@ -136,10 +136,10 @@ def _read_classes(label_map_path: str, path: str, findings: Findings) -> _Classe
     if not label_map_path:
         findings.error(path, "is missing; give the label map that names the classes of the records")
         return None
-    if PLACEHOLDER in label_map_path:
-        findings.error(path, f"'{label_map_path}' is a placeholder; give the path of your label map")
+    if is_placeholder(label_map_path):
+        findings.to_set(path, "your label map, which names the classes of the records")
         return None
-    if "://" in label_map_path:
+    if is_remote(label_map_path):
         return None
     try:
         parsed, problems = read_label_map(label_map_path)
@@ -173,7 +173,7 @@ def _check_class_count(
     elif highest < num_classes:
         text = (
             f"{classes.path} ends at id {highest}, but num_classes is {num_classes}: the classes from {highest + 1} on "
-            "have no name and no examples"
+            f"have no name and no examples; set {num_classes_path}: {highest}, or add them to the map"
         )
         findings.warning(path, text)
 

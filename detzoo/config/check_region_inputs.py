@@ -7,9 +7,8 @@ from typing import Any
 
 from detzoo.config import stages
 from detzoo.config.check_inputs import MASK_METRICS, named_readers
-from detzoo.config.check_training import PLACEHOLDER
-from detzoo.config.load import path_hint
-from detzoo.config.problems import Findings
+from detzoo.config.paths import is_remote, path_hint
+from detzoo.config.problems import Findings, is_placeholder
 
 
 def check_region_inputs(config: Any, findings: Findings, files: bool) -> None:
@@ -21,8 +20,8 @@ def check_region_inputs(config: Any, findings: Findings, files: bool) -> None:
         if reads_proposals:
             _check_proposals(reader, path, findings, files)
         elif reader.proposals_path:
-            text = "accepted, no effect: only faster_rcnn with proposals_from_reader: true reads regions from a file"
-            findings.note(f"{path}.proposals_path", text)
+            text = "only faster_rcnn with proposals_from_reader: true reads regions from a file"
+            findings.no_effect(f"{path}.proposals_path", text)
     if model is not None and stages.predicts_masks(model):
         _check_masks(config, findings)
 
@@ -39,10 +38,10 @@ def _check_proposals(reader: Any, path: str, findings: Findings, files: bool) ->
             "number_of_stages: 1, or a JSON list in COCO's results format"
         )
         findings.error(here, text)
-    elif PLACEHOLDER in name:
+    elif is_placeholder(name):
         if files:
-            findings.error(here, f"'{name}' is a placeholder; give the path of your regions")
-    elif files and "://" not in name and not pathlib.Path(name).is_file():
+            findings.to_set(here, "the file of your regions")
+    elif files and not is_remote(name) and not pathlib.Path(name).is_file():
         findings.error(here, f"there is no file '{name}'{path_hint(name)}")
 
 

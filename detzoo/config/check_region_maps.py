@@ -42,8 +42,8 @@ def check_region_maps(model: Any, path: str, extractor: RegionExtractor, finding
         findings.error(here, f"is missing or empty; choose one of {branches}")
         return
     if not getattr(getattr(anchors, kind), "normalize_coordinates", True):
-        text = "accepted, no effect: anchors are fractions of the padded image here, which gives the same boxes"
-        findings.note(f"{here}.{kind}.normalize_coordinates", text)
+        text = "anchors are fractions of the padded image here, which gives the same boxes"
+        findings.no_effect(f"{here}.{kind}.normalize_coordinates", text)
     if levels:
         already = len(findings.problems)
         maps = HeadMaps(levels, source, shares_predictions=model.first_stage_head_sharing == pb.FasterRcnn.ALL)

@@ -8,10 +8,10 @@ import re
 from typing import Any
 
 from detzoo.config.names import suggestion
-from detzoo.config.problems import Findings
+from detzoo.config.paths import checkpoint_hint, is_remote
+from detzoo.config.problems import Findings, is_placeholder
 from detzoo.config.schedule import chosen_schedule, learning_rate_warning
 
-PLACEHOLDER = "PATH_TO_BE_CONFIGURED"
 AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 _PATH = "train_config"
@@ -162,16 +162,16 @@ def _check_early_stopping(config: Any, findings: Findings) -> None:
 def _check_fine_tune_checkpoint(config: Any, findings: Findings) -> None:
     """What warm start takes: a checkpoint's prefix, one of its files, or a folder that holds checkpoints."""
     name, path = config.fine_tune_checkpoint, f"{_PATH}.fine_tune_checkpoint"
-    if not name or "://" in name:
+    if not name or is_remote(name):
         return
     file = pathlib.Path(name)
-    if PLACEHOLDER in name:
-        findings.error(path, f"'{name}' is a placeholder; give a checkpoint's prefix, or '' to start from scratch")
+    if is_placeholder(name):
+        findings.to_set(path, "a checkpoint's prefix, or nothing after = to start from scratch")
     elif file.is_dir():
         if not any(file.glob("*.index")):
-            findings.error(path, f"the folder '{name}' holds no checkpoint (no *.index file)")
+            findings.error(path, f"the folder '{name}' holds no checkpoint{checkpoint_hint(file)}")
     elif file.suffix == ".meta":
         wanted = name.removesuffix(".meta")
         findings.error(path, f"'{name}' is a graph without weights; give the checkpoint's prefix: '{wanted}'")
     elif not file.is_file() and not pathlib.Path(f"{name}.index").is_file():
-        findings.error(path, f"there is no checkpoint at '{name}' (no {file.name}.index in {file.parent})")
+        findings.error(path, f"there is no checkpoint at '{name}'{checkpoint_hint(file)}")

@@ -26,6 +26,9 @@ _OWN_SUPPRESSION = "detzoo's own non-maximum suppression gives the same detectio
 _SUMMED_LATER = "losses stay anchor by anchor until they are weighted and summed"
 
 NO_EFFECT: dict[str, dict[str, str]] = {
+    "TrainEvalPipelineConfig": {
+        "graph_rewriter": "trains in float; `detzoo export --format tflite --quantize int8` quantizes afterwards"
+    },
     "WeightedL2LocalizationLoss": {"anchorwise_output": _SUMMED_LATER},
     "WeightedSmoothL1LocalizationLoss": {"anchorwise_output": _SUMMED_LATER},
     "WeightedSigmoidClassificationLoss": {"anchorwise_output": _SUMMED_LATER},
@@ -51,6 +54,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "return_raw_detections_during_predict": _RAW_DETECTIONS,
     },
     "FasterRcnnFeatureExtractor": {"pad_to_multiple": "the maps of a two-stage detector may have any size"},
+    "BidirectionalFeaturePyramidNetworks": {"use_native_resize_op": "both ways to enlarge a map give the same numbers"},
     "ArgMaxMatcher": {"use_matmul_gather": _TPU},
     "BipartiteMatcher": {"use_matmul_gather": _TPU},
     "BatchNonMaxSuppression": {
@@ -117,9 +121,6 @@ _NO_CONTEXT = "Context R-CNN is not supported"
 _NO_REGION_FEATURES = "features of the detections as outputs are not supported"
 
 UNSUPPORTED: dict[str, dict[str, str]] = {
-    "TrainEvalPipelineConfig": {
-        "graph_rewriter": "quantization-aware training is not supported; without this block the model trains in float"
-    },
     "Ssd": {
         "mask_head_config": "masks on top of an SSD are not supported; masks need faster_rcnn",
         "use_confidences_as_targets": "soft targets from image/object/confidence are not supported",
@@ -132,7 +133,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     },
     "MaskRCNNBoxPredictor": {"predict_keypoints": f"{_NO_KEYPOINTS}; accepted: false"},
     "SsdFeatureExtractor": {
-        "bifpn": "bidirectional feature pyramids are not supported yet; accepted: fpn",
         "replace_preprocessor_with_placeholder": "each extractor has its own normalisation, which cannot be left out",
         "spaghettinet_arch_name": "SpaghettiNet backbones are not supported yet",
         "use_hardswish": "hard swish belongs to SpaghettiNet, which is not supported yet",
@@ -201,7 +201,7 @@ def check_effects(message: Any, path: str, findings: Findings) -> None:
     for field, value in message.ListFields():
         here = join(path, field.name)
         if field.name in no_effect:
-            findings.note(here, f"accepted, no effect: {no_effect[field.name]}")
+            findings.no_effect(here, no_effect[field.name])
         elif field.name in unsupported and _asks_for_something(field, value):
             findings.error(here, unsupported[field.name])
         else:

@@ -11,7 +11,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from detzoo.config import override, pb
-from detzoo.config.names import nearest
+from detzoo.config.paths import path_hint
 from detzoo.config.problems import Problem, format_problems
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
@@ -112,17 +112,3 @@ def read_text(path: str | pathlib.Path, what: str) -> str:
         raise UsageError(f"{path} is not a text file; a {what} is protobuf text") from None
     except OSError as problem:
         raise UsageError(f"the {what} {path} cannot be read: {problem.strerror}") from None
-
-
-def path_hint(path: str | pathlib.Path) -> str:
-    """What a missing file may have meant: near names in its folder, or the last folder that exists."""
-    file = pathlib.Path(path)
-    if file.parent.is_dir():
-        close = nearest(file.name, [entry.name for entry in file.parent.iterdir() if entry.is_file()])
-        return (
-            f"; did you mean {' or '.join(close)}?"
-            if close
-            else f"; the folder {file.parent} exists, the file does not"
-        )
-    existing = next((str(folder) for folder in file.parents if folder.is_dir()), "")
-    return f"; the folder {file.parent} does not exist" + (f" (the path is good up to {existing})" if existing else "")

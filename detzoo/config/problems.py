@@ -12,7 +12,12 @@ class Severity(enum.IntEnum):
 
     NOTE = 0  # accepted, no effect
     WARNING = 1  # works, but probably not as meant
-    ERROR = 2  # cannot be used
+    TO_SET = 2  # a placeholder of a published config: good, but not started before its owner gives the path
+    ERROR = 3  # cannot be used
+
+
+_NO_EFFECT = "accepted, no effect: "
+_PLACEHOLDER = "PATH_TO_BE"  # PATH_TO_BE_CONFIGURED; one published config misspells the rest
 
 
 class Problem(NamedTuple):
@@ -27,7 +32,12 @@ class Problem(NamedTuple):
         """``file:line: error: path: message``; an override's problem names the override in its message."""
         where = f"{file}:{self.line}" if self.line else file
         path = f"{self.path}: " if self.path else ""
-        return f"{where}: {self.severity.name.lower()}: {path}{self.message}"
+        return f"{where}: {self.severity.name.lower().replace('_', ' ')}: {path}{self.message}"
+
+    @property
+    def is_without_effect(self) -> bool:
+        """Whether this is a field that is accepted and has no effect here."""
+        return self.severity is Severity.NOTE and self.message.startswith(_NO_EFFECT)
 
 
 def error(path: str, line: int, message: str) -> Problem:
@@ -55,16 +65,57 @@ class Findings:
         self._add(Severity.WARNING, path, message)
 
     def note(self, path: str, message: str) -> None:
-        """Adds what is accepted and has no effect."""
+        """Adds what is worth knowing of what works."""
         self._add(Severity.NOTE, path, message)
+
+    def no_effect(self, path: str, why: str) -> None:
+        """Adds a field that is accepted and has no effect."""
+        self.note(path, f"{_NO_EFFECT}{why}")
+
+    def to_set(self, path: str, give: str) -> None:
+        """Adds a path that is still a placeholder. ``give``: what its owner has to name there."""
+        assignment = f"{path}=PATH"
+        quoted = f"'{assignment}'" if "[" in path else assignment
+        self._add(Severity.TO_SET, path, f"give {give}: --set {quoted}")
 
     def _add(self, severity: Severity, path: str, message: str) -> None:
         self.problems.append(Problem(severity, path, self._line_of(path), message))
 
 
+def is_placeholder(path: str) -> bool:
+    """Whether a path is what published configs have where their user's belongs: ``PATH_TO_BE_CONFIGURED/...``."""
+    return _PLACEHOLDER in path
+
+
 def has_errors(problems: Iterable[Problem]) -> bool:
     """Whether any finding is an error."""
     return any(problem.severity is Severity.ERROR for problem in problems)
+
+
+def cannot_start(problems: Iterable[Problem]) -> bool:
+    """Whether any finding stops a command that reads records: an error, or a path that is still to be set."""
+    return any(problem.severity >= Severity.TO_SET for problem in problems)
+
+
+def summarize(problems: Iterable[Problem]) -> str:
+    """How many findings of each kind there are, those first that matter most; "" without any."""
+    counted = list(problems)
+    without_effect = sum(problem.is_without_effect for problem in counted)
+    parts = []
+    for severity, one, several in (
+        (Severity.ERROR, "error", "errors"),
+        (Severity.WARNING, "warning", "warnings"),
+        (Severity.TO_SET, "path to set", "paths to set"),
+        (Severity.NOTE, "note", "notes"),
+    ):
+        count = sum(problem.severity is severity for problem in counted)
+        if severity is Severity.NOTE:
+            count -= without_effect
+        if count:
+            parts.append(f"{count} {one if count == 1 else several}")
+    if without_effect:
+        parts.append(f"{without_effect} accepted field{' has' if without_effect == 1 else 's have'} no effect")
+    return ", ".join(parts)
 
 
 def format_problems(problems: Iterable[Problem], file: str) -> str:

@@ -46,8 +46,11 @@ def tokenize(text: str) -> tuple[list[Token], list[Problem]]:
         if kind == "newline":
             line += 1
         elif kind == "open_string":
-            problems.append(error("", line, f"the string {piece[:40]} is not closed on its line"))
-            tokens.append(Token(STRING, piece.rstrip() + piece[0], line))
+            is_escaped = piece.rstrip().endswith("\\" + piece[0])
+            hint = ": \\ before its end makes the quote a part of it; write / instead" if is_escaped else ""
+            problems.append(error("", line, f"the string {piece.rstrip()[:80]} is not closed on its line{hint}"))
+            closed = piece.rstrip()[:-2].replace("\\", "/") if is_escaped else piece.rstrip()
+            tokens.append(Token(STRING, closed + piece[0], line))
         elif kind == "bad":
             problems.append(error("", line, f"unexpected character {piece!r}"))
         elif kind != "space":

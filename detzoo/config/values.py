@@ -6,6 +6,7 @@ Shared by the reader of files (``text.py``) and by ``--set`` (``override.py``), 
 from __future__ import annotations
 
 import math
+import re
 from typing import Any
 
 from google.protobuf import text_encoding
@@ -21,6 +22,10 @@ _INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+_ESCAPE = re.compile(r"\\(.)")
+_KNOWN_ESCAPES = "abfnrtvxXuU01234567?'\"\\"
+_CONTROL_ESCAPES = "abfnrtv"
+_FILE_NAME = re.compile(r"\.(record|tfrecord|pbtxt|config|index|ckpt|h5|keras)\b|[\w.]-?\?\?")
 _FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
@@ -88,11 +93,34 @@ def parse_scalar(field: FieldDescriptor, text: str) -> Any:
 
 
 def unquote(text: str) -> str:
-    """The characters of a quoted string, its escapes resolved as protobuf does."""
-    try:
-        return text_encoding.CUnescape(text[1:-1]).decode("utf-8")
-    except (ValueError, UnicodeDecodeError) as problem:
-        raise ValueError(f"{text} is not a valid string: {problem}") from problem
+    """The characters of a quoted string, its escapes resolved as protobuf does.
+
+    A path of Windows with single backslashes is refused, because its folders would be read as escapes: ``\\new`` as a
+    line break and "ew".
+
+    Raises:
+        ValueError: with what to write instead.
+    """
+    inner = text[1:-1]
+    if not _has_bare_backslashes(inner):
+        try:
+            return text_encoding.CUnescape(inner).decode("utf-8")
+        except (ValueError, UnicodeDecodeError) as problem:
+            if "\\" not in inner:
+                raise ValueError(f"{text} is not a valid string: {problem}") from problem
+    share = "/" if inner.startswith("\\\\") else ""  # \\server\share
+    forward = share + inner.replace("\\\\", "/").replace("\\", "/")
+    raise ValueError(
+        f'{text}: a single backslash begins an escape, such as \\n; in a path write "{forward}", elsewhere double it'
+    )
+
+
+def _has_bare_backslashes(inner: str) -> bool:
+    """Whether backslashes are meant as they stand: a path of Windows, or before what is no escape."""
+    escapes = _ESCAPE.findall(inner)
+    if any(escape not in _KNOWN_ESCAPES for escape in escapes) or re.match(r"[A-Za-z]:\\[^\\]", inner):
+        return True
+    return any(escape in _CONTROL_ESCAPES for escape in escapes) and bool(_FILE_NAME.search(inner))
 
 
 def _parse_enum(field: FieldDescriptor, text: str) -> int:

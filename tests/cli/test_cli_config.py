@@ -40,7 +40,7 @@ def test_check_prints_every_problem_with_its_line_and_exits_2(bad, capsys):
     assert any(line.startswith(f"{bad}:7: note: train_config.sync_replicas: accepted, no effect: ") for line in lines)
     assert any(line.startswith(f"{bad}: error: train_input_reader: is missing") for line in lines)
     assert printed.err.startswith(f"detzoo: {bad}: ")
-    assert printed.err.endswith("errors, 2 warnings, 1 note\n")
+    assert printed.err.endswith("errors, 2 warnings, 1 accepted field has no effect\n")
 
 
 def test_a_field_that_cannot_be_read_is_not_called_missing_as_well(tmp_path, capsys):
@@ -94,8 +94,45 @@ def test_warnings_pass_unless_strict(tmp_path, shared, capsys):
     printed = capsys.readouterr().out
     assert "warning: " in printed
     assert "0.8 is high for 8 images a step" in printed
-    assert printed.splitlines()[-1] == f"{source}: 0 errors, 1 warning, 7 notes"
+    assert printed.splitlines()[-1] == f"{source}: ok, 1 warning, 7 accepted fields have no effect"
     assert main(["config", "check", str(source), *overrides, "--strict"]) == 2
+
+
+def test_an_untouched_published_config_is_ok_with_the_paths_that_are_to_set(shared, capsys):
+    path = str(shared / "configs" / "published" / "tf1" / "ssd_mobilenet_v2_quantized_300x300_coco.config")
+    assert main(["config", "check", path]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    heading = lines.index("Placeholders that are still to be set, before records are read:")
+    fields = [
+        ("train_config.fine_tune_checkpoint", 156),
+        ("train_input_reader.tf_record_input_reader.input_path[0]", 175),
+        ("train_input_reader.label_map_path", 177),
+        ("eval_input_reader[0].tf_record_input_reader.input_path[0]", 189),
+        ("eval_input_reader[0].label_map_path", 191),
+    ]
+    assert len(lines) == heading + len(fields) + 2
+    for line, (field, number) in zip(lines[heading + 1 :], fields, strict=False):
+        assert line.startswith(f"{path}:{number}: to set: {field}: give ")
+        assert line.endswith(f"--set '{field}=PATH'" if "[" in field else f"--set {field}=PATH")
+    assert any(
+        line.startswith(f"{path}:196: note: graph_rewriter: accepted, no effect: trains in float") for line in lines
+    )
+    # eval_config.num_examples and max_evals, graph_rewriter; the schedule has a note of its own.
+    assert lines[-1] == f"{path}: ok, 5 paths to set, 1 note, 3 accepted fields have no effect"
+    assert main(["config", "check", path, "--strict"]) == 2
+
+
+def test_commands_that_read_records_refuse_placeholders_with_the_same_lines(shared, tmp_path, capsys):
+    path = str(shared / "configs" / "published" / "tf1" / "ssd_mobilenet_v2_quantized_300x300_coco.config")
+    main(["config", "check", path])
+    to_set = [line for line in capsys.readouterr().out.splitlines() if ": to set: " in line]
+    assert len(to_set) == 5
+    run = ["--pipeline_config_path", path]
+    assert main(["train", *run, "--model_dir", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err.removeprefix("detzoo: ").splitlines() == to_set
+    assert main(["evaluate", *run, "--checkpoint_dir", str(tmp_path), "--output_dir", str(tmp_path / "out")]) == 2
+    assert capsys.readouterr().err.removeprefix("detzoo: ").splitlines() == to_set[3:]
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_show_prints_a_config_that_reads_back(tmp_path, capsys):

@@ -81,8 +81,8 @@ def test_continuous_without_a_checkpoint_gives_up_after_the_time(toy_run, capsys
     ("change", "code", "message"),
     [
         ("--checkpoint_dir=nowhere", 1, "there is no checkpoint at nowhere"),
-        ("--set=eval_input_reader[0].label_map_path=", 2, "label_map_path is empty"),
-        ("--set=eval_input_reader[0].tf_record_input_reader.input_path[0]=none.record", 1, "none.record"),
+        ("--set=eval_input_reader[0].label_map_path=", 2, "label_map_path: is missing"),
+        ("--set=eval_input_reader[0].tf_record_input_reader.input_path[0]=none.record", 2, "no file matches 'none.record'"),
         ("--pipeline_config_path=none.config", 2, "no pipeline config at none.config"),
         ("--continous", 2, "continuous"),
     ],

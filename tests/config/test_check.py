@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import subprocess
 import sys
 
@@ -188,7 +187,6 @@ def test_a_good_config_has_no_problem(config_path):
         ([f"{SSD}.mask_head_config{{}}"], f"{SSD}.mask_head_config", "masks need faster_rcnn"),
         ([f"{SSD}.loss.hard_example_miner.iou_threshold=2"], f"{SSD}.loss.hard_example_miner.iou_threshold", "0 to 1"),
         (["eval_config.metrics_set[0]=oid_V2_detection_metrics"], "eval_config.metrics_set[0]", "is not supported"),
-        (["graph_rewriter.quantization{}"], "graph_rewriter", "quantization-aware training is not supported"),
         (
             [f"{SSD}.feature_extractor.conv_hyperparams.group_norm{{}}"],
             f"{SSD}.feature_extractor.conv_hyperparams.group_norm",
@@ -223,9 +221,14 @@ def test_a_warning_does_not_stop_anything(config_path, overrides, path, says):
 
 def test_a_field_without_effect_is_a_note(config_path):
     overrides = ["train_config.replicas_to_aggregate=8", "eval_config.num_visualizations=3"]
-    notes = found(config_path, *overrides, severity=Severity.NOTE)
-    assert set(notes) == {"train_config.replicas_to_aggregate", "eval_config.num_visualizations"}
-    assert all(message.startswith("accepted, no effect: ") for message in notes.values())
+    overrides.append("graph_rewriter.quantization.delay=48000")
+    notes = problems(config_path, *overrides)
+    assert {p.path for p in notes} == {
+        "train_config.replicas_to_aggregate",
+        "eval_config.num_visualizations",
+        "graph_rewriter",
+    }
+    assert all(p.is_without_effect and p.message.startswith("accepted, no effect: ") for p in notes)
 
 
 def test_an_unsupported_field_may_have_its_default(config_path):
@@ -291,13 +294,21 @@ def test_missing_files(config_path):
     assert problems(config_path, files=False) == []
 
 
-def test_placeholders_are_errors_only_where_files_count(config_path):
+def test_placeholders_are_to_be_set_where_files_count(config_path):
     overrides = [
         "train_input_reader.label_map_path=PATH_TO_BE_CONFIGURED/label_map.pbtxt",
         "train_input_reader.tf_record_input_reader.input_path[0]=PATH_TO_BE_CONFIGURED",
         "train_config.fine_tune_checkpoint=PATH_TO_BE_CONFIGURED",
     ]
-    assert len([m for m in found(config_path, *overrides).values() if "is a placeholder" in m]) == 3
+    assert found(config_path, *overrides) == {}
+    assert found(config_path, *overrides, severity=Severity.TO_SET) == {
+        "train_input_reader.label_map_path": "give your label map, which names the classes of the records: "
+        "--set train_input_reader.label_map_path=PATH",
+        "train_input_reader.tf_record_input_reader.input_path[0]": "give your TFRecord file or a glob, such as "
+        "data/train-?????-of-00010: --set 'train_input_reader.tf_record_input_reader.input_path[0]=PATH'",
+        "train_config.fine_tune_checkpoint": "give a checkpoint's prefix, or nothing after = to start from scratch: "
+        "--set train_config.fine_tune_checkpoint=PATH",
+    }
     assert problems(config_path, *overrides, files=False) == []
 
 
@@ -321,6 +332,12 @@ def test_fine_tune_checkpoint(config_path):
     assert "holds no checkpoint" in found(config_path, f"{field}={folder}/empty")[field]
     assert f"prefix: '{folder}/ckpt-4'" in found(config_path, f"{field}={folder}/ckpt-4.meta")[field]
     assert "there is no checkpoint" in found(config_path, f"{field}={folder}/ckpt-4")[field]
+    assert found(config_path, f"{field}={folder}/ckpt-4")[field].endswith(f"; did you mean '{folder}/ckpt-3'?")
+    (folder / "zoo" / "checkpoint").mkdir(parents=True)
+    (folder / "zoo" / "checkpoint" / "ckpt-0.index").write_bytes(b"x")
+    for wrong in (f"{folder}/zoo", f"{folder}/zoo/ckpt-0", f"{folder}/zoo/model.ckpt"):
+        assert f"did you mean '{folder}/zoo/checkpoint/ckpt-0'?" in found(config_path, f"{field}={wrong}")[field]
+    assert f"the path is good up to {folder}" in found(config_path, f"{field}={folder}/lost/ckpt-0")[field]
 
 
 def test_lines_of_problems(config_path):
@@ -333,18 +350,15 @@ def test_lines_of_problems(config_path):
 
 
 def test_published_configs_are_good_or_refused_precisely(shared):
-    outcomes = collections.Counter()
     paths = sorted((shared / "configs" / "published").glob("*/*.config"))
     assert len(paths) == 104
     for path in paths:
         errors = [p for p in problems(path, files=False) if p.severity is Severity.ERROR]
-        outcomes["good" if not errors else "refused"] += 1
         for problem in errors:
             assert "not supported" in problem.message, f"{path.name}: {problem}"
             assert problem.line > 0, f"{path.name}: {problem}"
         if "v2_320x320_coco17" in path.name or path.name.startswith("ssd_resnet50_v1_fpn_640"):
             assert not errors, f"{path.name}: {errors}"
-    assert outcomes == {"good": 60, "refused": 44}  # 26 and 27 of ssd, 34 and 6 of faster_rcnn, 11 of center_net
 
 
 def test_checking_does_not_import_tensorflow(config_path):
@@ -355,4 +369,4 @@ def test_checking_does_not_import_tensorflow(config_path):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "no problems" in done.stdout
+    assert done.stdout == f"{config_path}: ok\n"

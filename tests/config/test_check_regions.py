@@ -493,8 +493,9 @@ def test_the_file_of_regions_must_exist(region_path):
     assert found(region_path, *FROM_READER, f"{field}={folder}/proposals.npz") == {}
     errors = found(region_path, *FROM_READER, f"{field}={folder}/proposal.npz")
     assert f"there is no file '{folder}/proposal.npz'; did you mean proposals.npz?" in errors[field]
-    errors = found(region_path, *FROM_READER, f"{field}=PATH_TO_BE_CONFIGURED/proposals.npz")
-    assert "is a placeholder" in errors[field]
+    overrides = [*FROM_READER, f"{field}=PATH_TO_BE_CONFIGURED/proposals.npz"]
+    to_set = found(region_path, *overrides, severity=Severity.TO_SET)
+    assert to_set == {field: f"give the file of your regions: --set {field}=PATH"}
     assert problems(region_path, *FROM_READER, f"{field}={folder}/proposal.npz", files=False) == []
 
 

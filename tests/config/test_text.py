@@ -158,3 +158,48 @@ def test_a_surplus_brace_names_the_block_that_was_closed():
     [problem] = complaints("train_config {\n batch_size: 3 }\n}\n")
     assert problem[0] == 3
     assert "closes nothing: there is one too many; the block train_config was closed before it, on line 2" in problem[2]
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        (r'"C:\data\new.record"', "C:/data/new.record"),  # would be a line break and "ew.record"
+        (r'"C:\xml\train.record"', "C:/xml/train.record"),  # \x needs digits
+        (r'"data\train.record"', "data/train.record"),  # would be a tabulator and "rain.record"
+        (r'"data\2020\val-?????-of-00010"', "data/2020/val-?????-of-00010"),  # octal 202 is no character of UTF-8
+        (r'"\\server\share\label_map.pbtxt"', "//server/share/label_map.pbtxt"),
+    ],
+)
+def test_paths_of_windows_are_told_what_to_write(written, instead):
+    [(line, path, message)] = complaints(f"train_input_reader {{\n label_map_path: {written}\n}}")
+    assert (line, path) == (2, "train_input_reader.label_map_path")
+    assert message == (
+        f'{written}: a single backslash begins an escape, such as \\n; in a path write "{instead}", elsewhere double it'
+    )
+
+
+def test_a_folder_of_windows_with_a_backslash_at_its_end_is_one_problem():
+    text = 'train_config {\n fine_tune_checkpoint: "C:\\models\\"\n batch_size: 3\n}'
+    [(line, _, message)] = complaints(text)
+    assert line == 2
+    assert message.endswith(
+        r'"C:\models\" is not closed on its line: \ before its end makes the quote a part of it; '
+        "write / instead"
+    )
+    assert read(text).message.train_config.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "read_as"),
+    [
+        (r'"C:\\data\\new.record"', "C:\\data\\new.record"),
+        ('"C:/data/new.record"', "C:/data/new.record"),
+        (r'"one\ntwo"', "one\ntwo"),
+        (r'"\\d+\\.kernel"', r"\d+\.kernel"),
+        (r"'it\'s'", "it's"),
+    ],
+)
+def test_escapes_that_are_meant(written, read_as):
+    parsed = read(f"train_config {{ fine_tune_checkpoint: {written} }}")
+    assert parsed.problems == []
+    assert parsed.message.train_config.fine_tune_checkpoint == read_as

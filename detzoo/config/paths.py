@@ -1,0 +1,61 @@
+"""Paths that a config names: whether they can be seen from here, and what a missing one may have meant."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+
+from detzoo.config.names import nearest
+
+_REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")  # Two letters at least: C://data is a drive of Windows.
+_MOST_CHECKPOINTS_SHOWN = 3
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path names another file system, such as ``gs://bucket/train-*``, which is not looked at."""
+    return bool(_REMOTE.match(path))
+
+
+def path_hint(path: str | pathlib.Path) -> str:
+    """What a missing file may have meant: near names in its folder, or the last folder that exists."""
+    file = pathlib.Path(path)
+    of_windows = windows_hint(str(path))
+    if of_windows:
+        return of_windows
+    if file.parent.is_dir():
+        close = nearest(file.name, [entry.name for entry in file.parent.iterdir() if entry.is_file()])
+        return (
+            f"; did you mean {' or '.join(close)}?"
+            if close
+            else f"; the folder {file.parent} exists, the file does not"
+        )
+    existing = next((str(folder) for folder in file.parents if folder.is_dir()), "")
+    return f"; the folder {file.parent} does not exist" + (f" (the path is good up to {existing})" if existing else "")
+
+
+def windows_hint(path: str) -> str:
+    """On other systems, how to write a path in the form of Windows; "" where it has not this form."""
+    windows = pathlib.PureWindowsPath(path)
+    if os.name == "nt" or not (windows.drive or "\\" in path):
+        return ""
+    forward = windows.as_posix()
+    if not windows.drive:
+        return f"; folders are separated by / here: give '{forward}'"
+    if len(windows.drive) > 2:  # \\server\share
+        return f"; this is a path of Windows, give it as this machine sees it: where {windows.drive} is mounted"
+    letter, below = windows.drive[0].lower(), forward[2:].lstrip("/")
+    return f"; this is a path of Windows, give it as this machine sees it (in WSL: '/mnt/{letter}/{below}')"
+
+
+def checkpoint_hint(prefix: pathlib.Path) -> str:
+    """Where the checkpoints are that a missing prefix, or a folder without one, may have meant."""
+    of_windows = windows_hint(str(prefix))
+    if of_windows:
+        return of_windows
+    folder = prefix if prefix.is_dir() else prefix.parent
+    if not folder.is_dir():
+        return path_hint(prefix)
+    found = sorted([*folder.glob("*.index"), *folder.glob("checkpoint/*.index")])
+    names = [f"'{file.with_suffix('')}'" for file in found[:_MOST_CHECKPOINTS_SHOWN]]
+    return f"; did you mean {' or '.join(names)}?" if names else f"; the folder {folder} holds no *.index file"

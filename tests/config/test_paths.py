@@ -1,0 +1,52 @@
+"""What a missing path may have meant."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+
+from detzoo.config.paths import checkpoint_hint, is_remote, path_hint, windows_hint
+
+
+def test_remote_paths_have_a_scheme_of_two_letters_at_least():
+    assert is_remote("gs://bucket/train-*")
+    assert not is_remote("C://data/train.record")
+    assert not is_remote("data//train.record")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("C:/data/train.record", "(in WSL: '/mnt/c/data/train.record')"),
+        ("D:\\data\\train.record", "(in WSL: '/mnt/d/data/train.record')"),
+        ("data\\train.record", "folders are separated by / here: give 'data/train.record'"),
+        ("\\\\server\\share\\train.record", "where \\\\server\\share is mounted"),
+    ],
+)
+def test_paths_of_windows_on_another_system(monkeypatch, path, says):
+    monkeypatch.setattr("os.name", "posix")
+    assert says in windows_hint(path)
+    assert path_hint(path) == windows_hint(path)
+    monkeypatch.setattr("os.name", "nt")
+    assert windows_hint(path) == ""
+
+
+def test_other_paths_have_no_such_hint():
+    assert windows_hint("/data/c:/train.record") == ""
+    assert windows_hint("PATH_TO_BE_CONFIGURED/train.record") == ""
+
+
+def test_near_names_then_the_last_good_folder(tmp_path):
+    (tmp_path / "label_map.pbtxt").write_text("")
+    assert path_hint(tmp_path / "labelmap.pbtxt") == "; did you mean label_map.pbtxt?"
+    assert path_hint(tmp_path / "q") == f"; the folder {tmp_path} exists, the file does not"
+    missing = tmp_path / "a" / "b" / "x"
+    assert path_hint(missing) == f"; the folder {missing.parent} does not exist (the path is good up to {tmp_path})"
+
+
+def test_checkpoints_near_a_missing_one(tmp_path):
+    assert checkpoint_hint(tmp_path / "ckpt-1") == f"; the folder {tmp_path} holds no *.index file"
+    (tmp_path / "ckpt-2.index").write_bytes(b"")
+    assert checkpoint_hint(tmp_path / "ckpt-1") == f"; did you mean '{tmp_path}/ckpt-2'?"
+    assert checkpoint_hint(pathlib.Path("C:/zoo/ckpt-0")).endswith("(in WSL: '/mnt/c/zoo/ckpt-0')")
