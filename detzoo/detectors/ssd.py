@@ -43,6 +43,7 @@ def ssd_pyramid(
     min_depth: int = 1,
     use_depthwise: bool = False,
     explicit_padding: bool = False,
+    extra_kernel_sizes: Sequence[int] = (),
 ) -> dict[int, Tensor]:
     """The maps that SSD predicts from: the backbone's, then ever coarser ones.
 
@@ -55,11 +56,19 @@ def ssd_pyramid(
         min_depth: Least channels of an extra level.
         use_depthwise: Separable convolutions in the extra levels ("SSDLite").
         explicit_padding: Pad every side before a strided convolution.
+        extra_kernel_sizes: Side of each extra level's strided kernel, where it is not 3 everywhere.
 
     Returns:
         Level to map, the backbone's levels and one more for each extra depth.
     """
     maps = normalize_levels(maps, normalized_levels)
     return add_extra_levels(
-        maps, extra_depths, hyperparams, depth_multiplier, min_depth, use_depthwise, explicit_padding
+        maps,
+        extra_depths,
+        hyperparams,
+        depth_multiplier,
+        min_depth,
+        use_depthwise,
+        explicit_padding,
+        extra_kernel_sizes,
     )

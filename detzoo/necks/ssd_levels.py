@@ -1,16 +1,19 @@
-"""The extra levels that the SSD paper adds on top of a backbone.
+"""The extra levels that the SSD paper adds on top of a backbone, and those of a pooling pyramid.
 
 Reads the last map of an extractor, adds coarser maps, each of half the size of the one before, and hands the whole
 pyramid to a head.
 
 References:
     Liu et al., arXiv:1512.02325, section 2.1 (multi-scale feature maps) and 3.1 (L2 normalisation of conv4_3);
-    Huang et al., arXiv:1611.10012, section 3.3 and the table of extra depths of each extractor, batch norm in all.
+    Huang et al., arXiv:1611.10012, section 3.3 and the table of extra depths of each extractor, batch norm in all;
+    Jin et al., "Pooling pyramid network for object detection", arXiv:1807.03284, section 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+
+import keras
 
 from detzoo.contracts import ConvHyperparams, Tensor
 from detzoo.layers.conv import conv_block, depthwise_block
@@ -40,6 +43,7 @@ def add_extra_levels(
     min_depth: int = 1,
     use_depthwise: bool = False,
     explicit_padding: bool = False,
+    kernel_sizes: Sequence[int] = (),
 ) -> dict[int, Tensor]:
     """Adds one level for each entry of ``depths``: a 1 x 1 convolution to half the depth, then 3 x 3 with stride 2.
 
@@ -51,13 +55,14 @@ def add_extra_levels(
         min_depth: Least number of channels of any convolution here, after the multiplication.
         use_depthwise: Split the 3 x 3 into a depthwise and a 1 x 1 convolution, each with its own normalisation.
         explicit_padding: Pad every side before the strided convolution, see ``detzoo.layers.conv.conv_block``.
+        kernel_sizes: Side of each strided kernel, where it is not 3 everywhere.
 
     Returns:
         The given levels followed by the extra ones, level l + 1 of ceil(H_l / 2) rows.
     """
     pyramid = dict(maps)
     level = max(pyramid)
-    for depth in depths:
+    for depth, kernel_size in zip(depths, kernel_sizes or [STRIDED_KERNEL] * len(depths), strict=True):
         x = pyramid[level]
         level += 1
         name = f"extra_{level}"
@@ -65,12 +70,29 @@ def add_extra_levels(
         x = conv_block(x, scaled_depth(depth / 2, depth_multiplier, min_depth), 1, hyperparams, f"{name}_reduce")
         if use_depthwise:
             x = depthwise_block(
-                x, STRIDED_KERNEL, hyperparams, f"{name}_depthwise", strides=2, explicit_padding=explicit_padding
+                x, kernel_size, hyperparams, f"{name}_depthwise", strides=2, explicit_padding=explicit_padding
             )
             x = conv_block(x, filters, 1, hyperparams, name)
         else:
-            x = conv_block(x, filters, STRIDED_KERNEL, hyperparams, name, strides=2, explicit_padding=explicit_padding)
+            x = conv_block(x, filters, kernel_size, hyperparams, name, strides=2, explicit_padding=explicit_padding)
         pyramid[level] = x
+    return pyramid
+
+
+def add_pooled_levels(maps: Mapping[int, Tensor], count: int) -> dict[int, Tensor]:
+    """Adds ``count`` levels by 2 x 2 max pooling: features of one space, so that a head can share its predictors.
+
+    Args:
+        maps: Level to [B, H_l, W_l, C_l]; the pooled levels start from the coarsest.
+        count: Levels to add.
+
+    Returns:
+        The given levels followed by the pooled ones, level l + 1 of ceil(H_l / 2) rows and as many channels.
+    """
+    pyramid = dict(maps)
+    for level in range(max(maps) + 1, max(maps) + 1 + count):
+        pool = keras.layers.MaxPooling2D(2, strides=2, padding="same", name=f"pool_{level}")
+        pyramid[level] = pool(pyramid[level - 1])
     return pyramid
 
 

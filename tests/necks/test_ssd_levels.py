@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
-from detzoo.necks.ssd_levels import add_extra_levels, normalize_levels, scaled_depth
+from detzoo.necks.ssd_levels import add_extra_levels, add_pooled_levels, normalize_levels, scaled_depth
 
 ONES = ConvHyperparams(kernel_initializer=keras.initializers.Ones, activation=None)
 NORMALIZED = dataclasses.replace(ONES, activation="relu6", batch_norm=BatchNormHyperparams(scale=True))
@@ -71,6 +71,27 @@ def test_explicit_padding_reaches_the_strided_convolution():
     explicit = levels_model((1,), ONES, shape=(4, 6, 1), explicit_padding=True)(inputs)["6"]
     np.testing.assert_allclose(same[0, :, :, 0], [[9, 9, 6], [6, 6, 4]])
     np.testing.assert_allclose(explicit[0, :, :, 0], [[4, 6, 6], [6, 9, 9]])
+
+
+def test_kernel_sizes_reach_the_strided_convolutions():
+    model = levels_model((8, 6), kernel_sizes=(3, 2))
+    kernels = {weight.path: tuple(weight.shape) for weight in model.weights if weight.name == "kernel"}
+    assert (kernels["extra_6_conv/kernel"], kernels["extra_7_conv/kernel"]) == ((3, 3, 4, 8), (2, 2, 3, 6))
+    separable = levels_model((8, 6), kernel_sizes=(3, 2), use_depthwise=True)
+    kernels = {weight.path: tuple(weight.shape) for weight in separable.weights}
+    assert kernels["extra_7_depthwise_depthwise/kernel"] == (2, 2, 3, 1)
+
+
+def test_pooled_levels_keep_the_largest_of_two_by_two():
+    image = np.array([[1, 2, 3], [4, 9, 6], [7, 8, -5]], np.float32)[None, :, :, None]
+    outputs = add_pooled_levels({3: keras.Input((9, 9, 5)), 4: (start := keras.Input((3, 3, 1)))}, 2)
+    assert list(outputs) == [3, 4, 5, 6]
+    model = keras.Model(start, [outputs[5], outputs[6]])
+    fine, coarse = model(image)
+    # Windows at the border hold what is inside: max of {3, 6}, of {7, 8} and of {-5}.
+    np.testing.assert_array_equal(fine[0, :, :, 0], [[9, 6], [8, -5]])
+    np.testing.assert_array_equal(coarse[0, :, :, 0], [[9]])
+    assert model.count_params() == 0
 
 
 def test_only_the_named_levels_are_normalised():
