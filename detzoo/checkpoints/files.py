@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 import re
 from typing import Any
@@ -11,22 +12,46 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.checkpoints.layout import AVERAGE, FORMAT, FORMAT_VERSION, MODEL, STEP, parse_key, stored_key
+from detzoo.checkpoints.object_graph import GRAPH_KEY
 from detzoo.errors import CheckpointError
 
 ACCEPTED = (
-    "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/), or a "
-    "prefix such as model_dir/ckpt-1000"
+    "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/, or the "
+    "checkpoint/ of an archive of the TensorFlow 2 detection zoo), or a prefix such as model_dir/ckpt-1000"
 )
+EXPORTED_FOLDER = "checkpoint"  # of an export, beside its SavedModel
+_SAVED_MODEL_FILE = "saved_model.pb"
+_KERAS_FILE = re.compile(r"\.(h5|hdf5|keras)$")
 # TensorFlow's reader translates the status codes of a damaged file into these.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
 _FILE_ENDING = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
 # Attributes of the Object Detection API's object-based checkpoints, below the root or below "model".
-_OBJECT_DETECTION_API_MARKS = (
-    "_feature_extractor",
-    "_box_predictor",
-    "FeatureExtractor/",
-    "_first_stage_box_predictor",
-)
+_OBJECT_DETECTION_API_MARKS = ("_feature_extractor", "_box_predictor", "_first_stage_box_predictor")
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredTensors:
+    """The opened files of a checkpoint, whoever made it.
+
+    Attributes:
+        prefix: Path without ``.index``.
+        shapes: key -> shape of each tensor.
+    """
+
+    prefix: str
+    shapes: dict[str, tuple[int, ...]]
+    reader: Any = dataclasses.field(repr=False)
+
+    def read(self, key: str) -> Any:
+        """One tensor: a numpy array, or bytes for a string.
+
+        Raises:
+            CheckpointError: the data file is damaged.
+        """
+        try:
+            return self.reader.get_tensor(key)
+        except _READ_ERRORS as problem:
+            raise CheckpointError(_damaged(self.prefix, problem)) from None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +67,7 @@ class StoredCheckpoint:
     prefix: str
     step: int
     shapes: dict[str, dict[str, tuple[int, ...]]]
-    reader: Any = dataclasses.field(repr=False)
+    tensors: StoredTensors = dataclasses.field(repr=False)
 
     def paths(self, section: str) -> dict[str, tuple[int, ...]]:
         """path -> shape of a section; empty where the checkpoint lacks it."""
@@ -54,10 +79,7 @@ class StoredCheckpoint:
         Raises:
             CheckpointError: the data file is damaged.
         """
-        try:
-            return self.reader.get_tensor(stored_key(section, path))
-        except _READ_ERRORS as problem:
-            raise CheckpointError(_damaged(self.prefix, problem)) from None
+        return self.tensors.read(stored_key(section, path))
 
     def read_weights(self, path: str, prefer_average: bool) -> np.ndarray:
         """A variable of the model: its moving average if that is wanted and stored."""
@@ -75,14 +97,44 @@ def latest_prefix(path: str | pathlib.Path) -> str:
     if not text:
         raise CheckpointError(f"the path of the checkpoint is empty; {ACCEPTED}")
     if tf.io.gfile.isdir(text):
-        found = tf.train.latest_checkpoint(text) or _newest_complete(text)
-        if found is None:
-            raise CheckpointError(f"the folder {text} holds no checkpoint{_contents(text)}; {ACCEPTED}")
-        return found
+        found = _newest_in(text) or _newest_in(f"{text.rstrip('/')}/{EXPORTED_FOLDER}")
+        if found is not None:
+            return found
+        _refuse_saved_model(text, text)
+        _refuse_saved_model(text, os.path.dirname(text.rstrip("/")))
+        raise CheckpointError(f"the folder {text} holds no checkpoint{_contents(text)}; {ACCEPTED}")
     prefix = _FILE_ENDING.sub("", text)
     if tf.io.gfile.exists(prefix + ".index"):
+        _refuse_saved_model(text, os.path.dirname(os.path.dirname(text)))
         return prefix
+    if tf.io.gfile.glob(f"{prefix}.data-*"):
+        raise CheckpointError(f"the checkpoint {prefix} has data but no index: {prefix}.index is missing; copy it too")
+    if _KERAS_FILE.search(text) and tf.io.gfile.exists(text):
+        raise CheckpointError(f"{text} is a file of Keras, not a checkpoint; {ACCEPTED}")
     raise CheckpointError(f"there is no checkpoint at {text}{_near(prefix)}; {ACCEPTED}")
+
+
+def open_tensors(path: str | pathlib.Path) -> StoredTensors:
+    """Opens the files of any TensorFlow checkpoint.
+
+    Args:
+        path: A folder, a prefix, or one of a checkpoint's files.
+
+    Raises:
+        CheckpointError: missing or damaged.
+    """
+    prefix = latest_prefix(path)
+    if not tf.io.gfile.glob(f"{prefix}.data-*"):
+        raise CheckpointError(
+            f"the checkpoint {prefix} has an index but no data: {prefix}.data-00000-of-00001 is missing. Copy it "
+            "beside the index; it holds the weights"
+        )
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        shapes = {key: tuple(shape) for key, shape in reader.get_variable_to_shape_map().items()}
+    except _READ_ERRORS as problem:
+        raise CheckpointError(_damaged(prefix, problem)) from None
+    return StoredTensors(prefix, shapes, reader)
 
 
 def open_checkpoint(path: str | pathlib.Path) -> StoredCheckpoint:
@@ -94,26 +146,69 @@ def open_checkpoint(path: str | pathlib.Path) -> StoredCheckpoint:
     Raises:
         CheckpointError: missing, damaged, or made by something else.
     """
-    prefix = latest_prefix(path)
-    try:
-        reader = tf.train.load_checkpoint(prefix)
-        shape_by_key = reader.get_variable_to_shape_map()
-    except _READ_ERRORS as problem:
-        raise CheckpointError(_damaged(prefix, problem)) from None
+    tensors = open_tensors(path)
+    if not is_own(tensors):
+        raise CheckpointError(foreign(tensors))
+    return own_checkpoint(tensors)
+
+
+def is_own(tensors: StoredTensors) -> bool:
+    """Whether `detzoo train` or `detzoo export` made a checkpoint."""
+    return {FORMAT, MODEL} <= {parsed[0] for parsed in map(parse_key, tensors.shapes) if parsed is not None}
+
+
+def own_checkpoint(tensors: StoredTensors) -> StoredCheckpoint:
+    """The opened files of a checkpoint for which ``is_own`` holds, by section.
+
+    Raises:
+        CheckpointError: damaged, or made by a newer version.
+    """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
-    for key, shape in shape_by_key.items():
+    for key, shape in tensors.shapes.items():
         parsed = parse_key(key)
         if parsed is not None:
-            shapes.setdefault(parsed[0], {})[parsed[1]] = tuple(shape)
-    if FORMAT not in shapes or MODEL not in shapes:
-        raise CheckpointError(_foreign(prefix, list(shape_by_key)))
-    stored = StoredCheckpoint(prefix, 0, shapes, reader)
+            shapes.setdefault(parsed[0], {})[parsed[1]] = shape
+    stored = StoredCheckpoint(tensors.prefix, 0, shapes, tensors)
     version = int(stored.read(FORMAT, ""))
     if version > FORMAT_VERSION:
         raise CheckpointError(
-            f"{prefix} has format {version}, this detzoo reads up to {FORMAT_VERSION}: it was made by a newer version"
+            f"{tensors.prefix} has format {version}, this detzoo reads up to {FORMAT_VERSION}: it was made by a newer "
+            "version"
         )
     return dataclasses.replace(stored, step=int(stored.read(STEP, "")))
+
+
+def foreign(tensors: StoredTensors) -> str:
+    """What a checkpoint is that detzoo did not make, and what can be done with it."""
+    prefix, keys = tensors.prefix, sorted(tensors.shapes)
+    if GRAPH_KEY not in tensors.shapes:
+        return (
+            f"{prefix} is a TensorFlow 1 checkpoint: its tensors have names ({', '.join(keys[:2])}, ...), but no graph "
+            "of objects to match them by. Use the model's archive of the TensorFlow 2 zoo, whose checkpoint/ckpt-0 is "
+            f"object-based; {ACCEPTED}"
+        )
+    if any(mark in key for key in keys for mark in _OBJECT_DETECTION_API_MARKS):
+        return (
+            f"{prefix} is a checkpoint of the TensorFlow Object Detection API, which cannot be resumed: name it in "
+            "train_config.fine_tune_checkpoint, and train into another --model_dir"
+        )
+    return f"{prefix} was not made by `detzoo train`: its first tensors are {', '.join(keys[:3])}; {ACCEPTED}"
+
+
+def _newest_in(folder: str) -> str | None:
+    """The newest checkpoint of a folder, None where the folder or a checkpoint is missing."""
+    if not tf.io.gfile.isdir(folder):
+        return None
+    return tf.train.latest_checkpoint(folder) or _newest_complete(folder)
+
+
+def _refuse_saved_model(path: str, folder: str) -> None:
+    """Tells when a folder is a SavedModel, whose variables cannot be told apart."""
+    if not tf.io.gfile.exists(f"{folder}/{_SAVED_MODEL_FILE}"):
+        return
+    beside = os.path.join(os.path.dirname(folder.rstrip("/")), EXPORTED_FOLDER)
+    hint = f"; the checkpoint beside it is {beside}" if _newest_in(beside) else ""
+    raise CheckpointError(f"{path} is a SavedModel, not a checkpoint{hint}; {ACCEPTED}")
 
 
 def _newest_complete(folder: str) -> str | None:
@@ -132,16 +227,6 @@ def _damaged(prefix: str, problem: Exception) -> str:
         f"the checkpoint {prefix} is damaged or incomplete: {reason}. Delete its files, or name another checkpoint; "
         f"{ACCEPTED}"
     )
-
-
-def _foreign(prefix: str, keys: list[str]) -> str:
-    if any(mark in key for key in keys for mark in _OBJECT_DETECTION_API_MARKS):
-        return (
-            f"{prefix} is a checkpoint of the TensorFlow Object Detection API; this version reads checkpoints of "
-            f"`detzoo train` only. To start from ImageNet, set pretrained_weights in the feature extractor; {ACCEPTED}"
-        )
-    examples = ", ".join(sorted(keys)[:3])
-    return f"{prefix} was not made by `detzoo train`: its first tensors are {examples}; {ACCEPTED}"
 
 
 def _contents(folder: str) -> str:

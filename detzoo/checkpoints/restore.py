@@ -1,29 +1,35 @@
-"""Checkpoint -> detector: the whole of it for inference, or by part for a warm start."""
+"""Checkpoint -> detector: the whole of it for inference, or by part for a warm start.
+
+Checkpoints of detzoo and object-based ones of the Object Detection API are taken alike, see ``stored_weights``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from detzoo.checkpoints.files import StoredCheckpoint, open_checkpoint
-from detzoo.checkpoints.layout import MODEL, variables_by_path
+from detzoo.checkpoints.layout import variables_by_path
+from detzoo.checkpoints.stored_weights import CLASSIFICATION, StoredWeights, find_weights
 from detzoo.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-BACKBONE = "backbone"
+BACKBONE, BOX_BACKBONE = "backbone", "box_backbone"  # before and after the crop
 # fine_tune_checkpoint_type -> parts of the model (first component of a variable's path) that are restored; None = all.
 PARTS_BY_TYPE: dict[str, tuple[str, ...] | None] = {
-    "classification": (BACKBONE,),
-    "detection": (BACKBONE, "neck"),
+    CLASSIFICATION: (BACKBONE, BOX_BACKBONE),
+    "detection": (BACKBONE, "neck", BOX_BACKBONE),
     "fine_tune": None,
     "full": None,
 }
 _NOT_STORED = "not in the checkpoint"
 _SHOWN = 5  # examples of variables named in a message
+# Layers whose shape follows from the number of classes.
+_CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor")
 
 
 def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: bool = True) -> int:
@@ -35,46 +41,63 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
         prefer_ema: Use the moving averages of the weights where the checkpoint has them.
 
     Returns:
-        The training step of the checkpoint.
+        The training step of the checkpoint, 0 where it does not tell.
 
     Raises:
         CheckpointError: missing, damaged, of another kind, or of another model.
     """
-    stored = open_checkpoint(path)
     variables = variables_by_path(detector.variables)
+    stored = find_weights(path, list(variables), prefer_ema)
     check_same_model(stored, variables)
-    for name, variable in variables.items():
-        variable.assign(stored.read_weights(name, prefer_ema))
+    if stored.leftovers:
+        logger.info(
+            "%s: %d variables of its classification network that no detector uses are left out:\n%s",
+            stored.prefix,
+            len(stored.leftovers),
+            _listed(stored.leftovers),
+        )
+    _assign(stored, variables, list(variables))
     return stored.step
 
 
-def check_same_model(stored: StoredCheckpoint, variables: dict[str, Any]) -> None:
+def _assign(stored: StoredWeights, variables: Mapping[str, Any], names: Iterable[str]) -> None:
+    """Sets variables; nothing is set before everything could be read."""
+    values = {name: stored.read(name) for name in names}
+    for name, value in values.items():
+        variables[name].assign(value)
+
+
+def check_same_model(stored: StoredWeights, variables: Mapping[str, Any]) -> None:
     """Whether a checkpoint has exactly the variables of a detector.
 
     Raises:
         CheckpointError: it has not, with the first differences.
     """
-    shapes = stored.paths(MODEL)
+    shapes = stored.shapes
     missing = [name for name in variables if name not in shapes]
-    unknown = [name for name in shapes if name not in variables]
-    other = [
-        f"{name}: {shapes[name]} in the checkpoint, {tuple(variable.shape)} in the model"
-        for name, variable in variables.items()
-        if name in shapes and shapes[name] != tuple(variable.shape)
-    ]
-    if not (missing or unknown or other):
+    other = [name for name in shapes if shapes[name] != tuple(variables[name].shape)]
+    if not (missing or stored.unused or other):
         return
     findings = []
     if other:
-        findings.append(f"{len(other)} variables of another shape ({_examples(other)})")
+        compared = [f"{stored.describe(name)}: {_shapes(stored, name, variables)}" for name in other]
+        findings.append(f"{len(other)} variables of another shape ({_examples(compared)})")
     if missing:
         findings.append(f"{len(missing)} variables of the model are not in it ({_examples(missing)})")
-    if unknown:
-        findings.append(f"{len(unknown)} of its variables are not in the model ({_examples(unknown)})")
+    if stored.unused:
+        findings.append(f"{len(stored.unused)} of its variables are not in the model ({_examples(stored.unused)})")
+    if not missing and not stored.unused and all(_CLASS_LAYER.search(name) for name in other):
+        advice = "It was trained for another number of classes: set num_classes to that number"
+    else:
+        advice = "Use the pipeline.config beside the checkpoint, or another checkpoint"
     raise CheckpointError(
-        f"the checkpoint {stored.prefix} is of another model: {'; '.join(findings)}. Use the pipeline.config beside "
-        "the checkpoint, or another model_dir; to reuse its weights, name it in train_config.fine_tune_checkpoint"
+        f"the checkpoint {stored.prefix} ({stored.kind}) is of another model: {'; '.join(findings)}. {advice}; to "
+        "reuse its weights, name it in train_config.fine_tune_checkpoint"
     )
+
+
+def _shapes(stored: StoredWeights, name: str, variables: Mapping[str, Any], here: str = "in the model") -> str:
+    return f"{stored.shapes[name]} in the checkpoint, {tuple(variables[name].shape)} {here}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,19 +106,23 @@ class WarmStart:
 
     Attributes:
         prefix: The checkpoint.
+        kind: What it is of.
         restored: Variables that got its values.
         new: Variables of the restored parts that keep their initial values, with the reason.
         skipped: Variables of parts that were not asked for.
+        unused: Names of the checkpoint's variables that the model does not have.
     """
 
     prefix: str
+    kind: str
     restored: list[str]
     new: dict[str, str]
     skipped: list[str]
+    unused: list[str]
 
     def describe(self) -> str:
-        """Counts by part, and every variable that could not be restored."""
-        lines = [f"warm start from {self.prefix}:"]
+        """Counts by part, every variable that could not be restored, and every one that was not used."""
+        lines = [f"warm start from {self.prefix} ({self.kind}):"]
         for title, names in (("restored", self.restored), ("new", list(self.new)), ("skipped", self.skipped)):
             lines.append(f"  {title:8} {len(names)} variables{_by_part(names)}")
         lines += [f"    new: {name}: {reason}" for name, reason in self.new.items()]
@@ -103,6 +130,8 @@ class WarmStart:
             lines.append(
                 "  Another shape means another number of classes or anchors: these start anew, all else is kept."
             )
+        if self.unused:
+            lines += [f"  unused   {len(self.unused)} variables of the checkpoint", _listed(self.unused)]
         return "\n".join(lines)
 
 
@@ -118,33 +147,46 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
             ``full`` (all that fits).
 
     Raises:
-        CheckpointError: missing, damaged or of another kind; an unknown type; or nothing fits.
+        CheckpointError: missing, damaged or of another kind; an unknown type; of another backbone; or nothing fits.
     """
     if checkpoint_type not in PARTS_BY_TYPE:
         raise CheckpointError(
             f"fine_tune_checkpoint_type '{checkpoint_type}' is not known; accepted: {', '.join(PARTS_BY_TYPE)}"
         )
-    stored = open_checkpoint(path)
-    shapes, parts = stored.paths(MODEL), PARTS_BY_TYPE[checkpoint_type]
+    variables = variables_by_path(detector.variables)
+    stored = find_weights(path, list(variables), checkpoint_type=checkpoint_type)
+    parts = PARTS_BY_TYPE[checkpoint_type]
     restored: list[str] = []
     new: dict[str, str] = {}
     skipped: list[str] = []
-    for name, variable in variables_by_path(detector.variables).items():
+    for name, variable in variables.items():
         if parts is not None and part_of(name) not in parts:
             skipped.append(name)
-        elif name not in shapes:
+        elif name not in stored.shapes:
             new[name] = _NOT_STORED
-        elif shapes[name] != tuple(variable.shape):
-            new[name] = f"{shapes[name]} in the checkpoint, {tuple(variable.shape)} here"
+        elif stored.shapes[name] != tuple(variable.shape):
+            new[name] = _shapes(stored, name, variables, "here")
         else:
-            variable.assign(stored.read_weights(name, prefer_average=True))
             restored.append(name)
     if not restored:
         raise CheckpointError(
-            f"no variable of {stored.prefix} fits this model: it has {_examples(list(shapes))}, the model wants "
-            f"{_examples([*new, *skipped])}"
+            f"no variable of {stored.prefix} ({stored.kind}) fits this model: it has "
+            f"{_examples([*stored.shapes, *stored.unused])}, the model wants {_examples([*new, *skipped])}"
         )
-    return WarmStart(stored.prefix, restored, new, skipped)
+    _check_backbone(stored, new)
+    _assign(stored, variables, restored)
+    return WarmStart(stored.prefix, stored.kind, restored, new, skipped, [*stored.unused, *stored.leftovers])
+
+
+def _check_backbone(stored: StoredWeights, new: Mapping[str, str]) -> None:
+    """Raises where a variable of the backbone has another shape: another network, of which nothing should be kept."""
+    other = [name for name, reason in new.items() if part_of(name) == BACKBONE and reason != _NOT_STORED]
+    if other:
+        raise CheckpointError(
+            f"the backbone in {stored.prefix} ({stored.kind}) is another network than this model's: {len(other)} "
+            f"variables have another shape, first {stored.describe(other[0])}: {new[other[0]]}. Choose the checkpoint "
+            "of this feature extractor (type and depth_multiplier), or leave fine_tune_checkpoint empty"
+        )
 
 
 def part_of(path: str) -> str:
@@ -161,3 +203,12 @@ def _by_part(names: Iterable[str]) -> str:
 
 def _examples(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _listed(names: Iterable[str]) -> str:
+    """All names, a line for each layer."""
+    layers: dict[str, list[str]] = {}
+    for name in names:
+        layer, _, variable = name.rpartition("/")
+        layers.setdefault(layer, []).append(variable)
+    return "\n".join(f"    unused: {layer}: {', '.join(variables)}" for layer, variables in layers.items())

@@ -13,6 +13,7 @@ import tensorflow as tf
 from detzoo.checkpoints.files import StoredCheckpoint, open_checkpoint
 from detzoo.checkpoints.layout import AVERAGE, MODEL, OPTIMIZER, TRAINING, make_checkpoint, variables_by_path
 from detzoo.checkpoints.restore import check_same_model
+from detzoo.checkpoints.stored_weights import own_weights
 from detzoo.errors import CheckpointError
 from detzoo.train.trainer import Trainer
 
@@ -97,7 +98,8 @@ class RunCheckpoints:
         for prefix in self._newest_first():
             try:
                 stored = open_checkpoint(prefix)
-                check_same_model(stored, self._trainer.model_variables)
+                variables = self._trainer.model_variables
+                check_same_model(own_weights(stored, list(variables), prefer_average=False), variables)
                 values = self._read_all(stored)
             except CheckpointError as problem:
                 if "of another model" in str(problem):

@@ -1,0 +1,291 @@
+"""Where the Object Detection API keeps each variable of a detector in its object-based (TensorFlow 2) checkpoints.
+
+Both sides are sequences of layers: on one side the layers of a part of detzoo's detector, in the order of their making;
+on the other the layers with variables of one object of the graph (a Keras model or a list). ``_RULES`` says which
+belong together; the n-th layer of one is the n-th of the other, and its variables are matched by name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from detzoo.checkpoints.object_graph import ROOT, ObjectGraph
+
+MODEL = "model"  # the detector, below the root
+CLASSIFIER_WALK = "feature_extractor"  # below the root of a checkpoint for fine_tune_checkpoint_type "classification"
+_ONE_STAGE, _TWO_STAGE = "_feature_extractor", "_feature_extractor_for_proposal_features"
+_AFTER_CROP = "_feature_extractor_for_box_classifier_features"
+_MASK_RCNN_HEAD, _RFCN_HEAD = "_mask_rcnn_box_predictor", "_rfcn_box_predictor"
+# A classifier's last layers, which a detector stores but never uses: nothing is lost with them.
+_CLASSIFIER_REST = re.compile(r"(^|/)classification_backbone/")
+_BIFPN_NODE = r"neck/bifpn_(?P<row>coarse|\d+_down|\d+_up)_(?P<level>\d+)"
+_DEPTHWISE_KERNEL = "depthwise_kernel"  # what Keras 3 calls "kernel" in a depthwise convolution
+
+
+class _Kind(enum.Enum):
+    """Which layers of an object count."""
+
+    ALL = enum.auto()
+    NORM = enum.auto()  # batch normalisations
+    REST = enum.auto()  # all but those
+
+
+@dataclasses.dataclass(frozen=True)
+class _Rule:
+    """Layers of detzoo, by the pattern of their paths, and the walks from the model that may lead to their twins.
+
+    A walk is a template of ``{level}``, ``{above}`` and the like, see ``_places``.
+    """
+
+    pattern: str
+    walks: tuple[str, ...]
+    kind: _Kind = _Kind.ALL
+
+
+def _rules() -> list[_Rule]:
+    generator = "fpn_features_generator"
+    one, two, heads = _ONE_STAGE, _TWO_STAGE, "_box_predictor/_prediction_heads"
+    classes = "class_predictions_with_background"
+    rules = [
+        _Rule(
+            r"backbone/.*",
+            (f"{one}/_efficientnet", f"{one}/classification_backbone", f"{two}/classification_backbone", two),
+        ),
+        _Rule(r"box_backbone/.*", (_AFTER_CROP,)),
+        _Rule(r"neck/extra_(?P<level>\d+)_.*", (f"{one}/feature_map_generator/convolutions/{{from_finest}}",)),
+        _Rule(
+            r"neck/fpn_lateral_(?P<level>\d+)", (f"{one}/_{generator}/{{lateral}}", f"{two}/{generator}/{{lateral}}")
+        ),
+        _Rule(
+            r"neck/fpn_smooth_(?P<level>\d+)_.*",
+            (f"{one}/_{generator}/conv_layers/{{from_top}}", f"{two}/{generator}/conv_layers/{{from_top}}"),
+        ),
+        _Rule(
+            r"neck/fpn_coarse_(?P<level>\d+)_.*",
+            (f"{one}/_coarse_feature_layers/{{above_top}}", f"{two}/coarse_feature_layers/{{above_top}}"),
+        ),
+        _Rule(rf"{_BIFPN_NODE}_lateral_.*", (f"{one}/_bifpn_stage/node_input_blocks/{{node}}/0/1",)),
+        _Rule(rf"{_BIFPN_NODE}_sum", (f"{one}/_bifpn_stage/node_combine_op/{{node}}",)),
+        _Rule(_BIFPN_NODE + "_(separable|batch_norm)", (f"{one}/_bifpn_stage/node_post_combine_block/{{node}}",)),
+        _Rule(r"head/head_(?P<level>\d+)_shared_.*", ("_box_predictor/_shared_nets/{from_finest}",)),
+        _Rule(
+            r"head/box_predictor_(?P<level>\d+)(_.*)?", (f"{heads}/box_encodings/{{from_finest}}/_box_encoder_layers",)
+        ),
+        _Rule(
+            r"head/class_predictor_(?P<level>\d+)(_.*)?",
+            (f"{heads}/{classes}/{{from_finest}}/_class_predictor_layers",),
+        ),
+        _Rule(r"head/box_predictor", ("_box_predictor/_box_prediction_head/_box_encoder_layers",)),
+        _Rule(r"head/class_predictor", (f"{heads}/{classes}/_class_predictor_layers",)),
+        _Rule(r"rpn/conv", ("_first_stage_box_predictor_first_conv",), _Kind.REST),
+        _Rule(r"rpn/conv_.*batch_norm", ("_first_stage_box_predictor_first_conv",), _Kind.NORM),
+        _Rule(r"mask_head/.*", (f"{_MASK_RCNN_HEAD}/_third_stage_heads/mask_predictions/_mask_predictor_layers",)),
+        _Rule(r"box_head/box_predictor", (f"{_MASK_RCNN_HEAD}/_box_prediction_head/_box_encoder_layers",)),
+        _Rule(r"box_head/class_predictor", (f"{_MASK_RCNN_HEAD}/_class_prediction_head/_class_predictor_layers",)),
+        _Rule(r"box_head/reduce_.*", (f"{_RFCN_HEAD}/_shared_conv_layers",)),
+        _Rule(r"box_head/box_maps_.*", (f"{_RFCN_HEAD}/_box_encoder_layers",)),
+        _Rule(r"box_head/class_maps_.*", (f"{_RFCN_HEAD}/_class_predictor_layers",)),
+    ]
+    for ours, theirs, head in (
+        ("tower", "PredictionTower", "box_encodings"),
+        ("box_tower", "BoxPredictionTower", "box_encodings"),
+        ("class_tower", "ClassPredictionTower", classes),
+    ):
+        rules += [
+            _Rule(rf"head/{ours}_\d+", (f"_box_predictor/_head_scope_conv_layers/{theirs}",)),
+            _Rule(
+                rf"head/{ours}_\d+_level_(?P<level>\d+)_batch_norm",
+                (f"_box_predictor/_base_tower_layers_for_heads/{head}/{{from_finest}}",),
+                _Kind.NORM,
+            ),
+        ]
+    for ours, theirs in (
+        ("box_predictor", "box_encodings/{from_finest}/_box_encoder_layers"),
+        ("objectness_predictor", f"{classes}/{{from_finest}}/_class_predictor_layers"),
+    ):
+        rules.append(
+            _Rule(rf"rpn/{ours}(_(?P<level>\d+))?", (f"_first_stage_box_predictor/_prediction_heads/{theirs}",))
+        )
+    return rules
+
+
+_RULES = _rules()
+
+
+@dataclasses.dataclass(frozen=True)
+class Match:
+    """What a checkpoint holds for a detector.
+
+    Attributes:
+        keys: path of a variable of the detector -> key of its tensor in the file.
+        unused: keys of tensors of the stored detector that nothing here takes.
+        leftovers: keys of the unused layers of its classifier, which no detector takes.
+    """
+
+    keys: dict[str, str]
+    unused: list[str]
+    leftovers: list[str]
+
+
+def is_detector(graph: ObjectGraph) -> bool:
+    """Whether the graph is of a checkpoint of one of the API's detectors."""
+    return any(graph.find(f"{MODEL}/{part}") is not None for part in (_ONE_STAGE, _TWO_STAGE))
+
+
+def describe(graph: ObjectGraph) -> str:
+    """What kind of detector is stored, in words."""
+    model = graph.find(MODEL)
+    parts = graph.children(model) if model is not None else {}
+    if _RFCN_HEAD in parts:
+        return "an R-FCN"
+    if _TWO_STAGE in parts:
+        head = graph.find(f"{MODEL}/{_MASK_RCNN_HEAD}/_third_stage_heads/mask_predictions")
+        return "a Faster R-CNN" if head is None else "a Mask R-CNN"
+    if "_center_net_params" in parts or "_prediction_head_dict" in parts:
+        return "a CenterNet"
+    return "a one-stage detector" if _ONE_STAGE in parts else "no detector"
+
+
+def match_detector(graph: ObjectGraph, paths: Iterable[str]) -> Match:
+    """Finds the variables of a detector in a detector's checkpoint.
+
+    Args:
+        graph: of a checkpoint for which ``is_detector`` holds.
+        paths: of all variables of the detector, in the order of their making.
+    """
+    model = graph.find(MODEL)
+    if model is None:
+        return Match({}, [], [])
+    keys: dict[str, str] = {}
+    for walks, kind, layers in _sequences(list(paths)):
+        node = next(filter(None, (graph.find(walk, model) for walk in walks)), None)
+        stored = graph.layers(node) if node is not None else []
+        keys.update(_pair(layers, [layer for layer in stored if _is_of_kind(layer, kind)]))
+    taken = set(keys.values())
+    rest = [key for key in graph.keys_below(model) if key not in taken]
+    leftovers = [key for key in rest if _CLASSIFIER_REST.search(key)]
+    return Match(keys, [key for key in rest if key not in leftovers], leftovers)
+
+
+def find_classifier(graph: ObjectGraph) -> int | None:
+    """The node of a classification network in a checkpoint made for ``fine_tune_checkpoint_type: "classification"``."""
+    for walk in (CLASSIFIER_WALK, MODEL, ""):
+        node = graph.find(walk)
+        if node is not None and graph.layers(node):
+            return node
+    return None
+
+
+def match_classifier(graph: ObjectGraph, node: int, paths: Iterable[str]) -> Match:
+    """Finds the variables of a backbone, and of its part after the crop, in a classification network.
+
+    Args:
+        graph: of the checkpoint.
+        node: from ``find_classifier``.
+        paths: of all variables of the detector, in the order of their making.
+    """
+    parts = [path for part in ("backbone", "box_backbone") for path in paths if path.startswith(f"{part}/")]
+    keys = dict(_pair(_layers_of(parts), graph.layers(node)))
+    taken = set(keys.values())
+    return Match(keys, [], [key for key in graph.keys_below(node) if key not in taken])
+
+
+def step_key(graph: ObjectGraph) -> str:
+    """The key of the number of finished training steps, "" where it is not stored."""
+    node = graph.find("step", ROOT)
+    return graph.key(node) if node is not None else ""
+
+
+_Layer = tuple[str, list[str]]  # path of a layer, names of its variables
+
+
+def _layers_of(paths: Iterable[str]) -> list[_Layer]:
+    layers: dict[str, list[str]] = {}
+    for path in paths:
+        owner, _, name = path.rpartition("/")
+        layers.setdefault(owner, []).append(name)
+    return list(layers.items())
+
+
+def _sequences(paths: Sequence[str]) -> list[tuple[tuple[str, ...], _Kind, list[_Layer]]]:
+    """The layers of a detector that make one sequence, with the walks to its twin."""
+    layers = _layers_of(paths)
+    fill_in = _places([owner for owner, _ in layers])
+    sequences: dict[tuple[tuple[str, ...], _Kind], list[_Layer]] = {}
+    for layer in layers:
+        for rule in _RULES:
+            match = re.fullmatch(rule.pattern, layer[0])
+            if match:
+                walks = tuple(fill_in(walk, match.groupdict()) for walk in rule.walks)
+                sequences.setdefault((walks, rule.kind), []).append(layer)
+                break
+    return [(walks, kind, members) for (walks, kind), members in sequences.items()]
+
+
+def _places(owners: Sequence[str]) -> Callable[[str, Mapping[str, str | None]], str]:
+    """A function that fills the place of a pyramid level into a walk.
+
+    The API's lists count from the finest level of a head upwards; from the coarsest level of the backbone downwards for
+    what runs top-down; and from there upwards for what is added above.
+    """
+    predicted = _levels(r"(?:head|rpn)/(?:box_predictor|objectness_predictor)_(\d+).*", owners) + _levels(
+        r"head/.*_level_(\d+)_.*", owners
+    )
+    pyramid = _levels(r"neck/fpn_lateral_(\d+)", owners)
+    finest, top = min(predicted, default=0), max(pyramid, default=0)
+    node_of = _bifpn_nodes(owners)
+
+    def fill_in(walk: str, groups: Mapping[str, str | None]) -> str:
+        level = int(groups.get("level") or finest)
+        below_top = top - 1 - level
+        return walk.format(
+            from_finest=level - finest,
+            from_top=below_top,
+            above_top=level - top - 1,
+            lateral="top_layers" if level == top else f"residual_blocks/{below_top}",
+            node=node_of(groups["row"] or "", level) if "row" in groups else "",
+        )
+
+    return fill_in
+
+
+def _bifpn_nodes(owners: Sequence[str]) -> Callable[[str, int], int]:
+    """A function that numbers the nodes of a bidirectional pyramid, by row and level, in the API's order.
+
+    First the levels above the backbone's, upwards; then every iteration's way down and its way up.
+    """
+    down = _levels(r"neck/bifpn_1_down_(\d+)_sum", owners)
+    added = _levels(r"neck/bifpn_coarse_(\d+)_lateral_.*", owners)
+    finest, coarsest = min(down, default=0), max(down, default=0) + 1
+    first_added = min(added, default=coarsest + 1)
+
+    def node_of(row: str, level: int) -> int:
+        if row == "coarse":
+            return level - first_added
+        iteration, _, direction = row.partition("_")
+        steps = coarsest - finest
+        place = coarsest - 1 - level if direction == "down" else steps + level - finest - 1
+        return coarsest + 1 - first_added + 2 * steps * (int(iteration) - 1) + place
+
+    return node_of
+
+
+def _levels(pattern: str, owners: Sequence[str]) -> list[int]:
+    matches = (re.fullmatch(pattern, owner) for owner in owners)
+    return [int(match[1]) for match in matches if match]
+
+
+def _is_of_kind(layer: Mapping[str, str], kind: _Kind) -> bool:
+    return kind is _Kind.ALL or ("moving_mean" in layer) == (kind is _Kind.NORM)
+
+
+def _pair(layers: Sequence[_Layer], stored: Sequence[Mapping[str, str]]) -> Iterable[tuple[str, str]]:
+    """(path, key) of each variable of the n-th layer that the n-th stored one has too."""
+    for (owner, names), variables in zip(layers, stored, strict=False):
+        for name in names:
+            stored_name = name if name in variables or name != "kernel" else _DEPTHWISE_KERNEL
+            if stored_name in variables:
+                yield f"{owner}/{name}", variables[stored_name]

@@ -1,0 +1,136 @@
+"""What a checkpoint holds for one detector, by the detector's own paths, whoever made the checkpoint."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from detzoo.checkpoints import object_detection_api as api
+from detzoo.checkpoints.files import (
+    StoredCheckpoint,
+    StoredTensors,
+    foreign,
+    is_own,
+    open_tensors,
+    own_checkpoint,
+)
+from detzoo.checkpoints.layout import MODEL, parse_key
+from detzoo.checkpoints.object_graph import GRAPH_KEY, ObjectGraph
+from detzoo.errors import CheckpointError
+
+CLASSIFICATION = "classification"  # fine_tune_checkpoint_type of a classification network
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredWeights:
+    """The weights of a checkpoint as a detector names them.
+
+    Attributes:
+        prefix: Path of the checkpoint without ``.index``.
+        step: Training steps it had, 0 where it does not tell.
+        kind: What it is of, in words.
+        shapes: Path of each variable of the detector that the checkpoint has -> its shape there.
+        unused: Names of the stored detector's variables that this one does not have.
+        leftovers: Names of stored layers that no detector uses, such as the classifier on top of a backbone.
+        names: Path -> name in the file, where it is another.
+    """
+
+    prefix: str
+    step: int
+    kind: str
+    shapes: dict[str, tuple[int, ...]]
+    unused: list[str]
+    leftovers: list[str]
+    names: dict[str, str]
+    _read: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
+
+    def read(self, path: str) -> np.ndarray:
+        """The value of a variable of ``shapes``.
+
+        Raises:
+            CheckpointError: the data file is damaged.
+        """
+        return self._read(path)
+
+    def describe(self, path: str) -> str:
+        """A path of the detector, with the name in the file where it is another."""
+        return f"{path} ({self.names[path]})" if path in self.names else path
+
+
+def find_weights(
+    path: str | pathlib.Path, paths: Sequence[str], prefer_average: bool = True, checkpoint_type: str = "full"
+) -> StoredWeights:
+    """Opens a checkpoint of detzoo, or an object-based one of the Object Detection API, and finds a detector in it.
+
+    Args:
+        path: A folder, a prefix, or one of a checkpoint's files.
+        paths: Of all variables of the detector, in the order of their making.
+        prefer_average: Take the moving average of a variable where it is stored.
+        checkpoint_type: ``fine_tune_checkpoint_type``; "classification" looks for a classification network, too.
+
+    Raises:
+        CheckpointError: missing, damaged, of TensorFlow 1, or not of a detector.
+    """
+    tensors = open_tensors(path)
+    if is_own(tensors):
+        return own_weights(own_checkpoint(tensors), paths, prefer_average)
+    if GRAPH_KEY not in tensors.shapes:
+        raise CheckpointError(foreign(tensors))
+    try:
+        graph = ObjectGraph(tensors.read(GRAPH_KEY))
+    except ValueError as problem:
+        raise CheckpointError(f"{tensors.prefix}: {problem}; the file is damaged") from None
+    if api.is_detector(graph):
+        match = api.match_detector(graph, paths)
+        kind = f"{api.describe(graph)} of the Object Detection API"
+    else:
+        match = _match_classifier(tensors, graph, paths, checkpoint_type)
+        kind = "a classification network"
+    step_key = api.step_key(graph)
+    return StoredWeights(
+        prefix=tensors.prefix,
+        step=int(tensors.read(step_key)) if step_key else 0,
+        kind=kind,
+        shapes={path: tensors.shapes[key] for path, key in match.keys.items()},
+        unused=[_readable(key) for key in match.unused],
+        leftovers=[_readable(key) for key in match.leftovers],
+        names={path: _readable(key) for path, key in match.keys.items()},
+        _read=lambda path: tensors.read(match.keys[path]),
+    )
+
+
+def own_weights(stored: StoredCheckpoint, paths: Sequence[str], prefer_average: bool) -> StoredWeights:
+    """What an opened checkpoint of detzoo holds for a detector; arguments as for ``find_weights``."""
+    shapes, wanted = stored.paths(MODEL), set(paths)
+    return StoredWeights(
+        prefix=stored.prefix,
+        step=stored.step,
+        kind="a detector of detzoo",
+        shapes={path: shapes[path] for path in paths if path in shapes},
+        unused=[path for path in shapes if path not in wanted],
+        leftovers=[],
+        names={},
+        _read=lambda path: stored.read_weights(path, prefer_average),
+    )
+
+
+def _match_classifier(tensors: StoredTensors, graph: ObjectGraph, paths: Sequence[str], checkpoint_type: str) -> Any:
+    node = api.find_classifier(graph)
+    if node is None:
+        raise CheckpointError(foreign(tensors))
+    if checkpoint_type != CLASSIFICATION:
+        raise CheckpointError(
+            f"{tensors.prefix} holds a classification network, no detector: it can start a training with "
+            f"train_config.fine_tune_checkpoint_type: '{CLASSIFICATION}' (found: '{checkpoint_type}')"
+        )
+    return api.match_classifier(graph, node, paths)
+
+
+def _readable(key: str) -> str:
+    """A key without the ending that all have."""
+    parsed = parse_key(key)
+    return "/".join(filter(None, parsed)) if parsed is not None else key
