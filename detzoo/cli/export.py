@@ -7,11 +7,13 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.cli import export_tflite
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import DetzooError, UsageError
 
-SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature."
-DESCRIPTION = """
+SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature, or as a TFLite model."
+DESCRIPTION = (
+    """
 The result needs nothing but TensorFlow, and is checked against the detector in memory before success is reported.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
@@ -29,6 +31,8 @@ averages where the checkpoint has them. Thresholds of the post-processing can be
 Input types: image_tensor (uint8 [B, H, W, 3]), float_image_tensor (float32, 0..255), encoded_image_string_tensor (JPEG,
 PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
 """
+    + export_tflite.DESCRIPTION
+)
 POSITIONAL = ()
 
 # Kept in step with detzoo.detectors.serving.INPUT_SPECS by a test: --help must not import TensorFlow.
@@ -41,7 +45,7 @@ logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """--pipeline_config_path, --trained_checkpoint_dir, --output_directory, --input_type, --optimize_for, --set."""
+    """Which checkpoint, where to, and what is written."""
     define_pipeline_flags(flag_values)
     flags.DEFINE_string(
         "trained_checkpoint_dir",
@@ -60,11 +64,14 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "fast, a larger file. The model runs on both in either form.",
         flag_values=flag_values,
     )
+    export_tflite.define_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Builds, restores, writes and checks."""
     loaded = load_pipeline_from_flags(flag_values)
+    export_tflite.check_flags(flag_values, loaded.message.model)
+    export_tflite.apply_max_detections(flag_values, loaded.message.model)
     from detzoo.builders.resize import build_resizer
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import latest_prefix
@@ -74,6 +81,7 @@ def run(flag_values: flags.FlagValues) -> None:
 
     start_tensorflow()
     latest_prefix(flag_values.trained_checkpoint_dir)  # a wrong path is told before the model is built
+    export_tflite.check_data(flag_values)
     detector = build_untrained(loaded.message.model)
     step = restore_for_inference(detector, flag_values.trained_checkpoint_dir)
     beside = Export(
@@ -84,6 +92,9 @@ def run(flag_values: flags.FlagValues) -> None:
         flag_values.optimize_for,
     )
     resizer = build_resizer(image_resizer_of(loaded.message.model))
+    if flag_values.format == export_tflite.TFLITE:
+        export_tflite.run(flag_values, detector, resizer, beside)
+        return
     folder = flag_values.output_directory
     report = export_detector(detector, resizer, folder, flag_values.input_type, beside)
     print(f"{folder}/{SAVED_MODEL_FOLDER}: step {step}, input {flag_values.input_type}")

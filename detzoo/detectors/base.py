@@ -151,6 +151,16 @@ class OneStageDetector(Detector):
         self._static_anchors_norm = self._make_static_anchors()
         self.built = True
 
+    @property
+    def dense_detections(self) -> Any:
+        """The post-processing with its numbers, for exports that write it in another form."""
+        return self._detections
+
+    @property
+    def static_anchors_norm(self) -> Any:
+        """The anchors as numpy float32 [A, 4], None where the size of the input is not known before the image."""
+        return self._static_anchors_norm
+
     def preprocess(self, images: Tensor) -> Tensor:
         """See ``Detector.preprocess``."""
         return self._normalize(tf.cast(images, tf.float32))

@@ -25,7 +25,7 @@ def to_constants(function: Any) -> FrozenGraph:
     """
     from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
-    with _quiet_conversion():
+    with quiet_conversion():
         frozen = convert_variables_to_constants_v2(function, lower_control_flow=False)
     output_names = dict(zip(sorted(function.structured_outputs), (tensor.name for tensor in frozen.outputs)))
     return FrozenGraph(frozen.graph.as_graph_def(), frozen.inputs[0].name, output_names)
@@ -37,8 +37,8 @@ def node_of(tensor_name: str) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_conversion() -> Iterator[None]:
-    """Without what the converter's optimizer writes to stderr from C++ (its devices) whatever the log level."""
+def quiet_conversion() -> Iterator[None]:
+    """Without what TensorFlow's converters write to stderr from C++ whatever the log level."""
     sys.stderr.flush()
     saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)

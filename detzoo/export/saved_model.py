@@ -56,7 +56,7 @@ def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: st
     # As an attribute of that name, the function is what a call of the loaded object runs.
     module.__call__ = tf.function(detect, input_signature=[input_spec])
     options = tf.saved_model.SaveOptions(save_debug_info=False)
-    with _quiet_saver():
+    with quiet_saver():
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)
 
 
@@ -75,7 +75,7 @@ def _take_out_filters(frozen: FrozenGraph) -> tuple[dict[str, np.ndarray], Any]:
 
 
 @contextlib.contextmanager
-def _quiet_saver() -> Iterator[None]:
+def quiet_saver() -> Iterator[None]:
     """Without the saver's notes on names that it changes and files that it writes."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
     levels = [logger.level for logger in loggers]

@@ -1,0 +1,105 @@
+"""Images of a user's own data at a detector's input size: for the ranges of int8, and for the check.
+
+TFRecords with ``image/encoded``, or image files -> uint8 [1, H, W, 3] as a caller of the exported model would send.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.data.records import match_files, scan_file
+from detzoo.detectors.serving import decode_example, decode_image
+from detzoo.errors import DataError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
+# Ranges settle within a few hundred images (Jacob et al., arXiv:1712.05877, calibrate on as few); more only takes time.
+MAX_IMAGES = 200
+
+logger = logging.getLogger(__name__)
+
+
+def find_files(patterns: str) -> list[str]:
+    """The files of ``--representative_data``, sorted.
+
+    Args:
+        patterns: a TFRecord or image file, a folder of images, a glob, or several with commas between.
+
+    Raises:
+        DataError: a part matches no file.
+    """
+    paths: list[str] = []
+    for part in filter(None, (part.strip() for part in patterns.split(","))):
+        if os.path.isdir(part):
+            inside = [str(path) for path in sorted(pathlib.Path(part).rglob("*")) if _is_image(str(path))]
+            if not inside:
+                raise DataError(
+                    f"--representative_data: the folder {part} holds no image ({', '.join(IMAGE_SUFFIXES)})"
+                )
+            paths += inside
+        else:
+            paths += match_files(part)
+    if not paths:
+        raise DataError("--representative_data is empty; give TFRecords or images, such as data/train-*.tfrecord")
+    return paths
+
+
+def representative_images(patterns: str, resizer: Callable[[Any], Any], max_images: int = MAX_IMAGES) -> np.ndarray:
+    """Images of all files in equal parts, resized and padded as the detector wants them.
+
+    Args:
+        patterns: see ``find_files``.
+        resizer: of the detector's configuration, with a static shape.
+        max_images: N at most.
+
+    Returns:
+        uint8 [N, H, W, 3].
+
+    Raises:
+        DataError: a pattern matches nothing, or no image could be read.
+    """
+    files = find_files(patterns)
+    if len(files) > max_images:
+        files = [files[round(i * (len(files) - 1) / (max_images - 1))] for i in range(max_images)]
+    per_file = -(-max_images // len(files))
+    images, num_broken = [], 0
+    for path in files:
+        for image in _decoded(path, per_file):
+            if image is None:
+                num_broken += 1
+                continue
+            padded, _ = resizer(image)
+            images.append(np.clip(np.rint(padded.numpy()), 0, 255).astype(np.uint8))
+    if num_broken:
+        logger.warning("%d images of --representative_data cannot be decoded; they are left out", num_broken)
+    if not images:
+        raise DataError(f"--representative_data: none of the files could be read as images, the first is {files[0]}")
+    return np.stack(images[:max_images])
+
+
+def _decoded(path: str, count: int) -> Iterator[Any]:
+    """Up to ``count`` images uint8 [H, W, 3] of a file, spread over it; None for one that cannot be decoded."""
+    if _is_image(path):
+        yield _try(decode_image, tf.io.read_file(path))
+        return
+    num_records = scan_file(path).num_records
+    step = max(1, num_records // count)
+    for record in tf.data.TFRecordDataset(path).take(num_records).shard(step, 0).take(count):
+        yield _try(decode_example, record)
+
+
+def _try(decode: Callable[[Any], Any], encoded: Any) -> Any:
+    try:
+        return decode(encoded)
+    except tf.errors.InvalidArgumentError:
+        return None
+
+
+def _is_image(path: str) -> bool:
+    return path.lower().endswith(IMAGE_SUFFIXES)

@@ -1,0 +1,212 @@
+"""A one-stage detector as two TFLite models: the network, perhaps quantised, and the post-processing.
+
+    image [1, H, W, 3] -> network -> box deltas [1, A, 4], class logits [1, A, C] -> post-processing -> detections
+
+Two conversions, because a quantised conversion of the whole would round scores and final boxes to multiples of 1/256.
+``detzoo.export.tflite_join`` makes one file of them.
+
+The post-processing is the interpreter's own operation TFLite_Detection_PostProcess, which decodes boxes and suppresses.
+Per class ("regular"), as the detector does, so that detections agree; with ``use_class_agnostic_nms`` in the config its
+"fast" form, which does the same as the detector's suppression among all classes.
+
+Differs from the detector: a box without any area inside the image stays among the detections, with no height or width,
+because the operation knows no image border.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.contracts import Tensor
+from detzoo.data.resize import to_gray
+from detzoo.detectors.base import OneStageDetector
+from detzoo.detectors.frozen import quiet_conversion
+from detzoo.errors import DetzooError
+from detzoo.export.freeze import freeze
+from detzoo.export.saved_model import quiet_saver
+from detzoo.ops.box_coder import FasterRcnnBoxCoder
+from detzoo.postprocess.dense_detections import DenseDetections
+
+POSTPROCESS_OP = "TFLite_Detection_PostProcess"
+# Alphabetical order is the order of the operation's outputs: boxes, classes, scores, count.
+OUTPUT_NAMES = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
+IMAGE, DELTAS, LOGITS = "image", "box_deltas", "class_logits"
+NONE, DYNAMIC, INT8 = "none", "dynamic", "int8"
+QUANTIZATIONS = (NONE, DYNAMIC, INT8)
+INPUT_DTYPES = {"image_tensor": tf.uint8, "float_image_tensor": tf.float32}
+
+
+def convert_network(
+    detector: OneStageDetector,
+    input_type: str,
+    quantize: str = NONE,
+    images: np.ndarray | None = None,
+    convert_to_grayscale: bool = False,
+) -> tuple[bytes, int]:
+    """The network with normalisation before it, batch normalisation folded.
+
+    Args:
+        detector: with an input of fixed size.
+        input_type: a key of ``INPUT_DTYPES``; either way pixels are RGB, 0..255.
+        quantize: one of ``QUANTIZATIONS``.
+        images: uint8 [N, H, W, 3], what int8 measures the ranges of activations on.
+        convert_to_grayscale: the resizer's, which would have done it.
+
+    Returns:
+        A TFLite model with the input ``image`` and the outputs ``box_deltas`` and ``class_logits``, float32; and how
+        many batch normalisations were folded.
+    """
+    # Integer hardware cannot cast, so with int8 the graph takes float32 and its quantised input is the camera's bytes.
+    dtype = tf.float32 if quantize == INT8 else INPUT_DTYPES[input_type]
+    spec = tf.TensorSpec([1, *detector.input_shape_px, 3], dtype, name=IMAGE)
+
+    def predict(image: Tensor) -> dict[str, Tensor]:
+        image = to_gray(image) if convert_to_grayscale else image
+        predictions = detector.predict(detector.preprocess(image))
+        return {DELTAS: predictions.box_deltas, LOGITS: predictions.class_logits}
+
+    frozen, num_folded = freeze(tf.function(predict, input_signature=[spec], autograph=False).get_concrete_function())
+
+    def run_frozen(image: Tensor) -> dict[str, Tensor]:
+        names = [frozen.output_names[name] for name in (DELTAS, LOGITS)]
+        outputs = tf.graph_util.import_graph_def(
+            frozen.graph_def, input_map={frozen.input_name: image}, return_elements=names, name=""
+        )
+        return dict(zip((DELTAS, LOGITS), outputs))
+
+    def configure(converter: Any) -> None:
+        if quantize != NONE:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == INT8:
+            if images is None:
+                raise ValueError("int8 needs images")
+            converter.representative_dataset = lambda: _calibration(images)
+            converter.inference_input_type = INPUT_DTYPES[input_type]
+            converter.target_spec.supported_ops = [
+                tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+                tf.lite.OpsSet.TFLITE_BUILTINS,
+            ]
+
+    return _convert(tf.function(run_frozen, input_signature=[spec], autograph=False), configure), num_folded
+
+
+def _calibration(images: np.ndarray) -> Iterator[list[np.ndarray]]:
+    """The images as float32 [1, H, W, 3]; the first with a black and a white corner.
+
+    So the input's range is 0 to 255, its scale is 1, and a byte of the camera is a quantised value as it is.
+    """
+    for number, image in enumerate(images):
+        sample = image[np.newaxis].astype(np.float32)
+        if number == 0:
+            sample[0, 0, 0], sample[0, -1, -1] = 0.0, 255.0
+        yield [sample]
+
+
+def convert_postprocessing(detector: OneStageDetector) -> bytes:
+    """Scores, decoding and suppression.
+
+    Args:
+        detector: with an input of fixed size, hard suppression and a FasterRcnnBoxCoder.
+
+    Returns:
+        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUT_NAMES``. The
+        attributes of its operation are not all there yet: see ``operation_attributes``.
+
+    Raises:
+        DetzooError: the detector's post-processing has no form in TFLite.
+    """
+    detections, anchors_norm = detector.dense_detections, detector.static_anchors_norm
+    if not isinstance(detections.box_coder, FasterRcnnBoxCoder):
+        raise DetzooError(f"TFLite decodes FasterRcnnBoxCoder only, not {type(detections.box_coder).__name__}")
+    if detections.limits.soft_nms_sigma > 0:
+        raise DetzooError("TFLite has no soft suppression; set soft_nms_sigma to 0")
+    num_anchors = len(anchors_norm)
+    num_columns = detector.num_classes + int(detections.has_background_column)
+    num_rows = detections.limits.max_total_detections
+    corners = np.asarray(anchors_norm, np.float32)
+    centers_and_sizes = np.concatenate(
+        [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1, dtype=np.float32
+    )
+
+    # The converter replaces a call of this function, whatever it computes, by the operation.
+    @tf.function(experimental_implements=_signature(detections, detector.num_classes), autograph=False)
+    def operation(deltas: Tensor, scores: Tensor, anchors: Tensor) -> tuple[Tensor, ...]:
+        del deltas, scores, anchors
+        rows = tf.zeros([1, num_rows])
+        return tf.zeros([1, num_rows, 4]), rows, rows, tf.zeros([1])
+
+    def detect(box_deltas: Tensor, class_logits: Tensor) -> dict[str, Tensor]:
+        scores = detections.score_converter(class_logits)
+        boxes, classes, best, count = operation(box_deltas, scores, tf.constant(centers_and_sizes))
+        return dict(zip(OUTPUT_NAMES, (tf.clip_by_value(boxes, 0.0, 1.0), classes, best, count)))
+
+    signature = [
+        tf.TensorSpec([1, num_anchors, 4], name=DELTAS),
+        tf.TensorSpec([1, num_anchors, num_columns], name=LOGITS),
+    ]
+
+    def configure(converter: Any) -> None:
+        converter.allow_custom_ops = True
+
+    return _convert(tf.function(detect, input_signature=signature, autograph=False), configure)
+
+
+def operation_attributes(detections: DenseDetections, num_classes: int) -> dict[str, int | float | bool]:
+    """The attributes of TFLite_Detection_PostProcess that do what ``detections`` does.
+
+    The operation takes scores of at least its threshold, the detector scores above it and none below 0.
+    """
+    limits = detections.limits
+    if not isinstance(detections.box_coder, FasterRcnnBoxCoder):
+        raise TypeError("the operation decodes FasterRcnnBoxCoder only")
+    scales = dict(zip(("y_scale", "x_scale", "h_scale", "w_scale"), detections.box_coder.scale_factors))
+    threshold = np.nextafter(np.float32(max(limits.score_threshold, 0.0)), np.float32(2.0))
+    return {
+        "max_detections": limits.max_total_detections,
+        "max_classes_per_detection": 1,
+        "detections_per_class": limits.max_detections_per_class,
+        "use_regular_nms": not detections.is_class_agnostic,
+        "nms_score_threshold": float(max(threshold, np.finfo(np.float32).tiny)),
+        "nms_iou_threshold": limits.iou_threshold,
+        "num_classes": num_classes,
+        **scales,
+    }
+
+
+def _signature(detections: DenseDetections, num_classes: int) -> str:
+    """What ``experimental_implements`` takes: a NameAttrList as text."""
+    kinds: dict[type, Callable[[Any], str]] = {
+        bool: lambda value: f"b: {str(value).lower()}",
+        int: lambda value: f"i: {value}",
+        float: lambda value: f"f: {value:.9g}",
+    }
+    attributes = operation_attributes(detections, num_classes).items()
+    texts = [f'attr {{ key: "{key}" value {{ {kinds[type(value)](value)} }} }}' for key, value in attributes]
+    return " ".join([f'name: "{POSTPROCESS_OP}"', *texts])
+
+
+def _convert(function: Any, configure: Callable[[Any], None]) -> bytes:
+    """A tf.function as a TFLite model, from a SavedModel: only there the converter sees ``experimental_implements``.
+
+    Raises:
+        DetzooError: the converter refuses.
+    """
+    module = tf.Module()
+    module.function = function
+    with tempfile.TemporaryDirectory() as folder, quiet_saver():
+        path = pathlib.Path(folder) / "saved_model"
+        tf.saved_model.save(module, str(path), signatures=function)
+        converter = tf.lite.TFLiteConverter.from_saved_model(str(path))
+        configure(converter)
+        try:
+            with quiet_conversion():
+                return converter.convert()
+        except Exception as problem:  # the converter raises many kinds, none of them its own
+            reason = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+            raise DetzooError(f"TFLite's converter refuses the detector: {reason.strip()[:300]}") from problem

@@ -1,0 +1,198 @@
+"""Does a TFLite model detect what the detector in memory detects? (the last step of a TFLite export)
+
+Two measures. A float model must give the same numbers: every detection must be one of the detector's anchors, with that
+anchor's box and score, and the scores in order must be the detector's. This leaves room for one thing only: two anchors
+whose scores or overlaps differ by less than the rounding may change places. A quantised model has other numbers, so it
+must find the same objects: the same class, an overlap of at least one half, nearly the same score.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.contracts import Detections
+from detzoo.detectors.base import OneStageDetector
+from detzoo.errors import DetzooError
+
+TOLERANCE = 1e-3  # of boxes in fractions of the input, and of scores
+MIN_EQUAL = 0.98  # of a float model's detections: ties may fall the other way
+SURE = 0.3  # score from which a quantised model must find a detection again
+SPURIOUS_MARGIN = 0.1  # a quantised detection this much above SURE must be one of the detector's
+SAME_OBJECT_IOU = 0.5
+MIN_FOUND_AGAIN = 0.8
+MAX_SCORE_SHIFT = 0.1  # mean difference of the best scores, where the detector is sure of nothing
+
+logger = logging.getLogger(__name__)
+
+Run = Callable[[np.ndarray], Sequence[np.ndarray]]
+
+
+class TfliteReport(NamedTuple):
+    """How closely a TFLite model follows its detector.
+
+    For a float model the largest differences. For a quantised one the share of sure detections that both find, and the
+    mean difference of their scores; ``num_sure`` is how many there were to compare.
+    """
+
+    is_quantized: bool
+    num_images: int
+    max_box_difference: float = 0.0
+    max_score_difference: float = 0.0
+    num_sure: int = 0
+    found_again: float = 1.0
+    mean_score_difference: float = 0.0
+
+    def sentence(self) -> str:
+        """For the user."""
+        if not self.is_quantized:
+            return (
+                f"agrees with the detector in memory on {self.num_images} images: boxes within "
+                f"{self.max_box_difference:.1e}, scores within {self.max_score_difference:.1e}"
+            )
+        if not self.num_sure:
+            return (
+                f"the detector is sure of nothing on {self.num_images} images, so little is known of the quantised "
+                f"model: its best scores differ by {self.mean_score_difference:.3f}"
+            )
+        return (
+            f"compared with the detector in memory on {self.num_images} images: {self.found_again:.0%} of "
+            f"{self.num_sure} detections with a score of {SURE} or more are the same, their scores differ by "
+            f"{self.mean_score_difference:.3f}"
+        )
+
+
+class _Found(NamedTuple):
+    boxes: np.ndarray  # [D, 4]
+    classes: np.ndarray  # [D]
+    scores: np.ndarray  # [D]
+
+
+def check_float(detector: OneStageDetector, prepare: Callable, run: Run, images: np.ndarray) -> TfliteReport:
+    """Compares a float model's numbers.
+
+    Args:
+        detector: in memory.
+        prepare: what the model does with pixels before the detector's ``preprocess``.
+        run: images uint8 [1, H, W, 3] -> the model's four outputs.
+        images: uint8 [N, H, W, 3].
+
+    Raises:
+        DetzooError: they disagree, or something is not finite.
+    """
+    box_difference = score_difference = 0.0
+    for number, image in enumerate(images[:, np.newaxis]):
+        expected, found = detect(detector, prepare(image)), _read(run(image))
+        differences = _compare_numbers(detector, expected, found, f"image {number + 1} of {len(images)}")
+        box_difference = max(box_difference, differences[0])
+        score_difference = max(score_difference, differences[1])
+    return TfliteReport(False, len(images), box_difference, score_difference)
+
+
+def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, images: np.ndarray) -> TfliteReport:
+    """Compares what a quantised model finds; arguments as for ``check_float``.
+
+    Raises:
+        DetzooError: it finds too little of what the detector finds, or too much else.
+    """
+    same, sure = 0, 0
+    shifts: list[float] = []
+    best_shifts: list[float] = []
+    for image in images[:, np.newaxis]:
+        expected, found = _of(detect(detector, prepare(image))), _read(run(image))
+        again, differences = _match(expected, found, SURE)
+        real, _ = _match(found, expected, SURE + SPURIOUS_MARGIN)
+        same += int(again.sum()) + int(real.sum())
+        sure += len(again) + len(real)
+        shifts += list(differences)
+        rows = min(len(expected.scores), len(found.scores), 10)
+        missing = abs(len(expected.scores) - len(found.scores)) if not rows else 0
+        best_shifts.append(float(np.abs(expected.scores[:rows] - found.scores[:rows]).mean()) if rows else missing)
+    share = same / sure if sure else 1.0
+    shift = float(np.mean(shifts)) if shifts else float(np.mean(best_shifts))
+    report = TfliteReport(True, len(images), 0.0, 0.0, sure, share, shift)
+    if share < MIN_FOUND_AGAIN or (not sure and shift > MAX_SCORE_SHIFT):
+        raise DetzooError(
+            f"the quantised model does not detect what the detector detects: {report.sentence()}. Give "
+            "--representative_data that looks like what the model will see, or take --quantize=dynamic or none"
+        )
+    if not sure:
+        logger.warning("%s. Is it trained? Does --representative_data show its objects?", report.sentence())
+    return report
+
+
+def detect(detector: OneStageDetector, images: np.ndarray) -> Detections:
+    """The detector's answer to images [B, H, W, 3] of its input's size, as numpy arrays."""
+    height, width = images.shape[1:3]
+    predictions = detector.predict(detector.preprocess(tf.constant(images)))
+    true_shapes = tf.constant([[height, width]] * len(images), tf.int32)
+    return tf.nest.map_structure(np.asarray, detector.postprocess(predictions, true_shapes, (height, width)))
+
+
+def _of(detections: Detections) -> _Found:
+    count = int(detections.num_valid[0])
+    return _Found(*(part[0, :count] for part in (detections.boxes_norm, detections.classes, detections.scores)))
+
+
+def _read(outputs: Sequence[np.ndarray]) -> _Found:
+    """The filled rows, without boxes that have no area inside the image: the detector drops them."""
+    boxes, classes, scores, count = outputs
+    for values in outputs:
+        if not np.all(np.isfinite(values)):
+            raise DetzooError("the TFLite model's detections are not finite")
+    boxes, classes, scores = (part[0, : int(count[0])] for part in (boxes, classes, scores))
+    has_area = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
+    return _Found(boxes[has_area], classes[has_area].astype(np.int32), scores[has_area])
+
+
+def _compare_numbers(detector: OneStageDetector, expected: Detections, found: _Found, what: str) -> tuple[float, float]:
+    """The largest differences of boxes and of scores."""
+    raw_boxes, raw_scores = expected.raw_boxes_norm[0], expected.raw_scores[0]
+    for values in (raw_boxes, raw_scores):
+        if not np.all(np.isfinite(values)):
+            raise DetzooError(f"the detector's output is not finite on {what}: its weights diverged in training")
+    count, scores = int(expected.num_valid[0]), expected.scores[0]
+    # Boxes at the border of having area, or of the threshold, may be there in one and not in the other, at the end.
+    if abs(count - len(found.scores)) > max(1, count * (1 - MIN_EQUAL)):
+        raise DetzooError(f"the TFLite model has {len(found.scores)} detections on {what}, the detector {count}")
+    rows = min(count, len(found.scores))
+    by_rank = np.abs(scores[:rows] - found.scores[:rows])
+    first_column = int(detector.dense_detections.has_background_column)
+    by_box = np.abs(np.clip(raw_boxes, 0.0, 1.0) - found.boxes[:, np.newaxis]).max(axis=2)
+    by_score = np.abs(raw_scores[:, found.classes + first_column].T - found.scores[:, np.newaxis])
+    closest = np.argmin(np.maximum(by_box, by_score), axis=1)
+    each = np.arange(len(closest))
+    by_box, by_score = by_box[each, closest], by_score[each, closest]
+    for name, values in (("scores", by_rank), ("boxes", by_box), ("scores", by_score)):
+        if values.size and np.mean(values <= TOLERANCE) < MIN_EQUAL:
+            share, worst = float(np.mean(values > TOLERANCE)), float(values.max())
+            raise DetzooError(
+                f"{share:.0%} of the TFLite model's {name} differ from the detector's on {what}, by up to {worst:.3g}"
+            )
+    is_equal = np.maximum(by_box, by_score) <= TOLERANCE
+    return float(by_box[is_equal].max(initial=0.0)), float(by_score[is_equal].max(initial=0.0))
+
+
+def _match(wanted: _Found, among: _Found, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+    """Which detections of at least the threshold have an equal: bool [D]; and by how much the equals' scores differ."""
+    is_sure = wanted.scores >= threshold
+    overlaps = _overlaps(wanted.boxes[is_sure], among.boxes)
+    overlaps[wanted.classes[is_sure][:, np.newaxis] != among.classes] = 0.0
+    if not overlaps.size:
+        return np.zeros(int(is_sure.sum()), bool), np.zeros(0)
+    has_equal = overlaps.max(axis=1) >= SAME_OBJECT_IOU
+    shifts = np.abs(wanted.scores[is_sure] - among.scores[overlaps.argmax(axis=1)])
+    return has_equal, shifts[has_equal]
+
+
+def _overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Intersection over union of boxes [D, 4] and [E, 4]: [D, E]."""
+    low = np.maximum(one[:, np.newaxis, :2], other[:, :2])
+    high = np.minimum(one[:, np.newaxis, 2:], other[:, 2:])
+    common = np.prod(np.clip(high - low, 0.0, None), axis=2)
+    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one, other)]
+    return common / np.maximum(areas[0][:, np.newaxis] + areas[1] - common, 1e-12)
