@@ -61,6 +61,7 @@ class Batch(NamedTuple):
     record_index: Tensor  # int64 [B], position in the endless stream of records; gaps are dropped records
     groundtruth: Groundtruth
     proposals: Any = ()  # Proposals from a file, R = max_number_of_proposals; () where none are read
+    labeled_classes: Any = ()  # bool [B, K], classes that image/class says are there or not; () where it is not read
 
 
 class Proposals(NamedTuple):

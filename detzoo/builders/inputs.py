@@ -29,6 +29,7 @@ def build_dataset(
     start_record: int = 0,
     input_context: tf.distribute.InputContext | None = None,
     dirt: DirtCounter | None = None,
+    image_labels: bool = False,
 ) -> tf.data.Dataset:
     """The input pipeline of a configuration.
 
@@ -44,6 +45,7 @@ def build_dataset(
             highest ``Batch.record_index`` of all workers.
         input_context: of ``tf.distribute``; its pipeline i of n reads the records i, i + n, ... of the same order.
         dirt: gets the counts of what was repaired and dropped; counts are logged in any case.
+        image_labels: fill ``Batch.labeled_classes`` from the labels of whole images.
 
     Returns:
         A dataset of ``Batch``; heights and widths are static with resizers of fixed output.
@@ -59,6 +61,7 @@ def build_dataset(
         max_number_of_boxes=_max_boxes(reader, train_config, training),
         load_instance_masks=reader.load_instance_masks,
         png_masks=reader.mask_type == pb.PNG_MASKS,
+        load_image_labels=image_labels,
     )
     steps = train_config.data_augmentation_options if training and train_config is not None else ()
     num_epochs = 1 if not training else reader.num_epochs or None

@@ -26,8 +26,9 @@ finished, or after --timeout_secs without a new one:
         --continuous
 
 Which numbers: eval_config.metrics_set, any of coco_detection_metrics (default), coco_mask_metrics (the same by masks,
-beside those by boxes), pascal_voc_detection_metrics (area under the curve) and pascal_voc_2007_detection_metrics
-(eleven points), e.g.
+beside those by boxes), pascal_voc_detection_metrics (area under the curve), pascal_voc_2007_detection_metrics (eleven
+points), oid_V2_detection_metrics (Open Images: groups of objects) and oid_challenge_detection_metrics (and classes that
+nobody verified in an image), e.g.
 
     --set 'eval_config.metrics_set[0]=pascal_voc_2007_detection_metrics'
 
@@ -103,9 +104,9 @@ def make_evaluator(message: Any) -> Any:
     from detzoo.builders.inputs import build_dataset
     from detzoo.cli.inference import image_resizer_of
     from detzoo.config.label_map import load_label_map
-    from detzoo.evaluate.runner import Evaluator, asked_metrics
+    from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
 
-    reader = message.eval_input_reader[0]
+    reader, metrics = message.eval_input_reader[0], asked_metrics(message.eval_config)
     if len(message.eval_input_reader) > 1:
         logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
     dataset = build_dataset(
@@ -115,12 +116,14 @@ def make_evaluator(message: Any) -> Any:
         training=False,
         batch_size=max(1, message.eval_config.batch_size),
         seed=0,
+        image_labels=reads_image_labels(metrics),
     )
     return Evaluator(
         dataset,
         load_label_map(reader.label_map_path),
-        asked_metrics(message.eval_config),
+        metrics,
         show_progress=sys.stderr.isatty(),
+        unlabeled_are_complete=message.eval_config.image_classes_field_map_empty_to_ones,
     )
 
 

@@ -133,28 +133,11 @@ def make_evaluate(pipeline: Any) -> Any:
     Raises:
         UsageError: the config has none.
     """
-    from detzoo.builders.inputs import build_dataset
-    from detzoo.config.label_map import load_label_map
-    from detzoo.evaluate.runner import Evaluator, asked_metrics
-    from detzoo.train.session import image_resizer_of
+    from detzoo.cli.evaluate import make_evaluator
 
     if not pipeline.eval_input_reader:
         raise UsageError(
             "train_config.eval_every_n_steps is set, but the config has no eval_input_reader to evaluate on; add one, "
             "or --set train_config.eval_every_n_steps=0"
         )
-    reader = pipeline.eval_input_reader[0]
-    dataset = build_dataset(
-        reader,
-        image_resizer_of(pipeline),
-        None,
-        training=False,
-        batch_size=max(1, pipeline.eval_config.batch_size),
-        seed=0,
-    )
-    return Evaluator(
-        dataset,
-        load_label_map(reader.label_map_path),
-        asked_metrics(pipeline.eval_config),
-        show_progress=sys.stderr.isatty(),
-    )
+    return make_evaluator(pipeline)

@@ -19,6 +19,10 @@ METRICS_SETS = (
     "coco_mask_metrics",
     "pascal_voc_detection_metrics",
     "pascal_voc_2007_detection_metrics",
+    "oid_V2_detection_metrics",
+    "open_images_V2_detection_metrics",
+    "open_images_metrics",
+    "oid_challenge_detection_metrics",
 )
 _OTHER_METRICS = ("oid_", "open_images", "segmentation", "keypoint", "lvis", "weighted", "panoptic")
 MASK_METRICS = "coco_mask_metrics"
@@ -69,10 +73,11 @@ def check_metrics(config: Any, findings: Findings) -> None:
     has_no_masks = kind == "ssd" or (kind == "faster_rcnn" and not stages.predicts_masks(config.model.faster_rcnn))
     for index, name in enumerate(config.eval_config.metrics_set):
         path = f"eval_config.metrics_set[{index}]"
-        if any(fragment in name for fragment in _OTHER_METRICS):
-            findings.error(path, f"'{name}' is not supported; accepted: {', '.join(METRICS_SETS)}")
-        elif name not in METRICS_SETS:
-            findings.error(path, f"there is no metrics set '{name}'{suggestion(name, METRICS_SETS)}")
+        if name not in METRICS_SETS:
+            if any(fragment in name for fragment in _OTHER_METRICS):
+                findings.error(path, f"'{name}' is not supported; accepted: {', '.join(METRICS_SETS)}")
+            else:
+                findings.error(path, f"there is no metrics set '{name}'{suggestion(name, METRICS_SETS)}")
         elif name == MASK_METRICS and has_no_masks:
             findings.error(path, f"'{name}' needs masks, which {_NEEDS_MASKS}; accepted: {_BOX_METRICS}")
     if config.eval_config.eval_instance_masks and has_no_masks:

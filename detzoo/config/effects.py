@@ -100,7 +100,6 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "all_metrics_per_category": "the precision of each class is always written",
         "super_categories": "classes are reported one by one",
         "use_dummy_loss_in_eval": "evaluation computes no loss",
-        "image_classes_field_map_empty_to_ones": "only meant for image-level labels of Open Images",
     },
     "InputReader": {
         "queue_capacity": _QUEUES,

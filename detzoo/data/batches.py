@@ -55,6 +55,7 @@ class _Example(NamedTuple):
     record_index: Tensor
     objects: Groundtruth
     proposals: Proposals | tuple[()]
+    labeled_classes: Tensor | tuple[()]
 
 
 def make_batches(
@@ -197,7 +198,7 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
     if sample.proposals_norm is not None:
         limit = options.max_number_of_proposals
         proposals = _best_proposals(sample.proposals_norm, sample.proposal_scores, limit)
-    return _Example(image, true_shape, original_shape, image_id, index, objects, proposals)
+    return _Example(image, true_shape, original_shape, image_id, index, objects, proposals, record.labeled_classes)
 
 
 def _best_proposals(boxes: Tensor, scores: Tensor, max_proposals: int) -> Proposals:
@@ -232,4 +233,5 @@ def _to_batch(example: _Example) -> Batch:
         record_index=example.record_index,
         groundtruth=objects,
         proposals=proposals,
+        labeled_classes=example.labeled_classes,
     )

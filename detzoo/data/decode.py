@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -19,6 +19,7 @@ from PIL import Image
 from detzoo.contracts import Tensor
 from detzoo.data.dirt_counter import REASONS
 from detzoo.data.sample import Sample, keep_objects
+from detzoo.errors import ConfigError
 
 # What is parsed: values of another type, or a scalar that is a list, make TensorFlow refuse the whole record.
 SCALAR_TYPES = {
@@ -34,6 +35,8 @@ LIST_TYPES = {
     "image/object/class/text": tf.string,
 }
 
+IMAGE_LABEL_TYPES = {"image/class/text": tf.string, "image/class/label": tf.int64}
+
 # Coordinates may pass the image by this much (float32 rounding of exact values) without being called dirt.
 CLIP_TOLERANCE = 1e-4
 
@@ -48,6 +51,7 @@ class DecodeOptions:
     max_number_of_boxes: int = 100
     load_instance_masks: bool = False
     png_masks: bool = False  # PNG strings, otherwise dense floats
+    load_image_labels: bool = False  # classes of the image as a whole; needs a label map
 
 
 class ClassNames:
@@ -60,6 +64,7 @@ class ClassNames:
         self._by_name = _table(tf.constant(names), tf.constant(values, tf.int64))
         known = sorted(set(ids)) or [0]
         self._known = _table(tf.constant(known, tf.int64), tf.constant(known, tf.int64))
+        self.num_classes = known[-1]  # the highest id
 
     def lookup(self, texts: Tensor, labels: Tensor) -> Tensor:
         """Ids from 1 for N objects, 0 where neither the text nor, for an empty text, the label is known."""
@@ -79,6 +84,7 @@ class Decoded(NamedTuple):
     image_id: Tensor  # string scalar, may be empty
     dirt: Tensor  # int64 [len(REASONS)]
     usable: Tensor  # bool scalar
+    labeled_classes: Any = ()  # bool [K], which classes image/class names; () where it is not read
 
 
 class RecordDecoder:
@@ -90,8 +96,11 @@ class RecordDecoder:
     """
 
     def __init__(self, options: DecodeOptions, class_names: ClassNames | None = None) -> None:
+        if options.load_image_labels and class_names is None:
+            raise ConfigError("labels of whole images need a label map: set label_map_path of the input reader")
         self._options = options
         self._class_names = class_names
+        self._image_labels = class_names if options.load_image_labels else None
         self._features: dict[str, object] = {
             key: tf.io.FixedLenFeature([], dtype, "" if dtype == tf.string else 0)
             for key, dtype in SCALAR_TYPES.items()
@@ -99,6 +108,8 @@ class RecordDecoder:
         lists = dict(LIST_TYPES)
         if options.load_instance_masks:
             lists["image/object/mask"] = tf.string if options.png_masks else tf.float32
+        if options.load_image_labels:
+            lists |= IMAGE_LABEL_TYPES
         for key, dtype in lists.items():
             self._features[key] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
 
@@ -120,7 +131,8 @@ class RecordDecoder:
         found["missing_image"] = image_missing
         found["inconsistent_record"] = ~image_missing & ~consistent
         found["missing_masks"] = ~image_missing & consistent & masks_missing
-        return Decoded(sample, fields["image/source_id"], _count(found), usable)
+        labeled = () if self._image_labels is None else _labeled_classes(fields, self._image_labels)
+        return Decoded(sample, fields["image/source_id"], _count(found), usable, labeled)
 
     def _consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
         """Whether the lists that every object needs are equally long."""
@@ -215,6 +227,14 @@ class RecordDecoder:
         area = tf.where(tf.math.is_finite(sample.area_px), sample.area_px, 0.0)
         cleaned = sample._replace(boxes_norm=clipped, weights=weights, area_px=area)
         return keep_objects(cleaned, kept & within), found
+
+
+def _labeled_classes(fields: Mapping[str, Tensor], names: ClassNames) -> Tensor:
+    """bool [K] of the classes that the record names for the image as a whole; unknown ones are left out."""
+    texts, labels = fields["image/class/text"], fields["image/class/label"]
+    count = tf.maximum(tf.size(texts), tf.size(labels))
+    ids = names.lookup(_or_default(texts, count, ""), _or_default(labels, count, 0))
+    return tf.reduce_any(ids[:, tf.newaxis] == tf.range(1, names.num_classes + 1, dtype=ids.dtype), axis=0)
 
 
 def _count(found: Mapping[str, Tensor]) -> Tensor:

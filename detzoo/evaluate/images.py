@@ -25,6 +25,7 @@ class EvaluatedImage(NamedTuple):
     classes: np.ndarray  # int32 [D], 0-based
     gt_masks: list[Rle] | None = None  # G of them; None where masks are not measured
     masks: list[Rle] | None = None  # D of them
+    verified_classes: np.ndarray | None = None  # int [V], 0-based: labelled, as there or as not; None for all of them
 
 
 def numeric_image_ids(images: list[EvaluatedImage]) -> list[int]:
@@ -40,13 +41,16 @@ def numeric_image_ids(images: list[EvaluatedImage]) -> list[int]:
     return list(range(1, len(ids) + 1))
 
 
-def images_of_batch(batch: Batch, detections: Detections, with_masks: bool = False) -> list[EvaluatedImage]:
+def images_of_batch(
+    batch: Batch, detections: Detections, with_masks: bool = False, unlabeled_are_complete: bool = True
+) -> list[EvaluatedImage]:
     """Bring a batch and what was detected on it to the pixels of the original images; padding rows are dropped.
 
     Args:
         batch: what the input pipeline delivered (tensors or arrays); boxes are fractions of the padded input.
         detections: the detector's answer for it; boxes are fractions of the true image.
         with_masks: whether the masks of both are there and wanted.
+        unlabeled_are_complete: whether an image without labels of its own is one in which every class is verified.
 
     Returns:
         One entry for each image of the batch.
@@ -85,6 +89,7 @@ def images_of_batch(batch: Batch, detections: Detections, with_masks: bool = Fal
                 classes=classes[row, :detected],
                 gt_masks=gt_masks,
                 masks=masks,
+                verified_classes=_verified(batch.labeled_classes, row, unlabeled_are_complete),
             )
         )
     return images
@@ -92,6 +97,14 @@ def images_of_batch(batch: Batch, detections: Detections, with_masks: bool = Fal
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _verified(labeled_classes: Any, row: int, unlabeled_are_complete: bool) -> np.ndarray | None:
+    """Classes that the labels of an image verify; None for all, which is so where no labels are read."""
+    if isinstance(labeled_classes, tuple):
+        return None
+    labeled = np.flatnonzero(np.asarray(labeled_classes)[row])
+    return None if unlabeled_are_complete and not len(labeled) else labeled
 
 
 def _areas(recorded_px: np.ndarray, boxes_px: np.ndarray, masks: list[Rle] | None) -> np.ndarray:

@@ -49,6 +49,11 @@ def evaluate_voc(
         scores, is_right, num_objects = _judge_class(images, class_id - 1, iou_threshold)
         recall, precision = precision_recall(scores, is_right, num_objects)
         per_class[name] = average(recall, precision) if num_objects else float("nan")
+    return mean_of_classes(per_class)
+
+
+def mean_of_classes(per_class: dict[str, float]) -> VocResult:
+    """The mean over the classes that have objects, which are those that are not NaN; -1 where none has."""
     measured = [value for value in per_class.values() if not np.isnan(value)]
     return VocResult(float(np.mean(measured)) if measured else -1.0, per_class)
 
@@ -90,19 +95,19 @@ def _judge_class(
         mine = image.classes == class_index
         image_scores = image.scores[mine]
         order = np.argsort(-image_scores, kind="stable")
-        overlaps = _iou(image.boxes_px[mine][order], image.gt_boxes_px[of_class])
-        for score, verdict in zip(image_scores[order], _judge_image(overlaps, ignored, iou_threshold)):
+        with_truth = overlaps(image.boxes_px[mine][order], image.gt_boxes_px[of_class])
+        for score, verdict in zip(image_scores[order], _judge_image(with_truth, ignored, iou_threshold)):
             if verdict is not None:
                 scores.append(float(score))
                 verdicts.append(verdict)
     return np.array(scores), np.array(verdicts, bool), num_objects
 
 
-def _judge_image(overlaps: np.ndarray, ignored: np.ndarray, iou_threshold: float) -> list[bool | None]:
+def _judge_image(with_truth: np.ndarray, ignored: np.ndarray, iou_threshold: float) -> list[bool | None]:
     """True (finds an object), False (wrong) or None (on an ignored object) for each detection, best first."""
     found = np.zeros(len(ignored), bool)
     verdicts: list[bool | None] = []
-    for row in overlaps:
+    for row in with_truth:
         best = int(np.argmax(row)) if len(row) else -1
         if best < 0 or row[best] < iou_threshold:
             verdicts.append(False)
@@ -114,15 +119,21 @@ def _judge_image(overlaps: np.ndarray, ignored: np.ndarray, iou_threshold: float
     return verdicts
 
 
-def _iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """[D, 4], [G, 4] -> intersection over union [D, G]; 0 where both are empty."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = np.maximum(high - low, 0.0)
-    intersection = sides[..., 0] * sides[..., 1]
-    union = _area(boxes)[:, None] + _area(others)[None, :] - intersection
+    intersection = intersections(boxes, others)
+    union = box_areas(boxes)[:, None] + box_areas(others)[None, :] - intersection
     return np.where(union > 0, intersection / np.maximum(union, 1e-12), 0.0)
 
 
-def _area(boxes: np.ndarray) -> np.ndarray:
+def intersections(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """[D, 4], [G, 4] -> area that each two share [D, G]."""
+    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
+    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
+    sides = np.maximum(high - low, 0.0)
+    return sides[..., 0] * sides[..., 1]
+
+
+def box_areas(boxes: np.ndarray) -> np.ndarray:
+    """[D, 4] -> area [D]; 0 where a side is turned around."""
     return np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)

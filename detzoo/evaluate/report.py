@@ -33,6 +33,8 @@ PER_CLASS_COLUMNS = (
     "mask AP@.50IOU",
     "VOC mAP@.50IOU",
     "VOC2007 mAP@.50IOU",
+    "OpenImages mAP@.50IOU",
+    "OpenImagesChallenge mAP@.50IOU",
     "objects",
 )
 
@@ -51,6 +53,8 @@ _DESCRIPTIONS = {
     "AR@100 (large)": "objects above 96 x 96",
     "VOC mAP@.50IOU": "Pascal VOC, area under the curve",
     "VOC2007 mAP@.50IOU": "Pascal VOC 2007, eleven points",
+    "OpenImages mAP@.50IOU": "Open Images V2: detections in a group do not count",
+    "OpenImagesChallenge mAP@.50IOU": "Open Images Challenge 2018: a group is an object, verified classes only",
 }
 _PROPOSAL_DESCRIPTIONS = {
     "AR@10": "average recall of all classes' objects with 10 proposals an image, IoU .50 to .95",

@@ -1,6 +1,6 @@
 """Run a detector over a data set and measure it; used by ``detzoo evaluate`` and while training.
 
-dataset of Batch -> detector (one traced function) -> EvaluatedImage -> coco, pascal_voc -> numbers by name
+dataset of Batch -> detector (one traced function) -> EvaluatedImage -> coco, pascal_voc, open_images -> numbers by name
                                                                      -> proposals, for a first stage alone
 """
 
@@ -20,16 +20,24 @@ from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
 from detzoo.evaluate.coco import MASK_PREFIX, MASKS, CocoResult, evaluate_coco
 from detzoo.evaluate.images import EvaluatedImage, images_of_batch
-from detzoo.evaluate.pascal_voc import evaluate_voc
+from detzoo.evaluate.open_images import evaluate_open_images
+from detzoo.evaluate.pascal_voc import VocResult, evaluate_voc
 from detzoo.evaluate.proposals import evaluate_proposals
 
 COCO_METRICS = "coco_detection_metrics"
 MASK_METRICS = "coco_mask_metrics"
 VOC_METRICS = "pascal_voc_detection_metrics"
 VOC_2007_METRICS = "pascal_voc_2007_detection_metrics"
-METRICS_SETS = (COCO_METRICS, MASK_METRICS, VOC_METRICS, VOC_2007_METRICS)
+# The Object Detection API has renamed this one twice.
+OPEN_IMAGES_METRICS = ("oid_V2_detection_metrics", "open_images_V2_detection_metrics", "open_images_metrics")
+CHALLENGE_METRICS = "oid_challenge_detection_metrics"
+METRICS_SETS = (COCO_METRICS, MASK_METRICS, VOC_METRICS, VOC_2007_METRICS, *OPEN_IMAGES_METRICS, CHALLENGE_METRICS)
 
 VOC_METRIC_NAMES = {VOC_METRICS: "VOC mAP@.50IOU", VOC_2007_METRICS: "VOC2007 mAP@.50IOU"}
+OPEN_IMAGES_METRIC_NAMES = {
+    **dict.fromkeys(OPEN_IMAGES_METRICS, "OpenImages mAP@.50IOU"),
+    CHALLENGE_METRICS: "OpenImagesChallenge mAP@.50IOU",
+}
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +71,11 @@ def asked_metrics(eval_config: Any) -> list[str]:
     return names
 
 
+def reads_image_labels(metrics_set: Sequence[str]) -> bool:
+    """Whether some of the metrics need the labels that a record has for its image as a whole."""
+    return CHALLENGE_METRICS in metrics_set
+
+
 class Evaluator:
     """Measures detectors on one data set.
 
@@ -76,6 +89,8 @@ class Evaluator:
             along.
         show_progress: draw a progress bar on stderr.
         title: what the progress bar is called.
+        unlabeled_are_complete: for the Open Images Challenge's metrics: whether an image without labels of its own is
+            one in which every class is verified, rather than those of its boxes only.
 
     Raises:
         ConfigError: an unknown metrics set, or one that the data set cannot serve.
@@ -89,12 +104,14 @@ class Evaluator:
         *,
         show_progress: bool = True,
         title: str = "evaluate",
+        unlabeled_are_complete: bool = True,
     ) -> None:
         self._dataset = dataset
         self._class_names = dict(getattr(label_map, "names", label_map))
         self._metrics_set = tuple(metrics_set) or (COCO_METRICS,)
         self._show_progress = show_progress
         self._title = title
+        self._unlabeled_are_complete = unlabeled_are_complete
         self._traced_for: Any = None
         self._traced: Any = None
         unknown = [name for name in self._metrics_set if name not in METRICS_SETS]
@@ -137,7 +154,7 @@ class Evaluator:
                 detections = detect(batch.images, batch.true_shapes, batch.proposals)
                 if with_masks and isinstance(detections.masks, tuple):
                     raise ConfigError(f"eval_config.metrics_set: {MASK_METRICS} needs a detector with a mask head")
-                new = images_of_batch(batch, detections, with_masks)
+                new = images_of_batch(batch, detections, with_masks, self._unlabeled_are_complete)
                 images.extend(new)
                 bar.update(len(new))
         if not images:
@@ -205,10 +222,20 @@ def measure(
     for metrics_name, short_name in VOC_METRIC_NAMES.items():
         if metrics_name in metrics_set:
             voc = evaluate_voc(images, class_names, eleven_points=metrics_name == VOC_2007_METRICS)
-            metrics[short_name] = voc.mean_average_precision
-            for name, value in voc.per_class.items():
-                per_class[name][short_name] = -1.0 if math.isnan(value) else value
+            _add_voc(metrics, per_class, short_name, voc)
+    for metrics_name, short_name in OPEN_IMAGES_METRIC_NAMES.items():
+        if metrics_name in metrics_set:
+            voc = evaluate_open_images(images, class_names, challenge=metrics_name == CHALLENGE_METRICS)
+            _add_voc(metrics, per_class, short_name, voc)
     return metrics, per_class
+
+
+def _add_voc(
+    metrics: dict[str, float], per_class: dict[str, dict[str, float]], short_name: str, result: VocResult
+) -> None:
+    metrics[short_name] = result.mean_average_precision
+    for name, value in result.per_class.items():
+        per_class[name][short_name] = -1.0 if math.isnan(value) else value
 
 
 def _add_coco_classes(per_class: dict[str, dict[str, float]], coco: CocoResult, prefix: str = "") -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder, decode_image
 from detzoo.data.dirt_counter import REASONS
+from detzoo.errors import ConfigError
 
 HEIGHT, WIDTH = 6, 9
 
@@ -255,3 +256,27 @@ def test_real_records_with_every_field(shared):
     assert first.sample.image.shape == (225, 300, 3)
     np.testing.assert_allclose(first.sample.boxes_norm, [[0.24, 0.39666668, 0.5688889, 0.76]], rtol=1e-6)
     np.testing.assert_array_equal(first.sample.classes, [10])
+
+
+def test_labels_of_whole_images_are_looked_up_as_those_of_objects():
+    names = ClassNames({"cat": 1, "dog": 2, "emu": 5}, [1, 2, 5])
+
+    def labeled(texts=(), labels=()):
+        message = tf.train.Example.FromString(example())
+        message.features.feature["image/class/text"].bytes_list.value.extend(text.encode() for text in texts)
+        message.features.feature["image/class/label"].int64_list.value.extend(labels)
+        found = decode(message.SerializeToString(), names, load_image_labels=True).labeled_classes
+        assert found.shape == (5,)
+        return [int(row) + 1 for row in np.flatnonzero(found)]
+
+    assert labeled(["emu", "cat"]) == [1, 5]
+    assert labeled(labels=[2, 2, 5]) == [2, 5]
+    assert labeled(["yak", "dog"], [1, 1]) == [2]  # a name that is not in the map is not helped by its number
+    assert labeled(labels=[3, 9]) == []
+    assert labeled() == []
+    assert decode(example(), names).labeled_classes == ()
+
+
+def test_labels_of_whole_images_need_a_label_map():
+    with pytest.raises(ConfigError, match="need a label map: set label_map_path"):
+        RecordDecoder(DecodeOptions(load_image_labels=True))

@@ -48,8 +48,8 @@ def test_the_table_shows_numbers_classes_and_gaps(result):
     lines = format_table(result).splitlines()
     assert lines[0].split() == ["mAP", "1.000", "average", "precision,", "IoU", ".50", "to", ".95"]
     assert lines[3].split()[:3] == ["mAP", "(small)", "-"]
-    assert lines[-2].split() == ["cat", "1.000", "1.000", "1.000", "1.000", "1"]
-    assert lines[-1].split() == ["dog", "-", "-", "-", "-", "0"]
+    assert lines[-2].split() == ["cat", *["1.000"] * 6, "1"]
+    assert lines[-1].split() == ["dog", *["-"] * 6, "0"]
 
 
 def test_every_new_checkpoint_comes_once_and_the_last_is_not_missed():

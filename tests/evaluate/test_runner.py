@@ -231,6 +231,35 @@ def test_a_perfect_detector_scores_one_with_one_trace_for_batches_of_two_sizes()
     assert result.per_class["cat"]["AP"] == -1.0
 
 
+def test_open_images_metrics_have_three_names_and_the_challenge_one():
+    for name in ("open_images_metrics", "open_images_V2_detection_metrics", "oid_V2_detection_metrics"):
+        evaluator = Evaluator(dataset_of(batch()), {1: "cat", 2: "dog"}, [name], show_progress=False)
+        assert evaluator(PerfectDetector()) == {"OpenImages mAP@.50IOU": pytest.approx(1.0)}
+
+
+@pytest.mark.parametrize(("unlabeled_are_complete", "expected"), [(True, 0.5), (False, 1.0)])
+def test_labels_of_whole_images_reach_the_challenges_metrics(unlabeled_are_complete, expected):
+    # Class 1 is detected in both images, and is in the first. The second is labelled with nothing: either all classes
+    # are verified there, the detection is wrong, and being of an equal score it comes first here; or none is.
+    full = batch(ids=("9", "7"))
+    classes = full.groundtruth.classes.copy()
+    classes[0] = -1
+    full = full._replace(
+        groundtruth=full.groundtruth._replace(classes=classes), labeled_classes=np.array([[False] * 2, [True, False]])
+    )
+    evaluator = Evaluator(
+        dataset_of(full),
+        {1: "cat", 2: "dog"},
+        ["oid_challenge_detection_metrics"],
+        show_progress=False,
+        unlabeled_are_complete=unlabeled_are_complete,
+    )
+    result = evaluator.evaluate(PerfectDetector())
+    assert result.metrics == {"OpenImagesChallenge mAP@.50IOU": pytest.approx(expected)}
+    assert result.per_class["dog"] == {"OpenImagesChallenge mAP@.50IOU": pytest.approx(expected)}
+    assert result.images[1].verified_classes.tolist() == [0]
+
+
 def test_metrics_sets_are_chosen_by_name():
     data = dataset_of(batch())
     both = Evaluator(

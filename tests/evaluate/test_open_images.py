@@ -1,0 +1,141 @@
+"""Open Images' average precision, worked by hand: groups, classes that nobody verified, and what Pascal VOC shares."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from detzoo.evaluate.images import EvaluatedImage
+from detzoo.evaluate.open_images import evaluate_open_images
+from detzoo.evaluate.pascal_voc import evaluate_voc
+
+NAMES = {1: "cat"}
+GROUP = [0.0, 0.0, 40.0, 50.0]
+IN_GROUP = [10.0, 10.0, 30.0, 20.0]  # 20 x 10, all of it in the group; IoU 200 / 2000
+HALF_IN_GROUP = [30.0, 0.0, 50.0, 10.0]  # 100 of its 200 in the group
+LESS_IN_GROUP = [31.0, 0.0, 51.0, 10.0]  # 90 of 200
+OBJECT = [60.0, 60.0, 80.0, 90.0]
+NOTHING = [90.0, 0.0, 99.0, 9.0]
+
+
+def image(gt, detections, groups=(), classes=None, found_classes=None, verified=None, difficult=()):
+    boxes = np.array(gt, np.float32).reshape(-1, 4)
+    rows = np.arange(len(gt))
+    return EvaluatedImage(
+        "1",
+        (100, 100),
+        boxes,
+        np.zeros(len(gt), np.int32) if classes is None else np.array(classes, np.int32),
+        np.isin(rows, list(groups)),
+        np.isin(rows, list(difficult)),
+        np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1),
+        np.array([d[0] for d in detections], np.float32).reshape(-1, 4),
+        np.array([d[1] for d in detections], np.float32),
+        np.zeros(len(detections), np.int32) if found_classes is None else np.array(found_classes, np.int32),
+        verified_classes=None if verified is None else np.array(verified, np.int64),
+    )
+
+
+def version_2(*images, names=NAMES):
+    return evaluate_open_images(images, names).mean_average_precision
+
+
+def challenge(*images, names=NAMES):
+    return evaluate_open_images(images, names, challenge=True).mean_average_precision
+
+
+def test_detections_in_a_group_do_not_count_or_find_one_object():
+    # Both in the group, then the object. V2: only the object's detection counts: AP 1.
+    # Challenge: two objects; the group is found by its best detection (.9), the other one vanishes: AP 1 as well.
+    found = image([GROUP, OBJECT], [(IN_GROUP, 0.9), (HALF_IN_GROUP, 0.8), (OBJECT, 0.7)], groups=[0])
+    assert version_2(found) == pytest.approx(1.0)
+    assert challenge(found) == pytest.approx(1.0)
+    # Pascal VOC compares with the union: .1 and 100 / 2100 are no hits, so that two wrong ones come first: 1/3.
+    assert evaluate_voc([found], NAMES).mean_average_precision == pytest.approx(1 / 3)
+
+
+def test_a_group_that_nothing_finds_is_missed_in_the_challenge_only():
+    # Recall 1/2 at precision 1, then no more.
+    missed = image([GROUP, OBJECT], [(OBJECT, 0.7)], groups=[0])
+    assert version_2(missed) == pytest.approx(1.0)
+    assert challenge(missed) == pytest.approx(0.5)
+
+
+def test_less_than_half_in_the_group_is_wrong():
+    # Wrong (.9), right (.8): precision 1/2 at recall 1. Challenge: at recall 1/2 of two objects.
+    outside = image([GROUP, OBJECT], [(LESS_IN_GROUP, 0.9), (OBJECT, 0.8)], groups=[0])
+    assert version_2(outside) == pytest.approx(0.5)
+    assert challenge(outside) == pytest.approx(0.25)
+
+
+def test_the_score_of_a_group_is_that_of_its_best_detection():
+    # Ranked: wrong .85, group .8, object .7. Precision 0, 1/2, 2/3; falling from the right 2/3: area 2/3.
+    # V2: wrong, right of one object: 1/2.
+    ranked = image([GROUP, OBJECT], [(NOTHING, 0.85), (IN_GROUP, 0.8), (IN_GROUP, 0.75), (OBJECT, 0.7)], groups=[0])
+    assert challenge(ranked) == pytest.approx(2 / 3)
+    assert version_2(ranked) == pytest.approx(0.5)
+
+
+def test_a_second_detection_of_an_object_may_lie_in_a_group():
+    # The group covers the object: the second detection falls to the group instead of being wrong.
+    around = [50.0, 50.0, 90.0, 99.0]
+    twice = image([OBJECT, around], [(OBJECT, 0.9), (OBJECT, 0.8), (NOTHING, 0.1)], groups=[1])
+    assert version_2(twice) == pytest.approx(1.0)
+    assert challenge(twice) == pytest.approx(1.0)
+    assert version_2(image([OBJECT], [(NOTHING, 0.9), (OBJECT, 0.8), (OBJECT, 0.7)])) == pytest.approx(0.5)
+
+
+def test_an_object_is_matched_before_a_group():
+    # The one detection covers both: it finds the object, and the group stays missed.
+    both = image([GROUP, GROUP], [(GROUP, 0.9)], groups=[1])
+    assert version_2(both) == pytest.approx(1.0)
+    assert challenge(both) == pytest.approx(0.5)
+
+
+def test_classes_that_nobody_verified_are_left_out_in_the_challenge_only():
+    # Image 1 has a cat and says nothing of dogs; image 2 says that there is no dog, and none is in it.
+    def of(verified_first, verified_second):
+        first = image([OBJECT], [(OBJECT, 0.9), (NOTHING, 0.95)], found_classes=[0, 1], verified=verified_first)
+        second = image([OBJECT], [(OBJECT, 0.8)], classes=[1], found_classes=[1], verified=verified_second)
+        return first, second
+
+    names = {1: "cat", 2: "dog"}
+    # Dog: wrong .95, right .8 -> 1/2; cat 1.
+    assert version_2(*of([], []), names=names) == pytest.approx(0.75)
+    # Nobody looked for dogs in image 1; image 2 has a box of one, which verifies it.
+    assert challenge(*of([], []), names=names) == pytest.approx(1.0)
+    assert challenge(*of([0], [0]), names=names) == pytest.approx(1.0)
+    # Somebody did: no dog there. And where nothing is known about labels, all classes count.
+    assert challenge(*of([1], []), names=names) == pytest.approx(0.75)
+    assert challenge(*of(None, None), names=names) == pytest.approx(0.75)
+
+
+def test_difficult_objects_are_objects_and_empty_detections_nothing():
+    empty = [60.0, 60.0, 60.0, 90.0]
+    hard = image([OBJECT], [(empty, 0.9), (OBJECT, 0.8)], difficult=[0])
+    assert version_2(hard) == pytest.approx(1.0)
+
+
+def test_a_class_of_groups_only():
+    only = image([GROUP], [(IN_GROUP, 0.9)], groups=[0])
+    result = evaluate_open_images([only], NAMES)
+    assert result.mean_average_precision == -1.0
+    assert math.isnan(result.per_class["cat"])
+    assert challenge(only) == pytest.approx(1.0)
+
+
+def test_without_groups_it_is_pascal_voc():
+    generator = np.random.default_rng(3)
+    images = []
+    for _ in range(30):
+        corners = generator.uniform(0, 60, (3, 2))
+        gt = np.concatenate([corners, corners + generator.uniform(10, 40, (3, 2))], -1)
+        noise = gt + generator.normal(0, 4.0, gt.shape)
+        wrong = gt + generator.uniform(20, 40, (3, 1))
+        images.append(image(list(gt), list(zip([*noise, *wrong], generator.uniform(0, 1, 6), strict=True))))
+    expected = evaluate_voc(images, NAMES).mean_average_precision
+    assert 0.2 < expected < 0.95
+    assert version_2(*images) == pytest.approx(expected)
+    assert challenge(*images) == pytest.approx(expected)
