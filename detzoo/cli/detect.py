@@ -11,7 +11,7 @@ from detzoo.folders import make_folder
 
 SUMMARY = "Detect on images with a SavedModel: pictures with boxes, masks, names and scores, and detections.json."
 DESCRIPTION = """
-Works with what `detzoo export` writes and with SavedModels of the Object Detection API.
+Works with what `detzoo export` writes, .tflite files too, and with SavedModels of the Object Detection API.
 
     detzoo detect --saved_model=exported/saved_model --images=photos --output_dir=pictures
     detzoo detect --saved_model=exported --images='2024/*.jpg,cat.png' --output_dir=pictures --score_threshold=0.3
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """--saved_model, --images, --output_dir, --label_map, --score_threshold, --max_boxes."""
-    text = "Folder with saved_model.pb, or the output_directory of `detzoo export`."
+    text = "Folder with saved_model.pb, the output_directory of `detzoo export`, or a .tflite file that it wrote."
     flags.DEFINE_string("saved_model", None, text, flag_values=flag_values, required=True)
     text = "Files, folders and globs; repeatable, or with commas between."
     flags.DEFINE_multi_string("images", None, text, flag_values=flag_values, required=True)
@@ -47,12 +47,12 @@ def run(flag_values: flags.FlagValues) -> None:
     images = find_images(flag_values.images)
     label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
-    from detzoo.cli.inference import start_tensorflow
+    from detzoo.cli.inference import load_exported, start_tensorflow
     from detzoo.detect.runner import DETECTIONS_FILE, DetectionLimits, detect_files
-    from detzoo.detectors.saved_detector import SavedDetector, label_map_beside
+    from detzoo.detectors.saved_detector import label_map_beside
 
     start_tensorflow()
-    detector = SavedDetector(flag_values.saved_model)
+    detector = load_exported(flag_values.saved_model)
     label_map = label_map or label_map_beside(detector.folder)
     if label_map is None:
         logger.warning(

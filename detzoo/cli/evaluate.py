@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import pathlib
 import sys
@@ -10,7 +11,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
-from detzoo.errors import CheckpointError, ConfigError
+from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
@@ -18,6 +19,11 @@ DESCRIPTION = """
 Prints the table and writes metrics.json, detections.json (COCO's results format) and groundtruth.json.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation
+
+What was exported is measured as it serves, a SavedModel or a .tflite file, with its own resizing, one image at a time:
+
+    detzoo evaluate --pipeline_config_path=model/pipeline.config --saved_model=exported/model_int8.tflite \\
+        --output_dir=evaluation_int8
 
 Beside a running training, measure every new checkpoint; the curves are for TensorBoard. It ends when the training is
 finished, or after --timeout_secs without a new one:
@@ -41,15 +47,16 @@ logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """--pipeline_config_path, --checkpoint_dir, --output_dir, --continuous, --timeout_secs, --set."""
+    """What to measure, on what, and where to write."""
     define_pipeline_flags(flag_values)
     flags.DEFINE_string(
         "checkpoint_dir",
         None,
         "Folder with checkpoints (the newest is used), or the prefix of one, e.g. model/ckpt-1000.",
         flag_values=flag_values,
-        required=True,
     )
+    text = "Instead of --checkpoint_dir: a SavedModel, or a .tflite file that `detzoo export` wrote."
+    flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
     flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)
     flags.DEFINE_bool("continuous", False, "Go on with every new checkpoint.", flag_values=flag_values)
     flags.DEFINE_float(
@@ -63,11 +70,20 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Builds detector and data set once, then measures one checkpoint or each new one."""
+    if bool(flag_values.checkpoint_dir) == bool(flag_values.saved_model):
+        raise UsageError("give either --checkpoint_dir or --saved_model")
+    if flag_values.saved_model and flag_values.continuous:
+        raise UsageError("--continuous watches --checkpoint_dir; leave it out with --saved_model")
     loaded = load_pipeline_from_flags(flag_values, reads="eval_input_reader[0]")
     message = loaded.message
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
+    if flag_values.saved_model:
+        _check_exported(message)
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
+    if flag_values.saved_model:
+        _evaluate_exported(message, flag_values.saved_model, output_dir)
+        return
     from detzoo.checkpoints.files import latest_prefix
     from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.evaluate.watch import new_checkpoints
@@ -139,6 +155,31 @@ def _evaluate_one(detector: Any, evaluator: Any, checkpoint: str, output_dir: pa
     print(f"step {step}: {len(result.images)} images in {result.seconds:.1f} s")
     print(format_table(result), flush=True)
     return step, result.metrics
+
+
+def _check_exported(message: Any) -> None:
+    from detzoo.config.stages import has_second_stage
+
+    if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
+        raise ConfigError("a first stage alone is measured by its proposals: give its --checkpoint_dir")
+
+
+def _evaluate_exported(message: Any, saved_model: str, output_dir: pathlib.Path) -> None:
+    """Measures an exported model on the images as they are: it resizes them itself."""
+    from detzoo.cli.inference import load_exported, start_tensorflow
+    from detzoo.detectors.one_by_one import OneByOne
+    from detzoo.evaluate.report import format_table, write_results
+    from detzoo.provenance import commit, versions
+
+    start_tensorflow()
+    exported = load_exported(saved_model, message.model)
+    raw = copy.deepcopy(message)
+    getattr(raw.model, raw.model.WhichOneof("model")).image_resizer.identity_resizer.SetInParent()
+    raw.eval_config.batch_size = 1
+    result = make_evaluator(raw).evaluate(OneByOne(exported, exported.has_masks))
+    write_results(result, output_dir, {"saved_model": saved_model, "versions": versions(), "commit": commit()})
+    print(f"{saved_model}: {len(result.images)} images in {result.seconds:.1f} s")
+    print(format_table(result), flush=True)
 
 
 def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:

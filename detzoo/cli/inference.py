@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
+import pathlib
 from typing import Any
 
 PRETRAINED_FIELD = "pretrained_weights"
+CONFIG_FILE = "pipeline.config"  # beside an exported model
 
 
 def start_tensorflow() -> None:
@@ -47,6 +49,31 @@ def build_untrained(model: Any) -> Any:
     if extractor is not None and PRETRAINED_FIELD in extractor.DESCRIPTOR.fields_by_name:
         extractor.ClearField(PRETRAINED_FIELD)
     return build_detector(bare)
+
+
+def load_exported(path: str, model: Any = None) -> Any:
+    """What `detzoo export` wrote, a SavedModel or a .tflite file: image uint8 [H, W, 3] -> ImageDetections.
+
+    Args:
+        path: the flag --saved_model.
+        model: the config's ``model`` block, whose resizer a TFLite model needs; None for the one beside the file.
+
+    Raises:
+        UsageError: there is no such model.
+        ConfigError: the pipeline.config beside a TFLite model cannot be read.
+    """
+    from detzoo.detectors.saved_detector import SavedDetector
+    from detzoo.detectors.tflite_detector import TfliteDetector, is_tflite
+
+    if not is_tflite(path):
+        return SavedDetector(path)
+    from detzoo.builders.resize import build_resizer
+    from detzoo.config.load import load_pipeline
+
+    config = pathlib.Path(path).parent / CONFIG_FILE
+    if model is None and config.is_file():
+        model = load_pipeline(str(config)).message.model
+    return TfliteDetector(path, None if model is None else build_resizer(image_resizer_of(model)))
 
 
 def image_resizer_of(model: Any) -> Any:

@@ -65,6 +65,11 @@ class SavedDetector:
         masks = outputs[MASKS_OUTPUT].numpy()[0, :count] if MASKS_OUTPUT in outputs else None
         return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32), masks)
 
+    @property
+    def has_masks(self) -> bool:
+        """Whether detections have masks."""
+        return MASKS_OUTPUT in self._function.structured_outputs
+
     def outputs(self, given: Any) -> dict[str, Any]:
         """All outputs for an input as the signature wants it."""
         return self._function(**{self._input_name: given})

@@ -43,8 +43,8 @@ class TfliteDetector:
         resizer: Callable[[Any], tuple[Any, Any]] | None = None,
         num_threads: int | None = None,
     ) -> None:
-        self._interpreter = _interpreter(model, num_threads or os.cpu_count() or 1)
-        self.folder = pathlib.Path("." if isinstance(model, bytes) else model).parent
+        self._interpreter = open_interpreter(model, num_threads or os.cpu_count() or 1)
+        self.folder = pathlib.Path("" if isinstance(model, bytes) else model)  # the file: a label map is beside it
         [self._input], self._outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if tuple(output["name"] for output in self._outputs) != OUTPUTS:
             names = ", ".join(output["name"] for output in self._outputs)
@@ -55,6 +55,8 @@ class TfliteDetector:
         _, height, width, _ = (int(size) for size in self._input["shape"])
         self.input_shape_px = height, width
         self._resizer = resizer or FixedShapeResizer(height=height, width=width)
+
+    has_masks = False
 
     @property
     def dtype(self) -> Any:
@@ -84,8 +86,8 @@ class TfliteDetector:
         return [self._interpreter.get_tensor(output["index"]) for output in self._outputs]
 
 
-def _interpreter(model: str | pathlib.Path | bytes, num_threads: int) -> Any:
-    """TensorFlow's own LiteRT interpreter, ready to run, without its notes.
+def open_interpreter(model: str | pathlib.Path | bytes, num_threads: int) -> Any:
+    """TensorFlow's own LiteRT interpreter, ready to run, without its notes; of a file or of its content.
 
     Raises:
         UsageError: the file is not there, or is not a TFLite model.

@@ -38,8 +38,8 @@ from detzoo.export.tflite_graph import (
     convert_postprocessing,
     operation_attributes,
 )
-from detzoo.export.tflite_join import join
-from detzoo.export.tflite_parity import TfliteReport, check_float, check_quantized
+from detzoo.export.tflite_join import complete, join
+from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
 from detzoo.folders import make_folder
 from detzoo.provenance import commit, versions
 
@@ -98,8 +98,10 @@ def export_tflite(
     logger.info("converting the detector to TFLite")
     network, num_folded = convert_network(detector, options.input_type, options.quantize, images, gray)
     attributes = operation_attributes(detector.dense_detections, detector.num_classes)
-    content = join(network, convert_postprocessing(detector), attributes)
+    postprocessing = complete(convert_postprocessing(detector), attributes)
     logger.info("running it, and comparing with the detector in memory")
+    check_postprocessing(detector, postprocessing)
+    content = join(network, postprocessing)
     report = check(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
     _write(path, content)

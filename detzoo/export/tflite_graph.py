@@ -9,6 +9,9 @@ The post-processing is the interpreter's own operation TFLite_Detection_PostProc
 Per class ("regular"), as the detector does, so that detections agree; with ``use_class_agnostic_nms`` in the config its
 "fast" form, which does the same as the detector's suppression among all classes.
 
+Run by n > 1 threads, that operation's per-class suppression never looks at class n (tensorflow/tensorflow issue 56058;
+so it is in TensorFlow 2.20 and in LiteRT). So the classes start at number ``NUM_EMPTY_CLASSES``, behind empty ones.
+
 Differs from the detector: a box without any area inside the image stays among the detections, with no height or width,
 because the operation knows no image border.
 """
@@ -27,6 +30,7 @@ from detzoo.contracts import Tensor
 from detzoo.data.resize import to_gray
 from detzoo.detectors.base import OneStageDetector
 from detzoo.detectors.frozen import quiet_conversion
+from detzoo.detectors.tflite_detector import OUTPUTS
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver
@@ -34,11 +38,11 @@ from detzoo.ops.box_coder import FasterRcnnBoxCoder
 from detzoo.postprocess.dense_detections import DenseDetections
 
 POSTPROCESS_OP = "TFLite_Detection_PostProcess"
-# Alphabetical order is the order of the operation's outputs: boxes, classes, scores, count.
-OUTPUT_NAMES = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 IMAGE, DELTAS, LOGITS = "image", "box_deltas", "class_logits"
 NONE, DYNAMIC, INT8 = "none", "dynamic", "int8"
 QUANTIZATIONS = (NONE, DYNAMIC, INT8)
+# One more than the number of threads up to which no class is lost.
+NUM_EMPTY_CLASSES = 17
 INPUT_DTYPES = {"image_tensor": tf.uint8, "float_image_tensor": tf.float32}
 
 
@@ -115,7 +119,7 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
         detector: with an input of fixed size, hard suppression and a FasterRcnnBoxCoder.
 
     Returns:
-        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUT_NAMES``. The
+        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUTS``. The
         attributes of its operation are not all there yet: see ``operation_attributes``.
 
     Raises:
@@ -128,7 +132,7 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
         raise DetzooError("TFLite has no soft suppression; set soft_nms_sigma to 0")
     num_anchors = len(anchors_norm)
     num_columns = detector.num_classes + int(detections.has_background_column)
-    num_rows = detections.limits.max_total_detections
+    num_rows, num_empty = detections.limits.max_total_detections, num_empty_classes(detections, detector.num_classes)
     corners = np.asarray(anchors_norm, np.float32)
     centers_and_sizes = np.concatenate(
         [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1, dtype=np.float32
@@ -143,8 +147,13 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
 
     def detect(box_deltas: Tensor, class_logits: Tensor) -> dict[str, Tensor]:
         scores = detections.score_converter(class_logits)
+        scores = scores[..., 1:] if detections.has_background_column else scores
+        if num_empty:
+            scores = tf.pad(scores, [[0, 0], [0, 0], [num_empty, 0]])
         boxes, classes, best, count = operation(box_deltas, scores, tf.constant(centers_and_sizes))
-        return dict(zip(OUTPUT_NAMES, (tf.clip_by_value(boxes, 0.0, 1.0), classes, best, count)))
+        if num_empty:
+            classes = tf.maximum(classes - float(num_empty), 0.0)
+        return dict(zip(OUTPUTS, (tf.clip_by_value(boxes, 0.0, 1.0), classes, best, count)))
 
     signature = [
         tf.TensorSpec([1, num_anchors, 4], name=DELTAS),
@@ -155,6 +164,12 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
         converter.allow_custom_ops = True
 
     return _convert(tf.function(detect, input_signature=signature, autograph=False), configure)
+
+
+def num_empty_classes(detections: DenseDetections, num_classes: int) -> int:
+    """Classes without scores before the first one, see the module: none where the operation loses none."""
+    is_safe = detections.is_class_agnostic or num_classes <= 2  # with n > 1 threads it loses class n, from 0
+    return 0 if is_safe else NUM_EMPTY_CLASSES
 
 
 def operation_attributes(detections: DenseDetections, num_classes: int) -> dict[str, int | float | bool]:
@@ -174,7 +189,7 @@ def operation_attributes(detections: DenseDetections, num_classes: int) -> dict[
         "use_regular_nms": not detections.is_class_agnostic,
         "nms_score_threshold": float(max(threshold, np.finfo(np.float32).tiny)),
         "nms_iou_threshold": limits.iou_threshold,
-        "num_classes": num_classes,
+        "num_classes": num_classes + num_empty_classes(detections, num_classes),
         **scales,
     }
 

@@ -11,18 +11,31 @@ from typing import Any
 
 import numpy as np
 
-from detzoo.export.tflite_graph import DELTAS, IMAGE, LOGITS, OUTPUT_NAMES, POSTPROCESS_OP
+from detzoo.detectors.tflite_detector import OUTPUTS
+from detzoo.export.tflite_graph import DELTAS, IMAGE, LOGITS, POSTPROCESS_OP
 
 DESCRIPTION = "detzoo: one-stage detector"
 
 
-def join(network: bytes, postprocessing: bytes, attributes: Mapping[str, int | float | bool]) -> bytes:
+def complete(postprocessing: bytes, attributes: Mapping[str, int | float | bool]) -> bytes:
+    """The post-processing with all attributes of its operation, ``operation_attributes``."""
+    from flatbuffers import flexbuffers
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(postprocessing))
+    codes = [code.customCode for code in model.operatorCodes]
+    for operator in model.subgraphs[0].operators:
+        if codes[operator.opcodeIndex] == POSTPROCESS_OP.encode():
+            operator.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(dict(attributes))), np.uint8)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def join(network: bytes, postprocessing: bytes) -> bytes:
     """One TFLite model from the image to the detections.
 
     Args:
         network: from ``convert_network``.
-        postprocessing: from ``convert_postprocessing``.
-        attributes: all of the operation's, ``operation_attributes``.
+        postprocessing: from ``complete``.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -32,13 +45,12 @@ def join(network: bytes, postprocessing: bytes, attributes: Mapping[str, int | f
     given, outputs = _named_tensors(second)
     places = _append(first, second, {given[name]: between[name] for name in (DELTAS, LOGITS)})
     graph = first.subgraphs[0]
-    _set_attributes(first, attributes)
-    graph.outputs = [places[outputs[name]] for name in OUTPUT_NAMES]
-    for name, tensor in (*inputs.items(), *zip(OUTPUT_NAMES, graph.outputs)):
+    graph.outputs = [places[outputs[name]] for name in OUTPUTS]
+    for name, tensor in (*inputs.items(), *zip(OUTPUTS, graph.outputs)):
         graph.tensors[tensor].name = name.encode()
     signature, second_signature = first.signatureDefs[0], second.signatureDefs[0]
     order = {name: entry for entry in second_signature.outputs for name in [entry.name.decode()]}
-    signature.outputs = [order[name] for name in OUTPUT_NAMES]
+    signature.outputs = [order[name] for name in OUTPUTS]
     for entry, tensor in zip(signature.outputs, graph.outputs):
         entry.tensorIndex = tensor
     first.description = DESCRIPTION
@@ -83,12 +95,3 @@ def _append(first: Any, second: Any, known: Mapping[int, int]) -> dict[int, int]
         operator.outputs = [places[int(number)] for number in operator.outputs]
         graph.operators.append(operator)
     return places
-
-
-def _set_attributes(model: Any, attributes: Mapping[str, int | float | bool]) -> None:
-    from flatbuffers import flexbuffers
-
-    codes = [code.customCode for code in model.operatorCodes]
-    for operator in model.subgraphs[0].operators:
-        if codes[operator.opcodeIndex] == POSTPROCESS_OP.encode():
-            operator.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(dict(attributes))), np.uint8)

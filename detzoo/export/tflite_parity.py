@@ -1,26 +1,30 @@
 """Does a TFLite model detect what the detector in memory detects? (the last step of a TFLite export)
 
-Two measures. A float model must give the same numbers: every detection must be one of the detector's anchors, with that
-anchor's box and score, and the scores in order must be the detector's. This leaves room for one thing only: two anchors
-whose scores or overlaps differ by less than the rounding may change places. A quantised model has other numbers, so it
-must find the same objects: the same class, an overlap of at least one half, nearly the same score.
+First the post-processing alone, on invented outputs of a network in which every class has its turn, with several
+numbers of threads. Then the file on images, by one of two measures. A float model must give the same numbers: every
+detection must be one of the detector's anchors, with that anchor's box and score, and the scores in order must be the
+detector's. This leaves room for one thing only: two anchors whose scores or overlaps differ by less than the rounding
+may change places. A quantised model has other numbers, so it must find the same objects: the same class, an overlap of
+at least one half.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from detzoo.contracts import Detections
+from detzoo.contracts import Detections, Predictions
 from detzoo.detectors.base import OneStageDetector
+from detzoo.detectors.tflite_detector import OUTPUTS, open_interpreter
 from detzoo.errors import DetzooError
 
 TOLERANCE = 1e-3  # of boxes in fractions of the input, and of scores
 MIN_EQUAL = 0.98  # of a float model's detections: ties may fall the other way
+CHECKED_THREADS = (1, 2, 4)
 SURE = 0.3  # score from which a quantised model must find a detection again
 SPURIOUS_MARGIN = 0.1  # a quantised detection this much above SURE must be one of the detector's
 SAME_OBJECT_IOU = 0.5
@@ -93,6 +97,42 @@ def check_float(detector: OneStageDetector, prepare: Callable, run: Run, images:
     return TfliteReport(False, len(images), box_difference, score_difference)
 
 
+def check_postprocessing(detector: OneStageDetector, content: bytes) -> None:
+    """Compares the post-processing alone with the detector's, with objects of every class.
+
+    Args:
+        detector: in memory.
+        content: from ``tflite_join.complete``.
+
+    Raises:
+        DetzooError: they disagree.
+    """
+    for num_threads in CHECKED_THREADS:
+        runner = open_interpreter(content, num_threads).get_signature_runner()
+        for box_deltas, class_logits in _invented_outputs(detector):
+            found = runner(box_deltas=box_deltas, class_logits=class_logits)
+            expected = _postprocess(
+                detector, Predictions(box_deltas, class_logits, tf.constant(detector.static_anchors_norm, tf.float32))
+            )
+            what = f"invented outputs of the network, with {num_threads} threads"
+            _compare_numbers(detector, expected, _read([found[name] for name in OUTPUTS]), what)
+
+
+def _invented_outputs(detector: OneStageDetector) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Deltas [1, A, 4] and logits [1, A, C] with as many classes at a time as there are detections."""
+    generator = np.random.default_rng(0)
+    detections, num_anchors = detector.dense_detections, len(detector.static_anchors_norm)
+    first_column, at_a_time = int(detections.has_background_column), detections.limits.max_total_detections
+    for start in range(0, detector.num_classes, at_a_time):
+        classes = range(start, min(start + at_a_time, detector.num_classes))
+        logits = np.full([1, num_anchors, first_column + detector.num_classes], -12.0, np.float32)
+        logits[..., :first_column] = 0.0
+        for number in classes:
+            anchors = generator.integers(num_anchors, size=-(-at_a_time // len(classes)))
+            logits[0, anchors, first_column + number] = generator.uniform(-2.0, 3.0, len(anchors))
+        yield generator.normal(0.0, 1.0, [1, num_anchors, 4]).astype(np.float32), logits
+
+
 def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, images: np.ndarray) -> TfliteReport:
     """Compares what a quantised model finds; arguments as for ``check_float``.
 
@@ -127,10 +167,13 @@ def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, ima
 
 def detect(detector: OneStageDetector, images: np.ndarray) -> Detections:
     """The detector's answer to images [B, H, W, 3] of its input's size, as numpy arrays."""
-    height, width = images.shape[1:3]
-    predictions = detector.predict(detector.preprocess(tf.constant(images)))
-    true_shapes = tf.constant([[height, width]] * len(images), tf.int32)
-    return tf.nest.map_structure(np.asarray, detector.postprocess(predictions, true_shapes, (height, width)))
+    return _postprocess(detector, detector.predict(detector.preprocess(tf.constant(images))))
+
+
+def _postprocess(detector: OneStageDetector, predictions: Predictions) -> Detections:
+    true_shapes = tf.constant([detector.input_shape_px] * len(predictions.box_deltas), tf.int32)
+    detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)  # type: ignore[arg-type]
+    return tf.nest.map_structure(np.asarray, detections)
 
 
 def _of(detections: Detections) -> _Found:
