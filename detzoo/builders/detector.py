@@ -21,6 +21,7 @@ from detzoo.builders.two_stage import build_two_stage
 from detzoo.config.support import lookup_ssd_extractor
 from detzoo.contracts import FeatureExtractor, Tensor
 from detzoo.detectors.base import Detector, OneStageDetector, one_stage_network
+from detzoo.detectors.efficientdet import EfficientDet
 from detzoo.detectors.retinanet import RetinaNet
 from detzoo.detectors.ssd import Ssd
 from detzoo.errors import ConfigError
@@ -56,16 +57,17 @@ def build_detector(message: Any, dtype_policy: str = "float32") -> Detector:
 
 
 def _one_stage(ssd: Any) -> Detector:
-    """SSD, or RetinaNet where the feature extractor has a pyramid."""
+    """SSD, or where the feature extractor has a pyramid RetinaNet or EfficientDet."""
     if ssd.num_classes < 1:
         raise ConfigError(f"num_classes is {ssd.num_classes}; it must be 1 or more (the background is not counted)")
     anchors = build_anchor_generator(ssd.anchor_generator)
     targets, loss = build_anchor_targets(ssd), build_dense_loss(ssd, ssd.num_classes)
     detections = build_dense_detections(ssd)
-    is_pyramid = lookup_ssd_extractor(ssd.feature_extractor.type).is_fpn
-    detector: type[OneStageDetector] = RetinaNet if is_pyramid else Ssd
+    extractor = lookup_ssd_extractor(ssd.feature_extractor.type)
+    detector: type[OneStageDetector] = RetinaNet if extractor.is_fpn else Ssd
+    detector = EfficientDet if extractor.is_bifpn else detector
     network, normalize = _network(ssd, anchors.num_anchors_per_location)
-    name = "retinanet" if is_pyramid else "ssd"
+    name = detector.__name__.lower()
     return detector(network, normalize, anchors, targets, loss, detections, ssd.num_classes, name)
 
 

@@ -6,12 +6,21 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from detzoo.config.bifpn import bifpn_of
 from detzoo.config.support import Normalization, RegionExtractor, SsdExtractor, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
 from detzoo.errors import ConfigError
-from detzoo.features import inception, inception_v2, mobilenet, resnet, vgg
+from detzoo.features import efficientnet, inception, inception_v2, mobilenet, resnet, vgg
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network
-from detzoo.features.normalization import subtract_imagenet_mean, to_minus_one_to_one
+from detzoo.features.normalization import (
+    IMAGENET_MEAN,
+    IMAGENET_STANDARD,
+    MINUS_ONE_TO_ONE,
+    PixelScale,
+    standardize_imagenet,
+    subtract_imagenet_mean,
+    to_minus_one_to_one,
+)
 from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
@@ -49,7 +58,7 @@ def build_feature_extractor(
     """
     row = lookup_ssd_extractor(message.type)
     is_lite = row.is_fpn and message.use_depthwise
-    network = build_network(row, message.depth_multiplier, message.min_depth, row.is_fpn, is_lite)
+    network = build_network(row, message.depth_multiplier, message.min_depth, row.is_pyramid, is_lite)
     model = build_extractor_model(
         network,
         _levels(row, message, network) if levels is None else _known(levels, network, message.type),
@@ -67,10 +76,11 @@ def build_feature_extractor(
 
 
 def _levels(row: SsdExtractor, message: Any, network: Network) -> list[int]:
-    if not row.is_fpn:
+    if not row.is_pyramid:
         return list(row.backbone_levels[: message.num_layers])
-    coarsest = min(message.fpn.max_level, COARSEST_BACKBONE_LEVEL)
-    return _known(range(message.fpn.min_level, coarsest + 1), network, message.type)
+    pyramid = bifpn_of(message, row) if row.is_bifpn else message.fpn
+    coarsest = min(pyramid.max_level, COARSEST_BACKBONE_LEVEL)
+    return _known(range(pyramid.min_level, coarsest + 1), network, message.type)
 
 
 def _known(levels: Sequence[int], network: Network, type_name: str) -> list[int]:
@@ -131,6 +141,11 @@ def normalization(row: SsdExtractor | RegionExtractor) -> Callable[[Tensor], Ten
     return _NORMALIZATIONS[row.normalization]
 
 
+def pixel_scale(row: SsdExtractor | RegionExtractor) -> PixelScale:
+    """The colours behind 0 and 1 of an extractor's input."""
+    return _PIXEL_SCALES[row.normalization]
+
+
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
     "mobilenet_v2": lambda variant, depth, least, pyramid, lite: mobilenet.mobilenet_v2(depth, least, pyramid),
@@ -140,9 +155,17 @@ _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "inception_resnet_v2": lambda variant, *options: inception.inception_resnet_v2(),
     "resnet": lambda variant, *options: resnet.resnet(variant),
     "resnext": lambda variant, *options: resnet.resnext(variant),
+    "efficientnet": lambda variant, *options: efficientnet.efficientnet(variant),
 }
 
 _NORMALIZATIONS: dict[Normalization, Callable[[Tensor], Tensor]] = {
     Normalization.MINUS_ONE_TO_ONE: to_minus_one_to_one,
     Normalization.IMAGENET_MEAN: subtract_imagenet_mean,
+    Normalization.IMAGENET_STANDARD: standardize_imagenet,
+}
+
+_PIXEL_SCALES: dict[Normalization, PixelScale] = {
+    Normalization.MINUS_ONE_TO_ONE: MINUS_ONE_TO_ONE,
+    Normalization.IMAGENET_MEAN: IMAGENET_MEAN,
+    Normalization.IMAGENET_STANDARD: IMAGENET_STANDARD,
 }

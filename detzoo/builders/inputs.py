@@ -15,6 +15,7 @@ from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter
 from detzoo.data.proposals import ProposalTable, check_image_ids, read_proposals
 from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, check_masks, scan_files
+from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
 
 
@@ -35,7 +36,7 @@ def build_dataset(
 
     Args:
         reader: a ``pb.InputReader``.
-        resizer: the model's ``pb.ImageResizer``.
+        resizer: of the model, from ``build_model_resizer``, or the ``pb.ImageResizer`` of one that pads with black.
         train_config: the ``pb.TrainConfig`` with augmentations and ``max_number_of_boxes``; None for evaluation.
         training: True: augmented, endless unless ``num_epochs`` is set, full batches only (``drop_remainder``).
             False: as the records are, a single epoch, the last batch may be smaller.
@@ -84,7 +85,7 @@ def build_dataset(
         source,
         RecordDecoder(decode_options, _class_names(reader)),
         build_augmentations(steps),
-        build_resizer(resizer),
+        resizer if isinstance(resizer, Resizer) else build_resizer(resizer),
         options,
         dirt,
         _proposals(reader, source),

@@ -7,11 +7,13 @@ from typing import Any
 
 from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.config import pb
+from detzoo.config.bifpn import FUSIONS, NOT_FOR_BIFPN, bifpn_of
 from detzoo.config.support import PYRAMID_LEVELS, SsdExtractor, lookup_ssd_extractor
 from detzoo.contracts import Tensor
 from detzoo.detectors.retinanet import retinanet_pyramid
 from detzoo.detectors.ssd import ssd_pyramid
 from detzoo.errors import ConfigError
+from detzoo.necks.bifpn import BifpnOptions, bidirectional_pyramid
 from detzoo.necks.ssd_levels import scaled_depth
 
 Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
@@ -30,6 +32,9 @@ def neck_levels(message: Any) -> tuple[int, ...]:
         ConfigError: An unknown extractor, or levels that it does not have.
     """
     extractor = lookup_ssd_extractor(message.type)
+    if extractor.is_bifpn:
+        _check_bifpn(message, extractor)
+        return bifpn_of(message, extractor).levels
     if extractor.is_fpn:
         _check_pyramid(message)
         return tuple(range(message.fpn.min_level, message.fpn.max_level + 1))
@@ -47,11 +52,11 @@ def num_maps(message: Any, num_backbone_maps: int) -> int:
     An ``output_stride`` can let two maps of the backbone fall on one level, of which one is left.
     """
     extractor = lookup_ssd_extractor(message.type)
-    return len(neck_levels(message)) if extractor.is_fpn else num_backbone_maps + _num_extra(message, extractor)
+    return len(neck_levels(message)) if extractor.is_pyramid else num_backbone_maps + _num_extra(message, extractor)
 
 
 def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
-    """The neck that a ``feature_extractor`` block describes: SSD's extra levels, or a feature pyramid.
+    """The neck that a ``feature_extractor`` block describes: SSD's extra levels, or one of the feature pyramids.
 
     Args:
         message: pb.SsdFeatureExtractor.
@@ -65,6 +70,8 @@ def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
     """
     extractor = lookup_ssd_extractor(message.type)
     neck_levels(message)
+    if extractor.is_bifpn:
+        return _bidirectional_pyramid(message, extractor, freeze_batchnorm)
     return (_pyramid if extractor.is_fpn else _extra_levels)(message, extractor, freeze_batchnorm)
 
 
@@ -109,6 +116,35 @@ def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> N
     return neck
 
 
+def _bidirectional_pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
+    hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
+    bifpn = bifpn_of(message, extractor)
+    options = BifpnOptions(bifpn.num_iterations, bifpn.num_filters, bifpn.fusion)
+
+    def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+        return bidirectional_pyramid(maps, bifpn.max_level, options, hyperparams)
+
+    return neck
+
+
+def _check_bifpn(message: Any, extractor: SsdExtractor) -> None:
+    bifpn, path = bifpn_of(message, extractor), "feature_extractor.bifpn"
+    for name in ("num_iterations", "num_filters"):
+        if getattr(bifpn, name) < 1:
+            raise ConfigError(f"{path}.{name} is {getattr(bifpn, name)}; it must be 1 or more")
+    if bifpn.fusion not in FUSIONS:
+        raise ConfigError(f"{path}.combine_method is '{bifpn.fusion}'; accepted: {', '.join(FUSIONS)}")
+    if bifpn.min_level not in PYRAMID_LEVELS or not bifpn.min_level < bifpn.max_level <= MOST_LEVEL:
+        raise ConfigError(
+            f"{path}: min_level {bifpn.min_level} and max_level {bifpn.max_level} are no pyramid. Set min_level to "
+            f"{PYRAMID_LEVELS[0]} to {PYRAMID_LEVELS[-1]} and max_level above it, to {MOST_LEVEL}."
+        )
+    for name in NOT_FOR_BIFPN:
+        if getattr(message, name):
+            raise ConfigError(f"feature_extractor.{name} is not supported by {message.type}; leave it out")
+    _check_output_stride(message)
+
+
 def _check_pyramid(message: Any) -> None:
     fpn = message.fpn
     if fpn.coarse_source == pb.FeaturePyramidNetworks.SUBSAMPLE or fpn.finest_level_only:
@@ -123,6 +159,10 @@ def _check_pyramid(message: Any) -> None:
             f"feature_extractor.fpn: min_level {fpn.min_level} and max_level {fpn.max_level} are no pyramid. Set "
             f"min_level to {PYRAMID_LEVELS[0]} to {PYRAMID_LEVELS[-1]} and max_level from there to {MOST_LEVEL}."
         )
+    _check_output_stride(message)
+
+
+def _check_output_stride(message: Any) -> None:
     if message.output_stride not in PYRAMID_OUTPUT_STRIDES:
         raise ConfigError(
             f"feature_extractor.output_stride is {message.output_stride}; a pyramid needs maps that double in size, so "

@@ -1,10 +1,17 @@
-"""``image_resizer`` of a configuration -> the resizer that training, evaluation and the exported model share."""
+"""``image_resizer`` of a configuration -> the resizer that training, evaluation and the exported model share.
+
+What lies outside an image is what its detector was trained with. The one-stage detectors of the Object Detection API
+normalise an image before they resize and pad it: the padding is 0 in the extractor's input, the colour in the middle of
+its scale (ImageNet's mean, or grey). Its two-stage detectors pad first: the padding is black.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
+from detzoo.builders.features import pixel_scale
 from detzoo.config import pb
+from detzoo.config.support import lookup_ssd_extractor
 from detzoo.data.resize import (
     ConditionalShapeResizer,
     FixedShapeResizer,
@@ -14,6 +21,7 @@ from detzoo.data.resize import (
     Resizer,
 )
 from detzoo.errors import ConfigError
+from detzoo.features.normalization import PixelScale
 
 RESIZE_METHODS = {
     pb.BILINEAR: "bilinear",
@@ -23,11 +31,28 @@ RESIZE_METHODS = {
 }
 
 
-def build_resizer(config: Any) -> Resizer:
+_BLACK_AND_ONE = PixelScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+
+
+def build_model_resizer(model: Any) -> Resizer:
+    """The resizer of a ``pb.DetectionModel``, with the padding that its detector expects.
+
+    Raises:
+        ConfigError: as ``build_resizer``, or a feature extractor that is not in the table.
+    """
+    chosen = getattr(model, model.WhichOneof("model"))
+    if not model.HasField("ssd"):
+        return build_resizer(chosen.image_resizer)
+    return build_resizer(chosen.image_resizer, pixel_scale(lookup_ssd_extractor(chosen.feature_extractor.type)))
+
+
+def build_resizer(config: Any, padding_scale: PixelScale = _BLACK_AND_ONE) -> Resizer:
     """The resizer of a ``pb.ImageResizer``.
 
     Args:
         config: the model's ``image_resizer``.
+        padding_scale: the scale that ``per_channel_pad_value`` is given in, whose 0 is the padding where there is none;
+            RGB 0..255 in a two-stage detector, the extractor's normalised input in a one-stage detector.
 
     Returns:
         A callable from an image [H, W, 3] to (padded image float32, true shape int32 [2]), with ``static_shape`` and
@@ -39,10 +64,11 @@ def build_resizer(config: Any) -> Resizer:
     kind = config.WhichOneof("image_resizer_oneof")
     if kind is None:
         raise ConfigError(f"image_resizer is empty; choose one of {', '.join(sorted(_BUILDERS))}")
-    return _BUILDERS[kind](getattr(config, kind))
+    return _BUILDERS[kind](getattr(config, kind), padding_scale)
 
 
-def _fixed_shape(config: Any) -> Resizer:
+def _fixed_shape(config: Any, padding_scale: PixelScale) -> Resizer:
+    del padding_scale
     if config.height <= 0 or config.width <= 0:
         raise ConfigError(f"fixed_shape_resizer: height {config.height} and width {config.width} must be above 0")
     return FixedShapeResizer(
@@ -50,7 +76,7 @@ def _fixed_shape(config: Any) -> Resizer:
     )
 
 
-def _keep_aspect_ratio(config: Any) -> Resizer:
+def _keep_aspect_ratio(config: Any, padding_scale: PixelScale) -> Resizer:
     if not 0 < config.min_dimension <= config.max_dimension:
         raise ConfigError(
             f"keep_aspect_ratio_resizer: min_dimension {config.min_dimension} must be above 0 and at most "
@@ -65,16 +91,17 @@ def _keep_aspect_ratio(config: Any) -> Resizer:
         config.min_dimension,
         config.max_dimension,
         config.pad_to_max_dimension,
-        pad_value,
+        pad_value=padding_scale.colour_of(pad_value),
     )
 
 
-def _identity(config: Any) -> Resizer:
-    del config
+def _identity(config: Any, padding_scale: PixelScale) -> Resizer:
+    del config, padding_scale
     return IdentityResizer()
 
 
-def _conditional_shape(config: Any) -> Resizer:
+def _conditional_shape(config: Any, padding_scale: PixelScale) -> Resizer:
+    del padding_scale
     conditions = {config.GREATER: True, config.SMALLER: False}
     if config.condition not in conditions:
         raise ConfigError("conditional_shape_resizer: condition is INVALID; use GREATER or SMALLER")
@@ -86,10 +113,12 @@ def _conditional_shape(config: Any) -> Resizer:
     )
 
 
-def _pad_to_multiple(config: Any) -> Resizer:
+def _pad_to_multiple(config: Any, padding_scale: PixelScale) -> Resizer:
     if config.multiple <= 0:
         raise ConfigError(f"pad_to_multiple_resizer: multiple is {config.multiple}; it must be above 0")
-    return PadToMultipleResizer(convert_to_grayscale=config.convert_to_grayscale, multiple=config.multiple)
+    return PadToMultipleResizer(
+        convert_to_grayscale=config.convert_to_grayscale, multiple=config.multiple, pad_value=padding_scale.zero
+    )
 
 
 _BUILDERS = {

@@ -75,14 +75,14 @@ def run(flag_values: flags.FlagValues) -> None:
 def export_untrained(model: object, folder: str) -> None:
     """A ``model`` block as a SavedModel with random weights."""
     from detzoo.benchmark.random_weights import randomize
-    from detzoo.builders.resize import build_resizer
-    from detzoo.cli.inference import build_untrained, image_resizer_of
+    from detzoo.builders.resize import build_model_resizer
+    from detzoo.cli.inference import build_untrained
     from detzoo.export.exporter import Export, export_detector
 
     logger.info("building and exporting the detector with random weights")
     detector = build_untrained(model)
     randomize(detector)
-    export_detector(detector, build_resizer(image_resizer_of(model)), folder, "image_tensor", Export())
+    export_detector(detector, build_model_resizer(model), folder, "image_tensor", Export())
 
 
 def image_shape(text: str) -> tuple[int, int]:

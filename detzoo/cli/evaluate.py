@@ -118,7 +118,7 @@ def run(flag_values: flags.FlagValues) -> None:
 def make_evaluator(message: Any) -> Any:
     """The Evaluator of a config's first eval_input_reader and its eval_config."""
     from detzoo.builders.inputs import build_dataset
-    from detzoo.cli.inference import image_resizer_of
+    from detzoo.builders.resize import build_model_resizer
     from detzoo.config.label_map import load_label_map
     from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
 
@@ -127,7 +127,7 @@ def make_evaluator(message: Any) -> Any:
         logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
     dataset = build_dataset(
         reader,
-        image_resizer_of(message.model),
+        build_model_resizer(message.model),
         None,
         training=False,
         batch_size=max(1, message.eval_config.batch_size),

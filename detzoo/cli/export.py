@@ -72,10 +72,10 @@ def run(flag_values: flags.FlagValues) -> None:
     loaded = load_pipeline_from_flags(flag_values)
     export_tflite.check_flags(flag_values, loaded.message.model)
     export_tflite.apply_max_detections(flag_values, loaded.message.model)
-    from detzoo.builders.resize import build_resizer
+    from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import latest_prefix
-    from detzoo.cli.inference import build_untrained, image_resizer_of, start_tensorflow
+    from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
 
@@ -91,7 +91,7 @@ def run(flag_values: flags.FlagValues) -> None:
         step,
         flag_values.optimize_for,
     )
-    resizer = build_resizer(image_resizer_of(loaded.message.model))
+    resizer = build_model_resizer(loaded.message.model)
     if flag_values.format == export_tflite.TFLITE:
         export_tflite.run(flag_values, detector, resizer, beside)
         return

@@ -74,8 +74,3 @@ def load_exported(path: str, model: Any = None) -> Any:
     if model is None and config.is_file():
         model = load_pipeline(str(config)).message.model
     return TfliteDetector(path, None if model is None else build_resizer(image_resizer_of(model)))
-
-
-def image_resizer_of(model: Any) -> Any:
-    """The image_resizer block of whichever detector a ``model`` block holds."""
-    return getattr(model, model.WhichOneof("model")).image_resizer

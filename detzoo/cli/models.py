@@ -113,9 +113,9 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     """Builds a config's detector and counts it."""
     from detzoo.benchmark.models import ModelRow
     from detzoo.benchmark.multiply_adds import count_in_function
-    from detzoo.builders.resize import build_resizer
+    from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints.layout import variables_by_path
-    from detzoo.cli.inference import build_untrained, image_resizer_of, start_tensorflow
+    from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.config.load import load_pipeline
 
     start_tensorflow()
@@ -127,7 +127,7 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     model = load_pipeline(str(file)).message.model
     keras.backend.clear_session()
     detector = build_untrained(model)
-    image, _ = build_resizer(image_resizer_of(model))(tf.zeros([*IMAGE_SHAPE, 3]))
+    image, _ = build_model_resizer(model)(tf.zeros([*IMAGE_SHAPE, 3]))
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
     options = {"proposals": _some_proposals()} if getattr(detector, "wants_proposals", False) else {}
 

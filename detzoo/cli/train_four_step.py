@@ -158,8 +158,9 @@ def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: 
         The number of images.
     """
     from detzoo.builders.inputs import build_dataset
+    from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
-    from detzoo.cli.inference import build_untrained, image_resizer_of
+    from detzoo.cli.inference import build_untrained
     from detzoo.evaluate.report import write_proposals_of
     from detzoo.evaluate.runner import Evaluator
 
@@ -167,7 +168,7 @@ def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: 
     restore_for_inference(detector, checkpoint_dir)
     dataset = build_dataset(
         pipeline.train_input_reader,
-        image_resizer_of(pipeline.model),
+        build_model_resizer(pipeline.model),
         None,
         training=False,
         batch_size=max(1, pipeline.eval_config.batch_size),

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
+from detzoo.config.bifpn import check_bifpn
 from detzoo.config.check_pyramid import check_pyramid
 from detzoo.config.problems import Findings
 from detzoo.config.support import SsdExtractor
@@ -29,6 +30,8 @@ def check_anchors(ssd: Any, extractor: SsdExtractor, findings: Findings) -> None
     message = ssd.feature_extractor
     if extractor.is_fpn:
         levels, source = check_pyramid(message, _EXTRACTOR_PATH, findings), f"{_EXTRACTOR_PATH}.fpn"
+    elif extractor.is_bifpn:
+        levels, source = check_bifpn(message, extractor, _EXTRACTOR_PATH, findings), f"{_EXTRACTOR_PATH}.bifpn"
     else:
         levels, source = _levels_of_ssd(message, extractor, findings), f"{_EXTRACTOR_PATH}.num_layers"
     kind = ssd.anchor_generator.WhichOneof("anchor_generator_oneof")

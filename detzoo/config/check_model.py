@@ -74,11 +74,14 @@ def _check_extractor(message: Any, findings: Findings, files: bool) -> support.S
     if extractor is None:
         findings.error(f"{path}.type", support.refusal(message.type))
         return None
-    strides = _PYRAMID_OUTPUT_STRIDES if extractor.is_fpn else _OUTPUT_STRIDES
+    strides = _PYRAMID_OUTPUT_STRIDES if extractor.is_pyramid else _OUTPUT_STRIDES
     if message.output_stride not in strides:
         accepted = ", ".join(map(str, strides))
         text = f"is {message.output_stride}; accepted for {message.type}: {accepted} (0: the extractor's own)"
         findings.error(f"{path}.output_stride", text)
+    if message.HasField("bifpn") and not extractor.is_bifpn:
+        text = f"{message.type} builds no bidirectional pyramid; only the types with _bifpn do. Leave the block out"
+        findings.error(f"{path}.bifpn", text)
     check_backbone(message, path, extractor, findings, files)
     if extractor.is_fpn:
         _check_ablations(message.fpn, f"{path}.fpn", findings)

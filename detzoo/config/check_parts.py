@@ -57,6 +57,8 @@ def check_backbone(
         suffix = message.type.removeprefix(stem)
         with_pyramid = stem + support.FPN_SUFFIX + suffix
         text = f"{message.type} builds no pyramid; use type: '{with_pyramid}' or leave the block out"
+        if getattr(extractor, "is_bifpn", False):
+            text = f"{message.type} builds a bidirectional pyramid; use the block bifpn"
         findings.error(f"{path}.fpn", text)
     if message.pad_to_multiple < 1:
         findings.error(f"{path}.pad_to_multiple", f"is {message.pad_to_multiple}; accepted: pixels, 1 or more")

@@ -28,6 +28,7 @@ class Normalization(enum.Enum):
 
     MINUS_ONE_TO_ONE = "minus_one_to_one"  # 2 / 255 * x - 1
     IMAGENET_MEAN = "imagenet_mean"  # x - (123.68, 116.779, 103.939), channels in RGB order
+    IMAGENET_STANDARD = "imagenet_standard"  # (x / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class SsdExtractor:
 
     Attributes:
         family: the module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3,
-            inception_resnet_v2, resnet or resnext.
+            inception_resnet_v2, resnet, resnext or efficientnet.
         variant: which member of the family, e.g. "101" or "101_32x8d"; "" where there is one only.
         is_fpn: a feature pyramid on the maps (``_fpn``), else SSD's extra levels.
         backbone_levels: levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` those that
@@ -47,6 +48,7 @@ class SsdExtractor:
         l2_normalized_levels: levels whose channels are L2-normalised with a learned scale (VGG's conv4_3).
         has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
         has_imagenet_weights: whether keras.applications publishes weights of it.
+        is_bifpn: a bidirectional feature pyramid on the maps (``_bifpn``), of the levels that ``bifpn`` says.
     """
 
     family: str
@@ -58,6 +60,12 @@ class SsdExtractor:
     l2_normalized_levels: tuple[int, ...] = ()
     has_depth_multiplier: bool = False
     has_imagenet_weights: bool = True
+    is_bifpn: bool = False
+
+    @property
+    def is_pyramid(self) -> bool:
+        """Whether the maps are those of a feature pyramid of either kind."""
+        return self.is_fpn or self.is_bifpn
 
     @property
     def max_num_layers(self) -> int:
@@ -137,7 +145,25 @@ def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
     return table
 
 
-SSD_EXTRACTORS: dict[str, SsdExtractor] = _with_variants(_PLAIN)
+EFFICIENTNETS = tuple(f"b{size}" for size in range(8))
+_BIFPN = {
+    f"ssd_efficientnet-{variant}_bifpn": SsdExtractor(
+        "efficientnet",
+        variant,
+        False,
+        PYRAMID_LEVELS,
+        (),
+        Normalization.IMAGENET_STANDARD,
+        is_bifpn=True,
+    )
+    for variant in EFFICIENTNETS
+}
+
+SSD_EXTRACTORS: dict[str, SsdExtractor] = {
+    **_with_variants(_PLAIN),
+    **_BIFPN,
+    **{name + KERAS_SUFFIX: row for name, row in _BIFPN.items()},
+}
 
 _REGION_PLAIN: dict[str, RegionExtractor] = {
     "faster_rcnn_vgg16": RegionExtractor("vgg16", "", False, _MEAN, strides=(16,)),
@@ -178,8 +204,6 @@ _NOT_YET: tuple[tuple[str, str], ...] = (
     ("mobilenet_v3", "MobileNet v3 backbones"),
     ("mnasfpn", "MnasFPN, a searched feature pyramid"),
     ("_ppn", "pooling pyramids (PPN)"),
-    ("efficientnet", "EfficientNet with BiFPN (EfficientDet)"),
-    ("bifpn", "BiFPN, bidirectional feature pyramids"),
     ("spaghettinet", "SpaghettiNet backbones"),
     ("pnasnet", "the PNASNet backbone"),
     ("subpixel", "subpixel MobileNet"),
@@ -250,8 +274,9 @@ def refusal(type_name: str) -> str:
 
 
 def accepted_types() -> str:
-    """The types in one line: the ten backbones and the suffixes that each takes."""
-    return f"{', '.join(_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
+    """The types in one line: the ten backbones and the suffixes that each takes, and EfficientDet's."""
+    plain, (smallest, *_, largest) = ", ".join(_PLAIN), _BIFPN
+    return f"{plain}, each also with {FPN_SUFFIX}; {smallest} to {largest.split('-')[1]}; each with {KERAS_SUFFIX}"
 
 
 def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExtractor) -> str:

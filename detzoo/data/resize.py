@@ -74,8 +74,9 @@ class Resizer(abc.ABC):
     method: str = "bilinear"
     convert_to_grayscale: bool = False
 
+    pad_value: tuple[float, ...] = dataclasses.field(default=(0.0, 0.0, 0.0), kw_only=True)  # RGB 0..255
+
     align_corners = False  # of a class, not of an instance
-    pad_value = (0.0, 0.0, 0.0)
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
@@ -112,11 +113,12 @@ class Resizer(abc.ABC):
         return resize_image(image, size, self.method, self.align_corners)
 
     def _pad(self, image: Tensor, amount: Tensor) -> Tensor:
-        paddings = [*([[0, 0]] * (image.shape.rank - 3)), [0, amount[0]], [0, amount[1]]]
         if not any(self.pad_value):
-            return tf.pad(image, [*paddings, [0, 0]])
-        channels = zip(tf.unstack(image, num=3, axis=-1), self.pad_value)
-        return tf.stack([tf.pad(channel, paddings, constant_values=value) for channel, value in channels], axis=-1)
+            return tf.pad(image, [*([[0, 0]] * (image.shape.rank - 3)), [0, amount[0]], [0, amount[1]], [0, 0]])
+        *batch, height, width, _ = tf.unstack(tf.shape(image))
+        right = tf.broadcast_to(tf.constant(self.pad_value), [*batch, height, amount[1], 3])
+        below = tf.broadcast_to(tf.constant(self.pad_value), [*batch, amount[0], width + amount[1], 3])
+        return tf.concat([tf.concat([image, right], axis=-2), below], axis=-3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,12 +149,6 @@ class KeepAspectRatioResizer(Resizer):
     min_dimension: int = 600
     max_dimension: int = 1024
     pad_to_max_dimension: bool = False
-    per_channel_pad_value: tuple[float, float, float] = (0.0, 0.0, 0.0)
-
-    @property
-    def pad_value(self) -> tuple[float, float, float]:  # type: ignore[override]
-        """RGB 0..255 of the padding."""
-        return self.per_channel_pad_value
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
@@ -213,7 +209,7 @@ class ConditionalShapeResizer(Resizer):
 
 @dataclasses.dataclass(frozen=True)
 class PadToMultipleResizer(IdentityResizer):
-    """No resizing; zeros at bottom and right until both sides are multiples of ``multiple``."""
+    """No resizing; padding at bottom and right until both sides are multiples of ``multiple``."""
 
     multiple: int = 1
 

@@ -5,8 +5,8 @@ that lies before a wanted map, so that nothing behind the last map is built. The
 this walk: a stride that would go past it becomes 1, and all that follows is dilated by it.
 
 Every layer pads to "same": the map of level l is ceil(size / 2**l) in both directions, so that maps of neighbouring
-levels align. Differs from ``keras.applications``: Inception's "valid" paddings, and the explicit ones of the MobileNets
-and of ResNet's max pooling, which are the same for some sizes (even, and odd).
+levels align. Differs from ``keras.applications``: Inception's "valid" paddings, and the explicit ones of MobileNets,
+EfficientNets and of ResNet's max pooling, which are the same for some sizes (even, and odd).
 
 References:
     Huang et al., arXiv:1611.10012, section 3.2.2 (output stride 16 and 8 by stride 1 and atrous convolution).
@@ -163,6 +163,13 @@ class _Rewriter:
             "Add": self._add,
             "CustomScaleLayer": self._add_scaled,
             "Concatenate": self._concatenate,
+            # EfficientNet: its normalisation of the pixels, its gates, its stochastic depth.
+            "Rescaling": lambda layer, x: x,
+            "Normalization": lambda layer, x: x,
+            "GlobalAveragePooling2D": self._squeeze,
+            "Reshape": lambda layer, x: x,
+            "Multiply": self._multiply,
+            "Dropout": self._dropout,
         }
 
     def run(
@@ -229,6 +236,8 @@ class _Rewriter:
             grouped = GroupedConv2D(kernel_size=layer.kernel_size[0], groups=layer.groups, **arguments)
             return after._replace(tensor=grouped(x.tensor))
         has_activation = layer.activation is not keras.activations.linear
+        if has_activation and self._normalized:
+            return after._replace(tensor=self._gate(layer, arguments)(x.tensor))
         batch_norm = self._hyperparams.batch_norm if has_activation else None
         use_bias = self._needs_bias(layer) and batch_norm is None
         arguments |= {"kernel_size": layer.kernel_size, "padding": padding, "use_bias": use_bias}
@@ -236,6 +245,14 @@ class _Rewriter:
         if batch_norm is not None:
             tensor = batch_norm_from(batch_norm, name=f"{name}_bn")(tensor)
         return after._replace(tensor=self._activate(tensor, f"{name}{ACTIVATION_SUFFIX}") if has_activation else tensor)
+
+    def _gate(self, layer: keras.layers.Conv2D, arguments: dict[str, Any]) -> keras.layers.Conv2D:
+        """One of the two 1 x 1 of squeeze and excitation: with a bias and an activation of its own, not normalised.
+
+        In a normalised network no other convolution has its activation inside.
+        """
+        arguments = arguments | {"bias_regularizer": kernel_regularizer(self._hyperparams)}
+        return keras.layers.Conv2D(kernel_size=1, activation=layer.activation, **arguments)
 
     def _depthwise(self, layer: keras.layers.DepthwiseConv2D, x: _Traced) -> _Traced:
         stride, after = self._step(layer, x)
@@ -296,6 +313,18 @@ class _Rewriter:
         size = max(layer.pool_size[0], MIN_UNSTRIDED_POOL) if was_strided else layer.pool_size[0]
         pool = type(layer)(size, strides=stride, padding="same", name=self._names[layer.name])
         return after._replace(tensor=pool(x.tensor))
+
+    def _squeeze(self, layer: keras.layers.Layer, x: _Traced) -> _Traced:
+        """The mean over a map, which stays a map: of one cell."""
+        pool = keras.layers.GlobalAveragePooling2D(keepdims=True, name=self._names[layer.name])
+        return x._replace(tensor=pool(x.tensor))
+
+    def _multiply(self, layer: keras.layers.Layer, x: _Traced, gate: _Traced) -> _Traced:
+        return x._replace(tensor=keras.layers.Multiply(name=self._names[layer.name])([x.tensor, gate.tensor]))
+
+    def _dropout(self, layer: keras.layers.Dropout, x: _Traced) -> _Traced:
+        dropout = keras.layers.Dropout(layer.rate, noise_shape=layer.noise_shape, name=self._names[layer.name])
+        return x._replace(tensor=dropout(x.tensor))
 
     def _add(self, layer: keras.layers.Layer, *terms: _Traced) -> _Traced:
         if layer.name in self._network.dropped_adds:

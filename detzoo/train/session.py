@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from detzoo.builders.detector import build_detector
 from detzoo.builders.inputs import build_dataset
+from detzoo.builders.resize import build_model_resizer
 from detzoo.builders.optimizer import build_optimizer, moving_average_decay
 from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
@@ -90,7 +91,7 @@ def build_trainer(
     def read_records(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return build_dataset(
             pipeline.train_input_reader,
-            image_resizer_of(pipeline),
+            build_model_resizer(pipeline.model),
             config,
             training=True,
             batch_size=settings.batch_size,
@@ -100,11 +101,6 @@ def build_trainer(
         )
 
     return Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)
-
-
-def image_resizer_of(pipeline: Any) -> Any:
-    """The ``ImageResizer`` of whichever model is chosen."""
-    return getattr(pipeline.model, pipeline.model.WhichOneof("model")).image_resizer
 
 
 def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path) -> None:

@@ -26,7 +26,7 @@ def build(text: str) -> resize.Resizer:
         (
             "keep_aspect_ratio_resizer { min_dimension: 20 max_dimension: 50 pad_to_max_dimension: true "
             "resize_method: BICUBIC per_channel_pad_value: [1, 2, 3] }",
-            resize.KeepAspectRatioResizer("bicubic", False, 20, 50, True, (1.0, 2.0, 3.0)),
+            resize.KeepAspectRatioResizer("bicubic", False, 20, 50, True, pad_value=(1.0, 2.0, 3.0)),
         ),
         ("identity_resizer {}", resize.IdentityResizer()),
         (

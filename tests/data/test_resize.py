@@ -35,7 +35,7 @@ def test_keep_aspect_ratio_size(size, bounds, expected):
 
 def test_keep_aspect_ratio_pads_bottom_and_right():
     resizer = resize.KeepAspectRatioResizer(
-        min_dimension=8, max_dimension=8, pad_to_max_dimension=True, per_channel_pad_value=(1.0, 2.0, 3.0)
+        min_dimension=8, max_dimension=8, pad_to_max_dimension=True, pad_value=(1.0, 2.0, 3.0)
     )
     padded, true_shape = resizer(ramp(4, 8) + 100.0)
     assert padded.shape == (8, 8, 3)
@@ -163,7 +163,7 @@ def test_same_pixels_as_the_object_detection_api(shared, folder, resizer, normal
         resize.FixedShapeResizer(height=5, width=9),
         resize.FixedShapeResizer(height=5, width=9, method="area", convert_to_grayscale=True),
         resize.KeepAspectRatioResizer(
-            min_dimension=8, max_dimension=12, pad_to_max_dimension=True, per_channel_pad_value=(1.0, 2.0, 3.0)
+            min_dimension=8, max_dimension=12, pad_to_max_dimension=True, pad_value=(1.0, 2.0, 3.0)
         ),
         resize.KeepAspectRatioResizer(min_dimension=8, max_dimension=12),
         resize.IdentityResizer(),

@@ -8,7 +8,7 @@ import importlib.util
 import numpy as np
 import tensorflow as tf
 
-from detzoo.builders.resize import build_resizer
+from detzoo.builders.resize import build_model_resizer
 from detzoo.contracts import Groundtruth
 
 SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -26,21 +26,25 @@ def owners_in(model, name):
     return [layer.weights[0].path.rsplit("/", 1)[0] for model in nested for layer in model.layers if layer.weights]
 
 
-def set_seeded_weights(detector, folder, path_of):
-    """Gives every variable the value that follows from its published name; ``path_of`` says which that is."""
+def set_seeded_weights(detector, folder, path_of, skipped=lambda name: False):
+    """Gives every variable the value that follows from its published name; ``path_of`` says which that is.
+
+    Published variables that are ``skipped`` have no place in the detector.
+    """
     spec = importlib.util.spec_from_file_location("seeded_checkpoint", folder.parent / "seeded_checkpoint.py")
     seeded = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(seeded)
     weights = {weight.path: weight for weight in detector.weights}
     for name, shape in published_shapes(folder).items():
-        weights.pop(path_of(name)).assign(seeded.value_for(name, list(shape)))
+        if not skipped(name):
+            weights.pop(path_of(name)).assign(seeded.value_for(name, list(shape)))
     assert not weights
 
 
-def image_and_shape(folder, image_resizer):
+def image_and_shape(folder, model):
     """The resized and padded golden image [1, H, W, 3] and its true shape [1, 2]."""
     image = tf.io.decode_png(tf.io.read_file(str(folder.parent / "image1.png")))
-    padded, true_shape = build_resizer(image_resizer)(tf.cast(image, tf.float32))
+    padded, true_shape = build_model_resizer(model)(tf.cast(image, tf.float32))
     return padded[tf.newaxis], true_shape[tf.newaxis]
 
 

@@ -78,7 +78,7 @@ def outputs_of(golden, folder):
     detector = build_detector(model)
     layers = golden.owners_in(detector.network, "backbone")
     golden.set_seeded_weights(detector, folder, lambda name: path_of(name, layers, golden.SUFFIX))
-    padded, true_shapes = golden.image_and_shape(folder, model.ssd.image_resizer)
+    padded, true_shapes = golden.image_and_shape(folder, model)
     inputs = detector.preprocess(padded)
     predictions = detector.predict(inputs)
     detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)

@@ -103,7 +103,7 @@ def outputs_of(golden, folder):
     model = load_pipeline(folder / "pipeline.config").message.model
     detector = build_detector(model)
     golden.set_seeded_weights(detector, folder, paths_of(golden, detector))
-    padded, true_shapes = golden.image_and_shape(folder, model.faster_rcnn.image_resizer)
+    padded, true_shapes = golden.image_and_shape(folder, model)
     predictions = detector.predict(detector.preprocess(padded), true_shapes=true_shapes)
     detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
     return predictions, detector, true_shapes, detections, dict(np.load(folder / "outputs.npz"))
