@@ -21,19 +21,20 @@ from typing import Any
 
 import tensorflow as tf
 
+from detzoo.checkpoints.files import EXPORTED_FOLDER
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
 from detzoo.detectors.frozen import FrozenGraph
 from detzoo.detectors.serving import ServingModule
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
-from detzoo.export.parity import ParityReport, as_input, check_parity, textured_images
+from detzoo.export.parity import ParityReport, as_input, check_parity, reference_outputs, textured_images
 from detzoo.export.saved_model import write_saved_model
 from detzoo.export.winograd import use_winograd
 from detzoo.folders import make_folder
 from detzoo.provenance import commit, versions
 
 SAVED_MODEL_FOLDER = "saved_model"
-CHECKPOINT_FOLDER = "checkpoint"
+CHECKPOINT_FOLDER = EXPORTED_FOLDER
 CONFIG_FILE = "pipeline.config"
 LABEL_MAP_FILE = "label_map.pbtxt"
 RECORD_FILE = "export.json"
@@ -81,38 +82,65 @@ def export_detector(
 
     Raises:
         UsageError: the folder cannot be written.
-        DetzooError: the SavedModel disagrees with the detector; nothing that was there before is changed.
+        DetzooError: a weight is not finite, or the SavedModel disagrees with the detector; nothing that was there
+            before is changed.
     """
     started = time.monotonic()
+    _check_finite(detector)
     serving = ServingModule(detector, resizer, input_type)
     folder = make_folder(output_directory, "--output_directory")
-    draft = folder / f".{SAVED_MODEL_FOLDER}.{os.getpid()}"
+    draft = folder / f".export.{os.getpid()}"
     try:
         logger.info("tracing and freezing the detector")
         frozen, num_folded = freeze(serving.concrete_function())
         logger.info("folded %d batch normalisations; comparing with the detector in memory", num_folded)
-        report, num_winograd = _write_checked(frozen, serving, input_type, draft, beside.optimize_for)
-        shutil.rmtree(folder / SAVED_MODEL_FOLDER, ignore_errors=True)
-        draft.rename(folder / SAVED_MODEL_FOLDER)
+        saved_model = draft / SAVED_MODEL_FOLDER
+        report, num_winograd = _write_checked(frozen, serving, input_type, saved_model, beside.optimize_for)
+        _write_checkpoint(detector, draft / CHECKPOINT_FOLDER, beside.step)
+        record = {
+            "input_type": input_type,
+            "checkpoint": beside.source,
+            "step": beside.step,
+            "num_folded_batch_norms": num_folded,
+            "optimized_for": beside.optimize_for,
+            "num_winograd_convolutions": num_winograd,
+            "parameters": num_parameters(detector),
+            "parity": report._asdict(),
+            "seconds": round(time.monotonic() - started, 2),
+            "versions": versions(),
+            "commit": commit(),
+        }
+        texts = {
+            CONFIG_FILE: beside.config_text,
+            LABEL_MAP_FILE: beside.label_map_text,
+            RECORD_FILE: json.dumps(record, indent=2) + "\n",
+        }
+        for name, text in texts.items():
+            if text:
+                (draft / name).write_text(text, encoding="utf-8")
+        _replace(folder, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
-    _write_checkpoint(detector, folder / CHECKPOINT_FOLDER, beside.step)
-    _write_texts(folder, beside)
-    record = {
-        "input_type": input_type,
-        "checkpoint": beside.source,
-        "step": beside.step,
-        "num_folded_batch_norms": num_folded,
-        "optimized_for": beside.optimize_for,
-        "num_winograd_convolutions": num_winograd,
-        "parameters": num_parameters(detector),
-        "parity": report._asdict(),
-        "seconds": round(time.monotonic() - started, 2),
-        "versions": versions(),
-        "commit": commit(),
-    }
-    (folder / RECORD_FILE).write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     return report
+
+
+def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
+    """Moves the parts of a finished export into their places, and removes those of an earlier one."""
+    for name in (SAVED_MODEL_FOLDER, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, RECORD_FILE):
+        earlier = folder / name
+        if earlier.is_dir():
+            shutil.rmtree(earlier)
+        else:
+            earlier.unlink(missing_ok=True)
+        if (draft / name).exists():
+            (draft / name).rename(earlier)
+
+
+def _check_finite(detector: Any) -> None:
+    """Raises where a weight is not a number: a graph's activations may hide that, so the outputs do not tell."""
+    for path, variable in variables_by_path(detector.variables).items():
+        if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
+            raise DetzooError(f"the weights {path} are not finite: they diverged in training; export an earlier step")
 
 
 def _write_checked(
@@ -123,18 +151,20 @@ def _write_checked(
     Returns:
         How closely it follows the detector, and how many convolutions were rewritten.
     """
+    references = reference_outputs(serving, input_type)
+    chooses_regions = getattr(serving.detector, "chooses_regions", False)
     if optimize_for == CPU:
         example = as_input(textured_images(EXAMPLE_SHAPE), input_type)
-        rewritten, num_rewritten = use_winograd(frozen, example, getattr(serving.detector, "chooses_regions", False))
+        rewritten, num_rewritten = use_winograd(frozen, example, chooses_regions)
         if num_rewritten:
             write_saved_model(rewritten, serving.input_spec, folder)
             try:
-                return check_parity(serving, tf.saved_model.load(str(folder)), input_type), num_rewritten
+                return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions), num_rewritten
             except DetzooError as problem:
                 logger.warning("%s with faster convolutions; they are left out", problem)
                 shutil.rmtree(folder)
     write_saved_model(frozen, serving.input_spec, folder)
-    return check_parity(serving, tf.saved_model.load(str(folder)), input_type), 0
+    return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions), 0
 
 
 def num_parameters(detector: Any) -> int:
@@ -143,15 +173,6 @@ def num_parameters(detector: Any) -> int:
 
 
 def _write_checkpoint(detector: Any, folder: pathlib.Path, step: int) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
     steps = tf.Variable(step, dtype=tf.int64, trainable=False)
     checkpoint = make_checkpoint(steps, model=variables_by_path(detector.variables))
     tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1).save(checkpoint_number=0)
-
-
-def _write_texts(folder: pathlib.Path, beside: Export) -> None:
-    for name, text in ((CONFIG_FILE, beside.config_text), (LABEL_MAP_FILE, beside.label_map_text)):
-        if text:
-            (folder / name).write_text(text, encoding="utf-8")
-        else:
-            (folder / name).unlink(missing_ok=True)

@@ -7,6 +7,8 @@ scores or overlaps differ by less than the rounding may change places in the sup
 from __future__ import annotations
 
 import io
+import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -26,6 +28,7 @@ RAW_OUTPUTS = ("raw_detection_boxes", "raw_detection_scores")
 
 # (batch, height, width): batches of one and of two, landscape and portrait.
 SHAPES = ((1, 240, 320), (2, 200, 150))
+LONG_SECONDS = 12.0  # for one image, compiling included
 
 
 class ParityReport(NamedTuple):
@@ -35,27 +38,48 @@ class ParityReport(NamedTuple):
     max_score_difference: float
 
 
-def check_parity(serving: ServingModule, loaded: object, input_type: str) -> ParityReport:
-    """Compares a loaded SavedModel with the detector it was made of, run eagerly.
+class Reference(NamedTuple):
+    """An input, and what the detector in memory makes of it."""
+
+    what: str  # the images, for messages
+    given: Tensor
+    expected: dict[str, np.ndarray]
+
+
+def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference]:
+    """What the detector in memory makes of a few images; of one alone where that takes long.
 
     Args:
         serving: the detector in memory.
+        input_type: of the SavedModel.
+    """
+    references: list[Reference] = []
+    for number, shape in enumerate(SHAPES):
+        started = time.monotonic()
+        given = as_input(textured_images(shape, seed=number), input_type)
+        expected = {name: value.numpy() for name, value in serving(given).items()}
+        references.append(Reference(f"{shape[0]} images of {shape[1]} x {shape[2]}", given, expected))
+        if time.monotonic() - started > LONG_SECONDS:
+            break
+    return references
+
+
+def check_parity(references: Sequence[Reference], loaded: object, chooses_regions: bool = False) -> ParityReport:
+    """Compares a loaded SavedModel with the detector it was made of.
+
+    Args:
+        references: from ``reference_outputs``.
         loaded: what ``tf.saved_model.load`` gave.
-        input_type: of both.
+        chooses_regions: see ``compare_outputs``.
 
     Raises:
         DetzooError: they disagree, or an output is not finite.
     """
     differences = []
-    for number, shape in enumerate(SHAPES):
-        images = textured_images(shape, seed=number)
-        given = as_input(images, input_type)
-        expected = {name: value.numpy() for name, value in serving.detect(given).items()}
+    for what, given, expected in references:
         found = {name: value.numpy() for name, value in loaded(given).items()}  # type: ignore[operator]
-        what = f"{shape[0]} images of {shape[1]} x {shape[2]}"
-        chooses_regions = getattr(serving.detector, "chooses_regions", False)
         differences.append(compare_outputs(expected, found, what, chooses_regions))
-    boxes, scores = (max(values) for values in zip(*differences))
+    boxes, scores = (max(values) for values in zip(*differences, strict=True))
     return ParityReport(boxes, scores)
 
 

@@ -42,6 +42,7 @@ SMALL_TILE, LARGE_TILE = sorted(_POINTS)
 # Where it was measured to gain: below, moving tiles about costs what the products save.
 MIN_CHANNELS = 128
 MIN_TILES = 64  # of the large size
+MANY_CROPS = 64  # taken where the graph does not tell how many crops of an image a second stage looks at
 
 PRODUCT = "winograd_product"  # name of the operation that multiplies; what counts multiply-adds looks for it
 _SCOPE = "winograd"
@@ -210,8 +211,24 @@ def _candidates(graph_def: Any) -> list[_Candidate]:
 
 
 def _sizes_of(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, tuple[int, ...]]:
-    """The shape of each convolution's output for the example."""
+    """The shape of each convolution's output for the example; computed only where the graph alone does not tell."""
+    names = [f"{candidate.name}:0" for candidate in candidates]
+    with tf.Graph().as_default():
+        given = tf.compat.v1.placeholder(example.dtype, example.shape)
+        tensors = tf.graph_util.import_graph_def(
+            frozen.graph_def, input_map={frozen.input_name: given}, return_elements=names, name=""
+        )
+        static = {candidate.name: tensor.shape for candidate, tensor in zip(candidates, tensors, strict=True)}
+    sizes = {name: shape.as_list() if shape.rank is not None else [None, None] for name, shape in static.items()}
+    unknown = [candidate for candidate in candidates if None in sizes[candidate.name][1:]]
+    measured = _measured_sizes(frozen, unknown, example) if unknown else {}
+    return {
+        name: measured.get(name) or (MANY_CROPS if size[0] is None else size[0], *size[1:])
+        for name, size in sizes.items()
+    }
 
+
+def _measured_sizes(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, tuple[int, ...]]:
     def shapes(inputs: Tensor) -> dict[str, Tensor]:
         wanted = [f"{candidate.name}:0" for candidate in candidates]
         tensors = tf.graph_util.import_graph_def(
@@ -219,8 +236,6 @@ def _sizes_of(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor
         )
         return {candidate.name: tf.shape(tensor) for candidate, tensor in zip(candidates, tensors, strict=True)}
 
-    if not candidates:
-        return {}
     found = tf.function(shapes, input_signature=[tf.TensorSpec(example.shape, example.dtype)])(example)
     return {name: tuple(shape.numpy().tolist()) for name, shape in found.items()}
 

@@ -121,13 +121,22 @@ def test_a_failed_check_keeps_the_earlier_export(toy, tmp_path, monkeypatch):
     with pytest.raises(DetzooError, match="outputs differ on images"):
         export_detector(toy.toy_detector(seed=5), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
     assert (tmp_path / "saved_model" / "saved_model.pb").read_bytes() == before
-    assert not list(tmp_path.glob(".saved_model*"))
+    assert not list(tmp_path.glob(".export*"))
+
+
+def test_a_failure_at_the_end_leaves_nothing_half_written(toy, tmp_path, monkeypatch):
+    export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
+    before = {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    monkeypatch.setattr(exporter, "versions", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        export_detector(toy.toy_detector(seed=5), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
+    assert {file: file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()} == before
 
 
 def test_weights_that_are_not_finite_are_refused(toy, tmp_path):
     detector = toy.toy_detector()
     detector.network.weights[0].assign(np.full(detector.network.weights[0].shape, np.nan))
-    with pytest.raises(DetzooError, match="not finite"):
+    with pytest.raises(DetzooError, match=r"the weights .*kernel are not finite: they diverged"):
         export_detector(detector, toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
 
 
@@ -135,6 +144,14 @@ def test_a_file_in_the_place_of_the_folder(toy, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"--output_directory .*file cannot be made"):
         export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path / "file", "image_tensor", BESIDE)
+
+
+def test_a_detector_that_takes_long_is_compared_on_one_image(toy, monkeypatch):
+    serving = ServingModule(toy.toy_detector(), toy.ToyResizer(), "image_tensor")
+    assert [len(reference.given) for reference in parity.reference_outputs(serving, "image_tensor")] == [1, 2]
+    monkeypatch.setattr(parity, "LONG_SECONDS", 0.0)
+    [reference] = parity.reference_outputs(serving, "image_tensor")
+    assert reference.what == "1 images of 240 x 320"
 
 
 def outputs(scores=(0.9, 0.8), raw=0.5):
