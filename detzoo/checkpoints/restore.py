@@ -57,6 +57,8 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
             _listed(stored.leftovers),
         )
     _assign(stored, variables, list(variables))
+    if not stored.is_own:
+        logger.info("%s: all %d variables of %s", stored.prefix, len(variables), stored.kind)
     return stored.step
 
 

@@ -56,6 +56,11 @@ class StoredWeights:
         """
         return self._read(path)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether detzoo made it."""
+        return not self.names
+
     def describe(self, path: str) -> str:
         """A path of the detector, with the name in the file where it is another."""
         return f"{path} ({self.names[path]})" if path in self.names else path

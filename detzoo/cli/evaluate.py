@@ -10,6 +10,12 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.cli.api_flags import (
+    EVAL_ON_TRAIN_SAMPLE,
+    check_evaluation_flags,
+    define_evaluation_flags,
+    define_training_flags_of_evaluation,
+)
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
@@ -57,7 +63,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
     text = "Instead of --checkpoint_dir: a SavedModel, or a .tflite file that `detzoo export` wrote."
     flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
-    flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)
+    flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values)
     flags.DEFINE_bool("continuous", False, "Go on with every new checkpoint.", flag_values=flag_values)
     flags.DEFINE_float(
         "timeout_secs",
@@ -66,21 +72,28 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         lower_bound=0.0,
         flag_values=flag_values,
     )
+    define_evaluation_flags(flag_values)
+    define_training_flags_of_evaluation(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Builds detector and data set once, then measures one checkpoint or each new one."""
+    check_evaluation_flags(flag_values)
+    if not (flag_values.output_dir or flag_values.model_dir):
+        raise UsageError("`detzoo evaluate` needs --output_dir, where to write the results")
     if bool(flag_values.checkpoint_dir) == bool(flag_values.saved_model):
         raise UsageError("give either --checkpoint_dir or --saved_model")
     if flag_values.saved_model and flag_values.continuous:
         raise UsageError("--continuous watches --checkpoint_dir; leave it out with --saved_model")
-    loaded = load_pipeline_from_flags(flag_values, reads="eval_input_reader[0]")
+    reads = "train_input_reader" if flag_values.eval_on_train_data else "eval_input_reader[0]"
+    loaded = load_pipeline_from_flags(flag_values, reads=reads)
     message = loaded.message
-    if not message.eval_input_reader:
+    if not (message.eval_input_reader or flag_values.eval_on_train_data):
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
     if flag_values.saved_model:
         _check_exported(message)
-    output_dir = make_folder(flag_values.output_dir, "--output_dir")
+    _choose_examples(message, flag_values)
+    output_dir = _make_output_dir(flag_values)
     if flag_values.saved_model:
         _evaluate_exported(message, flag_values.saved_model, output_dir)
         return
@@ -99,7 +112,7 @@ def run(flag_values: flags.FlagValues) -> None:
         return
     checkpoints = new_checkpoints(
         lambda: latest_prefix(flag_values.checkpoint_dir),
-        flag_values.timeout_secs,
+        flag_values.timeout_secs if flag_values.eval_timeout is None else flag_values.eval_timeout,
         is_finished=lambda: (pathlib.Path(flag_values.checkpoint_dir) / "finished").is_file(),
     )
     measured = 0
@@ -113,6 +126,26 @@ def run(flag_values: flags.FlagValues) -> None:
         measured += 1
     if not measured:
         raise CheckpointError(f"no checkpoint came to {flag_values.checkpoint_dir} that could be evaluated")
+
+
+def _choose_examples(message: Any, flag_values: flags.FlagValues) -> None:
+    """Puts the reader to measure on first, and how many of its images, as the API's flags say."""
+    sample = flag_values.sample_1_of_n_eval_examples
+    if flag_values.eval_on_train_data:
+        reader = copy.deepcopy(message.train_input_reader)
+        reader.shuffle = False
+        reader.num_epochs = 1
+        del message.eval_input_reader[:]
+        message.eval_input_reader.append(reader)
+        sample = flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE
+    if sample:
+        message.eval_input_reader[0].sample_1_of_n_examples = sample
+
+
+def _make_output_dir(flag_values: flags.FlagValues) -> pathlib.Path:
+    if flag_values.output_dir:
+        return make_folder(flag_values.output_dir, "--output_dir")
+    return make_folder(pathlib.Path(flag_values.model_dir) / "eval", "--model_dir")
 
 
 def make_evaluator(message: Any) -> Any:

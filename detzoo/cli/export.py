@@ -8,6 +8,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli import export_tflite
+from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import DetzooError, UsageError
 
@@ -65,11 +66,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         flag_values=flag_values,
     )
     export_tflite.define_flags(flag_values)
+    define_exporter_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Builds, restores, writes and checks."""
-    loaded = load_pipeline_from_flags(flag_values)
+    check_exporter_flags(flag_values)
+    loaded = load_pipeline_from_flags(flag_values, merged=flag_values.config_override)
     export_tflite.check_flags(flag_values, loaded.message.model)
     export_tflite.apply_max_detections(flag_values, loaded.message.model)
     from detzoo.builders.resize import build_model_resizer
@@ -107,14 +110,16 @@ def run(flag_values: flags.FlagValues) -> None:
 def _label_map_text(message: Any) -> str:
     """The label map that the config's readers name, or "" with a warning."""
     from detzoo.config.label_map import LabelMap, load_label_map
+    from detzoo.config.problems import is_placeholder
     from detzoo.config.stages import has_second_stage
 
     if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
         return LabelMap({1: PROPOSAL_NAME}).to_text()
     readers = [*message.eval_input_reader, message.train_input_reader]
     path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
-    if not path:
-        logger.warning("the config names no label map: the export has no class names")
+    if not path or is_placeholder(path):
+        advice = "--set train_input_reader.label_map_path=FILE gives it one"
+        logger.warning("the config names no label map, so the export has no class names; %s", advice)
         return ""
     try:
         return load_label_map(path).to_text()

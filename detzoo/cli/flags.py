@@ -28,13 +28,14 @@ def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) 
     define_set_flag(flag_values)
 
 
-def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "") -> LoadedPipeline:
+def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "", merged: str = "") -> LoadedPipeline:
     """The config that ``--pipeline_config_path`` and ``--set`` describe, its model checked before anything is built.
 
     Args:
         flag_values: of the command.
         reads: path of the input reader that the command uses, which must name existing files then; "" for none, or
             where the command checks the whole config later.
+        merged: protobuf text that is merged into the config before ``--set``.
 
     Raises:
         UsageError: the file cannot be read.
@@ -45,7 +46,7 @@ def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "") -> 
     from detzoo.config.problems import Severity, format_problems
     from detzoo.errors import ConfigError
 
-    loaded = load_pipeline(flag_values.pipeline_config_path, flag_values.set)
+    loaded = load_pipeline(flag_values.pipeline_config_path, flag_values.set, merged)
     problems = [
         problem
         for problem in check_pipeline(loaded, files=False)

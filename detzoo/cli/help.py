@@ -15,6 +15,10 @@ ENUM_PREFIX = re.compile(r"^<[^>]*>: ")  # What absl puts before the help of suc
 MULTI_SUFFIX = "; repeat this option to specify a list of values"  # What absl adds to the help of such a flag.
 
 
+# What the help of a flag begins with that is there for the scripts of the Object Detection API's users.
+API_PREFIX = "Object Detection API: "
+
+
 def overview(commands: Mapping[str, Any]) -> str:
     """The list of commands with their one-line summaries; a command without a module is left out."""
     present = {verb: command for verb, command in commands.items() if command is not None}
@@ -42,14 +46,16 @@ def verb_help(name: str, command: Any) -> str:
     command.define_flags(flag_values)
     own = [flag_values[flag] for flag in _in_order_of_definition(flag_values)]
     required = [flag for flag in own if is_required(flag)]
-    optional = [flag for flag in own if not is_required(flag)]
+    borrowed = [flag for flag in own if (flag.help or "").startswith(API_PREFIX)]
+    optional = [flag for flag in own if not is_required(flag) and flag not in borrowed]
     usage = " ".join(
         [f"usage: detzoo {name}", *getattr(command, "POSITIONAL", ())]
         + [f"--{flag.name} {flag.name.upper()}" for flag in required]
         + (["[FLAGS]"] if optional else [])
     )
     lines = [usage, "", textwrap.dedent(command.DESCRIPTION).strip()]
-    for title, group in (("required flags", required), ("flags", optional)):
+    titled = (("required flags", required), ("flags", optional), ("flags of the Object Detection API", borrowed))
+    for title, group in titled:
         if group:
             lines += ["", f"{title}:"]
             for flag in group:
@@ -77,7 +83,8 @@ def _flag_lines(flag: flags.Flag) -> list[str]:
         head = f"  --[no]{flag.name}"
     elif isinstance(flag.parser, flags.EnumParser):
         head += f" {{{','.join(flag.parser.enum_values)}}}"
-    text = ENUM_PREFIX.sub("", " ".join((flag.help or "").split()).removesuffix(MULTI_SUFFIX))
+    text = " ".join((flag.help or "").split()).removeprefix(API_PREFIX).removesuffix(MULTI_SUFFIX)
+    text = ENUM_PREFIX.sub("", text)
     repeats = isinstance(flag, flags.MultiFlag)
     if not is_required(flag):
         if repeats:

@@ -67,10 +67,10 @@ def load_exported(path: str, model: Any = None) -> Any:
 
     if not is_tflite(path):
         return SavedDetector(path)
-    from detzoo.builders.resize import build_resizer
+    from detzoo.builders.resize import build_model_resizer
     from detzoo.config.load import load_pipeline
 
     config = pathlib.Path(path).parent / CONFIG_FILE
     if model is None and config.is_file():
         model = load_pipeline(str(config)).message.model
-    return TfliteDetector(path, None if model is None else build_resizer(image_resizer_of(model)))
+    return TfliteDetector(path, None if model is None else build_model_resizer(model))

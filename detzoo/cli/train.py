@@ -8,6 +8,7 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.cli.api_flags import check_trainer_flags, define_trainer_flags
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
@@ -58,12 +59,14 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "Which devices: one, all of this machine, or the cluster in TF_CONFIG; auto looks.",
         flag_values=flag_values,
     )
+    define_trainer_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Checks the config, then trains."""
     from detzoo.train.stop import StopRequest
 
+    check_trainer_flags(flag_values)
     loaded = load_pipeline_from_flags(flag_values)
     config = loaded.message.train_config
     if flag_values.num_train_steps is not None:
@@ -124,7 +127,15 @@ def _train(pipeline: Any, flag_values: flags.FlagValues, stop: Any) -> Any:
     start_tensorflow()
     from detzoo.train.session import train_pipeline
 
-    return train_pipeline(pipeline, flag_values.model_dir, flag_values.strategy, lambda: make_evaluate(pipeline), stop)
+    several = (flag_values.num_workers or 1) > 1 and flag_values.strategy == "auto"
+    return train_pipeline(
+        pipeline,
+        flag_values.model_dir,
+        "multi_worker" if several else flag_values.strategy,
+        lambda: make_evaluate(pipeline),
+        stop,
+        flag_values.record_summaries,
+    )
 
 
 def make_evaluate(pipeline: Any) -> Any:

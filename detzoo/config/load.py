@@ -53,8 +53,13 @@ class LoadedPipeline:
         return field_path in self.lines
 
 
-def read_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[LoadedPipeline, list[Problem]]:
+def read_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") -> tuple[LoadedPipeline, list[Problem]]:
     """Reads a config and applies overrides; gives what could be read and every problem of it.
+
+    Args:
+        path: of the file.
+        overrides: ``path=value``, applied last.
+        merged: protobuf text that is merged into the file's: its scalars replace, its lists are appended.
 
     Raises:
         UsageError: the file cannot be read at all.
@@ -63,19 +68,25 @@ def read_pipeline(path: str, overrides: Sequence[str] = ()) -> tuple[LoadedPipel
     parsed = parse_text(text, pb.TrainEvalPipelineConfig)
     loaded = LoadedPipeline(parsed.message, str(path), text, parsed.lines, tuple(overrides), parsed.braces_match)
     problems = list(parsed.problems)
+    if merged:
+        more = parse_text(merged, pb.TrainEvalPipelineConfig)
+        loaded.message.MergeFrom(more.message)
+        problems += [
+            problem._replace(line=0, message=f"--config_override: {problem.message}") for problem in more.problems
+        ]
     for assignment in overrides:
         problems += override.apply_override(loaded.message, assignment, loaded.lines)
     return loaded, problems
 
 
-def load_pipeline(path: str, overrides: Sequence[str] = ()) -> LoadedPipeline:
-    """Reads a config and applies ``path=value`` overrides.
+def load_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") -> LoadedPipeline:
+    """Reads a config, merges text into it and applies ``path=value`` overrides, see ``read_pipeline``.
 
     Raises:
         UsageError: the file cannot be read at all.
         ConfigError: with every problem of the text and of the overrides, one a line.
     """
-    loaded, problems = read_pipeline(path, overrides)
+    loaded, problems = read_pipeline(path, overrides, merged)
     if problems:
         raise ConfigError(format_problems(problems, loaded.path))
     return loaded

@@ -50,6 +50,7 @@ class TrainingLoop:
         evaluate: detector -> metrics by name; None for no evaluation.
         stop: Tells that a signal came.
         progress: Where to report; by default stderr.
+        record_summaries: Write TensorBoard's events.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class TrainingLoop:
         evaluate: Evaluate | None,
         stop: StopRequest,
         progress: Progress | None = None,
+        record_summaries: bool = True,
     ) -> None:
         self._trainer, self._settings, self._model_dir = trainer, trainer.settings, pathlib.Path(model_dir)
         self._is_chief = is_chief(trainer.strategy)
@@ -75,7 +77,7 @@ class TrainingLoop:
         self._selection = Selection(
             model_dir, settings.best_checkpoint_metric, settings.early_stopping, writable=self._is_chief
         )
-        self._summaries = Summaries(model_dir, self._is_chief)
+        self._summaries = Summaries(model_dir, self._is_chief and record_summaries)
         self._step_seconds: float | None = None  # unknown before the second loop
         self._step = int(trainer.step)
         self._sum_over_workers = tf.function(self._reduce)

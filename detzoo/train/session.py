@@ -13,8 +13,8 @@ import tensorflow as tf
 
 from detzoo.builders.detector import build_detector
 from detzoo.builders.inputs import build_dataset
-from detzoo.builders.resize import build_model_resizer
 from detzoo.builders.optimizer import build_optimizer, moving_average_decay
+from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
@@ -35,6 +35,7 @@ def train_pipeline(
     strategy_name: str,
     make_evaluate: Callable[[], Evaluate] | None,
     stop: StopRequest,
+    record_summaries: bool = True,
 ) -> Outcome:
     """Trains what a config describes, from the newest checkpoint in ``model_dir`` on.
 
@@ -45,6 +46,7 @@ def train_pipeline(
         make_evaluate: Makes the evaluation that runs every ``eval_every_n_steps``; called once, before training, so
             that what is wrong with its data shows at once.
         stop: Entered already.
+        record_summaries: Write TensorBoard's events.
 
     Raises:
         DetzooError: what the user can mend.
@@ -58,7 +60,7 @@ def train_pipeline(
     evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
     folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    loop = TrainingLoop(trainer, folder, evaluate, stop)
+    loop = TrainingLoop(trainer, folder, evaluate, stop, record_summaries=record_summaries)
     _start(loop, trainer, pipeline.train_config, folder)
     record = None
     if chief:
