@@ -40,11 +40,11 @@ class ConstantRate(keras.optimizers.schedules.LearningRateSchedule):
 
 
 class ExponentialRate(keras.optimizers.schedules.LearningRateSchedule):
-    """``initial * factor ** (step / decay_steps)``, after a burn-in at its own constant rate, never below a minimum.
+    """A burn-in at a constant rate, then ``initial * factor ** (steps since / decay_steps)``, never below a minimum.
 
     Args:
-        initial: Rate at step 0, were there no burn-in.
-        decay_steps: Steps in which the rate is multiplied by ``factor`` once; burn-in steps count.
+        initial: Rate at the end of the burn-in.
+        decay_steps: Steps in which the rate is multiplied by ``factor`` once, counted from the end of the burn-in.
         factor: See above.
         staircase: Whether the exponent is rounded down to a whole number.
         burnin_rate: Rate of the burn-in; 0 stands for ``initial``.
@@ -68,7 +68,7 @@ class ExponentialRate(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Tensor) -> Tensor:
         """The rate at ``step``, float32 scalar."""
         step = tf.cast(step, tf.float32)
-        exponent = step / self.decay_steps
+        exponent = (step - self.burnin_steps) / self.decay_steps
         decayed = self.initial * tf.pow(self.factor, tf.floor(exponent) if self.staircase else exponent)
         return tf.maximum(tf.where(step < self.burnin_steps, self.burnin_rate, decayed), self.minimum)
 

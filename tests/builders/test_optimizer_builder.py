@@ -57,16 +57,17 @@ def test_exponential_staircase_burn_in_and_minimum():
     text = """exponential_decay_learning_rate {
       initial_learning_rate: 0.4 decay_steps: 10 decay_factor: 0.5 burnin_learning_rate: 0.01 burnin_steps: 5
       min_learning_rate: 0.06 }"""
-    # The burn-in is below the minimum, which holds there too; after 30 steps the rate would be 0.05.
+    # The burn-in is below the minimum, which holds there too. Decay counts from its end: 0.4 / 2 at step 5 + 10, and
+    # 0.05 at step 5 + 30.
     np.testing.assert_allclose(
-        rates(text, [0, 4, 5, 9, 10, 19, 20, 30]), [0.06, 0.06, 0.4, 0.4, 0.2, 0.2, 0.1, 0.06], rtol=1e-6
+        rates(text, [0, 4, 5, 14, 15, 24, 25, 35]), [0.06, 0.06, 0.4, 0.4, 0.2, 0.2, 0.1, 0.06], rtol=1e-6
     )
 
 
 def test_exponential_without_staircase_and_burn_in_at_the_initial_rate():
     text = """exponential_decay_learning_rate {
       initial_learning_rate: 0.4 decay_steps: 10 decay_factor: 0.5 staircase: false burnin_steps: 2 }"""
-    np.testing.assert_allclose(rates(text, [0, 1, 2, 5]), [0.4, 0.4, 0.4 * 0.5**0.2, 0.4 * 0.5**0.5], rtol=1e-6)
+    np.testing.assert_allclose(rates(text, [0, 1, 2, 4, 7]), [0.4, 0.4, 0.4, 0.4 * 0.5**0.2, 0.4 * 0.5**0.5], rtol=1e-6)
 
 
 def test_manual_steps():
