@@ -72,10 +72,12 @@ class TfliteDetector:
         padded, true_shape = (tensor.numpy() for tensor in self._resizer(tf.constant(image)))
         boxes, classes, scores, count = self.outputs(padded[np.newaxis])
         found = int(count[0])
-        # Fractions of the padded input become fractions of the image.
+        # Fractions of the padded input become fractions of the image; boxes in the padding have no area then.
         boxes_norm = boxes[0, :found] * np.tile(np.array(self.input_shape_px) / true_shape, 2)
+        boxes_norm = np.clip(boxes_norm, 0.0, 1.0).astype(np.float32)
+        has_area = np.all(boxes_norm[:, 2:] > boxes_norm[:, :2], axis=1)
         class_ids = classes[0, :found].astype(np.int32) + FIRST_CLASS_ID
-        return ImageDetections(np.clip(boxes_norm, 0.0, 1.0).astype(np.float32), scores[0, :found], class_ids)
+        return ImageDetections(boxes_norm[has_area], scores[0, :found][has_area], class_ids[has_area])
 
     def outputs(self, images: np.ndarray) -> list[np.ndarray]:
         """Boxes [1, M, 4], classes from 0 [1, M], scores [1, M] and count [1] of an image [1, H, W, 3], 0..255."""
