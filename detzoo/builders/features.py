@@ -77,7 +77,7 @@ def build_feature_extractor(
 
 def _levels(row: SsdExtractor, message: Any, network: Network) -> list[int]:
     if not row.is_pyramid:
-        return list(row.backbone_levels[: message.num_layers])
+        return list(row.backbone_levels[: row.num_maps(message.num_layers)])
     pyramid = bifpn_of(message, row) if row.is_bifpn else message.fpn
     coarsest = min(pyramid.max_level, COARSEST_BACKBONE_LEVEL)
     return _known(range(pyramid.min_level, coarsest + 1), network, message.type)

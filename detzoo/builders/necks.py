@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,7 +15,7 @@ from detzoo.detectors.retinanet import retinanet_pyramid
 from detzoo.detectors.ssd import ssd_pyramid
 from detzoo.errors import ConfigError
 from detzoo.necks.bifpn import BifpnOptions, bidirectional_pyramid
-from detzoo.necks.ssd_levels import scaled_depth
+from detzoo.necks.ssd_levels import add_pooled_levels, scaled_depth
 
 Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
 
@@ -38,7 +39,7 @@ def neck_levels(message: Any) -> tuple[int, ...]:
     if extractor.is_fpn:
         _check_pyramid(message)
         return tuple(range(message.fpn.min_level, message.fpn.max_level + 1))
-    if not 1 <= message.num_layers <= extractor.max_num_layers:
+    if not extractor.has_fixed_maps and not 1 <= message.num_layers <= extractor.max_num_layers:
         raise ConfigError(
             f"feature_extractor.num_layers is {message.num_layers}; {message.type} has 1 to "
             f"{extractor.max_num_layers} maps."
@@ -52,11 +53,11 @@ def num_maps(message: Any, num_backbone_maps: int) -> int:
     An ``output_stride`` can let two maps of the backbone fall on one level, of which one is left.
     """
     extractor = lookup_ssd_extractor(message.type)
-    return len(neck_levels(message)) if extractor.is_pyramid else num_backbone_maps + _num_extra(message, extractor)
+    return len(neck_levels(message)) if extractor.is_pyramid else num_backbone_maps + _num_added(message, extractor)
 
 
 def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
-    """The neck that a ``feature_extractor`` block describes: SSD's extra levels, or one of the feature pyramids.
+    """The neck that a ``feature_extractor`` block describes: SSD's extra or pooled levels, or a feature pyramid.
 
     Args:
         message: pb.SsdFeatureExtractor.
@@ -72,29 +73,34 @@ def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
     neck_levels(message)
     if extractor.is_bifpn:
         return _bidirectional_pyramid(message, extractor, freeze_batchnorm)
+    if extractor.num_pooled_levels:
+        return functools.partial(add_pooled_levels, count=_num_added(message, extractor))
     return (_pyramid if extractor.is_fpn else _extra_levels)(message, extractor, freeze_batchnorm)
 
 
 def _extra_levels(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
+    num_extra = _num_added(message, extractor)
 
     def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
         return ssd_pyramid(
             maps,
-            extractor.extra_depths[: _num_extra(message, extractor)],
+            extractor.extra_depths[:num_extra],
             hyperparams,
             normalized_levels=extractor.l2_normalized_levels,
             depth_multiplier=message.depth_multiplier,
             min_depth=message.min_depth,
             use_depthwise=message.use_depthwise,
             explicit_padding=message.use_explicit_padding,
+            extra_kernel_sizes=extractor.extra_kernel_sizes[:num_extra],
         )
 
     return neck
 
 
-def _num_extra(message: Any, extractor: SsdExtractor) -> int:
-    return max(message.num_layers - len(extractor.backbone_levels), 0)
+def _num_added(message: Any, extractor: SsdExtractor) -> int:
+    """Levels that the neck adds to the backbone's maps."""
+    return max(extractor.num_maps(message.num_layers) - len(extractor.backbone_levels), 0)
 
 
 def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:

@@ -107,7 +107,11 @@ def _maps(levels: tuple[int, ...]) -> str:
 
 def _levels_of_ssd(message: Any, extractor: SsdExtractor, findings: Findings) -> tuple[int, ...]:
     """The levels of an SSD's maps, finest first; () where ``num_layers`` is wrong."""
-    if not 1 <= message.num_layers <= extractor.max_num_layers:
+    if extractor.has_fixed_maps:
+        if message.HasField("num_layers") and message.num_layers != extractor.max_num_layers:
+            text = f"{message.type} always makes {extractor.max_num_layers} maps"
+            findings.no_effect(f"{_EXTRACTOR_PATH}.num_layers", text)
+    elif not 1 <= message.num_layers <= extractor.max_num_layers:
         text = f"is {message.num_layers}; accepted for {message.type}: 1 to {extractor.max_num_layers}"
         findings.error(f"{_EXTRACTOR_PATH}.num_layers", text)
         return ()

@@ -48,6 +48,9 @@ class SsdExtractor:
         l2_normalized_levels: levels whose channels are L2-normalised with a learned scale (VGG's conv4_3).
         has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
         has_imagenet_weights: whether keras.applications publishes weights of it.
+        extra_kernel_sizes: side of the strided kernel that makes each extra level; () for 3 everywhere.
+        num_pooled_levels: levels made of the last map by max pooling, rather than extra levels (PPN).
+        has_fixed_maps: whether ``num_layers`` has no effect, because all maps are always made.
         is_bifpn: a bidirectional feature pyramid on the maps (``_bifpn``), of the levels that ``bifpn`` says.
     """
 
@@ -61,6 +64,9 @@ class SsdExtractor:
     has_depth_multiplier: bool = False
     has_imagenet_weights: bool = True
     is_bifpn: bool = False
+    extra_kernel_sizes: tuple[int, ...] = ()
+    num_pooled_levels: int = 0
+    has_fixed_maps: bool = False
 
     @property
     def is_pyramid(self) -> bool:
@@ -70,12 +76,16 @@ class SsdExtractor:
     @property
     def max_num_layers(self) -> int:
         """The most maps that ``num_layers`` can ask for; without meaning for a feature pyramid."""
-        return len(self.backbone_levels) + len(self.extra_depths)
+        return len(self.backbone_levels) + len(self.extra_depths) + self.num_pooled_levels
+
+    def num_maps(self, num_layers: int) -> int:
+        """The maps that an SSD makes where the configuration has this ``num_layers``."""
+        return self.max_num_layers if self.has_fixed_maps else min(num_layers, self.max_num_layers)
 
     def ssd_levels(self, num_layers: int) -> tuple[int, ...]:
         """Levels of the first ``num_layers`` maps of an SSD: the backbone's, then the added, each half the size."""
         first = self.backbone_levels[0]
-        return tuple(range(first, first + min(num_layers, self.max_num_layers)))
+        return tuple(range(first, first + self.num_maps(num_layers)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,6 +155,24 @@ def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
     return table
 
 
+# Types of the Object Detection API that stand for themselves, neither with a pyramid nor in its second generation.
+_ALONE = {
+    "embedded_ssd_mobilenet_v1": SsdExtractor(
+        "mobilenet_v1",
+        "",
+        False,
+        (4, 5),
+        (512, 256, 256),
+        _UNIT,
+        has_depth_multiplier=True,
+        extra_kernel_sizes=(3, 3, 2),
+        has_fixed_maps=True,
+    ),
+    "ssd_mobilenet_v1_ppn": SsdExtractor(
+        "mobilenet_v1", "", False, (4,), (), _UNIT, has_depth_multiplier=True, num_pooled_levels=5, has_fixed_maps=True
+    ),
+}
+
 EFFICIENTNETS = tuple(f"b{size}" for size in range(8))
 _BIFPN = {
     f"ssd_efficientnet-{variant}_bifpn": SsdExtractor(
@@ -161,6 +189,7 @@ _BIFPN = {
 
 SSD_EXTRACTORS: dict[str, SsdExtractor] = {
     **_with_variants(_PLAIN),
+    **_ALONE,
     **_BIFPN,
     **{name + KERAS_SUFFIX: row for name, row in _BIFPN.items()},
 }
@@ -198,12 +227,11 @@ REGION_EXTRACTORS: dict[str, RegionExtractor] = _region_variants(_REGION_PLAIN)
 
 # First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    ("embedded_ssd_mobilenet", "the embedded MobileNet SSD with its tailored small maps"),
     ("mobiledet", "MobileDet backbones"),
     ("mobilenet_edgetpu", "the MobileNet EdgeTPU backbone"),
     ("mobilenet_v3", "MobileNet v3 backbones"),
     ("mnasfpn", "MnasFPN, a searched feature pyramid"),
-    ("_ppn", "pooling pyramids (PPN)"),
+    ("_ppn", "pooling pyramids (PPN) on anything but MobileNet v1"),
     ("spaghettinet", "SpaghettiNet backbones"),
     ("pnasnet", "the PNASNet backbone"),
     ("subpixel", "subpixel MobileNet"),
@@ -274,9 +302,10 @@ def refusal(type_name: str) -> str:
 
 
 def accepted_types() -> str:
-    """The types in one line: the ten backbones and the suffixes that each takes, and EfficientDet's."""
+    """The types in one line: the ten backbones and the suffixes that each takes, EfficientDet's, and the others."""
     plain, (smallest, *_, largest) = ", ".join(_PLAIN), _BIFPN
-    return f"{plain}, each also with {FPN_SUFFIX}; {smallest} to {largest.split('-')[1]}; each with {KERAS_SUFFIX}"
+    keras = f"{plain}, each also with {FPN_SUFFIX}; {smallest} to {largest.split('-')[1]}; each with {KERAS_SUFFIX}"
+    return f"{keras}; {', '.join(_ALONE)}"
 
 
 def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExtractor) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
@@ -53,6 +55,8 @@ def layers_of(extractor, kind):
         ("ssd_mobilenet_v1", {4: (5, 7, 512), 5: (3, 4, 1024)}),
         ("ssd_mobilenet_v2_keras", {4: (5, 7, 576), 5: (3, 4, 1280)}),
         ("ssd_mobilenet_v2_fpn_keras", {3: (9, 13, 32), 4: (5, 7, 96), 5: (3, 4, 1280)}),
+        ("embedded_ssd_mobilenet_v1", {4: (5, 7, 512), 5: (3, 4, 1024)}),
+        ("ssd_mobilenet_v1_ppn", {4: (5, 7, 512)}),
         ("ssd_vgg16", {3: (9, 13, 512), 4: (5, 7, 1024)}),
         ("ssd_vgg16_fpn", {3: (9, 13, 512), 4: (5, 7, 512), 5: (3, 4, 1024)}),
         ("ssd_inception_v2", {4: (5, 7, 576), 5: (3, 4, 1024)}),
@@ -65,6 +69,20 @@ def test_maps_are_the_ceil_of_the_image_over_the_stride(type_name, expected):
     extractor = build(f"type: '{type_name}'")
     assert shapes(extractor) == expected
     assert extractor.specs == tuple(FeatureSpec(level, shape[-1]) for level, shape in expected.items())
+
+
+def test_parameters_of_the_embedded_ssd():
+    # Depths of arXiv:1704.04861, table 1, times 0.125, and 16 at least. 4 numbers a normalised channel.
+    depths = [16, 16, 16, 16, 32, 32, 64, 64, 64, 64, 64, 64, 128, 128]
+    blocks = sum((9 + 4) * before + (before + 4) * after for before, after in itertools.pairwise(depths))
+    extractor = build("type: 'embedded_ssd_mobilenet_v1' depth_multiplier: 0.125 min_depth: 16")
+    assert extractor.model.count_params() == (3 * 9 + 4) * 16 + blocks
+
+
+def test_a_pooling_pyramid_ends_at_stride_sixteen():
+    # The 3,228,864 of the whole network less the two blocks from 512 to 1024 and from 1024 to 1024 channels.
+    last_blocks = 13 * 512 + (512 + 4) * 1024 + 13 * 1024 + (1024 + 4) * 1024
+    assert build("type: 'ssd_mobilenet_v1_ppn'").model.count_params() == 3_228_864 - last_blocks
 
 
 def test_running_gives_the_promised_shapes_for_any_size():

@@ -186,7 +186,6 @@ def test_a_good_config_has_no_problem(config_path):
         (["eval_config.eval_instance_masks=true"], "eval_config.eval_instance_masks", "accepted: false"),
         ([f"{SSD}.mask_head_config{{}}"], f"{SSD}.mask_head_config", "masks need faster_rcnn"),
         ([f"{SSD}.loss.hard_example_miner.iou_threshold=2"], f"{SSD}.loss.hard_example_miner.iou_threshold", "0 to 1"),
-        (["eval_config.metrics_set[0]=oid_V2_detection_metrics"], "eval_config.metrics_set[0]", "is not supported"),
         (
             [f"{SSD}.feature_extractor.conv_hyperparams.group_norm{{}}"],
             f"{SSD}.feature_extractor.conv_hyperparams.group_norm",
@@ -217,6 +216,16 @@ def test_an_error_names_field_and_remedy(config_path, overrides, path, says):
 def test_a_warning_does_not_stop_anything(config_path, overrides, path, says):
     assert found(config_path, *overrides) == {}
     assert says in found(config_path, *overrides, severity=Severity.WARNING)[path]
+
+
+def test_the_checks_metrics_are_the_evaluators(config_path):
+    from detzoo.config import check_inputs
+    from detzoo.evaluate import runner
+
+    assert check_inputs.METRICS_SETS == runner.METRICS_SETS
+    assert found(config_path, "eval_config.metrics_set=[oid_challenge_detection_metrics, open_images_metrics]") == {}
+    refused = found(config_path, "eval_config.metrics_set=[oid_challenge_segmentation_metrics]")
+    assert "'oid_challenge_segmentation_metrics' is not supported; accepted: " in refused["eval_config.metrics_set[0]"]
 
 
 def test_a_field_without_effect_is_a_note(config_path):
@@ -252,6 +261,24 @@ def test_ssd_anchors_against_the_maps(config_path):
     assert "has 2 values; accepted: none, or one for each of the 6" in errors[f"{SSD_ANCHORS}.scales"]
     errors = found(config_path, *plain, f"{SSD_ANCHORS}.height_stride=[16, 32, 64, 128, 256, 512]")
     assert "width_stride is missing" in errors[SSD_ANCHORS]
+
+
+def test_an_extractor_of_fixed_maps_takes_no_number_of_them(config_path):
+    overrides = [
+        f"{SSD}.feature_extractor.fpn=",
+        f"{SSD}.feature_extractor.type=embedded_ssd_mobilenet_v1",
+        f"{SSD}.box_predictor.convolutional_box_predictor{{}}",
+        f"{SSD_ANCHORS}.aspect_ratios=[1, 2, 0.5]",
+        f"{SSD_ANCHORS}.num_layers=5",
+    ]
+    assert problems(config_path, *overrides) == []
+    notes = problems(config_path, *overrides, f"{SSD}.feature_extractor.num_layers=3")
+    assert [(p.path, p.message) for p in notes if p.is_without_effect] == [
+        (f"{SSD}.feature_extractor.num_layers", "accepted, no effect: embedded_ssd_mobilenet_v1 always makes 5 maps")
+    ]
+    assert len(notes) == 1
+    errors = found(config_path, *overrides, f"{SSD_ANCHORS}.num_layers=6")
+    assert "the extractor gives 5 maps" in errors[f"{SSD_ANCHORS}.num_layers"]
 
 
 def test_a_shared_head_needs_one_number_of_anchors(config_path):

@@ -16,9 +16,10 @@ def test_both_generations_are_one_entry():
 
 
 def test_ten_backbones_plain_and_with_pyramid():
-    plain = {name for name, row in SSD_EXTRACTORS.items() if not row.is_fpn and not name.endswith("_keras")}
+    plain = {name.removesuffix("_fpn") for name in SSD_EXTRACTORS if name.endswith("_fpn")} & set(SSD_EXTRACTORS)
     assert len(plain) == 10
-    assert len(SSD_EXTRACTORS) == 10 * 2 * 2
+    variants = {f"{name}{pyramid}{keras}" for name in plain for pyramid in ("", "_fpn") for keras in ("", "_keras")}
+    assert variants <= set(SSD_EXTRACTORS)
     assert all(SSD_EXTRACTORS[f"{name}_fpn"].is_fpn for name in plain)
 
 
@@ -34,6 +35,17 @@ def test_levels_of_ssd():
     assert lookup_ssd_extractor("ssd_inception_resnet_v2").max_num_layers == 5
 
 
+@pytest.mark.parametrize(("name", "levels"), [("embedded_ssd_mobilenet_v1", 5), ("ssd_mobilenet_v1_ppn", 6)])
+def test_extractors_that_always_make_all_maps(name, levels):
+    row = lookup_ssd_extractor(name)
+    for num_layers in (1, 3, 6):
+        assert row.num_maps(num_layers) == levels
+        assert row.ssd_levels(num_layers) == tuple(range(4, 4 + levels))
+    for other in (f"{name}_keras", f"{name}_fpn"):  # the Object Detection API has none
+        with pytest.raises(ConfigError, match=f"'{other}'"):
+            lookup_ssd_extractor(other)
+
+
 def test_a_pyramid_reads_levels_two_to_five_and_has_no_extra_levels():
     row = lookup_ssd_extractor("ssd_vgg16_fpn")
     assert (row.backbone_levels, row.extra_depths, row.l2_normalized_levels) == ((2, 3, 4, 5), (), ())
@@ -47,11 +59,9 @@ def test_normalization():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("embedded_ssd_mobilenet_v1", "not supported yet (the embedded MobileNet"),
         ("ssd_mobilenet_v3_large", "not supported yet (MobileNet v3"),
-        ("ssd_mobilenet_v1_ppn", "not supported yet (pooling pyramids"),
+        ("ssd_resnet50_v1_ppn", "not supported yet (pooling pyramids"),
         ("ssd_mobilenet_v2_mnasfpn", "not supported yet (MnasFPN"),
-        ("ssd_efficientnet-b0_bifpn_keras", "not supported yet (EfficientNet"),
         ("ssd_mobiledet_cpu", "not supported yet (MobileDet"),
         ("faster_rcnn_resnet101_keras", "a feature extractor of faster_rcnn, not of ssd"),
         ("hourglass_104", "a feature extractor of center_net, not of ssd"),
