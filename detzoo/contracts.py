@@ -49,6 +49,7 @@ class Groundtruth(NamedTuple):
     is_difficult: Tensor  # bool [B, N]; Pascal VOC's flag, used by evaluation only
     area_px: Tensor  # float32 [B, N], in pixels of the original image; 0 where the record has none
     masks: Tensor  # uint8 [B, N, H, W] of the padded input, or [B, N, 0, 0] when masks are not read
+    label_sets: Any = ()  # bool [B, N, K'], K' <= K: all labels of a merged box; () where a box has the one in classes
 
 
 class Batch(NamedTuple):
@@ -96,6 +97,7 @@ class Targets(NamedTuple):
     class_weights: Tensor  # float32 [B, A], 0 for ignored anchors
     box_weights: Tensor  # float32 [B, A], 0 for all but positive anchors
     gt_index: Any = ()  # int32 [B, A], row of the matched ground truth, 0 where the anchor is not positive
+    label_sets: Any = ()  # of the Groundtruth
 
 
 class LossTerm(NamedTuple):
@@ -116,6 +118,7 @@ class RegionTargets(NamedTuple):
     class_weights: Tensor  # float32 [B, R], 0 for ignored regions and for padding
     box_weights: Tensor  # float32 [B, R], 0 for all but positive regions
     gt_index: Tensor  # int32 [B, R], row of the matched ground truth, 0 where the region is not positive
+    label_sets: Any = ()  # of the Groundtruth
 
 
 class RegionPredictions(NamedTuple):

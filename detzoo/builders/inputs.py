@@ -58,6 +58,7 @@ def build_dataset(
     """
     _check_reader(reader)
     dirt = dirt if dirt is not None else DirtCounter()
+    names = _class_names(reader)
     decode_options = DecodeOptions(
         max_number_of_boxes=_max_boxes(reader, train_config, training),
         load_instance_masks=reader.load_instance_masks,
@@ -76,6 +77,7 @@ def build_dataset(
         seed=seed,
         num_shards=input_context.num_input_pipelines if input_context else 1,
         shard=input_context.input_pipeline_id if input_context else 0,
+        merged_classes=_merged_classes(names, train_config, training),
         num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
     )
     source = _build_source(reader, seed, dirt)
@@ -83,7 +85,7 @@ def build_dataset(
         check_masks(source, decode_options.png_masks)
     return make_batches(
         source,
-        RecordDecoder(decode_options, _class_names(reader)),
+        RecordDecoder(decode_options, names),
         build_augmentations(steps),
         resizer if isinstance(resizer, Resizer) else build_resizer(resizer),
         options,
@@ -121,6 +123,15 @@ def _proposals(reader: Any, source: RecordSource | WeightedSources) -> ProposalT
 def _max_boxes(reader: Any, train_config: Any | None, training: bool) -> int:
     """Training pads to the trainer's number, evaluation to the reader's, as in the Object Detection API."""
     return train_config.max_number_of_boxes if training and train_config is not None else reader.max_number_of_boxes
+
+
+def _merged_classes(names: ClassNames | None, train_config: Any, training: bool) -> int:
+    """Classes of the label sets where training merges boxes with several labels; 0 where it does not."""
+    if not training or train_config is None or not train_config.merge_multiple_label_boxes:
+        return 0
+    if names is None:
+        raise ConfigError("merge_multiple_label_boxes needs the label map: set label_map_path of the input reader")
+    return names.num_classes
 
 
 def _per_replica(batch_size: int, input_context: tf.distribute.InputContext | None) -> int:

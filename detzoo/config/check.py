@@ -17,7 +17,7 @@ from typing import Any
 from detzoo.config.check_inputs import check_inputs, check_metrics
 from detzoo.config.check_model import ACCEPTED_MODELS, check_model
 from detzoo.config.check_region_inputs import check_region_inputs
-from detzoo.config.check_training import check_training
+from detzoo.config.check_training import check_merged_labels, check_training
 from detzoo.config.effects import check_effects
 from detzoo.config.load import LoadedPipeline, read_pipeline
 from detzoo.config.problems import Findings, Problem, Severity
@@ -58,6 +58,7 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     check_model(config.model, findings, files)
     if config.HasField("train_config"):
         check_training(config.train_config, findings, files)
+        check_merged_labels(config, findings)
     else:
         findings.error("train_config", "is missing; `detzoo train` needs batch_size, optimizer and num_steps")
     if not config.HasField("train_input_reader"):

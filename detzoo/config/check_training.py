@@ -7,6 +7,7 @@ import pathlib
 import re
 from typing import Any
 
+from detzoo.config import stages
 from detzoo.config.names import suggestion
 from detzoo.config.paths import checkpoint_hint, is_remote
 from detzoo.config.problems import Findings, is_placeholder
@@ -15,6 +16,7 @@ from detzoo.config.schedule import chosen_schedule, learning_rate_warning
 AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 _PATH = "train_config"
+_SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
 _OPTIMIZERS = "rms_prop_optimizer, momentum_optimizer, adam_optimizer"
 _SCHEDULES = (
     "constant_learning_rate, exponential_decay_learning_rate, manual_step_learning_rate, cosine_decay_learning_rate"
@@ -49,6 +51,24 @@ def check_training(config: Any, findings: Findings, files: bool) -> None:
     if config.fine_tune_checkpoint_type not in CHECKPOINT_TYPES:
         hint = suggestion(config.fine_tune_checkpoint_type, CHECKPOINT_TYPES[1:])
         findings.error(f"{_PATH}.fine_tune_checkpoint_type", f"is '{config.fine_tune_checkpoint_type}'{hint}")
+
+
+def check_merged_labels(config: Any, findings: Findings) -> None:
+    """Adds what stands against several labels for one box in a ``pb.TrainEvalPipelineConfig``: a softmax has one."""
+    if not config.train_config.merge_multiple_label_boxes:
+        return
+    kind = config.model.WhichOneof("model")
+    loss, path = None, f"model.{kind}.second_stage_classification_loss"
+    if kind == "ssd":
+        loss, path = config.model.ssd.loss.classification_loss, f"model.{kind}.loss.classification_loss"
+    elif kind == "faster_rcnn" and stages.has_second_stage(config.model.faster_rcnn):
+        loss = config.model.faster_rcnn.second_stage_classification_loss
+    if loss is not None and (loss.WhichOneof("classification_loss") or _SOFTMAX_LOSSES[0]) in _SOFTMAX_LOSSES:
+        text = (
+            "is a softmax, which knows one right class, but train_config.merge_multiple_label_boxes gives a box "
+            "several; accepted with it: weighted_sigmoid, weighted_sigmoid_focal"
+        )
+        findings.error(path, text)
 
 
 def _check_optimizer(config: Any, findings: Findings) -> None:

@@ -160,7 +160,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "weighted_dice_classification_loss": "this loss belongs to center_net, which is not supported yet",
     },
     "TrainConfig": {
-        "merge_multiple_label_boxes": "several labels for one box are not supported; a box has one class",
         "use_multiclass_scores": "distillation from multiclass scores is not supported",
     },
     "EvalConfig": {

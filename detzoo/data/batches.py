@@ -20,6 +20,7 @@ from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Proposals, Tenso
 from detzoo.data.augment import Augmentation, augment
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter, count_vector
+from detzoo.data.merge_labels import merge_labels
 from detzoo.data.proposals import ProposalTable, attach_proposals
 from detzoo.data.records import RecordSource, WeightedSources
 from detzoo.data.resize import Resizer
@@ -43,6 +44,7 @@ class BatchOptions:
     num_shards: int = 1
     shard: int = 0
     num_prefetch_batches: int = 2
+    merged_classes: int = 0  # K' of Groundtruth.label_sets: boxes with several labels become one; 0 leaves them
 
 
 class _Example(NamedTuple):
@@ -174,6 +176,9 @@ def _check_epoch(is_mark: Tensor, num_usable: Tensor, num_seen: Tensor) -> tf.Op
 def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer, options: BatchOptions) -> _Example:
     """Resizes the image and masks, and pads the objects to ``max_number_of_boxes`` rows."""
     max_boxes = options.max_number_of_boxes
+    label_sets: Tensor | tuple[()] = ()
+    if options.merged_classes:
+        sample, label_sets = merge_labels(sample, options.merged_classes)
     image, true_shape = resizer(sample.image)
     masks = None if sample.masks is None else resizer.masks(sample.masks)
     count = tf.minimum(tf.shape(sample.boxes_norm)[0], max_boxes)
@@ -191,6 +196,7 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
         is_difficult=pad(sample.is_difficult, False),
         area_px=pad(sample.area_px),
         masks=tf.zeros([max_boxes, 0, 0], tf.uint8) if masks is None else pad(masks),
+        label_sets=label_sets if isinstance(label_sets, tuple) else pad(label_sets, False),
     )
     image_id = tf.where(record.image_id == "", tf.strings.as_string(index), record.image_id)
     original_shape = tf.ensure_shape(tf.shape(record.sample.image)[:2], [2])

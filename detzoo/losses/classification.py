@@ -15,6 +15,28 @@ import tensorflow as tf
 ClassificationLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
+def class_targets(
+    classes: tf.Tensor, num_classes: int, gt_index: tf.Tensor | None = None, label_sets: tf.Tensor | tuple[()] = ()
+) -> tf.Tensor:
+    """1 for the class of each anchor or region, or for all of its labels where boxes with several were merged.
+
+    Args:
+        classes: int32 [B, A], -1 where there is no object.
+        num_classes: K.
+        gt_index: int32 [B, A], row of the object; needed with ``label_sets`` only.
+        label_sets: bool [B, N, K'], K' <= K, the labels of each object; () where each has one.
+
+    Returns:
+        float32 [B, A, K], zeros where there is no object.
+    """
+    if isinstance(label_sets, tuple):
+        return tf.one_hot(classes, num_classes)
+    # A row more, so that an image without objects has one to be gathered; columns for classes that no label map names.
+    padded = tf.pad(tf.cast(label_sets, tf.float32), [[0, 0], [0, 1], [0, num_classes - label_sets.shape[-1]]])
+    labels = tf.gather(padded, gt_index, batch_dims=1)
+    return tf.where(classes[..., tf.newaxis] >= 0, labels, 0.0)
+
+
 def _signed(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
     """x_t (Focal loss, appendix A): the logit x where the target is 1 and -x where it is 0."""
     return (2.0 * targets - 1.0) * logits

@@ -7,7 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from detzoo.contracts import AnchorState, LossTerm, Predictions, Targets
-from detzoo.losses.classification import ClassificationLoss
+from detzoo.losses.classification import ClassificationLoss, class_targets
 from detzoo.losses.hard_examples import HardExampleMiner
 from detzoo.losses.localization import LocalizationLoss
 from detzoo.ops.box_coder import BoxCoder
@@ -77,13 +77,14 @@ class DenseLoss:
         return localization * targets.box_weights, classification * targets.class_weights
 
     def _one_hot(self, targets: Targets, num_columns: int) -> tf.Tensor:
-        """float32 [B, A, C]; a column below 0 gives zeros."""
+        """float32 [B, A, C]; several ones where boxes of several labels were merged."""
+        num_classes = num_columns - int(self.has_background_column)
+        labels = class_targets(targets.classes, num_classes, targets.gt_index, targets.label_sets)
         if not self.has_background_column:
-            return tf.one_hot(targets.classes, num_columns)
-        columns = targets.classes + 1
-        if self.encode_background_as_zeros:
-            columns = tf.where(columns == 0, -1, columns)
-        return tf.one_hot(columns, num_columns)
+            return labels
+        is_background = tf.cast(targets.classes < 0, labels.dtype)[..., tf.newaxis]
+        background = tf.zeros_like(is_background) if self.encode_background_as_zeros else is_background
+        return tf.concat([background, labels], axis=-1)
 
     def _sampled(self, targets: Targets) -> Targets:
         if self.positive_sample_fraction is None:

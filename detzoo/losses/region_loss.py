@@ -14,7 +14,7 @@ import dataclasses
 import tensorflow as tf
 
 from detzoo.contracts import AnchorState, Groundtruth, LossTerm, Predictions, Proposals, RegionTargets, Targets
-from detzoo.losses.classification import ClassificationLoss
+from detzoo.losses.classification import ClassificationLoss, class_targets
 from detzoo.losses.hard_examples import HardExampleMiner
 from detzoo.losses.localization import LocalizationLoss
 from detzoo.ops.box_coder import BoxCoder
@@ -93,8 +93,10 @@ class RegionLoss:
             targets: [B, R].
         """
         own_deltas = of_class(box_deltas, targets.classes)
-        one_hot = tf.one_hot(targets.classes + 1, class_logits.shape[-1])
-        classification = self.classification(class_logits, one_hot) * targets.class_weights
+        labels = class_targets(targets.classes, class_logits.shape[-1] - 1, targets.gt_index, targets.label_sets)
+        is_background = tf.cast(targets.classes < 0, labels.dtype)[..., tf.newaxis]
+        wanted = tf.concat([is_background, labels], axis=-1)
+        classification = self.classification(class_logits, wanted) * targets.class_weights
         localization = self.localization(own_deltas, targets.box_deltas, regions.boxes_norm) * targets.box_weights
         if self.miner is not None:
             chosen = self._hard_regions(self.miner, localization, classification, own_deltas, regions, targets)

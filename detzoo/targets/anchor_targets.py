@@ -72,6 +72,7 @@ class AnchorTargets:
             class_weights=box_weights + self.negative_class_weight * negative,
             box_weights=box_weights,
             gt_index=assignment.gt_index,
+            label_sets=groundtruth.label_sets,
         )
 
     def _assign(

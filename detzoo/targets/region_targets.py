@@ -80,6 +80,7 @@ class RegionSampler:
             class_weights=pick(targets.class_weights),
             box_weights=pick(targets.box_weights),
             gt_index=pick(targets.gt_index),
+            label_sets=groundtruth.label_sets,
         )
 
     def _candidates(self, proposals: Proposals, groundtruth: Groundtruth) -> tuple[Proposals, tf.Tensor]:

@@ -116,6 +116,18 @@ def test_label_map_names_win_over_labels_and_display_names(folder):
     assert int(next(iter(read(folder))).groundtruth.classes[0, 0]) == 1  # without a map: the label itself
 
 
+def test_labels_are_merged_in_training_only(folder):
+    # Six times the same box of "dog", which is id 3 here.
+    fields, config = f"label_map_path: '{folder}/label_map.pbtxt'", "merge_multiple_label_boxes: true"
+    truth = next(iter(read(folder, fields, config, training=True))).groundtruth
+    assert truth.label_sets[0, 0].numpy().tolist() == [False, False, True]
+    assert truth.classes[0, :2].numpy().tolist() == [2, -1]
+    assert next(iter(read(folder, fields, config, training=False))).groundtruth.label_sets == ()
+    assert next(iter(read(folder, fields, "", training=True))).groundtruth.label_sets == ()
+    with pytest.raises(ConfigError, match="merge_multiple_label_boxes needs the label map"):
+        read(folder, "", config, training=True)
+
+
 def test_masks_are_read_on_demand(folder):
     assert next(iter(read(folder))).groundtruth.masks.shape == (4, 100, 0, 0)
     masks = next(iter(read(folder, "load_instance_masks: true mask_type: PNG_MASKS"))).groundtruth.masks

@@ -530,6 +530,16 @@ def test_a_default_that_does_not_fit_is_shown_at_its_block(region_path):
     assert "is 300, but an input of 96x128 pixels has 144 anchors" in problem.message
 
 
+def test_several_labels_of_a_box_need_sigmoids(region_path):
+    overrides, loss = ["train_config.merge_multiple_label_boxes=true"], f"{MODEL}.second_stage_classification_loss"
+    [problem] = problems(region_path, *overrides)
+    assert problem.path == loss
+    assert "is a softmax, which knows one right class" in problem.message
+    sigmoids = [f"{loss}.weighted_sigmoid{{}}", f"{MODEL}.second_stage_post_processing.score_converter=SIGMOID"]
+    assert problems(region_path, *overrides, *sigmoids) == []
+    assert problems(region_path, *overrides, *FIRST_STAGE) == []
+
+
 def test_published_two_stage_configs(shared):
     refused = collections.defaultdict(set)
     paths = [p for p in (shared / "configs" / "published").glob("*/*.config") if "  faster_rcnn {" in p.read_text()]
@@ -544,8 +554,4 @@ def test_published_two_stage_configs(shared):
         "context_rcnn_resnet101_snapshot_serengeti": {f"{MODEL}.context_config"} | context,
         "context_rcnn_resnet101_snapshot_serengeti_sync": {f"{MODEL}.context_config"} | context,
         "faster_rcnn_nas_coco": {f"{EXTRACTOR}.type"},
-        # These have a model that is supported, but classes of which a box has several, or metrics of Open Images.
-        "faster_rcnn_resnet101_ava_v2.1": {"train_config.merge_multiple_label_boxes"},
-        "faster_rcnn_inception_resnet_v2_atrous_oid": {"eval_config.metrics_set[0]"},
-        "faster_rcnn_inception_resnet_v2_atrous_oid_v4": {"eval_config.metrics_set[0]"},
     }

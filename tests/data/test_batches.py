@@ -228,3 +228,17 @@ def test_replicas_get_their_part_of_the_batch_as_it_is(ten, two_cpus):
         iterator = iter(strategy.experimental_distribute_dataset(batches(ten)))
         parts = [strategy.experimental_local_results(next(iterator).record_index) for _ in range(2)]
     assert [[int(part[0]) for part in pair] for pair in parts] == [[0, 1], [2, 3]]
+
+
+def test_boxes_of_several_labels_are_merged_before_they_are_padded(tmp_path):
+    path = write(tmp_path / "labels", [record(0, num_boxes=3), record(1, num_boxes=0)])
+    [batch] = batches(path, merged_classes=4)
+    truth = batch.groundtruth
+    assert truth.classes.numpy().tolist() == [[0, -1, -1, -1, -1], [-1] * 5]  # ids 1, 2 and 3 on one box
+    assert truth.label_sets.shape == (2, 5, 4)
+    assert truth.label_sets[0, 0].numpy().tolist() == [True, True, True, False]
+    assert not truth.label_sets.numpy()[0, 1:].any()
+    assert not truth.label_sets.numpy()[1].any()
+    [batch] = batches(path)
+    assert batch.groundtruth.label_sets == ()
+    assert batch.groundtruth.classes[0].numpy().tolist() == [0, 1, 2, -1, -1]

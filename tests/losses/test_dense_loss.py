@@ -132,3 +132,16 @@ def test_graph_gives_the_same_and_has_gradients(miner):
     terms = loss(predictions, targets)
     np.testing.assert_allclose(total, terms["localization"].total + terms["classification"].total, rtol=1e-6)
     assert all(np.abs(gradient).sum() > 0 for gradient in gradients)
+
+
+@pytest.mark.parametrize(("options", "columns"), [({}, 1), ({"has_background_column": False}, 0)])
+def test_an_anchor_on_a_box_of_several_labels_has_several_right_classes(options, columns):
+    # All logits are 0: ln 2 each, whatever is wanted; then ln 3 in the columns of both labels: ln 4/3 instead.
+    sets = tf.constant([[[True, False, True]]])
+    targets = _targets([[POSITIVE]], [[0]])._replace(gt_index=tf.constant([[0]]), label_sets=sets)
+    logits = np.zeros((1, 1, 3 + columns), np.float32)
+    total = _loss(**options)(_predictions(logits), targets)["classification"].total
+    np.testing.assert_allclose(total, (3 + columns) * LN2, rtol=1e-5)
+    logits[..., [columns, columns + 2]] = np.log(3)
+    total = _loss(**options)(_predictions(logits), targets)["classification"].total
+    np.testing.assert_allclose(total, (1 + columns) * LN2 + 2 * np.log(4 / 3), rtol=1e-5)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import AnchorState, Groundtruth, Predictions, Proposals, RegionTargets, Targets
-from detzoo.losses.classification import SoftmaxCrossEntropy
+from detzoo.losses.classification import SoftmaxCrossEntropy, sigmoid_cross_entropy
 from detzoo.losses.hard_examples import HardExampleMiner
 from detzoo.losses.localization import SmoothL1
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss, mean_over_images, of_class, true_masks
@@ -20,6 +20,27 @@ CODER = FasterRcnnBoxCoder()
 
 def _value(term):
     return float(term.total / term.normalizer)
+
+
+def test_a_region_on_a_box_of_several_labels_has_several_right_classes():
+    # Three classes behind the background. Region 0: labels 0 and 2 of object 1; region 1: background.
+    # Sigmoid cross entropy of a logit x is softplus(-x) where it is wanted, else softplus(x). With softplus(0) = ln 2,
+    # softplus(ln 3) = ln 4 and softplus(-ln 3) = ln 4/3:
+    # Region 0, logits 0, ln 3, ln 3, -ln 3: ln 2 + ln 4/3 + ln 4 + ln 4. Region 1, the same logits: ln 2 + ln 4 + ln 4
+    # + ln 4/3. Together 2 (ln 2 + ln 64/3), over two regions of one image.
+    logits = tf.constant([[[0.0, LOG3, LOG3, -LOG3]] * 2])
+    targets = _region_targets([[0, -1]], gt_index=[[1, 0]])
+    sets = tf.constant([[[False, True], [True, False]]])  # columns that no label map names are added
+    regions = _regions([[[0.0, 0.0, 0.5, 0.5], [0.5, 0.5, 1.0, 1.0]]], [2])
+    loss = RegionLoss(sigmoid_cross_entropy, SmoothL1(), CODER)
+    deltas = tf.zeros([1, 2, 1, 4])
+    full = tf.constant([[[False, True, True], [True, False, True]]])
+    several = loss(deltas, logits, regions, targets._replace(label_sets=full))["classification"]
+    assert _value(several) == pytest.approx(LOG2 + math.log(64 / 3), rel=1e-5)
+    # With label 0 alone, of two columns or by its class, ln 4 of the last logit becomes ln 4/3.
+    for one in (targets._replace(label_sets=sets), targets):
+        single = loss(deltas, logits, regions, one)["classification"]
+        assert _value(single) == pytest.approx(LOG2 + math.log(64 / 3) - LOG3 / 2, rel=1e-5)
 
 
 def test_mean_over_images_divides_by_each_image_s_count():
