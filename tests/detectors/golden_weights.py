@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import importlib.util
+import pathlib
 
 import numpy as np
 import tensorflow as tf
@@ -24,6 +25,14 @@ def owners_in(model, name):
     """Paths of the layers with weights inside the nested model ``name``, in its order; none where it is not there."""
     nested = (layer for layer in model.layers if layer.name == name)
     return [layer.weights[0].path.rsplit("/", 1)[0] for model in nested for layer in model.layers if layer.weights]
+
+
+def seeded_checkpoint(folder, scratch):
+    """Writes the checkpoint of a golden folder into ``scratch``; gives its prefix."""
+    spec = importlib.util.spec_from_file_location("seeded_checkpoint", folder.parent / "seeded_checkpoint.py")
+    seeded = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(seeded)
+    return pathlib.Path(seeded.write_checkpoint(str(folder), f"{scratch}/ckpt-0"))
 
 
 def set_seeded_weights(detector, folder, path_of, skipped=lambda name: False):
