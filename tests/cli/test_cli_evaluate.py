@@ -82,7 +82,11 @@ def test_continuous_without_a_checkpoint_gives_up_after_the_time(toy_run, capsys
     [
         ("--checkpoint_dir=nowhere", 1, "there is no checkpoint at nowhere"),
         ("--set=eval_input_reader[0].label_map_path=", 2, "label_map_path: is missing"),
-        ("--set=eval_input_reader[0].tf_record_input_reader.input_path[0]=none.record", 2, "no file matches 'none.record'"),
+        (
+            "--set=eval_input_reader[0].tf_record_input_reader.input_path[0]=none.record",
+            2,
+            "no file matches 'none.record'",
+        ),
         ("--pipeline_config_path=none.config", 2, "no pipeline config at none.config"),
         ("--continous", 2, "continuous"),
     ],
@@ -98,3 +102,17 @@ def test_a_config_without_an_eval_input_reader(toy_run, capsys):
     save_pipeline(message, toy_run.config)
     assert main(arguments(toy_run)) == 2
     assert "has no eval_input_reader" in capsys.readouterr().err
+
+
+def test_a_saved_model_is_measured_as_its_checkpoint_is(toy_run, capsys):
+    assert main(arguments(toy_run)) == 0
+    flags = [f"--pipeline_config_path={toy_run.config}", f"--trained_checkpoint_dir={toy_run.model_dir}"]
+    assert main(["export", *flags, f"--output_directory={toy_run.folder / 'exported'}"]) == 0
+    saved_model = f"--saved_model={toy_run.folder / 'exported'}"
+    assert main(["evaluate", flags[0], saved_model, f"--output_dir={toy_run.folder / 'again'}"]) == 0
+    assert "exported: 3 images" in capsys.readouterr().out
+    listed = [json.loads((toy_run.folder / name / "detections.json").read_text()) for name in ("out", "again")]
+    assert [entry["image_id"] for entry in listed[0]] == [entry["image_id"] for entry in listed[1]]
+    for first, second in zip(*listed):
+        assert second["score"] == pytest.approx(first["score"], abs=1e-3)
+        assert second["bbox"] == pytest.approx(first["bbox"], abs=0.1)
