@@ -6,6 +6,7 @@ variables loads without Keras, without a checkpoint and without one Python objec
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,9 @@ _GRADIENT_NAME = "_gradient_op_type"
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BIAS_ADDS = ("BiasAdd", "AddV2", "Add")
 _BATCH_NORMS = ("FusedBatchNormV3", "FusedBatchNormV2", "FusedBatchNorm")
+# A filter that several convolutions share (the heads of pyramids) is copied for each of them, up to this many numbers:
+# the 1 x 1 of separable convolutions of up to 256 channels, not the 3 x 3 x 256 x 256 of full ones.
+_MAX_COPIED_FILTER = 65_536
 
 
 def freeze(function: Any) -> tuple[FrozenGraph, int]:
@@ -32,7 +36,7 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
     """
     frozen = to_constants(function)
     outputs = [node_of(name) for name in frozen.output_names.values()]
-    graph_def, num_folded = fold_batch_norms(frozen.graph_def, protected=set(outputs))
+    graph_def, num_folded = fold_batch_norms(bypass_identities(frozen.graph_def), protected=set(outputs))
     _forget_gradients(graph_def)
     needed = [node_of(frozen.input_name), *outputs]
     return frozen._replace(graph_def=_without_unused(graph_def, needed)), num_folded
@@ -41,8 +45,8 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
 def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = frozenset()) -> tuple[Any, int]:
     """Folds batch normalisation with constant statistics into the convolution (and bias) before it.
 
-    With s = scale / sqrt(variance + epsilon), BN(conv(x, w) + b) = conv(x, w * s) + ((b - mean) * s + offset). A filter
-    that several convolutions share keeps its batch normalisations: each would need a filter of its own.
+    With s = scale / sqrt(variance + epsilon), BN(conv(x, w) + b) = conv(x, w * s) + ((b - mean) * s + offset). Where
+    several convolutions share a filter, each gets one of its own if it is small; else their normalisations stay.
 
     Args:
         graph_def: a frozen GraphDef; its function library is left alone.
@@ -60,10 +64,58 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
     num_folded = 0
     for norm in [node for node in result.node if node.op in _BATCH_NORMS]:
         chain = _foldable_chain(nodes, norm, num_readers, protected)
-        if chain is not None and filters[chain.filter.name] == 1:
+        if chain is not None and (filters[chain.filter.name] == 1 or _num_values(chain.filter) <= _MAX_COPIED_FILTER):
             _fold(result, norm, chain)
             num_folded += 1
     return result, num_folded
+
+
+def bypass_identities(graph_def: Any) -> Any:
+    """Lets nodes read past what gives its input unchanged: IdentityN, and the product with a constant 1.
+
+    TensorFlow's swish is made of both (its custom gradient, and its beta), which hides from Grappler that it is one.
+
+    Args:
+        graph_def: a frozen GraphDef; its function library is left alone.
+
+    Returns:
+        The new GraphDef. The nodes that nothing needs any more are still there.
+    """
+    result = tf.compat.v1.GraphDef()
+    result.CopyFrom(graph_def)
+    nodes = {node.name: node for node in result.node}
+    for node in result.node:
+        sources = [_source(nodes, name) for name in node.input]
+        del node.input[:]
+        node.input.extend(sources)
+    return result
+
+
+def _source(nodes: dict[str, Any], name: str) -> str:
+    """The input that an input is equal to; control inputs are kept."""
+    while not name.startswith("^"):
+        base, _, number = name.partition(":")
+        node = nodes[base]
+        if node.op == "IdentityN":
+            name = node.input[int(number or 0)]
+        elif node.op == "Mul" and _is_one(nodes, node.input[0]):
+            name = node.input[1]
+        elif node.op == "Mul" and _is_one(nodes, node.input[1]):
+            name = node.input[0]
+        else:
+            break
+    return name
+
+
+def _is_one(nodes: dict[str, Any], name: str) -> bool:
+    node = nodes[node_of(name)]
+    if node.op != "Const" or node.attr["value"].tensor.tensor_shape.dim:
+        return False
+    return bool(tf.make_ndarray(node.attr["value"].tensor) == 1)
+
+
+def _num_values(constant: Any) -> int:
+    return math.prod(dim.size for dim in constant.attr["value"].tensor.tensor_shape.dim)
 
 
 def _without_unused(graph_def: Any, needed: Sequence[str]) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from detzoo.export import freeze as freeze_module
 from detzoo.export.freeze import freeze
 from detzoo.layers.normalization import BatchNorm
 
@@ -94,13 +95,28 @@ def test_a_normalisation_without_a_convolution_of_its_own_stays():
     assert frozen_and_outputs(pooled)[1] == 0
 
 
-def test_a_filter_shared_by_two_convolutions_keeps_its_normalisations():
+@pytest.mark.parametrize(("limit", "num_expected"), [(12, 2), (11, 0)])  # the filter has 1 * 1 * 3 * 4 numbers
+def test_a_small_filter_that_convolutions_share_is_copied(monkeypatch, limit, num_expected):
+    monkeypatch.setattr(freeze_module, "_MAX_COPIED_FILTER", limit)
     image = keras.Input((9, 7, 3))
     shared = keras.layers.Conv2D(4, 1, use_bias=False)
     model = randomize(keras.Model(image, BatchNorm()(shared(image)) + BatchNorm()(shared(image * 2.0))))
-    _, num_folded, found, expected = frozen_and_outputs(model)
-    assert num_folded == 0
+    frozen, num_folded, found, expected = frozen_and_outputs(model)
+    assert (num_folded, ops(frozen)["FusedBatchNormV3"]) == (num_expected, 2 - num_expected)
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_swish_is_a_sigmoid_and_a_product():
+    frozen, _, found, expected = frozen_and_outputs(network(keras.layers.Activation("swish"), keras.layers.ReLU()))
+    found_ops = ops(frozen)
+    assert (found_ops["IdentityN"], found_ops["Sigmoid"], found_ops["Mul"]) == (0, 1, 1)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_only_a_product_with_one_is_left_out():
+    frozen, _, found, expected = frozen_and_outputs(network(keras.layers.Rescaling(2.0), keras.layers.ReLU()))
+    assert ops(frozen)["Mul"] == 1
+    np.testing.assert_allclose(found, expected)
 
 
 def test_a_convolution_that_is_an_output_is_not_changed():
