@@ -11,6 +11,7 @@ if [ "${1:-}" = "--fix" ]; then
   "$bin/ruff" format --quiet detzoo tests benchmarks scripts
   "$bin/python" scripts/compile_protos.py
   "$bin/python" scripts/update_readme.py
+  "$bin/python" scripts/list_published_configs.py
 fi
 echo "[check] ruff"
 "$bin/ruff" check detzoo tests benchmarks scripts
@@ -20,3 +21,4 @@ echo "[check] mypy"
 echo "[check] generated files"
 "$bin/python" scripts/compile_protos.py --check
 "$bin/python" scripts/update_readme.py --check
+"$bin/python" scripts/list_published_configs.py --check

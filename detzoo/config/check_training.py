@@ -189,7 +189,7 @@ def _check_fine_tune_checkpoint(config: Any, findings: Findings) -> None:
         findings.to_set(path, "a checkpoint's prefix, or nothing after = to start from scratch")
     elif file.is_dir():
         if not any(file.glob("*.index")):
-            findings.error(path, f"the folder '{name}' holds no checkpoint{checkpoint_hint(file)}")
+            findings.error(path, f"there is no checkpoint in '{name}'{checkpoint_hint(file)}")
     elif file.suffix == ".meta":
         wanted = name.removesuffix(".meta")
         findings.error(path, f"'{name}' is a graph without weights; give the checkpoint's prefix: '{wanted}'")

@@ -23,6 +23,7 @@ _IN_PLACE = "batch normalisation always updates in place in TensorFlow 2"
 _RAW_DETECTIONS = "raw detections are always part of the exported model's outputs"
 _STATIC_SHAPES = "shapes are always static here"
 _OWN_SUPPRESSION = "detzoo's own non-maximum suppression gives the same detections"
+_FLIPPED = "only meant for keypoints"
 _SUMMED_LATER = "losses stay anchor by anchor until they are weighted and summed"
 
 NO_EFFECT: dict[str, dict[str, str]] = {
@@ -55,6 +56,9 @@ NO_EFFECT: dict[str, dict[str, str]] = {
     },
     "FasterRcnnFeatureExtractor": {"pad_to_multiple": "the maps of a two-stage detector may have any size"},
     "BidirectionalFeaturePyramidNetworks": {"use_native_resize_op": "both ways to enlarge a map give the same numbers"},
+    "RandomHorizontalFlip": {"keypoint_flip_permutation": _FLIPPED},
+    "RandomVerticalFlip": {"keypoint_flip_permutation": _FLIPPED},
+    "RandomRotation90": {"keypoint_rot_permutation": _FLIPPED},
     "ArgMaxMatcher": {"use_matmul_gather": _TPU},
     "BipartiteMatcher": {"use_matmul_gather": _TPU},
     "BatchNonMaxSuppression": {

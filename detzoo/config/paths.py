@@ -10,6 +10,9 @@ from detzoo.config.names import nearest
 
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")  # Two letters at least: C://data is a drive of Windows.
 _MOST_CHECKPOINTS_SHOWN = 3
+_GIVE_A_CHECKPOINT = (
+    "give the path of its files up to .index, such as zoo/checkpoint/ckpt-0, or '' to start from scratch"
+)
 
 
 def is_remote(path: str) -> bool:
@@ -55,7 +58,9 @@ def checkpoint_hint(prefix: pathlib.Path) -> str:
         return of_windows
     folder = prefix if prefix.is_dir() else prefix.parent
     if not folder.is_dir():
-        return path_hint(prefix)
+        return f"{path_hint(prefix)}; {_GIVE_A_CHECKPOINT}"
     found = sorted([*folder.glob("*.index"), *folder.glob("checkpoint/*.index")])
     names = [f"'{file.with_suffix('')}'" for file in found[:_MOST_CHECKPOINTS_SHOWN]]
-    return f"; did you mean {' or '.join(names)}?" if names else f"; the folder {folder} holds no *.index file"
+    if names:
+        return f"; did you mean {' or '.join(names)}?"
+    return f"; the folder {folder} holds no *.index file: {_GIVE_A_CHECKPOINT}"

@@ -356,7 +356,7 @@ def test_fine_tune_checkpoint(config_path):
     assert found(config_path, f"{field}={folder}/ckpt-3.data-00000-of-00001") == {}
     assert found(config_path, f"{field}={folder}") == {}
     (folder / "empty").mkdir()
-    assert "holds no checkpoint" in found(config_path, f"{field}={folder}/empty")[field]
+    assert "there is no checkpoint in" in found(config_path, f"{field}={folder}/empty")[field]
     assert f"prefix: '{folder}/ckpt-4'" in found(config_path, f"{field}={folder}/ckpt-4.meta")[field]
     assert "there is no checkpoint" in found(config_path, f"{field}={folder}/ckpt-4")[field]
     assert found(config_path, f"{field}={folder}/ckpt-4")[field].endswith(f"; did you mean '{folder}/ckpt-3'?")

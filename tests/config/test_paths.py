@@ -46,7 +46,10 @@ def test_near_names_then_the_last_good_folder(tmp_path):
 
 
 def test_checkpoints_near_a_missing_one(tmp_path):
-    assert checkpoint_hint(tmp_path / "ckpt-1") == f"; the folder {tmp_path} holds no *.index file"
+    assert checkpoint_hint(tmp_path / "ckpt-1") == (
+        f"; the folder {tmp_path} holds no *.index file: give the path of its files up to .index, such as "
+        "zoo/checkpoint/ckpt-0, or '' to start from scratch"
+    )
     (tmp_path / "ckpt-2.index").write_bytes(b"")
     assert checkpoint_hint(tmp_path / "ckpt-1") == f"; did you mean '{tmp_path}/ckpt-2'?"
     assert checkpoint_hint(pathlib.Path("C:/zoo/ckpt-0")).endswith("(in WSL: '/mnt/c/zoo/ckpt-0')")

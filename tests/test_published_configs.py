@@ -1,0 +1,118 @@
+"""The configs that the Object Detection API published: what is listed as ok is built, and the page that lists them.
+
+``benchmarks/published_configs.py`` trains a step of each; here those are stepped whose detector no file of
+model_configs/ has.
+"""
+
+from __future__ import annotations
+
+import pathlib
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from detzoo.builders.detector import build_detector
+from detzoo.builders.optimizer import build_optimizer
+from detzoo.config.check import check_pipeline
+from detzoo.config.load import load_pipeline
+from detzoo.config.problems import Severity, has_errors
+from detzoo.features.network import symbolic
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = ROOT.parent / "shared" / "configs" / "published"
+CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
+# What is not built yet. Everything else must be ok, and what is added must leave this list.
+REFUSED = (
+    "center_net",
+    "centernet",
+    "context_rcnn",
+    "faster_rcnn_nas",
+    "ssd_mobilenet_v2_mnasfpn",
+    "ssdlite_mobiledet",
+    "ssdlite_mobilenet_edgetpu",
+    "ssdlite_mobilenet_v3",
+)
+STEPPED = {
+    "embedded_ssd_mobilenet_v1_coco": [],
+    "ssd_mobilenet_v1_ppn_shared_box_predictor_300x300_coco14_sync": [],
+    "ssd_inception_v3_pets": [],
+    "faster_rcnn_resnet101_ava_v2.1": ["feature_extractor.type=faster_rcnn_mobilenet_v1"],  # losses of sigmoids
+}
+SIZES = {
+    "fixed_shape_resizer": ("height=64", "width=96"),
+    "keep_aspect_ratio_resizer": ("min_dimension=64", "max_dimension=96"),
+}
+FEW_PROPOSALS = ("first_stage_max_proposals=8", "first_stage_max_proposals_in_training=0", "second_stage_batch_size=8")
+
+pytestmark = pytest.mark.shared
+_built: dict[bytes, str] = {}  # model block with small images -> the config that it was built for
+
+
+def small(name, *settings):
+    """A config for images of 64 x 96 (or 64 x 64) and three classes."""
+    model = load_pipeline(str(CONFIGS[name])).message.model
+    kind = model.WhichOneof("model")
+    resizer = getattr(model, kind).image_resizer.WhichOneof("image_resizer_oneof")
+    chosen = ["num_classes=3", *(f"image_resizer.{resizer}.{size}" for size in SIZES[resizer]), *settings]
+    chosen += FEW_PROPOSALS if kind == "faster_rcnn" else ()
+    return load_pipeline(str(CONFIGS[name]), [f"model.{kind}.{setting}" for setting in chosen]).message
+
+
+@pytest.mark.usefixtures("shared")
+def test_the_page_says_what_the_check_says():
+    program = ROOT / "scripts" / "list_published_configs.py"
+    done = subprocess.run([sys.executable, str(program), "--check"], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    page = (ROOT / "docs" / "published_configs.md").read_text(encoding="utf-8")
+    assert [name for name in CONFIGS if f"| {name} |" not in page] == []
+    assert len(CONFIGS) == 104
+
+
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_config_is_ok_or_says_precisely_what_is_not_supported(name):
+    errors = [p for p in check_pipeline(load_pipeline(str(CONFIGS[name])), files=False) if p.severity is Severity.ERROR]
+    assert bool(errors) == name.startswith(REFUSED)
+    for problem in errors:
+        assert "not supported" in problem.message
+        assert problem.line > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_what_is_ok_is_built(name):
+    if name.startswith(REFUSED):
+        assert has_errors(check_pipeline(load_pipeline(str(CONFIGS[name])), files=False))
+        return
+    model = small(name).model
+    key = model.SerializeToString(deterministic=True)
+    if key in _built:  # differs in the size of its images, its classes or its training only
+        assert _built[key] in CONFIGS
+        return
+    _built[key] = name
+    keras.utils.clear_session()
+    detector = symbolic(lambda: build_detector(model))
+    assert detector.num_classes == 3
+    paths = [weight.path for weight in detector.weights]
+    assert len(set(paths)) == len(paths) > 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("shared")
+@pytest.mark.parametrize("name", STEPPED)
+def test_detectors_that_no_other_config_has_step(name, load_module):
+    training = load_module("test_model_configs.py")
+    config = small(name, *STEPPED[name])
+    keras.utils.clear_session()
+    losses, gradients = training.training_step(
+        build_detector(config.model), build_optimizer(config.train_config.optimizer)
+    )
+    assert set(losses) == training.losses_of(config.model)
+    values = {part: float(loss) for part, loss in losses.items()}
+    assert all(np.isfinite(loss) for loss in values.values())
+    assert values["localization"] > 0 or values["classification"] > 0
+    assert all(gradient is not None and np.all(np.isfinite(gradient)) for gradient in gradients)
