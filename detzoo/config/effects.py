@@ -103,6 +103,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "include_metrics_per_category": "the precision of each class is always written",
         "all_metrics_per_category": "the precision of each class is always written",
         "super_categories": "classes are reported one by one",
+        "use_moving_averages": "averaged weights are evaluated wherever the optimizer averages them",
         "use_dummy_loss_in_eval": "evaluation computes no loss",
     },
     "InputReader": {
