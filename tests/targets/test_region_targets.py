@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import Groundtruth, Proposals
+from detzoo.losses.classification import class_targets
 from detzoo.ops.box_coder import FasterRcnnBoxCoder
 from detzoo.ops.matching import ArgmaxMatcher, iou_similarity
 from detzoo.targets.anchor_targets import AnchorTargets
@@ -189,3 +190,13 @@ def test_graph_of_unknown_shapes_gives_the_same(sample_size):
     regions, targets = graph(proposals, groundtruth)
     for actual, expected in zip((*regions, *targets), (*eager_regions, *eager_targets), strict=True):
         np.testing.assert_array_equal(actual, expected)
+
+
+def test_a_region_finds_all_labels_of_its_object():
+    sets = tf.constant([[[False, True, False], [True, False, True]]])
+    groundtruth = _groundtruth([OBJECT, ELSEWHERE], classes=[1, 0])._replace(label_sets=sets)
+    _, targets = RegionSampler(ASSIGN, sample_size=None, add_groundtruth=False)(
+        _proposals([ELSEWHERE, [0.0, 0.6, 0.3, 0.9], OBJECT]), groundtruth
+    )
+    labels = class_targets(targets.classes, 3, targets.gt_index, targets.label_sets)
+    np.testing.assert_array_equal(labels[0], [[1, 0, 1], [0, 0, 0], [0, 1, 0]])
