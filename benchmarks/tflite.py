@@ -60,7 +60,7 @@ def main(argv: list[str]) -> None:
     is_good = True
     print("\n| form | mAP | AP@.50 | MB | ms | mAP lost |\n|---|---:|---:|---:|---:|---:|")
     for line in lines:
-        lost = reference.mean_precision - line.mean_precision
+        lost = round(reference.mean_precision - line.mean_precision, 1) + 0.0  # no minus before a zero
         reached = lost <= MAX_LOST_POINTS[line.form]
         is_good = is_good and reached
         print(
