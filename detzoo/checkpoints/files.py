@@ -223,10 +223,7 @@ def _newest_complete(folder: str) -> str | None:
 
 def _damaged(prefix: str, problem: Exception) -> str:
     reason = str(problem).strip().splitlines()[0][:200]
-    return (
-        f"the checkpoint {prefix} is damaged or incomplete: {reason}. Delete its files, or name another checkpoint; "
-        f"{ACCEPTED}"
-    )
+    return f"the checkpoint {prefix} is damaged or incomplete ({reason}): copy its files again, or name another one"
 
 
 def _contents(folder: str) -> str:

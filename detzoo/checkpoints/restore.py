@@ -27,7 +27,7 @@ PARTS_BY_TYPE: dict[str, tuple[str, ...] | None] = {
     "full": None,
 }
 _NOT_STORED = "not in the checkpoint"
-_SHOWN = 5  # examples of variables named in a message
+_SHOWN = 2  # examples of variables named in a message
 # Layers whose shape follows from the number of classes.
 _CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor")
 
