@@ -170,12 +170,12 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
             new[name] = _shapes(stored, name, variables, "here")
         else:
             restored.append(name)
+    _check_backbone(stored, new)
     if not restored:
         raise CheckpointError(
             f"no variable of {stored.prefix} ({stored.kind}) fits this model: it has "
             f"{_examples([*stored.shapes, *stored.unused])}, the model wants {_examples([*new, *skipped])}"
         )
-    _check_backbone(stored, new)
     _assign(stored, variables, restored)
     return WarmStart(stored.prefix, stored.kind, restored, new, skipped, [*stored.unused, *stored.leftovers])
 

@@ -19,32 +19,40 @@ class Summaries:
     """
 
     def __init__(self, model_dir: str | pathlib.Path, writable: bool = True) -> None:
-        folder = pathlib.Path(model_dir)
-        make = tf.summary.create_file_writer if writable else lambda _: tf.summary.create_noop_writer()
-        self._train, self._eval = make(str(folder / "train")), make(str(folder / "eval"))
+        self._folder, self._writable = pathlib.Path(model_dir), writable
+        self._writers: dict[str, tf.summary.SummaryWriter] = {}
 
     def training(self, result: LoopResult, images_per_second: float) -> None:
         """Losses, learning rate, gradient norm and speed."""
-        with self._train.as_default(step=result.step):
+        writer = self._writer("train")
+        with writer.as_default(step=result.step):
             for name, value in result.losses.items():
                 tf.summary.scalar(f"Loss/{name}_loss", value)
             tf.summary.scalar("learning_rate", result.learning_rate)
             tf.summary.scalar("gradient_norm", result.gradient_norm)
             if images_per_second:
                 tf.summary.scalar("images_per_second", images_per_second)
-        self._train.flush()
+        writer.flush()
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Every metric of an evaluation."""
-        with self._eval.as_default(step=step):
+        writer = self._writer("eval")
+        with writer.as_default(step=step):
             for name, value in metrics.items():
                 tf.summary.scalar(tag_of(name), value)
-        self._eval.flush()
+        writer.flush()
 
     def close(self) -> None:
         """Writes what is left."""
-        self._train.close()
-        self._eval.close()
+        for writer in self._writers.values():
+            writer.close()
+
+    def _writer(self, name: str) -> tf.summary.SummaryWriter:
+        """The writer of a folder, made when there is something to write: a start that fails leaves nothing."""
+        if name not in self._writers:
+            make = tf.summary.create_file_writer if self._writable else lambda _: tf.summary.create_noop_writer()
+            self._writers[name] = make(str(self._folder / name))
+        return self._writers[name]
 
 
 def tag_of(metric: str) -> str:

@@ -148,9 +148,13 @@ def test_warm_start_names_what_the_checkpoint_lacks(tmp_path):
 
 
 def test_warm_start_from_a_stranger_is_an_error(tmp_path):
-    save(tmp_path, make_model(channels=9, num_classes=2, fill=2.0))
-    with pytest.raises(CheckpointError, match=r"no variable of .* fits this model"):
-        warm_start(make_model(fill=0.0), tmp_path)
+    save(tmp_path / "wider", make_model(channels=9, num_classes=2, fill=2.0))
+    with pytest.raises(CheckpointError, match=r"6 variables have another shape, first backbone/stem/kernel: .* 9\) in"):
+        warm_start(make_model(fill=0.0), tmp_path / "wider")
+    image = keras.Input((8, 12, 3))
+    save(tmp_path / "other", keras.Model(image, keras.layers.Conv2D(2, 1, name="other")(image)))
+    with pytest.raises(CheckpointError, match=r"no variable of .* fits this model: it has other/kernel, other/bias"):
+        warm_start(make_model(fill=0.0), tmp_path / "other")
     with pytest.raises(CheckpointError, match="'detektion' is not known; accepted: classification, detection"):
         warm_start(make_model(), tmp_path, "detektion")
 
