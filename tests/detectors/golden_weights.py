@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import pathlib
+import tempfile
 
 import numpy as np
 import tensorflow as tf
 
 from detzoo.builders.resize import build_model_resizer
+from detzoo.checkpoints import restore_for_inference
 from detzoo.contracts import Groundtruth
-
-SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
-
-
-def published_shapes(folder):
-    """Name of each published variable to its shape."""
-    with (folder / "variables.csv").open() as file:
-        return {row["name"]: tuple(int(size) for size in row["shape"].split("x")) for row in csv.DictReader(file)}
-
-
-def owners_in(model, name):
-    """Paths of the layers with weights inside the nested model ``name``, in its order; none where it is not there."""
-    nested = (layer for layer in model.layers if layer.name == name)
-    return [layer.weights[0].path.rsplit("/", 1)[0] for model in nested for layer in model.layers if layer.weights]
 
 
 def seeded_checkpoint(folder, scratch):
@@ -35,19 +22,10 @@ def seeded_checkpoint(folder, scratch):
     return pathlib.Path(seeded.write_checkpoint(str(folder), f"{scratch}/ckpt-0"))
 
 
-def set_seeded_weights(detector, folder, path_of, skipped=lambda name: False):
-    """Gives every variable the value that follows from its published name; ``path_of`` says which that is.
-
-    Published variables that are ``skipped`` have no place in the detector.
-    """
-    spec = importlib.util.spec_from_file_location("seeded_checkpoint", folder.parent / "seeded_checkpoint.py")
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
-    weights = {weight.path: weight for weight in detector.weights}
-    for name, shape in published_shapes(folder).items():
-        if not skipped(name):
-            weights.pop(path_of(name)).assign(seeded.value_for(name, list(shape)))
-    assert not weights
+def set_seeded_weights(detector, folder):
+    """Gives every variable the seeded value of its published twin, as an import of the published checkpoint does."""
+    with tempfile.TemporaryDirectory() as scratch:
+        restore_for_inference(detector, seeded_checkpoint(folder, scratch))
 
 
 def image_and_shape(folder, model):

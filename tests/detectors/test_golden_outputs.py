@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import re
 
 import numpy as np
 import pytest
@@ -12,72 +11,13 @@ import tensorflow as tf
 from detzoo.builders.detector import build_detector
 from detzoo.config.load import load_pipeline
 
-FINEST_EXTRA, FINEST_PYRAMID, COARSEST_LATERAL, FINEST_COARSE = 4, 3, 5, 6
-
-# Where a tensor of the published layout lies in detzoo: pattern -> path, built from the numbers in the name.
-RULES = [
-    (r"box_predictor/_prediction_heads/box_encodings/(\d+)/.*", lambda i: f"head/box_predictor_{FINEST_EXTRA + i}"),
-    (
-        r"box_predictor/_prediction_heads/class_predictions_with_background/(\d+)/.*",
-        lambda i: f"head/class_predictor_{FINEST_EXTRA + i}",
-    ),
-    (
-        r"feature_extractor/feature_map_generator/convolutions/(\d+)/(\d)",
-        lambda i, j: "neck/extra_{}{}".format(
-            FINEST_EXTRA + i, {0: "_reduce_conv", 1: "_reduce_batch_norm", 3: "_conv", 4: "_batch_norm"}[j]
-        ),
-    ),
-    (r"feature_extractor/_fpn_features_generator/top_layers/0", lambda: f"neck/fpn_lateral_{COARSEST_LATERAL}"),
-    (
-        r"feature_extractor/_fpn_features_generator/residual_blocks/(\d)/0",
-        lambda i: f"neck/fpn_lateral_{COARSEST_LATERAL - 1 - i}",
-    ),
-    (
-        r"feature_extractor/_fpn_features_generator/conv_layers/(\d)/(\d)",
-        lambda i, j: f"neck/fpn_smooth_{COARSEST_LATERAL - 1 - i}_{('conv', 'batch_norm')[j]}",
-    ),
-    (
-        r"feature_extractor/_coarse_feature_layers/(\d)/(\d)",
-        lambda i, j: f"neck/fpn_coarse_{FINEST_COARSE + i}_{('conv', 'batch_norm')[j]}",
-    ),
-    (r"box_predictor/_head_scope_conv_layers/BoxPredictionTower/(\d)", lambda i: f"head/box_tower_{i}"),
-    (r"box_predictor/_head_scope_conv_layers/ClassPredictionTower/(\d)", lambda i: f"head/class_tower_{i}"),
-    (
-        r"box_predictor/_base_tower_layers_for_heads/box_encodings/(\d)/(\d+)",
-        lambda i, j: f"head/box_tower_{j // 3}_level_{FINEST_PYRAMID + i}_batch_norm",
-    ),
-    (
-        r"box_predictor/_base_tower_layers_for_heads/class_predictions_with_background/(\d)/(\d+)",
-        lambda i, j: f"head/class_tower_{j // 3}_level_{FINEST_PYRAMID + i}_batch_norm",
-    ),
-    (r"box_predictor/_box_prediction_head/_box_encoder_layers/0", lambda: "head/box_predictor"),
-    (
-        r"box_predictor/_prediction_heads/class_predictions_with_background/_class_predictor_layers/0",
-        lambda: "head/class_predictor",
-    ),
-]
-
-
-def path_of(name, backbone_layers, suffix):
-    """detzoo's path of a tensor of the published layout."""
-    owner, kind = name.removesuffix(suffix).removeprefix("model/_").rsplit("/", 1)
-    backbone = re.fullmatch(r"feature_extractor/classification_backbone/layer_with_weights-(\d+)", owner)
-    if backbone:  # without separable convolutions; Keras 3 calls the kernel of a depthwise one "kernel"
-        return f"{backbone_layers[int(backbone[1])]}/{kind.removeprefix('depthwise_')}"
-    for pattern, path in RULES:
-        match = re.fullmatch(pattern, owner)
-        if match:
-            return f"{path(*map(int, match.groups()))}/{kind}"
-    raise AssertionError(f"no rule for {name}")
-
 
 @functools.cache
 def outputs_of(golden, folder):
     """Predictions, detections, loss terms of detzoo, and the published outputs."""
     model = load_pipeline(folder / "pipeline.config").message.model
     detector = build_detector(model)
-    layers = golden.owners_in(detector.network, "backbone")
-    golden.set_seeded_weights(detector, folder, lambda name: path_of(name, layers, golden.SUFFIX))
+    golden.set_seeded_weights(detector, folder)
     padded, true_shapes = golden.image_and_shape(folder, model)
     inputs = detector.preprocess(padded)
     predictions = detector.predict(inputs)
