@@ -101,11 +101,11 @@ def test_detections_are_the_saved_models(exported, ssd, one_stage, interpreter):
     images = blobs(one_stage)
     expected = {name: value.numpy() for name, value in ServingModule(*ssd).detect(tf.constant(images)).items()}
     assert expected["num_detections"][0] == one_stage.MAX_DETECTIONS
-    kind = tf.lite.Interpreter
-    if interpreter == "ai_edge_litert":
-        kind = pytest.importorskip("ai_edge_litert.interpreter").Interpreter
-    loaded = kind(model_path=str(exported[0]))
-    loaded.allocate_tensors()
+    if interpreter == "tensorflow":
+        loaded = open_interpreter(exported[0], 1)
+    else:
+        loaded = pytest.importorskip("ai_edge_litert.interpreter").Interpreter(model_path=str(exported[0]))
+        loaded.allocate_tensors()
     assert_same_detections(run(loaded, images), expected)
 
 
