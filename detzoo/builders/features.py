@@ -25,6 +25,7 @@ from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
 OUTPUT_STRIDES = (8, 16, 32)
+_DEPTHWISE_FAMILIES = ("mobilenet_v1", "mobilenet_v2")
 COARSEST_BACKBONE_LEVEL = 5
 
 
@@ -63,7 +64,7 @@ def build_feature_extractor(
         network,
         _levels(row, message, network) if levels is None else _known(levels, network, message.type),
         padded(image_shape, message.pad_to_multiple),
-        frozen(conv_hyperparams or network.hyperparams, freeze_batchnorm),
+        frozen(overridden(network, row, conv_hyperparams), freeze_batchnorm),
         _output_stride(row, message),
         explicit_padding=message.use_explicit_padding,
     )
@@ -108,6 +109,21 @@ def padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[i
     """(height, width) of an image after padding to a multiple; None stays None."""
     height, width = (size if size is None or multiple <= 1 else -(-size // multiple) * multiple for size in image_shape)
     return height, width
+
+
+def overridden(
+    network: Network, row: SsdExtractor | RegionExtractor, conv_hyperparams: ConvHyperparams | None
+) -> ConvHyperparams:
+    """The hyperparameters of a backbone's layers: its family's, or those that override them.
+
+    As in the Object Detection API, an override regularizes the depthwise kernels of MobileNets, too, whatever
+    ``regularize_depthwise`` says.
+    """
+    if conv_hyperparams is None:
+        return network.hyperparams
+    if row.family in _DEPTHWISE_FAMILIES:
+        return dataclasses.replace(conv_hyperparams, regularize_depthwise=True)
+    return conv_hyperparams
 
 
 def frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperparams:

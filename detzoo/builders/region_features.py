@@ -8,8 +8,8 @@ from typing import Any
 
 import keras
 
-from detzoo.builders.features import build_network, frozen, normalization
-from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.builders.features import build_network, frozen, normalization, overridden
+from detzoo.builders.hyperparams import L2_HALF, build_hyperparams
 from detzoo.config import pb
 from detzoo.config.stages import is_backbone_used_up, keeps_backbone
 from detzoo.config.support import RegionExtractor, lookup_region_extractor
@@ -180,5 +180,8 @@ def read_region_features(message: Any) -> RegionFeatures:
     is_frozen = not message.batch_norm_trainable
     network = build_network(row, message.depth_multiplier, message.min_depth, for_pyramid=True)
     added = build_hyperparams(message.conv_hyperparams, is_frozen)
-    own = added if message.override_base_feature_extractor_hyperparams else network.hyperparams
+    if message.override_base_feature_extractor_hyperparams:
+        own = overridden(network, row, added)
+    else:
+        own = dataclasses.replace(network.hyperparams, l1_weight=0.0, l2_weight=L2_HALF * message.weight_decay)
     return RegionFeatures(message, row, network, frozen(own, is_frozen), added)

@@ -177,6 +177,16 @@ def test_only_mobilenet_v2_regularizes_its_depthwise_kernels():
     assert second.depthwise_regularizer.l2 == pytest.approx(2e-5)
 
 
+@pytest.mark.parametrize("kind", ["ssd_mobilenet_v1", "ssd_mobilenet_v2_keras"])
+def test_an_override_regularizes_the_depthwise_kernels_of_mobilenets(kind):
+    hyperparams = build_hyperparams(
+        text_format.Parse("regularizer { l2_regularizer { weight: 0.5 } }", pb.Hyperparams())
+    )
+    extractor = build(f"type: '{kind}'", conv_hyperparams=hyperparams)
+    regularizers = [layer.depthwise_regularizer for layer in layers_of(extractor, keras.layers.DepthwiseConv2D)]
+    assert {float(regularizer.l2) for regularizer in regularizers} == {0.25}
+
+
 def test_vgg_is_normalized_only_where_the_configuration_says_so():
     assert not layers_of(build("type: 'ssd_vgg16'"), BatchNorm)
     hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))

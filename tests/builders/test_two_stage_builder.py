@@ -335,6 +335,14 @@ FIELDS = [
         lambda d: round(float(layer_of(d.network, "conv1").kernel_regularizer.l2), 6),
         0.25,
     ),
+    # The Object Detection API does not regularize the backbone of two stages.
+    ("plain", "", lambda d: layer_of(d.network, "conv1").kernel_regularizer, None),
+    (
+        "plain",
+        EXTRACTOR.format("weight_decay: 0.5"),
+        lambda d: round(float(layer_of(d.network, "conv1").kernel_regularizer.l2), 6),
+        0.25,
+    ),
     (
         "pyramid",
         EXTRACTOR.format(f"conv_hyperparams {{ {L2} }}"),
