@@ -15,7 +15,7 @@ from detzoo.detectors.frozen import node_of, to_constants
 from detzoo.detectors.saved_detector import SavedDetector
 from detzoo.export.exporter import Export, export_detector
 
-KINDS = ("plain", "pyramid", "rfcn", "masks", "pyramid_masks", "first_stage")
+KINDS = ("plain", "rfcn", "pyramid_masks", "first_stage")
 
 
 @pytest.fixture(scope="module")
