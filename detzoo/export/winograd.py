@@ -42,7 +42,9 @@ SMALL_TILE, LARGE_TILE = sorted(_POINTS)
 # Where it was measured to gain: below, moving tiles about costs what the products save.
 MIN_CHANNELS = 128
 MIN_TILES = 64  # of the large size
-MANY_CROPS = 64  # taken where the graph does not tell how many crops of an image a second stage looks at
+MANY_CROPS = 300  # taken where the graph does not tell how many crops of an image a second stage looks at
+# Of the transformed inputs of a convolution: above, fetching memory costs what the products save.
+MAX_SPECTRUM_BYTES = 256 * 2**20
 
 PRODUCT = "winograd_product"  # name of the operation that multiplies; what counts multiply-adds looks for it
 _SCOPE = "winograd"
@@ -106,19 +108,28 @@ def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = F
     """
     candidates = _candidates(frozen.graph_def)
     sizes = _sizes_of(frozen, candidates, example)
-    chosen = [candidate for candidate in candidates if _num_tiles(sizes[candidate.name]) >= MIN_TILES]
+    nodes = {node.name: node for node in frozen.graph_def.node}
+    static_sizes = _static_sizes(frozen.graph_def, candidates)
+    tiles = {
+        name: SMALL_TILE if chooses_regions and not _is_one_tile(size) else LARGE_TILE
+        for name, size in static_sizes.items()
+    }
+    chosen = [
+        candidate
+        for candidate in candidates
+        if _num_tiles(sizes[candidate.name], LARGE_TILE) >= MIN_TILES
+        and _spectrum_bytes(sizes[candidate.name], _channels(nodes, candidate)[0], tiles[candidate.name])
+        <= MAX_SPECTRUM_BYTES
+    ]
     if not chosen:
         return frozen, 0
     result = tf.compat.v1.GraphDef(versions=frozen.graph_def.versions, library=frozen.graph_def.library)
-    nodes = {node.name: node for node in frozen.graph_def.node}
-    static_sizes = _static_sizes(frozen.graph_def, chosen)
     replaced = {candidate.name for candidate in chosen}
     result.node.extend(node for node in frozen.graph_def.node if node.name not in replaced)
     transformed: set[str] = set()
     for candidate in chosen:
         kernel = tf.make_ndarray(nodes[candidate.filter_name].attr["value"].tensor)
-        size = static_sizes[candidate.name]
-        tile = SMALL_TILE if chooses_regions and not _is_one_tile(size) else LARGE_TILE
+        size, tile = static_sizes[candidate.name], tiles[candidate.name]
         name = f"{candidate.filter_name}/{_SCOPE}_filter_{tile}"
         if name not in transformed:
             transformed.add(name)
@@ -240,9 +251,19 @@ def _measured_sizes(frozen: FrozenGraph, candidates: list[_Candidate], example: 
     return {name: tuple(shape.numpy().tolist()) for name, shape in found.items()}
 
 
-def _num_tiles(shape: tuple[int, ...]) -> int:
+def _num_tiles(shape: tuple[int, ...], tile: int) -> int:
     images, height, width, _ = shape
-    return images * -(-height // LARGE_TILE) * -(-width // LARGE_TILE)
+    return images * -(-height // tile) * -(-width // tile)
+
+
+def _spectrum_bytes(shape: tuple[int, ...], channels: int, tile: int) -> int:
+    """What the larger of the two transformed tensors, of the inputs or of the outputs, takes in float32."""
+    return 4 * _num_tiles(shape, tile) * (tile + KERNEL - 1) ** 2 * max(channels, shape[-1])
+
+
+def _channels(nodes: Any, candidate: _Candidate) -> list[int]:
+    """Channels of the inputs and of the outputs."""
+    return [dim.size for dim in nodes[candidate.filter_name].attr["value"].tensor.tensor_shape.dim][2:]
 
 
 def _static_sizes(graph_def: Any, candidates: list[_Candidate]) -> dict[str, tuple[int | None, int | None]]:
