@@ -96,12 +96,11 @@ def _keep_aspect_ratio(config: Any, padding_scale: PixelScale) -> Resizer:
 
 
 def _identity(config: Any, padding_scale: PixelScale) -> Resizer:
-    del config, padding_scale
-    return IdentityResizer()
+    del config
+    return IdentityResizer(pad_value=padding_scale.zero)
 
 
 def _conditional_shape(config: Any, padding_scale: PixelScale) -> Resizer:
-    del padding_scale
     conditions = {config.GREATER: True, config.SMALLER: False}
     if config.condition not in conditions:
         raise ConfigError("conditional_shape_resizer: condition is INVALID; use GREATER or SMALLER")
@@ -110,6 +109,7 @@ def _conditional_shape(config: Any, padding_scale: PixelScale) -> Resizer:
         config.convert_to_grayscale,
         config.size_threshold,
         conditions[config.condition],
+        pad_value=padding_scale.zero,
     )
 
 

@@ -101,7 +101,9 @@ def make_batches(
 
     examples = decoded.map(_as_written(finish), tf.data.AUTOTUNE, deterministic=True)
     if None in resizer.static_shape:
-        batches = examples.padded_batch(options.batch_size, drop_remainder=options.drop_remainder)
+        batches = examples.padded_batch(options.batch_size, drop_remainder=options.drop_remainder).map(
+            _as_written(lambda example: _fill_padding(example, resizer)), tf.data.AUTOTUNE, deterministic=True
+        )
     else:
         batches = examples.batch(options.batch_size, drop_remainder=options.drop_remainder)
     batches = batches.map(_as_written(_to_batch), tf.data.AUTOTUNE, deterministic=True).prefetch(
@@ -220,6 +222,11 @@ def _best_proposals(boxes: Tensor, scores: Tensor, max_proposals: int) -> Propos
         return tf.ensure_shape(padded, [max_proposals, *field.shape[1:]])
 
     return Proposals(pad(boxes), pad(scores), count)
+
+
+def _fill_padding(example: _Example, resizer: Resizer) -> _Example:
+    """Images of several sizes, padded to the largest, with the resizer's colour around them."""
+    return example._replace(image=resizer.fill_padding(example.image, example.true_shape))
 
 
 def _to_batch(example: _Example) -> Batch:

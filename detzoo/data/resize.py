@@ -109,6 +109,23 @@ class Resizer(abc.ABC):
         padded = tf.pad(resized, [[0, 0], [0, bottom], [0, right]])
         return tf.ensure_shape(padded, [None, *self.static_shape])
 
+    def fill_padding(self, images: Tensor, true_shapes: Tensor) -> Tensor:
+        """Gives what lies outside of each image its colour, where a batch of several sizes was padded with zeros.
+
+        Args:
+            images: float32 [B, H, W, 3].
+            true_shapes: int32 [B, 2], pixels that each image covers, from the top left corner.
+
+        Returns:
+            float32 [B, H, W, 3].
+        """
+        if not any(self.pad_value):
+            return images
+        rows = tf.range(tf.shape(images)[1]) < true_shapes[:, :1]
+        columns = tf.range(tf.shape(images)[2]) < true_shapes[:, 1:]
+        is_inside = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
+        return tf.where(is_inside[..., tf.newaxis], images, tf.constant(self.pad_value))
+
     def _resize(self, image: Tensor, size: Tensor) -> Tensor:
         return resize_image(image, size, self.method, self.align_corners)
 

@@ -118,6 +118,16 @@ def test_batches_of_several_sizes_are_padded_to_the_largest(tmp_path):
     assert not np.asarray(batch.images[0, 4:]).any()
 
 
+def test_what_lies_outside_of_images_of_several_sizes_has_the_resizers_colour(tmp_path):
+    path = write(tmp_path / "two", [record(0, png((4, 10))), record(1, png((8, 6)))])
+    black = next(iter(batches(path, resize.IdentityResizer())))
+    grey = next(iter(batches(path, resize.IdentityResizer(pad_value=(1.0, 2.0, 3.0)))))
+    np.testing.assert_array_equal(grey.images[0, :4], black.images[0, :4])
+    np.testing.assert_array_equal(grey.images[1, :, :6], black.images[1, :, :6])
+    np.testing.assert_array_equal(grey.images[0, 4:], np.tile([1.0, 2.0, 3.0], (4, 10, 1)))
+    np.testing.assert_array_equal(grey.images[1, :, 6:], np.tile([1.0, 2.0, 3.0], (8, 4, 1)))
+
+
 def test_masks_are_resized_and_padded(tmp_path):
     plane = np.zeros((20, 30), np.uint8)
     plane[5:15, 15:] = 255
