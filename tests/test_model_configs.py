@@ -250,7 +250,9 @@ def test_config_builds_and_trains_a_step(name):
         return
     losses, gradients = training_step(detector, build_optimizer(config.train_config.optimizer))
     assert set(losses) == losses_of(config.model)
-    assert all(np.isfinite(loss) and loss > 0 for loss in losses.values())
+    # The Object Detection API regularizes neither the backbone of two stages nor, in some configs, their heads.
+    may_be_zero = {"regularization"} if config.model.HasField("faster_rcnn") else set()
+    assert all(np.isfinite(loss) and (loss > 0 or name in may_be_zero) for name, loss in losses.items())
     assert all(gradient is not None and np.all(np.isfinite(gradient)) for gradient in gradients)
     assert all(np.all(np.isfinite(weight)) for weight in detector.trainable_weights)
 

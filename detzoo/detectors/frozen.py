@@ -34,6 +34,7 @@ def _convert(function: Any) -> tuple[Any, str, list[str]]:
     Steps of TensorFlow's own converter, which makes a function of the graph again: three quarters of its time, for
     nothing here. Where a TensorFlow lacks the steps, the converter itself.
     """
+    from tensorflow.python.eager import context
     from tensorflow.python.framework import convert_to_constants as converter
 
     try:
@@ -43,6 +44,10 @@ def _convert(function: Any) -> tuple[Any, str, list[str]]:
         return frozen.graph.as_graph_def(), frozen.inputs[0].name, [tensor.name for tensor in frozen.outputs]
     data = read(func=function, lower_control_flow=False, aggressive_inlining=False)
     graph_def, converted = replace(data)
+    for function_def in graph_def.library.function:  # bodies of loops and branches, which inlining made anew
+        if context.context().has_function(function_def.signature.name):
+            context.context().remove_function(function_def.signature.name)
+        context.context().add_function_def(function_def)
     captures = {id(function.graph.internal_captures[index]) for index in converted}
     [given] = [tensor for tensor in function.inputs if id(tensor) not in captures]
     return graph_def, given.name, [tensor.name for tensor in function.outputs]
