@@ -52,6 +52,30 @@ def load_module():
 
 
 @pytest.fixture(scope="session")
+def golden_weights(load_module):
+    """The module tests/detectors/golden_weights.py."""
+    return load_module("detectors/golden_weights.py")
+
+
+@pytest.fixture(scope="session")
+def logged_scalars():
+    """A function: folder of TensorBoard events -> the values of each tag, in the order of the steps."""
+
+    def read(folder):
+        import tensorflow as tf
+        from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+        accumulator = EventAccumulator(str(folder))
+        accumulator.Reload()
+        return {
+            tag: [float(tf.make_ndarray(event.tensor_proto)) for event in accumulator.Tensors(tag)]
+            for tag in accumulator.Tags()["tensors"]
+        }
+
+    return read
+
+
+@pytest.fixture(scope="session")
 def toy(load_module):
     """The module tests/toy_detector.py (``toy_detector``, ``ToyResizer``), for tests of what runs a detector."""
     return load_module("toy_detector.py")

@@ -47,7 +47,7 @@ def detzoo(*words):
 
 
 @pytest.fixture(scope="module")
-def seeded(shared, load_module, tmp_path_factory):
+def seeded(shared, golden_weights, tmp_path_factory):
     """A function: name of a golden folder -> the folder, and a checkpoint of its seeded weights."""
     written = {}
 
@@ -55,7 +55,7 @@ def seeded(shared, load_module, tmp_path_factory):
         if name not in written:
             folder = shared / "golden" / name
             scratch = tmp_path_factory.mktemp(name)
-            written[name] = folder, load_module("detectors/golden_weights.py").seeded_checkpoint(folder, scratch)
+            written[name] = folder, golden_weights.seeded_checkpoint(folder, scratch)
         return written[name]
 
     return write
@@ -73,7 +73,7 @@ def served(saved_model, image, scratch):
 @pytest.mark.parametrize(
     "name", ["ssd_mobilenet_v2_320", pytest.param("faster_rcnn_resnet50_v1_640", marks=pytest.mark.slow)]
 )
-def test_an_export_of_their_checkpoint_serves_their_outputs(seeded, shared, tmp_path, name):
+def test_an_export_of_their_checkpoint_serves_their_outputs(seeded, shared, golden_weights, tmp_path, name):
     folder, prefix = seeded(name)
     detzoo(
         *("export", "--input_type", "image_tensor", "--pipeline_config_path", folder / "pipeline.config"),
@@ -85,9 +85,7 @@ def test_an_export_of_their_checkpoint_serves_their_outputs(seeded, shared, tmp_
     assert found["num_detections"] == golden["num_detections"][0]
     for key in ("raw_detection_boxes", "raw_detection_scores", "detection_scores"):
         np.testing.assert_allclose(found[key], golden[key], atol=1e-4, err_msg=key)
-    # Neighbours whose scores are nearer than this may change places.
-    gaps = np.abs(np.diff(golden["detection_scores"][0], prepend=np.inf, append=-np.inf))
-    clear = np.minimum(gaps[:-1], gaps[1:]) > 1e-4
+    clear = golden_weights.clear_rows(golden["detection_scores"][0])
     assert clear.sum() >= 5
     np.testing.assert_array_equal(found["detection_classes"][0][clear], golden["detection_classes"][0][clear] + 1)
     np.testing.assert_allclose(found["detection_boxes"][0][clear], golden["detection_boxes"][0][clear], atol=1e-3)
@@ -101,16 +99,15 @@ def texts(*values):
     return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
 
 
-def write_golden_record(shared, folder):
+def write_golden_record(shared, golden_weights, folder):
     """A record of the golden image with the ground truth of the golden losses, and its label map."""
-    labels = tf.train.Feature(int64_list=tf.train.Int64List(value=[1, 2, 6]))  # classes 0, 1 and 5
+    truth = golden_weights.golden_groundtruth()
+    ids = [int(number) + 1 for number in truth.classes[0]]
+    corners = zip(("ymin", "xmin", "ymax", "xmax"), truth.boxes_norm[0].numpy().T.tolist(), strict=True)
     feature = {
         "image/encoded": texts((shared / "golden" / "image1.png").read_bytes()),
-        "image/object/bbox/ymin": floats(0.05, 0.10, 0.3),
-        "image/object/bbox/xmin": floats(0.03, 0.42, 0.3),
-        "image/object/bbox/ymax": floats(0.95, 0.94, 0.4),
-        "image/object/bbox/xmax": floats(0.32, 0.97, 0.4),
-        "image/object/class/label": labels,
+        **{f"image/object/bbox/{side}": floats(*values) for side, values in corners},
+        "image/object/class/label": tf.train.Feature(int64_list=tf.train.Int64List(value=ids)),
     }
     with tf.io.TFRecordWriter(str(folder / "golden.record")) as writer:
         writer.write(tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString())
@@ -118,25 +115,13 @@ def write_golden_record(shared, folder):
     (folder / "label_map.pbtxt").write_text(items)
 
 
-def first_losses(model_dir):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(model_dir / "train"))
-    accumulator.Reload()
-    return {
-        tag: float(tf.make_ndarray(accumulator.Tensors(tag)[0].tensor_proto))
-        for tag in accumulator.Tags()["tensors"]
-        if tag.startswith("Loss/")
-    }
-
-
 @pytest.mark.parametrize(
     "name", ["ssd_mobilenet_v2_320", pytest.param("ssd_resnet50_v1_fpn_640", marks=pytest.mark.slow)]
 )
-def test_the_first_step_has_their_losses(seeded, shared, tmp_path, name):
+def test_the_first_step_has_their_losses(seeded, shared, golden_weights, logged_scalars, tmp_path, name):
     # Their losses come from a network in inference mode: batch normalisation uses its moving statistics.
     folder, prefix = seeded(name)
-    write_golden_record(shared, tmp_path)
+    write_golden_record(shared, golden_weights, tmp_path)
     text = (folder / "pipeline.config").read_text()
     beginning, options, end = text.partition("  data_augmentation_options")
     assert options
@@ -159,9 +144,9 @@ def test_the_first_step_has_their_losses(seeded, shared, tmp_path, name):
         *("train", "--pipeline_config_path", tmp_path / "pipeline.config", "--model_dir", tmp_path / "model"),
         *(word for path, value in changes.items() for word in ("--set", f"{path}={value}")),
     )
-    losses, golden = first_losses(tmp_path / "model"), np.load(folder / "outputs.npz")
+    losses, golden = logged_scalars(tmp_path / "model" / "train"), np.load(folder / "outputs.npz")
     for part in ("localization", "classification"):
-        assert losses[f"Loss/{part}_loss"] == pytest.approx(float(golden[f"loss_Loss/{part}_loss"]), rel=1e-3), part
+        assert losses[f"Loss/{part}_loss"][0] == pytest.approx(float(golden[f"loss_Loss/{part}_loss"]), rel=1e-3), part
 
 
 @pytest.mark.slow

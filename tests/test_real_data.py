@@ -19,16 +19,6 @@ def detzoo(*words: object) -> None:
     assert main([str(word) for word in words]) == 0
 
 
-def losses(events: pathlib.Path) -> list[float]:
-    """The total loss at each logged step."""
-    import tensorflow as tf
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    accumulator = EventAccumulator(str(events))
-    accumulator.Reload()
-    return [float(tf.make_ndarray(event.tensor_proto)) for event in accumulator.Tensors("Loss/total_loss")]
-
-
 @pytest.fixture(scope="module")
 def run_folder(tmp_path_factory, shared):
     """200 steps of a small SSD on 200 raccoons from their VOC files, then the export."""
@@ -63,8 +53,8 @@ def run_folder(tmp_path_factory, shared):
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_the_loss_falls(run_folder):
-    logged = losses(run_folder / "model/train")
+def test_the_loss_falls(run_folder, logged_scalars):
+    logged = logged_scalars(run_folder / "model/train")["Loss/total_loss"]
     assert len(logged) >= NUM_STEPS // 20
     assert np.isfinite(logged).all()
     assert np.mean(logged[-2:]) < 0.7 * np.mean(logged[:2])

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterable
 
 from absl import flags
 
@@ -16,6 +17,13 @@ from detzoo.errors import UsageError
 
 logger = logging.getLogger(__name__)
 
+_EVALUATION_ONLY = (
+    "eval_on_train_data",
+    "sample_1_of_n_eval_examples",
+    "sample_1_of_n_eval_on_train_examples",
+    "eval_timeout",
+)
+_TRAINING_ONLY = ("num_train_steps", "checkpoint_every_n", "num_workers", "record_summaries")
 EVAL_ON_TRAIN_SAMPLE = 5  # the trainer's default for --sample_1_of_n_eval_on_train_examples
 
 
@@ -62,9 +70,9 @@ def define_evaluation_flags(flag_values: flags.FlagValues, no_effect: str = "") 
 def define_training_flags_of_evaluation(flag_values: flags.FlagValues) -> None:
     """What one command line of the trainer holds that does not matter to its evaluation."""
     flags.DEFINE_string("model_dir", None, f"{API_PREFIX}results go to its folder eval.", flag_values=flag_values)
-    for name in ("num_train_steps", "checkpoint_every_n", "num_workers"):
-        flags.DEFINE_integer(name, None, f"{API_PREFIX}training only.", flag_values=flag_values)
-    flags.DEFINE_bool("record_summaries", None, f"{API_PREFIX}training only.", flag_values=flag_values)
+    for name in _TRAINING_ONLY:
+        define = flags.DEFINE_bool if name == "record_summaries" else flags.DEFINE_integer
+        define(name, None, f"{API_PREFIX}training only.", flag_values=flag_values)
     _define_tpu_flags(flag_values)
 
 
@@ -99,14 +107,8 @@ def check_trainer_flags(flag_values: flags.FlagValues) -> None:
             f"--num_workers={flag_values.num_workers} needs TF_CONFIG on every machine: the addresses of all, and "
             "which one this is; on one machine all its GPUs train together without it"
         )
-    for name in (
-        "eval_on_train_data",
-        "sample_1_of_n_eval_examples",
-        "sample_1_of_n_eval_on_train_examples",
-        "eval_timeout",
-    ):
-        if flag_values[name].value is not None:
-            logger.info("--%s has no effect on training; `detzoo evaluate` takes it", name)
+    for name in _given(flag_values, _EVALUATION_ONLY):
+        logger.info("--%s has no effect on training; `detzoo evaluate` takes it", name)
 
 
 def check_evaluation_flags(flag_values: flags.FlagValues) -> None:
@@ -116,9 +118,8 @@ def check_evaluation_flags(flag_values: flags.FlagValues) -> None:
         UsageError: a TPU is asked for.
     """
     _refuse_tpu(flag_values)
-    for name in ("num_train_steps", "checkpoint_every_n", "num_workers", "record_summaries"):
-        if flag_values[name].value is not None:
-            logger.info("--%s has no effect on an evaluation", name)
+    for name in _given(flag_values, _TRAINING_ONLY):
+        logger.info("--%s has no effect on an evaluation", name)
 
 
 def check_exporter_flags(flag_values: flags.FlagValues) -> None:
@@ -129,6 +130,10 @@ def check_exporter_flags(flag_values: flags.FlagValues) -> None:
     """
     if flag_values.use_side_inputs:
         raise UsageError("--use_side_inputs is meant for Context R-CNN, which is not supported")
+
+
+def _given(flag_values: flags.FlagValues, names: Iterable[str]) -> list[str]:
+    return [name for name in names if flag_values[name].value is not None]
 
 
 def _define_tpu_flags(flag_values: flags.FlagValues) -> None:

@@ -134,7 +134,6 @@ def _choose_examples(message: Any, flag_values: flags.FlagValues) -> None:
     if flag_values.eval_on_train_data:
         reader = copy.deepcopy(message.train_input_reader)
         reader.shuffle = False
-        reader.num_epochs = 1
         del message.eval_input_reader[:]
         message.eval_input_reader.append(reader)
         sample = flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE

@@ -97,7 +97,9 @@ class Resizer(abc.ABC):
         resized = tf.cast(self._resize(image, size), tf.float32)
         if self.convert_to_grayscale:
             resized = to_gray(resized)
-        padded = self._pad(resized, self.padded_size(size) - size)
+        bottom, right = tf.unstack(self.padded_size(size) - size)
+        padded = tf.pad(resized, [*([[0, 0]] * (resized.shape.rank - 3)), [0, bottom], [0, right], [0, 0]])
+        padded = self.fill_padding(padded, size)
         padded = tf.ensure_shape(padded, [*image.shape[:-3], *self.static_shape, 3])
         return padded, tf.ensure_shape(size, [2])
 
@@ -110,32 +112,24 @@ class Resizer(abc.ABC):
         return tf.ensure_shape(padded, [None, *self.static_shape])
 
     def fill_padding(self, images: Tensor, true_shapes: Tensor) -> Tensor:
-        """Gives what lies outside of each image its colour, where a batch of several sizes was padded with zeros.
+        """Gives what lies outside of an image its colour, where zeros were padded: by this resizer or by a batch.
 
         Args:
-            images: float32 [B, H, W, 3].
-            true_shapes: int32 [B, 2], pixels that each image covers, from the top left corner.
+            images: float32 [H, W, 3] or [B, H, W, 3].
+            true_shapes: int32 [2], or [B, 2] where sizes differ: pixels that an image covers, from the top left corner.
 
         Returns:
-            float32 [B, H, W, 3].
+            Float32 of the same shape.
         """
         if not any(self.pad_value):
             return images
-        rows = tf.range(tf.shape(images)[1]) < true_shapes[:, :1]
-        columns = tf.range(tf.shape(images)[2]) < true_shapes[:, 1:]
-        is_inside = rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
+        rows = tf.range(tf.shape(images)[-3]) < true_shapes[..., :1]
+        columns = tf.range(tf.shape(images)[-2]) < true_shapes[..., 1:]
+        is_inside = rows[..., :, tf.newaxis] & columns[..., tf.newaxis, :]
         return tf.where(is_inside[..., tf.newaxis], images, tf.constant(self.pad_value))
 
     def _resize(self, image: Tensor, size: Tensor) -> Tensor:
         return resize_image(image, size, self.method, self.align_corners)
-
-    def _pad(self, image: Tensor, amount: Tensor) -> Tensor:
-        if not any(self.pad_value):
-            return tf.pad(image, [*([[0, 0]] * (image.shape.rank - 3)), [0, amount[0]], [0, amount[1]], [0, 0]])
-        *batch, height, width, _ = tf.unstack(tf.shape(image))
-        right = tf.broadcast_to(tf.constant(self.pad_value), [*batch, height, amount[1], 3])
-        below = tf.broadcast_to(tf.constant(self.pad_value), [*batch, amount[0], width + amount[1], 3])
-        return tf.concat([tf.concat([image, right], axis=-2), below], axis=-3)
 
 
 @dataclasses.dataclass(frozen=True)

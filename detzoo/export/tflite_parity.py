@@ -21,6 +21,7 @@ from detzoo.contracts import Detections, Predictions
 from detzoo.detectors.base import OneStageDetector
 from detzoo.detectors.tflite_detector import OUTPUTS, open_interpreter
 from detzoo.errors import DetzooError
+from detzoo.ops.boxes import pairwise_iou
 
 TOLERANCE = 1e-3  # of boxes in fractions of the input, and of scores
 MIN_EQUAL = 0.98  # of a float model's detections: ties may fall the other way
@@ -225,19 +226,10 @@ def _compare_numbers(detector: OneStageDetector, expected: Detections, found: _F
 def _match(wanted: _Found, among: _Found, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Which detections of at least the threshold have an equal: bool [D]; and by how much the equals' scores differ."""
     is_sure = wanted.scores >= threshold
-    overlaps = _overlaps(wanted.boxes[is_sure], among.boxes)
+    overlaps = pairwise_iou(wanted.boxes[is_sure], among.boxes).numpy()
     overlaps[wanted.classes[is_sure][:, np.newaxis] != among.classes] = 0.0
     if not overlaps.size:
         return np.zeros(int(is_sure.sum()), bool), np.zeros(0)
     has_equal = overlaps.max(axis=1) >= SAME_OBJECT_IOU
     shifts = np.abs(wanted.scores[is_sure] - among.scores[overlaps.argmax(axis=1)])
     return has_equal, shifts[has_equal]
-
-
-def _overlaps(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes [D, 4] and [E, 4]: [D, E]."""
-    low = np.maximum(one[:, np.newaxis, :2], other[:, :2])
-    high = np.minimum(one[:, np.newaxis, 2:], other[:, 2:])
-    common = np.prod(np.clip(high - low, 0.0, None), axis=2)
-    areas = [np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) for boxes in (one, other)]
-    return common / np.maximum(areas[0][:, np.newaxis] + areas[1] - common, 1e-12)

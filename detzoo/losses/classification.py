@@ -15,6 +15,21 @@ import tensorflow as tf
 ClassificationLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
+def with_background(labels: tf.Tensor, classes: tf.Tensor, as_zeros: bool = False) -> tf.Tensor:
+    """The targets of the classes behind a column of the background.
+
+    Args:
+        labels: float32 [B, A, K], from ``class_targets``.
+        classes: int32 [B, A], -1 where there is no object.
+        as_zeros: Whether the background's column stays 0.
+
+    Returns:
+        float32 [B, A, 1 + K].
+    """
+    is_background = tf.cast(classes < 0, labels.dtype)[..., tf.newaxis]
+    return tf.concat([tf.zeros_like(is_background) if as_zeros else is_background, labels], axis=-1)
+
+
 def class_targets(
     classes: tf.Tensor, num_classes: int, gt_index: tf.Tensor | None = None, label_sets: tf.Tensor | tuple[()] = ()
 ) -> tf.Tensor:

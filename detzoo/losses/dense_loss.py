@@ -7,7 +7,7 @@ import dataclasses
 import tensorflow as tf
 
 from detzoo.contracts import AnchorState, LossTerm, Predictions, Targets
-from detzoo.losses.classification import ClassificationLoss, class_targets
+from detzoo.losses.classification import ClassificationLoss, class_targets, with_background
 from detzoo.losses.hard_examples import HardExampleMiner
 from detzoo.losses.localization import LocalizationLoss
 from detzoo.ops.box_coder import BoxCoder
@@ -82,9 +82,7 @@ class DenseLoss:
         labels = class_targets(targets.classes, num_classes, targets.gt_index, targets.label_sets)
         if not self.has_background_column:
             return labels
-        is_background = tf.cast(targets.classes < 0, labels.dtype)[..., tf.newaxis]
-        background = tf.zeros_like(is_background) if self.encode_background_as_zeros else is_background
-        return tf.concat([background, labels], axis=-1)
+        return with_background(labels, targets.classes, self.encode_background_as_zeros)
 
     def _sampled(self, targets: Targets) -> Targets:
         if self.positive_sample_fraction is None:

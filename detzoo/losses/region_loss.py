@@ -14,7 +14,7 @@ import dataclasses
 import tensorflow as tf
 
 from detzoo.contracts import AnchorState, Groundtruth, LossTerm, Predictions, Proposals, RegionTargets, Targets
-from detzoo.losses.classification import ClassificationLoss, class_targets
+from detzoo.losses.classification import ClassificationLoss, class_targets, with_background
 from detzoo.losses.hard_examples import HardExampleMiner
 from detzoo.losses.localization import LocalizationLoss
 from detzoo.ops.box_coder import BoxCoder
@@ -94,8 +94,7 @@ class RegionLoss:
         """
         own_deltas = of_class(box_deltas, targets.classes)
         labels = class_targets(targets.classes, class_logits.shape[-1] - 1, targets.gt_index, targets.label_sets)
-        is_background = tf.cast(targets.classes < 0, labels.dtype)[..., tf.newaxis]
-        wanted = tf.concat([is_background, labels], axis=-1)
+        wanted = with_background(labels, targets.classes)
         classification = self.classification(class_logits, wanted) * targets.class_weights
         localization = self.localization(own_deltas, targets.box_deltas, regions.boxes_norm) * targets.box_weights
         if self.miner is not None:

@@ -9,8 +9,10 @@ import tempfile
 import numpy as np
 import tensorflow as tf
 
+from detzoo.builders.detector import build_detector
 from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints import restore_for_inference
+from detzoo.config.load import load_pipeline
 from detzoo.contracts import Groundtruth
 
 
@@ -22,10 +24,13 @@ def seeded_checkpoint(folder, scratch):
     return pathlib.Path(seeded.write_checkpoint(str(folder), f"{scratch}/ckpt-0"))
 
 
-def set_seeded_weights(detector, folder):
-    """Gives every variable the seeded value of its published twin, as an import of the published checkpoint does."""
+def seeded_detector(folder):
+    """The model block of a golden folder, and its detector, with the seeded checkpoint imported."""
+    model = load_pipeline(folder / "pipeline.config").message.model
+    detector = build_detector(model)
     with tempfile.TemporaryDirectory() as scratch:
         restore_for_inference(detector, seeded_checkpoint(folder, scratch))
+    return model, detector
 
 
 def image_and_shape(folder, model):
@@ -46,6 +51,12 @@ def golden_groundtruth():
         area_px=tf.zeros([1, 3]),
         masks=tf.zeros([1, 3, 0, 0], tf.uint8),
     )
+
+
+def losses_of(detector, predictions):
+    """The parts of the loss of predictions for the golden ground truth."""
+    terms = detector.loss_terms(predictions, golden_groundtruth())
+    return {name: float(term.total / tf.maximum(term.normalizer, 1.0)) for name, term in terms.items()}
 
 
 def clear_rows(scores, tolerance=1e-4):

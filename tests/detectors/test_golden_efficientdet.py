@@ -26,16 +26,11 @@ def folder(shared):
 @functools.cache
 def outputs_of(golden, folder):
     """detzoo's detector with its inputs, predictions and losses, and the published outputs."""
-    model = load_pipeline(folder / "pipeline.config").message.model
-    detector = build_detector(model)
-    golden.set_seeded_weights(detector, folder)
+    model, detector = golden.seeded_detector(folder)
     padded, _ = golden.image_and_shape(folder, model)
     inputs = detector.preprocess(padded)
     predictions = detector.predict(inputs)
-    losses = {
-        name: float(term.total / tf.maximum(term.normalizer, 1.0))
-        for name, term in detector.loss_terms(predictions, golden.golden_groundtruth()).items()
-    }
+    losses = golden.losses_of(detector, predictions)
     return detector, inputs, predictions, losses, dict(np.load(folder / "outputs.npz"))
 
 

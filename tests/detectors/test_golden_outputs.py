@@ -6,26 +6,17 @@ import functools
 
 import numpy as np
 import pytest
-import tensorflow as tf
-
-from detzoo.builders.detector import build_detector
-from detzoo.config.load import load_pipeline
 
 
 @functools.cache
 def outputs_of(golden, folder):
     """Predictions, detections, loss terms of detzoo, and the published outputs."""
-    model = load_pipeline(folder / "pipeline.config").message.model
-    detector = build_detector(model)
-    golden.set_seeded_weights(detector, folder)
+    model, detector = golden.seeded_detector(folder)
     padded, true_shapes = golden.image_and_shape(folder, model)
     inputs = detector.preprocess(padded)
     predictions = detector.predict(inputs)
     detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
-    losses = {
-        name: float(term.total / tf.maximum(term.normalizer, 1.0))
-        for name, term in detector.loss_terms(predictions, golden.golden_groundtruth()).items()
-    }
+    losses = golden.losses_of(detector, predictions)
     return inputs, predictions, detections, losses, dict(np.load(folder / "outputs.npz"))
 
 

@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.builders.detector import build_detector
-from detzoo.config.load import load_pipeline
 from detzoo.contracts import Proposals, RegionPredictions
 
 pytestmark = pytest.mark.shared
@@ -18,9 +16,7 @@ pytestmark = pytest.mark.shared
 @functools.cache
 def outputs_of(golden, folder):
     """Predictions of detzoo, its detector, the size of the image, detections, and the published outputs."""
-    model = load_pipeline(folder / "pipeline.config").message.model
-    detector = build_detector(model)
-    golden.set_seeded_weights(detector, folder)
+    model, detector = golden.seeded_detector(folder)
     padded, true_shapes = golden.image_and_shape(folder, model)
     predictions = detector.predict(detector.preprocess(padded), true_shapes=true_shapes)
     detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
