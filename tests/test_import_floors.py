@@ -32,6 +32,8 @@ FLOORS = {
     "export": 5,
     "detect": 5,
     "benchmark": 5,
+    "sweep": 5,
+    "ensemble": 5,
     "cli": 6,
     "__main__": 7,
 }
