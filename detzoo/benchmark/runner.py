@@ -31,8 +31,13 @@ class BenchmarkOptions:
     runs: int = 50
     warmup: int = 5
     batch_size: int = 1
-    image_shape: tuple[int, int] = (480, 640)  # (height, width) in pixels
-    device: str = "CPU"
+    image_shape: tuple[int, int] = (480, 640)  # (height, width) in pixels, of random images
+    device: str = "CPU"  # "CPU" or "GPU", what the result says; ``auto``, ``cpu`` and ``gpu`` are choices of the flag
+    images: str = ""  # folder or pattern of real images; "" for random ones
+    precision: str = "float32"  # or "bfloat16", "float16"
+    jit_compile: bool = False  # by XLA
+    intra_op_threads: int = 0  # 0 for TensorFlow's choice: one a core
+    inter_op_threads: int = 0
 
 
 def benchmark_saved_model(saved_model: str | pathlib.Path, options: BenchmarkOptions, name: str = "") -> dict[str, Any]:

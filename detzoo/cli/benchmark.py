@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import pathlib
 import tempfile
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import UsageError
+
+if TYPE_CHECKING:
+    from detzoo.benchmark.runner import BenchmarkOptions
+    from detzoo.config.load import LoadedPipeline
 
 SUMMARY = "Measure latency, memory, parameters and multiply-adds of a SavedModel or of a config."
 DESCRIPTION = """
@@ -64,15 +70,69 @@ def run(flag_values: flags.FlagValues) -> None:
         result = benchmark_saved_model(flag_values.saved_model, options)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            export_untrained(loaded.message.model, folder)
-            result = benchmark_saved_model(folder, options, name=pathlib.Path(loaded.path).stem)
+            result = measure_pipeline(loaded, options, folder)
     print(format_table(result))
     if flag_values.output:
         write_result(result, flag_values.output)
         logger.info("written to %s", flag_values.output)
 
 
-def export_untrained(model: object, folder: str) -> None:
+def measure_pipeline(
+    loaded: LoadedPipeline,
+    options: BenchmarkOptions,
+    export_folder: str | pathlib.Path,
+    checkpoint_dir: str | None = None,
+) -> dict[str, Any]:
+    """Exports a config's detector and measures what was exported.
+
+    Call it in a process of its own, before anything else starts TensorFlow: device and threads are chosen once.
+
+    Args:
+        loaded: the resolved config, checked.
+        options: how to measure; ``device`` may be "auto".
+        export_folder: the export stays there, as of `detzoo export`.
+        checkpoint_dir: folder of checkpoints, or the prefix of one; None for random weights.
+
+    Returns:
+        A JSON object; see ``benchmark_saved_model``.
+
+    Raises:
+        UsageError: no such device.
+        CheckpointError: there is no such checkpoint, or it is of another model.
+        DetzooError: the work failed.
+    """
+    from detzoo.benchmark.runner import benchmark_saved_model
+    from detzoo.cli.inference import start_tensorflow
+
+    device = _choose_device(options.device.lower())
+    start_tensorflow()
+    if checkpoint_dir:
+        export_trained(loaded.message, checkpoint_dir, export_folder)
+    else:
+        export_untrained(loaded.message.model, export_folder)
+    return benchmark_saved_model(
+        export_folder, dataclasses.replace(options, device=device), name=pathlib.Path(loaded.path).stem
+    )
+
+
+def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path) -> None:
+    """A config's detector as a SavedModel with the weights of a checkpoint."""
+    from detzoo.builders.resize import build_model_resizer
+    from detzoo.checkpoints import restore_for_inference
+    from detzoo.checkpoints.files import latest_prefix
+    from detzoo.cli.inference import build_untrained
+    from detzoo.config.load import to_text
+    from detzoo.export.exporter import Export, export_detector
+
+    latest_prefix(checkpoint_dir)  # a wrong path is told before the model is built
+    logger.info("building and exporting the detector with the weights of %s", checkpoint_dir)
+    detector = build_untrained(message.model)
+    step = restore_for_inference(detector, checkpoint_dir)
+    beside = Export(to_text(message), source=checkpoint_dir, step=step)
+    export_detector(detector, build_model_resizer(message.model), folder, "image_tensor", beside)
+
+
+def export_untrained(model: object, folder: str | pathlib.Path) -> None:
     """A ``model`` block as a SavedModel with random weights."""
     from detzoo.benchmark.random_weights import randomize
     from detzoo.builders.resize import build_model_resizer
