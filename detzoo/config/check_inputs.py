@@ -113,12 +113,12 @@ def _check_reader(reader: Any, path: str, findings: Findings, files: bool) -> No
             if is_placeholder(pattern):
                 findings.to_set(f"{here}[{index}]", "your TFRecord file or a glob, such as data/train-?????-of-00010")
                 continue
-            problem = _records_problem(pattern)
+            problem = records_problem(pattern)
             if problem:
                 findings.error(f"{here}[{index}]", problem)
 
 
-def _records_problem(pattern: str) -> str:
+def records_problem(pattern: str) -> str:
     """Why one ``input_path`` gives no records, "" where it does or where it cannot be seen from here (gs://...)."""
     if not pattern.strip():
         return "is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010"
