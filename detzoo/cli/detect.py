@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.errors import DataError
+from detzoo.errors import DataError, UsageError
 from detzoo.folders import make_folder
+
+if TYPE_CHECKING:
+    from detzoo.config.label_map import LabelMap
 
 SUMMARY = "Detect on images with a SavedModel: pictures with boxes, masks, names and scores, and detections.json."
 DESCRIPTION = """
@@ -15,6 +19,10 @@ Works with what `detzoo export` writes, .tflite files too, and with SavedModels 
 
     detzoo detect --saved_model=exported/saved_model --images=photos --output_dir=pictures
     detzoo detect --saved_model=exported --images='2024/*.jpg,cat.png' --output_dir=pictures --score_threshold=0.3
+
+An ensemble, or a model that looks at crops and mirror images, is named by its ensemble.json:
+
+    detzoo detect --ensemble=ensemble.json --images=photos --output_dir=pictures
 
 --images takes files, folders (with their subfolders) and quoted globs, repeated or with commas between. A file that
 cannot be read is skipped and counted. Images are turned upright as their EXIF orientation says.
@@ -25,9 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """--saved_model, --images, --output_dir, --label_map, --score_threshold, --max_boxes."""
+    """--saved_model, --ensemble, --images, --output_dir, --label_map, --score_threshold, --max_boxes."""
     text = "Folder with saved_model.pb, the output_directory of `detzoo export`, or a .tflite file that it wrote."
-    flags.DEFINE_string("saved_model", None, text, flag_values=flag_values, required=True)
+    flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
+    text = "Instead of --saved_model: what `detzoo ensemble` wrote."
+    flags.DEFINE_string("ensemble", None, text, flag_values=flag_values)
     text = "Files, folders and globs; repeatable, or with commas between."
     flags.DEFINE_multi_string("images", None, text, flag_values=flag_values, required=True)
     flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)
@@ -44,19 +54,21 @@ def run(flag_values: flags.FlagValues) -> None:
     from detzoo.config.label_map import load_label_map
     from detzoo.detect.image_files import find_images
 
+    if bool(flag_values.saved_model) == bool(flag_values.ensemble):
+        raise UsageError("`detzoo detect` needs --saved_model, or --ensemble instead of it")
     images = find_images(flag_values.images)
     label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
-    from detzoo.cli.inference import load_exported, start_tensorflow
+    from detzoo.cli.inference import start_tensorflow
     from detzoo.detect.runner import DETECTIONS_FILE, DetectionLimits, detect_files
-    from detzoo.detectors.saved_detector import label_map_beside
 
     start_tensorflow()
-    detector = load_exported(flag_values.saved_model)
-    label_map = label_map or label_map_beside(detector.folder)
+    detector, label_map_of_model = _load(flag_values)
+    label_map = label_map or label_map_of_model
     if label_map is None:
         logger.warning(
-            "no label map beside %s, classes are called by their ids; name one with --label_map", detector.folder
+            "no label map beside %s, classes are called by their ids; name one with --label_map",
+            flag_values.saved_model or "the models of the ensemble",
         )
     names = label_map.display_names if label_map else {}
     limits = DetectionLimits(flag_values.score_threshold, flag_values.max_boxes)
@@ -66,3 +78,17 @@ def run(flag_values: flags.FlagValues) -> None:
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{len(summary.entries)} detections on {summary.num_images} images{skipped}")
     print(f"pictures and {DETECTIONS_FILE} are in {output_dir}")
+
+
+def _load(flag_values: flags.FlagValues) -> tuple[Any, LabelMap | None]:
+    """The detector of --saved_model or --ensemble, and the label map beside it."""
+    if flag_values.ensemble:
+        from detzoo.cli.ensemble_models import load_ensemble
+        from detzoo.ensemble.description import read_ensemble
+
+        return load_ensemble(read_ensemble(flag_values.ensemble))
+    from detzoo.cli.inference import load_exported
+    from detzoo.detectors.saved_detector import label_map_beside
+
+    detector = load_exported(flag_values.saved_model)
+    return detector, label_map_beside(detector.folder)

@@ -199,19 +199,29 @@ def _check_exported(message: Any) -> None:
 def _evaluate_exported(message: Any, saved_model: str, output_dir: pathlib.Path) -> None:
     """Measures an exported model on the images as they are: it resizes them itself."""
     from detzoo.cli.inference import load_exported, start_tensorflow
-    from detzoo.detectors.one_by_one import OneByOne
     from detzoo.evaluate.report import format_table, write_results
     from detzoo.provenance import commit, versions
 
     start_tensorflow()
-    exported = load_exported(saved_model, message.model)
-    raw = copy.deepcopy(message)
-    getattr(raw.model, raw.model.WhichOneof("model")).image_resizer.identity_resizer.SetInParent()
-    raw.eval_config.batch_size = 1
-    result = make_evaluator(raw).evaluate(OneByOne(exported, exported.has_masks))
+    result = measure_exported(message, load_exported(saved_model, message.model))
     write_results(result, output_dir, {"saved_model": saved_model, "versions": versions(), "commit": commit()})
     print(f"{saved_model}: {len(result.images)} images in {result.seconds:.1f} s")
     print(format_table(result), flush=True)
+
+
+def measure_exported(message: Any, detect: Any) -> Any:
+    """The EvaluationResult of what detects on images of any size, on a config's first eval_input_reader.
+
+    Args:
+        message: the config; its own resizer counts for nothing.
+        detect: image uint8 [H, W, 3] -> ImageDetections, with ``has_masks``.
+    """
+    from detzoo.detectors.one_by_one import OneByOne
+
+    raw = copy.deepcopy(message)
+    getattr(raw.model, raw.model.WhichOneof("model")).image_resizer.identity_resizer.SetInParent()
+    raw.eval_config.batch_size = 1
+    return make_evaluator(raw).evaluate(OneByOne(detect, detect.has_masks))
 
 
 def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:

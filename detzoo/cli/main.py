@@ -37,6 +37,7 @@ VERBS = {
     "export": "detzoo.cli.export",
     "detect": "detzoo.cli.detect",
     "benchmark": "detzoo.cli.benchmark",
+    "ensemble": "detzoo.cli.ensemble",
     "config": "detzoo.cli.config",
     "dataset": "detzoo.cli.dataset",
     "models": "detzoo.cli.models",

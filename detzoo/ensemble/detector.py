@@ -1,0 +1,85 @@
+"""Several exported models, and several views of an image, behind the call of one: image -> ImageDetections.
+
+image -> views -> every model -> boxes back in the image, cut ones dropped -> merged
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from detzoo.detectors.saved_detector import ImageDetections
+from detzoo.detectors.serving import FIRST_CLASS_ID
+from detzoo.ensemble.merging import Candidates, Source, merge
+from detzoo.ensemble.options import MergeOptions
+from detzoo.ensemble.views import View, ViewPlan, are_cut
+from detzoo.errors import UsageError
+
+
+class Member(NamedTuple):
+    """A model of an ensemble."""
+
+    name: str
+    detect: Callable[[np.ndarray], ImageDetections]  # image uint8 [H, W, 3] -> what is in it
+    weight: float = 1.0  # factor of its scores, in (0, 1]
+
+
+class EnsembleDetector:
+    """Answers like one model.
+
+    Args:
+        members: at least one.
+        plan: the views that each looks at.
+        options: of the merging.
+        has_masks: whether the masks of the members are kept; they are of one size then.
+    """
+
+    def __init__(
+        self, members: Sequence[Member], plan: ViewPlan, options: MergeOptions, has_masks: bool = False
+    ) -> None:
+        self._members = tuple(members)
+        self._plan = plan
+        self._options = options
+        self.has_masks = has_masks
+
+    def __call__(self, image: np.ndarray) -> ImageDetections:
+        """The detections of one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+
+        Raises:
+            UsageError: masks of two members differ in size.
+        """
+        views = self._plan.views((image.shape[0], image.shape[1]))
+        found = [_detect_on(view, member, image) for view in views for member in self._members]
+        sources = [Source(member.weight, view.window_norm) for view in views for member in self._members]
+        candidates = Candidates(
+            np.concatenate([each.boxes_norm for each in found]),
+            np.concatenate([each.scores for each in found]),
+            np.concatenate([each.class_ids for each in found]) - FIRST_CLASS_ID,
+            np.repeat(np.arange(len(found)), [len(each.scores) for each in found]),
+        )
+        merged = merge(candidates, sources, self._options)
+        masks = self._joined_masks(found)[merged.rows] if self.has_masks else None
+        return ImageDetections(merged.boxes_norm, merged.scores, merged.classes + FIRST_CLASS_ID, masks)
+
+    def _joined_masks(self, found: Sequence[ImageDetections]) -> np.ndarray:
+        masks = [each.masks for each in found if each.masks is not None]
+        sizes = sorted({mask.shape[1:] for mask in masks})
+        if len(sizes) > 1:
+            names = ", ".join(member.name for member in self._members)
+            shown = " and ".join(f"{height} x {width}" for height, width in sizes)
+            raise UsageError(f"the masks of {names} cannot be merged: they measure {shown}; give models of one size")
+        return np.concatenate(masks)
+
+
+def _detect_on(view: View, member: Member, image: np.ndarray) -> ImageDetections:
+    """What a model finds on a view, in fractions of the image, without what the view cuts off."""
+    found = member.detect(view.of(image))
+    boxes_norm = view.boxes_in_image(found.boxes_norm)
+    is_whole = ~are_cut(boxes_norm, view.window_norm)
+    kept = ImageDetections(boxes_norm[is_whole], found.scores[is_whole], found.class_ids[is_whole])
+    return kept if found.masks is None else kept._replace(masks=view.masks_in_image(found.masks)[is_whole])

@@ -1,0 +1,7 @@
+"""The same as `detzoo ensemble`."""
+
+import sys
+
+from detzoo.cli.main import console
+
+console(["ensemble", *sys.argv[1:]])
