@@ -41,7 +41,13 @@ def verb_help(name: str, command: Any) -> str:
         width = max(len(sub) for sub in subcommands)
         rows = [f"  {sub:<{width}}  {part.SUMMARY}" for sub, part in subcommands.items()]
         usage = f"usage: detzoo {name} {{{','.join(subcommands)}}} ..."
-        return "\n".join([usage, "", textwrap.dedent(command.DESCRIPTION).strip(), "", *rows, "", _more(name)])
+        if not hasattr(command, "run"):
+            return "\n".join([usage, "", textwrap.dedent(command.DESCRIPTION).strip(), "", *rows, "", _more(name)])
+        return "\n".join([_own_help(name, command), "", "subcommands:", *rows, "", _more(name)])
+    return _own_help(name, command)
+
+
+def _own_help(name: str, command: Any) -> str:
     flag_values = flags.FlagValues()
     command.define_flags(flag_values)
     own = [flag_values[flag] for flag in _in_order_of_definition(flag_values)]

@@ -8,9 +8,10 @@ A verb is a module ``detzoo.cli.<verb>`` with
     define_flags(flag_values: absl.flags.FlagValues) -> None
     run(flag_values: absl.flags.FlagValues) -> None
 
-or with ``SUBCOMMANDS``, a dict from name to an object with these five. A module is imported when its verb is asked for,
-and imports TensorFlow inside ``run`` only. Exit codes: 0 success, 1 the work failed, 2 a usage or config error, 130
-interrupted. Results go to stdout, messages and logs to stderr.
+or with ``SUBCOMMANDS``, a dict from name to an object with these five; with both, flags right after the verb are for the
+verb itself. A module is imported when its verb is asked for, and imports TensorFlow inside ``run`` only. Exit codes: 0
+success, 1 the work failed, 2 a usage or config error, 130 interrupted. Results go to stdout, messages and logs to
+stderr.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ VERBS = {
     "config": "detzoo.cli.config",
     "dataset": "detzoo.cli.dataset",
     "models": "detzoo.cli.models",
+    "sweep": "detzoo.cli.sweep",
 }
 HELP_WORDS = ("--help", "-h", "-help", "--helpfull", "--helpshort", "help")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -139,7 +141,7 @@ def _dispatch(words: list[str]) -> None:
     if command is None:
         raise UsageError(f"the command '{verb}' is not part of this installation")
     subcommands = getattr(command, "SUBCOMMANDS", None)
-    if subcommands:
+    if subcommands and not (hasattr(command, "run") and rest and rest[0].startswith("-")):
         if not rest or rest[0] in HELP_WORDS:
             print(verb_help(name, command))
             if not rest:
