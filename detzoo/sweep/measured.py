@@ -1,0 +1,93 @@
+"""Rows of results.csv as the report and the choice read them: what cannot be a measurement is missing, never a number.
+
+A row is a mapping from the names of ``detzoo.sweep.columns`` to typed values, None where nothing was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from detzoo.sweep.columns import COLUMNS, Kind, Status
+
+Row = Mapping[str, Any]
+
+ACCURACIES = (
+    "mAP",
+    "mAP@.50IOU",
+    "mAP@.75IOU",
+    "mAP (small)",
+    "mAP (medium)",
+    "mAP (large)",
+    "AR@1",
+    "AR@10",
+    "AR@100",
+)
+LATENCY = "latency.median_ms"
+MEMORIES = {"peak": "memory.peak_mib", "total": "memory.total_mib", "process": "memory.process_peak_mib"}
+MULTIPLY_ADDS = "multiply_adds"
+PARAMETERS = "parameters"
+# A share, a load or a start of 0 is possible; 0 ms, 0 MiB or 0 multiply-adds are not.
+_POSITIVE = {
+    *(column.name for column in COLUMNS if column.name.startswith(("latency.m", "latency.p", "memory."))),
+    *(MULTIPLY_ADDS, PARAMETERS, "images_per_second", "yardstick_gflops", "resolution", "proposals", "output_stride"),
+}
+_NUMBERS = {column.name for column in COLUMNS if column.kind in (Kind.INTEGER, Kind.NUMBER)}
+
+
+def latest_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """One clean row a point: of rows with one key the last counts, at the place of the first.
+
+    A number that is not finite becomes None, and so does an accuracy below 0 (pycocotools' "nothing to measure") and
+    a time or a size that is not above 0. Columns that a row lacks are None.
+    """
+    kept: dict[Any, dict[str, Any]] = {}
+    for index, row in enumerate(rows):
+        clean = {column.name: _clean(column.name, row.get(column.name)) for column in COLUMNS}
+        kept[clean["key"] or index] = clean
+    return list(kept.values())
+
+
+def measured_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows whose point did not fail."""
+    return [row for row in rows if row["status"] != Status.FAILED.value]
+
+
+def failed_rows(rows: Iterable[Row]) -> list[Row]:
+    """The rows whose point failed; ``reason`` says why."""
+    return [row for row in rows if row["status"] == Status.FAILED.value]
+
+
+def with_values(rows: Iterable[Row], *names: str) -> list[Row]:
+    """The rows that have all these columns."""
+    return [row for row in rows if all(row[name] is not None for name in names)]
+
+
+def column(rows: Iterable[Row], name: str) -> list[Any]:
+    """One column of many rows."""
+    return [row[name] for row in rows]
+
+
+def groups_by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Rows whose times may be compared: of one device and one batch size.
+
+    Returns:
+        "GPU" or "CPU", or "CPU, batch 8" where there are several batch sizes -> rows; the largest group first.
+    """
+    several = len({row["batch_size"] for row in rows}) > 1
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        name = row["device"] or "unknown device"
+        if several:
+            name += f", batch {row['batch_size'] if row['batch_size'] is not None else '?'}"
+        groups.setdefault(name, []).append(row)
+    return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _clean(name: str, value: Any) -> Any:
+    if value is None or name not in _NUMBERS:
+        return value
+    if not math.isfinite(value) or (name in ACCURACIES and value < 0) or (name in _POSITIVE and value <= 0):
+        return None
+    return value
