@@ -4,11 +4,12 @@ A verb is a module ``detzoo.cli.<verb>`` with
 
     SUMMARY: str            one line for the list of verbs
     DESCRIPTION: str        what it does and examples, for ``detzoo <verb> --help``
-    POSITIONAL: tuple       names of positional arguments, () if none; their values are ``flag_values.positional``
+    POSITIONAL: tuple       names of positional arguments, () if none; their values are ``flag_values.positional``. One
+                            or more where the last name ends with "..."
     define_flags(flag_values: absl.flags.FlagValues) -> None
     run(flag_values: absl.flags.FlagValues) -> None
 
-or with ``SUBCOMMANDS``, a dict from name to an object with these five; with both, flags right after the verb are for the
+or with ``SUBCOMMANDS``, a dict from name to an object with these five; with both, flags after the verb are for the
 verb itself. A module is imported when its verb is asked for, and imports TensorFlow inside ``run`` only. Exit codes: 0
 success, 1 the work failed, 2 a usage or config error, 130 interrupted. Results go to stdout, messages and logs to
 stderr.
@@ -179,7 +180,8 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
             raise UsageError(f"`detzoo {name}` needs {', '.join('--' + flag for flag in missing)}\n{usage}") from None
         raise UsageError(f"{problem}\n{usage}") from None
     positional = tuple(getattr(command, "POSITIONAL", ()))
-    if len(remaining) != len(positional):
+    takes_more = bool(positional) and positional[-1].endswith("...")
+    if len(remaining) < len(positional) or (len(remaining) > len(positional) and not takes_more):
         wanted = " ".join(positional) if positional else "no arguments besides its flags"
         received = " ".join(remaining) if remaining else "nothing"
         raise UsageError(f"`detzoo {name}` takes {wanted}; received: {received}\n{usage}")

@@ -39,7 +39,10 @@ class Exclusion:
 
 def read_exclusions(sweep: Any, axes: Iterable[Axis]) -> tuple[list[Exclusion], list[tuple[str, str]]]:
     """The exclusions of a ``pb.Sweep``, and what is wrong with them as (place, message)."""
-    known = {axis.name: axis for axis in axes} | {axis.path: axis for axis in axes if axis.path}
+    known: dict[str, list[Axis]] = {}  # several axes of one name are for different meta-architectures
+    for axis in axes:
+        for name in {axis.name, axis.path} - {""}:
+            known.setdefault(name, []).append(axis)
     found, problems = [], []
     for index, block in enumerate(sweep.exclude):
         place = f"exclude[{index}]"
@@ -47,20 +50,20 @@ def read_exclusions(sweep: Any, axes: Iterable[Axis]) -> tuple[list[Exclusion], 
         asked += [(f"{place}.where[{i}]", where.axis, list(where.values)) for i, where in enumerate(block.where)]
         conditions: dict[str, frozenset[str]] = {}
         for here, name, values in asked:
-            axis = known.get(name)
-            if axis is None and name in (META, EXTRACTOR):
+            named = known.get(name, [])
+            if not named and name in (META, EXTRACTOR):
                 conditions[name] = frozenset(map(str, values))  # of bases, without such an axis
                 continue
-            if axis is None:
+            if not named:
                 problems.append((here, f"there is no axis '{name}'{suggestion(name, known)}"))
                 continue
-            accepted = [str(value) for value in axis.values]
+            accepted = [str(value) for axis in named for value in axis.values]
             for value in values:
                 if str(value) not in accepted:
                     problems.append(
                         (here, f"'{value}' is no value of the axis '{name}'{suggestion(str(value), accepted)}")
                     )
-            conditions[axis.name] = frozenset(map(str, values))
+            conditions[named[0].name] = frozenset(map(str, values))
         if not block.reason:
             problems.append((place, "has no reason; say in `reason` why these are left out"))
         if not asked:

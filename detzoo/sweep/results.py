@@ -6,13 +6,14 @@ measured again needs no rewriting.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import fcntl
 import io
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TypeAlias
 
 from detzoo.config.names import suggestion
@@ -23,6 +24,8 @@ from detzoo.sweep.columns import COLUMNS, NAMES, Column, Kind, Status
 RESULTS_FILE = "results.csv"
 Value: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = dict[str, Value]  # every name of COLUMNS -> its value, None where nothing was measured
+
+HOW = ("device", "precision", "jit_compile", "batch_size")  # the columns of how a point is measured
 
 _FLAGS = {"true": True, "false": False}
 _STATUSES = tuple(status.value for status in Status)
@@ -86,9 +89,7 @@ def append_row(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
         ValueError: a name that is no column, or a value of another kind: a mistake of the caller.
     """
     line = format_row(row)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+    with _locked(path) as descriptor:
         size = os.fstat(descriptor).st_size
         if size == 0:
             line = _format_line(NAMES) + line
@@ -97,8 +98,41 @@ def append_row(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
             if os.pread(descriptor, 1, size - 1) != b"\n":
                 line = "\n" + line
         _write_whole(descriptor, line.encode("utf-8"), size)
-    finally:
-        os.close(descriptor)  # which also unlocks
+
+
+def retire_rows(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
+    """Drops the rows that a new one replaces: of the same name, measured in the same way, with another key.
+
+    Such a row is of a point that was edited since. Nothing is dropped from a file with rows that cannot be read.
+    """
+    same = ("name", *HOW)
+    with _locked(path):
+        rows, problems = read_with_problems(path)
+        kept = [r for r in rows if r["key"] == row["key"] or any(r[name] != row.get(name) for name in same)]
+        if not problems and len(kept) < len(rows):
+            write_results(path, kept)
+
+
+@contextlib.contextmanager
+def _locked(path: str | pathlib.Path) -> Iterator[int]:
+    """A descriptor of the file, made if need be, that no other program holds; of the file that has the name now."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if _is_file_of(path, descriptor):
+                yield descriptor
+                return
+        finally:
+            os.close(descriptor)  # which also unlocks
+
+
+def _is_file_of(path: str | pathlib.Path, descriptor: int) -> bool:
+    """Whether the name still is this file's: another program may have written it anew meanwhile."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_results(path: str | pathlib.Path, rows: Iterable[Mapping[str, Value]]) -> None:

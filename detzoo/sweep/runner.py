@@ -78,6 +78,7 @@ class Runner:
         watcher: shows progress.
         jobs: processes at a time.
         devices: of each job the value of CUDA_VISIBLE_DEVICES, () to leave it.
+        retire: called with each row after it was appended, to drop those that it replaces.
     """
 
     def __init__(
@@ -87,12 +88,14 @@ class Runner:
         watcher: Watcher,
         jobs: int = 1,
         devices: Sequence[str] = (),
+        retire: Callable[[Row], None] | None = None,
     ) -> None:
         self._results = results
         self._row_of = row_of
         self._watcher = watcher
         self._jobs = jobs
         self._devices = devices
+        self._retire = retire
         self._stop = threading.Event()
         self._told = threading.Lock()
         self._problem: BaseException | None = None
@@ -185,6 +188,8 @@ class Runner:
         if seconds:
             row["seconds"] = round(seconds, 2)
         append_row(self._results, row)
+        if self._retire:
+            self._retire(row)
         self._show(work, row, seconds)
 
     def _show(self, work: Work, row: Row | None, seconds: float) -> None:

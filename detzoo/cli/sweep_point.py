@@ -1,0 +1,170 @@
+"""The process of one point of a sweep: export, benchmark, evaluate. Not a command of its own.
+
+    python -m detzoo.cli.sweep_point FOLDER           measure the point that FOLDER/point.json describes
+    python -m detzoo.cli.sweep_point train FLAGS      `detzoo train`, which ends with the sweep
+    python -m detzoo.cli.sweep_point check FILE       whether checkpoints fit their configs
+
+What is measured is written to FOLDER/result.json step by step, so that a failure keeps what came before it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import logging
+import pathlib
+import shutil
+import signal
+import sys
+import time
+from typing import Any
+
+from detzoo.cli.main import EXIT_FAILURE, configure_logging, main, quiet_tensorflow, start_without_unused_packages
+from detzoo.sweep.points import EXAMPLES, EXAMPLES_FILE, PIPELINE_FILE, POINT_FILE, write_json
+from detzoo.sweep.runner import RESULT_FILE
+
+_EXPORT_FOLDER = "export"
+_MOST_EXAMPLE_BOXES = 50
+_SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
+
+logger = logging.getLogger(__name__)
+
+
+def process(arguments: list[str]) -> int:
+    """Runs one process of a sweep and returns its exit code."""
+    end_with_parent()
+    if arguments[0] == "train":
+        return main(arguments)
+    quiet_tensorflow()
+    configure_logging()
+    if arguments[0] == "check":
+        from detzoo.cli.sweep_check import check_checkpoints
+
+        return check_checkpoints(pathlib.Path(arguments[1]))
+    return measure(pathlib.Path(arguments[0]))
+
+
+def measure(folder: pathlib.Path) -> int:
+    """Measures the point of a folder."""
+    spec = json.loads((folder / POINT_FILE).read_text(encoding="utf-8"))
+    result: dict[str, Any] = {"columns": {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, "timing": {}}
+    export = folder / _EXPORT_FOLDER
+    try:
+        with _noted(result, folder, "benchmark"):
+            result["benchmark"] = _benchmark(spec, folder, export)
+        if spec["accuracy"]:
+            with _noted(result, folder, "evaluate"):
+                _evaluate(spec, folder, export, result)
+    except Exception as problem:
+        logger.exception("the point failed")
+        result["reason"] = _reason(problem)
+        return EXIT_FAILURE
+    finally:
+        shutil.rmtree(export, ignore_errors=True)
+        write_json(folder / RESULT_FILE, result)
+    return 0
+
+
+@contextlib.contextmanager
+def _noted(result: dict[str, Any], folder: pathlib.Path, name: str) -> Any:
+    """Notes how long a step takes, and writes what there is after it."""
+    started = time.monotonic()
+    yield
+    result["timing"][name] = round(time.monotonic() - started, 2)
+    write_json(folder / RESULT_FILE, result)
+
+
+def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path) -> dict[str, Any]:
+    from detzoo.config.load import load_pipeline
+
+    loaded = load_pipeline(str(folder / PIPELINE_FILE))
+    from detzoo.benchmark.runner import BenchmarkOptions
+    from detzoo.cli.benchmark import measure_pipeline
+
+    how = spec["how"]
+    options = BenchmarkOptions(
+        runs=how["runs"],
+        warmup=how["warmup"],
+        batch_size=how["batch_size"],
+        image_shape=(how["image_height"], how["image_width"]),
+        device=how["device"],
+        precision=how["precision"],
+        jit_compile=how["jit_compile"],
+    )
+    return measure_pipeline(loaded, options, export, spec["checkpoint"] or None)
+
+
+def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:
+    """Accuracy of what was exported, and its detections on the example images."""
+    from detzoo.cli.evaluate import make_evaluator
+    from detzoo.cli.inference import load_exported
+    from detzoo.config.label_map import load_label_map
+    from detzoo.config.load import load_pipeline
+    from detzoo.detectors.one_by_one import OneByOne
+    from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE, METRICS_FILE, write_results
+    from detzoo.provenance import commit, versions
+
+    message = load_pipeline(str(folder / PIPELINE_FILE)).message
+    exported = load_exported(str(export), message.model)
+    getattr(message.model, message.model.WhichOneof("model")).image_resizer.identity_resizer.SetInParent()
+    message.eval_config.batch_size = 1
+    measured = make_evaluator(message).evaluate(OneByOne(exported, exported.has_masks))
+    facts = {"checkpoint": spec["checkpoint"], "versions": versions(), "commit": commit()}
+    write_results(measured, folder, facts)
+    for name in (DETECTIONS_FILE, GROUNDTRUTH_FILE):  # of every image: too large to keep for each of 150 points
+        (folder / name).unlink(missing_ok=True)
+    result["metrics"] = measured.metrics
+    result["columns"] |= {"num_eval_images": len(measured.images), "metrics": f"{spec['path']}/{METRICS_FILE}"}
+    names = load_label_map(message.eval_input_reader[0].label_map_path).names
+    _write_examples(spec, folder, exported, names, message.eval_input_reader[0])
+
+
+def _write_examples(
+    spec: dict[str, Any], folder: pathlib.Path, exported: Any, names: dict[int, str], reader: Any
+) -> None:
+    """examples.json of the point, and the images beside results.csv where they are not there yet."""
+    from detzoo.cli.sweep_examples import images_of_files, images_of_records, keep_image
+
+    images = images_of_files(spec["example_images"]) or images_of_records(reader, spec["num_examples"])
+    kept = pathlib.Path(spec["output_dir"]) / EXAMPLES
+    examples = []
+    for name, pixels in images:
+        found = exported(pixels)
+        height, width = pixels.shape[:2]
+        count = min(len(found.scores), _MOST_EXAMPLE_BOXES)
+        examples.append(
+            {
+                "image": keep_image(kept, name, pixels),
+                "width": width,
+                "height": height,
+                "boxes_px": [
+                    [round(float(edge) * side, 1) for edge, side in zip(box, (height, width, height, width))]
+                    for box in found.boxes_norm[:count]
+                ],
+                "scores": [round(float(score), 4) for score in found.scores[:count]],
+                "classes": [names.get(int(class_id), str(int(class_id))) for class_id in found.class_ids[:count]],
+            }
+        )
+    write_json(folder / EXAMPLES_FILE, examples)
+
+
+def _reason(problem: Exception) -> str:
+    """A failure in one line; what TensorFlow says of memory is cut to what matters."""
+    text = next((line.strip() for line in str(problem).splitlines() if line.strip()), "")
+    if isinstance(problem, MemoryError) or type(problem).__name__ == "ResourceExhaustedError" or "OOM when" in text:
+        return f"out of memory: {text[:200] or 'an array could not be allocated'}"
+    from detzoo.errors import DetzooError
+
+    return text if isinstance(problem, DetzooError) else f"{type(problem).__name__}: {text[:300]}"
+
+
+def end_with_parent() -> None:
+    """Asks the system to end this process when the sweep's own is gone; without effect where it cannot."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
+
+
+if __name__ == "__main__":
+    start_without_unused_packages()
+    sys.exit(process(sys.argv[1:]))

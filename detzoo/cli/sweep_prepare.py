@@ -1,0 +1,101 @@
+"""What a sweep does before its first point: draws the embedded data set, and tries checkpoints on their detectors.
+
+Both need TensorFlow, so both are processes of their own: the sweep's stays small and does not disturb the times.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import pathlib
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from typing import Any
+
+from detzoo.config.load import save_pipeline, to_text
+from detzoo.config.sweep_files import EVAL_SHARDS, TRAIN_SHARDS
+from detzoo.config.sweep_points import Point, fingerprint
+from detzoo.errors import CheckpointError, DetzooError
+
+_NVIDIA_GPUS = pathlib.Path("/proc/driver/nvidia/gpus")
+
+logger = logging.getLogger(__name__)
+
+
+def gpu_names() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES calls each GPU of this machine."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is not None:
+        return [name for name in chosen.split(",") if name.strip()]
+    count = len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else 0
+    return [str(index) for index in range(count)]
+
+
+def draw_embedded(shapes: Any, folder: pathlib.Path) -> None:
+    """Draws the data set of a ``pb.SweepShapes`` where it is not there yet.
+
+    Raises:
+        DetzooError: it could not be written.
+    """
+    done = folder / "drawn"
+    if done.is_file():
+        return
+    logger.info("drawing %d + %d images into %s", shapes.num_train_images, shapes.num_eval_images, folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, count, seed, shards in (
+        ("train", shapes.num_train_images, shapes.seed, TRAIN_SHARDS),
+        ("heldout", shapes.num_eval_images, shapes.seed + 1, EVAL_SHARDS),
+    ):
+        words = [f"--output_path={folder / name}", f"--num_images={count}", f"--image_size={shapes.image_size}"]
+        words += [f"--seed={seed}", f"--num_shards={shards}"]
+        command = [sys.executable, "-m", "detzoo", "dataset", "shapes", *words]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+        if ended.returncode:
+            raise DetzooError(f"the embedded data set could not be drawn: {ended.stderr.strip() or ended.stdout}")
+    done.touch()
+
+
+def check_checkpoints(points: Sequence[Point], output_dir: pathlib.Path) -> None:
+    """Builds each distinct detector once and compares its variables with its checkpoint's.
+
+    Raises:
+        CheckpointError: of every point whose checkpoint does not fit, by name.
+    """
+    cases: dict[str, dict[str, Any]] = {}
+    for point in points:
+        config = _without_sizes(point)
+        key = fingerprint([to_text(config), point.checkpoint])
+        case = cases.setdefault(key, {"config": config, "checkpoint": point.checkpoint, "points": []})
+        case["points"].append(point.name)
+    if not cases:
+        return
+    logger.info("checking that %d checkpoints fit %d points", len(cases), len(points))
+    with tempfile.TemporaryDirectory(dir=output_dir) as folder:
+        file = pathlib.Path(folder) / "cases.json"
+        for key, case in cases.items():
+            save_pipeline(case["config"], file.with_name(f"{key}.config"))
+            case["config"] = str(file.with_name(f"{key}.config"))
+        file.write_text(json.dumps(list(cases.values())), encoding="utf-8")
+        subprocess.run([sys.executable, "-m", "detzoo.cli.sweep_point", "check", str(file)], check=False)
+        answer = file.with_suffix(".answer")
+        if not answer.is_file():
+            raise DetzooError("the checkpoints could not be checked; what stands above says why")
+        problems = json.loads(answer.read_text(encoding="utf-8"))
+    if problems:
+        raise CheckpointError("\n".join(problems))
+
+
+def _without_sizes(point: Point) -> Any:
+    """A config with the point's model, without what does not change its variables: such points are checked once."""
+    config = type(point.message)()
+    config.model.CopyFrom(point.message.model)
+    if config.model.HasField("faster_rcnn"):
+        block = config.model.faster_rcnn
+        block.image_resizer.Clear()
+        block.image_resizer.fixed_shape_resizer.height = block.image_resizer.fixed_shape_resizer.width = 128
+        block.first_stage_max_proposals = 8
+        block.ClearField("first_stage_max_proposals_in_training")
+    return config

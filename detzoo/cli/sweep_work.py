@@ -1,0 +1,341 @@
+"""A checked plan and a folder -> what is to do, its processes, and the rows that they give."""
+
+from __future__ import annotations
+
+import collections
+import json
+import logging
+import pathlib
+import shlex
+import signal
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
+from detzoo.config.load import save_pipeline
+from detzoo.config.sweep import SweepPlan
+from detzoo.config.sweep_files import embedded_folder, replace_output_dir
+from detzoo.config.sweep_points import Point
+from detzoo.errors import UsageError
+from detzoo.sweep import estimate
+from detzoo.sweep.columns import Status
+from detzoo.sweep.points import (
+    FINISHED_FILE,
+    MODEL_FOLDER,
+    PIPELINE_FILE,
+    POINT_FILE,
+    POINTS,
+    compose_row,
+    point_folder,
+    training_folder,
+    write_json,
+)
+from detzoo.sweep.progress import SweepProgress
+from detzoo.sweep.results import RESULTS_FILE, Row, Value, retire_rows
+from detzoo.sweep.runner import Runner, Unit, Work
+from detzoo.sweep.shard import Shard, part_of
+
+POINT_MODULE = "detzoo.cli.sweep_point"
+_UNKNOWN_EVAL_IMAGES = 5000  # as COCO's validation set has, where nothing says how many there are
+
+logger = logging.getLogger(__name__)
+
+
+class SweepWork:
+    """What one call of the command does.
+
+    Args:
+        plan: of the sweep file, without problems.
+        rows: of results.csv as it is.
+        output_dir: where to write.
+        shard: the part to do.
+        retry_failed: whether points that failed are tried again.
+        jobs: processes at a time.
+    """
+
+    def __init__(
+        self,
+        plan: SweepPlan,
+        rows: Sequence[Row],
+        output_dir: pathlib.Path,
+        shard: Shard,
+        retry_failed: bool,
+        jobs: int,
+    ) -> None:
+        self._plan, self._output_dir, self._shard, self._jobs = plan, output_dir, shard, jobs
+        self.results = output_dir / RESULTS_FILE
+        self._rows = {str(row["key"]): row for row in rows}
+        self._points = part_of(plan.points, shard, lambda point: point.training_key or point.key)
+        kept = {Status.OK.value} if retry_failed else {status.value for status in Status}
+        self._to_do = [p for p in self._points if self._rows.get(p.key, {}).get("status") not in kept]
+        self._trainings = {
+            point.training_key: point
+            for point in reversed(self._to_do)
+            if point.training_key and not self._is_trained(point.training_key)
+        }
+        self._expected = self._guess([str(row["name"]) for row in rows], rows)
+
+    # What is to do.
+
+    def summary(self) -> str:
+        """How many points there are, which are left out and why, and how long it will take."""
+        plan, lines = self._plan, []
+        if plan.message.description:
+            lines.append(plan.message.description)
+        whole = len(plan.points)
+        part = f"; this is part {self._shard.index} of {self._shard.count}" if self._shard.count > 1 else ""
+        points = f"{len(self._points)} of {whole} points" if self._shard.count > 1 else _counted(whole, "point")
+        lines.append(f"{points}{self._composition()}{part}")
+        left_out = sum(len(exclusion.matched) for exclusion in plan.exclusions)
+        if left_out:
+            lines.append(f"{left_out} combinations left out:")
+            for exclusion in plan.exclusions:
+                lines.append(f"  {len(exclusion.matched):>4}  {exclusion.reason} E.g. {exclusion.matched[0]}")
+        lines += self._accuracy_lines()
+        kept = len(self._points) - len(self._to_do)
+        failed = sum(self._rows.get(p.key, {}).get("status") == Status.FAILED.value for p in self._points)
+        if kept or failed:
+            again = (
+                f", {failed} that failed {'is' if failed == 1 else 'are'} tried again" if self._to_do and failed else ""
+            )
+            lines.append(f"{kept} measured already{again}; {len(self._to_do)} to do")
+        if self._to_do:
+            lines.append(self._time_line())
+        return "\n".join(lines)
+
+    def listing(self) -> str:
+        """One line for each point that is to do."""
+        width = max((len(point.name) for point in self._to_do), default=0)
+        lines = []
+        for point in self._to_do:
+            trained = ", trained by the sweep" if point.training_key else ""
+            accuracy = "with accuracy" if point.measures_accuracy else "time and memory"
+            seconds = estimate.in_words(self._expected[point.key])
+            lines.append(f"  {point.name:<{width}}  {point.key}  {accuracy}{trained}, about {seconds}")
+        return "\n".join(lines)
+
+    def _composition(self) -> str:
+        counts = collections.Counter(point.traits.meta_architecture for point in self._points)
+        text = ", ".join(f"{count} {name}" for name, count in counts.items()) if len(counts) > 1 else ""
+        trainings = len({point.training_key for point in self._points if point.training_key})
+        trained = f"{_counted(trainings, 'training')} of {self._steps()} steps in all" if trainings else ""
+        inside = "; ".join(filter(None, (text, trained)))
+        return f" ({inside})" if inside else ""
+
+    def _steps(self) -> int:
+        trainings = {p.training_key: p.training.train_config.num_steps for p in self._points if p.training_key}
+        return sum(trainings.values())
+
+    def _accuracy_lines(self) -> list[str]:
+        """How many points are measured without accuracy, and why."""
+        without = [point for point in self._points if not point.measures_accuracy]
+        if not without or not self._plan.message.accuracy.measure:
+            return ["time and memory only: accuracy.measure is false"] if without else []
+        reasons = collections.Counter(point.checkpoint_note for point in without)
+        [(reason, _), *others] = reasons.most_common()
+        more = f", and {len(others)} more reasons of this kind" if others else ""
+        return [f"{_counted(len(without), 'point')} without accuracy, weights at random: {reason}{more}"]
+
+    def _time_line(self) -> str:
+        total = sum(self._expected[key] for key in self._keys_to_do()) / self._jobs
+        trained = f" ({_counted(len(self._trainings), 'training')} first)" if self._trainings else ""
+        return (
+            f"about {estimate.in_words(total)}{trained}: a guess from multiply-adds and this machine's speed, "
+            "corrected as points end"
+        )
+
+    def _keys_to_do(self) -> list[str]:
+        return [*(point.key for point in self._to_do), *self._trainings]
+
+    # How long it takes.
+
+    def _guess(self, names: Sequence[str], rows: Sequence[Row]) -> dict[str, float]:
+        """Seconds by key, of points and trainings; what was measured under the same name before is preferred."""
+        gflops = estimate.machine_gflops() if self._to_do else 1.0
+        before = {name: row["seconds"] for name, row in zip(names, rows) if row["status"] == Status.OK.value}
+        tables: dict[pathlib.Path, Any] = {}
+        expected: dict[str, float] = {}
+        for point in self._to_do:
+            cost = self._cost(point, tables)
+            known = before.get(point.name)
+            expected[point.key] = float(known) if known else estimate.point_seconds(cost, gflops)
+            if point.training_key in self._trainings:
+                train = point.training.train_config
+                images = train.num_steps * train.batch_size
+                expected[point.training_key] = estimate.training_seconds(cost, images, gflops)
+        return expected
+
+    def _cost(self, point: Point, tables: dict[pathlib.Path, Any]) -> estimate.Cost:
+        from detzoo.benchmark.models import read_table
+
+        file = pathlib.Path(point.base.loaded.path)
+        if file.parent not in tables:
+            tables[file.parent] = read_table(file.parent)
+        row = tables[file.parent].get(file.stem)
+        how, base = point.how, point.base.traits
+        side = point.traits.resolution or how.image_height
+        longer = max(how.image_height, how.image_width) / max(1, min(how.image_height, how.image_width))
+        area = side * side * (1.0 if point.message.model.HasField("ssd") else longer)
+        base_area = float(area)
+        if row is not None:
+            height, width = map(int, row.input_size.split("x"))
+            base_area = float(height * width)
+        data = self._plan.message.data
+        images = data.embedded.num_eval_images if data.HasField("embedded") else _UNKNOWN_EVAL_IMAGES
+        return estimate.Cost(
+            float(row.multiply_adds) if row else 0.0,
+            point.traits.meta_architecture,
+            area / base_area,
+            point.traits.proposals,
+            base.proposals,
+            (how.runs + how.warmup) * how.batch_size,
+            images if point.measures_accuracy else 0,
+        )
+
+    # Doing it.
+
+    def devices(self) -> list[str]:
+        """CUDA_VISIBLE_DEVICES of each job, [] on a CPU.
+
+        Raises:
+            UsageError: more jobs than GPUs.
+        """
+        wanted = {point.how.device for point in self._to_do}
+        if "GPU" not in wanted:
+            if self._jobs > 1:
+                logger.warning("--jobs %d on one CPU: points that run together slow each other down", self._jobs)
+            return []
+        gpus = gpu_names()
+        if self._jobs > 1 and self._jobs > len(gpus):
+            raise UsageError(f"--jobs {self._jobs}: this machine has {len(gpus)} GPUs; give one job for each at most")
+        return gpus[: self._jobs] if self._jobs > 1 else []
+
+    def prepare(self) -> None:
+        """Draws the embedded data set, and checks that checkpoints fit, before the first point runs."""
+        if not self._to_do:
+            return
+        data = self._plan.message.data
+        if data.HasField("embedded"):
+            draw_embedded(data.embedded, self._output_dir / embedded_folder(data.embedded))
+        check_checkpoints([point for point in self._to_do if point.checkpoint], self._output_dir)
+
+    def run(self, devices: Sequence[str]) -> int:
+        """Measures what is to do; returns how many points failed."""
+        if not self._to_do:
+            return 0
+        units = self._units()
+        expected = {key: self._expected[key] for key in self._keys_to_do()}
+        progress = SweepProgress(len(self._to_do), estimate.Remaining(expected, self._jobs))
+        points = {point.key: point for point in self._to_do}
+
+        def row_of(key: str, result: dict[str, Any] | None, reason: str | None) -> Row:
+            return compose_row(self._facts(points[key]), result, reason)
+
+        def retire(row: Row) -> None:
+            retire_rows(self.results, row)
+
+        before = signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            Runner(self.results, row_of, progress, self._jobs, devices, retire).run(units)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+            progress.close()
+        print(f"{progress.done} measured, {progress.failed} failed: {self.results}")
+        return progress.failed
+
+    def _units(self) -> list[Unit]:
+        by_training: dict[str, list[Point]] = {}
+        for point in self._to_do:
+            by_training.setdefault(point.training_key or point.key, []).append(point)
+        return [
+            Unit(
+                self._training(points[0]) if points[0].training_key else None,
+                tuple(self._work(point) for point in points),
+            )
+            for points in by_training.values()
+        ]
+
+    def _work(self, point: Point) -> Work:
+        folder = point_folder(self._output_dir, point.key)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_pipeline(replace_output_dir(point.message, str(self._output_dir)), folder / PIPELINE_FILE)
+        accuracy = self._plan.message.accuracy
+        spec = {
+            "name": point.name,
+            "checkpoint": self._checkpoint(point),
+            "how": vars(point.how),
+            "accuracy": point.measures_accuracy,
+            "num_examples": accuracy.num_examples,
+            "example_images": list(accuracy.example_image),
+            "output_dir": str(self._output_dir),
+            "path": f"{POINTS}/{point.key}",
+        }
+        write_json(folder / POINT_FILE, spec)
+        limit = self._plan.message.measure.time_out_seconds
+        command = (sys.executable, "-m", POINT_MODULE, str(folder))
+        return Work(point.name, point.key, folder, command, limit, self._expected[point.key])
+
+    def _training(self, point: Point) -> Work:
+        key = point.training_key
+        folder = training_folder(self._output_dir, key)
+        folder.mkdir(parents=True, exist_ok=True)
+        config = folder / PIPELINE_FILE
+        save_pipeline(replace_output_dir(point.training, str(self._output_dir)), config)
+        words = ("train", f"--pipeline_config_path={config}", f"--model_dir={folder / MODEL_FOLDER}")
+        command = (sys.executable, "-m", POINT_MODULE, *words)
+        limit = self._plan.message.train.time_out_seconds
+        seconds = self._expected.get(key, 0.0)
+        name = f"training for {point.name}"
+        return Work(name, key, folder, command, limit, seconds, lambda: self._is_trained(key))
+
+    def _is_trained(self, key: str) -> bool:
+        return (training_folder(self._output_dir, key) / MODEL_FOLDER / FINISHED_FILE).is_file()
+
+    def _checkpoint(self, point: Point) -> str:
+        if point.training_key:
+            return str(training_folder(self._output_dir, point.training_key) / MODEL_FOLDER)
+        return point.checkpoint
+
+    def _facts(self, point: Point) -> dict[str, Value]:
+        """The cells of a row that are known beforehand."""
+        traits, how = point.traits, point.how
+        config = f"{POINTS}/{point.key}/{PIPELINE_FILE}"
+        return {
+            "key": point.key,
+            "name": point.name,
+            "reason": None if point.measures_accuracy else point.checkpoint_note or None,
+            "meta_architecture": traits.meta_architecture,
+            "extractor": traits.extractor,
+            "output_stride": traits.output_stride,
+            "resolution": traits.resolution,
+            "proposals": traits.proposals,
+            "axes": json.dumps(point.other_axes) if point.other_axes else None,
+            "config": config,
+            "checkpoint": self._checkpoint(point) or None,
+            "command": self._command(point, str(self._output_dir / config)),
+            "device": how.device,
+            "precision": how.precision,
+            "jit_compile": how.jit_compile,
+            "batch_size": how.batch_size,
+        }
+
+    def _command(self, point: Point, config: str) -> str:
+        how = point.how
+        words = ["detzoo", "benchmark", f"--pipeline_config_path={config}", f"--device={how.device.lower()}"]
+        if self._checkpoint(point):
+            words.append(f"--checkpoint_dir={self._checkpoint(point)}")
+        words += [f"--runs={how.runs}", f"--warmup={how.warmup}", f"--batch_size={how.batch_size}"]
+        words += [f"--image_size={how.image_height}x{how.image_width}"]
+        words += [f"--precision={how.precision}"] if how.precision != "float32" else []
+        words += ["--jit_compile"] if how.jit_compile else []
+        return shlex.join(words)
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    """Makes SIGTERM end a sweep as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
