@@ -28,6 +28,7 @@ from detzoo.contracts import (
 )
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.layers.resample import PadToMultiple
+from detzoo.layers.stage_end import end_of_extractor
 
 ImageShape = tuple[int | None, int | None]
 
@@ -233,10 +234,10 @@ def one_stage_network(
     x = images if pad_to_multiple <= 1 else PadToMultiple(pad_to_multiple, name="pad_to_multiple")(images)
     backbone_maps = extractor.model(x)
     with keras.name_scope("neck"):
-        pyramid = neck(backbone_maps)
+        pyramid = end_of_extractor(neck(backbone_maps))
     with keras.name_scope("head"):
         outputs = head(pyramid)
-    maps = [x for _, x in sorted(pyramid.items())]
+    maps = list(pyramid.values())
     return keras.Model(
         images,
         {"box_deltas": outputs.box_deltas, "class_logits": outputs.class_logits, "maps": maps},

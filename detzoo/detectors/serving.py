@@ -18,7 +18,8 @@ from detzoo.errors import UsageError
 INPUT_NAME = "input_tensor"
 FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
 
-# Nodes of an exported graph between its stages: a benchmark measures up to them.
+# Nodes of an exported graph between its stages: a benchmark measures up to them. Where the extractor ends has names as
+# well, see ``detzoo.layers.stage_end``.
 NETWORK_INPUT = "stage_network_input"
 NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits")
 PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage

@@ -36,6 +36,7 @@ from detzoo.contracts import (
 )
 from detzoo.detectors.base import AnchorGenerator, Detector, ImageShape
 from detzoo.heads.dense_head import DenseOutputs
+from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
 from detzoo.ops import boxes
 from detzoo.postprocess.dense_detections import image_windows
@@ -269,7 +270,7 @@ def first_stage_network(
     images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
     backbone_maps = extractor.model(images)
     with keras.name_scope("neck"):
-        pyramid = dict(sorted(neck(backbone_maps).items()))
+        pyramid = end_of_extractor(neck(backbone_maps))
     coarsest = max(pyramid) if max_crop_level is None else max_crop_level
     outputs: dict[str, Any] = {
         "maps": list(pyramid.values()),
