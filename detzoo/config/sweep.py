@@ -117,7 +117,7 @@ class _Planner:
             self._error(place, message)
         self._check_measure()
         self._check_patterns(axes)
-        if not bases or not all(axis.kind for axis in axes):
+        if not bases or not all(axis.is_complete for axis in axes):
             return empty
         groups = groups_of(bases, axes)
         self._check_kinds(axes, bases)

@@ -81,6 +81,11 @@ class Axis:
         """Of an axis of one field, that field; else ""."""
         return self._block.path if self._block is not None and self.kind == "path" else ""
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether it says what varies, under which name, and has values."""
+        return bool(self.kind and self.name and self.values and (self.path or self.kind != "path"))
+
     def place_of(self, index: int) -> str:
         """The path in the sweep file of a value."""
         return f"{self.place}.{self.kind}.values[{index}]"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import threading
@@ -75,7 +76,10 @@ def _wait(
     process: subprocess.Popen[bytes], started: float, time_out_seconds: float, stop: threading.Event, kills_before: int
 ) -> Outcome:
     ended_for = ""
-    kill_at = 0.0
+    kill_at = seen_kib = 0.0
+    # Linux counts what the parent held at the start of a process as the process's own peak: below that, the peak is
+    # what was seen of it.
+    parent_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         now = time.monotonic()
@@ -84,11 +88,12 @@ def _wait(
             return Outcome(
                 process.returncode,
                 now - started,
-                usage.ru_maxrss * 1024 / _MIB,
+                (usage.ru_maxrss if usage.ru_maxrss > parent_kib else seen_kib) * 1024 / _MIB,
                 ended_for == "time",
                 ended_for == "stop",
                 process.returncode == -signal.SIGKILL and _kills_by_memory() > kills_before,
             )
+        seen_kib = max(seen_kib, _peak_kib(process.pid))
         if not ended_for and (stop.is_set() or 0 < time_out_seconds < now - started):
             ended_for = "stop" if stop.is_set() else "time"
             kill_at = now + SECONDS_TO_END
@@ -133,6 +138,15 @@ def last_line(log_file: pathlib.Path) -> str:
         return ""
     lines = [line.split("\r")[-1].strip() for line in text.splitlines()]
     return next((line for line in reversed(lines) if line), "")
+
+
+def _peak_kib(pid: int) -> int:
+    """The most memory that a running process held so far, in KiB; 0 where the system does not tell."""
+    try:
+        lines = pathlib.Path("/proc", str(pid), "status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, ValueError, StopIteration):
+        return 0
 
 
 def _kill_group(pid: int, number: signal.Signals) -> None:
