@@ -74,7 +74,11 @@ def run(flag_values: flags.FlagValues) -> None:
     devices = work.devices()
     make_folder(output_dir, "--output_dir")
     work.prepare()
-    failed = work.run(devices)
+    try:
+        failed = work.run(devices)
+    except KeyboardInterrupt:
+        logger.info("stopped; what was measured is in %s, and the same command goes on from there", work.results)
+        raise
     if flag_values.report:
         _report(output_dir)
     if failed:

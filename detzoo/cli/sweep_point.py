@@ -151,12 +151,14 @@ def _write_examples(
 
 def _reason(problem: Exception) -> str:
     """A failure in one line; what TensorFlow says of memory is cut to what matters."""
-    text = next((line.strip() for line in str(problem).splitlines() if line.strip()), "")
+    lines = [line.strip() for line in str(problem).splitlines() if line.strip()] or [""]
+    text = lines[-1] if lines[0] == "in user code:" else lines[0]  # what follows are the lines of a traced function
     if isinstance(problem, MemoryError) or type(problem).__name__ == "ResourceExhaustedError" or "OOM when" in text:
         return f"out of memory: {text[:200] or 'an array could not be allocated'}"
     from detzoo.errors import DetzooError
 
-    return text if isinstance(problem, DetzooError) else f"{type(problem).__name__}: {text[:300]}"
+    kind = type(problem).__name__
+    return text if isinstance(problem, DetzooError) else f"{kind}: {text.removeprefix(f'{kind}: ')[:300]}"
 
 
 def end_with_parent() -> None:

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from detzoo.config.sweep_files import EVAL_SHARDS, TRAIN_SHARDS
 from detzoo.config.sweep_points import Point, fingerprint
 from detzoo.errors import CheckpointError, DetzooError
 
-_NVIDIA_GPUS = pathlib.Path("/proc/driver/nvidia/gpus")
+_GPU_DEVICE = re.compile(r"nvidia\d+|dxg|kfd")  # in /dev: NVIDIA's, those of Windows' Linux, AMD's
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +30,9 @@ def gpu_names() -> list[str]:
     """What CUDA_VISIBLE_DEVICES calls each GPU of this machine."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
-        return [name for name in chosen.split(",") if name.strip()]
-    count = len(list(_NVIDIA_GPUS.iterdir())) if _NVIDIA_GPUS.is_dir() else 0
-    return [str(index) for index in range(count)]
+        return [name for name in chosen.split(",") if name.strip() and not name.strip().startswith("-")]
+    found = [entry.name for entry in pathlib.Path("/dev").iterdir() if _GPU_DEVICE.fullmatch(entry.name)]
+    return [str(index) for index in range(len(found))]
 
 
 def draw_embedded(shapes: Any, folder: pathlib.Path) -> None:

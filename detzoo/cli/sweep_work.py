@@ -199,7 +199,7 @@ class SweepWork:
         """CUDA_VISIBLE_DEVICES of each job, [] on a CPU.
 
         Raises:
-            UsageError: more jobs than GPUs.
+            UsageError: no GPU, or more jobs than GPUs.
         """
         wanted = {point.how.device for point in self._to_do}
         if "GPU" not in wanted:
@@ -207,6 +207,10 @@ class SweepWork:
                 logger.warning("--jobs %d on one CPU: points that run together slow each other down", self._jobs)
             return []
         gpus = gpu_names()
+        if not gpus:
+            raise UsageError(
+                "points are to be measured on a GPU, and this machine shows none; --device cpu measures here"
+            )
         if self._jobs > 1 and self._jobs > len(gpus):
             raise UsageError(f"--jobs {self._jobs}: this machine has {len(gpus)} GPUs; give one job for each at most")
         return gpus[: self._jobs] if self._jobs > 1 else []

@@ -100,14 +100,19 @@ class Remaining:
             self._took += seconds
             self._was_expected += expected
 
-    @property
-    def seconds(self) -> float:
-        """What is left, at the pace so far."""
+    def seconds(self, running: Mapping[str, float] | None = None) -> float:
+        """What is left, at the pace so far.
+
+        Args:
+            running: seconds by key that work has taken which has not ended.
+        """
         # The guess counts as one more piece of work, so that a first one that is odd does not decide alone.
         guess = sum(self._left.values())
         one = guess / len(self._left) if self._left else 0.0
         pace = (self._took + one) / (self._was_expected + one) if self._was_expected + one else 1.0
-        return guess * pace / self._jobs
+        running = running or {}
+        left = sum(max(0.0, seconds * pace - running.get(key, 0.0)) for key, seconds in self._left.items())
+        return left / self._jobs
 
 
 def in_words(seconds: float) -> str:

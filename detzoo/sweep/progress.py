@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from typing import Any
 
 from detzoo.sweep.columns import Status
@@ -25,19 +26,18 @@ class SweepProgress:
     def __init__(self, num_points: int, remaining: Remaining) -> None:
         self._num_points = num_points
         self._remaining = remaining
-        self._running: list[str] = []
+        self._running: dict[str, tuple[str, float]] = {}  # key -> name and start
         self.done = self.failed = self.elsewhere = 0
         self._bar = _bar(num_points) if sys.stderr.isatty() else None
 
     def started(self, work: Work) -> None:
         """Shows what runs."""
-        self._running.append(work.name)
+        self._running[work.key] = (work.name, time.monotonic())
         self._show()
 
     def ended(self, work: Work, row: Row | None, seconds: float) -> None:
         """Counts and tells a point, or the end of a training."""
-        if work.name in self._running:
-            self._running.remove(work.name)
+        self._running.pop(work.key, None)
         self._remaining.ended(work.key, seconds)
         is_point = row is not None or not seconds
         if row is not None and row["status"] == Status.OK.value:
@@ -52,6 +52,10 @@ class SweepProgress:
             self._bar.update(1)
         self._show()
 
+    def tick(self) -> None:
+        """Shows the time that passes."""
+        self._show()
+
     def close(self) -> None:
         """Ends the bar."""
         if self._bar is not None:
@@ -61,15 +65,20 @@ class SweepProgress:
         if self._bar is not None:
             self._bar.write(line, file=sys.stderr)
             return
-        sys.stderr.write(f"{line}; {in_words(self._remaining.seconds)} left\n")
+        sys.stderr.write(f"{line}; {self._left()} left\n")
         sys.stderr.flush()
 
     def _show(self) -> None:
         if self._bar is None:
             return
         failed = f", {self.failed} failed" if self.failed else ""
-        running = f": {', '.join(self._running)}" if self._running else ""
-        self._bar.set_postfix_str(f"{in_words(self._remaining.seconds)} left{failed}{running}")
+        names = ", ".join(name for name, _ in self._running.values())
+        self._bar.set_postfix_str(f"{self._left()} left{failed}{f': {names}' if names else ''}")
+
+    def _left(self) -> str:
+        now = time.monotonic()
+        seconds = self._remaining.seconds({key: now - started for key, (_, started) in self._running.items()})
+        return in_words(seconds) if seconds else "nothing"
 
 
 def _told(row: Row | None, seconds: float) -> str:
@@ -96,5 +105,5 @@ def _bar(num_points: int) -> Any:
     except (OSError, ValueError):
         columns = 0
     width: dict[str, Any] = {"dynamic_ncols": True} if columns else {"ncols": _WIDTH_IF_UNKNOWN}
-    layout = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {elapsed}, {postfix}"
+    layout = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {elapsed}{postfix}"
     return tqdm.tqdm(total=num_points, desc="sweep", bar_format=layout, **width)

@@ -26,6 +26,7 @@ RESULT_FILE = "result.json"  # what a point's process leaves in its folder
 LOG_FILE = "log.txt"
 _LOCK_FILE = ".lock"
 _SECONDS_BETWEEN_TRIES = 0.5
+_SECONDS_BETWEEN_LOOKS = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,9 @@ class Watcher(Protocol):
 
     def ended(self, work: Work, row: Row | None, seconds: float) -> None:
         """A process has ended; ``row`` is None for a training that went well and for what another sweep did."""
+
+    def tick(self) -> None:
+        """A second has passed."""
 
 
 class Runner:
@@ -112,8 +116,13 @@ class Runner:
         for worker in workers:
             worker.start()
         try:
+            last = time.monotonic()
             while any(worker.is_alive() for worker in workers):
-                time.sleep(0.05)
+                time.sleep(_SECONDS_BETWEEN_LOOKS)
+                if time.monotonic() - last >= 1.0:
+                    last = time.monotonic()
+                    with self._told:
+                        self._watcher.tick()
         except BaseException:
             self._stop.set()
             for worker in workers:

@@ -151,14 +151,15 @@ def test_the_cost_of_a_point() -> None:
 
 def test_the_time_left_follows_the_pace() -> None:
     remaining = Remaining({"a": 10.0, "b": 10.0, "c": 10.0})
-    assert remaining.seconds == 30.0
+    assert remaining.seconds() == 30.0
+    assert remaining.seconds({"a": 4.0, "b": 25.0}) == 16.0  # 6 of a, nothing of b, all of c
     remaining.ended("a", 30.0)  # three times as long; the guess counts as one more
-    assert remaining.seconds == pytest.approx(20.0 * (30 + 10) / (10 + 10))
+    assert remaining.seconds() == pytest.approx(20.0 * (30 + 10) / (10 + 10))
     remaining.ended("b", 0.0)  # another sweep did it
-    assert remaining.seconds == pytest.approx(10.0 * (30 + 10) / (10 + 10))
-    assert Remaining({"a": 10.0, "b": 10.0}, jobs=2).seconds == 10.0
+    assert remaining.seconds() == pytest.approx(10.0 * (30 + 10) / (10 + 10))
+    assert Remaining({"a": 10.0, "b": 10.0}, jobs=2).seconds() == 10.0
     remaining.ended("c", 5.0)
-    assert remaining.seconds == 0.0
+    assert remaining.seconds() == 0.0
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,9 @@ class Watched:
     def ended(self, work: Work, row: Row | None, seconds: float) -> None:
         self.rows[work.name] = row
 
+    def tick(self) -> None:
+        pass
+
 
 def work(folder: pathlib.Path, name: str, program: str, limit: float = 0.0, **options: object) -> Work:
     command = (sys.executable, "-S", "-c", program, str(folder / name))
