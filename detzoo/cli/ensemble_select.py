@@ -127,10 +127,13 @@ def _gain_lines(gains: Sequence[Gain], overall: str) -> list[str]:
     width = max(len(gain.label) for gain in gains)
     column = max(len(overall), 6)
     heading = f"{'merged':<{width}}  {overall:>{column}}"
-    return [
-        heading,
-        *(f"{gain.label:<{width}}  {gain.overall:>{column}.3f}  {' + '.join(gain.models)}" for gain in gains),
-    ]
+    lines = [f"{gain.label:<{width}}  {gain.overall:>{column}.3f}  {' + '.join(gain.models)}" for gain in gains]
+    if gains[-1].overall <= gains[0].overall:
+        lines.append(
+            "merged like this they are not better than the best alone: try --box_voting and --scores=mean, or another "
+            "choice by --max_similarity or --num_models"
+        )
+    return [heading, *lines]
 
 
 def _ensemble(selection: Selection, merging: MergeOptions) -> Ensemble:

@@ -28,7 +28,7 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.help import overview, verb_help
+from detzoo.cli.help import REQUIRED_MESSAGE, overview, verb_help
 from detzoo.config.names import suggestion
 from detzoo.errors import DetzooError, UsageError
 
@@ -176,7 +176,8 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
         ) from None
     except flags.Error as problem:
         missing = missing_flags(flag_values)
-        if missing:
+        # A bad value ends the reading of flags, so that those behind it only seem to be missing.
+        if missing and REQUIRED_MESSAGE in str(problem):
             raise UsageError(f"`detzoo {name}` needs {', '.join('--' + flag for flag in missing)}\n{usage}") from None
         raise UsageError(f"{problem}\n{usage}") from None
     positional = tuple(getattr(command, "POSITIONAL", ()))

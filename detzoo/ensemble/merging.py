@@ -8,7 +8,8 @@ box voting    a kept box becomes the mean of the boxes around it, weighted by th
               arXiv:1505.01749, equation 7); its score stays.
 mean scores   a kept box gets the mean over the sources of the best score that each has around it, 0 where a source
               finds nothing there: what only one of five models believes in falls below what all believe in. A source
-              whose view cuts the box off has no say. (The best score instead is what plain suppression gives.)
+              whose view cuts the box off has no say, and each box speaks for the nearest kept one alone, else a second
+              box on the same object would be praised for the first. (The best score is what plain suppression gives.)
 """
 
 from __future__ import annotations
@@ -74,13 +75,15 @@ def merge(candidates: Candidates, sources: Sequence[Source], options: MergeOptio
     if not (options.box_voting or options.scores == MEAN_SCORE):
         return merged
     overlaps = pairwise_iou(tf.constant(merged.boxes_norm), tf.constant(boxes)).numpy()
-    are_around = (overlaps >= options.vote_iou_threshold) & (merged.classes[:, np.newaxis] == classes)
-    are_around[np.arange(len(rows)), rows] = True  # whatever its overlap with itself is rounded to
+    overlaps = np.where(merged.classes[:, np.newaxis] == classes, overlaps, -1.0)
+    overlaps[np.arange(len(rows)), rows] = 1.0  # whatever its overlap with itself is rounded to
+    are_around = overlaps >= options.vote_iou_threshold
     are_around &= scores > options.score_threshold
     voted = _voted_boxes(boxes, np.where(are_around, scores, 0.0)) if options.box_voting else merged.boxes_norm
     merged = merged._replace(boxes_norm=voted)
     if options.scores == MEAN_SCORE:
-        best = _best_by_source(np.where(are_around, scores, 0.0), candidates.sources, len(sources))
+        are_own = are_around & (overlaps.argmax(axis=0) == np.arange(len(rows))[:, np.newaxis])
+        best = _best_by_source(np.where(are_own, scores, 0.0), candidates.sources, len(sources))
         merged = _with_mean_scores(merged, best, sources)
     return merged
 

@@ -119,7 +119,8 @@ def cosine_similarities(vectors: np.ndarray) -> np.ndarray:
     """[N, K] -> [N, N], in [0, 1] for average precisions; 0 beside a vector of zeros."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return np.clip(directions @ directions.T, -1.0, 1.0)
+    cosines = np.clip(directions @ directions.T, -1.0, 1.0)
+    return np.maximum(cosines, cosines.T)  # equal on both sides to the last bit, so that a threshold treats both alike
 
 
 def _median_of_pairs(similarities: np.ndarray) -> float:
