@@ -56,6 +56,8 @@ def run(flag_values: flags.FlagValues) -> None:
         print(f"         left out: {figure.title}{number}: {figure.reason}")
     if report.num_examples:
         print(f"examples {report.num_examples} images with detections side by side, in the page")
+    if report.examples_missing and (report.num_examples or flag_values.example_images):
+        print(f"         left out: {report.examples_missing}")
     print(f"page     {report.page}")
 
 

@@ -26,6 +26,8 @@ from detzoo.sweep.report.names import (
 )
 from detzoo.sweep.report.style import (
     POINTS,
+    WIDTH,
+    add_axes,
     add_legend,
     add_legends,
     line_handle,
@@ -50,7 +52,7 @@ META_STEP = 0.13  # per cent of top-1 accuracy between the markers of two meta-a
 def accuracy_time(rows: Sequence[Row], device: str, metric: str) -> Drawing:
     """Figure 2: accuracy against time with the optimality frontier."""
     shown = rows_with(rows, LATENCY, metric)
-    figure = new_figure()
+    figure = new_figure(9.0, 5.4)
     axes = new_axes(figure)
     plot_points(axes, shown, LATENCY, metric, PERCENT)
     times, values = column(shown, LATENCY), [PERCENT * value for value in column(shown, metric)]
@@ -83,7 +85,7 @@ def accuracy_imagenet(rows: Sequence[Row], metric: str) -> Drawing:
     figure = new_figure()
     axes = new_axes(figure)
     box = axes.get_position()
-    axes.set_position((box.x0, box.y0, box.width, box.height - 0.13))
+    axes.set_position((box.x0, box.y0, box.width, box.height - 0.15))
     shown = _side_by_side(shown)
     plot_points(axes, shown, "place", metric, PERCENT)
     _best_lines(axes, shown, metric)
@@ -95,7 +97,7 @@ def accuracy_imagenet(rows: Sequence[Row], metric: str) -> Drawing:
     axes.set_xlabel("top-1 accuracy of the extractor on ImageNet, %")
     axes.set_ylabel(f"{metric}, %")
     _names_above(axes, accuracies)
-    add_legends(figure, shown, top=0.8)
+    add_legends(figure, shown, top=0.82)
     caption = f"{_counted(len(shown), 'point')}; a line joins the best of each meta-architecture, which stand beside "
     caption += "each other. Top-1 accuracies are those of the paper's table 2."
     if unknown:
@@ -111,10 +113,10 @@ def object_size(rows: Sequence[Row]) -> Drawing:
     metas = sorted({row["meta_architecture"] or "" for row in shown}, key=folded)
     best = _best_of_combinations(shown)
     extractors = sorted({row["extractor"] or "" for row in shown}, key=lambda name: _best_of(name, shown))
-    figure = new_figure(9.0, 1.0 + 2.35 * len(resolutions))
+    figure = new_figure(max(WIDTH, 2.3 * len(metas)), 1.35 + 1.8 * len(resolutions))
     grid: Any = figure.subplots(len(resolutions), len(metas), sharey=True, squeeze=False)
-    bottom = 1.05 / figure.get_figheight()
-    figure.subplots_adjust(left=0.085, right=0.99, top=1 - 0.55 / figure.get_figheight(), bottom=bottom, wspace=0.06)
+    bottom = 1.0 / figure.get_figheight()
+    figure.subplots_adjust(left=0.1, right=0.99, top=1 - 0.6 / figure.get_figheight(), bottom=bottom, wspace=0.06)
     for line, resolution in enumerate(resolutions):
         for place, meta in enumerate(metas):
             axes = grid[line][place]
@@ -132,7 +134,7 @@ def object_size(rows: Sequence[Row]) -> Drawing:
             axes.set_title(f"{meta_name(meta)}{size}", fontsize=9)
         grid[line][0].set_ylabel("mAP, %")
     greys = [Patch(facecolor=mixed_with_white("#555555", tint), label=label) for _, label, tint in SIZES]
-    figure.legend(handles=greys, loc="upper left", ncols=3, bbox_to_anchor=(0.075, 1.0))
+    figure.legend(handles=greys, loc="upper left", ncols=3, bbox_to_anchor=(0.09, 1.0))
     caption = "The most accurate point of each combination. From left to right: small, medium and large objects."
     return Drawing(figure, caption + left_out(rows, shown))
 
@@ -162,10 +164,11 @@ def overlap_thresholds(rows: Sequence[Row]) -> Drawing:
     panels = [(name, shown) for name, shown in panels if shown]
     if not panels:
         rows_with(rows, "mAP", *names)
-    figure = new_figure(9.0, 4.3)
+    figure = new_figure(8.4, 3.7)
     words = []
     for place, (name, shown) in enumerate(panels):
-        axes = figure.add_axes((0.075 + 0.375 * place, 0.13, 0.3, 0.78))
+        left = 0.65 + 3.05 * place
+        axes = add_axes(figure, 0.55, left, 3.4, left + 2.4)
         plot_points(axes, shown, "mAP", name, PERCENT, PERCENT)
         xs, ys = (PERCENT * np.array(column(shown, part)) for part in ("mAP", name))
         fit = line_fit(xs, ys)
@@ -214,7 +217,8 @@ def _effect_of_resolution(pairs: Sequence[tuple[Row, Row]]) -> str:
         return ""
     low, high = pairs[0]
     sizes = f"from {high['resolution']} to {low['resolution']} px"
-    return f" {sizes[0].upper()}{sizes[1:]} {' and '.join(parts)} on average of {_counted(len(pairs), 'pair')}."
+    words = " and ".join(parts).replace("-", "−")
+    return f" {sizes[0].upper()}{sizes[1:]} {words} on average of {_counted(len(pairs), 'pair')}."
 
 
 def _best_of_combinations(rows: Sequence[Row]) -> dict[tuple[str, str, Any], Row]:

@@ -12,7 +12,8 @@ from detzoo.sweep.measured import LATENCY, MEMORIES, MULTIPLY_ADDS, Row, column,
 from detzoo.sweep.report.drawing import Drawing, MissingDataError, left_out, rows_with
 from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
 from detzoo.sweep.report.style import (
-    LEGEND_LEFT,
+    WIDTH,
+    add_axes,
     add_legend,
     add_legends,
     draw_markers,
@@ -123,12 +124,11 @@ def _proposals(rows: Sequence[Row], device: str, metric: str, meta: str) -> Draw
     panels = [panel for panel in panels if any(with_values(group, panel[0]) for group in series.values())]
     if not panels:
         raise MissingDataError(f"no {name} has accuracy or time")
-    figure = new_figure(9.0, 0.8 + 2.55 * len(panels))
-    height = figure.get_figheight()
+    figure = new_figure(WIDTH, 0.75 + 2.1 * len(panels))
     strides = sorted({stride for _, stride in series}, key=lambda stride: -(stride or 0))
     for place, (column_name, scale, words) in enumerate(panels):
-        bottom = (0.6 + 2.55 * (len(panels) - 1 - place)) / height
-        axes = figure.add_axes((0.085, bottom, LEGEND_LEFT - 0.105, 2.3 / height))
+        bottom = 0.6 + 2.1 * (len(panels) - 1 - place)
+        axes = add_axes(figure, bottom, 0.72, bottom + 1.9)
         values = _draw_series(axes, series, strides, column_name, scale)
         _proposals_axis(axes, sorted({row["proposals"] for group in series.values() for row in group}))
         axes.set_ylabel(words)
@@ -193,9 +193,8 @@ def _by_combination(rows: Sequence[Row], name: str, words: str) -> Drawing:
     ordered = sorted(keys, key=lambda key: (folded(key[0]), _median(rows, key, name)), reverse=True)
     places = _places(ordered)
     top = max(places.values())
-    figure = new_figure(9.0, max(2.6, 0.95 + 0.27 * (top + 1)))
-    height = figure.get_figheight()
-    axes = figure.add_axes((0.235, 0.62 / height, LEGEND_LEFT - 0.255, 1 - 0.75 / height))
+    figure = new_figure(WIDTH, max(2.9, 0.95 + 0.25 * (top + 1)))
+    axes = add_axes(figure, 0.55, 1.75, figure.get_figheight() - 0.1)
     tints = resolution_tints(rows)
     for row in rows:
         place = places[row["meta_architecture"] or "", row["extractor"] or ""]
@@ -208,7 +207,7 @@ def _by_combination(rows: Sequence[Row], name: str, words: str) -> Drawing:
     axes.set_yticks(list(places.values()), [extractor_name(extractor) for _, extractor in places])
     for meta in {key[0] for key in ordered}:
         last = max(place for key, place in places.items() if key[0] == meta)
-        axes.text(-0.29, last + 0.75, meta_name(meta), transform=axes.get_yaxis_transform(), weight="bold", va="center")
+        axes.text(-0.4, last + 0.75, meta_name(meta), transform=axes.get_yaxis_transform(), weight="bold", va="center")
     axes.set_xlabel(words)
     add_legends(figure, rows)
     varied = " of other strides and numbers of proposals" if any(row["proposals"] for row in rows) else ""

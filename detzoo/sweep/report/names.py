@@ -75,6 +75,7 @@ OTHER_MARKERS = ("<", ">", "*", "p")
 ONE_STAGE = ("ssd", "retinanet", "efficientdet")
 NO_NAME = "(not named)"
 LONGEST_LABEL = 60
+LONGEST_NAME = 26  # of an extractor or a meta-architecture; a legend has no more room
 DETAILS = {"resolution": "{} px", "output_stride": "stride {}", "proposals": "{} prop."}
 # "resnet_v1_101" and "resnet101_v1" are "resnet101" with all its spellings.
 _RESNET_V1 = re.compile(r"^(resnet|resnext)v1(\d+)|^(resnet|resnext)(\d+)v1$")
@@ -101,12 +102,12 @@ def meta_marker(name: str | None) -> str:
 
 def extractor_name(name: str | None) -> str:
     """As papers write it, or as it is."""
-    return EXTRACTOR_NAMES.get(folded(name)) or printable(name) or NO_NAME
+    return EXTRACTOR_NAMES.get(folded(name)) or printable(name, LONGEST_NAME) or NO_NAME
 
 
 def meta_name(name: str | None) -> str:
     """As papers write it, or as it is."""
-    return META_NAMES.get(folded(name)) or printable(name) or NO_NAME
+    return META_NAMES.get(folded(name)) or printable(name, LONGEST_NAME) or NO_NAME
 
 
 def is_one_stage(row: Row) -> bool:
@@ -116,17 +117,26 @@ def is_one_stage(row: Row) -> bool:
 
 def printable(text: object, longest: int = LONGEST_LABEL) -> str:
     """Text on one line without control characters (an SVG must not have them), cut with three dots."""
-    words = "".join(_visible(character) for character in str(text if text is not None else ""))
+    words = "".join(visible(character) for character in str(text if text is not None else ""))
     line = " ".join(words.split())
     return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def visible(character: str) -> str:
+    """The character, a space for what separates, or the sign of a replaced one for what cannot be shown."""
+    if character.isspace():
+        return " "
+    return "�" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character
 
 
 def point_labels(rows: Sequence[Row]) -> list[str]:
     """Short names such as "R-FCN ResNet-101, 600 px, stride 8, 50 prop."; the point's own where two would be alike.
 
-    What all rows have in common (a single resolution, stride or number of proposals) is left out.
+    What all rows have in common (a single resolution, stride or number of proposals) is left out,
+    unless there is a single point.
     """
-    varied = {name for name in DETAILS if len({row[name] for row in rows if row[name] is not None}) > 1}
+    found = {name: {row[name] for row in rows if row[name] is not None} for name in DETAILS}
+    varied = {name for name, values in found.items() if len(values) > 1 or len(rows) == 1}
     labels = [_described(row, varied) for row in rows]
     unclear = {label for label in labels if labels.count(label) > 1 or NO_NAME in label}
     return [printable(row["name"]) or label if label in unclear else label for row, label in zip(rows, labels)]
@@ -139,12 +149,6 @@ def _described(row: Row, details: Collection[str]) -> str:
         if name in details and row[name] is not None and for_this:
             parts.append(words.format(row[name]))
     return ", ".join(parts)
-
-
-def _visible(character: str) -> str:
-    if character.isspace():
-        return " "
-    return "�" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character
 
 
 def _digest(text: str) -> int:

@@ -152,8 +152,9 @@
       const best = frontier(shown);
       element("path", { class: "frontier", d: best.map((point, i) => i ? `H${point.x}V${point.y}` : `M${point.x},${point.y}`).join("") }, svg);
     }
+    const radius = width < 480 ? 4 : 5.5;
     shown.forEach((point, place) => {
-      const shape = (shapes[point.marker] || shapes.o)(5.5);
+      const shape = (shapes[point.marker] || shapes.o)(radius);
       element("path", { d: shape, transform: `translate(${point.x} ${point.y})`, class: "point", "data-place": place,
         stroke: point.colour, fill: point.tint ? "var(--card)" : point.colour, role: "img", "aria-label": point.label }, svg);
     });

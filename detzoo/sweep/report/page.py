@@ -9,46 +9,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-import json
 import pathlib
 import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detzoo.sweep.frontier import optimality_frontier
-from detzoo.sweep.measured import ACCURACIES, LATENCY, Row, column, failed_rows, groups_by_device, measured_rows
-from detzoo.sweep.report.cells import ACCURACY_HEADINGS, PRINTED, shown_cells
+from detzoo.sweep.measured import LATENCY, Row, column, failed_rows, groups_by_device, measured_rows
+from detzoo.sweep.report.escape import escaped, printable_line, script_data
 from detzoo.sweep.report.examples import ExampleImage
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure
-from detzoo.sweep.report.names import (
-    extractor_colour,
-    extractor_name,
-    folded,
-    meta_marker,
-    meta_name,
-    point_labels,
-    printable,
-)
+from detzoo.sweep.report.names import extractor_colour, point_labels
 from detzoo.sweep.report.notices import environment_lines, notices
-from detzoo.sweep.report.style import resolution_tints
+from detzoo.sweep.report.scatter import scatter_data
+from detzoo.sweep.report.table import points_table
 
 HERE = pathlib.Path(__file__).resolve().parent
 LONGEST_CONFIG = 60_000  # characters of a config that the page takes in
-# Axes of the scatter: (column, words, factor, whether more is better).
-X_AXES = (
-    (LATENCY, "time per call, ms", 1.0),
-    ("memory.peak_mib", "peak memory of the tensors, MiB", 1.0),
-    ("memory.total_mib", "memory of all tensors, MiB", 1.0),
-    ("memory.process_peak_mib", "peak memory of the process, MiB", 1.0),
-    ("multiply_adds", "multiply-adds, billions", 1e-9),
-    ("parameters", "parameters, millions", 1e-6),
-)
-Y_AXES = (
-    *((name, ACCURACY_HEADINGS[name].replace(" %", ", %"), 100.0) for name in ACCURACIES),
-    ("images_per_second", "images per second", 1.0),
-)
-# What can be looked at where no accuracy was measured.
-COST_AXES = X_AXES
 
 
 class PageParts(NamedTuple):
@@ -76,7 +53,7 @@ def make_page(parts: PageParts) -> str:
         ("frontier", "Optimality frontier", _frontier(parts)),
         ("figures", "Figures", _figures(parts)),
         ("examples", "Detections side by side", _examples(parts)),
-        ("all", "All points", _table(parts)),
+        ("all", "All points", _points(parts)),
         ("failed", "Failed and incomplete points", _failures(parts)),
     ]
     kept = [(name, title, body) for name, title, body in sections if body]
@@ -90,27 +67,13 @@ def make_page(parts: PageParts) -> str:
         style=style,
         summary=_summary(parts),
         notices=_notices(parts),
-        environment="".join(
-            f"<div><dt>{escaped(name)}</dt><dd>{escaped(value, 400)}</dd></div>"
-            for name, value in environment_lines(measured_rows(parts.rows))
-        ),
+        environment=_environment(parts.rows),
         navigation="".join(f'<a href="#{name}">{title}</a>' for name, title, _ in kept),
         sections=bodies,
         source=escaped(parts.source, 300),
-        data=script_data(_scatter_data(parts)),
+        data=script_data(scatter_data(parts.rows)),
         script=script,
     )
-
-
-def escaped(text: object, longest: int = 200) -> str:
-    """Text from data for HTML: on one line, without control characters, no longer than that."""
-    return html.escape(printable(text, longest))
-
-
-def script_data(value: Any) -> str:
-    """JSON that may stand in a script element: no tag, comment or line separator can be seen in it."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
 def frontier_rows(rows: Sequence[Row], metric: str) -> dict[str, list[Row]]:
@@ -161,8 +124,16 @@ def _notices(parts: PageParts) -> str:
     return '<ul class="notices">' + "".join(f"<li>{escaped(text, 800)}</li>" for text in found) + "</ul>"
 
 
+def _environment(rows: Sequence[Row]) -> str:
+    lines = environment_lines(measured_rows(rows))
+    if not lines:
+        return ""
+    items = "".join(f"<div><dt>{escaped(name)}</dt><dd>{escaped(value, 400)}</dd></div>" for name, value in lines)
+    return f'<details class="environment" open><summary>Where it was measured</summary><dl>{items}</dl></details>'
+
+
 def _explore(parts: PageParts) -> str:
-    data = _scatter_data(parts)
+    data = scatter_data(parts.rows)
     if not data["points"] or not data["xs"]:
         return ""
 
@@ -186,51 +157,6 @@ def _explore(parts: PageParts) -> str:
 <noscript><p class="hint">The scatter needs JavaScript; the figures below do not.</p></noscript>"""
 
 
-def _scatter_data(parts: PageParts) -> dict[str, Any]:
-    rows = measured_rows(parts.rows)
-    groups = groups_by_device(rows)
-    device_of = {id(row): device for device, group in groups.items() for row in group}
-    cells = [cell for cell in shown_cells(list(rows)) if cell.name != "status"] if rows else []
-
-    def axes(candidates: Sequence[tuple[str, str, float]], better: str) -> list[dict[str, Any]]:
-        return [
-            {"name": name, "label": label, "factor": factor, "log": better == "less", "better": better}
-            for name, label, factor in candidates
-            if any(row[name] is not None for row in rows)
-        ]
-
-    xs, ys = axes(X_AXES, "less"), axes(Y_AXES, "more")
-    if not any(axis["name"] in ACCURACIES for axis in ys):
-        ys = axes(COST_AXES, "less")[::-1]
-    tints = resolution_tints(rows)
-    wanted = {axis["name"] for axis in (*xs, *ys)}
-    points = [
-        {
-            "label": label,
-            "device": printable(device_of[id(row)], 200),
-            "colour": extractor_colour(row["extractor"]),
-            "marker": meta_marker(row["meta_architecture"]),
-            "tint": tints[row["resolution"]],
-            "values": {name: row[name] for name in sorted(wanted)},
-            "cells": [cell.text(row) for cell in cells],
-            "command": printable(row["command"], 1000),
-        }
-        for row, label in zip(rows, point_labels(rows))
-    ]
-    extractors = {extractor_name(row["extractor"]): extractor_colour(row["extractor"]) for row in rows}
-    metas = {meta_name(row["meta_architecture"]): meta_marker(row["meta_architecture"]) for row in rows}
-    legend = [[name, extractors[name], "o"] for name in sorted(extractors, key=folded)]
-    legend += [[name, "#808080", metas[name]] for name in sorted(metas, key=folded)]
-    return {
-        "xs": xs,
-        "ys": ys,
-        "devices": [printable(name, 200) for name in groups],
-        "columns": [cell.heading for cell in cells],
-        "legend": legend,
-        "points": points,
-    }
-
-
 def _frontier(parts: PageParts) -> str:
     found = frontier_rows(parts.rows, parts.metric)
     if not found:
@@ -242,7 +168,8 @@ def _frontier(parts: PageParts) -> str:
     for device, rows in found.items():
         if len(found) > 1:
             blocks.append(f"<h3>{escaped(device)}</h3>")
-        blocks += [_frontier_card(row, label, parts) for row, label in zip(rows, point_labels(rows))]
+        cards = "\n".join(_frontier_card(row, label, parts) for row, label in zip(rows, point_labels(rows)))
+        blocks.append(f'<div class="cards">\n{cards}\n</div>')
     return "\n".join(blocks)
 
 
@@ -281,24 +208,17 @@ def _config_text(name: str, folder: pathlib.Path) -> str:
     return f'<details class="config screen"><summary>show</summary><pre>{html.escape(shown)}{more}</pre></details>'
 
 
-def printable_line(line: str) -> str:
-    """A line with its indentation, without control characters."""
-    body = line.expandtabs(2)
-    indent = len(body) - len(body.lstrip(" "))
-    return " " * indent + printable(body, 2000)
-
-
 def _figures(parts: PageParts) -> str:
     blocks = []
     for figure in parts.figures:
         if isinstance(figure, DrawnFigure):
             encoded = base64.b64encode(figure.svg.read_bytes()).decode("ascii")
             wide = ' class="wide"' if figure.number == "2" else ""
-            caption = escaped(figure.caption, 900)
+            caption, alternative = escaped(figure.caption, 900), f"{figure.title}. {figure.caption}"
             blocks.append(
-                f'<figure{wide} id="figure_{figure.name}"><img alt="{escaped(figure.title)}. {caption}" '
-                f'src="data:image/svg+xml;base64,{encoded}"><figcaption><strong>{_numbered(figure)}.</strong> {caption}'
-                "</figcaption></figure>"
+                f'<figure{wide} id="figure_{figure.name}"><div class="scroll"><img alt="{escaped(alternative, 900)}" '
+                f'src="data:image/svg+xml;base64,{encoded}"></div>'
+                f"<figcaption><strong>{_numbered(figure)}.</strong> {caption}</figcaption></figure>"
             )
     missing = [figure for figure in parts.figures if isinstance(figure, MissingFigure)]
     text = '<p class="note">Numbers in brackets are those of the figures in arXiv:1611.10012.</p>'
@@ -329,49 +249,9 @@ def _examples(parts: PageParts) -> str:
     return "\n".join(blocks)
 
 
-def _table(parts: PageParts) -> str:
-    rows = list(parts.rows)
-    if not rows:
-        return '<p class="note">There are no points.</p>'
-    cells = shown_cells(rows)
-    best = {id(row) for group in frontier_rows(rows, parts.metric).values() for row in group}
-    heads = "".join(
-        f'<th scope="col" class="{_classes(cell)}" title="{escaped(cell.meaning())}"'
-        f'{_better(cell.name)}><button type="button">{escaped(cell.heading)}</button></th>'
-        for cell in cells
-    )
-    body = "\n".join(_table_row(row, cells, id(row) in best) for row in rows)
-    return f"""<div class="controls screen"><label>only points with these words
-<input type="search" id="filter" autocomplete="off"></label>
-<span class="hint" id="count" role="status"></span></div>
-<p class="note">Bold: on the optimality frontier. Per cent for accuracy; a click on a heading sorts.</p>
-<div class="box" tabindex="0" role="region" aria-label="all points"><table id="points"><thead><tr>{heads}</tr></thead>
-<tbody>
-{body}
-</tbody></table></div>"""
-
-
-def _table_row(row: Row, cells: Sequence[Any], is_best: bool) -> str:
-    kinds = [*(["on-frontier"] if is_best else []), *(["failed"] if row["status"] == "failed" else [])]
-    texts = []
-    for cell in cells:
-        text = cell.text(row)
-        value = "" if row[cell.name] is None else f' data-value="{escaped(row[cell.name] if cell.is_number else text)}"'
-        if cell.name == "name":
-            title = f' title="{escaped(row["name"])}"'
-            texts.append(f'<th scope="row"{value}{title}>{escaped(text)}</th>')
-        else:
-            texts.append(f'<td class="{_classes(cell)}"{value}>{escaped(text)}</td>')
-    attribute = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f"<tr{attribute}>{''.join(texts)}</tr>"
-
-
-def _classes(cell: Any) -> str:
-    return " ".join([*(["number"] if cell.is_number else []), *([] if cell.name in PRINTED else ["extra"])])
-
-
-def _better(name: str) -> str:
-    return ' data-better="more"' if name in ACCURACIES or name == "images_per_second" else ""
+def _points(parts: PageParts) -> str:
+    best = {id(row) for group in frontier_rows(parts.rows, parts.metric).values() for row in group}
+    return points_table(parts.rows, best)
 
 
 def _failures(parts: PageParts) -> str:

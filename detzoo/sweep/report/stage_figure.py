@@ -8,7 +8,7 @@ from typing import Any
 from detzoo.sweep.measured import LATENCY, Row
 from detzoo.sweep.report.drawing import Drawing, MissingDataError
 from detzoo.sweep.report.names import folded, point_labels
-from detzoo.sweep.report.style import POINTS, new_figure
+from detzoo.sweep.report.style import POINTS, WIDTH, new_figure
 
 # Not the extractors' colours: grey for what is not the network, one hue for it from dark to pale, then masks.
 STAGES = {
@@ -31,7 +31,7 @@ def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
         raise MissingDataError("no point has times of its stages" if rows else "no point was measured")
     shown = representative_rows(split)
     shown.sort(key=lambda row: -sum(stage_parts(row).values()))
-    figure = new_figure(9.0, max(2.6, 1.15 + 0.205 * len(shown)))
+    figure = new_figure(WIDTH, max(2.6, 1.15 + 0.19 * len(shown)))
     height = figure.get_figheight()
     axes = figure.add_axes((0.3, 0.55 / height, 0.685, 1 - 1.15 / height))
     used: dict[str, Any] = {}
@@ -48,7 +48,7 @@ def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
     axes.grid(False, axis="y")
     axes.set_xlabel(f"time on {device}, ms (medians of the stages)")
     stages = [stage for stage in STAGES if stage in used]
-    figure.legend([used[stage] for stage in stages], stages, loc="upper left", ncols=4, bbox_to_anchor=(0.01, 0.995))
+    figure.legend([used[stage] for stage in stages], stages, loc="upper left", ncols=3, bbox_to_anchor=(0.01, 0.995))
     caption = "Each stage's median time."
     if len(shown) < len(split):
         caption += " Of each combination and resolution the point with the largest stride and the most proposals."

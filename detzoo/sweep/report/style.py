@@ -46,8 +46,8 @@ SETTINGS: dict[Any, Any] = {
 SVG_METADATA = {"Date": None, "Creator": "detzoo"}
 PNG_METADATA = {"Software": "detzoo"}
 DOTS_PER_INCH = 150
-WIDTH, HEIGHT = 9.0, 5.2  # inches
-LEGEND_LEFT = 0.79  # of the figure's width; the axes end before
+WIDTH, HEIGHT = 7.4, 4.6  # inches: two columns of a journal
+LEGEND_INCHES = 1.72  # of the width, for what is on the right of the axes
 LEGEND_LINE_INCHES = 0.165  # at the legends' size of letters
 MARKER_SIZE = 6.0
 LOG_FROM_RATIO = 4.0  # an axis whose largest value is this many times its smallest is logarithmic
@@ -70,9 +70,16 @@ def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
     return figure
 
 
-def new_axes(figure: Figure, left: float = 0.085, right: float = LEGEND_LEFT - 0.02) -> Axes:
-    """One pair of axes with room for legends on the right (fractions of the figure's width)."""
-    return figure.add_axes((left, 0.115, right - left, 0.845))
+def new_axes(figure: Figure) -> Axes:
+    """One pair of axes with room for legends on the right."""
+    return add_axes(figure, 0.55, 0.72, figure.get_figheight() - 0.15)
+
+
+def add_axes(figure: Figure, bottom: float, left: float, top: float, right: float | None = None) -> Axes:
+    """Axes between these edges, in inches from the lower left corner; without ``right`` up to the legends."""
+    width, height = figure.get_figwidth(), figure.get_figheight()
+    end = width - LEGEND_INCHES - 0.18 if right is None else right
+    return figure.add_axes((left / width, bottom / height, (end - left) / width, (top - bottom) / height))
 
 
 def save_figure(figure: Figure, folder: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
@@ -152,11 +159,12 @@ def add_legends(figure: Figure, rows: Sequence[Row], resolutions: bool = True, t
 
 def add_legend(figure: Figure, handles: Sequence[Any], title: str, top: float) -> float:
     """A legend whose upper edge is at ``top``; returns where the next one may begin."""
+    left = 1 - LEGEND_INCHES / figure.get_figwidth()
     figure.legend(
         handles=handles,
         title=title,
         loc="upper left",
-        bbox_to_anchor=(LEGEND_LEFT, top),
+        bbox_to_anchor=(left, top),
         borderaxespad=0,
         alignment="left",
     )

@@ -23,6 +23,7 @@ class Report(NamedTuple):
     missing: tuple[MissingFigure, ...]
     num_points: int
     num_examples: int
+    examples_missing: str  # why there are none, or fewer than wanted; or ""
 
 
 def write_report(
@@ -65,4 +66,4 @@ def write_report(
     progress("", total, total)
     drawn = tuple(figure for figure in figures if isinstance(figure, DrawnFigure))
     missing = tuple(figure for figure in figures if isinstance(figure, MissingFigure))
-    return Report(page, drawn, missing, len(clean), len(examples))
+    return Report(page, drawn, missing, len(clean), len(examples), missing_examples)
