@@ -123,8 +123,8 @@ def _report(output_dir: pathlib.Path) -> None:
 
     try:
         sweep_report.run(parse_flags("sweep report", sweep_report, [f"--output_dir={output_dir}"]))
-    except DetzooError as problem:
-        logger.warning("the report could not be written: %s", problem)
+    except Exception as problem:
+        logger.warning("the report could not be written (`detzoo sweep report` tries again): %s", problem)
 
 
 SUBCOMMANDS: dict[str, Any] = {"report": sweep_report, "choose": sweep_choose, "merge": sweep_merge}

@@ -22,6 +22,7 @@ from detzoo.config.sweep_points import Point, fingerprint
 from detzoo.errors import CheckpointError, DetzooError
 
 _GPU_DEVICE = re.compile(r"nvidia\d+|dxg|kfd")  # in /dev: NVIDIA's, those of Windows' Linux, AMD's
+_SIDE_FOR_CHECKS = 320  # pixels: small, and large enough for every level
 
 logger = logging.getLogger(__name__)
 
@@ -93,10 +94,11 @@ def _without_sizes(point: Point) -> Any:
     """A config with the point's model, without what does not change its variables: such points are checked once."""
     config = type(point.message)()
     config.model.CopyFrom(point.message.model)
+    block = getattr(config.model, config.model.WhichOneof("model"))
+    block.image_resizer.Clear()
+    fixed = block.image_resizer.fixed_shape_resizer
+    fixed.height = fixed.width = _SIDE_FOR_CHECKS
     if config.model.HasField("faster_rcnn"):
-        block = config.model.faster_rcnn
-        block.image_resizer.Clear()
-        block.image_resizer.fixed_shape_resizer.height = block.image_resizer.fixed_shape_resizer.width = 128
         block.first_stage_max_proposals = 8
         block.ClearField("first_stage_max_proposals_in_training")
     return config

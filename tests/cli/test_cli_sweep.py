@@ -188,3 +188,27 @@ def test_two_points_from_nothing_to_the_report(tmp_path: pathlib.Path) -> None:
     assert all(len(e["boxes_px"]) == len(e["scores"]) == len(e["classes"]) for e in examples)
     assert (out / "report.html").is_file()
     assert not list(out.glob("points/*/export"))
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_does_not_fit_is_named_before_the_first_point(
+    tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str], load_module
+) -> None:
+    from detzoo.cli.inference import build_untrained
+    from detzoo.config.load import load_pipeline
+
+    half = load_pipeline(str(CONFIGS / "shapes_ssd_mobilenet_v1.config")).message.model
+    load_module("cli/conftest.py").save_checkpoint(build_untrained(half), tmp_path / "half", 3)
+    file = tmp_path / "my.sweep"
+    file.write_text(
+        f"""base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }}
+        axis {{ path {{ path: "model.ssd.feature_extractor.depth_multiplier" values: ["0.5", "0.25"] name: "w" }} }}
+        axis {{ resolution {{ values: [64, 96] }} }}
+        accuracy {{ checkpoint: "{tmp_path}/half" measure: false }}"""
+    )
+    assert sweep(file, tmp_path / "out") == 1
+    said = capfd.readouterr().err
+    wrong = "shapes_ssd_mobilenet_v1_w0.25_64, shapes_ssd_mobilenet_v1_w0.25_96"
+    assert f"{wrong}: the checkpoint {tmp_path}/half/ckpt-3 (a detector of detzoo) is of another model" in said
+    assert "shapes_ssd_mobilenet_v1_w0.5_64: the checkpoint" not in said
+    assert not (tmp_path / "out" / "results.csv").exists()
