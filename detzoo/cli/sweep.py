@@ -31,7 +31,7 @@ what runs and keeps the rest. Several machines: each does a part, then one joins
     detzoo sweep --sweep_config my.sweep --output_dir part1 --shard 1/2
     detzoo sweep merge --output_dir all part1 part2
 
-Writes results.csv, points/KEY/ (pipeline.config, metrics.json, log.txt) and report/.
+Writes results.csv, points/KEY/ (pipeline.config, metrics.json, log.txt), report.html and figures/.
 """
 POSITIONAL = ()
 
@@ -51,7 +51,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_enum("device", None, DEVICES, "Instead of measure.device.", flag_values=flag_values)
     text = "Points at a time: one for each GPU. On one CPU they would disturb each other's times."
     flags.DEFINE_integer("jobs", 1, text, lower_bound=1, flag_values=flag_values)
-    text = "I/N: the I-th of N parts, I from 1. Every part is the same on every machine; `merge` joins them."
+    text = "I/N: the I-th of N parts, I from 1. Every machine finds the same parts; `merge` joins them."
     flags.DEFINE_string("shard", "", text, flag_values=flag_values)
     flags.DEFINE_bool("retry_failed", True, "Try points again that failed before.", flag_values=flag_values)
     flags.DEFINE_bool("report", True, "Write the report at the end.", flag_values=flag_values)

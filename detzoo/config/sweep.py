@@ -132,6 +132,7 @@ class _Planner:
                 self._error(exclusion.place, "leaves nothing out: no combination meets its conditions")
         self._check_points(points)
         points = locate(points, self.sweep, self._error)
+        self._check_keys(points)
         if not points and not self.problems:
             self._error("exclude", "every combination is left out: there is no point")
         return SweepPlan(self.path, self.sweep, points, exclusions)
@@ -300,6 +301,13 @@ class _Planner:
             Point(name + suffix, combination, found[0], message, traits, of_resolution(how, traits), training)
             for suffix, how in variants
         ]
+
+    def _check_keys(self, points: Sequence[Point]) -> None:
+        seen: dict[str, str] = {}
+        for point in points:
+            if point.key in seen:
+                self._error("base", f"{seen[point.key]} and {point.name} are the same config; leave one out")
+            seen.setdefault(point.key, point.name)
 
     def _check_points(self, points: Sequence[Point]) -> None:
         """The checks of `detzoo config check`, one message for all points that have the same problem."""

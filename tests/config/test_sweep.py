@@ -265,6 +265,7 @@ measures {{ }}
         ("measure { time_out_seconds: 0 }", "accepted: more than 0"),
         ("base { }", "base[1]: has no config"),
         (SSD, "two bases are called 'ssd_mobilenet_v1_300'"),
+        (SSD.replace("}", "name: 'twin' }"), "ssd_mobilenet_v1_300 and twin are the same config; leave one out"),
     ],
 )
 def test_each_problem_is_named(tmp_path: pathlib.Path, text: str, message: str) -> None:
