@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import logging
 import pathlib
 import shlex
 import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
@@ -239,11 +241,10 @@ class SweepWork:
         def retire(row: Row) -> None:
             retire_rows(self.results, row)
 
-        before = signal.signal(signal.SIGTERM, _interrupt)
         try:
-            Runner(self.results, row_of, progress, self._jobs, devices, retire).run(units)
+            with _ended_as_by_keyboard():
+                Runner(self.results, row_of, progress, self._jobs, devices, retire).run(units)
         finally:
-            signal.signal(signal.SIGTERM, before)
             progress.close()
         print(f"{progress.done} measured, {progress.failed} failed: {self.results}")
         return progress.failed
@@ -336,9 +337,21 @@ class SweepWork:
         return shlex.join(words)
 
 
-def _interrupt(number: int, frame: Any) -> None:
+@contextlib.contextmanager
+def _ended_as_by_keyboard() -> Iterator[None]:
     """Makes SIGTERM end a sweep as Ctrl-C does."""
-    raise KeyboardInterrupt
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(_number: int, _frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _counted(count: int, noun: str) -> str:
