@@ -101,3 +101,13 @@ def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
     assert (name, limit, wanted, verdict) == ("shapes_rfcn_mobilenet_v1", "10", "0.80", ["NOT", "REACHED"])
     assert float(minutes) > 0
     assert 0 <= float(found) < 0.5
+
+
+@pytest.mark.slow
+def test_the_report_of_the_papers_grid_is_timed(tmp_path):
+    output = tmp_path / "rows.csv"
+    printed = run("sweep_report.py", "--output_dir", str(tmp_path / "sweep"), "--output", str(output))
+    assert "report of 147 points" in printed
+    start, report = csv.DictReader(output.open(encoding="utf-8"))
+    assert 0 < float(start["wall_seconds"]) < float(report["wall_seconds"])
+    assert (tmp_path / "sweep" / "report.html").is_file()

@@ -1,7 +1,8 @@
 """Detections of the frontier's key models side by side (figures 12 to 17 of arXiv:1611.10012).
 
 Read from what the sweep left: ``examples/NAME.jpg`` and ``points/KEY/examples.json`` in its folder. Boxes above the
-paper's thresholds are drawn, the best 20 of them, on a picture that is small enough to travel in a page.
+paper's thresholds are drawn, the best 20 of them, on a picture that is small enough to travel in a page;
+small images are enlarged, so that names can be read.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ def _picture(image: Image.Image, entry: Mapping[str, Any], row: Row, label: str)
     small = image.copy()
     small.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX))
     names = [printable(entry["classes"][index], 32) for index in order]
-    drawn = draw_detections(np.asarray(small), boxes, names, scores[order], min_longer_side_px=0)
+    drawn = draw_detections(np.asarray(small), boxes, names, scores[order])
     stream = io.BytesIO()
     drawn.save(stream, "JPEG", quality=JPEG_QUALITY)
     return ExamplePicture(label, len(order), threshold, stream.getvalue(), (drawn.height, drawn.width))

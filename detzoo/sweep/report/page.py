@@ -205,7 +205,8 @@ def _config_text(name: str, folder: pathlib.Path) -> str:
         return ""
     shown = "\n".join(printable_line(line) for line in text[:LONGEST_CONFIG].splitlines())
     more = "\n# …" if len(text) > LONGEST_CONFIG else ""
-    return f'<details class="config screen"><summary>show</summary><pre>{html.escape(shown)}{more}</pre></details>'
+    body = f"<summary>show the config</summary><pre>{html.escape(shown)}{more}</pre>"
+    return f'<details class="config screen">{body}</details>'
 
 
 def _figures(parts: PageParts) -> str:

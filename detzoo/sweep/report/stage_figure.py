@@ -10,14 +10,15 @@ from detzoo.sweep.report.drawing import Drawing, MissingDataError
 from detzoo.sweep.report.names import folded, point_labels
 from detzoo.sweep.report.style import POINTS, WIDTH, new_figure
 
-# Not the extractors' colours: grey for what is not the network, one hue for it from dark to pale, then masks.
+# Not the extractors' colours: grey for what is not the network, one hue for its parts, others for the whole and for masks.
 STAGES = {
     "preprocessing": "#BDBDBD",
     "extractor": "#08519C",
     "first stage after the extractor": "#3182BD",
+    "first stage with its extractor": "#2B5F93",
     "second stage": "#6BAED6",
     "heads": "#9ECAE1",
-    "network, not split": "#4A6FA5",
+    "network, not split": "#A6845B",
     "masks": "#8C6BB1",
     "post-processing": "#636363",
 }
@@ -67,7 +68,10 @@ def stage_parts(row: Row) -> dict[str, float]:
     network, extractor = known["network"], known["extractor"]
     parts: dict[str, float | None] = {"preprocessing": known["preprocess"], "extractor": extractor}
     if first is not None:
-        parts["first stage after the extractor"] = first - (extractor or 0.0)
+        if extractor is None:
+            parts["first stage with its extractor"] = first
+        else:
+            parts["first stage after the extractor"] = first - extractor
         parts["second stage"] = second
     elif network is not None and extractor is not None:
         parts["heads"] = network - extractor - (masks or 0.0)

@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from detzoo.sweep.measured import Row
 from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
@@ -200,14 +200,15 @@ def scale_axis(axes: Axes, which: str, values: Sequence[float]) -> bool:
         (axes.set_xscale if is_x else axes.set_yscale)("log")
         steps = (1.0, 2.0, 5.0) if most / least < 3000 else (1.0,)
         axis.set_major_locator(LogLocator(subs=steps, numticks=20))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
         set_limits(least / (most / least) ** 0.06, most * (most / least) ** 0.06)
     else:
         margin = 0.08 * (most - least) or 0.5 * abs(most) or 1.0
         set_limits(max(0.0, least - margin) if least >= 0 else least - margin, most + margin)
-        axis.set_major_locator(MaxNLocator(7))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+        axis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+        axis.set_major_formatter(ScalarFormatter(useOffset=False))
     return is_log
 
 

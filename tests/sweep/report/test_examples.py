@@ -52,7 +52,7 @@ def test_a_box_is_where_it_was_detected(sweep):
     rows = latest_rows([sweep("a", [0.9], mAP=0.3)])
     [image], _ = draw_examples(rows, "mAP", sweep.folder)
     pixels = np.asarray(Image.open(io.BytesIO(image.pictures[0].jpeg)).convert("RGB"), np.int64)
-    assert pixels.shape == (*image.pictures[0].size, 3)
+    assert pixels.shape == (*image.pictures[0].size, 3) == (320, 480, 3)  # enlarged by 8
     changed = np.abs(pixels - 128).max(axis=2) > 60
     scale = pixels.shape[0] / 40
     assert changed[int(18 * scale) : int(21 * scale), int(30 * scale)].any()  # the lower edge

@@ -222,9 +222,11 @@ def test_stages_of_two_stages_add_up_once(make_row):
     }
 
 
-def test_stages_of_one_stage(make_row):
+def test_stages_of_one_stage_and_of_what_was_not_split(make_row):
     parts = stage_figure.stage_parts(make_row("a", **stages(preprocess=1, network=45, extractor=20, postprocess=4)))
     assert parts == {"preprocessing": 1, "extractor": 20, "heads": 25, "post-processing": 4}
+    parts = stage_figure.stage_parts(make_row("a", **stages(network=45, first_stage=30, second_stage=15)))
+    assert parts == {"first stage with its extractor": 30, "second stage": 15}
     parts = stage_figure.stage_parts(make_row("a", **stages(preprocess=1, network=45)))
     assert parts == {"preprocessing": 1, "network, not split": 45}
     assert stage_figure.stage_parts(make_row("a", **stages(preprocess=1))) == {}
@@ -315,3 +317,23 @@ def test_only_failed_points_draw_nothing(grid, tmp_path):
     figures = list(draw_figures(latest_rows(rows), "mAP", tmp_path))
     assert all(isinstance(figure, MissingFigure) for figure in figures)
     assert {figure.reason for figure in figures} == {"no point was measured"}
+
+
+@pytest.mark.parametrize(
+    ("values", "is_log"), [([10.0, 39.0], False), ([10.0, 41.0], True), ([5.0], False), ([0.0, 9.0], False)]
+)
+def test_axes_of_costs_are_logarithmic_where_values_are_far_apart(values, is_log):
+    axes = style.new_axes(style.new_figure())
+    assert style.scale_axis(axes, "x", values) is is_log
+    low, high = axes.get_xlim()
+    assert 0 <= low < min(values) or min(values) == 0 == low
+    assert high > max(values)
+
+
+def test_close_values_have_different_numbers_at_their_ticks():
+    figure = style.new_figure()
+    axes = style.new_axes(figure)
+    style.scale_axis(axes, "y", [6.375, 6.49])
+    figure.canvas.draw()
+    texts = [label.get_text() for label in axes.get_yticklabels()]
+    assert len(set(texts)) == len(texts) >= 3
