@@ -10,7 +10,7 @@ from detzoo.sweep.report.drawing import Drawing, MissingDataError
 from detzoo.sweep.report.names import folded, point_labels
 from detzoo.sweep.report.style import POINTS, WIDTH, new_figure
 
-# Not the extractors' colours: grey for what is not the network, one hue for its parts, others for the whole and for masks.
+# Not the extractors' colours: grey for the ends, one hue for parts of the network, others for the whole and for masks.
 STAGES = {
     "preprocessing": "#BDBDBD",
     "extractor": "#08519C",
