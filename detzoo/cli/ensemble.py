@@ -101,7 +101,7 @@ class Evaluate:
         detzoo ensemble evaluate --pipeline_config_path=a/pipeline.config --saved_models=a/export --flip --crops=2x2 \\
             --output_dir=evaluation
 
-    Flags go before what ensemble.json says.
+    A flag replaces what ensemble.json says of its matter.
     """
     POSITIONAL = ()
 
@@ -110,9 +110,9 @@ class Evaluate:
         """What to measure, how to merge, which views, where to write."""
         text = "What `detzoo ensemble` wrote: the models, how to merge, which views."
         flags.DEFINE_string("ensemble", None, text, flag_values=flag_values)
-        text = "SavedModels or .tflite files; repeatable, or with commas between."
+        text = "SavedModels or .tflite files, with commas between."
         flags.DEFINE_multi_string("saved_models", [], text, flag_values=flag_values)
-        text = "Folders that `detzoo evaluate` wrote, to be merged; globs, repeatable, or with commas between."
+        text = "Folders that `detzoo evaluate` wrote, to be merged; globs, or with commas between."
         flags.DEFINE_multi_string("evaluations", [], text, flag_values=flag_values)
         define_pipeline_flags(flag_values, required=False)
         flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)

@@ -67,7 +67,7 @@ def short_names(paths: Sequence[str]) -> list[str]:
     """Paths without the folders that all begin or end with: runs/a/evaluation, runs/b/evaluation -> a, b."""
     parts = [pathlib.Path(path).parts for path in paths]
     if len(set(parts)) < 2:
-        return [pathlib.Path(path).name or str(path) for path in paths]
+        return [str(path) for path in paths]
     shortest = min(map(len, parts))
     begin = next((i for i in range(shortest) if len({part[i] for part in parts}) > 1), shortest)
     end = next((i for i in range(shortest - begin) if len({part[-1 - i] for part in parts}) > 1), shortest - begin)

@@ -8,6 +8,7 @@ no larger than the overlap, and the whole image is always one of the views.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import math
 import re
@@ -108,10 +109,7 @@ class ViewPlan:
             tops, crop_height = _starts(height, rows, self.overlap)
             lefts, crop_width = _starts(width, columns, self.overlap)
             if min(crop_height, crop_width) < MIN_CROP_PX:
-                logger.warning(
-                    "an image of %d x %d pixels is not cut into %d x %d crops: each would be below %d pixels",
-                    *(height, width, rows, columns, MIN_CROP_PX),
-                )
+                _warn_of_small_images(rows, columns)
                 continue
             windows += [(top, left, top + crop_height, left + crop_width) for top in tops for left in lefts]
         return [
@@ -119,6 +117,12 @@ class ViewPlan:
             for mirrored in ((False, True) if self.flip else (False,))
             for window in windows
         ]
+
+
+@functools.lru_cache  # once for each grid, not for each image
+def _warn_of_small_images(rows: int, columns: int) -> None:
+    text = "images that a grid of %d x %d would cut into crops below %d pixels are seen without it"
+    logger.warning(text, rows, columns, MIN_CROP_PX)
 
 
 def _starts(size: int, count: int, overlap: float) -> tuple[list[int], int]:

@@ -111,7 +111,7 @@ def test_paths_get_short_names():
     assert short_names(["runs/a/evaluation", "runs/b/evaluation"]) == ["a", "b"]
     assert short_names(["runs/a/x/evaluation", "other/b/evaluation"]) == ["runs/a/x", "other/b"]
     assert short_names(["a", "a/b"]) == ["a", "b"]
-    assert short_names(["runs/a"]) == ["a"]
+    assert short_names(["runs/a"]) == ["runs/a"]
 
 
 @pytest.mark.parametrize(
