@@ -92,7 +92,7 @@ def locate(points: Sequence[Point], sweep: Any, tell: Callable[[str, str], None]
             tell("train", f"{point.name}: cannot be trained: {no_data}")
         wanted = sweep.accuracy.measure and bool(checkpoint or training_key)
         if (wanted or training_key) and not no_data:
-            for problem in _reader_problems(point, checked):
+            for problem in _reader_problems(point, training_key != "", checked):
                 tell("data", f"{point.name}: {problem}")
         if wanted and no_data:
             note = note or no_data
@@ -158,14 +158,16 @@ def _no_data(point: Point, is_trained: bool) -> str:
     return ""
 
 
-def _reader_problems(point: Point, checked: dict[str, list[str]]) -> list[str]:
-    """What `detzoo config check` says of the readers and the files that they name; once for points that share them."""
+def _reader_problems(point: Point, is_trained: bool, checked: dict[str, list[str]]) -> list[str]:
+    """What `detzoo config check` says of the readers that a point uses and of their files; once where points share."""
     config = point.message
     readers = [config.train_input_reader, *config.eval_input_reader]
     if any(_TOKEN in reader.label_map_path for reader in readers):
         return []  # drawn by the sweep
     kind = config.model.WhichOneof("model")
     told = "".join(map(to_text, readers)) + str(getattr(config.model, kind).num_classes)
+    told += str(is_trained)
+    used = ("eval_input_reader[0]", "train_input_reader") if is_trained else "eval_input_reader[0]"
     if told in checked:
         return []
     loaded = LoadedPipeline(config, point.base.loaded.path, "", {})
@@ -173,6 +175,6 @@ def _reader_problems(point: Point, checked: dict[str, list[str]]) -> list[str]:
     checked[told] = [
         f"{problem.path}: {problem.message}"
         for problem in problems
-        if problem.severity is Severity.ERROR and "input_reader" in problem.path
+        if problem.severity is Severity.ERROR and problem.path.startswith(used)
     ]
     return checked[told]

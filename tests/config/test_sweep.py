@@ -181,6 +181,22 @@ def test_a_checkpoint_is_found_by_the_values_of_the_point(tmp_path: pathlib.Path
     assert "PATH_TO_BE_CONFIGURED" in with_one.checkpoint_note
 
 
+def test_accuracy_needs_the_records_that_it_is_measured_on_only(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "ckpt-1.index").touch()
+    (tmp_path / "heldout.tfrecord").write_bytes(b"x")
+    labels = tmp_path / "labels.pbtxt"
+    labels.write_text("".join(f"item {{ id: {index} name: 'c{index}' }} " for index in range(1, 6)))
+    text = f"""base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }}
+        accuracy {{ checkpoint: "{tmp_path}/ckpt-1" }}
+        data {{ eval_input_path: "{tmp_path}/heldout.tfrecord" label_map_path: "{labels}" }}"""
+    [point] = plan_of(tmp_path, text).points
+    assert point.measures_accuracy  # though the records to train on are not there
+    untrained = problems_of(tmp_path, text.replace("ckpt-1", "ckpt-2") + " train { }")
+    assert "shapes_ssd_mobilenet_v1: cannot be trained: no file matches 'quickstart/data/train" in untrained
+    labels.write_text("item { id: 9 name: 'nine' }")
+    assert "shapes_ssd_mobilenet_v1: eval_input_reader[0].label_map_path" in problems_of(tmp_path, text)
+
+
 def test_the_grid_of_the_paper(tmp_path: pathlib.Path) -> None:
     started = time.monotonic()
     plan = load_plan(str(CONFIGS / "sweeps" / "tradeoffs.sweep"))
