@@ -7,13 +7,13 @@ import pathlib
 import platform
 import subprocess
 
-_PACKAGES = ("detzoo", "tensorflow", "keras", "tf-models-official", "numpy", "protobuf")
+PACKAGES = ("detzoo", "tensorflow", "keras", "tf-models-official", "numpy", "protobuf")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide what a model computes."""
     found = {"python": platform.python_version()}
-    for package in _PACKAGES:
+    for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

@@ -8,23 +8,23 @@ into matrix products counts as the convolution that it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
+from detzoo.benchmark.measures import KINDS
+
 # Of ``detzoo.export.winograd``: names of its operations.
 WINOGRAD_SCOPE, WINOGRAD_PRODUCT = "winograd", "winograd_product"
 
-KINDS: dict[str, str] = {
-    "Conv2D": "convolution",
-    "DepthwiseConv2dNative": "depthwise",
-    "MatMul": "dense",
-    "BatchMatMulV2": "dense",
-    "BatchMatMul": "dense",
-    "Conv2DBackpropInput": "transposed",
-}
+
+class Operation(NamedTuple):
+    """One operation of a graph."""
+
+    kind: str  # a value of ``KINDS``
+    multiply_adds: int  # an image
 
 
 def count_in_function(function: Any) -> dict[str, int]:
@@ -43,23 +43,40 @@ def count_in_function(function: Any) -> dict[str, int]:
             raise ValueError(f"the shape of {tensor.name} is {shape}: give the function an input of static shape")
         return (1 if shape[0] is None else shape[0], *shape[1:])
 
-    counts = _count(function.graph.get_operations(), static_shape)
+    counts = by_kind(_count(function.graph.get_operations(), static_shape))
     batch_size = function.inputs[0].shape[0] or 1
     return {kind: count // batch_size for kind, count in counts.items()}
 
 
 def count_in_graph_def(graph_def: Any, input_name: str, image: np.ndarray) -> dict[str, int]:
-    """Multiply-adds of one image by kind, from a frozen graph, by running it once to learn the shapes.
+    """Multiply-adds of one image by kind, from a frozen graph; see ``count_operations``."""
+    return by_kind(count_operations(graph_def, input_name, image))
+
+
+def by_kind(operations: Mapping[str, Operation]) -> dict[str, int]:
+    """The sum over the operations of each kind."""
+    counts: dict[str, int] = {}
+    for operation in operations.values():
+        counts[operation.kind] = counts.get(operation.kind, 0) + operation.multiply_adds
+    return counts
+
+
+def count_operations(
+    graph_def: Any, input_name: str, image: np.ndarray, weights: Mapping[str, Any] | None = None
+) -> dict[str, Operation]:
+    """Multiply-adds of one image by operation, from a frozen graph, by running it once to learn the shapes.
 
     Args:
         graph_def: without variables, functions inlined.
         input_name: tensor name of its input.
         image: the input for one image.
+        weights: variables by the tensor name of the constants that the graph lacks.
     """
     operations: list[Any] = []
 
     def shapes_of(inputs: Any) -> dict[str, Any]:
-        tf.graph_util.import_graph_def(graph_def, input_map={input_name: inputs}, name="")
+        values = {name: variable.read_value() for name, variable in (weights or {}).items()}
+        tf.graph_util.import_graph_def(graph_def, input_map={input_name: inputs, **values}, name="")
         operations.extend(op for op in tf.compat.v1.get_default_graph().get_operations() if op.type in KINDS)
         tensors = [t for op in operations for t in (*op.inputs, *op.outputs, *_undone(op))]
         return {tensor.name: tf.shape(tensor) for tensor in tensors}
@@ -69,13 +86,12 @@ def count_in_graph_def(graph_def: Any, input_name: str, image: np.ndarray) -> di
     return _count(operations, lambda tensor: tuple(found[tensor.name].numpy().tolist()))
 
 
-def _count(operations: list[Any], shape_of: Callable[[Any], tuple[int, ...]]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for operation in operations:
-        if operation.type in KINDS:
-            kind = KINDS[operation.type]
-            counts[kind] = counts.get(kind, 0) + _count_one(operation, shape_of)
-    return counts
+def _count(operations: list[Any], shape_of: Callable[[Any], tuple[int, ...]]) -> dict[str, Operation]:
+    return {
+        operation.name: Operation(KINDS[operation.type], _count_one(operation, shape_of))
+        for operation in operations
+        if operation.type in KINDS
+    }
 
 
 def _count_one(operation: Any, shape_of: Callable[[Any], tuple[int, ...]]) -> int:

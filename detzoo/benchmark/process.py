@@ -36,8 +36,22 @@ class ProcessCosts(NamedTuple):
     peak_mib: float
 
 
+class ServingSettings(NamedTuple):
+    """How a process that serves computes."""
+
+    optimizer: str = ""  # a graph optimizer that is switched on
+    hides_gpus: bool = False
+    intra_op_threads: int = 0  # 0 for TensorFlow's choice
+    inter_op_threads: int = 0
+
+
 def measure_process(
-    saved_model: str | pathlib.Path, given: np.ndarray, runs: int = 5, *, tensorflow_alone: bool = True
+    saved_model: str | pathlib.Path,
+    given: np.ndarray,
+    runs: int = 5,
+    *,
+    tensorflow_alone: bool = True,
+    settings: ServingSettings | None = None,
 ) -> ProcessCosts:
     """Starts a process, loads a SavedModel in it and calls it.
 
@@ -45,6 +59,7 @@ def measure_process(
         saved_model: folder with saved_model.pb.
         given: input for its signature.
         runs: calls after the first.
+        settings: how it computes; TensorFlow's defaults where None.
         tensorflow_alone: hide what TensorFlow does not require; else the process has all that is installed here.
 
     Raises:
@@ -55,7 +70,8 @@ def measure_process(
         # Encoded images are objects to numpy; as fixed-length bytes they need no pickle, but lose trailing zeros.
         np.save(input_file, given.astype("S") if given.dtype == object else given, allow_pickle=False)
         hidden = ",".join(modules_not_required_by("tensorflow")) if tensorflow_alone else ""
-        command = [sys.executable, str(PROGRAM), str(saved_model), str(input_file), str(runs), hidden]
+        chosen = json.dumps((settings or ServingSettings())._asdict())
+        command = [sys.executable, str(PROGRAM), str(saved_model), str(input_file), str(runs), hidden, chosen]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS)
     if done.returncode:

@@ -3,41 +3,33 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
+import itertools
 import json
 import logging
 import math
 import pathlib
+import time
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-from detzoo.benchmark import latency, multiply_adds
+from detzoo.benchmark import images, latency, memory, multiply_adds, precision, stages
 from detzoo.benchmark.environment import available_cores, describe_environment
-from detzoo.benchmark.process import measure_process
+from detzoo.benchmark.load import LoadMeter, judge, load_before
+from detzoo.benchmark.measures import KINDS, MAX_DIFFERENCE, BenchmarkOptions, Latency, Stages
+from detzoo.benchmark.process import ProcessCosts, ServingSettings, measure_process
 from detzoo.benchmark.yardstick import beside_yardstick
-from detzoo.detectors.frozen import FrozenGraph, node_of, to_constants
+from detzoo.detectors.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
 from detzoo.detectors.saved_detector import EXPORT_RECORD, SavedDetector
+from detzoo.errors import DetzooError
 
-BUSY_LOAD = 0.5  # of a core: above this, other programs disturb the measurement
+USUAL_SHAPE = (480, 640)  # (height, width) of random images where none is given
+MAX_STAGE_SECONDS = 20.0  # timing the parts of a slow detector takes fewer runs than its whole
+MIN_STAGE_RUNS = 3
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class BenchmarkOptions:
-    """How to measure."""
-
-    runs: int = 50
-    warmup: int = 5
-    batch_size: int = 1
-    image_shape: tuple[int, int] = (480, 640)  # (height, width) in pixels, of random images
-    device: str = "CPU"  # "CPU" or "GPU", what the result says; ``auto``, ``cpu`` and ``gpu`` are choices of the flag
-    images: str = ""  # folder or pattern of real images; "" for random ones
-    precision: str = "float32"  # or "bfloat16", "float16"
-    jit_compile: bool = False  # by XLA
-    intra_op_threads: int = 0  # 0 for TensorFlow's choice: one a core
-    inter_op_threads: int = 0
 
 
 def benchmark_saved_model(saved_model: str | pathlib.Path, options: BenchmarkOptions, name: str = "") -> dict[str, Any]:
@@ -49,43 +41,232 @@ def benchmark_saved_model(saved_model: str | pathlib.Path, options: BenchmarkOpt
         name: what the result calls it; the folder where empty.
 
     Returns:
-        A JSON object: numbers, ``latency``, ``stages`` (None for a model that does not name its stages), ``process``
-        and ``environment``.
+        A JSON object: numbers, ``latency``, ``stages`` (None for a model that does not name its stages), ``memory``,
+        ``process``, ``load`` and ``environment``. What could not be measured is None.
+
+    Raises:
+        UsageError: no such SavedModel or image, or options that exclude each other.
+        DataError: an image cannot be read.
+        DetzooError: nothing ran in the precision, or XLA cannot compile anything.
     """
-    environment = describe_environment()
-    if environment["load_average"] > BUSY_LOAD * available_cores():
-        logger.warning("the load average is %.1f: other programs make these numbers worse", environment["load_average"])
-    detector = SavedDetector(saved_model)
-    image = np.random.default_rng(0).integers(0, 256, (*options.image_shape, 3), np.uint8)
-    given = detector.as_input(image, options.batch_size)
-    logger.info("measuring the yardstick, then %d runs", options.runs)
-    whole, gflops = beside_yardstick(
-        lambda: latency.time_call(lambda: detector.outputs(given), options.warmup, options.runs)
+    [result] = benchmark_batch_sizes(saved_model, options, [options.batch_size], name)
+    return result
+
+
+def benchmark_batch_sizes(
+    saved_model: str | pathlib.Path,
+    options: BenchmarkOptions,
+    batch_sizes: list[int],
+    name: str = "",
+    pool: images.Pool | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Loads a SavedModel once and measures it at one batch size after the other; see ``benchmark_saved_model``.
+
+    ``pool`` are the images of ``images_for``, where they have been read already.
+    """
+    precision.check_precision(options.precision, options.device, options.jit_compile)
+    pool = pool or images_for(options, max(batch_sizes))
+    with precision.in_precision(options.precision, options.device):
+        detector = SavedDetector(saved_model)
+        served = _Served(detector, options)
+        for batch_size in batch_sizes:
+            chosen = dataclasses.replace(options, batch_size=batch_size)
+            yield {"model": name or str(saved_model), **_measure(served, chosen, pool)}
+
+
+def images_for(options: BenchmarkOptions, batch_size: int) -> images.Pool:
+    """The images to send, read and checked.
+
+    Raises:
+        UsageError: there are none, or their sizes do not go together.
+        DataError: one cannot be read.
+    """
+    if not options.images:
+        return images.random_images(options.image_shape or USUAL_SHAPE)
+    pool = images.read_images(options.images, options.image_shape, options.runs * batch_size)
+    images.check_pool(pool, batch_size, needs_one_shape=options.jit_compile)
+    return pool
+
+
+class _Served:
+    """A loaded detector, its graph and its parts."""
+
+    def __init__(self, detector: SavedDetector, options: BenchmarkOptions) -> None:
+        self.detector = detector
+        self.frozen = to_constants(detector.function)
+        self.light, self.weights = stages.take_out_weights(self.frozen)
+        self.chain = stages.Chain(self.light, self.weights, options.jit_compile)
+        self.kernels: precision.Kernels | None = None  # of the graph that ran; known in low precision
+        self.call: Callable[[Any], Any] = self.chain if options.jit_compile else detector.outputs
+
+
+def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> dict[str, Any]:
+    """All of a result but the model's name."""
+    inputs = images.batches(served.detector, pool, options.batch_size)
+    upcoming = itertools.cycle(inputs)
+    began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    before = load_before()
+    first_run_seconds = _first_run(served, options, next(upcoming))
+    for given in inputs if len(pool.shapes) > 1 else ():  # kernels prepare for each size
+        latency.fetch(served.call(given))
+    times, gflops, during, allocated = _time_whole(served, options, upcoming)
+    load = judge(before, during, available_cores())
+    with quiet_conversion():  # the optimizers of graphs tell their work from C++
+        latency.fetch(served.chain(next(upcoming)))
+        counts, by_stage = _count(served, pool)
+    times_of_stages = stages.time_stages(
+        served.chain, lambda: next(upcoming), 1, _stage_runs(options.runs, times.median_ms)
     )
-    frozen = to_constants(detector.function)
-    stages = latency.time_stages(frozen, given, options.warmup, max(3, options.runs // 2))
-    adds = multiply_adds.count_in_graph_def(frozen.graph_def, frozen.input_name, detector.as_input(image).numpy())
-    logger.info("measuring load time and memory in a fresh process")
-    process = measure_process(detector.folder, given.numpy())
+    logger.info("measuring the memory of one call, then load time and memory in a fresh process")
+    process = _measure_process(served, options, inputs[0])
+    _warn(times, load)
+    shape = pool.shapes[0] if len(pool.shapes) == 1 else (None, None)
     return {
-        "model": name or str(saved_model),
+        "started": began,
         "device": options.device,
+        "precision": options.precision,
+        "jit_compile": options.jit_compile,
         "batch_size": options.batch_size,
-        "image_height": options.image_shape[0],
-        "image_width": options.image_shape[1],
-        "latency": _rounded(whole._asdict()),
-        "stages": _rounded(stages._asdict() if stages else dict.fromkeys(latency.Stages._fields)),
-        "parameters": _parameters(detector.folder, frozen),
-        "multiply_adds": sum(adds.values()),
-        "multiply_adds_by_kind": {kind: adds.get(kind, 0) for kind in sorted(set(multiply_adds.KINDS.values()))},
-        "process": _rounded(process._asdict()),
+        "image_height": shape[0],
+        "image_width": shape[1],
+        "images": pool.source,
+        "num_images": len(pool.images),
+        "latency": _rounded(times._asdict()),
+        "images_per_second": round(1000.0 * options.batch_size / times.median_ms, 3),
+        "first_run_seconds": round(first_run_seconds, 3),
+        "stages": _rounded(times_of_stages._asdict() if times_of_stages else dict.fromkeys(Stages._fields)),
+        "parameters": _parameters(served.detector.folder, served.frozen),
+        "multiply_adds": sum(counts.values()),
+        "multiply_adds_by_kind": {kind: counts.get(kind, 0) for kind in sorted(set(KINDS.values()))},
+        "multiply_adds_by_stage": by_stage,
+        "memory": _memory(served, options, inputs[0], allocated, process),
+        "process": _rounded(process._asdict() if process else dict.fromkeys(ProcessCosts._fields)),
+        "kernels": {
+            "total": served.kernels.total if served.kernels else None,
+            "in_precision": served.kernels.in_precision if served.kernels else None,
+            "compiled": " ".join(served.chain.compiled) if options.jit_compile else None,
+        },
         "yardstick_gflops": round(gflops, 1),
-        "environment": environment,
+        "load": load._asdict(),
+        "environment": describe_environment(),
     }
 
 
+def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
+    """The seconds of the first call at this batch size.
+
+    Raises:
+        DetzooError: nothing ran in the wanted precision, or XLA compiled nothing.
+    """
+    found: list[float] = []
+
+    def timed() -> None:
+        started = time.perf_counter()
+        latency.fetch(served.call(given))
+        found.append(time.perf_counter() - started)
+
+    if options.precision != precision.FLOAT32 and served.kernels is None:
+        served.kernels = precision.kernels_of(timed, options.precision)
+        precision.check_kernels(served.kernels, options.precision, options.device)
+        logger.info(
+            "%d of %d convolutions and matrix products run in %s",
+            served.kernels.in_precision,
+            served.kernels.total,
+            options.precision,
+        )
+    else:
+        timed()
+    if options.jit_compile:
+        if not served.chain.compiled:
+            raise DetzooError(f"--jit_compile: XLA compiles no part of this model: {served.chain.refusal}")
+        logger.info("XLA compiled: %s", ", ".join(served.chain.compiled))
+    return found[0]
+
+
+def _time_whole(
+    served: _Served, options: BenchmarkOptions, upcoming: Iterator[Any]
+) -> tuple[Latency, float, float, float | None]:
+    """Latency, yardstick, load meanwhile, and the GPU allocator's peak in MiB (None on a CPU)."""
+    logger.info("measuring the yardstick, then %d runs of batch size %d", options.runs, options.batch_size)
+    has_gpu = options.device == "GPU"
+    during: list[float] = []
+
+    def timed() -> Latency:
+        if has_gpu:
+            memory.reset_allocator()
+        meter = LoadMeter()
+        found = latency.time_call(
+            lambda: served.call(next(upcoming)), options.warmup, options.runs, options.min_seconds
+        )
+        during.append(meter.read())
+        return found
+
+    times, gflops = beside_yardstick(timed)
+    return times, gflops, during[0], memory.allocator_peak_mib() if has_gpu else None
+
+
+def _stage_runs(runs: int, median_ms: float) -> int:
+    affordable = int(1000.0 * MAX_STAGE_SECONDS / max(median_ms, 1e-3))
+    return max(MIN_STAGE_RUNS, min(math.ceil(runs / 2), affordable))
+
+
+def _count(served: _Served, pool: images.Pool) -> tuple[dict[str, int], dict[str, int | None]]:
+    """Multiply-adds of a typical image, by kind and by stage."""
+    given = served.detector.as_input(pool.typical).numpy()
+    light = served.light
+    operations = multiply_adds.count_operations(light.graph_def, light.input_name, given, served.weights)
+    by_part: dict[str, int] = dict.fromkeys((part.name for part in served.chain.parts), 0)
+    owner = stages.stage_of_nodes(served.chain.parts)
+    for name, operation in operations.items():
+        if name in owner:
+            by_part[owner[name]] += operation.multiply_adds
+    return multiply_adds.by_kind(operations), stages.multiply_adds_of(by_part)
+
+
+def _measure_process(served: _Served, options: BenchmarkOptions, given: Any) -> ProcessCosts | None:
+    """What a fresh process costs; None with XLA, which it does not use."""
+    if options.jit_compile:
+        return None
+    settings = ServingSettings(
+        precision.OPTIMIZERS.get((options.precision, options.device), ""),
+        options.device == "CPU",
+        options.intra_op_threads,
+        options.inter_op_threads,
+    )
+    return measure_process(served.detector.folder, given.numpy(), settings=settings)
+
+
+def _memory(
+    served: _Served, options: BenchmarkOptions, given: Any, allocated_mib: float | None, process: ProcessCosts | None
+) -> dict[str, float | None]:
+    """Memory in MiB; with XLA, whose programs allocate one block for all of their tensors, what can be known."""
+    found: dict[str, float | None] = {"total_mib": None, "peak_mib": allocated_mib, "weights_mib": None}
+    if not options.jit_compile:
+        tensors = memory.measure_tensors(served.detector.folder, given.numpy(), options.precision, options.device)
+        found["total_mib"], found["weights_mib"] = memory.mib(tensors.total), memory.mib(tensors.weights)
+        if allocated_mib is None:
+            found["peak_mib"] = memory.mib(tensors.peak)
+    return _rounded({**found, "process_peak_mib": process.peak_mib if process else None})
+
+
+def _warn(times: Latency, load: Any) -> None:
+    if not load.is_quiet:
+        logger.warning(
+            "the machine is not quiet: other programs used %.2f cores before and %.2f during the runs; "
+            "the times are worse than they would be alone",
+            load.before,
+            load.during,
+        )
+    if (times.repeat_difference or 0.0) > MAX_DIFFERENCE:
+        logger.warning(
+            "the first and the second half of the runs differ by %.1f %% in their median: measure again, with more "
+            "--runs or on a quieter machine",
+            100 * (times.repeat_difference or 0.0),
+        )
+
+
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: round(value, 3) if isinstance(value, float) else value for name, value in values.items()}
+    return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 
 def _parameters(folder: pathlib.Path, frozen: FrozenGraph) -> int:
@@ -99,7 +280,7 @@ def _parameters(folder: pathlib.Path, frozen: FrozenGraph) -> int:
 def served_parameters(frozen: FrozenGraph) -> int:
     """Numbers in the constants that convolutions, matrix products, biases and normalisations read."""
     nodes = {node.name: node for node in frozen.graph_def.node}
-    readers = (*multiply_adds.KINDS, "BiasAdd", "FusedBatchNormV3")
+    readers = (*KINDS, "BiasAdd", "FusedBatchNormV3")
     found: dict[str, int] = {}
     for reader in (node for node in frozen.graph_def.node if node.op in readers):
         for name in reader.input:

@@ -1,6 +1,6 @@
 """Run as a program of its own: load a SavedModel with nothing but TensorFlow, detect, and print what it cost as JSON.
 
-    python serving_process.py SAVED_MODEL INPUT.npy RUNS [HIDDEN,MODULES]
+    python serving_process.py SAVED_MODEL INPUT.npy RUNS [HIDDEN,MODULES [SETTINGS]]
 
 Peak memory and load time are of a whole process, so they are measured in a fresh one.
 """
@@ -22,6 +22,20 @@ def peak_mib():  # type: ignore[no-untyped-def]
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform != "darwin" else 1024.0**2)
 
 
+def choose(config, settings):  # type: ignore[no-untyped-def]
+    """Sets what ``detzoo.benchmark.process.ServingSettings`` describe."""
+    if settings.get("hides_gpus"):
+        config.set_visible_devices([], "GPU")
+    for gpu in config.get_visible_devices("GPU"):
+        config.experimental.set_memory_growth(gpu, True)
+    if settings.get("intra_op_threads"):
+        config.threading.set_intra_op_parallelism_threads(settings["intra_op_threads"])
+    if settings.get("inter_op_threads"):
+        config.threading.set_inter_op_parallelism_threads(settings["inter_op_threads"])
+    if settings.get("optimizer"):
+        config.optimizer.set_experimental_options({settings["optimizer"]: True})
+
+
 def main():  # type: ignore[no-untyped-def]
     """Prints one JSON object: seconds and MiB after each step."""
     saved_model, input_file, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
@@ -31,6 +45,7 @@ def main():  # type: ignore[no-untyped-def]
     import numpy as np
     import tensorflow as tf
 
+    choose(tf.config, json.loads(sys.argv[5]) if len(sys.argv) > 5 else {})
     costs = {"import_seconds": time.perf_counter() - started, "import_peak_mib": peak_mib()}
     given = tf.constant(np.load(input_file, allow_pickle=False))
     started = time.perf_counter()

@@ -14,23 +14,39 @@ from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import UsageError
 
 if TYPE_CHECKING:
-    from detzoo.benchmark.runner import BenchmarkOptions
+    from collections.abc import Iterator
+
+    from detzoo.benchmark.images import Pool
+    from detzoo.benchmark.measures import BenchmarkOptions
     from detzoo.config.load import LoadedPipeline
 
 SUMMARY = "Measure latency, memory, parameters and multiply-adds of a SavedModel or of a config."
 DESCRIPTION = """
-A config is exported with random weights first: latency does not depend on them, but for the suppression of boxes.
+A config is exported first, with random weights unless --trained_checkpoint_dir gives trained ones. Latency hardly
+depends on them, but for the suppression of boxes.
 
     detzoo benchmark --saved_model=exported/saved_model
     detzoo benchmark --pipeline_config_path=model_configs/ssd_mobilenet_v2_300.config --output=results.csv
+    detzoo benchmark --saved_model=exported/saved_model --images=photos --image_size=600x600 --runs=500
+    detzoo benchmark --saved_model=exported/saved_model --batch_size=1,2,4,8 --output=batches.json
 
-Prints a table; --output writes a JSON object (.json) or adds a row to a CSV file (.csv). Latency is of the whole call,
-from uint8 images to final boxes. Peak memory is of a fresh process that loads the model and nothing else. The yardstick
-is the speed of a matrix product in the same minute; it says how far machines and hours are comparable.
+What is measured. Latency is of the whole call, from uint8 images in memory to final boxes in memory, after a warm-up
+that lasts until the times have settled; no call gets the image of the call before it. The first run, which prepares
+kernels or compiles, has a line of its own. Stages are the parts of the exported graph, called one after the other.
+"Total memory" is the sum of all tensors that a call allocates, "held at one time" the most of them at once, with the
+weights. The peak of the process is of a fresh one that loads the model and nothing else. The yardstick is the speed of
+a matrix product in the same minute; it says how far machines and hours are comparable.
+
+Can it be trusted? The table says so where the two halves of the runs differ by more than 5 %, where other programs were
+busy meanwhile, and where --output holds an earlier result of the same model, options and machine that differs by more
+than 5 %.
+
+--output may be repeated: to a .csv file a row is added for each batch size, a .json file is written anew.
 """
 POSITIONAL = ()
 
 DEVICES = ("auto", "cpu", "gpu")
+PRECISIONS = ("float32", "bfloat16", "float16")
 
 logger = logging.getLogger(__name__)
 
@@ -40,41 +56,114 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     text = "Folder with saved_model.pb, or the output_directory of `detzoo export`."
     flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
     define_pipeline_flags(flag_values, required=False)
-    flags.DEFINE_integer("runs", 50, "Calls that are timed.", lower_bound=1, flag_values=flag_values)
-    flags.DEFINE_integer("warmup", 5, "Calls before that.", lower_bound=1, flag_values=flag_values)
-    flags.DEFINE_integer("batch_size", 1, "Images a call.", lower_bound=1, flag_values=flag_values)
-    text = "HEIGHTxWIDTH of the images in pixels."
-    flags.DEFINE_string("image_size", "480x640", text, flag_values=flag_values)
+    text = "With a config: folder with checkpoints (the newest is used), or the prefix of one; random weights without."
+    flags.DEFINE_string("trained_checkpoint_dir", None, text, flag_values=flag_values)
+    flags.DEFINE_alias("checkpoint_dir", "trained_checkpoint_dir", flag_values=flag_values)
+    text = "Calls that are timed; more where they take less than --min_seconds. 500 in the trade-offs paper."
+    flags.DEFINE_integer("runs", 50, text, lower_bound=1, flag_values=flag_values)
+    text = "Calls are timed for at least so long: a machine changes its speed from second to second."
+    flags.DEFINE_float("min_seconds", 3.0, text, lower_bound=0.0, flag_values=flag_values)
+    text = "Calls before that, at least; they go on until their times have settled."
+    flags.DEFINE_integer("warmup", 5, text, lower_bound=1, flag_values=flag_values)
+    text = "Images a call; several as 1,2,4 or by repeating the flag, each a result of its own."
+    flags.DEFINE_multi_string("batch_size", ["1"], text, flag_values=flag_values)
+    text = "Folder of images, or a quoted pattern such as 'photos/*.jpg'. Without it: random ones."
+    flags.DEFINE_string("images", "", text, flag_values=flag_values)
+    text = (
+        "HEIGHTxWIDTH in pixels: random images have it (480x640 without it); those of --images are scaled until they "
+        "just cover it, and cropped to it, as in the paper. Without it they keep their own sizes."
+    )
+    flags.DEFINE_string("image_size", "", text, flag_values=flag_values)
     text = "Where to run; auto takes a GPU if there is one."
     flags.DEFINE_enum("device", "auto", DEVICES, text, flag_values=flag_values)
-    text = "File for the result: .json is written, to .csv a row is added."
-    flags.DEFINE_string("output", "", text, flag_values=flag_values)
+    text = (
+        "bfloat16 (CPU) and float16 (GPU) are mixed precision: convolutions and matrix products in it, the rest in "
+        "float32. Refused where the graph that ran shows that none of them was."
+    )
+    flags.DEFINE_enum("precision", "float32", PRECISIONS, text, flag_values=flag_values)
+    text = (
+        "Compile the network by XLA. Resizing, and the suppression of boxes that XLA cannot compile, run as without "
+        "it; the result names what was compiled."
+    )
+    flags.DEFINE_boolean("jit_compile", False, text, flag_values=flag_values)
+    text = "Threads that share one operation; 0 leaves it to TensorFlow: one a core."
+    flags.DEFINE_integer("intra_op_threads", 0, text, lower_bound=0, flag_values=flag_values)
+    text = "Operations that run beside each other; 0 leaves it to TensorFlow."
+    flags.DEFINE_integer("inter_op_threads", 0, text, lower_bound=0, flag_values=flag_values)
+    text = "File for the result: .json is written, to .csv a row is added. May be repeated."
+    flags.DEFINE_multi_string("output", [], text, flag_values=flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Measures, prints, writes."""
+    _check_model_flags(flag_values)
+    from detzoo.benchmark.report import check_output, compare, format_table, read_results, write_result
+
+    batch_sizes = parse_batch_sizes(flag_values.batch_size)
+    outputs = [path for path in flag_values.output if path]
+    for path in outputs:
+        check_output(path)
+    earlier = {path: read_results(path) for path in outputs}
+    loaded = load_pipeline_from_flags(flag_values) if flag_values.pipeline_config_path else None
+    options = _options(flag_values, batch_sizes[0])
+    results: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        for result in _measured(flag_values, loaded, options, batch_sizes, folder):
+            print(("\n" if results else "") + format_table(result), flush=True)
+            results.append(result)
+            for path in outputs:
+                note = compare(result, earlier[path])
+                if note:
+                    logger.warning("%s: %s", path, note)
+                # After each batch size: what was measured is kept if a later one fails.
+                write_result([result] if path.endswith(".csv") else results, path)
+    for path in outputs:
+        logger.info("written to %s", path)
+
+
+def _measured(
+    flag_values: flags.FlagValues, loaded: Any, options: BenchmarkOptions, batch_sizes: list[int], folder: str
+) -> Iterator[dict[str, Any]]:
+    """The result of each batch size."""
+    if loaded is None:
+        from detzoo.detectors.saved_detector import find_saved_model
+
+        find_saved_model(flag_values.saved_model)  # a wrong path is told first
+        options, pool = start_measuring(options, max(batch_sizes))
+        from detzoo.benchmark.runner import benchmark_batch_sizes
+
+        yield from benchmark_batch_sizes(flag_values.saved_model, options, batch_sizes, pool=pool)
+        return
+    yield from _measure_batch_sizes(loaded, options, folder, flag_values.trained_checkpoint_dir, batch_sizes)
+
+
+def _check_model_flags(flag_values: flags.FlagValues) -> None:
     if bool(flag_values.saved_model) == bool(flag_values.pipeline_config_path):
         raise UsageError("give either --saved_model or --pipeline_config_path")
-    from detzoo.benchmark.report import check_output, format_table, write_result
+    if flag_values.saved_model and flag_values.trained_checkpoint_dir:
+        raise UsageError(
+            "--trained_checkpoint_dir goes with --pipeline_config_path; a SavedModel has its weights already"
+        )
+    if flag_values.saved_model and flag_values.set:
+        raise UsageError("--set changes a config, so it goes with --pipeline_config_path")
 
-    shape = image_shape(flag_values.image_size)
-    check_output(flag_values.output)
-    loaded = load_pipeline_from_flags(flag_values) if flag_values.pipeline_config_path else None
-    from detzoo.benchmark.runner import BenchmarkOptions, benchmark_saved_model
-    from detzoo.cli.inference import start_tensorflow
 
-    device = _choose_device(flag_values.device)
-    start_tensorflow()
-    options = BenchmarkOptions(flag_values.runs, flag_values.warmup, flag_values.batch_size, shape, device)
-    if loaded is None:
-        result = benchmark_saved_model(flag_values.saved_model, options)
-    else:
-        with tempfile.TemporaryDirectory() as folder:
-            result = measure_pipeline(loaded, options, folder)
-    print(format_table(result))
-    if flag_values.output:
-        write_result(result, flag_values.output)
-        logger.info("written to %s", flag_values.output)
+def _options(flag_values: flags.FlagValues, batch_size: int) -> BenchmarkOptions:
+    from detzoo.benchmark.measures import BenchmarkOptions
+
+    return BenchmarkOptions(
+        runs=flag_values.runs,
+        warmup=flag_values.warmup,
+        batch_size=batch_size,
+        image_shape=image_shape(flag_values.image_size) if flag_values.image_size else None,
+        device=flag_values.device,
+        images=flag_values.images,
+        precision=flag_values.precision,
+        jit_compile=flag_values.jit_compile,
+        intra_op_threads=flag_values.intra_op_threads,
+        inter_op_threads=flag_values.inter_op_threads,
+        min_seconds=flag_values.min_seconds,
+    )
 
 
 def measure_pipeline(
@@ -101,18 +190,49 @@ def measure_pipeline(
         CheckpointError: there is no such checkpoint, or it is of another model.
         DetzooError: the work failed.
     """
-    from detzoo.benchmark.runner import benchmark_saved_model
-    from detzoo.cli.inference import start_tensorflow
+    [result] = _measure_batch_sizes(loaded, options, export_folder, checkpoint_dir, [options.batch_size])
+    return result
 
-    device = _choose_device(options.device.lower())
-    start_tensorflow()
+
+def _measure_batch_sizes(
+    loaded: LoadedPipeline,
+    options: BenchmarkOptions,
+    export_folder: str | pathlib.Path,
+    checkpoint_dir: str | None,
+    batch_sizes: list[int],
+) -> Iterator[dict[str, Any]]:
+    options, pool = start_measuring(options, max(batch_sizes))
     if checkpoint_dir:
         export_trained(loaded.message, checkpoint_dir, export_folder)
     else:
         export_untrained(loaded.message.model, export_folder)
-    return benchmark_saved_model(
-        export_folder, dataclasses.replace(options, device=device), name=pathlib.Path(loaded.path).stem
-    )
+    from detzoo.benchmark.runner import benchmark_batch_sizes
+
+    name = pathlib.Path(loaded.path).stem
+    yield from benchmark_batch_sizes(export_folder, options, batch_sizes, name, pool)
+
+
+def start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[BenchmarkOptions, Pool]:
+    """Starts TensorFlow as the options say and looks at all that can be wrong with them, before time is spent.
+
+    Returns:
+        The options with the device that was chosen, and the images.
+
+    Raises:
+        UsageError: no such device or precision, no image.
+        DataError: an image that cannot be read.
+    """
+    from detzoo.benchmark.environment import choose_threads
+    from detzoo.benchmark.precision import check_precision
+    from detzoo.benchmark.runner import images_for
+    from detzoo.cli.inference import start_tensorflow
+
+    choose_threads(options.intra_op_threads, options.inter_op_threads)
+    device = _choose_device(options.device.lower())
+    check_precision(options.precision, device, options.jit_compile)
+    pool = images_for(options, largest_batch)
+    start_tensorflow()
+    return dataclasses.replace(options, device=device), pool
 
 
 def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path) -> None:
@@ -143,6 +263,21 @@ def export_untrained(model: object, folder: str | pathlib.Path) -> None:
     detector = build_untrained(model)
     randomize(detector)
     export_detector(detector, build_model_resizer(model), folder, "image_tensor", Export())
+
+
+def parse_batch_sizes(texts: list[str]) -> list[int]:
+    """The numbers in ``["1,2", "4"]``.
+
+    Raises:
+        UsageError: one is no whole number from 1 on, or comes twice.
+    """
+    words = [word.strip() for text in texts for word in text.split(",")]
+    if not all(word.isdigit() and int(word) > 0 for word in words):
+        raise UsageError(f"--batch_size is '{','.join(texts)}'; give whole numbers from 1 on, such as 1,2,4")
+    sizes = [int(word) for word in words]
+    if len(set(sizes)) != len(sizes):
+        raise UsageError(f"--batch_size {','.join(words)} names a size twice")
+    return sizes
 
 
 def image_shape(text: str) -> tuple[int, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import pathlib
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,13 +77,20 @@ class SavedDetector:
 
     def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
         """An image uint8 [H, W, 3], ``batch_size`` times, in the type of the signature's input."""
+        return self.as_batch([image] * batch_size)
+
+    def as_batch(self, images: Sequence[np.ndarray]) -> Any:
+        """Images uint8 [H, W, 3] of one size in the type of the signature's input."""
         if self._spec.dtype != tf.string:
-            return tf.cast(tf.tile(image[np.newaxis], [batch_size, 1, 1, 1]), self._spec.dtype)
+            return tf.cast(np.stack(images), self._spec.dtype)
+        return tf.constant([self._encode(image) for image in images])
+
+    def _encode(self, image: np.ndarray) -> bytes:
         encoded = tf.io.encode_png(image, compression=1).numpy()
-        if self._is_example:
-            feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
-            encoded = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-        return tf.constant([encoded] * batch_size)
+        if not self._is_example:
+            return encoded
+        feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
 
     @property
     def function(self) -> Any:

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import json
 import os
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from detzoo.benchmark import latency, process, runner, yardstick
-from detzoo.benchmark.report import check_output, flatten, format_table, write_result
+from detzoo.benchmark import process, runner, yardstick
+from detzoo.benchmark.measures import BenchmarkOptions
+from detzoo.benchmark.report import (
+    COLUMNS,
+    check_output,
+    compare,
+    flatten,
+    format_table,
+    read_results,
+    write_result,
+)
 from detzoo.errors import DetzooError, UsageError
 from detzoo.export.exporter import Export, export_detector
+from detzoo.sweep import columns as sweep_columns
 
 # Toy, 32 x 48: stem 3x3 stride 2 to 16 x 24 x 8; depthwise 3x3 stride 2 to 8 x 12 x 8; pointwise stride 2 to
 # 4 x 6 x 16; 1x1 heads of 4 and 4 channels.
@@ -37,7 +48,7 @@ def result(exported):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yardstick, "MATRIX_SIZE", 64)
         patch.setattr(yardstick, "measure_gflops", functools.partial(yardstick.measure_gflops, 2, 64))
-        options = runner.BenchmarkOptions(runs=4, warmup=1, batch_size=2, image_shape=(40, 60))
+        options = BenchmarkOptions(runs=4, warmup=1, batch_size=2, image_shape=(40, 60), min_seconds=0.0)
         return runner.benchmark_saved_model(exported, options, name="toy")
 
 
@@ -52,12 +63,72 @@ def test_times_memory_and_environment_are_plausible(result):
     assert 0 < times["p10_ms"] <= times["median_ms"] <= times["p90_ms"]
     assert times["num_runs"] == 4
     assert all(stages[name] >= 0 for name in ("preprocess_ms", "network_ms", "postprocess_ms"))
+    assert times["repeat_difference"] >= 0
+    assert result["images_per_second"] == pytest.approx(2 * 1000.0 / times["median_ms"], rel=1e-3)
+    assert result["first_run_seconds"] > 0
+    assert result["load"]["before"] >= 0
+    assert result["load"]["during"] >= 0
     assert all(stages[name] is None for name in ("first_stage_ms", "second_stage_ms", "masks_ms"))
     assert 100 < costs["import_peak_mib"] <= costs["load_peak_mib"] <= costs["peak_mib"] < 3000
     assert costs["load_seconds"] > 0
     assert result["yardstick_gflops"] > 0
     assert result["environment"]["cores"] >= 1
     assert "tensorflow" in result["environment"]["versions"]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    monkeypatch.setattr(runner, "beside_yardstick", lambda work: (work(), 150.0))
+    monkeypatch.setattr(runner, "load_before", lambda: 0.0)
+    costs = process.ProcessCosts(3.0, 500.0, 1.0, 600.0, 0.5, 700.0)
+    monkeypatch.setattr(runner, "measure_process", lambda *_, **__: costs)
+
+
+QUICK = BenchmarkOptions(runs=2, warmup=1, image_shape=(40, 60), min_seconds=0.0)
+
+
+def test_several_batch_sizes_take_one_load(exported, quick):
+    results = list(runner.benchmark_batch_sizes(exported, QUICK, [1, 3], "toy"))
+    assert [result["batch_size"] for result in results] == [1, 3]
+    assert {result["multiply_adds"] for result in results} == {CONVOLUTIONS + DEPTHWISE}
+    assert results[0]["memory"]["weights_mib"] == results[1]["memory"]["weights_mib"]
+    # Three images take three times the tensors, but for what is made once; nothing is held that was not allocated.
+    totals = [result["memory"]["total_mib"] for result in results]
+    assert 2.0 * totals[0] < totals[1] < 3.2 * totals[0]
+    for result in results:
+        memory = result["memory"]
+        assert memory["weights_mib"] < memory["peak_mib"] < memory["weights_mib"] + memory["total_mib"]
+        assert memory["process_peak_mib"] == 700.0
+
+
+def test_xla_compiles_the_network_and_says_so(exported, quick):
+    result = runner.benchmark_saved_model(exported, dataclasses.replace(QUICK, jit_compile=True))
+    assert "network" in result["kernels"]["compiled"].split()
+    assert "preprocess" not in result["kernels"]["compiled"]  # XLA would resize to other pixels
+    assert result["latency"]["median_ms"] > 0
+    # Not measured: the fresh process does not use XLA, and XLA's one block is no sum of tensors.
+    assert result["memory"] == {"total_mib": None, "peak_mib": None, "weights_mib": None, "process_peak_mib": None}
+    assert "XLA" in format_table(result)
+
+
+def test_bfloat16_kernels_are_counted_or_it_is_refused(exported, quick):
+    options = dataclasses.replace(QUICK, precision="bfloat16")
+    try:
+        result = runner.benchmark_saved_model(exported, options)
+    except DetzooError as problem:
+        pytest.skip(f"no bfloat16 on this processor: {problem}")
+    # Stem, depthwise, pointwise and two heads.
+    assert (result["kernels"]["total"], result["kernels"]["in_precision"]) == (5, 5)
+    assert result["precision"] == "bfloat16"
+
+
+def test_real_images_of_different_sizes(exported, quick, tmp_path):
+    for number, size in enumerate([(60, 40), (50, 44), (60, 40)]):
+        Image.new("RGB", size, (number, 0, 0)).save(tmp_path / f"{number}.png")
+    options = dataclasses.replace(QUICK, images=str(tmp_path), image_shape=None, runs=3)
+    result = runner.benchmark_saved_model(exported, options)
+    assert (result["image_height"], result["num_images"]) == (None, 3)
+    assert f"images of different sizes, CPU, float32, 3 images: {tmp_path}" in format_table(result)
 
 
 def test_a_model_without_an_export_record_is_counted_as_served(exported, tmp_path):
@@ -75,19 +146,68 @@ def test_table_json_and_csv(result, tmp_path):
     table = format_table(result)
     assert "2 x 40 x 60, CPU" in table
     assert f"{PARAMETERS:,}" in table
-    write_result(result, tmp_path / "new" / "result.json")
+    write_result([result], tmp_path / "new" / "result.json")
     assert json.loads((tmp_path / "new" / "result.json").read_text())["parameters"] == PARAMETERS
     for _ in range(2):
-        write_result(result, tmp_path / "rows.csv")
+        write_result([result], tmp_path / "rows.csv")
     lines = (tmp_path / "rows.csv").read_text().splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("model,device,batch_size,image_height,image_width,latency.median_ms")
-    with pytest.raises(UsageError, match="other columns"):
-        write_result({"model": "x"}, tmp_path / "rows.csv")
+    assert lines[0].startswith("model,started,device,precision,jit_compile,batch_size,image_height,image_width,images")
+    (tmp_path / "old.csv").write_text("model,speed\n")
+    for use in (check_output, lambda path: write_result([result], path)):
+        with pytest.raises(UsageError, match="lacks started, lacks device, has speed"):
+            use(tmp_path / "old.csv")
+
+
+def test_every_number_has_a_column_and_every_column_a_number(result):
+    flat = set(flatten(result))
+    packages = {name for name in COLUMNS if name.startswith("environment.versions.")}  # some may not be installed
+    assert flat <= set(COLUMNS)
+    assert set(COLUMNS) - packages <= flat
+
+
+def test_a_sweep_finds_its_columns(result):
+    accuracy_and_point = {"key", "name", "status", "reason", "axes", "config", "checkpoint", "command", "metrics"}
+    flat = set(flatten(result))
+    for column in sweep_columns.NAMES:
+        if "." in column and not column.startswith("mAP") and column not in accuracy_and_point:
+            assert column in flat, column
+    assert {"device", "precision", "jit_compile", "batch_size", "images_per_second", "first_run_seconds"} <= flat
+    assert {"parameters", "multiply_adds", "yardstick_gflops"} <= flat
+
+
+def test_a_slower_result_of_the_same_is_told(result, tmp_path):
+    for suffix in (".json", ".csv"):
+        file = tmp_path / f"earlier{suffix}"
+        write_result([result], file)
+        earlier = read_results(file)
+        assert compare(result, earlier) == ""
+        median = result["latency"]["median_ms"]
+        for factor, said in ((1.04, ""), (1.2, "20% slower than"), (0.9, "10% faster than")):
+            again = {**result, "latency": {**result["latency"], "median_ms": factor * median}}
+            found = compare(again, earlier)
+            assert said in found if said else found == ""
+        other = {**again, "precision": "bfloat16"}
+        assert compare(other, earlier) == ""
+    assert read_results(tmp_path / "nowhere.json") == []
+    (tmp_path / "text.json").write_text("no JSON")
+    assert read_results(tmp_path / "text.json") == []
+
+
+def test_the_table_says_what_is_wrong(result):
+    bad = {**result, "latency": {**result["latency"], "repeat_difference": 0.08}}
+    bad["load"] = {"before": 0.1, "during": 1.5, "is_quiet": False}
+    table = format_table(bad)
+    assert "differ by 8.0% in their median: UNSTABLE, above 5%" in table
+    assert "others used 0.10 cores before and 1.50 during the runs: NOT QUIET" in table
+    good = {**bad, "latency": {**result["latency"], "repeat_difference": 0.05}}
+    good["load"] = {"before": 0.0, "during": 0.0, "is_quiet": True}
+    assert "UNSTABLE" not in format_table(good)
+    assert "NOT QUIET" not in format_table(good)
 
 
 def test_nested_objects_become_columns():
-    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": ["x", "y"]}) == {"a.b": 1, "a.c.d": 2, "e": "x y"}
+    assert flatten({"a": {"b": 1, "c": {"d": 2}}, "e": ["x", "y"]}) == {"a.b": 1, "a.c.d": 2, "e": "x; y"}
 
 
 def test_where_results_go_is_checked_first(tmp_path):
@@ -97,20 +217,6 @@ def test_where_results_go_is_checked_first(tmp_path):
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(UsageError, match="is a folder"):
         check_output(str(tmp_path / "folder.csv"))
-
-
-def test_percentiles_of_known_durations():
-    found = latency.summarize([0.001 * ms for ms in range(1, 12)])  # 1 to 11 ms
-    assert found == latency.Latency(*map(pytest.approx, (6.0, 2.0, 10.0, 6.0, 11)))
-
-
-def test_calls_are_timed_in_turn():
-    order = []
-    calls = [lambda: order.append("a"), lambda: (order.append("b"), time.sleep(0.002))]
-    first, second = latency.time_alternately(calls, warmup=1, runs=3)
-    assert order == ["a", "b"] + ["a", "b"] * 3
-    assert first.median_ms < second.median_ms
-    assert second.median_ms >= 2.0
 
 
 def test_a_process_that_fails_says_why(tmp_path, monkeypatch):

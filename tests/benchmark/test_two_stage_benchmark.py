@@ -7,7 +7,8 @@ import functools
 import numpy as np
 import pytest
 
-from detzoo.benchmark import latency, runner, yardstick
+from detzoo.benchmark import runner, stages, yardstick
+from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.report import format_table
 from detzoo.builders.resize import build_resizer
@@ -60,7 +61,7 @@ def filters_among(nodes):
 @pytest.mark.parametrize("kind", KINDS)
 def test_postprocessing_computes_nothing_of_the_network_again(loaded, kind):
     frozen = to_constants(loaded(kind).function)
-    outputs = latency.find_outputs(frozen)
+    outputs = stages.find_outputs(frozen)
     boxes = [name for output, name in frozen.output_names.items() if output != "detection_masks"]
     assert not filters_among(nodes_between(frozen, outputs.network, boxes))
     after = filters_among(nodes_between(frozen, outputs.network, frozen.output_names.values()))
@@ -80,7 +81,7 @@ SECOND = {"plain": 6, "masks": 6, "pyramid": 4, "pyramid_masks": 4, "rfcn": 7, "
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_second_stage_starts_at_the_proposals(loaded, kind):
     frozen = to_constants(loaded(kind).function)
-    outputs = latency.find_outputs(frozen)
+    outputs = stages.find_outputs(frozen)
     first = filters_among(nodes_between(frozen, [], outputs.proposals or outputs.network))
     both = filters_among(nodes_between(frozen, [], outputs.network))
     assert len(first) == (PYRAMID_FIRST if "pyramid" in kind else PLAIN_FIRST)
@@ -96,8 +97,10 @@ def test_a_graph_without_names_has_no_stages(loaded):
     for node in frozen.graph_def.node:
         node.name = node.name.replace("stage_", "")
         node.input[:] = [name.replace("stage_", "") for name in node.input]
-    assert latency.find_outputs(frozen) is None
-    assert latency.time_stages(frozen, None, 1, 1) is None
+    assert stages.find_outputs(frozen) is None
+    chain = stages.Chain(*stages.take_out_weights(frozen))
+    assert [part.name for part in chain.parts] == [stages.WHOLE]
+    assert stages.time_stages(chain, lambda: None, 1, 1) is None
 
 
 def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
@@ -107,17 +110,25 @@ def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
         for name in ("stage_proposal", "stage_num"):
             node.name = node.name.replace(name, "other")
             node.input[:] = [text.replace(name, "other") for text in node.input]
-    stages = latency.time_stages(frozen, detector.as_input(np.zeros((40, 60, 3), np.uint8)), 1, 3)
-    assert stages.network_ms > 0
-    assert stages.first_stage_ms is None
-    assert stages.second_stage_ms is None
+    given = detector.as_input(np.zeros((40, 60, 3), np.uint8))
+    times = stages.time_stages(stages.Chain(*stages.take_out_weights(frozen)), lambda: given, 1, 3)
+    assert times.network_ms > times.extractor_ms > 0
+    assert times.first_stage_ms is None
+    assert times.second_stage_ms is None
 
 
-def test_parts_add_up_to_the_network():
-    until = {"preprocess": 2.0, "proposals": 32.0, "network": 92.0, "boxes": 7.0, "masks": 18.0}
-    assert latency._stages(until) == latency.Stages(2.0, 90.0 + 11.0, 5.0, 30.0, 60.0, 11.0)
-    del until["proposals"], until["masks"]
-    assert latency._stages(until) == latency.Stages(2.0, 90.0, 5.0)
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_parts_in_a_row_compute_what_the_whole_computes(loaded, small, kind):
+    detector = loaded(kind)
+    chain = stages.Chain(*stages.take_out_weights(to_constants(detector.function)))
+    names = [stages.PREPROCESS, stages.EXTRACTOR, stages.FIRST_STAGE, stages.NETWORK, stages.BOXES, stages.MASKS]
+    missing = {"pyramid_masks": [], "first_stage": [stages.FIRST_STAGE, stages.MASKS]}.get(kind, [stages.MASKS])
+    assert [part.name for part in chain.parts] == [name for name in names if name not in missing]
+    given = detector.as_input(np.random.default_rng(3).integers(0, 256, (40, 60, 3), np.uint8))
+    whole, parts = detector.outputs(given), chain(given)
+    assert set(whole) == set(parts)
+    for name, value in whole.items():
+        np.testing.assert_allclose(parts[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
 
 
 # MobileNet v1 0.25, 64 x 96: stem to 32 x 48 x 8; then depthwise and pointwise to 32 x 48 x 16, 16 x 24 x 32 twice,
@@ -143,7 +154,7 @@ PREDICTORS = 12 * 256 * (3 * 4 + 4)
 def result(exported):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(yardstick, "measure_gflops", functools.partial(yardstick.measure_gflops, 2, 64))
-        options = runner.BenchmarkOptions(runs=4, warmup=1, image_shape=(40, 60))
+        options = BenchmarkOptions(runs=4, warmup=1, image_shape=(40, 60), min_seconds=0.0)
         return runner.benchmark_saved_model(exported("plain"), options, name="small")
 
 
@@ -158,8 +169,22 @@ def test_counts_are_those_worked_by_hand(result):
 
 
 def test_both_stages_are_in_the_result_and_in_the_table(result):
-    stages = result["stages"]
-    assert stages["first_stage_ms"] > 0
-    assert stages["masks_ms"] is None
+    times = result["stages"]
+    assert times["network_ms"] > times["first_stage_ms"] > times["extractor_ms"] > 0
+    assert times["masks_ms"] is None
     table = format_table(result)
-    assert f"(first stage {stages['first_stage_ms']:.1f} ms, second stage {stages['second_stage_ms']:.1f} ms)" in table
+    expected = f"first stage {times['first_stage_ms']:.1f} ms, second stage {times['second_stage_ms']:.1f} ms)"
+    assert f"(extractor {times['extractor_ms']:.1f} ms, {expected}" in table
+
+
+def test_multiply_adds_by_stage_are_those_worked_by_hand(result):
+    extractor = STEM + sum(cells * before * (9 + after) for cells, before, after in BLOCKS)
+    second = PREDICTORS + sum(cells * before * 9 + cells * before * after for cells, before, after in REGION_BLOCKS)
+    assert result["multiply_adds_by_stage"] == {
+        "extractor": extractor,
+        "heads": None,
+        "first_stage": extractor + PROPOSAL_HEAD,
+        "second_stage": second,
+        "masks": None,
+    }
+    assert extractor + PROPOSAL_HEAD + second == result["multiply_adds"]

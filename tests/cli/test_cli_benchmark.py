@@ -7,9 +7,11 @@ import json
 import pytest
 
 from detzoo.benchmark import runner, yardstick
+from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.process import ProcessCosts
-from detzoo.cli.benchmark import image_shape
+from detzoo.cli.benchmark import image_shape, measure_pipeline
 from detzoo.cli.main import main
+from detzoo.config.load import load_pipeline
 from detzoo.errors import UsageError
 
 
@@ -17,12 +19,16 @@ from detzoo.errors import UsageError
 def quick(monkeypatch):
     monkeypatch.setattr(yardstick, "measure_gflops", lambda: 150.0)
     costs = ProcessCosts(3.0, 500.0, 1.0, 600.0, 0.5, 700.0)
-    monkeypatch.setattr(runner, "measure_process", lambda *_: costs)
+    monkeypatch.setattr(runner, "measure_process", lambda *_, **__: costs)
+    monkeypatch.setattr(runner, "load_before", lambda: 0.0)
+
+
+SHORT = ["--runs=2", "--warmup=1", "--image_size=40x60", "--min_seconds=0"]
 
 
 def test_a_config_is_exported_with_random_weights_and_measured(toy_run, quick, capsys):
     output = toy_run.folder / "result.json"
-    flags = [f"--pipeline_config_path={toy_run.config}", "--runs=2", "--warmup=1", "--image_size=40x60"]
+    flags = [f"--pipeline_config_path={toy_run.config}", *SHORT]
     assert main(["benchmark", *flags, f"--output={output}"]) == 0
     shown = capsys.readouterr().out
     assert "150 GFLOP/s" in shown
@@ -39,13 +45,60 @@ def test_a_config_is_exported_with_random_weights_and_measured(toy_run, quick, c
         (["--saved_model=nowhere"], "--saved_model nowhere does not exist"),
         (["--saved_model=a", "--output=result.txt"], "end in .json or .csv"),
         (["--saved_model=a", "--image_size=big"], "HEIGHTxWIDTH"),
-        (["--saved_model=a", "--device=gpu"], "TensorFlow sees no GPU"),
         (["--saved_model=a", "--runs=0"], "runs"),
+        (["--saved_model=a", "--intra_op_threads=-1"], "intra_op_threads"),
+        (["--saved_model=a", "--precision=int8"], "precision"),
+        (["--saved_model=a", "--batch_size=1,0"], "--batch_size is '1,0'; give whole numbers from 1 on"),
+        (["--saved_model=a", "--batch_size=2", "--batch_size=2"], "names a size twice"),
+        (["--saved_model=a", "--checkpoint_dir=b"], "--trained_checkpoint_dir goes with --pipeline_config_path"),
+        (["--saved_model=a", "--set=model.ssd.num_classes=3"], "--set changes a config"),
     ],
 )
 def test_mistakes_get_one_message(quick, capsys, flags, message):
     assert main(["benchmark", *flags]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_is_wrong_is_told_before_anything_is_measured(toy_run, quick, capsys, monkeypatch, tmp_path):
+    def never(*_):
+        raise AssertionError("exported")
+
+    monkeypatch.setattr("detzoo.cli.benchmark.export_untrained", never)
+    (tmp_path / "old.csv").write_text("model,speed\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"text")
+    for flags, code, message in (
+        ([f"--output={tmp_path}/new.json", f"--output={tmp_path}/old.csv"], 2, "other columns than this version"),
+        ([f"--images={tmp_path}/empty"], 2, "the folder has no image"),
+        ([f"--images={tmp_path}/bad"], 1, "a.png cannot be read as an image"),
+        (["--device=cpu", "--precision=float16"], 2, "float16 on a CPU; accepted there: float32, bfloat16"),
+        (["--precision=bfloat16", "--jit_compile"], 2, "give one of the two"),
+        (["--device=gpu"], 2, "TensorFlow sees no GPU"),
+        ([f"--checkpoint_dir={tmp_path}/empty"], 1, "holds no checkpoint"),
+        (["--intra_op_threads=3"], 1, "TensorFlow has started already"),
+    ):
+        assert main(["benchmark", f"--pipeline_config_path={toy_run.config}", *flags]) == code, flags
+        assert message in capsys.readouterr().err
+
+
+def test_a_checkpoint_is_measured_at_several_batch_sizes(toy_run, quick, capsys, tmp_path):
+    flags = [f"--pipeline_config_path={toy_run.config}", f"--trained_checkpoint_dir={toy_run.model_dir}", *SHORT]
+    outputs = [f"--output={tmp_path}/rows.csv", f"--output={tmp_path}/rows.json"]
+    assert main(["benchmark", *flags, "--batch_size=1,2", *outputs]) == 0
+    assert "2 x 40 x 60" in capsys.readouterr().out
+    assert [row["batch_size"] for row in json.loads((tmp_path / "rows.json").read_text())] == [1, 2]
+    assert len((tmp_path / "rows.csv").read_text().splitlines()) == 3
+
+
+def test_the_export_stays_where_the_caller_wants_it(toy_run, quick, tmp_path):
+    options = BenchmarkOptions(runs=2, warmup=1, image_shape=(40, 60), device="auto", min_seconds=0.0)
+    loaded = load_pipeline(str(toy_run.config))
+    result = measure_pipeline(loaded, options, tmp_path / "exported", str(toy_run.model_dir))
+    assert result["latency"]["median_ms"] > 0
+    record = json.loads((tmp_path / "exported" / "export.json").read_text())
+    assert (record["checkpoint"], record["parameters"]) == (str(toy_run.model_dir), result["parameters"])
+    assert (tmp_path / "exported" / "saved_model" / "saved_model.pb").is_file()
 
 
 def test_image_sizes():

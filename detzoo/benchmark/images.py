@@ -1,0 +1,121 @@
+"""What a benchmark sends to a detector: a pool of different images, so that no run repeats the one before it."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image, ImageOps
+
+from detzoo.errors import DataError, UsageError
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
+NUM_RANDOM = 8
+MAX_POOL_BYTES = 2**29  # of decoded pixels; beyond it, images come again
+RANDOM = "random"
+
+
+class Pool(NamedTuple):
+    """Decoded images uint8 [H, W, 3], and where they come from."""
+
+    images: list[np.ndarray]
+    source: str
+
+    @property
+    def shapes(self) -> list[tuple[int, int]]:
+        """The (height, width) of the images, each once."""
+        return list(dict.fromkeys(image.shape[:2] for image in self.images))
+
+    @property
+    def typical(self) -> np.ndarray:
+        """The image of median area."""
+        return sorted(self.images, key=lambda image: image.shape[0] * image.shape[1])[len(self.images) // 2]
+
+
+def random_images(shape: tuple[int, int], count: int = NUM_RANDOM) -> Pool:
+    """Images of white noise, (height, width) in pixels."""
+    generator = np.random.default_rng(0)
+    return Pool([generator.integers(0, 256, (*shape, 3), np.uint8) for _ in range(count)], RANDOM)
+
+
+def find_images(pattern: str) -> list[pathlib.Path]:
+    """The image files of a folder or of a pattern such as ``photos/*.jpg``, sorted.
+
+    Raises:
+        UsageError: there are none.
+    """
+    folder = pathlib.Path(pattern)
+    if folder.is_dir():
+        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
+        if not files:
+            raise UsageError(f"--images {pattern}: the folder has no image ({', '.join(SUFFIXES)})")
+        return files
+    files = sorted(pathlib.Path(name) for name in glob.glob(pattern, recursive=True) if pathlib.Path(name).is_file())
+    if not files:
+        raise UsageError(f"--images {pattern}: no file of this name; give a folder or a quoted pattern")
+    return files
+
+
+def read_images(pattern: str, shape: tuple[int, int] | None, limit: int) -> Pool:
+    """Reads images into memory.
+
+    Args:
+        pattern: a folder or a pattern.
+        shape: (height, width) that each is cropped to, see ``fit``; None to leave their sizes.
+        limit: most images that are read.
+
+    Raises:
+        UsageError: there are none.
+        DataError: a file cannot be read.
+    """
+    images: list[np.ndarray] = []
+    size = 0
+    for file in itertools.islice(find_images(pattern), limit):
+        try:
+            with Image.open(file) as opened:
+                image = ImageOps.exif_transpose(opened).convert("RGB")
+                images.append(np.asarray(image if shape is None else fit(image, shape), np.uint8))
+        except Exception as problem:  # Pillow raises many kinds
+            raise DataError(f"--images: {file} cannot be read as an image: {problem}") from problem
+        size += images[-1].nbytes
+        if size > MAX_POOL_BYTES:
+            break
+    return Pool(images, pattern)
+
+
+def fit(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
+    """The image, scaled until it just covers (height, width), cut to it around the centre.
+
+    Of a square k x k: the shorter side becomes k, as in arXiv:1611.10012, section 3.
+    """
+    height, width = shape
+    return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
+
+
+def check_pool(pool: Pool, batch_size: int, needs_one_shape: bool) -> None:
+    """Whether images can go together.
+
+    Raises:
+        UsageError: they have different sizes and must have one.
+    """
+    if len(pool.shapes) > 1 and (batch_size > 1 or needs_one_shape):
+        why = "a batch needs images of one size" if batch_size > 1 else "XLA compiles anew for each size"
+        raise UsageError(
+            f"--images {pool.source} has {len(pool.shapes)} different sizes, and {why}: give --image_size=HEIGHTxWIDTH"
+        )
+
+
+def batches(detector: Any, pool: Pool, batch_size: int) -> list[Any]:
+    """The images as inputs of the signature, in host memory; a batch differs from the one before it."""
+    count = len(pool.images)
+    chosen: Sequence[list[int]] = [
+        [(start + offset) % count for offset in range(batch_size)]
+        for start in range(0, count if batch_size < count else min(count, 2), batch_size if batch_size < count else 1)
+    ]
+    with tf.device("CPU:0"):
+        return [detector.as_batch([pool.images[index] for index in indices]) for indices in chosen]

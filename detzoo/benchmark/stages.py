@@ -1,0 +1,322 @@
+"""An exported graph, cut where its stages end: each part is a function of what the parts before it computed.
+
+The suppression of proposals belongs to the first stage of a detector with two, and the head that draws masks in what
+was detected belongs to the network, although it runs after the boxes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.benchmark.measures import COUNTED_STAGES, Stages
+from detzoo.detectors.frozen import FrozenGraph, node_of
+from detzoo.detectors.saved_detector import MASKS_OUTPUT
+from detzoo.detectors.serving import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
+from detzoo.layers.stage_end import FEATURES
+
+# The parts in their order; a graph has those of them whose ends it names.
+PREPROCESS, EXTRACTOR, FIRST_STAGE, NETWORK, BOXES, MASKS = (
+    "preprocess",
+    "extractor",
+    "first_stage",
+    "network",
+    "boxes",
+    "masks",
+)
+WHOLE = "whole"  # the one part of a graph that names nothing
+
+# XLA's resizing gives other pixels than the kernel, so what it compiles begins behind the preprocessing.
+NEVER_COMPILED = (PREPROCESS,)
+
+# Constants from this size on are computed with as variables, smaller ones stay in the graph: as an export writes them.
+MIN_VARIABLE_BYTES = 40_000
+
+
+class Outputs(NamedTuple):
+    """Tensor names in a graph that names its stages."""
+
+    preprocess: str
+    network: list[str]  # all that post-processing reads, but for the images' sizes
+    proposals: list[str]  # those of them that a first stage gives, where a second one follows
+    features: list[str]  # what heads read; [] in exports of earlier versions
+
+
+class Part(NamedTuple):
+    """The operations that one stage needs beside those of earlier stages."""
+
+    name: str
+    nodes: list[Any]  # tf.compat.v1.NodeDef, in the order of the graph
+    inputs: list[str]  # tensor names: of earlier parts, and the graph's input
+    outputs: list[str]  # tensor names that later parts or the caller read
+
+
+def find_outputs(frozen: FrozenGraph) -> Outputs | None:
+    """Where the stages of an exported graph end; None for a graph that does not say so."""
+    by_suffix = {node.name.rsplit("/", 1)[-1]: node.name + ":0" for node in frozen.graph_def.node}
+
+    def named(prefix: str) -> list[str]:
+        return [full_name for name, full_name in by_suffix.items() if name.startswith(prefix)]
+
+    ends = [by_suffix[name] for name in NETWORK_OUTPUTS if name in by_suffix]
+    proposals = [by_suffix[name] for name in PROPOSALS if name in by_suffix]
+    if NETWORK_INPUT not in by_suffix or not ends + proposals:
+        return None
+    network = ends + proposals + named(REGION_MAP)
+    return Outputs(by_suffix[NETWORK_INPUT], network, proposals if ends else [], named(FEATURES))
+
+
+def split(frozen: FrozenGraph) -> list[Part]:
+    """The parts of a graph, in their order; one part for a graph that does not name its stages."""
+    ends = _ends(frozen)
+    order = {node.name: node for node in frozen.graph_def.node}
+    owner: dict[str, int] = {}
+    for number, (_, tensors) in enumerate(ends):
+        for name in _needed(order, tensors):
+            owner.setdefault(name, number)
+    input_node = node_of(frozen.input_name)
+    # A small constant is in every part that reads it: shapes must be known where they are used.
+    constants = {name for name, node in order.items() if node.op == "Const"}
+    parts: list[Part] = []
+    final = set(frozen.output_names.values())
+    inputs: list[set[str]] = [set() for _ in ends]
+    own: list[set[str]] = [set() for _ in ends]
+    for name, number in owner.items():
+        if name == input_node:
+            continue
+        own[number].add(name)
+        for tensor in _data_inputs(order[name]):
+            source = node_of(tensor)
+            if source in constants:
+                own[number].add(source)
+            elif source not in order:
+                continue  # a weight
+            elif source == input_node or owner[source] != number:
+                inputs[number].add(tensor)
+    for number, (part, _) in enumerate(ends):
+        read_later = set().union(final, *inputs[number + 1 :])
+        outputs = sorted(tensor for tensor in read_later if owner.get(node_of(tensor)) == number)
+        nodes = [node for name, node in order.items() if name in own[number]]
+        parts.append(Part(part, nodes, sorted(inputs[number]), [x for x in outputs if node_of(x) != input_node]))
+    return [part for part in parts if part.outputs]
+
+
+def _ends(frozen: FrozenGraph) -> list[tuple[str, list[str]]]:
+    """The name of each part and the tensors that it ends with."""
+    outputs = find_outputs(frozen)
+    everything = list(frozen.output_names.values())
+    if outputs is None:
+        return [(WHOLE, everything)]
+    boxes = [name for output, name in frozen.output_names.items() if output != MASKS_OUTPUT]
+    ends = [(PREPROCESS, [outputs.preprocess])]
+    if outputs.features:
+        ends.append((EXTRACTOR, outputs.features))
+    if outputs.proposals:
+        ends.append((FIRST_STAGE, outputs.proposals))
+    ends += [(NETWORK, outputs.network), (BOXES, boxes)]
+    return [*ends, (MASKS, everything)] if MASKS_OUTPUT in frozen.output_names else ends
+
+
+def _needed(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
+    """The nodes that tensors are computed from. What only has to run before them, such as a check, is left out."""
+    waiting, reached = [node_of(tensor) for tensor in tensors], set()
+    while waiting:
+        name = waiting.pop()
+        if name not in reached and name in nodes:
+            reached.add(name)
+            waiting += map(node_of, _data_inputs(nodes[name]))
+    return reached
+
+
+def _data_inputs(node: Any) -> list[str]:
+    """The tensor names of a node's inputs; "node" in a graph means its first output."""
+    return [name if ":" in name else f"{name}:0" for name in node.input if not name.startswith("^")]
+
+
+def stage_of_nodes(parts: Sequence[Part]) -> dict[str, str]:
+    """The part that each operation belongs to; a constant, to any that reads it."""
+    return {node.name: part.name for part in parts for node in part.nodes}
+
+
+class PartFunction:
+    """A part as a function of a dict of tensors by name.
+
+    Args:
+        part: of a graph.
+        library: the graph's functions.
+        weights: large constants by tensor name, shared by all parts.
+        jit_compile: by XLA; a part that it cannot compile runs as it is.
+    """
+
+    def __init__(self, part: Part, library: Any, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
+        self.part = part
+        self.is_compiled = jit_compile
+        self.refusal = ""  # why XLA did not compile it
+        self._graph_def, self._weights = _graph_of(part, library, weights)
+        self._function = tf.function(self._compute, jit_compile=jit_compile or None, autograph=False)
+
+    def __call__(self, values: dict[str, Any]) -> None:
+        """Adds what the part computes to the values."""
+        given = [values[name] for name in self.part.inputs]
+        try:
+            found = self._function(*given)
+        except (tf.errors.OpError, ValueError, TypeError) as problem:
+            if not self.is_compiled:
+                raise
+            self.is_compiled = False
+            self.refusal = str(problem).strip().splitlines()[0][:300]
+            self._function = tf.function(self._compute, autograph=False)
+            found = self._function(*given)
+        values.update(zip(self.part.outputs, found))
+
+    def _compute(self, *given: Any) -> list[Any]:
+        mapped = {name: variable.read_value() for name, variable in self._weights.items()}
+        mapped.update(zip(self.part.inputs, given))
+        return tf.graph_util.import_graph_def(
+            self._graph_def, input_map=mapped, return_elements=self.part.outputs, name=""
+        )
+
+
+def _graph_of(part: Part, library: Any, weights: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The part's graph without what is given to it, and those of the weights that it reads."""
+    graph_def = tf.compat.v1.GraphDef()
+    graph_def.library.CopyFrom(library)
+    for node in part.nodes:
+        copied = graph_def.node.add()
+        copied.CopyFrom(node)
+        copied.input[:] = _data_inputs(node)
+    read = {name for node in graph_def.node for name in node.input}
+    return graph_def, {name: tensor for name, tensor in weights.items() if name in read}
+
+
+def take_out_weights(frozen: FrozenGraph) -> tuple[FrozenGraph, dict[str, Any]]:
+    """The graph without its large constants, and variables with their values by tensor name.
+
+    The runtime holds several copies of a constant, and each graph that a part of it is put into one more.
+    """
+    weights: dict[str, Any] = {}
+    graph_def = tf.compat.v1.GraphDef()
+    graph_def.versions.CopyFrom(frozen.graph_def.versions)
+    graph_def.library.CopyFrom(frozen.graph_def.library)
+    for node in frozen.graph_def.node:
+        if node.op == "Const" and node.attr["value"].tensor.ByteSize() >= MIN_VARIABLE_BYTES:
+            weights[f"{node.name}:0"] = tf.Variable(tf.make_ndarray(node.attr["value"].tensor), trainable=False)
+        else:
+            kept = graph_def.node.add()
+            kept.CopyFrom(node)
+            kept.attr.pop("_class", None)  # beside which operation it runs: perhaps one that is taken out
+    return frozen._replace(graph_def=graph_def), weights
+
+
+class Chain:
+    """A graph as the chain of its parts.
+
+    Args:
+        light: the graph, of ``take_out_weights``.
+        weights: its large constants.
+        jit_compile: compile by XLA what it can compile.
+    """
+
+    def __init__(self, light: FrozenGraph, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
+        self._input_name, self._output_names = light.input_name, light.output_names
+        self.parts = split(light)
+        library = light.graph_def.library
+        self._functions = [
+            PartFunction(part, library, weights, jit_compile and part.name not in NEVER_COMPILED) for part in self.parts
+        ]
+
+    @property
+    def compiled(self) -> list[str]:
+        """The parts that XLA compiled; known after the first call."""
+        return [function.part.name for function in self._functions if function.is_compiled]
+
+    @property
+    def refusal(self) -> str:
+        """Why XLA did not compile a part, "" where it compiled all."""
+        return next((function.refusal for function in self._functions if function.refusal), "")
+
+    def __call__(self, given: Any) -> dict[str, Any]:
+        """All outputs."""
+        values = {self._input_name: given}
+        for function in self._functions:
+            function(values)
+        return {output: values[name] for output, name in self._output_names.items()}
+
+    def timed(self, given: Any) -> dict[str, float]:
+        """The seconds of each part, each waited for."""
+        values = {self._input_name: given}
+        seconds = {}
+        for function in self._functions:
+            started = time.perf_counter()
+            function(values)
+            wait(values[name] for name in function.part.outputs)
+            seconds[function.part.name] = time.perf_counter() - started
+        return seconds
+
+
+def time_stages(chain: Chain, next_input: Callable[[], Any], warmup: int, runs: int) -> Stages | None:
+    """Times the parts of a graph; None for a graph that does not name its stages.
+
+    Args:
+        chain: of a SavedModel made by `detzoo export`.
+        next_input: another input for each run.
+        warmup: runs before the clock starts.
+        runs: runs that are timed.
+    """
+    if chain.parts[0].name == WHOLE:
+        return None
+    for _ in range(warmup):
+        chain.timed(next_input())
+    timed = [chain.timed(next_input()) for _ in range(runs)]
+    return stages_of({name: 1000.0 * float(np.median([run[name] for run in timed])) for name in timed[0]})
+
+
+def stages_of(milliseconds: Mapping[str, float]) -> Stages:
+    """The stages as they are reported, from the time of each part."""
+
+    def total(*names: str) -> float:
+        return sum(milliseconds.get(name, 0.0) for name in names)
+
+    has_two_stages = FIRST_STAGE in milliseconds
+    return Stages(
+        milliseconds.get(PREPROCESS, 0.0),
+        total(EXTRACTOR, FIRST_STAGE, NETWORK, MASKS),
+        milliseconds.get(BOXES, 0.0),
+        milliseconds.get(EXTRACTOR),
+        total(EXTRACTOR, FIRST_STAGE) if has_two_stages else None,
+        total(NETWORK) if has_two_stages else None,
+        milliseconds.get(MASKS),
+    )
+
+
+def multiply_adds_of(counts: Mapping[str, int]) -> dict[str, int | None]:
+    """Multiply-adds by stage, from those of each part; None for a stage that the graph does not have or name.
+
+    Of one stage, ``extractor`` and ``heads`` are all; of two, ``first_stage`` (with the extractor), ``second_stage``
+    and ``masks`` are. What preprocessing multiplies counts to the first, what post-processing does to the last.
+    """
+    found: dict[str, int | None] = dict.fromkeys(COUNTED_STAGES)
+    if WHOLE in counts:
+        return found
+    start, rest = counts.get(PREPROCESS, 0), counts.get(NETWORK, 0) + counts.get(BOXES, 0)
+    if EXTRACTOR in counts:
+        found["extractor"] = start + counts[EXTRACTOR]
+    if FIRST_STAGE in counts:
+        found["first_stage"] = start + counts.get(EXTRACTOR, 0) + counts[FIRST_STAGE]
+        found["second_stage"] = rest
+    elif EXTRACTOR in counts:
+        found["heads"] = rest
+    if MASKS in counts:
+        found["masks"] = counts[MASKS]
+    return found
+
+
+def wait(tensors: Iterable[Any]) -> None:
+    """Until every value is there: on a GPU, a call returns before it has finished."""
+    for tensor in tensors:
+        if isinstance(tensor, tf.Tensor) and "GPU" in tensor.device:
+            tf.reshape(tensor, [-1])[:1].numpy()
