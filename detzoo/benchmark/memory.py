@@ -92,7 +92,7 @@ def variable_bytes(operation: Any) -> int:
     """The size of the variable that an operation stands for; 0 for another operation."""
     if operation.type != "VarHandleOp":
         return 0
-    return (tf.TensorShape(operation.get_attr("shape")).num_elements() or 0) * operation.get_attr("dtype").size
+    return num_bytes(tf.TensorShape(operation.get_attr("shape")), operation.get_attr("dtype"))
 
 
 def constant_bytes(graph_def: Any) -> int:
@@ -101,8 +101,13 @@ def constant_bytes(graph_def: Any) -> int:
     for node in graph_def.node:
         if node.op == "Const":
             tensor = node.attr["value"].tensor
-            sizes += tf.TensorShape(tensor.tensor_shape).num_elements() * tf.as_dtype(tensor.dtype).size
+            sizes += num_bytes(tf.TensorShape(tensor.tensor_shape), tf.as_dtype(tensor.dtype))
     return sizes
+
+
+def num_bytes(shape: tf.TensorShape, dtype: tf.DType) -> int:
+    """The size of a tensor; 0 where its shape is not known, and of text."""
+    return (shape.num_elements() or 0) * dtype.size
 
 
 def allocator_peak_mib() -> float:

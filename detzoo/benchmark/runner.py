@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import functools
 import itertools
 import json
 import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -89,15 +90,38 @@ def images_for(options: BenchmarkOptions, batch_size: int) -> images.Pool:
 
 
 class _Served:
-    """A loaded detector, its graph and its parts."""
+    """A loaded detector, its graph and its parts; these are made when they are first asked for."""
 
     def __init__(self, detector: SavedDetector, options: BenchmarkOptions) -> None:
         self.detector = detector
-        self.frozen = to_constants(detector.function)
-        self.light, self.weights = stages.take_out_weights(self.frozen)
-        self.chain = stages.Chain(self.light, self.weights, options.jit_compile)
         self.kernels: precision.Kernels | None = None  # of the graph that ran; known in low precision
-        self.call: Callable[[Any], Any] = self.chain if options.jit_compile else detector.outputs
+        self._jit_compile = options.jit_compile
+
+    @functools.cached_property
+    def frozen(self) -> FrozenGraph:
+        """The graph that is served, of constants."""
+        return to_constants(self.detector.function)
+
+    @functools.cached_property
+    def light(self) -> tuple[FrozenGraph, dict[str, Any]]:
+        """The graph and, apart from it, its weights."""
+        return stages.take_out_weights(self.frozen)
+
+    @functools.cached_property
+    def chain(self) -> stages.Chain:
+        """The parts of the graph."""
+        return stages.Chain(*self.light, self._jit_compile)
+
+    def call(self, given: Any) -> dict[str, Any]:
+        """All outputs, by what is to be measured."""
+        return self.chain(given) if self._jit_compile else self.detector.outputs(given)
+
+    @property
+    def copied_bytes(self) -> int:
+        """What the weights take a second time so far, for the sake of the measurement alone."""
+        if "light" not in self.__dict__:
+            return 0
+        return sum(memory.num_bytes(weights.shape, weights.dtype) for weights in self.light[1].values())
 
 
 def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> dict[str, Any]:
@@ -193,7 +217,7 @@ def _time_whole(
 
     def timed() -> Latency:
         if has_gpu:
-            memory.reset_allocator()
+            memory.reset_allocator()  # to what is held now
         meter = LoadMeter()
         found = latency.time_call(
             lambda: served.call(next(upcoming)), options.warmup, options.runs, options.min_seconds
@@ -202,7 +226,8 @@ def _time_whole(
         return found
 
     times, gflops = beside_yardstick(timed)
-    return times, gflops, during[0], memory.allocator_peak_mib() if has_gpu else None
+    allocated = memory.allocator_peak_mib() - memory.mib(served.copied_bytes) if has_gpu else None
+    return times, gflops, during[0], allocated
 
 
 def _stage_runs(runs: int, median_ms: float) -> int:
@@ -213,8 +238,8 @@ def _stage_runs(runs: int, median_ms: float) -> int:
 def _count(served: _Served, pool: images.Pool) -> tuple[dict[str, int], dict[str, int | None]]:
     """Multiply-adds of a typical image, by kind and by stage."""
     given = served.detector.as_input(pool.typical).numpy()
-    light = served.light
-    operations = multiply_adds.count_operations(light.graph_def, light.input_name, given, served.weights)
+    light, weights = served.light
+    operations = multiply_adds.count_operations(light.graph_def, light.input_name, given, weights)
     by_part: dict[str, int] = dict.fromkeys((part.name for part in served.chain.parts), 0)
     owner = stages.stage_of_nodes(served.chain.parts)
     for name, operation in operations.items():

@@ -203,9 +203,9 @@ def _measure_batch_sizes(
 ) -> Iterator[dict[str, Any]]:
     options, pool = start_measuring(options, max(batch_sizes))
     if checkpoint_dir:
-        export_trained(loaded.message, checkpoint_dir, export_folder)
+        export_trained(loaded.message, checkpoint_dir, export_folder, options.device.lower())
     else:
-        export_untrained(loaded.message.model, export_folder)
+        export_untrained(loaded.message.model, export_folder, options.device.lower())
     from detzoo.benchmark.runner import benchmark_batch_sizes
 
     name = pathlib.Path(loaded.path).stem
@@ -235,8 +235,8 @@ def start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[Benc
     return dataclasses.replace(options, device=device), pool
 
 
-def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path) -> None:
-    """A config's detector as a SavedModel with the weights of a checkpoint."""
+def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path, optimize_for: str = "cpu") -> None:
+    """A config's detector as a SavedModel with the weights of a checkpoint, for "cpu" or "gpu"."""
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import latest_prefix
@@ -248,12 +248,12 @@ def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path
     logger.info("building and exporting the detector with the weights of %s", checkpoint_dir)
     detector = build_untrained(message.model)
     step = restore_for_inference(detector, checkpoint_dir)
-    beside = Export(to_text(message), source=checkpoint_dir, step=step)
+    beside = Export(to_text(message), source=checkpoint_dir, step=step, optimize_for=optimize_for)
     export_detector(detector, build_model_resizer(message.model), folder, "image_tensor", beside)
 
 
-def export_untrained(model: object, folder: str | pathlib.Path) -> None:
-    """A ``model`` block as a SavedModel with random weights."""
+def export_untrained(model: object, folder: str | pathlib.Path, optimize_for: str = "cpu") -> None:
+    """A ``model`` block as a SavedModel with random weights, for "cpu" or "gpu"."""
     from detzoo.benchmark.random_weights import randomize
     from detzoo.builders.resize import build_model_resizer
     from detzoo.cli.inference import build_untrained
@@ -262,7 +262,7 @@ def export_untrained(model: object, folder: str | pathlib.Path) -> None:
     logger.info("building and exporting the detector with random weights")
     detector = build_untrained(model)
     randomize(detector)
-    export_detector(detector, build_model_resizer(model), folder, "image_tensor", Export())
+    export_detector(detector, build_model_resizer(model), folder, "image_tensor", Export(optimize_for=optimize_for))
 
 
 def parse_batch_sizes(texts: list[str]) -> list[int]:

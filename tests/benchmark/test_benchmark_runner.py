@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from detzoo.benchmark import process, runner, yardstick
@@ -109,6 +110,37 @@ def test_xla_compiles_the_network_and_says_so(exported, quick):
     # Not measured: the fresh process does not use XLA, and XLA's one block is no sum of tensors.
     assert result["memory"] == {"total_mib": None, "peak_mib": None, "weights_mib": None, "process_peak_mib": None}
     assert "XLA" in format_table(result)
+
+
+def test_on_a_gpu_the_allocator_tells_the_peak(exported, quick, monkeypatch):
+    monkeypatch.setattr(runner.memory, "reset_allocator", lambda: None)
+    monkeypatch.setattr(runner.memory, "allocator_peak_mib", lambda: 100.0)
+    gpu = dataclasses.replace(QUICK, device="GPU")
+    first, second = runner.benchmark_batch_sizes(exported, gpu, [1, 2])
+    assert first["memory"]["peak_mib"] == 100.0
+    # At the second batch size the parts have weights of their own, which serving would not hold; the toy's are all too
+    # small to be apart from the graph.
+    assert second["memory"]["peak_mib"] == 100.0
+    assert first["memory"]["total_mib"] > 0
+
+
+def test_weights_that_only_the_measurement_holds_are_known(tmp_path):
+    class Module(tf.Module):
+        def __init__(self):
+            super().__init__()
+            self.filters = tf.Variable(np.random.default_rng(0).normal(size=[3, 3, 32, 64]).astype(np.float32))
+
+        @tf.function(input_signature=[tf.TensorSpec([1, 8, 8, 32], tf.float32, name="input_tensor")])
+        def __call__(self, given):
+            scores = tf.nn.conv2d(given, self.filters, 1, "SAME")
+            return {"detection_boxes": scores, "detection_scores": scores, "detection_classes": scores}
+
+    module = Module()
+    tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
+    served = runner._Served(runner.SavedDetector(tmp_path), QUICK)
+    assert served.copied_bytes == 0
+    assert [part.name for part in served.chain.parts] == ["whole"]
+    assert served.copied_bytes == 4 * 3 * 3 * 32 * 64
 
 
 def test_bfloat16_kernels_are_counted_or_it_is_refused(exported, quick):
