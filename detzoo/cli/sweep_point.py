@@ -112,8 +112,9 @@ def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, 
     measured = make_evaluator(message).evaluate(OneByOne(exported, exported.has_masks))
     facts = {"checkpoint": spec["checkpoint"], "versions": versions(), "commit": commit()}
     write_results(measured, folder, facts)
-    for name in (DETECTIONS_FILE, GROUNDTRUTH_FILE):  # of every image: too large to keep for each of 150 points
-        (folder / name).unlink(missing_ok=True)
+    if not spec["keep_detections"]:
+        for name in (DETECTIONS_FILE, GROUNDTRUTH_FILE):
+            (folder / name).unlink(missing_ok=True)
     result["metrics"] = measured.metrics
     result["columns"] |= {"num_eval_images": len(measured.images), "metrics": f"{spec['path']}/{METRICS_FILE}"}
     names = load_label_map(message.eval_input_reader[0].label_map_path).names

@@ -17,14 +17,13 @@ from typing import Any
 from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
 from detzoo.config.load import save_pipeline
 from detzoo.config.sweep import SweepPlan
-from detzoo.config.sweep_files import embedded_folder, replace_output_dir
+from detzoo.config.sweep_files import MODEL_FOLDER, embedded_folder, replace_output_dir, trained_model
 from detzoo.config.sweep_points import Point
 from detzoo.errors import UsageError
 from detzoo.sweep import estimate
 from detzoo.sweep.columns import Status
 from detzoo.sweep.points import (
     FINISHED_FILE,
-    MODEL_FOLDER,
     PIPELINE_FILE,
     POINT_FILE,
     POINTS,
@@ -72,9 +71,10 @@ class SweepWork:
         kept = {Status.OK.value} if retry_failed else {status.value for status in Status}
         self._to_do = [p for p in self._points if self._rows.get(p.key, {}).get("status") not in kept]
         self._trainings = {
-            point.training_key: point
+            training.training_key: training
             for point in reversed(self._to_do)
-            if point.training_key and not self._is_trained(point.training_key)
+            for training in _trainings_of(point)
+            if not self._is_trained(training.training_key)
         }
         self._expected = self._guess([str(row["name"]) for row in rows], rows)
 
@@ -120,14 +120,11 @@ class SweepWork:
     def _composition(self) -> str:
         counts = collections.Counter(point.traits.meta_architecture for point in self._points)
         text = ", ".join(f"{count} {name}" for name, count in counts.items()) if len(counts) > 1 else ""
-        trainings = len({point.training_key for point in self._points if point.training_key})
-        trained = f"{_counted(trainings, 'training')} of {self._steps()} steps in all" if trainings else ""
+        trainings = {t.training_key: t for point in self._points for t in _trainings_of(point)}
+        steps = sum(training.training.train_config.num_steps for training in trainings.values())
+        trained = f"{_counted(len(trainings), 'training')} of {steps} steps in all" if trainings else ""
         inside = "; ".join(filter(None, (text, trained)))
         return f" ({inside})" if inside else ""
-
-    def _steps(self) -> int:
-        trainings = {p.training_key: p.training.train_config.num_steps for p in self._points if p.training_key}
-        return sum(trainings.values())
 
     def _accuracy_lines(self) -> list[str]:
         """How many points are measured without accuracy, and why."""
@@ -162,10 +159,10 @@ class SweepWork:
             cost = self._cost(point, tables)
             known = before.get(point.name)
             expected[point.key] = float(known) if known else estimate.point_seconds(cost, gflops)
-            if point.training_key in self._trainings:
-                train = point.training.train_config
-                images = train.num_steps * train.batch_size
-                expected[point.training_key] = estimate.training_seconds(cost, images, gflops)
+        for key, point in self._trainings.items():
+            train = point.training.train_config
+            images = train.num_steps * train.batch_size
+            expected[key] = estimate.training_seconds(self._cost(point, tables), images, gflops)
         return expected
 
     def _cost(self, point: Point, tables: dict[pathlib.Path, Any]) -> estimate.Cost:
@@ -255,7 +252,7 @@ class SweepWork:
             by_training.setdefault(point.training_key or point.key, []).append(point)
         return [
             Unit(
-                self._training(points[0]) if points[0].training_key else None,
+                tuple(self._training(training) for training in _trainings_of(points[0])),
                 tuple(self._work(point) for point in points),
             )
             for points in by_training.values()
@@ -271,6 +268,7 @@ class SweepWork:
             "checkpoint": self._checkpoint(point),
             "how": vars(point.how),
             "accuracy": point.measures_accuracy,
+            "keep_detections": accuracy.keep_detections,
             "num_examples": accuracy.num_examples,
             "example_images": list(accuracy.example_image),
             "output_dir": str(self._output_dir),
@@ -295,11 +293,11 @@ class SweepWork:
         return Work(name, key, folder, command, limit, seconds, lambda: self._is_trained(key))
 
     def _is_trained(self, key: str) -> bool:
-        return (training_folder(self._output_dir, key) / MODEL_FOLDER / FINISHED_FILE).is_file()
+        return (self._output_dir / trained_model(key) / FINISHED_FILE).is_file()
 
     def _checkpoint(self, point: Point) -> str:
         if point.training_key:
-            return str(training_folder(self._output_dir, point.training_key) / MODEL_FOLDER)
+            return str(self._output_dir / trained_model(point.training_key))
         return point.checkpoint
 
     def _facts(self, point: Point) -> dict[str, Value]:
@@ -352,6 +350,12 @@ def _ended_as_by_keyboard() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _trainings_of(point: Point) -> tuple[Point, ...]:
+    """The points whose trainings a point needs, in their order; the last is its own."""
+    first = (point.starts_after,) if point.starts_after else ()
+    return (*first, point) if point.training_key else ()
 
 
 def _counted(count: int, noun: str) -> str:

@@ -35,6 +35,7 @@ from detzoo.config.sweep_points import (
     point_name,
     point_traits,
 )
+from detzoo.config.sweep_start import start_trainings
 from detzoo.config.sweep_traits import META_ARCHITECTURES, traits_of
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
@@ -132,6 +133,7 @@ class _Planner:
                 self._error(exclusion.place, "leaves nothing out: no combination meets its conditions")
         self._check_points(points)
         points = locate(points, self.sweep, self._error)
+        points = start_trainings(points, self.sweep.train, self._error)
         self._check_keys(points)
         if not points and not self.problems:
             self._error("exclude", "every combination is left out: there is no point")

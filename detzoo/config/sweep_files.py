@@ -16,7 +16,8 @@ from detzoo.config.sweep_excluded import OUTPUT_DIR, fill
 from detzoo.config.sweep_points import Point, fingerprint
 
 TRAIN_SHARDS, EVAL_SHARDS = 4, 1  # of the embedded data set
-_TOKEN = f"{{{OUTPUT_DIR}}}"
+OUTPUT_DIR_TOKEN = f"{{{OUTPUT_DIR}}}"  # in configs of a plan, which do not know yet where they will run
+TRAINING, MODEL_FOLDER = "training", "model"  # below the output folder; in it, of a training
 
 
 def data_patterns(sweep: Any) -> Iterator[tuple[str, str]]:
@@ -32,11 +33,16 @@ def embedded_folder(shapes: Any) -> str:
     return f"data/shapes_{fingerprint(told)[:6]}"
 
 
+def trained_model(training_key: str) -> str:
+    """Where a training leaves its checkpoints, below the output folder."""
+    return f"{TRAINING}/{training_key}/{MODEL_FOLDER}"
+
+
 def apply_data(config: Any, data: Any) -> None:
     """Sets the readers of a ``pb.TrainEvalPipelineConfig`` as a ``pb.SweepData`` says, patterns as they are."""
     train, held_out, labels = data.train_input_path, data.eval_input_path, data.label_map_path
     if data.HasField("embedded"):
-        folder = f"{_TOKEN}/{embedded_folder(data.embedded)}"
+        folder = f"{OUTPUT_DIR_TOKEN}/{embedded_folder(data.embedded)}"
         train = train or f"{folder}/train-?????-of-{TRAIN_SHARDS:05d}.tfrecord"
         held_out = held_out or f"{folder}/heldout-?????-of-{EVAL_SHARDS:05d}.tfrecord"
         labels = labels or f"{folder}/label_map.pbtxt"
@@ -55,9 +61,11 @@ def replace_output_dir(config: Any, output_dir: str) -> Any:
     """A copy of a point's config that can be run, ``{output_dir}`` replaced."""
     copy = type(config)()
     copy.CopyFrom(config)
+    if OUTPUT_DIR_TOKEN in (start := copy.train_config.fine_tune_checkpoint):
+        copy.train_config.fine_tune_checkpoint = start.replace(OUTPUT_DIR_TOKEN, output_dir)
     for reader in (copy.train_input_reader, *copy.eval_input_reader):
-        reader.label_map_path = reader.label_map_path.replace(_TOKEN, output_dir)
-        paths = [path.replace(_TOKEN, output_dir) for path in reader.tf_record_input_reader.input_path]
+        reader.label_map_path = reader.label_map_path.replace(OUTPUT_DIR_TOKEN, output_dir)
+        paths = [path.replace(OUTPUT_DIR_TOKEN, output_dir) for path in reader.tf_record_input_reader.input_path]
         reader.tf_record_input_reader.ClearField("input_path")
         reader.tf_record_input_reader.input_path.extend(paths)
     return copy
@@ -144,7 +152,7 @@ def _no_data(point: Point, is_trained: bool) -> str:
         return "the config has no eval_input_reader"
     for reader in readers:
         paths = [reader.label_map_path, *reader.tf_record_input_reader.input_path]
-        if any(path.startswith(_TOKEN) for path in paths):
+        if any(path.startswith(OUTPUT_DIR_TOKEN) for path in paths):
             continue
         for path in paths:
             if not path or is_placeholder(path):
@@ -162,7 +170,7 @@ def _reader_problems(point: Point, is_trained: bool, checked: dict[str, list[str
     """What `detzoo config check` says of the readers that a point uses and of their files; once where points share."""
     config = point.message
     readers = [config.train_input_reader, *config.eval_input_reader]
-    if any(_TOKEN in reader.label_map_path for reader in readers):
+    if any(OUTPUT_DIR_TOKEN in reader.label_map_path for reader in readers):
         return []  # drawn by the sweep
     kind = config.model.WhichOneof("model")
     told = "".join(map(to_text, readers)) + str(getattr(config.model, kind).num_classes)

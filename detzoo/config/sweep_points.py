@@ -57,6 +57,7 @@ class Point:
         checkpoint: folder or prefix that exists; "" for none.
         checkpoint_note: why there is none, "" where there is one.
         training_key: fingerprint of ``training`` where the sweep trains the point; else "".
+        starts_after: the point whose training comes before that of this one, None where there is none.
         measures_accuracy: whether a data set and a checkpoint are or will be there.
     """
 
@@ -71,6 +72,7 @@ class Point:
     checkpoint: str = ""
     checkpoint_note: str = ""
     training_key: str = ""
+    starts_after: Point | None = None
     measures_accuracy: bool = False
 
     @property

@@ -17,17 +17,18 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from detzoo.config.sweep_files import TRAINING
 from detzoo.sweep.columns import COLUMNS, Kind, Status
 from detzoo.sweep.results import Row, Value, empty_row
 
-POINTS, TRAINING, EXAMPLES = "points", "training", "examples"
+POINTS, EXAMPLES = "points", "examples"
 PIPELINE_FILE, METRICS_FILE, EXAMPLES_FILE, POINT_FILE = (
     "pipeline.config",
     "metrics.json",
     "examples.json",
     "point.json",
 )
-MODEL_FOLDER, FINISHED_FILE = "model", "finished"
+FINISHED_FILE = "finished"  # of a training
 _NOT_MEASURED = -1.0  # what COCO's tools say where there is nothing to measure
 
 

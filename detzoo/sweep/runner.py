@@ -1,7 +1,7 @@
 """Runs the points of a sweep, each in a process of its own, and appends a row for each; resumable, several at once.
 
-A unit is what one worker does in a row: a training, if there is one, then the points that use it. Two sweeps may run
-into one folder: each point, and each training, is locked while one of them works on it.
+A unit is what one worker does in a row: trainings, if there are any, then the points that use the last. Two sweeps may
+run into one folder: each point, and each training, is locked while one of them works on it.
 """
 
 from __future__ import annotations
@@ -54,9 +54,9 @@ class Work:
 
 @dataclasses.dataclass(frozen=True)
 class Unit:
-    """A training, or None, and the points that follow it."""
+    """Trainings, each of which may start from the one before, and the points that follow the last."""
 
-    training: Work | None
+    trainings: tuple[Work, ...]
     points: tuple[Work, ...]
 
 
@@ -145,7 +145,9 @@ class Runner:
                 self._stop.set()
 
     def _do(self, unit: Unit, environment: Mapping[str, str]) -> None:
-        reason = self._train(unit.training, environment) if unit.training else None
+        reason = None
+        for training in unit.trainings:
+            reason = reason or self._train(training, environment)
         for work in unit.points:
             if self._stop.is_set():
                 return

@@ -153,6 +153,49 @@ def test_points_that_differ_in_testing_only_share_a_training(tmp_path: pathlib.P
     assert plan_of(tmp_path, tested).num_trainings == 1
 
 
+START = 'train { start_from: "shapes_ssd_mobilenet_v1_128" set_after_start: "train_config.num_steps=30" }'
+
+
+def test_trainings_start_from_the_one_that_comes_first(tmp_path: pathlib.Path) -> None:
+    text = f"""base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }} {EMBEDDED} {START}
+        base {{ config: "{CONFIGS}/shapes_faster_rcnn_mobilenet_v1.config" }}
+        axis {{ resolution {{ values: [96, 128] }} only_for: "retinanet" }}"""
+    other, first, faster = plan_of(tmp_path, text).points
+    assert first.starts_after is None
+    assert first.training.train_config.num_steps == 1200  # its config's
+    assert not first.training.train_config.fine_tune_checkpoint
+    for point in (other, faster):
+        config = point.training.train_config
+        assert point.starts_after is first
+        assert (config.num_steps, config.fine_tune_checkpoint_type) == (30, "classification")
+        assert config.fine_tune_checkpoint == f"{{output_dir}}/training/{first.training_key}/model"
+        run = replace_output_dir(point.training, "/here").train_config
+        assert run.fine_tune_checkpoint == f"/here/training/{first.training_key}/model"
+    assert len({point.training_key for point in (other, first, faster)}) == 3
+
+
+def test_the_key_of_a_training_depends_on_where_it_starts(tmp_path: pathlib.Path) -> None:
+    bases = f"""base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }} {EMBEDDED}
+        axis {{ resolution {{ values: [96, 128] }} }}"""
+    scratch, _ = plan_of(tmp_path, bases + "train {}").points
+    after, first = plan_of(tmp_path, bases + START).points
+    _, same_first = plan_of(tmp_path, bases + "train {}").points
+    assert (first.key, first.training_key) == (same_first.key, same_first.training_key)
+    assert after.key != scratch.key
+    assert after.training_key != scratch.training_key
+
+
+def test_where_trainings_start_is_checked(tmp_path: pathlib.Path) -> None:
+    base = f'base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }} {EMBEDDED}'
+    two = base + " axis { resolution { values: [96, 128] } } "
+    told = problems_of(tmp_path, two + START.replace("v1_128", "v1_182"))
+    assert "there is no point 'shapes_ssd_mobilenet_v1_182'; did you mean" in told
+    told = problems_of(tmp_path, two + START.replace("num_steps", "num_step"))
+    assert "TrainConfig) has no field 'num_step'; did you mean" in told
+    told = problems_of(tmp_path, base + 'train { set_after_start: "train_config.num_steps=3" }')
+    assert "set_after_start: means nothing without start_from" in told
+
+
 def test_the_embedded_data_is_named_by_every_reader_and_not_in_the_key(tmp_path: pathlib.Path) -> None:
     text = f'base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }} {EMBEDDED} train {{}}'
     [point] = plan_of(tmp_path, text).points

@@ -63,7 +63,7 @@ def runner(folder: pathlib.Path, watched: Watched, jobs: int = 1, **options: obj
 
 
 def points(*works: Work) -> list[Unit]:
-    return [Unit(None, (each,)) for each in works]
+    return [Unit((), (each,)) for each in works]
 
 
 def test_a_failure_costs_its_point_alone_and_says_why(tmp_path: pathlib.Path) -> None:
@@ -137,11 +137,11 @@ def test_points_wait_for_their_training_and_fail_with_it(tmp_path: pathlib.Path)
     done = tmp_path / "trained" / "finished"
     train = "import pathlib, sys; pathlib.Path(sys.argv[1], 'finished').touch()"
     good = Unit(
-        work(tmp_path, "trained", train, is_done=done.is_file),
+        (work(tmp_path, "trained", train, is_done=done.is_file),),
         (work(tmp_path, "a", GOOD), work(tmp_path, "b", GOOD)),
     )
     bad = Unit(
-        work(tmp_path, "untrained", "raise SystemExit('loss is nan')", is_done=lambda: False),
+        (work(tmp_path, "untrained", "raise SystemExit('loss is nan')", is_done=lambda: False),),
         (work(tmp_path, "c", GOOD), work(tmp_path, "d", GOOD)),
     )
     runner(tmp_path, watched).run([good, bad])
@@ -150,8 +150,27 @@ def test_points_wait_for_their_training_and_fail_with_it(tmp_path: pathlib.Path)
     assert [rows[f"key-{name}"]["status"] for name in "abcd"] == ["ok", "ok", "failed", "failed"]
     assert str(rows["key-c"]["reason"]).startswith("training failed: loss is nan (log: ")
     again = Watched()
-    runner(tmp_path, again).run([Unit(good.training, (work(tmp_path, "e", GOOD),))])
+    runner(tmp_path, again).run([Unit(good.trainings, (work(tmp_path, "e", GOOD),))])
     assert again.started_names == ["e"]  # trained already
+
+
+def test_a_training_waits_for_the_one_that_it_starts_from(tmp_path: pathlib.Path) -> None:
+    train = "import pathlib, sys; pathlib.Path(sys.argv[1], 'finished').touch()"
+
+    def training(name: str, program: str) -> Work:
+        return work(tmp_path, name, program, is_done=(tmp_path / name / "finished").is_file)
+
+    first = training("first", train)
+    units = [Unit((first, training(f"next{name}", train)), (work(tmp_path, name, GOOD),)) for name in "ab"]
+    watched = Watched()
+    runner(tmp_path, watched).run(units)
+    assert watched.started_names == ["first", "nexta", "a", "nextb", "b"]  # the first is done once
+    bad = training("bad", "raise SystemExit('loss is nan')")
+    failing = Watched()
+    runner(tmp_path, failing).run([Unit((bad, training("after", train)), (work(tmp_path, "c", GOOD),))])
+    assert failing.started_names == ["bad"]
+    rows = {str(row["key"]): row for row in read_results(tmp_path / "results.csv")}
+    assert str(rows["key-c"]["reason"]).startswith("training failed: loss is nan")
 
 
 def test_two_sweeps_into_one_folder_measure_each_point_once(tmp_path: pathlib.Path) -> None:

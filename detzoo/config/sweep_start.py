@@ -1,0 +1,65 @@
+"""Trainings of a sweep that start from the training of one of its points, which comes first."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from detzoo.config.load import to_text
+from detzoo.config.names import suggestion
+from detzoo.config.override import apply_override
+from detzoo.config.sweep_files import OUTPUT_DIR_TOKEN, trained_model
+from detzoo.config.sweep_points import Point, fingerprint
+
+# Parts that detectors of all kinds share: the backbone.
+_CHECKPOINT_TYPE = "classification"
+
+
+def start_trainings(points: Sequence[Point], train: Any, tell: Callable[[str, str], None]) -> list[Point]:
+    """The points, their trainings changed as a ``pb.SweepTraining`` says.
+
+    Args:
+        points: located.
+        train: whose ``start_from`` names one of them, or is empty.
+        tell: takes (place in the sweep file, message) of what is wrong.
+    """
+    if not train.start_from:
+        if train.set_after_start:
+            tell("train.set_after_start", "means nothing without start_from; name the point that is trained first")
+        return list(points)
+    first = next((point for point in points if point.name == train.start_from), None)
+    if first is None:
+        names = [point.name for point in points]
+        hint = suggestion(train.start_from, names) or f"; the first is {names[0]}" * bool(names)
+        tell("train.start_from", f"there is no point '{train.start_from}'{hint}")
+        return list(points)
+    trainings: dict[str, Any] = {first.training_key: first.training}
+    started = []
+    for point in points:
+        own = point.training.train_config.fine_tune_checkpoint
+        if not point.training_key or point.training_key == first.training_key or own:
+            started.append(point)
+            continue
+        if point.training_key not in trainings:
+            trainings[point.training_key] = _started(point, first, train, tell)
+        training = trainings[point.training_key]
+        key = fingerprint(to_text(training))
+        comes_first = first if first.training_key else None
+        changed = dataclasses.replace(point, training=training, training_key=key, starts_after=comes_first)
+        started.append(changed.with_key())
+    return started
+
+
+def _started(point: Point, first: Point, train: Any, tell: Callable[[str, str], None]) -> Any:
+    """The config of a training that starts from the weights of ``first``."""
+    training = type(point.training)()
+    training.CopyFrom(point.training)
+    config = training.train_config
+    config.fine_tune_checkpoint = first.checkpoint or f"{OUTPUT_DIR_TOKEN}/{trained_model(first.training_key)}"
+    config.fine_tune_checkpoint_type = _CHECKPOINT_TYPE
+    for index, assignment in enumerate(train.set_after_start):
+        for problem in apply_override(training, assignment):
+            message = problem.message.removeprefix("--set ")
+            tell(f"train.set_after_start[{index}]", f"{message} ({point.base.name})")
+    return training
