@@ -28,7 +28,7 @@ def randomize(detector: Any, seed: int = 0) -> None:
 
     Filters are drawn with variance 2 / fan-in (He et al., arXiv:1502.01852); what is added or multiplied with is moved
     a little from its first value, so that nothing is exactly 0 or 1; batch normalisation gets the statistics of
-    two images (unless the detector needs proposals beside them, and so is served by no export).
+    an image (unless the detector needs proposals beside them, and so is served by no export).
     """
     generator = np.random.default_rng(seed)
     for variable in detector.variables:
@@ -43,7 +43,7 @@ def randomize(detector: Any, seed: int = 0) -> None:
     if getattr(detector, "wants_proposals", False):
         return
     height, width = (size or usual for size, usual in zip(detector.input_shape_px, _IMAGE_SIZE))
-    images = _images(generator, height, width)
+    images = _image(generator, height, width)
     norms = [x for x in detector._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     with _measuring(norms):
         detector.predict(detector.preprocess(images), training=True)
@@ -51,17 +51,19 @@ def randomize(detector: Any, seed: int = 0) -> None:
         norm.moving_variance.assign(tf.maximum(norm.moving_variance, _LEAST_VARIANCE))
 
 
-def _images(generator: np.random.Generator, height: int, width: int) -> tf.Tensor:
-    """Two images float32 [2, height, width, 3] in 0..255: coarse and fine blobs, padded below, and white noise.
+def _image(generator: np.random.Generator, height: int, width: int) -> tf.Tensor:
+    """One image float32 [1, height, width, 3] in 0..255: coarse and fine blobs above, white noise below, then padding.
 
-    Between the two lie photographs and what a benchmark sends. Coarse maps of noise alone hardly vary: normalised by
-    that, an edge would be an outlier.
+    Between blobs and noise lie photographs and what a benchmark sends. Coarse maps of noise alone hardly vary:
+    normalised by that, an edge would be an outlier. One image, because 300 regions of each take their time and memory.
     """
     blobs = tf.zeros([height, width, 3])
     for cells in _BLOBS:
         blobs += tf.image.resize(generator.uniform(0.0, 255.0 / len(_BLOBS), (cells, cells, 3)), (height, width))
-    padded = blobs * tf.cast(tf.range(height) < height * 3 // 4, tf.float32)[:, tf.newaxis, tf.newaxis]
-    return tf.stack([padded, tf.constant(generator.uniform(0.0, 255.0, (height, width, 3)), tf.float32)])
+    noise = tf.constant(generator.uniform(0.0, 255.0, (height, width, 3)), tf.float32)
+    rows = tf.range(height)[:, tf.newaxis, tf.newaxis]
+    filled = tf.where(rows < height * 7 // 16, blobs, tf.where(rows < height * 7 // 8, noise, 0.0))
+    return filled[tf.newaxis]
 
 
 @contextlib.contextmanager

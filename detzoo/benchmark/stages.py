@@ -157,7 +157,7 @@ class PartFunction:
         self.is_compiled = jit_compile
         self.refusal = ""  # why XLA did not compile it
         self._graph_def, self._weights = _graph_of(part, library, weights)
-        self._function = tf.function(self._compute, jit_compile=jit_compile or None, autograph=False)
+        self._function = self._traced(jit_compile)
 
     def __call__(self, values: dict[str, Any]) -> None:
         """Adds what the part computes to the values."""
@@ -169,9 +169,15 @@ class PartFunction:
                 raise
             self.is_compiled = False
             self.refusal = str(problem).strip().splitlines()[0][:300]
-            self._function = tf.function(self._compute, autograph=False)
+            self._function = self._traced(jit_compile=False)
             found = self._function(*given)
         values.update(zip(self.part.outputs, found))
+
+    def _traced(self, jit_compile: bool) -> Any:
+        # Shapes that change are left open, as in the signature of an export; XLA wants each.
+        return tf.function(
+            self._compute, jit_compile=jit_compile or None, reduce_retracing=not jit_compile, autograph=False
+        )
 
     def _compute(self, *given: Any) -> list[Any]:
         mapped = {name: variable.read_value() for name, variable in self._weights.items()}

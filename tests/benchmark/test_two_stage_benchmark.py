@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from detzoo.benchmark import runner, stages, yardstick
-from detzoo.benchmark.measures import BenchmarkOptions
+from detzoo.benchmark.measures import BenchmarkOptions, Stages
 from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.report import format_table
 from detzoo.builders.resize import build_resizer
@@ -129,6 +129,33 @@ def test_the_parts_in_a_row_compute_what_the_whole_computes(loaded, small, kind)
     assert set(whole) == set(parts)
     for name, value in whole.items():
         np.testing.assert_allclose(parts[name], value, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def test_images_of_other_sizes_are_not_traced_again(loaded):
+    detector = loaded("plain")
+    chain = stages.Chain(*stages.take_out_weights(to_constants(detector.function)))
+    sizes = [(40, 60), (44, 60), (40, 50), (60, 40), (48, 56), (52, 62)]
+    for size in sizes:
+        chain(detector.as_input(np.zeros((*size, 3), np.uint8)))
+    assert all(function._function.experimental_get_tracing_count() <= 3 for function in chain._functions)
+
+
+def test_parts_add_up_to_the_stages():
+    parts = {"preprocess": 2.0, "extractor": 20.0, "first_stage": 10.0, "network": 60.0, "boxes": 5.0, "masks": 11.0}
+    # Extractor, rest of the first stage, second stage and masks are the network: 101.
+    assert stages.stages_of(parts) == Stages(2.0, 101.0, 5.0, 20.0, 30.0, 60.0, 11.0)
+    del parts["masks"], parts["first_stage"]
+    assert stages.stages_of(parts) == Stages(2.0, 80.0, 5.0, 20.0)
+
+
+def test_multiply_adds_of_parts_add_up_to_all():
+    parts = {"preprocess": 1, "extractor": 20, "first_stage": 10, "network": 60, "boxes": 2, "masks": 11}
+    two = stages.multiply_adds_of(parts)
+    assert two == {"extractor": 21, "heads": None, "first_stage": 31, "second_stage": 62, "masks": 11}
+    del parts["masks"], parts["first_stage"]
+    one = stages.multiply_adds_of(parts)
+    assert one == {"extractor": 21, "heads": 62, "first_stage": None, "second_stage": None, "masks": None}
+    assert set(stages.multiply_adds_of({"whole": 7}).values()) == {None}
 
 
 # MobileNet v1 0.25, 64 x 96: stem to 32 x 48 x 8; then depthwise and pointwise to 32 x 48 x 16, 16 x 24 x 32 twice,
