@@ -51,7 +51,10 @@ class Latency(NamedTuple):
 
 
 class Stages(NamedTuple):
-    """Median milliseconds of each part of a call, and of each part of the network where it has parts."""
+    """The milliseconds of a call by what it does, and those of the network by its parts where it has parts.
+
+    Preprocessing, network and post-processing add up to the median of the whole call.
+    """
 
     preprocess_ms: float
     network_ms: float
@@ -60,3 +63,4 @@ class Stages(NamedTuple):
     first_stage_ms: float | None = None  # of a detector with two stages: from normalised images to proposals
     second_stage_ms: float | None = None  # from proposals to what is in them
     masks_ms: float | None = None  # of a detector with masks: from boxes to their masks
+    one_by_one_ms: float | None = None  # sum of the parts as they were timed, each a call of its own

@@ -142,11 +142,10 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
     with quiet_conversion():  # the optimizers of graphs tell their work from C++
         latency.fetch(served.chain(next(upcoming)))
         counts, by_stage = _count(served, pool)
+    stage_runs = _stage_runs(options.runs, times.median_ms)
+    stage_warmup = max(math.ceil(stage_runs / 5), len(inputs) if len(pool.shapes) > 1 else 1)
     times_of_stages = stages.time_stages(
-        served.chain,
-        lambda: next(upcoming),
-        len(inputs) if len(pool.shapes) > 1 else 1,
-        _stage_runs(options.runs, times.median_ms),
+        served.chain, lambda: next(upcoming), stage_warmup, stage_runs, times.median_ms
     )
     logger.info("measuring the memory of one call, then load time and memory in a fresh process")
     process = _measure_process(served, options, inputs[0], times.median_ms)

@@ -264,25 +264,34 @@ class Chain:
         return seconds
 
 
-def time_stages(chain: Chain, next_input: Callable[[], Any], warmup: int, runs: int) -> Stages | None:
-    """Times the parts of a graph; None for a graph that does not name its stages.
+def time_stages(
+    chain: Chain, next_input: Callable[[], Any], warmup: int, runs: int, latency_ms: float
+) -> Stages | None:
+    """Divides the latency among the parts of a graph; None for a graph that does not name its stages.
 
     Args:
         chain: of a SavedModel made by `detzoo export`.
         next_input: another input for each run.
         warmup: runs before the clock starts.
         runs: runs that are timed.
+        latency_ms: median of the whole call.
     """
     if chain.parts[0].name == WHOLE:
         return None
     for _ in range(warmup):
         chain.timed(next_input())
     timed = [chain.timed(next_input()) for _ in range(runs)]
-    return stages_of({name: 1000.0 * float(np.median([run[name] for run in timed])) for name in timed[0]})
+    return stages_of({name: 1000.0 * float(np.median([run[name] for run in timed])) for name in timed[0]}, latency_ms)
 
 
-def stages_of(milliseconds: Mapping[str, float]) -> Stages:
-    """The stages as they are reported, from the time of each part."""
+def stages_of(parts_ms: Mapping[str, float], latency_ms: float) -> Stages:
+    """The stages as they are reported, from the time of each part.
+
+    Parts that are called one by one take some tenths of a millisecond each that the whole call does not, so they say
+    how the latency is divided, not how long it is.
+    """
+    one_by_one_ms = sum(parts_ms.values())
+    milliseconds = {name: part_ms * latency_ms / one_by_one_ms for name, part_ms in parts_ms.items()}
 
     def total(*names: str) -> float:
         return sum(milliseconds.get(name, 0.0) for name in names)
@@ -296,6 +305,7 @@ def stages_of(milliseconds: Mapping[str, float]) -> Stages:
         total(EXTRACTOR, FIRST_STAGE) if has_two_stages else None,
         total(NETWORK) if has_two_stages else None,
         milliseconds.get(MASKS),
+        one_by_one_ms,
     )
 
 

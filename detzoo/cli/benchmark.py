@@ -262,7 +262,8 @@ def export_untrained(model: object, folder: str | pathlib.Path, optimize_for: st
     logger.info("building and exporting the detector with random weights")
     detector = build_untrained(model)
     randomize(detector)
-    export_detector(detector, build_model_resizer(model), folder, "image_tensor", Export(optimize_for=optimize_for))
+    beside = Export(optimize_for=optimize_for, compares=False)
+    export_detector(detector, build_model_resizer(model), folder, "image_tensor", beside)
 
 
 def parse_batch_sizes(texts: list[str]) -> list[int]:

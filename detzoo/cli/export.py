@@ -101,6 +101,8 @@ def run(flag_values: flags.FlagValues) -> None:
     folder = flag_values.output_directory
     report = export_detector(detector, resizer, folder, flag_values.input_type, beside)
     print(f"{folder}/{SAVED_MODEL_FOLDER}: step {step}, input {flag_values.input_type}")
+    if report is None:
+        return
     print(
         f"agrees with the detector in memory: boxes within {report.max_box_difference:.1e}, "
         f"scores within {report.max_score_difference:.1e}"

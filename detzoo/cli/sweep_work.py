@@ -332,7 +332,13 @@ class SweepWork:
         words += [f"--image_size={how.image_height}x{how.image_width}"]
         words += [f"--precision={how.precision}"] if how.precision != "float32" else []
         words += ["--jit_compile"] if how.jit_compile else []
-        return shlex.join(words)
+        benchmark = shlex.join(words)
+        if not point.measures_accuracy:
+            return benchmark
+        again = pathlib.Path(config).with_name("evaluation")
+        words = ["detzoo", "evaluate", f"--pipeline_config_path={config}"]
+        words += [f"--checkpoint_dir={self._checkpoint(point)}", f"--output_dir={again}"]
+        return f"{benchmark} && {shlex.join(words)}"
 
 
 @contextlib.contextmanager

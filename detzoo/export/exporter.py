@@ -56,6 +56,8 @@ class Export:
         step: training steps of the checkpoint.
         optimize_for: "cpu" rewrites large 3 x 3 convolutions, see ``detzoo.export.winograd``; "gpu" leaves them to
             cuDNN.
+        compares: whether the SavedModel must repeat the detector's detections. Of random weights, whose detections mean
+            nothing, it costs more time than the export.
     """
 
     config_text: str = ""
@@ -63,11 +65,12 @@ class Export:
     source: str = ""
     step: int = 0
     optimize_for: str = CPU
+    compares: bool = True
 
 
 def export_detector(
     detector: Any, resizer: Any, output_directory: str | pathlib.Path, input_type: str, beside: Export
-) -> ParityReport:
+) -> ParityReport | None:
     """Writes the folder described above; an earlier export in it is replaced once the new one has passed its check.
 
     Args:
@@ -78,7 +81,7 @@ def export_detector(
         beside: what goes beside the SavedModel.
 
     Returns:
-        How closely the SavedModel follows the detector.
+        How closely the SavedModel follows the detector; None where they are not compared.
 
     Raises:
         UsageError: the folder cannot be written.
@@ -93,9 +96,9 @@ def export_detector(
     try:
         logger.info("tracing and freezing the detector")
         frozen, num_folded = freeze(serving.concrete_function())
-        logger.info("folded %d batch normalisations; comparing with the detector in memory", num_folded)
-        saved_model = draft / SAVED_MODEL_FOLDER
-        report, num_winograd = _write_checked(frozen, serving, input_type, saved_model, beside.optimize_for)
+        then = "comparing with the detector in memory" if beside.compares else "writing the SavedModel"
+        logger.info("folded %d batch normalisations; %s", num_folded, then)
+        report, num_winograd = _write_checked(frozen, serving, input_type, draft / SAVED_MODEL_FOLDER, beside)
         _write_checkpoint(detector, draft / CHECKPOINT_FOLDER, beside.step)
         record = {
             "input_type": input_type,
@@ -105,7 +108,7 @@ def export_detector(
             "optimized_for": beside.optimize_for,
             "num_winograd_convolutions": num_winograd,
             "parameters": num_parameters(detector),
-            "parity": report._asdict(),
+            "parity": report._asdict() if report else None,
             "seconds": round(time.monotonic() - started, 2),
             "versions": versions(),
             "commit": commit(),
@@ -144,27 +147,31 @@ def _check_finite(detector: Any) -> None:
 
 
 def _write_checked(
-    frozen: FrozenGraph, serving: ServingModule, input_type: str, folder: pathlib.Path, optimize_for: str
-) -> tuple[ParityReport, int]:
+    frozen: FrozenGraph, serving: ServingModule, input_type: str, folder: pathlib.Path, beside: Export
+) -> tuple[ParityReport | None, int]:
     """Writes the SavedModel, and once more as it was where the rewritten convolutions cost too much precision.
 
     Returns:
         How closely it follows the detector, and how many convolutions were rewritten.
     """
-    references = reference_outputs(serving, input_type)
+    references = reference_outputs(serving, input_type) if beside.compares else []
     chooses_regions = getattr(serving.detector, "chooses_regions", False)
-    if optimize_for == CPU:
+
+    def compared() -> ParityReport | None:
+        return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions) if references else None
+
+    if beside.optimize_for == CPU:
         example = as_input(textured_images(EXAMPLE_SHAPE), input_type)
         rewritten, num_rewritten = use_winograd(frozen, example, chooses_regions)
         if num_rewritten:
             write_saved_model(rewritten, serving.input_spec, folder)
             try:
-                return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions), num_rewritten
+                return compared(), num_rewritten
             except DetzooError as problem:
                 logger.warning("%s with faster convolutions; they are left out", problem)
                 shutil.rmtree(folder)
     write_saved_model(frozen, serving.input_spec, folder)
-    return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions), 0
+    return compared(), 0
 
 
 def num_parameters(detector: Any) -> int:

@@ -185,12 +185,7 @@ def _header_problems(path: str | pathlib.Path, line: str) -> list[str]:
     found = [f"{path}:1: unknown column '{name}'{suggestion(name, missing)}" for name in names if name not in NAMES]
     if missing:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        shown = (
-            ", ".join(f"'{name}'" for name in missing[:5])
-            + more
-            + (f" and {len(missing) - 5} more" * (len(missing) > 5))
-        )
-        found.append(f"{path}:1: no column {shown}")
+        found.append(f"{path}:1: no column {', '.join(map(repr, missing[:5]))}{more}")
     if not found:
         return [f"{path}:1: the columns are in another order; accepted: {', '.join(NAMES)}"]
     return [*found, f"{path}:1: accepted: the columns that this version of `detzoo sweep` writes; give another file"]

@@ -100,7 +100,7 @@ def test_a_graph_without_names_has_no_stages(loaded):
     assert stages.find_outputs(frozen) is None
     chain = stages.Chain(*stages.take_out_weights(frozen))
     assert [part.name for part in chain.parts] == [stages.WHOLE]
-    assert stages.time_stages(chain, lambda: None, 1, 1) is None
+    assert stages.time_stages(chain, lambda: None, 1, 1, 10.0) is None
 
 
 def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
@@ -111,7 +111,8 @@ def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
             node.name = node.name.replace(name, "other")
             node.input[:] = [text.replace(name, "other") for text in node.input]
     given = detector.as_input(np.zeros((40, 60, 3), np.uint8))
-    times = stages.time_stages(stages.Chain(*stages.take_out_weights(frozen)), lambda: given, 1, 3)
+    times = stages.time_stages(stages.Chain(*stages.take_out_weights(frozen)), lambda: given, 1, 3, 10.0)
+    assert times.preprocess_ms + times.network_ms + times.postprocess_ms == pytest.approx(10.0)
     assert times.network_ms > times.extractor_ms > 0
     assert times.first_stage_ms is None
     assert times.second_stage_ms is None
@@ -143,9 +144,11 @@ def test_images_of_other_sizes_are_not_traced_again(loaded):
 def test_parts_add_up_to_the_stages():
     parts = {"preprocess": 2.0, "extractor": 20.0, "first_stage": 10.0, "network": 60.0, "boxes": 5.0, "masks": 11.0}
     # Extractor, rest of the first stage, second stage and masks are the network: 101.
-    assert stages.stages_of(parts) == Stages(2.0, 101.0, 5.0, 20.0, 30.0, 60.0, 11.0)
+    assert stages.stages_of(parts, 108.0) == Stages(2.0, 101.0, 5.0, 20.0, 30.0, 60.0, 11.0, 108.0)
+    # In a call that takes half as long, each part does.
+    assert stages.stages_of(parts, 54.0) == Stages(1.0, 50.5, 2.5, 10.0, 15.0, 30.0, 5.5, 108.0)
     del parts["masks"], parts["first_stage"]
-    assert stages.stages_of(parts) == Stages(2.0, 80.0, 5.0, 20.0)
+    assert stages.stages_of(parts, 87.0) == Stages(2.0, 80.0, 5.0, 20.0, one_by_one_ms=87.0)
 
 
 def test_multiply_adds_of_parts_add_up_to_all():

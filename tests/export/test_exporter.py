@@ -114,6 +114,19 @@ def test_large_filters_are_variables_and_compute_the_same(toy, tmp_path, monkeyp
     ]
 
 
+def test_without_a_comparison_the_same_is_written(toy, exported, tmp_path):
+    _, folder, _ = exported
+    report = export_detector(
+        toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", dataclasses.replace(BESIDE, compares=False)
+    )
+    assert report is None
+    assert json.loads((tmp_path / "export.json").read_text())["parity"] is None
+    image = tf.constant(np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), np.uint8))
+    expected = tf.saved_model.load(str(folder / "saved_model"))(image)
+    for name, value in tf.saved_model.load(str(tmp_path / "saved_model"))(image).items():
+        np.testing.assert_allclose(value, expected[name], atol=1e-6, err_msg=name)
+
+
 def test_a_failed_check_keeps_the_earlier_export(toy, tmp_path, monkeypatch):
     export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
     before = (tmp_path / "saved_model" / "saved_model.pb").read_bytes()
