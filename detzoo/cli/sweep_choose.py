@@ -52,12 +52,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Answers."""
     from detzoo.sweep.choose import choose
-    from detzoo.sweep.measured import latest_rows
+    from detzoo.sweep.measured import clean_rows
     from detzoo.sweep.results import read_results
 
     source = results_path(flag_values.output_dir, flag_values.results)
     limits = _limits(flag_values)
-    rows = _of_device(latest_rows(read_results(source)), flag_values.device)
+    rows = _of_device(clean_rows(read_results(source)), flag_values.device)
     choice = choose(rows, limits, flag_values.metric, flag_values.num_best)
     if not choice.best:
         raise DetzooError(_nothing_fits(choice, limits, len(rows)))

@@ -49,7 +49,7 @@ def choose(rows: Sequence[Row], limits: Sequence[Limit], metric: str, num_best: 
     """The best points within limits.
 
     Args:
-        rows: clean ones (``latest_rows``), of one device.
+        rows: clean ones (``clean_rows``), of one device.
         limits: each must be kept; a row that lacks the number does not keep it.
         metric: column to choose by, more is better; at equal metric the faster point is better.
         num_best: the most rows in the answer.

@@ -9,21 +9,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from detzoo.sweep.columns import COLUMNS, Kind, Status
+from detzoo.sweep.columns import COLUMNS, NAMES, Kind, Status
 
 Row = Mapping[str, Any]
 
-ACCURACIES = (
-    "mAP",
-    "mAP@.50IOU",
-    "mAP@.75IOU",
-    "mAP (small)",
-    "mAP (medium)",
-    "mAP (large)",
-    "AR@1",
-    "AR@10",
-    "AR@100",
-)
+ACCURACIES = tuple(name for name in NAMES if name.startswith(("mAP", "AR@")))
 LATENCY = "latency.median_ms"
 MEMORIES = {"peak": "memory.peak_mib", "total": "memory.total_mib", "process": "memory.process_peak_mib"}
 MULTIPLY_ADDS = "multiply_adds"
@@ -36,17 +26,13 @@ _POSITIVE = {
 _NUMBERS = {column.name for column in COLUMNS if column.kind in (Kind.INTEGER, Kind.NUMBER)}
 
 
-def latest_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
-    """One clean row a point: of rows with one key the last counts, at the place of the first.
+def clean_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
+    """The rows with every column, None where one lacks it.
 
     A number that is not finite becomes None, and so does an accuracy below 0 (pycocotools' "nothing to measure") and
-    a time or a size that is not above 0. Columns that a row lacks are None.
+    a time or a size that is not above 0.
     """
-    kept: dict[Any, dict[str, Any]] = {}
-    for index, row in enumerate(rows):
-        clean = {column.name: _clean(column.name, row.get(column.name)) for column in COLUMNS}
-        kept[clean["key"] or index] = clean
-    return list(kept.values())
+    return [{name: _clean(name, row.get(name)) for name in NAMES} for row in rows]
 
 
 def measured_rows(rows: Iterable[Row]) -> list[Row]:

@@ -7,7 +7,7 @@ import pytest
 from detzoo.cli import main, sweep_choose
 from detzoo.errors import DetzooError, UsageError
 from detzoo.sweep.choose import Limit, choose
-from detzoo.sweep.measured import LATENCY, latest_rows
+from detzoo.sweep.measured import LATENCY, clean_rows
 from detzoo.sweep.results import write_results
 
 PEAK = "memory.peak_mib"
@@ -40,27 +40,27 @@ def names(choice):
 
 
 def test_the_most_accurate_within_the_limits_comes_first_and_of_twins_the_faster():
-    choice = choose(latest_rows(ROWS), limits(50.0, 800.0), "mAP", 3)
+    choice = choose(clean_rows(ROWS), limits(50.0, 800.0), "mAP", 3)
     assert names(choice) == ["medium", "slow_twin", "small"]
     assert choice.num_within == 3
     assert choice.on_frontier == {0, 2}  # medium beats its twin
 
 
 def test_a_limit_itself_is_kept():
-    assert names(choose(latest_rows(ROWS), limits(20.0, 300.0), "mAP", 3)) == ["small"]
+    assert names(choose(clean_rows(ROWS), limits(20.0, 300.0), "mAP", 3)) == ["small"]
 
 
 def test_no_more_points_than_asked_for():
-    assert names(choose(latest_rows(ROWS), [], "mAP", 1)) == ["large"]
+    assert names(choose(clean_rows(ROWS), [], "mAP", 1)) == ["large"]
 
 
 def test_a_lower_bound_of_accuracy():
-    assert names(choose(latest_rows(ROWS), limits(least=0.30), "mAP", 9)) == ["large", "medium", "slow_twin"]
+    assert names(choose(clean_rows(ROWS), limits(least=0.30), "mAP", 9)) == ["large", "medium", "slow_twin"]
 
 
 def test_where_nothing_fits_the_nearest_point_is_the_one_with_the_smallest_worst_excess():
     # Below 10 ms and 200 MiB: small is 100 % too slow and 50 % too big, the others at least 300 % too slow.
-    choice = choose(latest_rows(ROWS), limits(10.0, 200.0), "mAP", 3)
+    choice = choose(clean_rows(ROWS), limits(10.0, 200.0), "mAP", 3)
     assert choice.best == []
     assert choice.nearest.row["name"] == "small"
     assert [limit.flag for limit in choice.nearest.broken] == ["max_latency_ms", "max_memory_mib"]
@@ -70,28 +70,28 @@ def test_where_nothing_fits_the_nearest_point_is_the_one_with_the_smallest_worst
 
 def test_without_accuracy_the_fastest_come_first():
     rows = [{**row, "mAP": None} for row in ROWS]
-    choice = choose(latest_rows(rows), limits(50.0), "mAP", 2)
+    choice = choose(clean_rows(rows), limits(50.0), "mAP", 2)
     assert not choice.by_metric
     assert names(choice) == ["small", "medium"]
 
 
 def test_points_without_accuracy_are_counted_beside_those_with():
     rows = [*ROWS, point("unknown", 5.0, 100.0, None)]
-    choice = choose(latest_rows(rows), limits(50.0), "mAP", 1)
+    choice = choose(clean_rows(rows), limits(50.0), "mAP", 1)
     assert names(choice) == ["medium"]
     assert (choice.num_within, choice.num_without_metric) == (4, 1)
 
 
 def test_a_point_that_lacks_a_limited_number_does_not_fit():
     rows = [point("unmeasured", 5.0, None, 0.9), *ROWS]
-    choice = choose(latest_rows(rows), limits(mib=800.0), "mAP", 1)
+    choice = choose(clean_rows(rows), limits(mib=800.0), "mAP", 1)
     assert names(choice) == ["medium"]
     assert choice.num_unknown == 1
 
 
 def test_failed_points_are_never_chosen():
     rows = [{**ROWS[3], "status": "failed"}, *ROWS[:3]]
-    assert names(choose(latest_rows(rows), [], "mAP", 1)) == ["medium"]
+    assert names(choose(clean_rows(rows), [], "mAP", 1)) == ["medium"]
 
 
 @pytest.fixture

@@ -7,12 +7,7 @@ import math
 import pytest
 
 from detzoo.sweep.columns import NAMES
-from detzoo.sweep.measured import failed_rows, groups_by_device, latest_rows, measured_rows, with_values
-
-
-def test_of_rows_with_one_key_the_last_counts_at_the_place_of_the_first():
-    rows = [{"key": "a", "parameters": 1}, {"key": "b", "parameters": 2}, {"key": "a", "parameters": 3}]
-    assert [row["parameters"] for row in latest_rows(rows)] == [3, 2]
+from detzoo.sweep.measured import clean_rows, failed_rows, groups_by_device, measured_rows, with_values
 
 
 @pytest.mark.parametrize(
@@ -28,39 +23,39 @@ def test_of_rows_with_one_key_the_last_counts_at_the_place_of_the_first():
     ],
 )
 def test_what_cannot_be_a_measurement_is_missing(name, value):
-    [row] = latest_rows([{"key": "a", name: value}])
+    [row] = clean_rows([{"key": "a", name: value}])
     assert row[name] is None
 
 
 @pytest.mark.parametrize(("name", "value"), [("mAP", 0.0), ("load.during", 0.0), ("latency.repeat_difference", 0.0)])
 def test_a_zero_that_was_measured_stays(name, value):
-    [row] = latest_rows([{"key": "a", name: value}])
+    [row] = clean_rows([{"key": "a", name: value}])
     assert row[name] == 0.0
 
 
 def test_a_clean_row_has_every_column():
-    [row] = latest_rows([{"name": "only"}])
+    [row] = clean_rows([{"name": "only"}])
     assert tuple(row) == NAMES
     assert row["key"] is None
 
 
 def test_rows_without_a_key_are_kept_apart():
-    assert len(latest_rows([{"name": "a"}, {"name": "b"}])) == 2
+    assert len(clean_rows([{"name": "a"}, {"name": "b"}])) == 2
 
 
 def test_failed_points_are_told_apart():
-    rows = latest_rows([{"key": "a", "status": "ok"}, {"key": "b", "status": "failed"}])
+    rows = clean_rows([{"key": "a", "status": "ok"}, {"key": "b", "status": "failed"}])
     assert [row["key"] for row in measured_rows(rows)] == ["a"]
     assert [row["key"] for row in failed_rows(rows)] == ["b"]
 
 
 def test_rows_with_all_values():
-    rows = latest_rows([{"key": "a", "mAP": 0.1}, {"key": "b", "mAP": 0.1, "parameters": 5}, {"key": "c"}])
+    rows = clean_rows([{"key": "a", "mAP": 0.1}, {"key": "b", "mAP": 0.1, "parameters": 5}, {"key": "c"}])
     assert [row["key"] for row in with_values(rows, "mAP", "parameters")] == ["b"]
 
 
 def test_groups_share_device_and_batch_size():
-    rows = latest_rows(
+    rows = clean_rows(
         [
             {"key": "a", "device": "CPU", "batch_size": 1},
             {"key": "b", "device": "GPU", "batch_size": 1},

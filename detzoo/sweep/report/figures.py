@@ -48,7 +48,7 @@ def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
     """The figures of arXiv:1611.10012 that charts are, and the breakdown by stages.
 
     Args:
-        rows: clean ones (``latest_rows``); failed points are left out here.
+        rows: clean ones (``clean_rows``); failed points are left out here.
         metric: accuracy column of figures 2, 3 and 6.
     """
     usable = measured_rows(rows)

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from detzoo.sweep.measured import Row, latest_rows
+from detzoo.sweep.measured import Row, clean_rows
 from detzoo.sweep.report.examples import draw_examples
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, figure_tasks
 from detzoo.sweep.report.page import PageParts, make_page
@@ -47,7 +47,7 @@ def write_report(
     Returns:
         What was written.
     """
-    clean = latest_rows(rows)
+    clean = clean_rows(rows)
     tasks = figure_tasks(clean, metric)
     total = len(tasks) + 2
     figures: list[DrawnFigure | MissingFigure] = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detzoo.sweep.measured import latest_rows
+from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report.examples import draw_examples, key_models, score_threshold
 
 
@@ -33,7 +33,7 @@ def sweep(tmp_path, make_row):
 
 def test_boxes_above_the_papers_thresholds_are_drawn(sweep):
     scores = [0.9, 0.6, 0.4, 0.35, 0.2]
-    rows = latest_rows([sweep("two", scores, mAP=0.3), sweep("one", scores, meta="ssd", mAP=0.2)])
+    rows = clean_rows([sweep("two", scores, mAP=0.3), sweep("one", scores, meta="ssd", mAP=0.2)])
     [image], missing = draw_examples(rows, "mAP", sweep.folder)
     # Without times there is no frontier: both are shown. Faster R-CNN .5, SSD .3.
     counts = {picture.label: (picture.num_drawn, picture.threshold) for picture in image.pictures}
@@ -42,14 +42,14 @@ def test_boxes_above_the_papers_thresholds_are_drawn(sweep):
 
 
 def test_no_more_than_the_twenty_best(sweep):
-    rows = latest_rows([sweep("many", [0.5 + 0.01 * step for step in range(30)], mAP=0.3)])
+    rows = clean_rows([sweep("many", [0.5 + 0.01 * step for step in range(30)], mAP=0.3)])
     [image], _ = draw_examples(rows, "mAP", sweep.folder)
     assert image.pictures[0].num_drawn == 20
 
 
 def test_a_box_is_where_it_was_detected(sweep):
     """Rows 10 to 20 and columns 15 to 45 of 40 x 60 are outlined, the middle stays grey."""
-    rows = latest_rows([sweep("a", [0.9], mAP=0.3)])
+    rows = clean_rows([sweep("a", [0.9], mAP=0.3)])
     [image], _ = draw_examples(rows, "mAP", sweep.folder)
     pixels = np.asarray(Image.open(io.BytesIO(image.pictures[0].jpeg)).convert("RGB"), np.int64)
     assert pixels.shape == (*image.pictures[0].size, 3) == (320, 480, 3)  # enlarged by 8
@@ -60,14 +60,14 @@ def test_a_box_is_where_it_was_detected(sweep):
 
 
 def test_images_can_be_chosen_with_or_without_suffix(sweep):
-    rows = latest_rows([sweep("a", [0.9], mAP=0.3)])
+    rows = clean_rows([sweep("a", [0.9], mAP=0.3)])
     images, missing = draw_examples(rows, "mAP", sweep.folder, ["kite", "boat.jpg"])
     assert [image.name for image in images] == ["kite.jpg"]
     assert missing == "no detections or no image of boat.jpg"
 
 
 def test_a_sweep_without_examples_says_so(make_row, tmp_path):
-    images, missing = draw_examples(latest_rows([make_row("a", mAP=0.3)]), "mAP", tmp_path)
+    images, missing = draw_examples(clean_rows([make_row("a", mAP=0.3)]), "mAP", tmp_path)
     assert images == []
     assert missing == "the sweep left no detections on example images"
 
@@ -75,14 +75,14 @@ def test_a_sweep_without_examples_says_so(make_row, tmp_path):
 @pytest.mark.parametrize("name", ["../secret.jpg", "a/b.jpg", "", 3])
 def test_an_image_is_never_taken_from_elsewhere(sweep, name):
     Image.new("RGB", (60, 40)).save(sweep.folder / "secret.jpg")
-    rows = latest_rows([sweep("a", [0.9], image=name, mAP=0.3)])
+    rows = clean_rows([sweep("a", [0.9], image=name, mAP=0.3)])
     assert draw_examples(rows, "mAP", sweep.folder)[0] == []
 
 
 @pytest.mark.parametrize("key", ["../points/a", ".."])
 def test_a_key_names_no_other_folder(sweep, make_row, key):
     sweep("a", [0.9], mAP=0.3)
-    assert draw_examples(latest_rows([make_row(key, mAP=0.3)]), "mAP", sweep.folder)[0] == []
+    assert draw_examples(clean_rows([make_row(key, mAP=0.3)]), "mAP", sweep.folder)[0] == []
 
 
 @pytest.mark.parametrize(
@@ -91,12 +91,12 @@ def test_a_key_names_no_other_folder(sweep, make_row, key):
 def test_a_file_that_cannot_be_read_counts_as_none(sweep, text):
     row = sweep("a", [0.9], mAP=0.3)
     (sweep.folder / "points" / "a" / "examples.json").write_text(text, encoding="utf-8")
-    assert draw_examples(latest_rows([row]), "mAP", sweep.folder)[0] == []
+    assert draw_examples(clean_rows([row]), "mAP", sweep.folder)[0] == []
 
 
 def test_a_broken_image_is_left_out(sweep):
     (sweep.folder / "examples" / "kite.jpg").write_bytes(b"no picture")
-    images, missing = draw_examples(latest_rows([sweep("a", [0.9], mAP=0.3)]), "mAP", sweep.folder)
+    images, missing = draw_examples(clean_rows([sweep("a", [0.9], mAP=0.3)]), "mAP", sweep.folder)
     assert images == []
     assert "kite.jpg" in missing
 
@@ -105,7 +105,7 @@ def test_key_models_are_spread_along_the_frontier(make_row):
     # Times and accuracies rise together: all nine are on the frontier; the last is beaten.
     rows = [make_row(str(step), mAP=0.1 * step, **{"latency.median_ms": 10.0 * step}) for step in range(1, 10)]
     rows.append(make_row("beaten", mAP=0.1, **{"latency.median_ms": 95.0}))
-    assert [row["key"] for row in key_models(latest_rows(rows), "mAP")] == ["1", "3", "5", "7", "9"]
+    assert [row["key"] for row in key_models(clean_rows(rows), "mAP")] == ["1", "3", "5", "7", "9"]
 
 
 def test_thresholds_of_other_one_stage_detectors(make_row):

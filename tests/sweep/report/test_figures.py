@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
-from detzoo.sweep.measured import latest_rows
+from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure, style
 from detzoo.sweep.report.drawing import MissingDataError
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, draw_one, figure_tasks
@@ -18,7 +18,7 @@ from detzoo.sweep.report.names import extractor_colour
 
 def draw(rows, name, metric="mAP"):
     """The figure of this name."""
-    [task] = [task for task in figure_tasks(latest_rows(rows), metric) if task.name == name]
+    [task] = [task for task in figure_tasks(clean_rows(rows), metric) if task.name == name]
     return draw_one(task)
 
 
@@ -118,7 +118,7 @@ def test_labels_of_the_frontier_cover_neither_points_nor_each_other(synthetic, s
 
 def test_imagenet_figure_names_extractors_that_it_has_no_number_for(three_rows):
     three_rows[0]["extractor"] = "mobilenet_v2"
-    drawing = accuracy_figures.accuracy_imagenet(latest_rows(three_rows), "mAP")
+    drawing = accuracy_figures.accuracy_imagenet(clean_rows(three_rows), "mAP")
     assert "It has none for MobileNet v2." in drawing.caption
     assert sorted(x for x, _ in shown_points(drawing.figure.axes[0])) == pytest.approx([71.0, 76.4])
 
@@ -140,7 +140,7 @@ def test_what_a_higher_resolution_changes(make_row):
         return make_row(key, meta_architecture="ssd", extractor="vgg16", resolution=resolution, **values)
 
     # mAP .3 -> .24 is -20 %, time 100 -> 60 ms is -40 %.
-    rows = latest_rows([pair("low", 300, 0.24, 60.0), pair("high", 600, 0.30, 100.0)])
+    rows = clean_rows([pair("low", 300, 0.24, 60.0), pair("high", 600, 0.30, 100.0)])
     caption = accuracy_figures.small_against_large(rows).caption
     assert "From 600 to 300 px mAP changes by −20.0 % and time changes by −40.0 % on average of 1 pair." in caption
 
@@ -233,7 +233,7 @@ def test_stages_of_one_stage_and_of_what_was_not_split(make_row):
 
 
 def test_too_many_bars_become_one_a_combination(grid):
-    shown = stage_figure.representative_rows(latest_rows(grid))
+    shown = stage_figure.representative_rows(clean_rows(grid))
     combinations = {(row["meta_architecture"], row["extractor"], row["resolution"]) for row in grid}
     assert len(shown) == len(combinations) == 27
     assert {row["proposals"] for row in shown} == {None, 300}
@@ -242,7 +242,7 @@ def test_too_many_bars_become_one_a_combination(grid):
 def test_two_devices_have_their_own_figures_of_time(grid):
     for row in grid[::2]:
         row["device"] = "CPU"
-    numbers = [task.number for task in figure_tasks(latest_rows(grid), "mAP")]
+    numbers = [task.number for task in figure_tasks(clean_rows(grid), "mAP")]
     assert {number: numbers.count(number) for number in ("2", "3", "7", "8", "10")} == {
         "2": 2,
         "3": 1,
@@ -255,7 +255,7 @@ def test_two_devices_have_their_own_figures_of_time(grid):
 @pytest.fixture(scope="module")
 def drawn(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    return list(draw_figures(latest_rows(synthetic.synthetic_rows()), "mAP", folder))
+    return list(draw_figures(clean_rows(synthetic.synthetic_rows()), "mAP", folder))
 
 
 def test_every_figure_of_the_paper_is_written_as_png_and_svg(drawn):
@@ -267,7 +267,7 @@ def test_every_figure_of_the_paper_is_written_as_png_and_svg(drawn):
 
 
 def test_files_are_the_same_when_drawn_again(drawn, synthetic, tmp_path):
-    rows = latest_rows(synthetic.synthetic_rows())
+    rows = clean_rows(synthetic.synthetic_rows())
     tasks = [task for task in figure_tasks(rows, "mAP") if task.number in ("2", "")]
     for again in draw_figures(rows, "mAP", tmp_path, tasks):
         [first] = [figure for figure in drawn if figure.name == again.name]
@@ -278,7 +278,7 @@ def test_files_are_the_same_when_drawn_again(drawn, synthetic, tmp_path):
 
 def test_nothing_is_cut_off(grid):
     """All that a figure shows lies within it."""
-    for task in figure_tasks(latest_rows(grid), "mAP"):
+    for task in figure_tasks(clean_rows(grid), "mAP"):
         figure = draw_one(task)
         with style.figure_settings():
             figure.canvas.draw()
@@ -304,7 +304,7 @@ def test_hostile_names_make_well_formed_svg(grid, tmp_path):
     for row, text in zip(rows, itertools.cycle(HOSTILE)):
         row["extractor"] = row["name"] = text
     rows[0]["meta_architecture"] = HOSTILE[1]
-    figures = list(draw_figures(latest_rows(rows), "mAP", tmp_path))
+    figures = list(draw_figures(clean_rows(rows), "mAP", tmp_path))
     svgs = [figure.svg for figure in figures if isinstance(figure, DrawnFigure)]
     assert len(svgs) >= 8
     for svg in svgs:
@@ -314,7 +314,7 @@ def test_hostile_names_make_well_formed_svg(grid, tmp_path):
 
 def test_only_failed_points_draw_nothing(grid, tmp_path):
     rows = [{**row, "status": "failed", "reason": "out of memory"} for row in grid[:3]]
-    figures = list(draw_figures(latest_rows(rows), "mAP", tmp_path))
+    figures = list(draw_figures(clean_rows(rows), "mAP", tmp_path))
     assert all(isinstance(figure, MissingFigure) for figure in figures)
     assert {figure.reason for figure in figures} == {"no point was measured"}
 

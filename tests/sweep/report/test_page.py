@@ -14,7 +14,7 @@ import pytest
 
 from detzoo.cli import main, sweep_report
 from detzoo.errors import DataError, UsageError
-from detzoo.sweep.measured import latest_rows
+from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report.escape import escaped, script_data
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.page import frontier_rows
@@ -171,7 +171,7 @@ def test_the_frontier_is_shown_with_commands_and_configs(grid_page):
 
 
 def test_the_frontier_of_each_device(make_row):
-    rows = latest_rows(
+    rows = clean_rows(
         [
             make_row("slow", mAP=0.2, **{"latency.median_ms": 50.0}),
             make_row("fast", mAP=0.3, **{"latency.median_ms": 40.0}),
@@ -261,7 +261,7 @@ def test_notices_on_what_makes_times_incomparable(make_row):
         make_row("d", status="failed"),
     ]
     rows[0]["precision"] = "float32"
-    found = "\n".join(notices(latest_rows(rows), "mAP"))
+    found = "\n".join(notices(clean_rows(rows), "mAP"))
     assert "The points come from 2 machines, so their times do not compare: EPYC; Xeon." in found
     assert "1 point was measured while other programs used the machine: times may be too long (b)." in found
     assert "In 1 of 3 points the two halves of the runs differ by more than 5 %, at most by 12 % (b)." in found
@@ -271,17 +271,17 @@ def test_notices_on_what_makes_times_incomparable(make_row):
 
 def test_no_notice_where_all_is_well(make_row):
     row = make_row("a", mAP=0.3, **{"latency.median_ms": 5.0, "load.is_quiet": True, "latency.repeat_difference": 0.05})
-    assert notices(latest_rows([row]), "mAP") == []
+    assert notices(clean_rows([row]), "mAP") == []
 
 
 def test_a_yardstick_that_moved_is_noticed(make_row):
     rows = [make_row(str(speed), mAP=0.3, yardstick_gflops=speed) for speed in (100.0, 126.0)]
-    assert "the yardstick lies between 100 and 126 GFLOP/s" in "\n".join(notices(latest_rows(rows), "mAP"))
+    assert "the yardstick lies between 100 and 126 GFLOP/s" in "\n".join(notices(clean_rows(rows), "mAP"))
 
 
 def test_the_environment_lists_each_value_once(make_row):
     rows = [make_row(key, **{"environment.cpu": "Xeon", "environment.cores": 2}) for key in "ab"]
-    assert environment_lines(latest_rows(rows))[:2] == [("processor", "Xeon"), ("cores", "2")]
+    assert environment_lines(clean_rows(rows))[:2] == [("processor", "Xeon"), ("cores", "2")]
 
 
 def run_report(*words):
