@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-OVERHEAD_SECONDS = 15.0  # of a point: process, imports, building, exporting, memory in a fresh process; two cores
-TRAINING_OVERHEAD_SECONDS = 20.0  # the same, with tracing of the training step
+OVERHEAD_SECONDS = 18.0  # of a point: process, imports, building, exporting, memory in a fresh process; two cores
+TRAINING_OVERHEAD_SECONDS = 12.0  # process, imports, building, tracing of the training step
+TRAINING_IMAGE_SECONDS = 0.004  # to read and augment an image, and what a step costs beside convolutions
 CALLS_BESIDES_RUNS = 1.0  # a share of the runs: stages are timed apart, warm-up and parity take calls, too
 BACKWARD_COST = 3.0  # of a training step, in forward passes
 SHARE_OF_PEAK = 0.35  # of a matrix product's speed that a detector reaches on a CPU
@@ -63,7 +64,7 @@ def point_seconds(cost: Cost, gflops: float) -> float:
 def training_seconds(cost: Cost, num_images: int, gflops: float) -> float:
     """A training that sees so many images."""
     image = 2 * cost.multiply_adds / (gflops * 1e9 * SHARE_OF_PEAK)
-    return TRAINING_OVERHEAD_SECONDS + image * BACKWARD_COST * num_images
+    return TRAINING_OVERHEAD_SECONDS + (TRAINING_IMAGE_SECONDS + image * BACKWARD_COST) * num_images
 
 
 def machine_gflops() -> float:

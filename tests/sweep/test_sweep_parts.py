@@ -146,7 +146,9 @@ def test_the_cost_of_a_point() -> None:
     assert Cost(8e9, "ssd", 0.25, None, None, 10, 0).multiply_adds == pytest.approx(2e9)
     small, many = Cost(1e9, "ssd", 1.0, None, None, 10, 0), Cost(1e9, "ssd", 1.0, None, None, 20, 0)
     assert point_seconds(many, 100) - point_seconds(small, 100) == pytest.approx(10 * 2 * 2e9 / 35e9)
-    assert training_seconds(small, 100, 100) - training_seconds(small, 0, 100) == pytest.approx(100 * 3 * 2e9 / 35e9)
+    assert training_seconds(small, 100, 100) - training_seconds(small, 0, 100) == pytest.approx(
+        100 * (0.004 + 3 * 2e9 / 35e9)
+    )
 
 
 def test_the_time_left_follows_the_pace() -> None:
