@@ -161,8 +161,8 @@ class SweepWork:
             expected[point.key] = float(known) if known else estimate.point_seconds(cost, gflops)
         for key, point in self._trainings.items():
             train = point.training.train_config
-            images = train.num_steps * train.batch_size
-            expected[key] = estimate.training_seconds(self._cost(point, tables), images, gflops)
+            cost = self._cost(point, tables)
+            expected[key] = estimate.training_seconds(cost, train.num_steps, train.batch_size, gflops)
         return expected
 
     def _cost(self, point: Point, tables: dict[pathlib.Path, Any]) -> estimate.Cost:

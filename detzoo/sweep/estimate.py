@@ -7,6 +7,7 @@ are named here. Points that were measured before, and each that ends, correct it
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping
 
@@ -15,9 +16,11 @@ import numpy as np
 OVERHEAD_SECONDS = 18.0  # of a point: process, imports, building, exporting, memory in a fresh process; two cores
 TRAINING_OVERHEAD_SECONDS = 12.0  # process, imports, building, tracing of the training step
 TRAINING_IMAGE_SECONDS = 0.004  # to read and augment an image, and what a step costs beside convolutions
-CALLS_BESIDES_RUNS = 1.0  # a share of the runs: stages are timed apart, warm-up and parity take calls, too
+CALLS_BESIDES_RUNS = 0.7  # a share of the runs: stages are timed apart, memory takes calls, too
 BACKWARD_COST = 3.0  # of a training step, in forward passes
-SHARE_OF_PEAK = 0.35  # of a matrix product's speed that a detector reaches on a CPU
+# The share of a matrix product's speed that a CPU reaches grows with the work of a call: measured 0.07 at 0.05e9
+# multiply-adds (the quickstart's SSD), 0.27 at 0.8e9 (SSD MobileNet v2), 0.8 at 89e9 (RetinaNet-50), 1.0 at 309e9.
+_SHARE_AT_1E9, _SHARE_BY_DECADE, _LEAST_SHARE, _MOST_SHARE = 0.3, 0.26, 0.07, 0.95
 # The share of multiply-adds that grows with the proposals, at 300 of them: of Faster R-CNN with what follows the crop.
 PROPOSAL_SHARES = {"faster_rcnn": 0.75, "mask_rcnn": 0.75, "fast_rcnn": 0.9}
 _MATRIX = 1024
@@ -55,15 +58,22 @@ class Cost:
         return total * ((1 - share) * self.area_ratio + share * growth)
 
 
+def share_of_peak(multiply_adds: float) -> float:
+    """The share of a matrix product's speed that a call with so many multiply-adds reaches."""
+    decades = math.log10(max(multiply_adds, 1.0) / 1e9)
+    return min(_MOST_SHARE, max(_LEAST_SHARE, _SHARE_AT_1E9 + _SHARE_BY_DECADE * decades))
+
+
 def point_seconds(cost: Cost, gflops: float) -> float:
     """A point without its training, ``gflops`` being the machine's speed."""
-    image = 2 * cost.multiply_adds / (gflops * 1e9 * SHARE_OF_PEAK)
+    image = 2 * cost.multiply_adds / (gflops * 1e9 * share_of_peak(cost.multiply_adds))
     return OVERHEAD_SECONDS + image * (cost.calls * (1 + CALLS_BESIDES_RUNS) + cost.eval_images)
 
 
-def training_seconds(cost: Cost, num_images: int, gflops: float) -> float:
-    """A training that sees so many images."""
-    image = 2 * cost.multiply_adds / (gflops * 1e9 * SHARE_OF_PEAK)
+def training_seconds(cost: Cost, steps: int, batch_size: int, gflops: float) -> float:
+    """A training of so many steps."""
+    num_images = steps * batch_size
+    image = 2 * cost.multiply_adds / (gflops * 1e9 * share_of_peak(cost.multiply_adds * batch_size))
     return TRAINING_OVERHEAD_SECONDS + (TRAINING_IMAGE_SECONDS + image * BACKWARD_COST) * num_images
 
 

@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 from detzoo.errors import DataError, UsageError
-from detzoo.sweep.estimate import Cost, Remaining, in_words, point_seconds, training_seconds
+from detzoo.sweep.estimate import Cost, Remaining, in_words, point_seconds, share_of_peak, training_seconds
 from detzoo.sweep.merge import merge
 from detzoo.sweep.points import compose_row
 from detzoo.sweep.results import append_row, read_results, retire_rows
@@ -145,10 +145,13 @@ def test_the_cost_of_a_point() -> None:
     assert Cost(8e9, "faster_rcnn", 0.25, 300, 300, 10, 0).multiply_adds == pytest.approx(6.5e9)
     assert Cost(8e9, "ssd", 0.25, None, None, 10, 0).multiply_adds == pytest.approx(2e9)
     small, many = Cost(1e9, "ssd", 1.0, None, None, 10, 0), Cost(1e9, "ssd", 1.0, None, None, 20, 0)
-    assert point_seconds(many, 100) - point_seconds(small, 100) == pytest.approx(10 * 2 * 2e9 / 35e9)
-    assert training_seconds(small, 100, 100) - training_seconds(small, 0, 100) == pytest.approx(
-        100 * (0.004 + 3 * 2e9 / 35e9)
-    )
+    # Of the machine's 100e9 operations a second, 0.3 are reached with 1e9 multiply-adds, 0.56 with ten times as many.
+    assert point_seconds(many, 100) - point_seconds(small, 100) == pytest.approx(10 * 1.7 * 2e9 / 30e9)
+    one, ten = training_seconds(small, 100, 1, 100), training_seconds(small, 10, 10, 100)
+    nothing = training_seconds(small, 0, 1, 100)
+    assert one - nothing == pytest.approx(100 * (0.004 + 3 * 2e9 / 30e9))
+    assert ten - nothing == pytest.approx(100 * (0.004 + 3 * 2e9 / 56e9))
+    assert [share_of_peak(adds) for adds in (0.0, 1e6, 1e12)] == [0.07, 0.07, 0.95]
 
 
 def test_the_time_left_follows_the_pace() -> None:
