@@ -32,10 +32,10 @@ depends on them, but for the suppression of boxes.
 
 What is measured. Latency is of the whole call, from uint8 images in memory to final boxes in memory, after a warm-up
 that lasts until the times have settled; no call gets the image of the call before it. The first run, which prepares
-kernels or compiles, has a line of its own. Stages are the parts of the exported graph, called one after the other.
-"Total memory" is the sum of all tensors that a call allocates, "held at one time" the most of them at once, with the
-weights. The peak of the process is of a fresh one that loads the model and nothing else. The yardstick is the speed of
-a matrix product in the same minute; it says how far machines and hours are comparable.
+kernels or compiles, has a line of its own. Stages divide the latency as the parts of the exported graph take when they
+are called one by one. "Total memory" is the sum of all tensors that a call allocates, "held at one time" the most of
+them at once, with the weights. The peak of the process is of a fresh one that loads the model and nothing else. The
+yardstick is the speed of a matrix product in the same minute; it says how far machines and hours are comparable.
 
 Can it be trusted? The table says so where the two halves of the runs differ by more than 5 %, where other programs were
 busy meanwhile, and where --output holds an earlier result of the same model, options and machine that differs by more
