@@ -47,10 +47,10 @@ def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
     axes.set_position((widest + 0.02, 0.55 / height, 0.965 - widest, 1 - 1.15 / height))
     axes.set_ylim(-0.6, len(shown) - 0.4)
     axes.grid(False, axis="y")
-    axes.set_xlabel(f"time on {device}, ms (medians of the stages)")
+    axes.set_xlabel(f"time on {device}, ms (median, by stage)")
     stages = [stage for stage in STAGES if stage in used]
     figure.legend([used[stage] for stage in stages], stages, loc="upper left", ncols=3, bbox_to_anchor=(0.01, 0.995))
-    caption = "Each stage's median time."
+    caption = "The median time, divided among the stages."
     if len(shown) < len(split):
         caption += " Of each combination and resolution the point with the largest stride and the most proposals."
     if len(shown) < len(rows) and len(split) < len(rows):
