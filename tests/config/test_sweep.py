@@ -224,7 +224,10 @@ def test_a_checkpoint_is_found_by_the_values_of_the_point(tmp_path: pathlib.Path
     assert "PATH_TO_BE_CONFIGURED" in with_one.checkpoint_note
 
 
-def test_accuracy_needs_the_records_that_it_is_measured_on_only(tmp_path: pathlib.Path) -> None:
+def test_accuracy_needs_the_records_that_it_is_measured_on_only(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the config names records below the current folder
     (tmp_path / "ckpt-1.index").touch()
     (tmp_path / "heldout.tfrecord").write_bytes(b"x")
     labels = tmp_path / "labels.pbtxt"
