@@ -23,6 +23,7 @@ from detzoo.errors import UsageError
 from detzoo.sweep import estimate
 from detzoo.sweep.columns import Status
 from detzoo.sweep.points import (
+    AND,
     FINISHED_FILE,
     PIPELINE_FILE,
     POINT_FILE,
@@ -338,7 +339,7 @@ class SweepWork:
         again = pathlib.Path(config).with_name("evaluation")
         words = ["detzoo", "evaluate", f"--pipeline_config_path={config}"]
         words += [f"--checkpoint_dir={self._checkpoint(point)}", f"--output_dir={again}"]
-        return f"{benchmark} && {shlex.join(words)}"
+        return f"{benchmark}{AND}{shlex.join(words)}"
 
 
 @contextlib.contextmanager

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+import shlex
 import shutil
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from detzoo.errors import DataError, UsageError
 from detzoo.sweep.columns import Status
-from detzoo.sweep.points import EXAMPLES, POINTS
+from detzoo.sweep.points import AND, EXAMPLES, POINTS
 from detzoo.sweep.results import RESULTS_FILE, Row, read_with_problems, write_results
 
 HARDWARE = ("environment.cpu", "environment.gpus", "environment.cores")
@@ -51,7 +52,7 @@ def merge(output_dir: pathlib.Path, parts: Sequence[pathlib.Path], allow_mixed_h
             _copy_point(folder, output_dir, str(row["key"]))
     for folder in sources:
         _copy_examples(folder, output_dir)
-    write_results(output_dir / RESULTS_FILE, [row for _, row in chosen.values()])
+    write_results(output_dir / RESULTS_FILE, [_moved(row, output_dir) for _, row in chosen.values()])
     taken = {str(folder): sum(source == folder for source, _ in chosen.values()) for folder in sources}
     failed = sum(row["status"] == Status.FAILED.value for _, row in chosen.values())
     return Merged(len(chosen), failed, taken)
@@ -89,13 +90,31 @@ def _choose(rows: Sequence[tuple[pathlib.Path, Row]]) -> dict[str, tuple[pathlib
         other_folder, other = chosen[key]
         if other["status"] == Status.FAILED.value:
             chosen[key] = (folder, row)
-        elif row["status"] == Status.OK.value and json.dumps(row) != json.dumps(other):
+        elif row["status"] == Status.OK.value and _what_was_measured(row) != _what_was_measured(other):
             conflicts.append(f"  {row['name']} (key {key}) in {other_folder} and {folder}")
     if conflicts:
         raise UsageError(
             "these points were measured twice, with different results; remove one row of each:\n" + "\n".join(conflicts)
         )
     return chosen
+
+
+def _what_was_measured(row: Row) -> str:
+    """The row without its command, which a merge changes."""
+    return json.dumps({**row, "command": None})
+
+
+def _moved(row: Row, output_dir: pathlib.Path) -> Row:
+    """The row with a command that finds the point's files where they are now."""
+    inside = f"/{POINTS}/{row['key']}/"
+
+    def move(word: str) -> str:
+        flag, separator, path = word.partition("=")
+        return f"{flag}={output_dir}{inside}{path.split(inside)[1]}" if separator and inside in path else word
+
+    commands = [shlex.split(command) for command in str(row["command"] or "").split(AND)]
+    moved = AND.join(shlex.join(map(move, words)) for words in commands)
+    return {**row, "command": moved or None}
 
 
 def _copy_point(source: pathlib.Path, output_dir: pathlib.Path, key: str) -> None:

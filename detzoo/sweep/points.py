@@ -29,6 +29,7 @@ PIPELINE_FILE, METRICS_FILE, EXAMPLES_FILE, POINT_FILE = (
     "point.json",
 )
 FINISHED_FILE = "finished"  # of a training
+AND = " && "  # between two commands of a row
 _NOT_MEASURED = -1.0  # what COCO's tools say where there is nothing to measure
 
 

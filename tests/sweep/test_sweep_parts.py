@@ -65,6 +65,22 @@ def test_a_merge_has_every_point_with_its_files(tmp_path: pathlib.Path) -> None:
     assert merge(tmp_path / "all", [tmp_path / "p1"]).num_rows == 3  # again, into what is there
 
 
+def test_commands_of_a_merge_name_the_files_where_they_are_now(tmp_path: pathlib.Path) -> None:
+    command = (
+        "detzoo benchmark '--pipeline_config_path=/other machine/p1/points/a/pipeline.config' --device=cpu"
+        " && detzoo evaluate --checkpoint_dir=runs/a --output_dir=p1/points/a/evaluation"
+    )
+    add(tmp_path / "p1", "a", command=command)
+    merge(tmp_path / "all", [tmp_path / "p1"])
+    [row] = read_results(tmp_path / "all" / "results.csv")
+    here = tmp_path / "all" / "points" / "a"
+    assert row["command"] == (
+        f"detzoo benchmark --pipeline_config_path={here}/pipeline.config --device=cpu"
+        f" && detzoo evaluate --checkpoint_dir=runs/a --output_dir={here}/evaluation"
+    )
+    assert merge(tmp_path / "all", [tmp_path / "p1"]).num_rows == 1  # the same point, though the commands differ
+
+
 def test_parts_of_different_hardware_are_refused(tmp_path: pathlib.Path) -> None:
     add(tmp_path / "p1", "a")
     add(tmp_path / "p2", "b", **{"environment.cores": 8})
