@@ -112,7 +112,10 @@ def _moved(row: Row, output_dir: pathlib.Path) -> Row:
         flag, separator, path = word.partition("=")
         return f"{flag}={output_dir}{inside}{path.split(inside)[1]}" if separator and inside in path else word
 
-    commands = [shlex.split(command) for command in str(row["command"] or "").split(AND)]
+    try:
+        commands = [shlex.split(command) for command in str(row["command"] or "").split(AND)]
+    except ValueError:
+        return row  # edited by hand, quotes that do not match
     moved = AND.join(shlex.join(map(move, words)) for words in commands)
     return {**row, "command": moved or None}
 
