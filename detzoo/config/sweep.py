@@ -20,7 +20,7 @@ from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
 from detzoo.config.names import suggestion
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Problem, Severity, error
-from detzoo.config.sweep_axes import EXTRACTOR, META, NAMED, Axis, axes_of, same_field
+from detzoo.config.sweep_axes import EXTRACTOR, META, NAMED, Axis, axes_of, change_config, same_field
 from detzoo.config.sweep_excluded import OUTPUT_DIR, Exclusion, placeholders_of, read_exclusions
 from detzoo.config.sweep_files import apply_data, data_patterns, locate
 from detzoo.config.sweep_points import (
@@ -158,7 +158,7 @@ class _Planner:
             sets = [(f"{place}.set[{i}]", assignment) for i, assignment in enumerate(block.set)]
             sets += [(f"set[{i}]", assignment) for i, assignment in enumerate(self.sweep.set)]
             for where, assignment in sets:
-                for problem in apply_override(loaded.message, assignment, loaded.lines):
+                for problem in change_config(loaded.message, assignment, loaded.lines):
                     self._error(where, f"{problem.message.removeprefix('--set ')} ({file.name})")
             apply_data(loaded.message, self.sweep.data)
             bases.append(Base(block.name or file.stem, place, loaded, traits_of(loaded.message.model)))

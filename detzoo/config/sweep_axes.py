@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 from detzoo.config.override import apply_override
+from detzoo.config.problems import Problem, error
 from detzoo.config.sweep_traits import ONE_STAGE, resolution_of
 
 META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
@@ -114,7 +115,21 @@ class Axis:
             assignments: Sequence[str] = [f"{self.path}={value}"]
         else:
             assignments = self._choices[str(value)]
-        return [problem.message for assignment in assignments for problem in apply_override(config, assignment)]
+        return [problem.message for assignment in assignments for problem in change_config(config, assignment)]
+
+
+def change_config(config: Any, assignment: str, lines: dict[str, int] | None = None) -> list[Problem]:
+    """Changes a base as ``apply_override`` does, but leaves it a detector of the same kind.
+
+    Naming a field of ``model.ssd`` would turn a ``model.faster_rcnn`` into an empty SSD.
+    """
+    kind = config.model.WhichOneof("model")
+    parts = _plain_path(assignment).split(".")
+    kinds = [field.name for field in config.model.DESCRIPTOR.oneofs_by_name["model"].fields]
+    if kind and parts[0] == "model" and len(parts) > 1 and parts[1] in kinds and parts[1] != kind:
+        advice = "give it to the bases that it is for, or say only_for in its axis"
+        return [error("", 0, f"--set {assignment}: the base has model.{kind}; {advice}")]
+    return apply_override(config, assignment, lines)
 
 
 def same_field(first: Axis, second: Axis) -> str:

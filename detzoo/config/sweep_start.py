@@ -8,7 +8,7 @@ from typing import Any
 
 from detzoo.config.load import to_text
 from detzoo.config.names import suggestion
-from detzoo.config.override import apply_override
+from detzoo.config.sweep_axes import change_config
 from detzoo.config.sweep_files import OUTPUT_DIR_TOKEN, trained_model
 from detzoo.config.sweep_points import Point, fingerprint
 
@@ -59,7 +59,7 @@ def _started(point: Point, first: Point, train: Any, tell: Callable[[str, str], 
     config.fine_tune_checkpoint = first.checkpoint or f"{OUTPUT_DIR_TOKEN}/{trained_model(first.training_key)}"
     config.fine_tune_checkpoint_type = _CHECKPOINT_TYPE
     for index, assignment in enumerate(train.set_after_start):
-        for problem in apply_override(training, assignment):
+        for problem in change_config(training, assignment):
             message = problem.message.removeprefix("--set ")
             tell(f"train.set_after_start[{index}]", f"{message} ({point.base.name})")
     return training

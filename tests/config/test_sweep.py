@@ -407,3 +407,28 @@ def test_what_a_study_calls_a_config(
     traits = traits_of(load_pipeline(str(CONFIGS / f"{config}.config")).message.model)
     assert (traits.meta_architecture, traits.extractor) == (meta_architecture, extractor)
     assert (traits.output_stride, traits.resolution, traits.proposals) == (stride, resolution, proposals)
+
+
+def test_the_example_of_the_guide(tmp_path: pathlib.Path) -> None:
+    guide = (CONFIGS.parent / "docs" / "sweep.md").read_text(encoding="utf-8")
+    text = guide[guide.index('description: "Two detectors') :].split("```")[0]
+    for name in ("ssd_mobilenet_v2_300", "faster_rcnn_resnet101_600"):
+        text = text.replace(f'config: "{name}', f'config: "{CONFIGS}/{name}')
+    plan = plan_of(tmp_path, text)
+    # SSD: 3 resolutions x 2 widths. Faster R-CNN: 3 x 3 numbers of proposals, less the one that is left out.
+    assert len(plan.points) == 6 + 8
+    assert {point.how.device for point in plan.points} == {"GPU"}
+    assert [len(exclusion.matched) for exclusion in plan.exclusions] == [1]
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        'set: "model.ssd.num_classes=7"',
+        'axis { path { path: "model.ssd.num_classes" values: ["7"] } }',
+        'axis { choice { name: "classes" values { name: "few" set: "model.ssd.num_classes=7" } } }',
+    ],
+)
+def test_a_detector_is_not_turned_into_another_kind(tmp_path: pathlib.Path, block: str) -> None:
+    told = problems_of(tmp_path, FASTER + block)
+    assert "model.ssd.num_classes=7: the base has model.faster_rcnn; give it to the bases that it is for" in told
