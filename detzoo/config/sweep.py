@@ -10,6 +10,7 @@ locate    checkpoints and data sets                       sweep_files
 from __future__ import annotations
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +43,9 @@ from detzoo.errors import ConfigError, UsageError
 
 MOST_POINTS = 10_000
 _SHOWN = 3  # names of points in a message
+_MANY = 500  # combinations, whose configs take more than a second or two to check
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,6 +131,9 @@ class _Planner:
         variants = how_variants(self.sweep.measure)
         if not self._is_small_enough(groups, len(variants)) or self.problems:
             return empty
+        count = sum(group.size for group in groups)
+        if count > _MANY:
+            logger.info("checking %d combinations", count)
         points = self._expand(groups, exclusions, variants)
         for exclusion in exclusions:
             if not exclusion.matched:

@@ -100,9 +100,7 @@ def test_a_point_that_ignores_the_request_to_end_is_killed(
 ) -> None:
     monkeypatch.setattr("detzoo.sweep.process.SECONDS_TO_END", 0.3)
     deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(60)"
-    started = time.monotonic()
     outcome = run_process([sys.executable, "-S", "-c", deaf], tmp_path / "log", 0.7, threading.Event())
-    assert time.monotonic() - started < 10
     assert outcome.timed_out
     assert outcome.exit_code == -signal.SIGKILL
     assert "took longer than" in failure_reason(outcome, tmp_path / "log", 0.7)
@@ -193,12 +191,14 @@ def test_two_sweeps_into_one_folder_measure_each_point_once(tmp_path: pathlib.Pa
 
 def test_jobs_run_beside_each_other_each_with_its_device(tmp_path: pathlib.Path) -> None:
     program = (
-        "import os, time; open(__import__('sys').argv[1] + '/gpu', 'w').write(os.environ['CUDA_VISIBLE_DEVICES']); "
+        "import os, sys, time\n"
+        "open(sys.argv[1] + '/gpu', 'w').write(os.environ['CUDA_VISIBLE_DEVICES'])\n"
+        f"while not all(os.path.exists({str(tmp_path)!r} + '/' + name + '/gpu') for name in ('p0', 'p1')):\n"
+        "    time.sleep(0.05)\n"  # one alone waits for ever
     )
-    works = [work(tmp_path, f"p{index}", program + "time.sleep(1.0); " + GOOD) for index in range(2)]
-    started = time.monotonic()
+    works = [work(tmp_path, f"p{index}", program + GOOD, limit=60.0) for index in range(2)]
     runner(tmp_path, Watched(), jobs=2, devices=["3", "5"]).run(points(*works))
-    assert time.monotonic() - started < 1.9
+    assert [row["status"] for row in read_results(tmp_path / "results.csv")] == ["ok", "ok"]
     assert {(tmp_path / f"p{index}" / "gpu").read_text() for index in range(2)} == {"3", "5"}
 
 
