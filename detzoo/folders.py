@@ -1,4 +1,7 @@
-"""Folders that a user names for results: made and tried before the work starts, so that nothing computed is lost."""
+"""Folders that a user names for results, made and tried before the work starts, and files that are there as a whole.
+
+So nothing computed is lost, and nobody reads half of it.
+"""
 
 from __future__ import annotations
 
@@ -26,3 +29,11 @@ def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {path} cannot be written to")
     return folder
+
+
+def write_atomically(file: str | pathlib.Path, text: str) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, never a part."""
+    file = pathlib.Path(file)
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(file)

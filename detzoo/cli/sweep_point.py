@@ -97,19 +97,16 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
 
 def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:
     """Accuracy of what was exported, and its detections on the example images."""
-    from detzoo.cli.evaluate import make_evaluator
+    from detzoo.cli.evaluate import measure_exported
     from detzoo.cli.inference import load_exported
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline
-    from detzoo.detectors.one_by_one import OneByOne
     from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE, METRICS_FILE, write_results
     from detzoo.provenance import commit, versions
 
     message = load_pipeline(str(folder / PIPELINE_FILE)).message
     exported = load_exported(str(export), message.model)
-    getattr(message.model, message.model.WhichOneof("model")).image_resizer.identity_resizer.SetInParent()
-    message.eval_config.batch_size = 1
-    measured = make_evaluator(message).evaluate(OneByOne(exported, exported.has_masks))
+    measured = measure_exported(message, exported)
     facts = {"checkpoint": spec["checkpoint"], "versions": versions(), "commit": commit()}
     write_results(measured, folder, facts)
     if not spec["keep_detections"]:

@@ -18,6 +18,7 @@ from detzoo.config.paths import path_hint
 from detzoo.ensemble.options import MergeOptions, check_merging, is_number
 from detzoo.ensemble.views import ViewPlan, check_views, parse_crops
 from detzoo.errors import DataError, UsageError
+from detzoo.folders import write_atomically
 
 ENSEMBLE_FILE = "ensemble.json"
 _PATHS = ("saved_model", "evaluation", "checkpoint")
@@ -69,9 +70,7 @@ def write_ensemble(path: str | pathlib.Path, ensemble: Ensemble, selection: Mapp
     content = ensemble.to_json(path.parent)
     if selection is not None:
         content["selection"] = dict(selection)
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
 def read_ensemble(path: str | pathlib.Path) -> Ensemble:

@@ -10,7 +10,6 @@ groundtruth.json COCO's annotation format: which image_id is which image/source_
 from __future__ import annotations
 
 import json
-import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,6 +20,7 @@ from detzoo.data.proposals import write_proposals
 from detzoo.evaluate.coco import MASK_PREFIX, NOTHING_MEASURED, coco_detections, coco_groundtruth
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.runner import EvaluationResult
+from detzoo.folders import write_atomically
 
 METRICS_FILE = "metrics.json"
 DETECTIONS_FILE = "detections.json"
@@ -90,9 +90,7 @@ def write_results(result: EvaluationResult, folder: str | pathlib.Path, facts: M
         "seconds": round(result.seconds, 2),
         **facts,
     }
-    draft = folder / f".{METRICS_FILE}.{os.getpid()}"
-    draft.write_text(json.dumps(numbers, indent=2) + "\n", encoding="utf-8")
-    draft.replace(folder / METRICS_FILE)
+    write_atomically(folder / METRICS_FILE, json.dumps(numbers, indent=2) + "\n")
 
 
 def write_proposals_of(images: Sequence[EvaluatedImage], file: str | pathlib.Path) -> None:

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detzoo.config.sweep_files import TRAINING
+from detzoo.folders import write_atomically
 from detzoo.sweep.columns import COLUMNS, Kind, Status
 from detzoo.sweep.results import Row, Value, empty_row
 
@@ -55,8 +56,9 @@ def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, re
     row = empty_row()
     row.update(facts)
     result = result or {}
+    sources = _flat(result.get("benchmark") or {}), result.get("metrics") or {}, result.get("columns") or {}
     for column in COLUMNS:
-        for source in (_flat(result.get("benchmark") or {}), result.get("metrics") or {}, result.get("columns") or {}):
+        for source in sources:
             value = _cell(column.kind, source.get(column.name))
             if value is not None and column.name not in facts:
                 row[column.name] = value
@@ -95,6 +97,4 @@ def _cell(kind: Kind, value: Any) -> Value:
 
 def write_json(file: pathlib.Path, value: Any) -> None:
     """Writes a JSON file that is there as a whole or not at all."""
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(json.dumps(value, indent=1) + "\n", encoding="utf-8")
-    partial.replace(file)
+    write_atomically(file, json.dumps(value, indent=1) + "\n")

@@ -19,6 +19,7 @@ from typing import TypeAlias
 from detzoo.config.names import suggestion
 from detzoo.config.paths import path_hint
 from detzoo.errors import DataError, UsageError
+from detzoo.folders import write_atomically
 from detzoo.sweep.columns import COLUMNS, NAMES, Column, Kind, Status
 
 RESULTS_FILE = "results.csv"
@@ -137,9 +138,7 @@ def _is_file_of(path: str | pathlib.Path, descriptor: int) -> bool:
 
 def write_results(path: str | pathlib.Path, rows: Iterable[Mapping[str, Value]]) -> None:
     """Writes a results.csv anew; under its name it is there as a whole or not at all."""
-    partial = pathlib.Path(f"{path}.partial-{os.getpid()}")
-    partial.write_text(_format_line(NAMES) + "".join(map(format_row, rows)), encoding="utf-8")
-    partial.replace(path)
+    write_atomically(path, _format_line(NAMES) + "".join(map(format_row, rows)))
 
 
 def format_row(row: Mapping[str, Value]) -> str:

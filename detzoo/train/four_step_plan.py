@@ -25,7 +25,8 @@ from detzoo.config.diff import diff_configs
 from detzoo.config.load import load_pipeline
 from detzoo.config.stages import has_second_stage
 from detzoo.errors import ConfigError, UsageError
-from detzoo.train.run_record import read_finished, write_atomically
+from detzoo.folders import write_atomically
+from detzoo.train.run_record import read_finished
 
 CONFIG_FILE = "pipeline.config"
 RECIPE_FILE = "four_step.json"

@@ -14,6 +14,7 @@ import platform
 import sys
 from typing import Any
 
+from detzoo.folders import write_atomically
 from detzoo.provenance import commit, versions
 
 RUN_FILE = "run.json"
@@ -74,13 +75,6 @@ class RunRecord:
     def close(self, **facts: Any) -> None:
         """Notes the end of this session."""
         self.update(ended=_now(), **facts)
-
-
-def write_atomically(file: pathlib.Path, text: str) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, never a part."""
-    temporary = file.with_name(file.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, file)
 
 
 def _now() -> str:

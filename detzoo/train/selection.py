@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from detzoo.errors import ConfigError
-from detzoo.train.run_record import write_atomically
+from detzoo.folders import write_atomically
 from detzoo.train.settings import EarlyStopping
 
 HISTORY_FILE = "evaluations.jsonl"

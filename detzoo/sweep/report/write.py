@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from detzoo.folders import write_atomically
 from detzoo.sweep.measured import Row, clean_rows
 from detzoo.sweep.report.examples import draw_examples
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, figure_tasks
@@ -60,9 +60,7 @@ def write_report(
     title = source.resolve().parent.name or "sweep"
     parts = PageParts(title, str(source), clean, metric, figures, examples, missing_examples, source.parent)
     page = folder / PAGE_FILE
-    partial = folder / f"{PAGE_FILE}.partial-{os.getpid()}"
-    partial.write_text(make_page(parts), encoding="utf-8")
-    partial.replace(page)
+    write_atomically(page, make_page(parts))
     progress("", total, total)
     drawn = tuple(figure for figure in figures if isinstance(figure, DrawnFigure))
     missing = tuple(figure for figure in figures if isinstance(figure, MissingFigure))
