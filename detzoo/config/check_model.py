@@ -28,6 +28,9 @@ ACCEPTED_MODELS = ("ssd", "faster_rcnn")
 _OTHER_MODELS = {
     "center_net": "CenterNet is not supported yet",
     "experimental_model": "experimental models are not supported",
+    "spp_classifier": "SPP-net's classifier is not supported yet",
+    "spp_net": "SPP-net is not supported yet",
+    "segmentation_proposals": "segmentation proposals are not supported yet",
 }
 _SSD_PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
