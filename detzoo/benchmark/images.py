@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import glob
 import itertools
-import pathlib
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -12,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
+from detzoo.data.image_files import find_images
 from detzoo.errors import DataError, UsageError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp")
 NUM_RANDOM = 8
 MAX_POOL_BYTES = 2**29  # of decoded pixels; beyond it, images come again
 RANDOM = "random"
@@ -43,29 +41,11 @@ def random_images(shape: tuple[int, int], count: int = NUM_RANDOM) -> Pool:
     return Pool([generator.integers(0, 256, (*shape, 3), np.uint8) for _ in range(count)], RANDOM)
 
 
-def find_images(pattern: str) -> list[pathlib.Path]:
-    """The image files of a folder or of a pattern such as ``photos/*.jpg``, sorted.
-
-    Raises:
-        UsageError: there are none.
-    """
-    folder = pathlib.Path(pattern)
-    if folder.is_dir():
-        files = sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-        if not files:
-            raise UsageError(f"--images {pattern}: the folder has no image ({', '.join(SUFFIXES)})")
-        return files
-    files = sorted(pathlib.Path(name) for name in glob.glob(pattern, recursive=True) if pathlib.Path(name).is_file())
-    if not files:
-        raise UsageError(f"--images {pattern}: no file of this name; give a folder or a quoted pattern")
-    return files
-
-
 def read_images(pattern: str, shape: tuple[int, int] | None, limit: int) -> Pool:
     """Reads images into memory.
 
     Args:
-        pattern: a folder or a pattern.
+        pattern: files, folders or patterns, see ``find_images``.
         shape: (height, width) that each is cropped to, see ``fit``; None to leave their sizes.
         limit: most images that are read.
 
@@ -75,7 +55,7 @@ def read_images(pattern: str, shape: tuple[int, int] | None, limit: int) -> Pool
     """
     images: list[np.ndarray] = []
     size = 0
-    for file in itertools.islice(find_images(pattern), limit):
+    for file in itertools.islice(find_images([pattern]), limit):
         try:
             with Image.open(file) as opened:
                 image = ImageOps.exif_transpose(opened).convert("RGB")

@@ -67,7 +67,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer("warmup", 5, text, lower_bound=1, flag_values=flag_values)
     text = "Images a call; several as 1,2,4 or by repeating the flag, each a result of its own."
     flags.DEFINE_multi_string("batch_size", ["1"], text, flag_values=flag_values)
-    text = "Folder of images, or a quoted pattern such as 'photos/*.jpg'. Without it: random ones."
+    text = "Image files, folders or quoted patterns such as 'photos/*.jpg'. Without it: random ones."
     flags.DEFINE_string("images", "", text, flag_values=flag_values)
     text = (
         "HEIGHTxWIDTH in pixels: random images have it (480x640 without it); those of --images are scaled until they "

@@ -52,7 +52,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Finds the images, loads the model, detects."""
     from detzoo.config.label_map import load_label_map
-    from detzoo.detect.image_files import find_images
+    from detzoo.data.image_files import find_images
 
     if bool(flag_values.saved_model) == bool(flag_values.ensemble):
         raise UsageError("`detzoo detect` needs --saved_model, or --ensemble instead of it")

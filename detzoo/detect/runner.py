@@ -20,10 +20,10 @@ from detzoo.data.drawing import draw_detections
 from detzoo.data.masks import PastedMasks, encode_mask
 from detzoo.data.progress import track
 from detzoo.data.repair import UnusableImage, repair_image
-from detzoo.detect.image_files import picture_names
 from detzoo.detectors.saved_detector import ImageDetections
 
 DETECTIONS_FILE = "detections.json"
+PICTURE_SUFFIX = ".png"
 
 logger = logging.getLogger(__name__)
 
@@ -142,3 +142,17 @@ def _entries(
             }
         )
     return entries
+
+
+def picture_names(images: Sequence[pathlib.Path]) -> list[str]:
+    """A distinct name for the picture of each image: its own with .png, and _2, _3 behind where that is taken."""
+    taken: set[str] = set()
+    names = []
+    for path in images:
+        name, number = path.stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{path.stem}_{number}"
+        taken.add(name.lower())
+        names.append(name + PICTURE_SUFFIX)
+    return names

@@ -70,9 +70,9 @@ def test_no_batch_is_that_of_the_run_before(count, batch_size):
 
 def test_mistakes(folder, tmp_path):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UsageError, match="the folder has no image"):
+    with pytest.raises(UsageError, match="no image there; looked for"):
         images.read_images(str(tmp_path / "empty"), None, 1)
-    with pytest.raises(UsageError, match="no file of this name"):
+    with pytest.raises(UsageError, match="there is no such file or folder"):
         images.read_images(str(tmp_path / "nowhere"), None, 1)
     (folder / "1.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"1\.png cannot be read as an image"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pathlib
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detzoo.detect.runner import DetectionLimits, apply_limits, detect_files, read_upright
+from detzoo.detect.runner import DetectionLimits, apply_limits, detect_files, picture_names, read_upright
 from detzoo.detectors.saved_detector import ImageDetections, SavedDetector, find_saved_model, label_map_beside
 from detzoo.detectors.serving import INPUT_SPECS
 from detzoo.errors import UsageError
@@ -130,3 +131,8 @@ def test_what_is_no_detector_is_refused(tmp_path):
     (tmp_path / "broken" / "saved_model.pb").write_bytes(b"nonsense")
     with pytest.raises(UsageError, match="cannot be loaded"):
         SavedDetector(tmp_path / "broken")
+
+
+def test_pictures_of_images_of_the_same_name_are_kept_apart():
+    images = [pathlib.Path(name) for name in ("one/a.jpg", "two/a.jpg", "two/a.png", "A.jpg", "b.jpg")]
+    assert picture_names(images) == ["a.png", "a_2.png", "a_3.png", "A_4.png", "b.png"]

@@ -1,12 +1,10 @@
-"""Files, folders, globs and commas become image files, each once; pictures get distinct names."""
+"""Files, folders, globs and commas become image files, each once."""
 
 from __future__ import annotations
 
-import pathlib
-
 import pytest
 
-from detzoo.detect.image_files import find_images, picture_names
+from detzoo.data.image_files import find_images
 from detzoo.errors import UsageError
 
 
@@ -44,8 +42,3 @@ def test_names_that_mean_nothing(photos, given, message):
     (photos / "empty").mkdir()
     with pytest.raises(UsageError, match=message):
         find_images([f"{photos}/{given}"])
-
-
-def test_pictures_of_images_of_the_same_name_are_kept_apart():
-    images = [pathlib.Path(name) for name in ("one/a.jpg", "two/a.jpg", "two/a.png", "A.jpg", "b.jpg")]
-    assert picture_names(images) == ["a.png", "a_2.png", "a_3.png", "A_4.png", "b.png"]

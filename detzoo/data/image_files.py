@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, globs) to image files, and to the names of the pictures drawn on them."""
+"""From what a user names (files, folders, globs) to image files."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import pathlib
 from collections.abc import Sequence
 
 from detzoo.config.names import nearest
+from detzoo.data.annotations import IMAGE_SUFFIXES
 from detzoo.errors import UsageError
 
 # Suffixes looked for in folders; a file that is named itself may have any.
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".mpo", ".png", ".tif", ".tiff", ".webp")
-PICTURE_SUFFIX = ".png"
+SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".mpo")))
 
 
 def find_images(names: Sequence[str]) -> list[pathlib.Path]:
@@ -30,20 +30,6 @@ def find_images(names: Sequence[str]) -> list[pathlib.Path]:
     if not found:
         raise UsageError(f"--images {', '.join(names) or '(empty)'}: no image there; looked for {', '.join(SUFFIXES)}")
     return list(found)
-
-
-def picture_names(images: Sequence[pathlib.Path]) -> list[str]:
-    """A distinct name for the picture of each image: its own with .png, and _2, _3 behind where that is taken."""
-    taken: set[str] = set()
-    names = []
-    for path in images:
-        name, number = path.stem, 1
-        while name.lower() in taken:
-            number += 1
-            name = f"{path.stem}_{number}"
-        taken.add(name.lower())
-        names.append(name + PICTURE_SUFFIX)
-    return names
 
 
 def _split_at_commas(names: Sequence[str]) -> list[str]:
