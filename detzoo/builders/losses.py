@@ -167,6 +167,7 @@ def build_miner(miner: Any, classification_weight: float, localization_weight: f
         localization_weight=localization_factor,
         max_negatives_per_positive=miner.max_negatives_per_positive if miner.max_negatives_per_positive > 0 else None,
         min_negatives_per_image=miner.min_negatives_per_image,
+        reserve_positives=miner.reserve_positives,
     )
 
 

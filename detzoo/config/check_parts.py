@@ -25,6 +25,10 @@ def check_resizer(resizer: Any, path: str, findings: Findings) -> None:
         if not 0 < chosen.min_dimension <= chosen.max_dimension:
             text = f"is {chosen.min_dimension}; accepted: 1 to max_dimension ({chosen.max_dimension})"
             findings.error(f"{path}.min_dimension", text)
+        for index, side in enumerate(chosen.training_min_dimensions):
+            if not 0 < side <= chosen.max_dimension:
+                text = f"is {side}; accepted: 1 to max_dimension ({chosen.max_dimension})"
+                findings.error(f"{path}.training_min_dimensions[{index}]", text)
         if len(chosen.per_channel_pad_value) not in (0, 3):
             text = f"has {len(chosen.per_channel_pad_value)} values; accepted: none, or 3 (red, green, blue)"
             findings.error(f"{path}.per_channel_pad_value", text)
@@ -121,3 +125,9 @@ def check_hard_examples(miner: Any, path: str, findings: Findings) -> None:
     if miner.min_negatives_per_image < 0:
         text = f"is {miner.min_negatives_per_image}; accepted: 0 or more"
         findings.error(f"{path}.min_negatives_per_image", text)
+    if miner.reserve_positives and not 0 < miner.max_negatives_per_positive < miner.num_hard_examples:
+        text = (
+            f"is true with max_negatives_per_positive {miner.max_negatives_per_positive} and num_hard_examples "
+            f"{miner.num_hard_examples}; accepted: a ratio of 1 or more, and more examples than it"
+        )
+        findings.error(f"{path}.reserve_positives", text)

@@ -1,7 +1,9 @@
 """Which anchors count: hard example mining (floor 2).
 
 Covers OHEM (Shrivastava et al., arXiv:1604.03540: a fixed number of the hardest, after suppression of near-duplicates)
-and the 3:1 rule of SSD (arXiv:1512.02325, section 2.2: all positives and the hardest negatives), alone or together.
+and the 3:1 rule of SSD (arXiv:1512.02325, section 2.2: all positives and the hardest negatives), alone or together: as
+the Object Detection API adds them up, or as "OHEM 1:3" of the focal loss paper (arXiv:1708.02002, section 5.1), which
+keeps places for positives. That paper leaves open what a minibatch is: here it is the choice in one image.
 """
 
 from __future__ import annotations
@@ -22,6 +24,8 @@ class HardExampleMiner:
 
     Greedy suppression of the decoded boxes, best meaning highest loss, gives at most ``num_hard_examples`` anchors;
     then, from the hardest down, negatives past ``max_negatives_per_positive`` times the chosen positives are dropped.
+    With ``reserve_positives`` the ratio r comes first: of all that suppression leaves, the hardest
+    ``num_hard_examples // (1 + r)`` positives are chosen, and for each of them r of the hardest negatives.
 
     Attributes:
         num_hard_examples: chosen an image before the ratio is applied; None for no limit.
@@ -30,6 +34,7 @@ class HardExampleMiner:
         localization_weight: of the localisation loss in what "hard" means.
         max_negatives_per_positive: None for no ratio.
         min_negatives_per_image: negatives allowed whatever the number of positives; needs the ratio.
+        reserve_positives: keep a share of the examples for positives; needs ``num_hard_examples`` and the ratio.
     """
 
     num_hard_examples: int | None = 64
@@ -38,6 +43,14 @@ class HardExampleMiner:
     localization_weight: float = 1.0
     max_negatives_per_positive: int | None = None
     min_negatives_per_image: int = 0
+    reserve_positives: bool = False
+
+    @property
+    def max_positives(self) -> int | None:
+        """Places kept for positives; None where they are not counted."""
+        if not self.reserve_positives or self.num_hard_examples is None:
+            return None
+        return self.num_hard_examples // (1 + (self.max_negatives_per_positive or 0))
 
     def __call__(
         self, localization: tf.Tensor, classification: tf.Tensor, boxes: tf.Tensor, state: tf.Tensor
@@ -62,7 +75,9 @@ class HardExampleMiner:
 
     def _choose(self, hardness: tf.Tensor, boxes: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
         num_anchors = tf.size(hardness)
-        limit = num_anchors if self.num_hard_examples is None else tf.minimum(self.num_hard_examples, num_anchors)
+        limit = num_anchors
+        if self.num_hard_examples is not None and not self.reserve_positives:
+            limit = tf.minimum(self.num_hard_examples, num_anchors)
         is_positive, is_negative = state == AnchorState.POSITIVE, state == AnchorState.NEGATIVE
         if self.iou_threshold >= 1.0:
             chosen = tf.math.top_k(hardness, limit).indices
@@ -73,13 +88,16 @@ class HardExampleMiner:
         keep = tf.ones_like(chosen, tf.bool)
         if self.max_negatives_per_positive is not None:
             keep_positive = tf.gather(is_positive, chosen)
-            keep_negative = tf.gather(is_negative, chosen)
-            allowed = self._allowed_negatives(_count(keep_positive))
-            keep = keep_positive | (keep_negative & (tf.cumsum(tf.cast(keep_negative, tf.int32)) <= allowed))
+            num_positives = self._chosen_positives(keep_positive)
+            keep = _first(keep_positive, num_positives)
+            keep |= _first(tf.gather(is_negative, chosen), self._allowed_negatives(num_positives))
         return tf.scatter_nd(chosen[:, tf.newaxis], tf.cast(keep, tf.float32), [num_anchors])
 
     def _allowed_negatives(self, num_positives: tf.Tensor) -> tf.Tensor:
-        return tf.maximum((self.max_negatives_per_positive or 0) * num_positives, self.min_negatives_per_image)
+        allowed = tf.maximum((self.max_negatives_per_positive or 0) * num_positives, self.min_negatives_per_image)
+        if not self.reserve_positives or self.num_hard_examples is None:
+            return allowed
+        return tf.minimum(allowed, self.num_hard_examples - num_positives)
 
     def _suppress_what_matters(
         self,
@@ -95,21 +113,34 @@ class HardExampleMiner:
         and for high IoU thresholds its time grows with n squared: 58 ms for all 1917 anchors of a small SSD.
         """
         order = tf.argsort(hardness, direction="DESCENDING", stable=True)
-        quota = self._allowed_negatives(_count(is_positive))  # of all positives: at least what will be allowed
+        quota = self._allowed_negatives(self._chosen_positives(is_positive))  # at least what will be allowed
         positions = tf.range(1, tf.size(order) + 1)
         last_positive = tf.reduce_max(tf.where(tf.gather(is_positive, order), positions, 0))
         negatives_before = tf.cumsum(tf.cast(tf.gather(is_negative, order), tf.int32))
         enough_negatives = _count(negatives_before < _SPARE_NEGATIVES * quota) + 1
         first = order[: tf.maximum(last_positive, enough_negatives)]
 
-        def suppress(candidates: tf.Tensor) -> tf.Tensor:
+        def suppress(candidates: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
             subset = tf.gather(boxes, candidates), tf.gather(hardness, candidates)
             return tf.gather(candidates, tf.image.non_max_suppression(*subset, limit, self.iou_threshold))
 
-        chosen = suppress(first)
-        is_filled = (_count(tf.gather(is_negative, chosen)) >= quota) | (tf.size(chosen) == limit)
+        chosen = suppress(first, limit)
+        # Suppression has decided on every positive, so that it is known how many negatives go with them.
+        allowed = self._allowed_negatives(self._chosen_positives(tf.gather(is_positive, chosen)))
+        is_filled = (_count(tf.gather(is_negative, chosen)) >= allowed) | (tf.size(chosen) == limit)
         is_decided = is_filled | (tf.size(first) == tf.size(order))
-        return tf.cond(is_decided, lambda: chosen, lambda: suppress(order))
+        num_ignored = tf.size(order) - _count(is_positive | is_negative)
+        enough = tf.minimum(limit, tf.size(chosen) + allowed + num_ignored)
+        return tf.cond(is_decided, lambda: chosen, lambda: suppress(order, enough))
+
+    def _chosen_positives(self, is_positive: tf.Tensor) -> tf.Tensor:
+        num_positives = _count(is_positive)
+        return num_positives if self.max_positives is None else tf.minimum(num_positives, self.max_positives)
+
+
+def _first(mask: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
+    """The mask with at most ``limit`` trues, the first ones."""
+    return mask & (tf.cumsum(tf.cast(mask, tf.int32)) <= limit)
 
 
 def _count(mask: tf.Tensor) -> tf.Tensor:

@@ -89,6 +89,10 @@ def test_weights_and_switches():
             "num_hard_examples: 0 iou_threshold: 1 max_negatives_per_positive: 3 min_negatives_per_image: 5",
             HardExampleMiner(None, 1.0, 2.0, 3.0, 3, 5),
         ),
+        (
+            "num_hard_examples: 128 iou_threshold: 0.5 max_negatives_per_positive: 3 reserve_positives: true",
+            HardExampleMiner(128, 0.5, 2.0, 3.0, 3, reserve_positives=True),
+        ),
     ],
 )
 def test_hard_example_miner(text, expected):

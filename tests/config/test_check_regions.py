@@ -240,6 +240,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         ([f"{NMS}.max_total_detections=0"], f"{NMS}.max_total_detections", "1 or more"),
         ([f"{MINER}.iou_threshold=-0.1"], f"{MINER}.iou_threshold", "is -0.1; accepted: 0 to 1"),
         ([f"{MINER}.num_hard_examples=-1"], f"{MINER}.num_hard_examples", "0 (no limit) or more"),
+        ([f"{MINER}.reserve_positives=true"], f"{MINER}.reserve_positives", "a ratio of 1 or more"),
         (
             [f"{MODEL}.second_stage_classification_loss.focal_star{{}}"],
             f"{MODEL}.second_stage_classification_loss.focal_star",

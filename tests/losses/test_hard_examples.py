@@ -56,6 +56,26 @@ def test_minimum_of_negatives_in_an_image_without_positives():
     assert _chosen(HardExampleMiner(None, max_negatives_per_positive=3, min_negatives_per_image=2)) == [[0, 1]]
 
 
+def test_places_are_kept_for_positives():
+    # 1:2 of four: one place for positives, which goes to the harder of them, and two negatives. Without the places the
+    # four hardest are three negatives and that positive.
+    state = [NEGATIVE, NEGATIVE, NEGATIVE, POSITIVE, POSITIVE, NEGATIVE]
+    miner = HardExampleMiner(4, max_negatives_per_positive=2, reserve_positives=True)
+    assert _chosen(miner, state=state) == [[0, 1, 3]]
+    # 1:1 of four: both positives and two negatives; without the places one of each.
+    miner = HardExampleMiner(4, max_negatives_per_positive=1, reserve_positives=True)
+    assert _chosen(miner, state=state) == [[0, 1, 3, 4]]
+    assert _chosen(HardExampleMiner(4, max_negatives_per_positive=1), state=state) == [[0, 3]]
+
+
+def test_places_of_positives_that_are_not_there_stay_empty():
+    state = [NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE, NEGATIVE, POSITIVE]
+    miner = HardExampleMiner(6, max_negatives_per_positive=2, reserve_positives=True)
+    assert _chosen(miner, state=state) == [[0, 1, 5]]
+    miner = HardExampleMiner(4, max_negatives_per_positive=1, min_negatives_per_image=9, reserve_positives=True)
+    assert _chosen(miner, state=state) == [[0, 1, 2, 5]]
+
+
 def test_images_are_mined_each_by_itself():
     losses, boxes = np.concatenate([LOSSES, LOSSES[:, ::-1]]), np.concatenate([APART, APART])
     state = tf.fill([2, 6], NEGATIVE)
@@ -65,28 +85,28 @@ def test_images_are_mined_each_by_itself():
 
 def _all_at_once(miner, hardness, boxes, state):
     """The rule written down directly: suppression over every anchor, then the ratio."""
-    chosen = tf.image.non_max_suppression(
-        boxes, hardness, miner.num_hard_examples or len(hardness), miner.iou_threshold
-    )
-    chosen = chosen.numpy().tolist()
-    allowed = max(
-        miner.max_negatives_per_positive * sum(state[a] == POSITIVE for a in chosen), miner.min_negatives_per_image
-    )
-    negatives = [a for a in chosen if state[a] == NEGATIVE][:allowed]
-    return sorted([a for a in chosen if state[a] == POSITIVE] + negatives)
+    limit = len(hardness) if miner.reserve_positives else miner.num_hard_examples or len(hardness)
+    chosen = tf.image.non_max_suppression(boxes, hardness, limit, miner.iou_threshold).numpy().tolist()
+    positives = [a for a in chosen if state[a] == POSITIVE]
+    if miner.reserve_positives:
+        positives = positives[: miner.num_hard_examples // (1 + miner.max_negatives_per_positive)]
+    allowed = max(miner.max_negatives_per_positive * len(positives), miner.min_negatives_per_image)
+    if miner.reserve_positives:
+        allowed = min(allowed, miner.num_hard_examples - len(positives))
+    return sorted(positives + [a for a in chosen if state[a] == NEGATIVE][:allowed])
 
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("iou_threshold", [0.1, 0.7])
-@pytest.mark.parametrize("num_hard_examples", [None, 15])
-def test_equals_suppression_over_every_anchor(seed, iou_threshold, num_hard_examples):
+@pytest.mark.parametrize(("num_hard_examples", "reserve_positives"), [(None, False), (15, False), (15, True)])
+def test_equals_suppression_over_every_anchor(seed, iou_threshold, num_hard_examples, reserve_positives):
     generator = np.random.default_rng(seed)
     corner = generator.uniform(0, 0.6, (60, 2))
     boxes = np.concatenate([corner, corner + 0.3], -1).astype(np.float32)
     hardness = np.round(generator.uniform(0, 1, 60), 1).astype(np.float32)  # with ties
     state = generator.choice([IGNORE, NEGATIVE, NEGATIVE, NEGATIVE, POSITIVE], 60)
     state[hardness > 0.2 * seed] = NEGATIVE  # positives of some seeds are the easiest, of others there are none
-    miner = HardExampleMiner(num_hard_examples, iou_threshold, 1.0, 0.0, 3, 2)
+    miner = HardExampleMiner(num_hard_examples, iou_threshold, 1.0, 0.0, 3, 2, reserve_positives)
     arguments = hardness[np.newaxis] * 0, hardness[np.newaxis], boxes[np.newaxis]
     chosen = miner(*[tf.constant(x) for x in arguments], tf.constant(state[np.newaxis], tf.int32))
     assert np.flatnonzero(chosen[0]).tolist() == _all_at_once(miner, hardness, boxes, state)
