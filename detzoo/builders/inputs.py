@@ -77,6 +77,7 @@ def build_dataset(
         seed=seed,
         num_shards=input_context.num_input_pipelines if input_context else 1,
         shard=input_context.input_pipeline_id if input_context else 0,
+        draw_sizes=training,
         merged_classes=_merged_classes(names, train_config, training),
         num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
     )

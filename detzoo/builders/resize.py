@@ -82,6 +82,11 @@ def _keep_aspect_ratio(config: Any, padding_scale: PixelScale) -> Resizer:
             f"keep_aspect_ratio_resizer: min_dimension {config.min_dimension} must be above 0 and at most "
             f"max_dimension {config.max_dimension}"
         )
+    if not all(0 < side <= config.max_dimension for side in config.training_min_dimensions):
+        raise ConfigError(
+            f"keep_aspect_ratio_resizer: training_min_dimensions {list(config.training_min_dimensions)} must be above "
+            f"0 and at most max_dimension {config.max_dimension}"
+        )
     pad_value = tuple(config.per_channel_pad_value) or (0.0, 0.0, 0.0)
     if len(pad_value) != 3:
         raise ConfigError(f"keep_aspect_ratio_resizer: per_channel_pad_value has {len(pad_value)} values; it takes 3")
@@ -91,6 +96,7 @@ def _keep_aspect_ratio(config: Any, padding_scale: PixelScale) -> Resizer:
         config.min_dimension,
         config.max_dimension,
         config.pad_to_max_dimension,
+        tuple(config.training_min_dimensions),
         pad_value=padding_scale.colour_of(pad_value),
     )
 

@@ -172,6 +172,7 @@ def _set_resolution(config: Any, value: int) -> str:
     else:
         keep = resizer.keep_aspect_ratio_resizer
         keep.max_dimension = round(keep.max_dimension * value / before)
+        keep.training_min_dimensions[:] = [round(side * value / before) for side in keep.training_min_dimensions]
         keep.min_dimension = value
     return ""
 

@@ -26,10 +26,15 @@ Augmentation = Callable[[Sample, Tensor], Sample]
 def augment(sample: Sample, augmentations: Sequence[Augmentation], seed: int, record_index: Tensor) -> Sample:
     """Applies the augmentations in order, each with its own random numbers made of (seed, record_index)."""
     for step, augmentation in enumerate(augmentations):
-        digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
-        step_seed = tf.constant(int.from_bytes(digest[:7], "little"), tf.int64)
-        sample = augmentation(sample, tf.stack([step_seed, tf.cast(record_index, tf.int64)]))
+        sample = augmentation(sample, record_seed(seed, step, record_index))
     return drop_empty_boxes(sample) if augmentations else sample
+
+
+def record_seed(seed: int, step: int | str, record_index: Tensor) -> Tensor:
+    """The seed, int64 [2], of one step (its number or its name) for one record."""
+    digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
+    step_seed = tf.constant(int.from_bytes(digest[:7], "little"), tf.int64)
+    return tf.stack([step_seed, tf.cast(record_index, tf.int64)])
 
 
 def uniforms(seed: Tensor, count: int) -> list[Tensor]:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Proposals, Tensor
-from detzoo.data.augment import Augmentation, augment
+from detzoo.data.augment import Augmentation, augment, record_seed, uniforms
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter, count_vector
 from detzoo.data.merge_labels import merge_labels
@@ -44,6 +44,7 @@ class BatchOptions:
     num_shards: int = 1
     shard: int = 0
     num_prefetch_batches: int = 2
+    draw_sizes: bool = False  # each image's size is drawn, where the resizer has several: in training
     merged_classes: int = 0  # K' of Groundtruth.label_sets: boxes with several labels become one; 0 leaves them
 
 
@@ -97,7 +98,10 @@ def make_batches(
 
     def finish(index: Tensor, record: Decoded) -> _Example:
         sample = augment(record.sample, augmentations, options.seed, index)
-        return _to_example(record, sample, index, resizer, options)
+        chosen = resizer
+        if options.draw_sizes:
+            chosen = resizer.drawn(uniforms(record_seed(options.seed, "size", index), 1)[0])
+        return _to_example(record, sample, index, chosen, options)
 
     examples = decoded.map(_as_written(finish), tf.data.AUTOTUNE, deterministic=True)
     if None in resizer.static_shape:

@@ -91,6 +91,15 @@ class Resizer(abc.ABC):
         """(height, width) after padding of an image that was resized to ``new_size``."""
         return new_size
 
+    def drawn(self, uniform: Tensor) -> Resizer:
+        """The resizer of one training image; itself, but where a subclass has sizes to draw from.
+
+        Args:
+            uniform: float32 scalar in [0, 1), the image's random number.
+        """
+        del uniform
+        return self
+
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Resizes and pads; see the class."""
         size = self.new_size(tf.shape(image)[-3:-1])
@@ -154,12 +163,14 @@ class FixedShapeResizer(Resizer):
 class KeepAspectRatioResizer(Resizer):
     """The shorter side to ``min_dimension``, unless the longer one would pass ``max_dimension``; then that one to it.
 
-    With ``pad_to_max_dimension`` the result is padded at bottom and right to a square of ``max_dimension``.
+    With ``pad_to_max_dimension`` the result is padded at bottom and right to a square of ``max_dimension``. ``drawn``
+    has one of ``training_min_dimensions`` in the place of ``min_dimension``, each with the same probability.
     """
 
-    min_dimension: int = 600
+    min_dimension: int | Tensor = 600
     max_dimension: int = 1024
     pad_to_max_dimension: bool = False
+    training_min_dimensions: tuple[int, ...] = ()
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
@@ -169,7 +180,7 @@ class KeepAspectRatioResizer(Resizer):
     def new_size(self, size: Tensor) -> Tensor:
         """Both sides times one float32 scale, rounded half to even (as TensorFlow's ``preserve_aspect_ratio``)."""
         sides = tf.cast(size, tf.float32)
-        landscape = tf.constant([self.min_dimension, self.max_dimension], tf.float32)
+        landscape = tf.cast(tf.stack([self.min_dimension, self.max_dimension]), tf.float32)
         bounds = tf.where(size[0] < size[1], landscape, landscape[::-1])
         scale = tf.reduce_min(bounds / sides)
         return tf.cast(tf.round(scale * sides), tf.int32)
@@ -179,6 +190,15 @@ class KeepAspectRatioResizer(Resizer):
         if not self.pad_to_max_dimension:
             return new_size
         return tf.constant([self.max_dimension, self.max_dimension], tf.int32)
+
+    def drawn(self, uniform: Tensor) -> Resizer:
+        """With one of ``training_min_dimensions``, where there are any."""
+        count = len(self.training_min_dimensions)
+        if not count:
+            return self
+        # Rounding may carry the largest number below 1 to the count itself.
+        number = tf.minimum(tf.cast(uniform * count, tf.int32), count - 1)
+        return dataclasses.replace(self, min_dimension=tf.constant(self.training_min_dimensions)[number])
 
 
 @dataclasses.dataclass(frozen=True)

@@ -101,6 +101,19 @@ def test_augmentations_belong_to_training_only(folder):
     np.testing.assert_allclose(evaluated.groundtruth.boxes_norm[0, 0], [0.0, 0.0, 1.0, 0.5])
 
 
+def test_sizes_are_drawn_in_training_only(folder):
+    sizes = "keep_aspect_ratio_resizer { min_dimension: 8 max_dimension: 12 training_min_dimensions: 4 }"
+    resizer = text_format.Parse(sizes, pb.ImageResizer())
+    reader = text_format.Parse(f"tf_record_input_reader {{ input_path: '{folder}/train-*' }}", pb.InputReader())
+
+    def shorter_sides(training):
+        batch = next(iter(build_dataset(reader, resizer, None, training=training, batch_size=8, seed=1)))
+        return np.min(batch.true_shapes, axis=1)
+
+    np.testing.assert_array_equal(shorter_sides(training=True), [4] * 8)
+    np.testing.assert_array_equal(shorter_sides(training=False), [8] * 8)
+
+
 def test_max_number_of_boxes(folder):
     dirt = DirtCounter()
     batch = next(iter(read(folder, "max_number_of_boxes: 4", dirt=dirt)))

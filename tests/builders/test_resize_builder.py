@@ -28,6 +28,10 @@ def build(text: str) -> resize.Resizer:
             "resize_method: BICUBIC per_channel_pad_value: [1, 2, 3] }",
             resize.KeepAspectRatioResizer("bicubic", False, 20, 50, True, pad_value=(1.0, 2.0, 3.0)),
         ),
+        (
+            "keep_aspect_ratio_resizer { min_dimension: 20 max_dimension: 50 training_min_dimensions: [10, 20] }",
+            resize.KeepAspectRatioResizer("bilinear", False, 20, 50, training_min_dimensions=(10, 20)),
+        ),
         ("identity_resizer {}", resize.IdentityResizer()),
         (
             "conditional_shape_resizer { condition: SMALLER size_threshold: 70 resize_method: NEAREST_NEIGHBOR }",
@@ -46,6 +50,10 @@ def test_every_form(text, expected):
         ("", "choose one of"),
         ("keep_aspect_ratio_resizer { min_dimension: 9 max_dimension: 8 }", "at most max_dimension 8"),
         ("keep_aspect_ratio_resizer { per_channel_pad_value: 1 }", "takes 3"),
+        (
+            "keep_aspect_ratio_resizer { min_dimension: 9 max_dimension: 9 training_min_dimensions: [9, 10] }",
+            r"training_min_dimensions \[9, 10\] must be above 0 and at most max_dimension 9",
+        ),
         ("fixed_shape_resizer { height: 0 }", "must be above 0"),
         ("conditional_shape_resizer { condition: INVALID }", "GREATER or SMALLER"),
         ("pad_to_multiple_resizer { multiple: -1 }", "must be above 0"),

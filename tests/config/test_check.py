@@ -49,6 +49,11 @@ def test_a_good_config_has_no_problem(config_path):
             "1 to max_dimension (1024)",
         ),
         (
+            [f"{SSD}.image_resizer.keep_aspect_ratio_resizer.training_min_dimensions[0]=1025"],
+            f"{SSD}.image_resizer.keep_aspect_ratio_resizer.training_min_dimensions[0]",
+            "is 1025; accepted: 1 to max_dimension (1024)",
+        ),
+        (
             [f"{SSD}.feature_extractor.type=ssd_mobilenet_v3_large"],
             f"{SSD}.feature_extractor.type",
             "not supported yet",

@@ -195,6 +195,16 @@ def test_where_trainings_start_is_checked(tmp_path: pathlib.Path) -> None:
     assert "set_after_start: means nothing without start_from" in told
 
 
+def test_a_resolution_scales_the_sizes_of_training_as_well(tmp_path: pathlib.Path) -> None:
+    keep = "model.ssd.image_resizer.keep_aspect_ratio_resizer"
+    sizes = {"min_dimension": 800, "max_dimension": 1280, "training_min_dimensions[0]": 640}
+    text = f'base {{ config: "{CONFIGS}/retinanet_resnet50_600.config" }} axis {{ resolution {{ values: 400 }} }}'
+    sets = " ".join(f'set: "{keep}.{name}={value}"' for name, value in sizes.items())
+    [point] = plan_of(tmp_path, text.replace('600.config"', f'600.config" {sets}')).points
+    resizer = point.message.model.ssd.image_resizer.keep_aspect_ratio_resizer
+    assert (resizer.min_dimension, resizer.max_dimension, *resizer.training_min_dimensions) == (400, 640, 320)
+
+
 def test_the_embedded_data_is_named_by_every_reader_and_not_in_the_key(tmp_path: pathlib.Path) -> None:
     text = f'base {{ config: "{CONFIGS}/shapes_ssd_mobilenet_v1.config" }} {EMBEDDED} train {{}}'
     [point] = plan_of(tmp_path, text).points

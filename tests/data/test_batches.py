@@ -118,6 +118,25 @@ def test_batches_of_several_sizes_are_padded_to_the_largest(tmp_path):
     assert not np.asarray(batch.images[0, 4:]).any()
 
 
+def test_training_sizes_are_drawn_for_each_image_and_again_the_same_after_a_restart(ten):
+    resizer = resize.KeepAspectRatioResizer(
+        min_dimension=16, max_dimension=24, pad_to_max_dimension=True, training_min_dimensions=(8, 16)
+    )
+    options = {"draw_sizes": True, "num_epochs": 4}
+    whole = list(batches(ten, resizer, **options))
+    sizes = np.concatenate([batch.true_shapes for batch in whole])
+    # 20 x 30 has the shorter sides 8 and 16; 40 throws of a fair coin lie between 8 and 32 but once in 10^4 times.
+    assert set(map(tuple, sizes.tolist())) == {(8, 12), (16, 24)}
+    assert 8 <= np.sum(sizes[:, 0] == 8) <= 32
+    for shape, box in zip(sizes, np.concatenate([batch.groundtruth.boxes_norm[:, 0] for batch in whole])):
+        np.testing.assert_allclose(box * 24, np.array(BOX) * [*shape, *shape], rtol=1e-6)
+    rest = list(batches(ten, resizer, start=10, **options))
+    np.testing.assert_array_equal(np.concatenate([batch.true_shapes for batch in rest])[:30], sizes[10:])
+    other = np.concatenate([batch.true_shapes for batch in batches(ten, resizer, seed=1, **options)])
+    assert not np.array_equal(other, sizes)
+    assert {tuple(shape) for batch in batches(ten, resizer) for shape in batch.true_shapes.numpy()} == {(16, 24)}
+
+
 def test_what_lies_outside_of_images_of_several_sizes_has_the_resizers_colour(tmp_path):
     path = write(tmp_path / "two", [record(0, png((4, 10))), record(1, png((8, 6)))])
     black = next(iter(batches(path, resize.IdentityResizer())))

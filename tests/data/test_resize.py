@@ -49,6 +49,27 @@ def test_keep_aspect_ratio_pads_bottom_and_right():
     assert not masks.numpy()[:, 4:].any()
 
 
+def test_a_training_image_goes_to_one_of_the_shorter_sides():
+    resizer = resize.KeepAspectRatioResizer(
+        min_dimension=12, max_dimension=16, pad_to_max_dimension=True, training_min_dimensions=(4, 6, 9)
+    )
+    # Thirds of [0, 1): 0.33 is in the first, 0.34 in the second, 0.67 in the third.
+    sizes = {number: resizer.drawn(tf.constant(number)).new_size(tf.constant([30, 20])) for number in (0.33, 0.34)}
+    np.testing.assert_array_equal(sizes[0.33], [6, 4])
+    np.testing.assert_array_equal(sizes[0.34], [9, 6])
+    drawn = resizer.drawn(tf.constant(0.67))
+    padded, true_shape = drawn(ramp(20, 30))
+    np.testing.assert_array_equal(true_shape, [9, 14])  # 30 * 9 / 20 = 13.5, rounded half to even
+    assert padded.shape == (16, 16, 3)
+    masks = drawn.masks(tf.ones([1, 20, 30], tf.uint8)).numpy()
+    assert masks.sum() == masks[:, :9, :14].sum() == 9 * 14
+    largest = np.nextafter(np.float32(1.0), np.float32(0.0))
+    np.testing.assert_array_equal(resizer.drawn(tf.constant(largest)).new_size(tf.constant([20, 20])), [9, 9])
+    np.testing.assert_array_equal(resizer.new_size(tf.constant([20, 20])), [12, 12])  # not drawn: evaluation
+    plain = resize.KeepAspectRatioResizer(min_dimension=8, max_dimension=12)
+    assert plain.drawn(tf.constant(0.5)) is plain
+
+
 def test_bilinear_samples_the_top_left_corner():
     # 4 -> 2 columns: output column 1 is input column 2 exactly. With pixel centres it would be 2.5.
     image, true_shape = resize.FixedShapeResizer(height=3, width=2)(ramp(3, 4))
