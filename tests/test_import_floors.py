@@ -14,6 +14,7 @@ FLOORS = {
     "provenance": 0,
     "folders": 0,
     "config.pb": 0,
+    "figures": 0,
     "config": 1,
     "ops": 1,
     "layers": 1,
@@ -34,6 +35,7 @@ FLOORS = {
     "benchmark": 5,
     "sweep": 5,
     "ensemble": 5,
+    "analyze": 5,
     "cli": 6,
     "__main__": 7,
 }

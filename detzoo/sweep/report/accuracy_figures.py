@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
 from detzoo.sweep.frontier import optimality_frontier
 from detzoo.sweep.measured import LATENCY, Row, column
 from detzoo.sweep.report.drawing import Drawing, MissingDataError, left_out, rows_with
@@ -24,19 +25,7 @@ from detzoo.sweep.report.names import (
     meta_name,
     point_labels,
 )
-from detzoo.sweep.report.style import (
-    POINTS,
-    WIDTH,
-    add_axes,
-    add_legend,
-    add_legends,
-    line_handle,
-    mixed_with_white,
-    new_axes,
-    new_figure,
-    plot_points,
-    scale_axis,
-)
+from detzoo.sweep.report.style import POINTS, add_legends, mixed_with_white, plot_points, scale_axis
 
 PERCENT = 100.0
 SIZES = (

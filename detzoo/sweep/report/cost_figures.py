@@ -8,23 +8,11 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
+from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
 from detzoo.sweep.measured import LATENCY, MEMORIES, MULTIPLY_ADDS, Row, column, with_values
 from detzoo.sweep.report.drawing import Drawing, MissingDataError, left_out, rows_with
 from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
-from detzoo.sweep.report.style import (
-    WIDTH,
-    add_axes,
-    add_legend,
-    add_legends,
-    draw_markers,
-    line_handle,
-    new_axes,
-    new_figure,
-    plain_number,
-    plot_points,
-    resolution_tints,
-    scale_axis,
-)
+from detzoo.sweep.report.style import add_legends, draw_markers, plain_number, plot_points, resolution_tints, scale_axis
 
 BILLION = 1e9
 STRIDE_LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # the largest output stride is the solid line

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from detzoo.figures import figure_settings, save_figure
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows
 from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure
 from detzoo.sweep.report.drawing import Drawing, MissingDataError
-from detzoo.sweep.report.style import figure_settings, save_figure
 
 
 class Task(NamedTuple):

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detzoo.figures import WIDTH, new_figure
 from detzoo.sweep.measured import LATENCY, Row
 from detzoo.sweep.report.drawing import Drawing, MissingDataError
 from detzoo.sweep.report.names import folded, point_labels
-from detzoo.sweep.report.style import POINTS, WIDTH, new_figure
+from detzoo.sweep.report.style import POINTS
 
 # Not the extractors' colours: grey for the ends, one hue for parts of the network, others for the whole and for masks.
 STAGES = {

@@ -1,93 +1,23 @@
-"""The look that all figures share: canvas, axes, points, legends, files. matplotlib without pyplot's global state."""
+"""The look of the report's figures: points, their colours and markers, the legends that explain them, axes."""
 
 from __future__ import annotations
 
-import contextlib
-import pathlib
-import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
+from detzoo.figures import add_legend
 from detzoo.sweep.measured import Row
 from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
 
-SETTINGS: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#555555",
-    "axes.labelcolor": "#222222",
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.7,
-    "xtick.color": "#444444",
-    "ytick.color": "#444444",
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-    "legend.title_fontsize": 8,
-    # A file is the same whenever and wherever it is made, and a dollar in a name is a dollar.
-    "svg.hashsalt": "detzoo",
-    "svg.fonttype": "path",
-    "text.parse_math": False,
-}
-# Without these the files would name the time and the version of matplotlib.
-SVG_METADATA = {"Date": None, "Creator": "detzoo"}
-PNG_METADATA = {"Software": "detzoo"}
-DOTS_PER_INCH = 150
-WIDTH, HEIGHT = 7.4, 4.6  # inches: two columns of a journal
-LEGEND_INCHES = 1.72  # of the width, for what is on the right of the axes
-LEGEND_LINE_INCHES = 0.165  # at the legends' size of letters
 MARKER_SIZE = 6.0
 LOG_FROM_RATIO = 4.0  # an axis whose largest value is this many times its smallest is logarithmic
 POINTS = "points"  # gid of what shows measured points, so that they can be counted
-
-
-@contextlib.contextmanager
-def figure_settings() -> Iterator[None]:
-    """Within it figures are made, drawn and written with the settings above."""
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
-        # A name in a script that the font lacks shows as boxes; its figure is no less right.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        yield
-
-
-def new_figure(width: float = WIDTH, height: float = HEIGHT) -> Figure:
-    """An empty figure that can be measured, in inches."""
-    figure = Figure(figsize=(width, height), dpi=DOTS_PER_INCH)
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def new_axes(figure: Figure) -> Axes:
-    """One pair of axes with room for legends on the right."""
-    return add_axes(figure, 0.55, 0.72, figure.get_figheight() - 0.15)
-
-
-def add_axes(figure: Figure, bottom: float, left: float, top: float, right: float | None = None) -> Axes:
-    """Axes between these edges, in inches from the lower left corner; without ``right`` up to the legends."""
-    width, height = figure.get_figwidth(), figure.get_figheight()
-    end = width - LEGEND_INCHES - 0.18 if right is None else right
-    return figure.add_axes((left / width, bottom / height, (end - left) / width, (top - bottom) / height))
-
-
-def save_figure(figure: Figure, folder: pathlib.Path, name: str) -> tuple[pathlib.Path, pathlib.Path]:
-    """Writes ``name.png`` and ``name.svg``; returns their paths."""
-    png, svg = folder / f"{name}.png", folder / f"{name}.svg"
-    figure.savefig(png, format="png", metadata=PNG_METADATA)
-    figure.savefig(svg, format="svg", metadata=SVG_METADATA)
-    return png, svg
 
 
 def plot_points(
@@ -157,27 +87,8 @@ def add_legends(figure: Figure, rows: Sequence[Row], resolutions: bool = True, t
     return top
 
 
-def add_legend(figure: Figure, handles: Sequence[Any], title: str, top: float) -> float:
-    """A legend whose upper edge is at ``top``; returns where the next one may begin."""
-    left = 1 - LEGEND_INCHES / figure.get_figwidth()
-    figure.legend(
-        handles=handles,
-        title=title,
-        loc="upper left",
-        bbox_to_anchor=(left, top),
-        borderaxespad=0,
-        alignment="left",
-    )
-    return top - (LEGEND_LINE_INCHES * (len(handles) + 1) + 0.22) / figure.get_figheight()
-
-
 def _handle(name: str, marker: str, inside: Any, edge: Any) -> Line2D:
     return Line2D([], [], linestyle="none", marker=marker, markerfacecolor=inside, markeredgecolor=edge, label=name)
-
-
-def line_handle(name: str, style: Any, colour: str = "#666666") -> Line2D:
-    """A legend's entry of a line."""
-    return Line2D([], [], linestyle=style, color=colour, label=name)
 
 
 def scale_axis(axes: Axes, which: str, values: Sequence[float]) -> bool:

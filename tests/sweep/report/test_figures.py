@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 
+from detzoo import figures
 from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure, style
 from detzoo.sweep.report.drawing import MissingDataError
@@ -102,7 +103,7 @@ def test_every_scatter_shows_as_many_points_as_have_both_values(grid):
 def test_labels_of_the_frontier_cover_neither_points_nor_each_other(synthetic, seed):
     figure = draw(synthetic.synthetic_rows(seed), "02_accuracy_time_gpu")
     [axes] = figure.axes
-    with style.figure_settings():
+    with figures.figure_settings():
         figure.canvas.draw()
     boxes = [text.get_window_extent() for text in axes.texts]
     assert len(boxes) >= 10
@@ -280,7 +281,7 @@ def test_nothing_is_cut_off(grid):
     """All that a figure shows lies within it."""
     for task in figure_tasks(clean_rows(grid), "mAP"):
         figure = draw_one(task)
-        with style.figure_settings():
+        with figures.figure_settings():
             figure.canvas.draw()
             used = figure.get_tightbbox()  # inches
         assert used.x0 >= -0.01, task.name
@@ -323,7 +324,7 @@ def test_only_failed_points_draw_nothing(grid, tmp_path):
     ("values", "is_log"), [([10.0, 39.0], False), ([10.0, 41.0], True), ([5.0], False), ([0.0, 9.0], False)]
 )
 def test_axes_of_costs_are_logarithmic_where_values_are_far_apart(values, is_log):
-    axes = style.new_axes(style.new_figure())
+    axes = figures.new_axes(figures.new_figure())
     assert style.scale_axis(axes, "x", values) is is_log
     low, high = axes.get_xlim()
     assert 0 <= low < min(values) or min(values) == 0 == low
@@ -331,8 +332,8 @@ def test_axes_of_costs_are_logarithmic_where_values_are_far_apart(values, is_log
 
 
 def test_close_values_have_different_numbers_at_their_ticks():
-    figure = style.new_figure()
-    axes = style.new_axes(figure)
+    figure = figures.new_figure()
+    axes = figures.new_axes(figure)
     style.scale_axis(axes, "y", [6.375, 6.49])
     figure.canvas.draw()
     texts = [label.get_text() for label in axes.get_yticklabels()]
