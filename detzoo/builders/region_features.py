@@ -147,6 +147,7 @@ class RegionFeatures:
                 depth or (VGG_FC_DEPTH if is_vgg else FC_DEPTH),
                 self.added_hyperparams.batch_norm,
                 dropout_rate=vgg.FC_DROPOUT_RATE if is_vgg else 0.0,
+                l2_weight=L2_HALF * self.message.weight_decay,
             )
         model = keras.Model(region, features, name=REGION_MODEL_NAME)
         if is_vgg and self.message.pretrained_weights:

@@ -35,7 +35,11 @@ class BoxOutputs(NamedTuple):
 
 
 def fully_connected_features(
-    x: Tensor, depth: int, batch_norm: BatchNormHyperparams | None = None, dropout_rate: float = 0.0
+    x: Tensor,
+    depth: int,
+    batch_norm: BatchNormHyperparams | None = None,
+    dropout_rate: float = 0.0,
+    l2_weight: float = 0.0,
 ) -> Tensor:
     """Two fully connected layers with ReLU, ``fc1`` and ``fc2``.
 
@@ -44,17 +48,19 @@ def fully_connected_features(
         depth: Channels of both.
         batch_norm: Between the two, as in the Object Detection API; None for none, as in the papers.
         dropout_rate: After each, in training; VGG's is 0.5.
+        l2_weight: Keras's: both kernels add this times the sum of their squares to the loss.
 
     Returns:
         [N, 1, 1, depth].
     """
+    regularizer = keras.regularizers.L2(l2_weight) if l2_weight else None
     x = keras.layers.Flatten(name="flat")(x)
-    x = keras.layers.Dense(depth, activation="relu", name="fc1")(x)
+    x = keras.layers.Dense(depth, activation="relu", kernel_regularizer=regularizer, name="fc1")(x)
     if batch_norm is not None:
         x = batch_norm_from(batch_norm, name="fc1_batch_norm")(x)
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="fc1_dropout")(x)
-    x = keras.layers.Dense(depth, activation="relu", name="fc2")(x)
+    x = keras.layers.Dense(depth, activation="relu", kernel_regularizer=regularizer, name="fc2")(x)
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="fc2_dropout")(x)
     return keras.layers.Reshape((1, 1, depth), name="fc_features")(x)

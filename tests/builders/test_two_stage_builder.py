@@ -345,6 +345,13 @@ FIELDS = [
     ),
     (
         "pyramid",
+        EXTRACTOR.format("weight_decay: 0.5"),
+        lambda d: [round(float(layer_of(d.box_network, name).kernel_regularizer.l2), 6) for name in ("fc1", "fc2")],
+        [0.25, 0.25],
+    ),
+    ("pyramid", "", lambda d: layer_of(d.box_network, "fc1").kernel_regularizer, None),
+    (
+        "pyramid",
         EXTRACTOR.format(f"conv_hyperparams {{ {L2} }}"),
         lambda d: round(float(layer_of(d.network, "fpn_lateral_3").kernel_regularizer.l2), 6),
         0.25,

@@ -40,6 +40,16 @@ def test_fully_connected_features_by_hand():
     np.testing.assert_allclose(model(np.float32([[[[3], [4]]]])), [[[[11.5, 0.0]]]])
 
 
+def test_weight_decay_of_fully_connected_features():
+    model = model_of(fully_connected_features, (1, 2, 1), 2, l2_weight=0.25)
+    kernels = [np.float32([[1, -1], [2, -2]]), np.float32([[1, -1], [1, 1]])]
+    for name, kernel in zip(("fc1", "fc2"), kernels):
+        model.get_layer(name).set_weights([kernel, np.float32([5, 5])])
+    # Squares: 1 + 1 + 4 + 4 = 10 and 4; the biases do not count.
+    np.testing.assert_allclose(np.sum(model.losses), 0.25 * (10 + 4))
+    assert model_of(fully_connected_features, (1, 2, 1), 2).losses == []
+
+
 def test_dropout_of_fully_connected_features_is_for_training():
     model = model_of(fully_connected_features, (1, 2, 1), 64, dropout_rate=0.5)
     assert [layer.rate for layer in model.layers if isinstance(layer, keras.layers.Dropout)] == [0.5, 0.5]
