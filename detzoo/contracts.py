@@ -134,6 +134,25 @@ class RegionPredictions(NamedTuple):
     maps: Any = ()  # level -> the map that regions are cropped from, where masks are predicted from detections
 
 
+class MaskTargets(NamedTuple):
+    """What the locations of a mask proposal network should have predicted; all but a sample is IGNORE."""
+
+    state: Tensor  # int32 [B, A] of AnchorState
+    gt_index: Tensor  # int32 [B, A], row of the object whose mask it should predict, 0 where not positive
+    weights: Tensor  # float32 [B, A], 0 for ignored locations
+
+
+class MaskProposalPredictions(NamedTuple):
+    """The raw output of a mask proposal network: scores at A locations, masks at R of them."""
+
+    score_logits: Tensor  # float32 [B, A]
+    windows_norm: Tensor  # float32 [A, 4], what a location's mask covers, fractions of the padded input
+    chosen: Tensor  # int32 [B, R], the locations whose masks are predicted: the best, in training sampled positives
+    scores: Tensor  # float32 [B, R], theirs, in [0, 1]; -1 in rows of padding
+    mask_logits: Tensor  # float32 [B, R, h, w]
+    targets: Any = ()  # MaskTargets in training, else ()
+
+
 class Detections(NamedTuple):
     """Final detections, best first, padded with zeros. Boxes are fractions of the *true image*, clipped to [0, 1]."""
 
@@ -145,7 +164,7 @@ class Detections(NamedTuple):
     anchor_indices: Tensor  # int32 [B, M]
     raw_boxes_norm: Tensor  # float32 [B, A, 4], every decoded box, before non-maximum suppression
     raw_scores: Tensor  # float32 [B, A, C], every converted score
-    masks: Any = ()  # float32 [B, M, h, w] in [0, 1], stretched over each box; () without a mask head
+    masks: Any = ()  # float32 [B, M, h, w] in [0, 1], stretched over each box; () where none are predicted
 
 
 @dataclasses.dataclass(frozen=True)

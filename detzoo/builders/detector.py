@@ -16,6 +16,7 @@ from detzoo.builders.losses import build_dense_loss
 from detzoo.builders.necks import build_neck, num_maps
 from detzoo.builders.postprocess import build_dense_detections
 from detzoo.builders.resize import build_resizer
+from detzoo.builders.segmentation_proposals import build_segmentation_proposals
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
 from detzoo.config.support import lookup_ssd_extractor
@@ -111,4 +112,8 @@ def _global_dtype_policy(name: str) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-_DETECTORS: dict[str, Callable[[Any], Detector]] = {"ssd": _one_stage, "faster_rcnn": build_two_stage}
+_DETECTORS: dict[str, Callable[[Any], Detector]] = {
+    "ssd": _one_stage,
+    "faster_rcnn": build_two_stage,
+    "segmentation_proposals": build_segmentation_proposals,
+}

@@ -40,7 +40,7 @@ POSITIONAL = ()
 INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
 
 DEVICES = ("cpu", "gpu")
-PROPOSAL_NAME = "object"  # the one class of a first stage alone
+PROPOSAL_NAME = "object"  # the one class of proposals
 
 logger = logging.getLogger(__name__)
 
@@ -113,9 +113,9 @@ def _label_map_text(message: Any) -> str:
     """The label map that the config's readers name, or "" with a warning."""
     from detzoo.config.label_map import LabelMap, load_label_map
     from detzoo.config.problems import is_placeholder
-    from detzoo.config.stages import has_second_stage
+    from detzoo.config.stages import knows_classes
 
-    if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
+    if not knows_classes(message.model):
         return LabelMap({1: PROPOSAL_NAME}).to_text()
     readers = [*message.eval_input_reader, message.train_input_reader]
     path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")

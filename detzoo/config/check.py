@@ -17,6 +17,7 @@ from typing import Any
 from detzoo.config.check_inputs import check_inputs, check_metrics
 from detzoo.config.check_model import ACCEPTED_MODELS, check_model
 from detzoo.config.check_region_inputs import check_region_inputs
+from detzoo.config.check_segmentation_proposals import check_mask_readers
 from detzoo.config.check_training import check_merged_labels, check_training
 from detzoo.config.effects import check_effects
 from detzoo.config.load import LoadedPipeline, read_pipeline
@@ -68,6 +69,7 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     check_inputs(config, findings, files)
     check_metrics(config, findings)
     check_region_inputs(config, findings, files)
+    check_mask_readers(config, findings)
     _check_effects(config, findings)
     return sorted(findings.problems, key=lambda problem: (problem.line == 0, problem.line))
 

@@ -1,6 +1,6 @@
 """Checks of the ``model`` block, and of an SSD's parts: its feature extractor, its head, and whether they fit.
 
-A two-stage detector's are in ``check_region_model``.
+Those of other kinds are in ``check_region_model`` and ``check_segmentation_proposals``.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from detzoo.config.check_anchors import check_anchors
 from detzoo.config.check_losses import check_losses
 from detzoo.config.check_parts import check_backbone, check_box_code, check_post_processing, check_resizer
 from detzoo.config.check_region_model import check_region_model
+from detzoo.config.check_segmentation_proposals import check_segmentation_proposals
 from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings
 
@@ -24,13 +25,12 @@ _REQUIRED_CHOICES = {
     "box_predictor": "box_predictor_oneof",
     "anchor_generator": "anchor_generator_oneof",
 }
-ACCEPTED_MODELS = ("ssd", "faster_rcnn")
+ACCEPTED_MODELS = ("ssd", "faster_rcnn", "segmentation_proposals")
 _OTHER_MODELS = {
     "center_net": "CenterNet is not supported yet",
     "experimental_model": "experimental models are not supported",
     "spp_classifier": "SPP-net's classifier is not supported yet",
     "spp_net": "SPP-net is not supported yet",
-    "segmentation_proposals": "segmentation proposals are not supported yet",
 }
 _SSD_PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
@@ -44,10 +44,8 @@ def check_model(model: Any, findings: Findings, files: bool) -> None:
         findings.error("model", f"no model is chosen; accepted: {accepted}")
     elif kind in _OTHER_MODELS:
         findings.error(f"model.{kind}", f"{_OTHER_MODELS[kind]}; accepted: {accepted}")
-    elif kind == "faster_rcnn":
-        check_region_model(model.faster_rcnn, findings, files)
     else:
-        _check_ssd(model.ssd, findings, files)
+        _CHECKS[kind](getattr(model, kind), findings, files)
 
 
 def _check_ssd(ssd: Any, findings: Findings, files: bool) -> None:
@@ -140,3 +138,10 @@ def _head_applies_sigmoid(predictor: Any) -> bool:
         return predictor.convolutional_box_predictor.apply_sigmoid_to_scores
     shared = predictor.weight_shared_convolutional_box_predictor
     return shared.score_converter == pb.WeightSharedConvolutionalBoxPredictor.SIGMOID
+
+
+_CHECKS = {
+    "ssd": _check_ssd,
+    "faster_rcnn": check_region_model,
+    "segmentation_proposals": check_segmentation_proposals,
+}

@@ -1,4 +1,4 @@
-"""What a ``faster_rcnn`` block asks for, said once for its checks, its readers' checks and its builder."""
+"""What a ``model`` block asks for, said once for its checks, its readers' checks and its builder."""
 
 from __future__ import annotations
 
@@ -9,6 +9,13 @@ from detzoo.config.support import RegionExtractor
 
 NUMBER_WITH_MASKS = 3  # of number_of_stages
 _FULLY_CONNECTED_FAMILIES = ("vgg16",)  # Its own layers after the crop are fully connected ones.
+
+
+def knows_classes(model: Any) -> bool:
+    """Whether a ``pb.DetectionModel`` tells classes apart; what makes class-agnostic proposals does not."""
+    if model.HasField("faster_rcnn"):
+        return has_second_stage(model.faster_rcnn)
+    return not model.HasField("segmentation_proposals")
 
 
 def has_second_stage(model: Any) -> bool:

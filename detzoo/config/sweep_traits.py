@@ -10,7 +10,8 @@ from detzoo.config.support import KERAS_SUFFIX, REGION_EXTRACTORS, SSD_EXTRACTOR
 
 ONE_STAGE = ("ssd", "retinanet", "efficientdet")
 TWO_STAGES = ("faster_rcnn", "rfcn", "mask_rcnn", "fast_rcnn", "rpn")
-META_ARCHITECTURES = ONE_STAGE + TWO_STAGES
+SEGMENTATION = "segmentation_proposals"
+META_ARCHITECTURES = (*ONE_STAGE, *TWO_STAGES, SEGMENTATION)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,13 @@ def traits_of(model: Any) -> Traits:
             resolution_of(region),
             None if given else region.first_stage_max_proposals,
         )
+    if kind == SEGMENTATION:
+        masks = model.segmentation_proposals
+        return Traits(kind, extractor_of(masks.feature_extractor.type), None, resolution_of(masks), None)
+    if kind == "segmentation_proposals":
+        masks = model.segmentation_proposals
+        extractor = extractor_of(masks.feature_extractor.type)
+        return Traits(kind, extractor, None, resolution_of(masks), masks.max_proposals)
     return Traits(kind or "", "", None, None, None)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from detzoo.contracts import Detections, Proposals, RegionPredictions, Tensor
+from detzoo.contracts import Detections, MaskProposalPredictions, Proposals, RegionPredictions, Tensor
 from detzoo.errors import UsageError
 
 INPUT_NAME = "input_tensor"
@@ -21,7 +21,7 @@ FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the
 # Nodes of an exported graph between its stages: a benchmark measures up to them. Where the extractor ends has names as
 # well, see ``detzoo.layers.stage_end``.
 NETWORK_INPUT = "stage_network_input"
-NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits")
+NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits", "stage_mask_logits")
 PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
 REGION_MAP = "stage_region_map_"  # and a level: what masks are predicted from, once boxes are known
 
@@ -40,7 +40,7 @@ class ServingModule(tf.Module):
     one): ``detection_boxes`` [B, M, 4] in fractions of the image, ``detection_scores`` [B, M], ``detection_classes``
     [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
     ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
-    and ``raw_detection_scores`` [B, A, C]; of a detector with a mask head also ``detection_masks`` [B, M, h, w] in
+    and ``raw_detection_scores`` [B, A, C]; of a detector of masks also ``detection_masks`` [B, M, h, w] in
     [0, 1], each stretched over its box.
 
     Args:
@@ -105,6 +105,11 @@ def name_outputs(predictions: Any) -> Any:
         predictions = predictions._replace(proposals=Proposals(boxes, scores, num_valid), maps=maps)
         if isinstance(predictions.class_logits, tuple):  # a first stage alone
             return predictions
+    if isinstance(predictions, MaskProposalPredictions):
+        return predictions._replace(
+            score_logits=tf.identity(predictions.score_logits, name=NETWORK_OUTPUTS[1]),
+            mask_logits=tf.identity(predictions.mask_logits, name=NETWORK_OUTPUTS[2]),
+        )
     return predictions._replace(
         box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
         class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),

@@ -2,7 +2,7 @@
 
 metrics.json     the numbers by name at the top; below them per_class, step, num_images and what made them
 detections.json  COCO's results format, pixels of the original images; with masks where these were measured
-proposals.npz    of a first stage alone: what InputReader.proposals_path reads
+proposals.npz    of class-agnostic proposals: what InputReader.proposals_path reads
 groundtruth.json COCO's annotation format: which image_id is which image/source_id; with detections.json it is all
                  that pycocotools or another tool needs to measure again
 """
@@ -118,11 +118,10 @@ def format_table(result: EvaluationResult) -> str:
 
 
 def _description(name: str, proposes_only: bool) -> str:
-    if proposes_only:
-        return _PROPOSAL_DESCRIPTIONS.get(name, "")
+    descriptions = _PROPOSAL_DESCRIPTIONS if proposes_only else _DESCRIPTIONS
     if name.startswith(MASK_PREFIX):
-        return f"by masks: {_DESCRIPTIONS.get(name.removeprefix(MASK_PREFIX), '')}"
-    return _DESCRIPTIONS.get(name, "")
+        return f"by masks: {descriptions.get(name.removeprefix(MASK_PREFIX), '')}"
+    return descriptions.get(name, "")
 
 
 def _number(value: float) -> str:

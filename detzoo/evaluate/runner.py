@@ -1,7 +1,7 @@
 """Run a detector over a data set and measure it; used by ``detzoo evaluate`` and while training.
 
 dataset of Batch -> detector (one traced function) -> EvaluatedImage -> coco, pascal_voc, open_images -> numbers by name
-                                                                     -> proposals, for a first stage alone
+                                                                     -> proposals, for class-agnostic boxes and masks
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
-from detzoo.evaluate.coco import MASK_PREFIX, MASKS, CocoResult, evaluate_coco
+from detzoo.evaluate.coco import BOXES, MASK_PREFIX, MASKS, CocoResult, evaluate_coco
 from detzoo.evaluate.images import EvaluatedImage, images_of_batch
 from detzoo.evaluate.open_images import evaluate_open_images
 from detzoo.evaluate.pascal_voc import VocResult, evaluate_voc
@@ -52,7 +52,7 @@ class EvaluationResult:
         images: truth and detections of every image.
         class_names: name of each class id (from 1).
         seconds: wall time, reading included.
-        proposes_only: whether the detections are the proposals of a first stage alone.
+        proposes_only: whether the detections are class-agnostic proposals.
     """
 
     metrics: dict[str, float]
@@ -80,7 +80,7 @@ class Evaluator:
     """Measures detectors on one data set.
 
     A detector with the attribute ``proposes_only`` is measured by the recall of its proposals, whatever the metrics
-    set; one with ``wants_proposals`` is given those that the data set brings.
+    set, with ``proposes_masks`` of their masks; one with ``wants_proposals`` is given those that the data set brings.
 
     Args:
         dataset: a finite tf.data.Dataset of Batch, in a fixed order.
@@ -117,11 +117,8 @@ class Evaluator:
         unknown = [name for name in self._metrics_set if name not in METRICS_SETS]
         if unknown:
             raise ConfigError(f"eval_config.metrics_set: {', '.join(unknown)}; accepted: {', '.join(METRICS_SETS)}")
-        if MASK_METRICS in self._metrics_set and dataset.element_spec.groundtruth.masks.shape[-1] == 0:
-            raise ConfigError(
-                f"eval_config.metrics_set: {MASK_METRICS} needs the masks of the records; set "
-                "eval_input_reader[0].load_instance_masks: true (and mask_type: PNG_MASKS where they are PNG)"
-            )
+        if MASK_METRICS in self._metrics_set:
+            self._check_masks(f"eval_config.metrics_set: {MASK_METRICS} needs")
 
     def __call__(self, detector: Any) -> dict[str, float]:
         """The metrics of ``evaluate`` alone."""
@@ -138,7 +135,7 @@ class Evaluator:
         images = self.detect(detector)
         per_class: dict[str, dict[str, float]] = {}
         if _proposes_only(detector):
-            metrics = evaluate_proposals(images)
+            metrics = evaluate_proposals(images, MASKS if _proposes_masks(detector) else BOXES)
         else:
             metrics, per_class = measure(images, self._class_names, self._metrics_set)
         seconds = time.monotonic() - started
@@ -148,6 +145,9 @@ class Evaluator:
         """Truth and detections of every image, in the order of the data set."""
         detect = self._traced_detection(detector)
         with_masks = MASK_METRICS in self._metrics_set and not _proposes_only(detector)
+        if _proposes_masks(detector):
+            self._check_masks("segmentation proposals are measured by")
+            with_masks = True
         images: list[EvaluatedImage] = []
         with tqdm(desc=self._title, unit=" images", disable=not self._show_progress, leave=False) as bar:
             for batch in self._dataset:
@@ -160,6 +160,14 @@ class Evaluator:
         if not images:
             raise DataError("the evaluation data set has no image: check eval_input_reader's input_path")
         return images
+
+    def _check_masks(self, who: str) -> None:
+        """Raises where the data set was read without masks, which the message says who needs."""
+        if self._dataset.element_spec.groundtruth.masks.shape[-1] == 0:
+            raise ConfigError(
+                f"{who} the masks of the records; set eval_input_reader[0].load_instance_masks: true (and mask_type: "
+                "PNG_MASKS where they are PNG)"
+            )
 
     def _traced_detection(self, detector: Any) -> Any:
         """One traced function for each detector; the last, smaller batch of a data set traces no second one."""
@@ -200,6 +208,10 @@ def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: 
 
 def _proposes_only(detector: Any) -> bool:
     return getattr(detector, "proposes_only", False)
+
+
+def _proposes_masks(detector: Any) -> bool:
+    return getattr(detector, "proposes_masks", False)
 
 
 def measure(

@@ -14,8 +14,8 @@ from detzoo.train.settings import EarlyStopping
 HISTORY_FILE = "evaluations.jsonl"
 # The Object Detection API's prefixes of the same metrics.
 _PREFIXES = ("DetectionBoxes_Precision/", "DetectionBoxes_Recall/")
-# A first stage alone knows no classes: the recall of its proposals takes the place of the default.
-_STAND_INS = {"mAP": "AR@1000"}
+# Proposals know no classes: their recall, by masks where they have them, takes the place of the default.
+_STAND_INS = {"mAP": ("AR@1000", "mask AR@1000")}
 
 
 class Selection:
@@ -112,7 +112,7 @@ def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> floa
 def metric_name(metrics: Mapping[str, Any], name: str, field: str = "") -> str:
     """The key of a metric that is asked for by it or by the Object Detection API's name.
 
-    Of proposals without classes AR@1000 takes the place of mAP.
+    Of proposals without classes AR@1000, or that by masks, takes the place of mAP.
 
     Raises:
         ConfigError: it is not there; ``field`` is the config's field that named it.
@@ -120,7 +120,7 @@ def metric_name(metrics: Mapping[str, Any], name: str, field: str = "") -> str:
     short = name
     for prefix in _PREFIXES:
         short = short.removeprefix(prefix)
-    for candidate in (name, short, _STAND_INS.get(short, short)):
+    for candidate in (name, short, *_STAND_INS.get(short, ())):
         if candidate in metrics:
             return candidate
     known = ", ".join(key for key in metrics if key != "step")

@@ -1,0 +1,58 @@
+"""From a ``SegmentationProposals`` message to a detector of masks (floor 4)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.builders.region_features import read_region_features
+from detzoo.builders.resize import build_resizer
+from detzoo.config.segmentation_proposals import HEAD_FACTORS, heads_of, problem_of_numbers
+from detzoo.detectors.base import Detector
+from detzoo.detectors.segmentation_proposals import SegmentationProposals, sliding_network
+from detzoo.errors import ConfigError
+from detzoo.heads.mask_proposal_head import mask_network, sliding_heads
+from detzoo.losses.mask_proposal_loss import MaskProposalLoss
+from detzoo.ops.sliding_windows import SlidingWindows
+from detzoo.targets.mask_proposal_targets import MaskProposalTargets
+
+
+def build_segmentation_proposals(config: Any) -> Detector:
+    """The detector of a ``pb.SegmentationProposals``.
+
+    Raises:
+        ConfigError: A part is missing, contradicts another or is not supported; the message names its field.
+    """
+    features = read_region_features(config.feature_extractor)
+    if not features.row.is_fpn:
+        raise ConfigError(
+            f"feature_extractor.type '{config.feature_extractor.type}' has no pyramid; use the type that ends in _fpn"
+        )
+    if config.feature_extractor.fpn.finest_level_only:
+        raise ConfigError("feature_extractor.fpn.finest_level_only is true; masks need all levels of the pyramid")
+    for field, text in problem_of_numbers(config):
+        raise ConfigError(f"{field} {text}")
+    kernel_sizes = heads_of(config)
+    hyperparams = build_hyperparams(config.conv_hyperparams, not config.feature_extractor.batch_norm_trainable)
+    image_shape = build_resizer(config.image_resizer).static_shape
+    extractor = features.backbone(image_shape)
+    network = sliding_network(
+        image_shape,
+        extractor,
+        features.neck(),
+        lambda maps: sliding_heads(maps, kernel_sizes, config.head_depth, hyperparams),
+    )
+    with keras.name_scope("mask_head"):
+        masks = mask_network(kernel_sizes, config.head_depth, config.mask_size, hyperparams)
+    pyramid = config.feature_extractor.fpn
+    windows = SlidingWindows(
+        levels=tuple(range(pyramid.min_level, pyramid.max_level + 1)),
+        head_factors=tuple(HEAD_FACTORS[size] for size in kernel_sizes),
+        min_object_size_px=config.min_object_size,
+        window_scale=config.window_scale,
+    )
+    targets = MaskProposalTargets(windows.object_sides_px, config.examples_per_image, config.positive_fraction)
+    loss = MaskProposalLoss(config.mask_loss_weight, config.score_loss_weight)
+    return SegmentationProposals(network, masks, extractor.normalize, windows, targets, loss, config.max_proposals)
