@@ -56,7 +56,11 @@ BUILT_ONLY = {
         ("faster_rcnn_resnet101_v1_640", "faster_rcnn_resnet101_600", "faster_rcnn_resnet50_v1_640"),
         ("faster_rcnn_resnet152_fpn_800", "retinanet_resnet152_800", "faster_rcnn_resnet50_fpn_800"),
         ("faster_rcnn_resnet152_v1_640", "retinanet_resnet152_800", "faster_rcnn_resnet50_v1_640"),
-        ("retinanet_resnet101_600", "ssd_resnet101_300", "retinanet_resnet50_500"),
+        ("fast_rcnn_resnet101_fpn_800", "faster_rcnn_resnet101_600", "fast_rcnn_resnet50_fpn_800"),
+        ("faster_rcnn_resnet50_c4_600", "faster_rcnn_resnet50_c4_800"),
+        ("faster_rcnn_resnet50_fpn_800_four_step", "faster_rcnn_resnet50_fpn_800"),
+        ("rpn_resnet101_fpn_800", "faster_rcnn_resnet101_600", "rpn_resnet50_fpn_800"),
+        ("retinanet_resnet101_400", "ssd_resnet101_300", "retinanet_resnet50_400"),
         ("ssd_resnet101_v1_fpn_640", "ssd_resnet101_300", "ssd_resnet50_v1_fpn_640"),
         ("ssd_resnet152_v1_fpn_640", "retinanet_resnet152_800", "ssd_resnet50_v1_fpn_640"),
         *((f"efficientdet_d{size}", "efficientdet_d0") for size in range(1, 8)),
@@ -118,7 +122,11 @@ def small(name):
         overrides += [f"{block}.{override}" for override in FEW_REGIONS]
         if model.faster_rcnn.fc_depth and name not in PARAMETERS:
             overrides.append(f"{block}.fc_depth=64")
-    return load_pipeline(path, overrides).message
+    message = load_pipeline(path, overrides).message
+    resizer = getattr(message.model, model.WhichOneof("model")).image_resizer
+    if kind == "keep_aspect_ratio_resizer":
+        resizer.keep_aspect_ratio_resizer.ClearField("training_min_dimensions")  # larger than the small images
+    return message
 
 
 def groundtruth(num_images, num_classes, shape):
@@ -213,7 +221,8 @@ def test_there_are_configs():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_header_says_paper_command_hardware_and_result(name):
     header = (FOLDER / name).read_text().split("\n\n")[0]
-    for line in ("# Paper: ", "# Train: detzoo train --pipeline_config_path model_configs/" + name, "# Hardware: "):
+    verb = "train_four_step" if name.endswith("_four_step.config") else "train"
+    for line in ("# Paper: ", f"# Train: detzoo {verb} --pipeline_config_path model_configs/{name}", "# Hardware: "):
         assert line in header
     assert re.search(r"^# Result: \S", header, re.MULTILINE)
 
