@@ -1,0 +1,368 @@
+"""SPP-net's detector: the convolutions see an image once, and a pyramid of bins pools them in every window of it.
+
+He et al., "Spatial pyramid pooling in deep convolutional networks", arXiv:1406.4729, section 4. Windows come from
+outside, by selective search in the paper.
+
+    image -> the image at 1 or 5 scales -> convolutions -> maps
+    windows --scale where each is nearest to 224 x 224--> cells of that map -> 50 bins -> pooled -> fc6 -> fc7
+    pooled, fc6 or fc7 -> one linear SVM a class -> score        pooled -> box regression -> box
+
+| section of the paper | here |
+|---|---|
+| 4.1 maps once for each image | ``feature_maps`` |
+| appendix A, windows on a map, their bins | ``pool``, with ``detzoo.ops.region_pyramid`` |
+| 4.1 five scales, each window at one of them | ``choose_scales`` |
+| 4.1 fc6 and fc7, and the 21-way fc8 of the fine-tuning | ``fully_connected``, ``fc8_logits`` |
+| 4.1 one SVM a class | ``margins`` |
+| 4.1 box regression from pooled features | ``box_deltas`` |
+| 4.1 suppression at 0.3 | ``postprocess`` |
+
+Training in steps (``detzoo.train.spp``) goes the same way by hand: ``preprocess`` -> ``feature_maps`` (kept on disk)
+-> ``pool`` -> ``fully_connected`` -> ``classified_features`` -> ``margins``, ``box_deltas`` -> ``detect_scored``.
+
+The variables' paths: ``backbone/conv1/kernel`` ..., ``box_backbone/fc6/kernel``, ``box_backbone/fc7/kernel`` (as in
+``detzoo.detectors.spp_classifier``, whose checkpoints are the initialisation), ``head/fc8/kernel`` [4096, K + 1] with
+the background first, ``svm/kernel`` [F, K], ``box_regression/kernel`` [pooled, 4 K], and a bias beside each.
+
+Differs from the paper: a score is the sigmoid of an SVM's margin, so that it lies in 0..1; the order is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import (
+    Detections,
+    Groundtruth,
+    LossTerm,
+    Predictions,
+    Proposals,
+    RegionPredictions,
+    Tensor,
+)
+from detzoo.detectors.base import Detector
+from detzoo.features.spp_networks import (
+    BACKBONE,
+    FullyConnected,
+    Padding,
+    build_conv_layers,
+    build_fully_connected,
+    num_channels,
+    offset_px,
+    stride_px,
+)
+from detzoo.ops import boxes
+from detzoo.ops.box_coder import FasterRcnnBoxCoder
+from detzoo.ops.nms import NmsLimits
+from detzoo.ops.region_pyramid import choose_scales, pool_windows, window_cells
+from detzoo.ops.roi_crop import multilevel_crop
+from detzoo.ops.spatial_pyramid import num_bins
+from detzoo.postprocess.dense_detections import image_windows
+from detzoo.postprocess.region_detections import RegionDetections
+from detzoo.postprocess.scores import ScoreConverter, ScoreFunction
+
+FC8, SVM, BOX_REGRESSION = "head/fc8", "svm", "box_regression"  # of the variables' paths, beside spp_networks'
+BOX_CODER = FasterRcnnBoxCoder((1.0, 1.0, 1.0, 1.0))  # R-CNN's four numbers, as ty, tx, th, tw (arXiv:1311.2524)
+_PIXEL_CENTER = 0.5  # of pixel 0, where places are continuous
+_FC8_STDDEV = 0.01  # section 4.1
+
+
+class Features(enum.Enum):
+    """What the SVMs read; fc8 reads fc7 always."""
+
+    POOL5 = "pool5"
+    FC6 = "fc6"
+    FC7 = "fc7"
+
+
+@dataclasses.dataclass(frozen=True)
+class WindowScales:
+    """At which sizes an image is looked at, and which of them a window takes.
+
+    Attributes:
+        shorter_sides: pixels, one for each scale.
+        window_size: a window takes the scale at which it has about as many pixels as a square of this side.
+    """
+
+    shorter_sides: tuple[int, ...] = (688,)
+    window_size: int = 224
+
+
+@dataclasses.dataclass(frozen=True)
+class SppParts:
+    """What an SPP-net is made of.
+
+    Attributes:
+        network: key of ``detzoo.features.spp_networks.SPP_NETWORKS``.
+        pyramid_bins: bins a side of each level.
+        fc_depth: units of fc6 and fc7.
+        dropout: share of their outputs that a training step drops.
+        depth_multiplier: factor of the convolutions' channels.
+        weight_decay: weight w of w * sum(x**2) / 2 of each kernel.
+        features: what the SVMs read.
+        has_fine_tuning: whether there is an fc8; without SVMs its softmax is the score.
+        has_svm: whether there are SVMs.
+        has_box_regression: whether boxes are moved; else they are the windows.
+    """
+
+    network: str = "zf_5"
+    pyramid_bins: tuple[int, ...] = (6, 3, 2, 1)
+    fc_depth: int = 4096
+    dropout: float = 0.5
+    depth_multiplier: float = 1.0
+    weight_decay: float = 0.0
+    features: Features = Features.FC7
+    has_fine_tuning: bool = True
+    has_svm: bool = True
+    has_box_regression: bool = True
+
+    @property
+    def num_pooled(self) -> int:
+        """Length of a window's pooled features."""
+        return num_bins(self.pyramid_bins) * num_channels(self.network, self.depth_multiplier)
+
+    @property
+    def num_features(self) -> int:
+        """Length of what the SVMs read."""
+        return self.num_pooled if self.features is Features.POOL5 else self.fc_depth
+
+    @property
+    def has_fully_connected(self) -> bool:
+        """Whether there are fc6 and fc7."""
+        return self.features is not Features.POOL5 or self.has_fine_tuning
+
+
+class SppNet(Detector):
+    """SPP-net's detector.
+
+    It takes images as they are, one at a time or several of one size, and resizes them itself.
+
+    Args:
+        parts: What it is made of.
+        scales: Sizes of the image.
+        limits: Of the suppression.
+        normalize: RGB 0..255 to what the network expects.
+        max_proposals: Windows of an image that are looked at, the first ones.
+        num_classes: Number of classes, the background not counted.
+    """
+
+    chooses_regions = False  # they are given: rows of an export are those of the detector
+    proposes_only = False
+    wants_proposals = True
+
+    def __init__(
+        self,
+        parts: SppParts,
+        scales: WindowScales,
+        limits: NmsLimits,
+        normalize: Callable[[Tensor], Tensor],
+        max_proposals: int,
+        num_classes: int,
+    ) -> None:
+        super().__init__(num_classes, (None, None), name="spp_net")
+        self.parts, self.scales, self.max_proposals = parts, scales, max_proposals
+        self.stride_px = stride_px(parts.network)
+        self.offset_px = offset_px(parts.network, Padding.CENTERED) + _PIXEL_CENTER
+        self._normalize = normalize
+        self._detections = RegionDetections(
+            BOX_CODER, ScoreConverter(ScoreFunction.SIGMOID if parts.has_svm else ScoreFunction.SOFTMAX), limits
+        )
+        images = keras.Input((None, None, 3), name="image", dtype="float32")
+        features = build_conv_layers(
+            images, parts.network, parts.depth_multiplier, parts.weight_decay, Padding.CENTERED
+        )
+        self.backbone = keras.Model(images, features, name=BACKBONE)
+        self._build_heads(num_classes)
+        self.built = True
+
+    def _build_heads(self, num_classes: int) -> None:
+        parts = self.parts
+        pooled = keras.Input((parts.num_pooled,), name="pooled", dtype="float32")
+        self.fc_layers: Any = None
+        self.fc8: Any = None
+        self.svm: Any = None
+        self.box_regression: Any = None
+        if parts.has_fully_connected:
+            layers = build_fully_connected(pooled, parts.fc_depth, parts.dropout, parts.weight_decay)
+            self.fc_layers = keras.Model(pooled, layers._asdict(), name="fully_connected")
+        if parts.has_fine_tuning:
+            scope, name = FC8.split("/")
+            start = keras.initializers.RandomNormal(stddev=_FC8_STDDEV)
+            self.fc8 = _linear(parts.fc_depth, num_classes + 1, name, start, scope)
+        if parts.has_svm:
+            self.svm = _linear(parts.num_features, num_classes, SVM)
+        if parts.has_box_regression:
+            self.box_regression = _linear(parts.num_pooled, 4 * num_classes, BOX_REGRESSION)
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """See ``Detector.preprocess``; images as they are."""
+        return self._normalize(tf.cast(images, tf.float32))
+
+    def feature_maps(self, inputs: Tensor) -> dict[int, Tensor]:
+        """The convolutions of images, at each scale.
+
+        Args:
+            inputs: float32 [B, H, W, 3] from ``preprocess``.
+
+        Returns:
+            Position in ``scales.shorter_sides`` -> float32 [B, h, w, C].
+        """
+        sizes = tf.unstack(self.scaled_sizes(tf.shape(inputs)[1:3]))
+        return {number: self.backbone(tf.image.resize(inputs, size)) for number, size in enumerate(sizes)}
+
+    def scaled_sizes(self, shape_px: Tensor) -> Tensor:
+        """(height, width) int32 [S, 2] that an image of ``shape_px`` (int32 [2]) has at each scale."""
+        sides = tf.cast(shape_px, tf.float32)
+        factors = tf.constant(self.scales.shorter_sides, tf.float32) / tf.reduce_min(sides)
+        return tf.cast(tf.round(factors[:, tf.newaxis] * sides), tf.int32)
+
+    def pool(self, maps: Mapping[int, Tensor], shape_px: Tensor, windows_norm: Tensor) -> Tensor:
+        """The pooled features of windows, each from the map of its scale.
+
+        Args:
+            maps: from ``feature_maps``.
+            shape_px: int32 [2], (height, width) of the images.
+            windows_norm: float32 [B, R, 4], fractions of the image.
+
+        Returns:
+            float32 [B, R, ``parts.num_pooled``], in the order of ``detzoo.ops.spatial_pyramid``.
+        """
+        sizes = self.scaled_sizes(shape_px)
+        map_shapes = tf.stack([tf.shape(maps[number])[1:3] for number in sorted(maps)])
+        numbers = choose_scales(
+            boxes.to_px(windows_norm, shape_px), shape_px, self.scales.shorter_sides, self.scales.window_size
+        )
+        cells = window_cells(
+            boxes.to_px(windows_norm, tf.gather(sizes, numbers)),
+            tf.gather(map_shapes, numbers),
+            float(self.stride_px),
+            self.offset_px,
+        )
+        crop = functools.partial(pool_windows, pyramid_bins=self.parts.pyramid_bins)
+        pooled = multilevel_crop(maps, cells, numbers, crop)
+        return tf.reshape(pooled, [*_leading(windows_norm), self.parts.num_pooled])
+
+    def fully_connected(self, pooled: Tensor, training: bool = False) -> FullyConnected:
+        """fc6 and fc7, float32 [..., fc_depth], of pooled features [..., ``parts.num_pooled``]."""
+        return FullyConnected(**_by_row(lambda rows: self.fc_layers(rows, training=training), pooled))
+
+    def fc8_logits(self, fc7: Tensor) -> Tensor:
+        """Logits float32 [..., K + 1] of the fine-tuning's classifier, the background first."""
+        return _by_row(self.fc8, fc7)
+
+    def classified_features(self, pooled: Tensor) -> Tensor:
+        """What the SVMs read, float32 [..., ``parts.num_features``]."""
+        if self.parts.features is Features.POOL5:
+            return pooled
+        layers = self.fully_connected(pooled)
+        return layers.fc6 if self.parts.features is Features.FC6 else layers.fc7
+
+    def margins(self, features: Tensor) -> Tensor:
+        """The SVMs' margins float32 [..., K] of ``classified_features``."""
+        return _by_row(self.svm, features)
+
+    def box_deltas(self, pooled: Tensor) -> Tensor:
+        """Boxes coded with ``BOX_CODER``, float32 [..., K, 4]; [..., 1, 4] of zeros without box regression."""
+        leading = _leading(pooled)
+        if self.box_regression is None:
+            return tf.zeros([*leading, 1, 4])
+        return tf.reshape(_by_row(self.box_regression, pooled), [*leading, self.num_classes, 4])
+
+    def class_logits(self, pooled: Tensor) -> Tensor:
+        """Logits float32 [..., K + 1]: the SVMs' margins behind the best one's negative, or fc8's."""
+        if self.svm is None:
+            return self.fc8_logits(self.fully_connected(pooled).fc7)
+        margins = self.margins(self.classified_features(pooled))
+        return tf.concat([-tf.reduce_max(margins, axis=-1, keepdims=True), margins], axis=-1)
+
+    def predict(  # type: ignore[override]
+        self,
+        inputs: Tensor,
+        training: bool = False,
+        true_shapes: Tensor | None = None,
+        groundtruth: Groundtruth | None = None,
+        proposals: Proposals | None = None,
+    ) -> RegionPredictions:
+        """See ``Detector.predict``; the images fill ``inputs``, and ``proposals`` must be given.
+
+        Padding rows that no image needs are dropped, so the regions of the result may be fewer.
+        """
+        del training, groundtruth, true_shapes
+        if proposals is None:
+            raise ValueError("SPP-net has no first stage: predict needs proposals")
+        proposals = _without_padding(proposals, self.max_proposals)
+        pooled = self.pool(self.feature_maps(inputs), tf.shape(inputs)[1:3], proposals.boxes_norm)
+        whole = tf.tile(tf.constant([[0.0, 0.0, 1.0, 1.0]]), [tf.shape(inputs)[0], 1])
+        return RegionPredictions((), proposals, self.box_deltas(pooled), self.class_logits(pooled), whole)
+
+    def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
+        """SPP-net has no loss of an image: it is trained in steps.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError("SPP-net is trained in steps, see detzoo.train.spp; it has no loss of an image")
+
+    def postprocess(
+        self, predictions: RegionPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """See ``Detector.postprocess``."""
+        return self._detections(predictions, true_shapes, padded_shape)
+
+    def detect_scored(self, windows_norm: Tensor, box_deltas: Tensor, class_logits: Tensor) -> Detections:
+        """The detections among windows whose scores are known.
+
+        Args:
+            windows_norm: float32 [B, R, 4], fractions of the image.
+            box_deltas: float32 [B, R, K or 1, 4].
+            class_logits: float32 [B, R, K + 1].
+        """
+        num_images, num_regions = _leading(windows_norm)
+        whole = tf.ones([num_images, 2], tf.int32)
+        valid = Proposals(windows_norm, tf.zeros([num_images, num_regions]), tf.fill([num_images], num_regions))
+        predictions = RegionPredictions((), valid, box_deltas, class_logits, image_windows(whole, (1, 1)))
+        return self._detections(predictions, whole, (1, 1))
+
+
+def _linear(
+    num_inputs: int,
+    num_outputs: int,
+    name: str,
+    start: keras.initializers.Initializer | None = None,
+    scope: str = "",
+) -> keras.Model:
+    """A linear layer with a bias as a model; zeros without an initializer."""
+    given = keras.Input((num_inputs,), name=f"{name}_input", dtype="float32")
+    layer = keras.layers.Dense(num_outputs, kernel_initializer=start or "zeros", dtype="float32", name=name)
+    if not scope:
+        return keras.Model(given, layer(given), name=f"{name}_model")
+    with keras.name_scope(scope):
+        return keras.Model(given, layer(given), name=f"{name}_model")
+
+
+def _leading(x: Tensor) -> list[Any]:
+    """All sizes but the last: ints where they are static, scalar tensors where not."""
+    dynamic = tf.shape(x)
+    return [dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in range(x.shape.rank - 1)]
+
+
+def _by_row(function: Callable[[Tensor], Any], x: Tensor) -> Any:
+    """``function`` of rows [N, F] -> [N, G] (or a dict of such), for an ``x`` [..., F]: [..., G]."""
+    leading = _leading(x)
+    found = function(tf.reshape(x, [-1, x.shape[-1]]))
+    return tf.nest.map_structure(lambda rows: tf.reshape(rows, [*leading, rows.shape[-1]]), found)
+
+
+def _without_padding(proposals: Proposals, max_proposals: int) -> Proposals:
+    """The first proposals, without rows that are padding in every image; one row at least."""
+    num_valid = tf.minimum(proposals.num_valid, max_proposals)
+    num_rows = tf.maximum(tf.reduce_max(num_valid), 1)
+    boxes_norm = tf.pad(proposals.boxes_norm, [[0, 0], [0, 1], [0, 0]])[:, :num_rows]
+    return Proposals(boxes_norm, tf.pad(proposals.scores, [[0, 0], [0, 1]])[:, :num_rows], num_valid)
