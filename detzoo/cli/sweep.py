@@ -19,10 +19,15 @@ SUMMARY = "Measure many configs alike, each in its own process; then figures, a 
 DESCRIPTION = """
 A sweep file names base configs and what varies. Each combination is a point: its time, memory and size are measured,
 and its accuracy where it has a checkpoint and records, or where the sweep trains it. docs/sweep.md says how to write
-one; two come with detzoo:
+one; some come with detzoo:
 
     detzoo sweep --sweep_config model_configs/sweeps/quick.sweep --output_dir sweeps/quick
     detzoo sweep --sweep_config model_configs/sweeps/tradeoffs.sweep --output_dir sweeps/tradeoffs --dry_run
+
+The others are the ablations of the RetinaNet and FPN papers, with the papers' numbers beside the measured ones: with
+--small on drawn images within an hour on two cores, without it on COCO, which --set data.... names:
+
+    detzoo sweep --sweep_config model_configs/sweeps/retinanet_table1b.sweep --output_dir sweeps/1b --small
 
 Started again, it goes on: points that are measured are kept, failed ones are tried again, and one whose config has
 changed is measured anew. A crash, a lack of memory or a time-out costs one point; results.csv says why. Ctrl-C ends
@@ -46,6 +51,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     text = "Folder of results.csv; one that exists is gone on with."
     flags.DEFINE_string("output_dir", None, text, flag_values=flag_values, required=True)
     flags.DEFINE_bool("dry_run", False, "List the points and how long they take; run none.", flag_values=flag_values)
+    text = "The small version that the file has: small detectors, drawn data, minutes instead of days."
+    flags.DEFINE_bool("small", False, text, flag_values=flag_values)
     text = "PATH=VALUE changes the sweep file, e.g. --set measure.runs=500 or --set 'accuracy.checkpoint=runs/{name}'."
     flags.DEFINE_multi_string("set", [], text, flag_values=flag_values)
     flags.DEFINE_enum("device", None, DEVICES, "Instead of measure.device.", flag_values=flag_values)
@@ -104,7 +111,7 @@ def _load(flag_values: flags.FlagValues, output_dir: pathlib.Path) -> tuple[Swee
     problems: list[str] = []
     plan = None
     try:
-        plan = load_plan(flag_values.sweep_config, overrides)
+        plan = load_plan(flag_values.sweep_config, overrides, flag_values.small)
     except ConfigError as problem:
         problems.append(str(problem))
     if (output_dir / RESULTS_FILE).is_file():

@@ -1,7 +1,8 @@
 """The process of one point of a sweep: export, benchmark, evaluate. Not a command of its own.
 
     python -m detzoo.cli.sweep_point FOLDER           measure the point that FOLDER/point.json describes
-    python -m detzoo.cli.sweep_point train FLAGS      `detzoo train`, which ends with the sweep
+    python -m detzoo.cli.sweep_point train FLAGS      `detzoo train`, which ends with the sweep; train_four_step alike
+    python -m detzoo.cli.sweep_point propose FOLDER   the proposals that FOLDER/point.json asks for
     python -m detzoo.cli.sweep_point check FILE       whether checkpoints fit their configs
 
 What is measured is written to FOLDER/result.json step by step, so that a failure keeps what came before it.
@@ -34,7 +35,7 @@ logger = logging.getLogger(__name__)
 def process(arguments: list[str]) -> int:
     """Runs one process of a sweep and returns its exit code."""
     end_with_parent()
-    if arguments[0] == "train":
+    if arguments[0] in ("train", "train_four_step"):
         return main(arguments)
     quiet_tensorflow()
     configure_logging()
@@ -42,6 +43,10 @@ def process(arguments: list[str]) -> int:
         from detzoo.cli.sweep_check import check_checkpoints
 
         return check_checkpoints(pathlib.Path(arguments[1]))
+    if arguments[0] == "propose":
+        from detzoo.cli.sweep_evaluate import write_all_proposals
+
+        return write_all_proposals(pathlib.Path(arguments[1]))
     return measure(pathlib.Path(arguments[0]))
 
 
@@ -51,8 +56,9 @@ def measure(folder: pathlib.Path) -> int:
     result: dict[str, Any] = {"columns": {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, "timing": {}}
     export = folder / _EXPORT_FOLDER
     try:
-        with _noted(result, folder, "benchmark"):
-            result["benchmark"] = _benchmark(spec, folder, export)
+        if spec["how"]["speed"] and not spec["two_networks"]:
+            with _noted(result, folder, "benchmark"):
+                result["benchmark"] = _benchmark(spec, folder, export)
         if spec["accuracy"]:
             with _noted(result, folder, "evaluate"):
                 _evaluate(spec, folder, export, result)
@@ -96,17 +102,26 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
 
 
 def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:
-    """Accuracy of what was exported, and its detections on the example images."""
+    """Accuracy of what was exported, and its detections on the example images; or of the checkpoint alone."""
     from detzoo.cli.evaluate import measure_exported
-    from detzoo.cli.inference import load_exported
+    from detzoo.cli.inference import load_exported, start_tensorflow
+    from detzoo.cli.sweep_evaluate import is_measured_as_exported, measure_checkpoint, measure_two_networks
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline
     from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE, METRICS_FILE, write_results
     from detzoo.provenance import commit, versions
 
     message = load_pipeline(str(folder / PIPELINE_FILE)).message
-    exported = load_exported(str(export), message.model)
-    measured = measure_exported(message, exported)
+    exported = None
+    if "benchmark" in result and is_measured_as_exported(message):
+        exported = load_exported(str(export), message.model)
+        measured = measure_exported(message, exported)
+    else:
+        start_tensorflow()
+        if spec["two_networks"]:
+            measured = measure_two_networks(message, spec["checkpoint"], folder)
+        else:
+            measured = measure_checkpoint(message, spec["checkpoint"])
     facts = {"checkpoint": spec["checkpoint"], "versions": versions(), "commit": commit()}
     write_results(measured, folder, facts)
     if not spec["keep_detections"]:
@@ -114,8 +129,9 @@ def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, 
             (folder / name).unlink(missing_ok=True)
     result["metrics"] = measured.metrics
     result["columns"] |= {"num_eval_images": len(measured.images), "metrics": f"{spec['path']}/{METRICS_FILE}"}
-    names = load_label_map(message.eval_input_reader[0].label_map_path).names
-    _write_examples(spec, folder, exported, names, message.eval_input_reader[0])
+    if exported is not None:
+        names = load_label_map(message.eval_input_reader[0].label_map_path).names
+        _write_examples(spec, folder, exported, names, message.eval_input_reader[0])
 
 
 def _write_examples(

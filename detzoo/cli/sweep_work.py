@@ -14,31 +14,38 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from detzoo.cli.sweep_before import (
+    POINT_MODULE,
+    checkpoint_of,
+    evaluation_of_two_networks,
+    is_trained,
+    num_steps,
+    trainings_of,
+    works_before,
+)
 from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
 from detzoo.config.load import save_pipeline
 from detzoo.config.sweep import SweepPlan
-from detzoo.config.sweep_files import MODEL_FOLDER, embedded_folder, replace_output_dir, trained_model
+from detzoo.config.sweep_files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
 from detzoo.config.sweep_points import Point
+from detzoo.config.sweep_published import PUBLISHED_COLUMNS
 from detzoo.errors import UsageError
 from detzoo.sweep import estimate
-from detzoo.sweep.columns import Status
+from detzoo.sweep.columns import PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, Status, published
 from detzoo.sweep.points import (
     AND,
-    FINISHED_FILE,
     PIPELINE_FILE,
     POINT_FILE,
     POINTS,
     compose_row,
     point_folder,
-    training_folder,
     write_json,
 )
 from detzoo.sweep.progress import SweepProgress
-from detzoo.sweep.results import RESULTS_FILE, Row, Value, retire_rows
+from detzoo.sweep.results import RESULTS_FILE, Row, Value, retire_rows, set_cells
 from detzoo.sweep.runner import Runner, Unit, Work
 from detzoo.sweep.shard import Shard, part_of
 
-POINT_MODULE = "detzoo.cli.sweep_point"
 _UNKNOWN_EVAL_IMAGES = 5000  # as COCO's validation set has, where nothing says how many there are
 
 logger = logging.getLogger(__name__)
@@ -74,8 +81,8 @@ class SweepWork:
         self._trainings = {
             training.training_key: training
             for point in reversed(self._to_do)
-            for training in _trainings_of(point)
-            if not self._is_trained(training.training_key)
+            for training in trainings_of(point)
+            if not is_trained(output_dir, training.training_key)
         }
         self._expected = self._guess([str(row["name"]) for row in rows], rows)
 
@@ -121,8 +128,8 @@ class SweepWork:
     def _composition(self) -> str:
         counts = collections.Counter(point.traits.meta_architecture for point in self._points)
         text = ", ".join(f"{count} {name}" for name, count in counts.items()) if len(counts) > 1 else ""
-        trainings = {t.training_key: t for point in self._points for t in _trainings_of(point)}
-        steps = sum(training.training.train_config.num_steps for training in trainings.values())
+        trainings = {t.training_key: t for point in self._points for t in trainings_of(point)}
+        steps = sum(num_steps(training, self._plan.message.train) for training in trainings.values())
         trained = f"{_counted(len(trainings), 'training')} of {steps} steps in all" if trainings else ""
         inside = "; ".join(filter(None, (text, trained)))
         return f" ({inside})" if inside else ""
@@ -162,8 +169,8 @@ class SweepWork:
             expected[point.key] = float(known) if known else estimate.point_seconds(cost, gflops)
         for key, point in self._trainings.items():
             train = point.training.train_config
-            cost = self._cost(point, tables)
-            expected[key] = estimate.training_seconds(cost, train.num_steps, train.batch_size, gflops)
+            cost, steps = self._cost(point, tables), num_steps(point, self._plan.message.train)
+            expected[key] = estimate.training_seconds(cost, steps, train.batch_size, gflops)
         return expected
 
     def _cost(self, point: Point, tables: dict[pathlib.Path, Any]) -> estimate.Cost:
@@ -189,7 +196,7 @@ class SweepWork:
             area / base_area,
             point.traits.proposals,
             base.proposals,
-            (how.runs + how.warmup) * how.batch_size,
+            (how.runs + how.warmup) * how.batch_size if how.speed else 0,
             images if point.measures_accuracy else 0,
         )
 
@@ -217,6 +224,7 @@ class SweepWork:
 
     def prepare(self) -> None:
         """Draws the embedded data set, and checks that checkpoints fit, before the first point runs."""
+        set_cells(self.results, {point.key: self._published(point) for point in self._points})
         if not self._to_do:
             return
         data = self._plan.message.data
@@ -253,7 +261,7 @@ class SweepWork:
             by_training.setdefault(point.training_key or point.key, []).append(point)
         return [
             Unit(
-                tuple(self._training(training) for training in _trainings_of(points[0])),
+                tuple(works_before(points[0], self._plan.message.train, self._output_dir, self._expected)),
                 tuple(self._work(point) for point in points),
             )
             for points in by_training.values()
@@ -266,8 +274,9 @@ class SweepWork:
         accuracy = self._plan.message.accuracy
         spec = {
             "name": point.name,
-            "checkpoint": self._checkpoint(point),
+            "checkpoint": checkpoint_of(self._output_dir, point),
             "how": vars(point.how),
+            "two_networks": point.shares_features is False,
             "accuracy": point.measures_accuracy,
             "keep_detections": accuracy.keep_detections,
             "num_examples": accuracy.num_examples,
@@ -279,27 +288,6 @@ class SweepWork:
         limit = self._plan.message.measure.time_out_seconds
         command = (sys.executable, "-m", POINT_MODULE, str(folder))
         return Work(point.name, point.key, folder, command, limit, self._expected[point.key])
-
-    def _training(self, point: Point) -> Work:
-        key = point.training_key
-        folder = training_folder(self._output_dir, key)
-        folder.mkdir(parents=True, exist_ok=True)
-        config = folder / PIPELINE_FILE
-        save_pipeline(replace_output_dir(point.training, str(self._output_dir)), config)
-        words = ("train", f"--pipeline_config_path={config}", f"--model_dir={folder / MODEL_FOLDER}")
-        command = (sys.executable, "-m", POINT_MODULE, *words)
-        limit = self._plan.message.train.time_out_seconds
-        seconds = self._expected.get(key, 0.0)
-        name = f"training for {point.name}"
-        return Work(name, key, folder, command, limit, seconds, lambda: self._is_trained(key))
-
-    def _is_trained(self, key: str) -> bool:
-        return (self._output_dir / trained_model(key) / FINISHED_FILE).is_file()
-
-    def _checkpoint(self, point: Point) -> str:
-        if point.training_key:
-            return str(self._output_dir / trained_model(point.training_key))
-        return point.checkpoint
 
     def _facts(self, point: Point) -> dict[str, Value]:
         """The cells of a row that are known beforehand."""
@@ -316,30 +304,46 @@ class SweepWork:
             "proposals": traits.proposals,
             "axes": json.dumps(point.other_axes) if point.other_axes else None,
             "config": config,
-            "checkpoint": self._checkpoint(point) or None,
+            "checkpoint": checkpoint_of(self._output_dir, point) or None,
             "command": self._command(point, str(self._output_dir / config)),
             "device": how.device,
             "precision": how.precision,
             "jit_compile": how.jit_compile,
             "batch_size": how.batch_size,
+            "eval_records": _eval_records(point) or None,
+            **self._published(point),
+        }
+
+    def _published(self, point: Point) -> dict[str, Value]:
+        """The cells of what was published of a point; None in those that the sweep file has nothing for."""
+        values = self._plan.published.get(point.name, {})
+        told = self._plan.message.published
+        return {
+            PUBLISHED_SOURCE: told.source if values else None,
+            PUBLISHED_CONDITIONS: told.conditions or None if values else None,
+            **{published(name): values.get(name) for name in PUBLISHED_COLUMNS},
         }
 
     def _command(self, point: Point, config: str) -> str:
-        how = point.how
-        words = ["detzoo", "benchmark", f"--pipeline_config_path={config}", f"--device={how.device.lower()}"]
-        if self._checkpoint(point):
-            words.append(f"--checkpoint_dir={self._checkpoint(point)}")
-        words += [f"--runs={how.runs}", f"--warmup={how.warmup}", f"--batch_size={how.batch_size}"]
-        words += [f"--image_size={how.image_height}x{how.image_width}"]
-        words += [f"--precision={how.precision}"] if how.precision != "float32" else []
-        words += ["--jit_compile"] if how.jit_compile else []
-        benchmark = shlex.join(words)
-        if not point.measures_accuracy:
-            return benchmark
-        again = pathlib.Path(config).with_name("evaluation")
-        words = ["detzoo", "evaluate", f"--pipeline_config_path={config}"]
-        words += [f"--checkpoint_dir={self._checkpoint(point)}", f"--output_dir={again}"]
-        return f"{benchmark}{AND}{shlex.join(words)}"
+        """What measures a point again."""
+        how, checkpoint = point.how, checkpoint_of(self._output_dir, point)
+        commands = []
+        if how.speed and point.shares_features is not False:
+            words = ["detzoo", "benchmark", f"--pipeline_config_path={config}", f"--device={how.device.lower()}"]
+            words += [f"--checkpoint_dir={checkpoint}"] if checkpoint else []
+            words += [f"--runs={how.runs}", f"--warmup={how.warmup}", f"--batch_size={how.batch_size}"]
+            words += [f"--image_size={how.image_height}x{how.image_width}"]
+            words += [f"--precision={how.precision}"] if how.precision != "float32" else []
+            words += ["--jit_compile"] if how.jit_compile else []
+            commands.append(words)
+        if point.measures_accuracy:
+            again = pathlib.Path(config).with_name("evaluation")
+            evaluate = ["detzoo", "evaluate", f"--pipeline_config_path={config}"]
+            if point.shares_features is False:
+                commands += evaluation_of_two_networks(evaluate, point, checkpoint, again)
+            else:
+                commands.append([*evaluate, f"--checkpoint_dir={checkpoint}", f"--output_dir={again}"])
+        return AND.join(map(shlex.join, commands))
 
 
 @contextlib.contextmanager
@@ -359,10 +363,12 @@ def _ended_as_by_keyboard() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _trainings_of(point: Point) -> tuple[Point, ...]:
-    """The points whose trainings a point needs, in their order; the last is its own."""
-    first = (point.starts_after,) if point.starts_after else ()
-    return (*first, point) if point.training_key else ()
+def _eval_records(point: Point) -> str:
+    """The records that a point's accuracy is measured on, "" where it is not."""
+    if not point.measures_accuracy:
+        return ""
+    paths = point.message.eval_input_reader[0].tf_record_input_reader.input_path
+    return "; ".join(path.removeprefix(f"{OUTPUT_DIR_TOKEN}/") for path in paths)
 
 
 def _counted(count: int, noun: str) -> str:

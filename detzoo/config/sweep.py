@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detzoo.config import pb
@@ -21,7 +21,16 @@ from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
 from detzoo.config.names import suggestion
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Problem, Severity, error
-from detzoo.config.sweep_axes import EXTRACTOR, META, NAMED, Axis, axes_of, change_config, same_field
+from detzoo.config.sweep_axes import (
+    EXTRACTOR,
+    META,
+    NAMED,
+    SHARED_FEATURES,
+    Axis,
+    axes_of,
+    change_config,
+    same_field,
+)
 from detzoo.config.sweep_excluded import OUTPUT_DIR, Exclusion, placeholders_of, read_exclusions
 from detzoo.config.sweep_files import apply_data, data_patterns, locate
 from detzoo.config.sweep_points import (
@@ -36,7 +45,10 @@ from detzoo.config.sweep_points import (
     point_name,
     point_traits,
 )
-from detzoo.config.sweep_start import start_trainings
+from detzoo.config.sweep_proposals import read_proposals_of
+from detzoo.config.sweep_published import read_published, values_by_point
+from detzoo.config.sweep_small import choose_small
+from detzoo.config.sweep_start import check_four_steps, start_trainings
 from detzoo.config.sweep_traits import META_ARCHITECTURES, traits_of
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
@@ -57,12 +69,14 @@ class SweepPlan:
         message: the ``pb.Sweep``, overrides applied.
         points: in the order of the file, each with its key.
         exclusions: with the combinations that each left out.
+        published: name of a point -> column -> value, accuracies as shares of 1.
     """
 
     file: str
     message: Any
     points: list[Point]
     exclusions: list[Exclusion]
+    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def num_trainings(self) -> int:
@@ -70,18 +84,19 @@ class SweepPlan:
         return len({point.training_key for point in self.points if point.training_key})
 
 
-def load_plan(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
+def load_plan(path: str, overrides: Sequence[str] = (), small: bool = False) -> SweepPlan:
     """Reads and checks a sweep.
 
     Args:
         path: of the sweep file.
         overrides: ``path=value`` changes of the sweep file itself, e.g. ``measure.runs=500``.
+        small: whether its small version is meant; overrides change that.
 
     Raises:
         UsageError: the file cannot be read at all.
         ConfigError: with every problem, one a line.
     """
-    planner = _Planner(path, overrides)
+    planner = _Planner(path, overrides, small)
     plan = planner.plan()
     if planner.problems:
         raise ConfigError("\n".join(dict.fromkeys(planner.problems)))
@@ -91,12 +106,16 @@ def load_plan(path: str, overrides: Sequence[str] = ()) -> SweepPlan:
 class _Planner:
     """The steps from text to points; each adds what it finds wrong and goes on with the rest."""
 
-    def __init__(self, path: str, overrides: Sequence[str]) -> None:
-        self.path = path
+    def __init__(self, path: str, overrides: Sequence[str], small: bool) -> None:
+        self.path, self._is_small = path, small
         parsed = parse_text(read_text(path, "sweep file"), pb.Sweep)
         self.sweep, self._lines = parsed.message, parsed.lines
         self.problems = [problem.format(path) for problem in parsed.problems]
         self._is_readable = parsed.braces_match
+        missing = choose_small(self.sweep, self._lines) if small and self._is_readable else ""
+        if missing:
+            self._error("", missing)
+            self._is_readable = False
         for assignment in overrides:
             self._add(apply_override(self.sweep, assignment, self._lines))
 
@@ -128,6 +147,7 @@ class _Planner:
         self._check_kinds(axes, bases)
         self._check_same_fields(axes, groups)
         self._check_values(axes, groups)
+        check_four_steps(axes, bases, self.sweep, self._error)
         variants = how_variants(self.sweep.measure)
         if not self._is_small_enough(groups, len(variants)) or self.problems:
             return empty
@@ -141,10 +161,22 @@ class _Planner:
         self._check_points(points)
         points = locate(points, self.sweep, self._error)
         points = start_trainings(points, self.sweep.train, self._error)
+        points = read_proposals_of(points, self.sweep.train, self._error)
         self._check_keys(points)
         if not points and not self.problems:
             self._error("exclude", "every combination is left out: there is no point")
-        return SweepPlan(self.path, self.sweep, points, exclusions)
+        published = self._published(axes, bases, points)
+        return SweepPlan(self.path, self.sweep, points, exclusions, published)
+
+    def _published(
+        self, axes: Sequence[Axis], bases: Sequence[Base], points: Sequence[Point]
+    ) -> dict[str, Mapping[str, float]]:
+        if not self.sweep.HasField("published"):
+            return {}
+        rows = read_published(self.sweep.published, axes, bases, self._error)
+        if self.problems:
+            return {}
+        return values_by_point(rows, points, not self._is_small, self._error)
 
     def _read_bases(self) -> list[Base]:
         bases: list[Base] = []
@@ -178,14 +210,14 @@ class _Planner:
         axes = list(axes_of(self.sweep))
         for axis in axes:
             if not axis.kind:
-                kinds = ", ".join((*NAMED, "path { }", "choice { }"))
+                kinds = ", ".join((*NAMED, SHARED_FEATURES, "path { }", "choice { }"))
                 self._error(axis.place, f"says not what varies; accepted: {kinds}")
                 continue
             if axis.kind == "path" and not axis.path:
                 self._error(f"{axis.place}.path", "has no path; give a field such as model.ssd.num_classes")
             elif not axis.name:
                 self._error(f"{axis.place}.choice", "has no name; patterns and results need one")
-            elif axis.kind in ("path", "choice") and axis.name in (*NAMED, "base", "name", OUTPUT_DIR):
+            elif axis.kind in ("path", "choice") and axis.name in (*NAMED, SHARED_FEATURES, "base", "name", OUTPUT_DIR):
                 self._error(axis.place, f"is called '{axis.name}', which means something else; give it another name")
             if not axis.values:
                 self._error(f"{axis.place}.{axis.kind}", "has no values")

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Problem, error
-from detzoo.config.sweep_traits import ONE_STAGE, resolution_of
+from detzoo.config.sweep_traits import TWO_STAGES, resolution_of
 
 META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
     "meta_architecture",
@@ -21,8 +21,11 @@ META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
     "resolution",
     "proposals",
 )
+SHARED_FEATURES = "shared_features"
+FLAG_TEXTS = {False: "false", True: "true"}
 NAMED = (META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS)
 OF_TWO_STAGES = (STRIDE, PROPOSALS)
+WITH_SECOND_STAGE = ("faster_rcnn", "rfcn", "mask_rcnn")  # and with a first one
 Value: TypeAlias = str | int
 
 _FIELDS = {
@@ -50,7 +53,7 @@ class Axis:
 
     Attributes:
         place: its path in the file, e.g. ``axis[0]``.
-        kind: one of NAMED, "path" or "choice"; "" where the file does not say.
+        kind: one of NAMED, "shared_features", "path" or "choice"; "" where the file does not say.
         name: what exclusions, patterns and results call it.
         values: of it, in the file's order.
         only_for: meta-architectures it applies to, () for all.
@@ -62,7 +65,7 @@ class Axis:
         self.kind: str = message.WhichOneof("what") or ""
         self._block = getattr(message, self.kind) if self.kind else None
         self.only_for: tuple[str, ...] = tuple(message.only_for)
-        self.only_at_test_time: bool = message.only_at_test_time or self.kind == PROPOSALS
+        self.only_at_test_time: bool = message.only_at_test_time or self.kind in (PROPOSALS, SHARED_FEATURES)
         self._choices: dict[str, Sequence[str]] = {}
         self.name, self.values = self._read()
 
@@ -72,6 +75,8 @@ class Axis:
         if self.kind == "choice":
             self._choices = {choice.name: tuple(choice.set) for choice in self._block.values}
             return self._block.name, tuple(choice.name for choice in self._block.values)
+        if self.kind == SHARED_FEATURES:
+            return self.kind, tuple(FLAG_TEXTS[value] for value in self._block.values)
         if self.kind == "path":
             leaf = re.sub(r"\W", "", self._block.path.split(".")[-1])
             return self._block.name or leaf, tuple(self._block.values)
@@ -95,19 +100,21 @@ class Axis:
         """Whether points of a meta-architecture have this axis."""
         if self.only_for:
             return meta_architecture in self.only_for
-        return self.kind not in OF_TWO_STAGES or meta_architecture not in ONE_STAGE
+        if self.kind == SHARED_FEATURES:
+            return meta_architecture in WITH_SECOND_STAGE
+        return self.kind not in OF_TWO_STAGES or meta_architecture in TWO_STAGES
 
     def fields(self) -> list[str]:
         """The paths that it sets, without indices of first items."""
-        if self.kind in NAMED:
-            return list(_FIELDS[self.kind])
+        if self.kind in (*NAMED, SHARED_FEATURES):
+            return list(_FIELDS.get(self.kind, ()))
         assignments = [self.path] if self.kind == "path" else [a for sets in self._choices.values() for a in sets]
         return sorted({_plain_path(assignment) for assignment in assignments})
 
     def apply(self, config: Any, value: Value) -> list[str]:
         """Sets a value in a ``pb.TrainEvalPipelineConfig``; gives what is wrong, [] where nothing is."""
-        if self.kind in (META, EXTRACTOR):
-            return []  # chosen with the base
+        if self.kind in (META, EXTRACTOR, SHARED_FEATURES):
+            return []  # chosen with the base, or by how it is trained
         if self.kind in _APPLY:
             problem = _APPLY[self.kind](config, int(value))
             return [problem] if problem else []
@@ -149,6 +156,8 @@ def name_part(axis: Axis, value: Value) -> str:
     text = re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
     if axis.kind in (META, EXTRACTOR, RESOLUTION, "choice"):
         return text
+    if axis.kind == SHARED_FEATURES:
+        return "shared" if text == FLAG_TEXTS[True] else "not_shared"
     return f"{'stride' if axis.kind == STRIDE else axis.name}{text}"
 
 

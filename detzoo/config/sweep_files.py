@@ -13,7 +13,7 @@ from detzoo.config.load import LoadedPipeline, to_text
 from detzoo.config.paths import is_remote
 from detzoo.config.problems import Severity, is_placeholder
 from detzoo.config.sweep_excluded import OUTPUT_DIR, fill
-from detzoo.config.sweep_points import Point, fingerprint
+from detzoo.config.sweep_points import Point, fingerprint, stage_sets, training_fingerprint
 
 TRAIN_SHARDS, EVAL_SHARDS = 4, 1  # of the embedded data set
 OUTPUT_DIR_TOKEN = f"{{{OUTPUT_DIR}}}"  # in configs of a plan, which do not know yet where they will run
@@ -65,6 +65,8 @@ def replace_output_dir(config: Any, output_dir: str) -> Any:
         copy.train_config.fine_tune_checkpoint = start.replace(OUTPUT_DIR_TOKEN, output_dir)
     for reader in (copy.train_input_reader, *copy.eval_input_reader):
         reader.label_map_path = reader.label_map_path.replace(OUTPUT_DIR_TOKEN, output_dir)
+        if OUTPUT_DIR_TOKEN in reader.proposals_path:
+            reader.proposals_path = reader.proposals_path.replace(OUTPUT_DIR_TOKEN, output_dir)
         paths = [path.replace(OUTPUT_DIR_TOKEN, output_dir) for path in reader.tf_record_input_reader.input_path]
         reader.tf_record_input_reader.ClearField("input_path")
         reader.tf_record_input_reader.input_path.extend(paths)
@@ -94,8 +96,10 @@ def locate(points: Sequence[Point], sweep: Any, tell: Callable[[str, str], None]
         checkpoint, note = _find_checkpoint(point, sweep.accuracy.checkpoint)
         training_key = ""
         if not checkpoint and sweep.HasField("train"):
-            training_key, note = fingerprint(to_text(point.training)), ""
-        no_data = _no_data(point, training_key != "")
+            training_key, note = training_fingerprint(point, stage_sets(sweep.train)), ""
+        no_data = _no_data(point, training_key != "") or _no_proposals(point, sweep.train)
+        if training_key and no_data and sweep.train.where_data_is_given and not _names_data(point):
+            training_key, note = "", f"{no_data}; give it by --set data.train_input_path=..."
         if training_key and no_data:
             tell("train", f"{point.name}: cannot be trained: {no_data}")
         wanted = sweep.accuracy.measure and bool(checkpoint or training_key)
@@ -164,6 +168,22 @@ def _no_data(point: Point, is_trained: bool) -> str:
             if problem:
                 return problem
     return ""
+
+
+def _names_data(point: Point) -> bool:
+    """Whether any of a point's readers names records."""
+    readers = (point.message.train_input_reader, *point.message.eval_input_reader[:1])
+    return any(not is_placeholder(path) for reader in readers for path in reader.tf_record_input_reader.input_path)
+
+
+def _no_proposals(point: Point, train: Any) -> str:
+    """Why a detector that reads proposals has none, "" where it has some or needs none."""
+    config = point.message
+    if point.traits.meta_architecture != "fast_rcnn" or train.proposals_from:
+        return ""
+    readers = (config.train_input_reader, *config.eval_input_reader[:1])
+    missing = [reader for reader in readers if is_placeholder(reader.proposals_path)]
+    return "the config names no proposals yet, and the sweep no train.proposals_from" if missing else ""
 
 
 def _reader_problems(point: Point, is_trained: bool, checked: dict[str, list[str]]) -> list[str]:

@@ -11,7 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detzoo.config.load import LoadedPipeline, to_text
-from detzoo.config.sweep_axes import EXTRACTOR, META, NAMED, PROPOSALS, RESOLUTION, STRIDE, Axis, Value, name_part
+from detzoo.config.sweep_axes import (
+    EXTRACTOR,
+    FLAG_TEXTS,
+    META,
+    NAMED,
+    PROPOSALS,
+    RESOLUTION,
+    SHARED_FEATURES,
+    STRIDE,
+    Axis,
+    Value,
+    name_part,
+)
 from detzoo.config.sweep_traits import Traits, traits_of
 
 KEY_LENGTH = 12  # hexadecimal digits: two of 10,000 points collide once in six million sweeps
@@ -39,6 +51,7 @@ class How:
     warmup: int
     image_height: int  # pixels
     image_width: int
+    speed: bool = True  # whether time and memory are measured
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +71,7 @@ class Point:
         checkpoint_note: why there is none, "" where there is one.
         training_key: fingerprint of ``training`` where the sweep trains the point; else "".
         starts_after: the point whose training comes before that of this one, None where there is none.
+        proposals: that it is trained and measured on, None where its detector makes its own.
         measures_accuracy: whether a data set and a checkpoint are or will be there.
     """
 
@@ -73,6 +87,7 @@ class Point:
     checkpoint_note: str = ""
     training_key: str = ""
     starts_after: Point | None = None
+    proposals: Proposals | None = None
     measures_accuracy: bool = False
 
     @property
@@ -80,10 +95,56 @@ class Point:
         """Values of the axes that have no column of their own."""
         return {name: value for name, value in self.axes.items() if name not in NAMED}
 
+    @property
+    def shares_features(self) -> bool | None:
+        """Value of the axis shared_features, None where the point has no such axis."""
+        value = self.axes.get(SHARED_FEATURES)
+        return None if value is None else value == FLAG_TEXTS[True]
+
     def with_key(self) -> Point:
         """The point with its fingerprint."""
-        told = [to_text(self.message), dataclasses.asdict(self.how), self.measures_accuracy]
+        how = dataclasses.asdict(self.how)
+        if how.pop("speed") is False:
+            how = {"speed": False}  # nothing else of how it is measured counts
+        told = [to_text(self.message), how, self.measures_accuracy]
+        if self.shares_features is not None:
+            told.append(self.shares_features)
         return dataclasses.replace(self, key=fingerprint([*told, self.training_key or self.checkpoint]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Proposals:
+    """Regions of all images, made by a point that is a first stage alone.
+
+    Attributes:
+        key: fingerprint; names their folder.
+        of: the point that proposes.
+        num_train: of a training image, at most.
+        num_eval: of a test image, at most.
+    """
+
+    key: str
+    of: Point
+    num_train: int
+    num_eval: int
+
+
+def training_fingerprint(point: Point, sets: Sequence[Sequence[str]] = ()) -> str:
+    """The key of a point's training.
+
+    Args:
+        point: whose ``training`` counts, and whether it is one in four steps.
+        sets: of such a training, what is changed for each stage.
+    """
+    text = to_text(point.training)
+    if point.shares_features is None:
+        return fingerprint(text)
+    return fingerprint([text, "four steps", *map(list, sets)])
+
+
+def stage_sets(train: Any) -> tuple[Sequence[str], Sequence[str]]:
+    """What a ``pb.SweepTraining`` changes for the first and for the second stage of a training in four steps."""
+    return tuple(train.first_stage_set), tuple(train.second_stage_set)
 
 
 def fingerprint(told: Any) -> str:
@@ -191,6 +252,7 @@ def how_variants(measure: Any) -> list[tuple[str, How]]:
             measure.warmup,
             measure.image_height,
             measure.image_width,
+            measure.speed,
         )
         found.append((suffix, how))
     return found

@@ -1,4 +1,4 @@
-"""Trainings of a sweep that start from the training of one of its points, which comes first."""
+"""How a sweep trains: from the training of one of its points, which comes first, and in four steps."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from detzoo.config.load import to_text
 from detzoo.config.names import suggestion
-from detzoo.config.sweep_axes import change_config
+from detzoo.config.sweep_axes import SHARED_FEATURES, Axis, change_config
 from detzoo.config.sweep_files import OUTPUT_DIR_TOKEN, trained_model
-from detzoo.config.sweep_points import Point, fingerprint
+from detzoo.config.sweep_points import Base, Point, stage_sets, training_fingerprint
 
 # Parts that detectors of all kinds share: the backbone.
 _CHECKPOINT_TYPE = "classification"
@@ -44,11 +43,33 @@ def start_trainings(points: Sequence[Point], train: Any, tell: Callable[[str, st
         if point.training_key not in trainings:
             trainings[point.training_key] = _started(point, first, train, tell)
         training = trainings[point.training_key]
-        key = fingerprint(to_text(training))
         comes_first = first if first.training_key else None
-        changed = dataclasses.replace(point, training=training, training_key=key, starts_after=comes_first)
-        started.append(changed.with_key())
+        changed = dataclasses.replace(point, training=training, starts_after=comes_first)
+        key = training_fingerprint(changed, stage_sets(train))
+        started.append(dataclasses.replace(changed, training_key=key).with_key())
     return started
+
+
+def check_four_steps(axes: Sequence[Axis], bases: Sequence[Base], sweep: Any, tell: Callable[[str, str], None]) -> None:
+    """Looks at the trainings in four steps that the axis shared_features asks for, and at what changes their stages."""
+    axis = next((axis for axis in axes if axis.kind == SHARED_FEATURES), None)
+    if axis and not sweep.HasField("train"):
+        tell(axis.place, "both values come from one training in four steps: add `train { }`")
+    for name, assignments in zip(("first_stage_set", "second_stage_set"), stage_sets(sweep.train)):
+        place = f"train.{name}"
+        if assignments and not axis:
+            tell(place, "means nothing without the axis shared_features")
+            continue
+        for index, assignment in enumerate(assignments):
+            here = f"{place}[{index}]"
+            if not assignment.strip().startswith("train_config."):
+                tell(here, f"{assignment}: only fields of train_config can differ between the stages")
+                continue
+            for base in bases:
+                copy = type(base.loaded.message)()
+                copy.CopyFrom(base.loaded.message)
+                for problem in change_config(copy, assignment):
+                    tell(here, f"{problem.message.removeprefix('--set ')} ({base.name})")
 
 
 def _started(point: Point, first: Point, train: Any, tell: Callable[[str, str], None]) -> Any:

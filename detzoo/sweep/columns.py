@@ -9,6 +9,8 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
+from detzoo.config.sweep_published import PUBLISHED_COLUMNS
+
 
 class Kind(enum.Enum):
     """How a cell reads."""
@@ -32,6 +34,14 @@ class Column(NamedTuple):
     name: str
     kind: Kind
     meaning: str  # with its unit
+
+
+PUBLISHED_SOURCE, PUBLISHED_CONDITIONS = "published.source", "published.conditions"
+
+
+def published(name: str) -> str:
+    """The column of what was published beside a measured one."""
+    return f"published.{name}"
 
 
 _T, _I, _N, _F = Kind.TEXT, Kind.INTEGER, Kind.NUMBER, Kind.FLAG
@@ -91,8 +101,17 @@ COLUMNS: tuple[Column, ...] = (
     Column("AR@1", _N, "average recall with 1 detection an image"),
     Column("AR@10", _N, "with 10"),
     Column("AR@100", _N, "with 100"),
+    Column("AR@1000", _N, "with 1000, of proposals"),
+    Column("AR@1000 (small)", _N, "objects below 32 x 32 pixels"),
+    Column("AR@1000 (medium)", _N, "objects of 32 x 32 to 96 x 96"),
+    Column("AR@1000 (large)", _N, "objects above 96 x 96"),
     Column("num_eval_images", _I, "images that accuracy was measured on"),
     Column("metrics", _T, "metrics.json, relative to the folder of results.csv"),
+    Column("eval_records", _T, "that accuracy was measured on; drawn ones relative to the folder of results.csv"),
+    # What was published of this point, as the sweep file says.
+    Column(PUBLISHED_SOURCE, _T, "where, e.g. a paper's table"),
+    Column(PUBLISHED_CONDITIONS, _T, "of what was published: data set, what all rows have in common"),
+    *(Column(published(name), _N, f"published: {name}") for name in PUBLISHED_COLUMNS),
     # Where and when.
     Column("environment.cpu", _T, "processor"),
     Column("environment.gpus", _T, "graphics processors, separated by '; '"),

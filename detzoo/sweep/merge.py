@@ -110,6 +110,9 @@ def _moved(row: Row, output_dir: pathlib.Path) -> Row:
 
     def move(word: str) -> str:
         flag, separator, path = word.partition("=")
+        if flag == "--set":
+            field, _, path = path.partition("=")
+            flag = f"{flag}={field}"
         return f"{flag}={output_dir}{inside}{path.split(inside)[1]}" if separator and inside in path else word
 
     try:

@@ -6,6 +6,7 @@ points/KEY/metrics.json       accuracy, also of each class
 points/KEY/examples.json      detections on the example images
 points/KEY/log.txt            what its process printed
 training/KEY/model            of points that the sweep trains: as `detzoo train` leaves it
+proposals/KEY                 train.npz and eval.npz, of a point whose proposals others read
 examples/NAME.jpg             the example images
 data/                         the embedded data set
 """

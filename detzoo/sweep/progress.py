@@ -47,7 +47,7 @@ class SweepProgress:
         elif is_point:
             self.elsewhere += 1
         count = self.done + self.failed + self.elsewhere
-        self._say(f"[{count}/{self._num_points}] {work.name}: {_told(row, seconds)}")
+        self._say(f"[{count}/{self._num_points}] {work.name}: {_told(work, row, seconds)}")
         if self._bar is not None and is_point:
             self._bar.update(1)
         self._show()
@@ -81,10 +81,10 @@ class SweepProgress:
         return in_words(seconds) if seconds else "nothing"
 
 
-def _told(row: Row | None, seconds: float) -> str:
+def _told(work: Work, row: Row | None, seconds: float) -> str:
     """The end of a piece of work in a few words."""
     if row is None:
-        return f"trained in {in_words(seconds)}" if seconds else "another sweep has it"
+        return f"{work.done} in {in_words(seconds)}" if seconds else "another sweep has it"
     if row["status"] == Status.FAILED.value:
         return f"failed: {row['reason']}"
     parts = []
@@ -92,8 +92,9 @@ def _told(row: Row | None, seconds: float) -> str:
         parts.append(f"{row['latency.median_ms']:.1f} ms")
     if isinstance(row["memory.peak_mib"], (int, float)):
         parts.append(f"{row['memory.peak_mib']:.0f} MiB")
-    if isinstance(row["mAP"], (int, float)):
-        parts.append(f"mAP {row['mAP']:.3f}")
+    summary = next((name for name in ("mAP", "AR@1000") if isinstance(row[name], (int, float))), None)
+    if summary:
+        parts.append(f"{summary} {row[summary]:.3f}")
     return f"{', '.join(parts) or 'measured'} (in {in_words(seconds)})"
 
 

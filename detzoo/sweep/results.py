@@ -114,6 +114,25 @@ def retire_rows(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
             write_results(path, kept)
 
 
+def set_cells(path: str | pathlib.Path, cells: Mapping[str, Mapping[str, Value]]) -> int:
+    """Sets cells of rows that are there already, by their keys; returns how many rows that changes.
+
+    Nothing is changed in a file with rows that cannot be read.
+    """
+    if not pathlib.Path(path).is_file():
+        return 0
+    with _locked(path):
+        rows, problems = read_with_problems(path)
+        changed = 0
+        for row in rows:
+            new = cells.get(str(row["key"]), {})
+            changed += any(row[name] != value for name, value in new.items())
+            row.update(new)
+        if changed and not problems:
+            write_results(path, rows)
+    return changed
+
+
 @contextlib.contextmanager
 def _locked(path: str | pathlib.Path) -> Iterator[int]:
     """A descriptor of the file, made if need be, that no other program holds; of the file that has the name now."""

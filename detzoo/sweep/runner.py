@@ -41,6 +41,7 @@ class Work:
         time_out_seconds: 0 for none.
         expected_seconds: a guess.
         is_done: of a training, whether nothing is left to do.
+        done: what it is then, in a word.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Work:
     time_out_seconds: float
     expected_seconds: float
     is_done: Callable[[], bool] = lambda: False
+    done: str = "trained"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,6 +61,10 @@ ACCURACY_HEADINGS = {
     "AR@1": "AR@1 %",
     "AR@10": "AR@10 %",
     "AR@100": "AR@100 %",
+    "AR@1000": "AR@1000 %",
+    "AR@1000 (small)": "AR small %",
+    "AR@1000 (medium)": "AR medium %",
+    "AR@1000 (large)": "AR large %",
 }
 CELLS: tuple[Cell, ...] = (
     Cell("name", "point", _text, False),
