@@ -44,6 +44,7 @@ VERBS = {
     "dataset": "detzoo.cli.dataset",
     "models": "detzoo.cli.models",
     "sweep": "detzoo.cli.sweep",
+    "analyze": "detzoo.cli.analyze",
 }
 HELP_WORDS = ("--help", "-h", "-help", "--helpfull", "--helpshort", "help")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130

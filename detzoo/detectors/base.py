@@ -158,6 +158,11 @@ class OneStageDetector(Detector):
         return self._detections
 
     @property
+    def dense_loss(self) -> Any:
+        """The loss with its parts, for analyses of single anchors."""
+        return self._loss_terms
+
+    @property
     def static_anchors_norm(self) -> Any:
         """The anchors as numpy float32 [A, 4], None where the size of the input is not known before the image."""
         return self._static_anchors_norm
@@ -183,10 +188,13 @@ class OneStageDetector(Detector):
             anchors_norm=self._anchors_of(inputs, outputs["maps"]),
         )
 
+    def anchor_targets(self, predictions: Predictions, groundtruth: Groundtruth) -> Targets:
+        """What training wants of every anchor."""
+        return self._targets(predictions.anchors_norm, groundtruth)
+
     def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """See ``Detector.loss_terms``."""
-        targets = self._targets(predictions.anchors_norm, groundtruth)
-        return self._loss_terms(predictions, targets)
+        return self._loss_terms(predictions, self.anchor_targets(predictions, groundtruth))
 
     def postprocess(
         self, predictions: Predictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]

@@ -1,0 +1,221 @@
+"""How the loss of a trained detector is shared out over its anchors: figure 4 of arXiv:1708.02002, section 5.1.
+
+detector and batches -> signed logits x_t of positive and of negative examples (a sample) -> for each gamma the
+cumulative distribution of the normalised focal loss.
+
+An example is one anchor and one class, as the loss adds them up: positive where the class is that of the object which
+the anchor is assigned to. Ignored anchors count for nothing, and neither does a background column. Alpha is the same
+for all positives and for all negatives, so that it has no effect on their distributions.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from detzoo.contracts import Batch, Groundtruth, Tensor
+from detzoo.detectors.base import OneStageDetector
+from detzoo.errors import ConfigError, DataError
+from detzoo.losses.classification import SigmoidFocal, class_targets
+
+logger = logging.getLogger(__name__)
+
+FIGURE_4_GAMMAS = (0.0, 0.5, 1.0, 2.0)
+# Section 5.1: about 10^5 positive and 10^7 negative examples.
+NUM_POSITIVES, NUM_NEGATIVES = 100_000, 10_000_000
+# Every thousandth, and closer and closer to the hardest example, where all the loss of negatives is.
+FRACTIONS = np.unique(np.concatenate([np.linspace(0.0, 1.0, 1001), 1.0 - 10.0 ** -np.linspace(2.0, 7.0, 101)]))
+
+
+class Examples(NamedTuple):
+    """Signed logits x_t of a detector's examples; low (below 0) where it is wrong."""
+
+    positives: np.ndarray  # float32 [P]
+    negatives: np.ndarray  # float32 [N], a sample
+    num_images: int
+    num_positives: int  # of which positives are a sample
+    num_negatives: int
+
+
+class CumulativeLoss:
+    """The share of a loss that the easiest examples bear.
+
+    Args:
+        signed_logits: float32 [S], x_t of all examples, at least one, in any order.
+        gamma: of the focal loss.
+    """
+
+    def __init__(self, signed_logits: np.ndarray, gamma: float) -> None:
+        # The focal loss falls with x_t whatever gamma is: from the highest down, examples are in order of their loss.
+        easiest_first = np.sort(signed_logits)[::-1]
+        logits = tf.constant(easiest_first[:, np.newaxis])
+        losses = SigmoidFocal(gamma, alpha=None)(logits, tf.ones_like(logits)).numpy()
+        total = np.concatenate([[0.0], np.cumsum(losses, dtype=np.float64)])
+        self._cumulative = total / total[-1] if total[-1] > 0 else np.linspace(0.0, 1.0, len(total))
+
+    def of_easiest(self, fractions: np.ndarray) -> np.ndarray:
+        """The share of the loss that these fractions of the examples bear, the easiest first; float64, 0 to 1."""
+        places = np.asarray(fractions) * (len(self._cumulative) - 1)
+        return np.interp(places, np.arange(len(self._cumulative)), self._cumulative)
+
+    def of_hardest(self, fraction: float) -> float:
+        """The share of the loss that a fraction of the examples bears, the hardest ones."""
+        return float(1.0 - self.of_easiest(np.array([1.0 - fraction]))[0])
+
+
+class UniformSample:
+    """At most ``size`` of the values that come by, each as likely as any other.
+
+    Every value draws a key; those of the lowest keys stay.
+
+    Args:
+        size: values kept, at least 1.
+        seed: of the keys.
+    """
+
+    def __init__(self, size: int, seed: int) -> None:
+        self._size = size
+        self._generator = np.random.default_rng(seed)
+        self._values: list[np.ndarray] = []
+        self._keys: list[np.ndarray] = []
+        self._highest_key = 1.0
+        self.num_seen = 0
+
+    def add(self, values: np.ndarray) -> None:
+        """Takes float32 [S] into account."""
+        self.num_seen += len(values)
+        keys = self._generator.random(len(values), np.float32)
+        stays = keys <= self._highest_key
+        self._values.append(values[stays])
+        self._keys.append(keys[stays])
+        if sum(len(part) for part in self._values) >= 2 * self._size:
+            self._shrink()
+
+    def values(self) -> np.ndarray:
+        """The sample, float32."""
+        self._shrink()
+        return self._values[0]
+
+    def _shrink(self) -> None:
+        values = np.concatenate([np.zeros(0, np.float32), *self._values])
+        keys = np.concatenate([np.zeros(0, np.float32), *self._keys])
+        if len(keys) > self._size:
+            lowest = np.argpartition(keys, self._size - 1)[: self._size]
+            values, keys = values[lowest], keys[lowest]
+            self._highest_key = float(keys.max())
+        self._values, self._keys = [values], [keys]
+
+
+def collect_examples(
+    detector: Any,
+    dataset: tf.data.Dataset,
+    *,
+    max_images: int = 0,
+    max_positives: int = NUM_POSITIVES,
+    max_negatives: int = NUM_NEGATIVES,
+    seed: int = 0,
+    show_progress: bool = False,
+) -> Examples:
+    """Runs a detector over images and samples what it says of positive and of negative examples.
+
+    Args:
+        detector: a ``OneStageDetector`` whose classes have a sigmoid each.
+        dataset: of ``Batch``, finite, as for an evaluation.
+        max_images: the first ones of the data set; 0 for all.
+        max_positives: examples kept.
+        max_negatives: examples kept.
+        seed: of the choice.
+        show_progress: draw a progress bar on stderr.
+
+    Raises:
+        ConfigError: a detector of another kind.
+        DataError: there is no image, or no anchor of any image is assigned to an object.
+    """
+    check_detector(detector)
+    split = _traced_split(detector, dataset.element_spec)
+    positives, negatives = UniformSample(max_positives, seed), UniformSample(max_negatives, seed + 1)
+    num_images = 0
+    with tqdm(desc="analyze", unit=" images", disable=not show_progress, leave=False) as bar:
+        for batch in dataset:
+            count = int(batch.images.shape[0])
+            if max_images:
+                count = min(count, max_images - num_images)
+            positive, negative = split(*_first_images(batch, count))
+            positives.add(positive.numpy())
+            negatives.add(negative.numpy())
+            num_images += count
+            bar.update(count)
+            if num_images == max_images:
+                break
+    if not num_images:
+        raise DataError("the evaluation data set has no image: check eval_input_reader's input_path")
+    if not positives.num_seen:
+        raise DataError(
+            f"no anchor is assigned to an object in any of {num_images} images: check the label map, the matcher's "
+            "thresholds and the anchors' sizes, or take more images"
+        )
+    return Examples(positives.values(), negatives.values(), num_images, positives.num_seen, negatives.num_seen)
+
+
+def check_detector(detector: Any) -> None:
+    """Whether a detector classifies every anchor.
+
+    Raises:
+        ConfigError: it has not.
+    """
+    if not isinstance(detector, OneStageDetector):
+        raise ConfigError(
+            "the distribution of the loss is of a detector that classifies every anchor; accepted: model.ssd (SSD, "
+            "RetinaNet, EfficientDet)"
+        )
+
+
+def signed_logits(detector: OneStageDetector, predictions: Any, groundtruth: Groundtruth) -> tuple[Tensor, Tensor]:
+    """x_t of a batch's positive and negative examples, float32 [P] and [N]."""
+    targets = detector.anchor_targets(predictions, groundtruth)
+    logits = predictions.class_logits
+    if detector.dense_loss.has_background_column:
+        logits = logits[..., 1:]
+    wanted = class_targets(targets.classes, logits.shape[-1], targets.gt_index, targets.label_sets)
+    counts = targets.class_weights[..., tf.newaxis] > 0
+    is_positive = wanted > 0
+    return tf.boolean_mask(logits, counts & is_positive), tf.boolean_mask(-logits, counts & ~is_positive)
+
+
+def _first_images(batch: Batch, count: int) -> tuple[Tensor, Groundtruth]:
+    """The first ``count`` images of a batch, and their ground truth."""
+    return tf.nest.map_structure(lambda part: part[:count], (batch.images, batch.groundtruth))
+
+
+def _traced_split(detector: OneStageDetector, spec: Batch) -> Any:
+    """The function of a batch's images and ground truth, for batches of any number of images."""
+
+    def any_batch(part: tf.TensorSpec) -> tf.TensorSpec:
+        return tf.TensorSpec([None, *part.shape[1:]], part.dtype)
+
+    def split(images: Tensor, groundtruth: Groundtruth) -> tuple[Tensor, Tensor]:
+        return signed_logits(detector, detector.predict(detector.preprocess(images)), groundtruth)
+
+    signature = tf.nest.map_structure(any_batch, [spec.images, spec.groundtruth])
+    return tf.function(split, input_signature=signature, autograph=False)
+
+
+def distributions(examples: Examples, gammas: Sequence[float]) -> Mapping[str, dict[float, CumulativeLoss]]:
+    """ "positives" and "negatives", each gamma -> its ``CumulativeLoss``."""
+    logger.info(
+        "%d positive examples of %d and %d negative ones of %d, in %d images",
+        len(examples.positives),
+        examples.num_positives,
+        len(examples.negatives),
+        examples.num_negatives,
+        examples.num_images,
+    )
+    return {
+        "positives": {gamma: CumulativeLoss(examples.positives, gamma) for gamma in gammas},
+        "negatives": {gamma: CumulativeLoss(examples.negatives, gamma) for gamma in gammas},
+    }
