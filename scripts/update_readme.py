@@ -12,7 +12,7 @@ import argparse
 import pathlib
 import sys
 
-from detzoo.benchmark.models import read_header, read_table
+from detzoo.benchmark.models import read_header, read_table, short_result
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- models: written by scripts/update_readme.py -->", "<!-- end of models -->"
@@ -35,8 +35,7 @@ def table() -> str:
     rows = read_table(folder)
     lines = []
     for file in sorted(folder.glob("*.config")):
-        result = read_header(file.read_text(encoding="utf-8")).result
-        result = result.replace("; not re-measured here", "").replace("|", "\\|").rstrip(".")
+        result = short_result(read_header(file.read_text(encoding="utf-8")).result).replace("|", "\\|")
         row = rows.get(file.stem)
         numbers = (
             f"{row.input_size} | {row.parameters / 1e6:.1f} M | {row.multiply_adds / 1e9:.2f} B" if row else "- | - | -"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import pathlib
+import shutil
+import sys
 from typing import Any
 
 from absl import flags
@@ -15,56 +17,128 @@ SUMMARY = "List the configs in model_configs/: input size, parameters, multiply-
 DESCRIPTION = """
     detzoo models
     detzoo models --match=retinanet
+    detzoo models --paper=fpn
 
-Start from one of them: copy it, edit what says PATH_TO_BE_CONFIGURED, and train. Parameters count the moving statistics
-of batch normalisation; multiply-adds are of one image of 480 x 640 pixels, without post-processing, to which the masks
-of a Mask R-CNN belong.
+Start from one of them: copy it, edit what says PATH_TO_BE_CONFIGURED, and train. They are grouped by kind of detector;
+those of the first group train on the embedded data set or on your own first images within minutes. --paper has the
+rows of a paper's result tables instead, in the paper's order, each with the config that reproduces it; the paper's
+page in docs/papers/ says what differs. Results are cut to the width of a terminal; in a file or a pipe they are whole.
+
+Parameters count the moving statistics of batch normalisation; multiply-adds are of one image of 480 x 640 pixels,
+without post-processing, to which the masks of a Mask R-CNN belong.
 
 After a change of a config, --refresh builds what has changed and writes model_configs/models.csv anew.
 """
 POSITIONAL = ()
 
+FIRST_STEPS = "First steps"
+# What ``config.sweep_traits`` calls a kind of detector -> heading, in the order of the list.
+GROUPS = {
+    "ssd": "SSD",
+    "retinanet": "RetinaNet, and SSD with a feature pyramid",
+    "efficientdet": "EfficientDet",
+    "faster_rcnn": "Faster R-CNN",
+    "rfcn": "R-FCN",
+    "mask_rcnn": "Mask R-CNN",
+    "rpn": "Region proposals alone",
+    "fast_rcnn": "Fast R-CNN on given proposals",
+    "spp_net": "SPP-net",
+    "spp_classifier": "Classifiers, for SPP-net",
+    "segmentation_proposals": "Segmentation proposals",
+}
+OTHERS = "Others"
+_FIRST_STEPS = ("custom_", "shapes_")  # names of configs that train within minutes
+
 logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """--model_configs, --match, --refresh."""
+    """--model_configs, --match, --paper, --refresh."""
     default = str(pathlib.Path(__file__).resolve().parents[2] / "model_configs")
     text = "Folder with .config files."
     flags.DEFINE_string("model_configs", default, text, flag_values=flag_values)
     flags.DEFINE_string("match", "", "Only configs whose name contains this.", flag_values=flag_values)
+    papers = ["fpn", "retinanet", "tradeoffs", "spp"]  # of detzoo.benchmark.models, which is not imported for --help
+    text = "The rows of this paper's result tables, and their configs."
+    flags.DEFINE_enum("paper", None, papers, text, flag_values=flag_values)
     flags.DEFINE_bool("refresh", False, "Build what has changed and update the table.", flag_values=flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
-    """Prints one block for each config."""
+    """Prints one line for each config, or for each row of a paper."""
     from detzoo.benchmark import models
 
     folder = pathlib.Path(flag_values.model_configs)
-    files = sorted(file for file in folder.glob("*.config") if flag_values.match in file.stem)
+    files = [file for file in folder.glob("*.config") if flag_values.match in file.stem]
+    files.sort(key=lambda file: models.natural(file.stem))
     if not files:
         among = f" whose name contains '{flag_values.match}'" if flag_values.match else ""
         raise UsageError(f"--model_configs {folder} has no .config file{among}")
-    rows = models.read_table(folder)
     if flag_values.refresh:
         for file in files:
-            _refresh(file, rows)
-        known = {file.stem for file in folder.glob("*.config")}
-        models.write_table(folder, [row for name, row in rows.items() if name in known])
-    width = max(len(file.stem) for file in files)
-    print(f"{'config':<{width}} {'input':>9} {'parameters':>12} {'multiply-adds':>14}  published result")
+            _refresh(file)
+    rows = models.read_table(folder)
+    lines = _of_paper(files, rows, flag_values.paper) if flag_values.paper else _by_group(files, rows)
+    for line in lines:
+        print(_cut(line))
+
+
+def _by_group(files: list[pathlib.Path], rows: dict[str, Any]) -> list[str]:
+    """A heading and the configs of each kind of detector."""
+    from detzoo.config.load import read_pipeline
+    from detzoo.config.sweep_traits import traits_of
+
+    groups: dict[str, list[pathlib.Path]] = {name: [] for name in (FIRST_STEPS, *GROUPS.values(), OTHERS)}
     for file in files:
-        print(_line(file, rows.get(file.stem), width))
+        kind = traits_of(read_pipeline(str(file))[0].message.model).meta_architecture
+        groups[FIRST_STEPS if file.stem.startswith(_FIRST_STEPS) else GROUPS.get(kind, OTHERS)].append(file)
+    width = max(len(name) for name in (*groups, *(f"  {file.stem}" for file in files)))
+    lines = [f"{'':<{width}} {NUMBERS}  published result"]
+    for name, members in groups.items():
+        lines += [name] if members else []
+        lines += [f"{f'  {file.stem}':<{width}} {_numbers(file, rows)}  {_result(file)}" for file in members]
+    return lines
 
 
-def _line(file: pathlib.Path, row: Any, width: int) -> str:
-    from detzoo.benchmark.models import read_header
+def _of_paper(files: list[pathlib.Path], rows: dict[str, Any], paper: str) -> list[str]:
+    """The rows of a paper in its order, each with a config; a row may have several."""
+    from detzoo.benchmark.models import PAPERS, read_header
 
-    result = read_header(file.read_text(encoding="utf-8")).result or "-"
+    headers = {file: read_header(file.read_text(encoding="utf-8")) for file in files}
+    found = [(row, file) for file, header in headers.items() for row in header.rows if row.paper == paper]
+    if not found:
+        raise UsageError(f"none of the {len(files)} configs names a row of --paper={paper}; leave out --match")
+    found.sort(key=lambda pair: (pair[0].order(), pair[1].stem))
+    labels = [f"table {row.label}{f', {row.name}' if row.name else ''}" for row, _ in found]
+    first, second = max(map(len, labels)), max(len(file.stem) for _, file in found)
+    lines = [f"{PAPERS[paper].title}; what differs and why: {PAPERS[paper].page}"]
+    lines.append(f"{'row':<{first}} {'config':<{second}} {NUMBERS}  published result")
+    for label, (_, file) in zip(labels, found, strict=True):
+        lines.append(f"{label:<{first}} {file.stem:<{second}} {_numbers(file, rows)}  {_result(file)}")
+    return lines
+
+
+NUMBERS = f"{'input':>9} {'parameters':>10} {'multiply-adds':>13}"
+
+
+def _numbers(file: pathlib.Path, rows: dict[str, Any]) -> str:
+    row = rows.get(file.stem)
     if row is None or row.digest != model_digest(file):
-        return f"{file.stem:<{width}} {'not counted yet: --refresh':>37}  {result}"
+        return f"{'not counted yet: --refresh':>{len(NUMBERS)}}"
     millions, billions = f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.2f} B"
-    return f"{file.stem:<{width}} {row.input_size:>9} {millions:>12} {billions:>14}  {result}"
+    return f"{row.input_size:>9} {millions:>10} {billions:>13}"
+
+
+def _result(file: pathlib.Path) -> str:
+    from detzoo.benchmark.models import read_header, short_result
+
+    return short_result(read_header(file.read_text(encoding="utf-8")).result) or "-"
+
+
+def _cut(line: str) -> str:
+    """The line as far as a terminal is wide; all of it where nobody looks at lines."""
+    columns = shutil.get_terminal_size().columns
+    return line if not sys.stdout.isatty() or len(line) <= columns else f"{line[: columns - 1]}…"
 
 
 # Blocks of a model that change neither its size nor its multiply-adds.
@@ -97,16 +171,28 @@ def model_digest(file: pathlib.Path) -> str:
     return digest_of(to_text(counted))
 
 
-def _refresh(file: pathlib.Path, rows: dict[str, Any]) -> None:
-    digest = model_digest(file)
+def _refresh(file: pathlib.Path) -> None:
+    """Counts a config that has changed, and writes the table at once: counting all of them takes minutes."""
+    from detzoo.benchmark import models
+
+    rows, digest = models.read_table(file.parent), model_digest(file)
     if file.stem in rows and rows[file.stem].digest == digest:
         return
-    logger.info("building %s", file.stem)
-    try:
-        rows[file.stem] = count_model(file, digest)
-    except DetzooError as problem:
-        rows.pop(file.stem, None)
-        logger.warning("%s cannot be built: %s", file.stem, problem)
+    alike = next((row for row in rows.values() if row.digest == digest), None)
+    if alike is not None:
+        fresh = alike._replace(config=file.stem)
+    else:
+        logger.info("building %s", file.stem)
+        try:
+            fresh = count_model(file, digest)
+        except DetzooError as problem:
+            logger.warning("%s cannot be built: %s", file.stem, problem)
+            fresh = None
+    rows = models.read_table(file.parent)  # again: another process may have counted meanwhile
+    rows.pop(file.stem, None)
+    known = {other.stem for other in file.parent.glob("*.config")}
+    kept = [row for row in rows.values() if row.config in known]
+    models.write_table(file.parent, [*kept, fresh] if fresh else kept)
 
 
 def count_model(file: pathlib.Path, digest: str) -> Any:
