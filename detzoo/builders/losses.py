@@ -120,7 +120,7 @@ def _focal(config: Any) -> ClassificationLoss:
 def _focal_star(config: Any) -> ClassificationLoss:
     if config.gamma <= 0:
         raise ConfigError(f"classification_loss.focal_star.gamma is {config.gamma:g}; it must be above 0.")
-    return classification.FocalStar(config.gamma, config.beta)
+    return classification.FocalStar(config.gamma, config.beta, config.alpha if config.HasField("alpha") else None)
 
 
 _CLASSIFICATION: dict[str, Callable[[Any], ClassificationLoss]] = {

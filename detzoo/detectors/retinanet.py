@@ -9,7 +9,7 @@ Lin et al., "Focal loss for dense object detection", arXiv:1708.02002; the pyram
 | 4 anchors, 9 a location | ``detzoo.ops.anchors.MultiscaleAnchors`` |
 | 4 assignment at IoU 0.5 and 0.4 | ``detzoo.targets.anchor_targets`` |
 | 4 classification and box regression subnets | ``detzoo.heads.dense_head.weight_shared_head`` |
-| 4.1 inference, 1000 a level, NMS 0.5 | ``detzoo.postprocess.dense_detections`` |
+| 4.1 inference, NMS 0.5 (of all boxes, not of 1000 a level) | ``detzoo.postprocess.dense_detections`` |
 
 The Object Detection API calls its variant ``ssd_*_fpn``: normalised convolutions, P6 and P7 from P5, a background
 column; "FPN-lite" is the same with separable convolutions. The configuration chooses between both forms.

@@ -115,14 +115,18 @@ class FocalStar:
     Attributes:
         gamma: steepness, above 0.
         beta: shift of the logit.
+        alpha: weight of the positive target; None for no balancing.
     """
 
     gamma: float = 2.0
     beta: float = 1.0
+    alpha: float | None = None
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Losses [..., A] of logits and targets [..., A, C]."""
         losses = tf.math.softplus(-(self.gamma * _signed(logits, targets) + self.beta)) / self.gamma
+        if self.alpha is not None:
+            losses *= _alpha_t(targets, self.alpha)
         return tf.reduce_sum(losses, axis=-1)
 
 

@@ -27,6 +27,7 @@ def _build(
         ("weighted_sigmoid_focal {}", classification.SigmoidFocal(2.0, None)),
         ("focal_star { gamma: 3 beta: 0.5 }", classification.FocalStar(3.0, 0.5)),
         ("focal_star {}", classification.FocalStar(2.0, 1.0)),
+        ("focal_star { alpha: 0.25 }", classification.FocalStar(2.0, 1.0, 0.25)),
         ("alpha_balanced_sigmoid { alpha: 0.75 }", classification.AlphaBalancedSigmoidCrossEntropy(0.75)),
         ("weighted_softmax { logit_scale: 2 }", classification.SoftmaxCrossEntropy(2.0)),
         (

@@ -14,6 +14,7 @@ ALL = [
     classification.SigmoidFocal(2.0, 0.25),
     classification.SigmoidFocal(0.0, None),
     classification.FocalStar(2.0, 1.0),
+    classification.FocalStar(2.0, 1.0, 0.25),
     classification.SoftmaxCrossEntropy(2.0),
     classification.BootstrappedSigmoidCrossEntropy(0.8),
     classification.BootstrappedSigmoidCrossEntropy(0.8, is_hard=True),
@@ -59,6 +60,8 @@ def test_focal_star_value():
     signed = np.where(TARGETS == 1, LOGITS, -LOGITS)
     expected = -np.log(_sigmoid(2.0 * signed + 0.5)) / 2.0
     np.testing.assert_allclose(classification.FocalStar(2.0, 0.5)(LOGITS, TARGETS), expected.sum(-1), rtol=1e-5)
+    balanced = classification.FocalStar(2.0, 0.5, alpha=0.25)(LOGITS, TARGETS)
+    np.testing.assert_allclose(balanced, (_alpha_t(0.25) * expected).sum(-1), rtol=1e-5)
 
 
 def test_softmax_value_and_logit_scale():
