@@ -23,6 +23,9 @@ the same --model_dir, it goes on from the newest checkpoint; Ctrl-C or SIGTERM s
     detzoo train --pipeline_config_path my.config --model_dir runs/my --set train_config.batch_size=16
     tensorboard --logdir runs/my
 
+A config with model.spp_net runs its chain instead: feature maps on disk, fine-tuning, SVMs, box regression, each in a
+folder of its own in --model_dir; run again, it goes on in the step where it was.
+
 train_config has the rest: eval_every_n_steps, best_checkpoint_metric (kept in model_dir/best), early_stopping,
 mixed_precision, fine_tune_checkpoint, freeze_variables. Several machines: the same command on each, with TF_CONFIG set
 and a --model_dir that all of them see.
@@ -73,6 +76,9 @@ def run(flag_values: flags.FlagValues) -> None:
         config.num_steps = flag_values.num_train_steps
     if flag_values.checkpoint_every_n is not None:
         config.checkpoint_every_n_steps = flag_values.checkpoint_every_n
+    if loaded.message.model.HasField("spp_net"):
+        _run_chain(loaded, flag_values)
+        return
     if is_finished(flag_values.model_dir, config.num_steps):
         return
     check(loaded)
@@ -83,6 +89,15 @@ def run(flag_values: flags.FlagValues) -> None:
         logger.info("step %d: %s. Results are in %s", outcome.step, outcome.reason, flag_values.model_dir)
         if stop.signal is not None and stop.signal.name == "SIGINT":
             raise KeyboardInterrupt
+
+
+def _run_chain(loaded: Any, flag_values: flags.FlagValues) -> None:
+    """SPP-net is trained in steps of different kinds."""
+    from detzoo.cli import train_spp_net
+
+    if not train_spp_net.is_finished(flag_values.model_dir):
+        check(loaded, needs_steps=False)
+        train_spp_net.run_chain(loaded, flag_values.model_dir, flag_values.strategy)
 
 
 def is_finished(model_dir: str, num_steps: int) -> bool:
@@ -100,8 +115,12 @@ def is_finished(model_dir: str, num_steps: int) -> bool:
     return True
 
 
-def check(loaded: Any) -> None:
+def check(loaded: Any, needs_steps: bool = True) -> None:
     """Every problem of the config, before TensorFlow starts: warnings are printed, errors raised.
+
+    Args:
+        loaded: The config.
+        needs_steps: Whether a number of steps must be set.
 
     Raises:
         ConfigError: with every error, warning and path that is still to be set, one a line.
@@ -114,7 +133,7 @@ def check(loaded: Any) -> None:
     if cannot_start(problems):
         serious = [problem for problem in problems if problem.severity is not Severity.NOTE]
         raise ConfigError(format_problems(serious, loaded.path))
-    if loaded.message.train_config.num_steps == 0:
+    if needs_steps and loaded.message.train_config.num_steps == 0:
         raise UsageError("how many steps? Set train_config.num_steps or --num_train_steps")
     for problem in problems:
         if problem.severity is Severity.WARNING:

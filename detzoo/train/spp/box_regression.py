@@ -1,0 +1,97 @@
+"""Ridge regression from pooled features to better boxes, on arrays (arXiv:1406.4729, section 4.1; R-CNN, appendix C).
+
+For each class: windows x that overlap a true box of the class, targets t = (ty, tx, th, tw) of that box relative to the
+window, and the kernel and bias that minimise
+
+    sum |t - (x s W + b)|^2 + regularization |W|^2
+
+with s so that features are 20 long on average. That is solved from sums over windows, which grow image by image: memory
+is D^2 numbers a class, whatever the number of windows.
+
+Differs from R-CNN's code: targets are not whitened, because the solution is linear in them, so that whitening and its
+inverse cancel; the bias is not regularised.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+FEATURE_NORM = 20.0  # R-CNN's, which its weight of 1000 goes with
+CODE_SIZE = 4
+_BYTES = 8  # of a float64
+_SMALLEST = 1e-6  # keeps the matrix invertible
+
+
+class RidgeSums:
+    """Sums over the windows of some classes, enough to solve for each class.
+
+    Args:
+        num_classes: K.
+        depth: D, numbers of a feature vector.
+    """
+
+    def __init__(self, num_classes: int, depth: int) -> None:
+        self._sums = {
+            "count": np.zeros([num_classes]),
+            "length": np.zeros([num_classes]),
+            "x": np.zeros([num_classes, depth]),
+            "y": np.zeros([num_classes, CODE_SIZE]),
+            "xx": np.zeros([num_classes, depth, depth]),
+            "xy": np.zeros([num_classes, depth, CODE_SIZE]),
+        }
+
+    def add(self, number: int, features: np.ndarray, targets: np.ndarray) -> None:
+        """Adds windows of a class: features [N, D], targets [N, 4]."""
+        x, y = features.astype(np.float64), targets.astype(np.float64)
+        sums = self._sums
+        sums["count"][number] += len(x)
+        sums["length"][number] += np.linalg.norm(x, axis=1).sum()
+        sums["x"][number] += x.sum(axis=0)
+        sums["y"][number] += y.sum(axis=0)
+        sums["xx"][number] += x.T @ x
+        sums["xy"][number] += x.T @ y
+
+    def count(self, number: int) -> int:
+        """Windows of a class so far."""
+        return int(self._sums["count"][number])
+
+    def solve(self, number: int, regularization: float) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel float32 [D, 4] and bias float32 [4] for features as they are; zeros for a class without windows."""
+        from scipy import linalg
+
+        count = max(self._sums["count"][number], 1.0)
+        mean_x, mean_y = self._sums["x"][number] / count, self._sums["y"][number] / count
+        covariance = self._sums["xx"][number] - count * np.outer(mean_x, mean_x)
+        against = self._sums["xy"][number] - count * np.outer(mean_x, mean_y)
+        length = self._sums["length"][number] / count
+        # Features times s under the weight r have the solution of features as they are under r / s^2.
+        covariance[np.diag_indices_from(covariance)] += (
+            max(regularization, 1e-9) * max(length / FEATURE_NORM, 1e-6) ** 2
+        )
+        kernel = linalg.solve(covariance, against, assume_a="pos", overwrite_a=True)
+        return kernel.astype(np.float32), (mean_y - mean_x @ kernel).astype(np.float32)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """The sums; inverse of ``restore``."""
+        return dict(self._sums)
+
+    def restore(self, state: Any) -> None:
+        """Takes the arrays of ``state``."""
+        self._sums = {name: np.array(state[name]) for name in self._sums}
+
+
+def classes_at_once(num_classes: int, depth: int, max_bytes: float) -> int:
+    """How many classes' sums fit into memory together, at least one: so many are solved in one pass over the images."""
+    return max(1, min(num_classes, int(max_bytes // (_BYTES * depth * depth))))
+
+
+def box_targets(windows_norm: np.ndarray, true_boxes_norm: np.ndarray) -> np.ndarray:
+    """(ty, tx, th, tw) of true boxes [N, 4] relative to windows [N, 4]: shift of the centre, logarithm of the size.
+
+    ``FasterRcnnBoxCoder`` with factors of 1 decodes them.
+    """
+    size, true_size = windows_norm[:, 2:] - windows_norm[:, :2], true_boxes_norm[:, 2:] - true_boxes_norm[:, :2]
+    shift = (true_boxes_norm[:, :2] + true_size / 2 - windows_norm[:, :2] - size / 2) / size
+    return np.concatenate([shift, np.log(true_size / size)], axis=1)

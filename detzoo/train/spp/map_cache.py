@@ -1,0 +1,137 @@
+"""Feature maps of images on disk, with a bound on size: what does not fit is computed again where it is needed.
+
+Every step of SPP-net's training reads the convolutions of the same images, which never change (arXiv:1406.4729,
+section 4.1: "we only fine-tune the fully-connected layers"; the maps are cached before). Maps are kept, not the pooled
+features of each window: 5000 images of VOC take 13 GB of maps at one scale, 500 GB of pooled windows.
+
+A file is named by the image's id and lies in a folder named by what made the maps (weights, scales), so that a cache
+that other runs share never answers with the maps of another network. Files are written as a whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pathlib
+import zipfile
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from detzoo.errors import UsageError
+
+BYTES_A_GIGABYTE = 10**9
+_DIGEST_CHARACTERS = 16
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile)
+
+logger = logging.getLogger(__name__)
+
+
+def fingerprint(weights: Mapping[str, np.ndarray], *facts: object) -> str:
+    """A short text that changes with any weight (path -> value) and any of the facts that the maps depend on."""
+    digest = hashlib.sha256(repr(facts).encode())
+    for path in sorted(weights):
+        value = np.ascontiguousarray(weights[path])
+        digest.update(f"{path} {value.dtype} {value.shape}".encode())
+        digest.update(value.tobytes())
+    return digest.hexdigest()[:_DIGEST_CHARACTERS]
+
+
+class MapCache:
+    """The maps of images on disk.
+
+    Args:
+        folder: Where the files lie; made where it is missing. All that lies in it counts for the bound, whatever
+            network made it.
+        made_by: ``fingerprint`` of what makes the maps.
+        max_bytes: Bound on the size of the folder; 0 keeps nothing.
+
+    Attributes:
+        num_bytes: Size of what lies in the folder.
+
+    Raises:
+        UsageError: the folder cannot be made or not be written to.
+    """
+
+    def __init__(self, folder: str | pathlib.Path, made_by: str, max_bytes: float) -> None:
+        self._root = pathlib.Path(folder)
+        self._folder = self._root / made_by
+        self._max_bytes = max_bytes
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise UsageError(f"the cache of feature maps {folder} cannot be made: {problem.strerror}") from None
+        if not os.access(self._folder, os.W_OK):
+            raise UsageError(f"the cache of feature maps {folder} cannot be written to")
+        self._remove_drafts()
+        self.num_bytes = sum(path.stat().st_size for path in self._root.rglob("*.npz"))
+        self._is_full = False
+
+    def get(self, image_id: bytes) -> tuple[np.ndarray, ...] | None:
+        """The maps of an image, one for each scale; None where they are not here (or their file is damaged)."""
+        file = self._file(image_id)
+        try:
+            with np.load(file, allow_pickle=False) as stored:
+                return tuple(stored[f"scale_{number}"] for number in range(len(stored.files)))
+        except FileNotFoundError:
+            return None
+        except _DAMAGED as problem:
+            logger.warning("%s is damaged (%s): its maps are computed again", file, problem)
+            self._remove(file)
+            return None
+
+    def put(self, image_id: bytes, maps: Sequence[np.ndarray]) -> bool:
+        """Keeps the maps of an image (one for each scale) if they fit; says whether it did."""
+        size = sum(each.nbytes for each in maps)
+        if self.num_bytes + size > self._max_bytes:
+            self._tell_full(size)
+            return False
+        file = self._file(image_id)
+        draft = file.with_name(f".{file.name}.{os.getpid()}")
+        try:
+            with draft.open("wb") as stream:
+                np.savez(stream, allow_pickle=False, **{f"scale_{number}": each for number, each in enumerate(maps)})
+        except OSError as problem:  # the disk is full, say: the work goes on without
+            draft.unlink(missing_ok=True)
+            self._tell_full(size, problem.strerror or str(problem))
+            return False
+        size = draft.stat().st_size
+        if self.num_bytes + size > self._max_bytes:
+            draft.unlink()
+            self._tell_full(size)
+            return False
+        draft.replace(file)
+        self.num_bytes += size
+        return True
+
+    def __contains__(self, image_id: bytes) -> bool:
+        return self._file(image_id).is_file()
+
+    def _file(self, image_id: bytes) -> pathlib.Path:
+        # An id may be any text, with slashes too.
+        return self._folder / f"{hashlib.sha256(image_id).hexdigest()[: 2 * _DIGEST_CHARACTERS]}.npz"
+
+    def _remove(self, file: pathlib.Path) -> None:
+        self.num_bytes -= file.stat().st_size
+        file.unlink(missing_ok=True)
+
+    def _remove_drafts(self) -> None:
+        """What a killed process left half written."""
+        for draft in self._folder.glob(".*.npz.*"):
+            draft.unlink(missing_ok=True)
+
+    def _tell_full(self, size: int, reason: str = "") -> None:
+        if self._is_full:
+            return
+        self._is_full = True
+        logger.warning(
+            "the cache of feature maps %s takes no more: it has %.2f GB of at most %.2f, the maps of one more image "
+            "take %.3f%s. Those that are not in it are computed again in each step; "
+            "model.spp_net.cache.max_gigabytes raises the bound",
+            self._root,
+            self.num_bytes / BYTES_A_GIGABYTE,
+            self._max_bytes / BYTES_A_GIGABYTE,
+            size / BYTES_A_GIGABYTE,
+            f" ({reason})" if reason else "",
+        )

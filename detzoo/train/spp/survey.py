@@ -1,0 +1,121 @@
+"""What the training records hold, looked at before any work: ids, and true boxes of each class. No image is decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from google.protobuf.message import DecodeError
+
+from detzoo.data.records import ReadOptions, RecordSource, scan_files
+from detzoo.errors import DataError
+
+_SHOWN = 3  # ids named in a message
+_BOX_KEY = "image/object/bbox/ymin"
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What was found.
+
+    Attributes:
+        image_ids: of every image, in the order of reading.
+        num_boxes: class name -> true boxes that are no crowd.
+    """
+
+    image_ids: list[bytes]
+    num_boxes: dict[str, int]
+
+    def describe(self) -> str:
+        """The numbers of true boxes, in words."""
+        return ", ".join(f"{name} {count}" for name, count in self.num_boxes.items())
+
+
+def survey_records(
+    patterns: Sequence[str], sample_1_of_n: int, id_by_name: Mapping[str, int], class_names: Sequence[str]
+) -> Survey:
+    """Reads every record once.
+
+    Args:
+        patterns: ``input_path`` of a reader.
+        sample_1_of_n: Of that reader.
+        id_by_name: Class name (or display name) -> id from 1.
+        class_names: Names of the ids from 1 on that need a true box.
+
+    Raises:
+        DataError: records without an id or two with the same one, or a class without a true box.
+    """
+    names = dict(enumerate(class_names, start=1))
+    source = RecordSource(scan_files(patterns), ReadOptions(shuffle=False, sample_1_of_n=max(1, sample_1_of_n)), seed=0)
+    found = Survey([], dict.fromkeys(names.values(), 0))
+    without_id = 0
+    for index, serialized in source.stream(0, 1).as_numpy_iterator():
+        features = _features(serialized) if index >= 0 else None
+        if features is None:
+            continue
+        image_ids = features["image/source_id"].bytes_list.value
+        without_id += not (image_ids and image_ids[0])
+        found.image_ids.extend(image_ids[:1])
+        for class_id in _class_ids(features, id_by_name):
+            if class_id in names:
+                found.num_boxes[names[class_id]] += 1
+    _check_ids(found.image_ids, without_id)
+    _check_classes(found.num_boxes, len(found.image_ids))
+    return found
+
+
+def _class_ids(features: Any, id_by_name: Mapping[str, int]) -> list[int]:
+    """Ids of the boxes that are no crowd; 0 for a class that the label map does not have. As ``decode`` reads them."""
+    count = len(features[_BOX_KEY].float_list.value)
+    texts = [text.decode("utf-8", "replace") for text in features["image/object/class/text"].bytes_list.value]
+    labels = list(features["image/object/class/label"].int64_list.value)
+    if len(texts) == count:
+        ids = [id_by_name.get(text, 0) if text else 0 for text in texts]
+        if len(labels) == count:
+            ids = [class_id if text else label for class_id, text, label in zip(ids, texts, labels)]
+    else:
+        ids = labels if len(labels) == count else []
+    for key in ("image/object/is_crowd", "image/object/group_of"):
+        flags = list(features[key].int64_list.value)
+        if len(flags) == count:
+            ids = [0 if flag else class_id for class_id, flag in zip(ids, flags)]
+    return ids
+
+
+def _check_ids(image_ids: Sequence[bytes], without: int) -> None:
+    if without:
+        raise DataError(
+            f"{without} of the training records have no image/source_id, by which an image finds its proposals and its "
+            "cached maps; write the records with one, as `detzoo dataset` does"
+        )
+    if not image_ids:
+        raise DataError("train_input_reader has no usable record: check that its files hold tf.Examples")
+    seen: set[bytes] = set()
+    twice = [each for each in image_ids if each in seen or seen.add(each)]  # type: ignore[func-returns-value]
+    if twice:
+        shown = ", ".join(each.decode("utf-8", "replace") for each in twice[:_SHOWN])
+        raise DataError(
+            f"{len(twice)} training records have an image/source_id that another one has, too, such as {shown}: their "
+            "proposals and cached maps cannot be told apart. Give each image an id of its own"
+        )
+
+
+def _check_classes(num_boxes: Mapping[str, int], num_images: int) -> None:
+    missing = [name for name, count in num_boxes.items() if not count]
+    if missing:
+        raise DataError(
+            f"no true box of {', '.join(missing)} in the {num_images} images of train_input_reader: the SVM of a class "
+            f"needs a positive. Add images of {'it' if len(missing) == 1 else 'them'}, or leave "
+            f"{'it' if len(missing) == 1 else 'them'} out of the label map and lower num_classes"
+        )
+
+
+def _features(serialized: bytes) -> Any:
+    """The features of a serialized tf.Example, None where it is none or empty."""
+    try:
+        features = tf.train.Example.FromString(serialized).features.feature
+    except DecodeError:
+        return None
+    return features if len(features) else None
