@@ -14,6 +14,8 @@ from detzoo.config.sweep_points import Base, Point
 ACCURACIES = (
     *("mAP", "mAP@.50IOU", "mAP@.75IOU", "mAP (small)", "mAP (medium)", "mAP (large)"),
     *("AR@10", "AR@100", "AR@1000", "AR@1000 (small)", "AR@1000 (medium)", "AR@1000 (large)"),
+    *("mask AR@10", "mask AR@100", "mask AR@1000"),
+    *("mask AR@1000 (small)", "mask AR@1000 (medium)", "mask AR@1000 (large)"),
 )
 LATENCY = "latency.median_ms"
 PUBLISHED_COLUMNS = (*ACCURACIES, LATENCY)

@@ -13,7 +13,7 @@ from detzoo.sweep.columns import COLUMNS, NAMES, Kind, Status
 
 Row = Mapping[str, Any]
 
-ACCURACIES = tuple(name for name in NAMES if name.startswith(("mAP", "AR@")))
+ACCURACIES = tuple(name for name in NAMES if name.startswith(("mAP", "AR@", "mask AR@")))
 LATENCY = "latency.median_ms"
 MEMORIES = {"peak": "memory.peak_mib", "total": "memory.total_mib", "process": "memory.process_peak_mib"}
 MULTIPLY_ADDS = "multiply_adds"
@@ -53,6 +53,12 @@ def with_values(rows: Iterable[Row], *names: str) -> list[Row]:
 def column(rows: Iterable[Row], name: str) -> list[Any]:
     """One column of many rows."""
     return [row[name] for row in rows]
+
+
+def main_accuracy(rows: Iterable[Row]) -> str:
+    """The accuracy by which detectors are compared: mAP, or the recall of proposals where there are proposals only."""
+    known = list(rows)
+    return next((name for name in ("mAP", "AR@1000") if with_values(known, name)), "mAP")
 
 
 def groups_by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:

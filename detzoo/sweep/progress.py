@@ -92,7 +92,7 @@ def _told(work: Work, row: Row | None, seconds: float) -> str:
         parts.append(f"{row['latency.median_ms']:.1f} ms")
     if isinstance(row["memory.peak_mib"], (int, float)):
         parts.append(f"{row['memory.peak_mib']:.0f} MiB")
-    summary = next((name for name in ("mAP", "AR@1000") if isinstance(row[name], (int, float))), None)
+    summary = next((name for name in ("mAP", "AR@1000", "mask AR@1000") if isinstance(row[name], (int, float))), None)
     if summary:
         parts.append(f"{summary} {row[summary]:.3f}")
     return f"{', '.join(parts) or 'measured'} (in {in_words(seconds)})"

@@ -65,6 +65,12 @@ ACCURACY_HEADINGS = {
     "AR@1000 (small)": "AR small %",
     "AR@1000 (medium)": "AR medium %",
     "AR@1000 (large)": "AR large %",
+    "mask AR@10": "mask AR@10 %",
+    "mask AR@100": "mask AR@100 %",
+    "mask AR@1000": "mask AR@1000 %",
+    "mask AR@1000 (small)": "mask AR small %",
+    "mask AR@1000 (medium)": "mask AR medium %",
+    "mask AR@1000 (large)": "mask AR large %",
 }
 CELLS: tuple[Cell, ...] = (
     Cell("name", "point", _text, False),
