@@ -8,7 +8,7 @@ import sys
 from absl import flags
 
 from detzoo.errors import UsageError
-from detzoo.sweep.measured import ACCURACIES
+from detzoo.sweep.measured import ACCURACIES, main_accuracy
 
 SUMMARY = "Figures and one self-contained page from a sweep's results.csv."
 DESCRIPTION = """
@@ -30,8 +30,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("results", "", text, flag_values=flag_values)
     text = "Folder for the report; the folder of results.csv without it."
     flags.DEFINE_string("report_dir", "", text, flag_values=flag_values)
-    text = "Accuracy to draw and to choose the frontier by."
-    flags.DEFINE_enum("metric", "mAP", ACCURACIES, text, flag_values=flag_values)
+    text = "Accuracy to draw and to choose the frontier by; without it mAP, or AR@1000 where there are proposals only."
+    flags.DEFINE_enum("metric", None, ACCURACIES, text, flag_values=flag_values)
     text = "Images of the sweep's examples/ to show detections on, separated by commas; the first few without it."
     flags.DEFINE_list("example_images", [], text, flag_values=flag_values)
 
@@ -48,7 +48,8 @@ def run(flag_values: flags.FlagValues) -> None:
     folder = make_folder(flag_values.report_dir or source.parent, "--report_dir")
     from detzoo.sweep.report.write import write_report
 
-    report = write_report(rows, source, folder, flag_values.metric, flag_values.example_images, _progress)
+    metric = flag_values.metric or main_accuracy(rows)
+    report = write_report(rows, source, folder, metric, flag_values.example_images, _progress)
     print(f"points   {report.num_points}")
     print(f"figures  {len(report.figures)} in {folder / 'figures'}, each as PNG and SVG")
     for figure in report.missing:

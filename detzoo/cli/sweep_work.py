@@ -120,7 +120,7 @@ class SweepWork:
         lines = []
         for point in self._to_do:
             trained = ", trained by the sweep" if point.training_key else ""
-            accuracy = "with accuracy" if point.measures_accuracy else "time and memory"
+            accuracy = _measured_of(point)
             seconds = estimate.in_words(self._expected[point.key])
             lines.append(f"  {point.name:<{width}}  {point.key}  {accuracy}{trained}, about {seconds}")
         return "\n".join(lines)
@@ -361,6 +361,12 @@ def _ended_as_by_keyboard() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _measured_of(point: Point) -> str:
+    if point.measures_accuracy:
+        return "with accuracy" if point.how.speed and point.shares_features is not False else "accuracy alone"
+    return "time and memory" if point.shares_features is not False else "nothing without data"
 
 
 def _eval_records(point: Point) -> str:

@@ -45,7 +45,7 @@ from detzoo.config.sweep_points import (
     point_name,
     point_traits,
 )
-from detzoo.config.sweep_proposals import read_proposals_of
+from detzoo.config.sweep_proposals import name_proposals, read_proposals_of, reads_proposals
 from detzoo.config.sweep_published import read_published, values_by_point
 from detzoo.config.sweep_small import choose_small
 from detzoo.config.sweep_start import check_four_steps, start_trainings
@@ -163,6 +163,7 @@ class _Planner:
         points = start_trainings(points, self.sweep.train, self._error)
         points = read_proposals_of(points, self.sweep.train, self._error)
         self._check_keys(points)
+        self._check_measures(points)
         if not points and not self.problems:
             self._error("exclude", "every combination is left out: there is no point")
         published = self._published(axes, bases, points)
@@ -200,6 +201,8 @@ class _Planner:
                 for problem in change_config(loaded.message, assignment, loaded.lines):
                     self._error(where, f"{problem.message.removeprefix('--set ')} ({file.name})")
             apply_data(loaded.message, self.sweep.data)
+            if self.sweep.train.proposals_from and reads_proposals(loaded.message):
+                name_proposals(loaded.message, "later")  # known when all points are
             bases.append(Base(block.name or file.stem, place, loaded, traits_of(loaded.message.model)))
         for index, base in enumerate(bases):
             if base.name in [other.name for other in bases[:index]]:
@@ -342,6 +345,13 @@ class _Planner:
             Point(name + suffix, combination, found[0], message, traits, of_resolution(how, traits), training)
             for suffix, how in variants
         ]
+
+    def _check_measures(self, points: Sequence[Point]) -> None:
+        """Whether something is measured of each point."""
+        for point in points:
+            if not (point.how.speed or point.measures_accuracy):
+                why = point.checkpoint_note or "accuracy.measure is false"
+                self._error("measure.speed", f"is false, and {point.name} has no accuracy: {why}")
 
     def _check_keys(self, points: Sequence[Point]) -> None:
         seen: dict[str, str] = {}

@@ -203,6 +203,9 @@ def _reader_problems(point: Point, is_trained: bool, checked: dict[str, list[str
     checked[told] = [
         f"{problem.path}: {problem.message}"
         for problem in problems
-        if problem.severity is Severity.ERROR and problem.path.startswith(used)
+        if problem.severity is Severity.ERROR
+        and problem.path.startswith(used)
+        # Proposals are written by the sweep.
+        and not (problem.path.endswith(".proposals_path") and OUTPUT_DIR_TOKEN in problem.message)
     ]
     return checked[told]

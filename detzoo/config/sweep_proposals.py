@@ -60,14 +60,16 @@ def _joined(points: Sequence[Point], first: Point, readers: Sequence[Point]) -> 
     for point in points:
         if point in readers:
             for message in (point.message, point.training):
-                _name_files(message, f"{OUTPUT_DIR_TOKEN}/{PROPOSALS}/{proposals.key}")
+                name_proposals(message, proposals.key)
             key = training_fingerprint(point) if point.training_key else ""
             point = dataclasses.replace(point, proposals=proposals, training_key=key).with_key()
         joined.append(point)
     return joined
 
 
-def _name_files(config: Any, folder: str) -> None:
+def name_proposals(config: Any, key: str) -> None:
+    """Makes the readers of a config read the proposals of this key."""
+    folder = f"{OUTPUT_DIR_TOKEN}/{PROPOSALS}/{key}"
     config.train_input_reader.proposals_path = f"{folder}/{TRAIN_FILE}"
     for reader in config.eval_input_reader:
         reader.proposals_path = f"{folder}/{EVAL_FILE}"

@@ -58,7 +58,7 @@ def column(rows: Iterable[Row], name: str) -> list[Any]:
 def main_accuracy(rows: Iterable[Row]) -> str:
     """The accuracy by which detectors are compared: mAP, or the recall of proposals where there are proposals only."""
     known = list(rows)
-    return next((name for name in ("mAP", "AR@1000") if with_values(known, name)), "mAP")
+    return next((name for name in ("mAP", "AR@1000", "mask AR@1000") if with_values(known, name)), "mAP")
 
 
 def groups_by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:

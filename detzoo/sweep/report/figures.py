@@ -13,6 +13,7 @@ from detzoo.figures import figure_settings, save_figure
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows
 from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure
 from detzoo.sweep.report.drawing import Drawing, MissingDataError
+from detzoo.sweep.report.published import measured_beside_published, published_rows
 
 
 class Task(NamedTuple):
@@ -45,7 +46,7 @@ class MissingFigure(NamedTuple):
 
 
 def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
-    """The figures of arXiv:1611.10012 that charts are, and the breakdown by stages.
+    """The figures of arXiv:1611.10012 that charts are, the breakdown by stages, and what was published of the points.
 
     Args:
         rows: clean ones (``clean_rows``); failed points are left out here.
@@ -63,7 +64,9 @@ def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
         ]
 
     accuracy, cost = accuracy_figures, cost_figures
+    beside = Task("published", "", "Measured beside published", lambda: measured_beside_published(usable, metric))
     return [
+        *([beside] if published_rows(usable) else []),
         *each_device("02_accuracy_time", "2", f"{metric} against time", _with_metric(accuracy.accuracy_time, metric)),
         Task(
             "03_accuracy_imagenet",

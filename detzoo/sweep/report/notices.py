@@ -79,7 +79,7 @@ def notices(rows: Sequence[Row], metric: str) -> list[str]:
         which = "No point has" if len(without) == len(measured) else f"{len(without)} of {len(measured)} points have no"
         found.append(f"{which} {metric}{': the reasons are below' if any(row['reason'] for row in without) else ''}.")
     untimed = [row for row in measured if row[LATENCY] is None]
-    if untimed:
+    if untimed and len(untimed) < len(measured):  # a sweep of accuracies alone has none
         found.append(f"{len(untimed)} of {len(measured)} points have no time.")
     return found
 

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detzoo.sweep.frontier import optimality_frontier
-from detzoo.sweep.measured import LATENCY, Row, column, failed_rows, groups_by_device, measured_rows
+from detzoo.sweep.measured import LATENCY, Row, column, failed_rows, groups_by_device, measured_rows, with_values
 from detzoo.sweep.report.escape import escaped, printable_line, script_data
 from detzoo.sweep.report.examples import ExampleImage
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure
 from detzoo.sweep.report.names import extractor_colour, point_labels
 from detzoo.sweep.report.notices import environment_lines, notices
+from detzoo.sweep.report.published import published_rows, published_table
 from detzoo.sweep.report.scatter import scatter_data
 from detzoo.sweep.report.table import points_table
 
@@ -49,6 +50,7 @@ def make_page(parts: PageParts) -> str:
         "base-uri 'none'; form-action 'none'"
     )
     sections = [
+        ("published", "Beside what was published", published_table(parts.rows)),
         ("explore", "Explore", _explore(parts)),
         ("frontier", "Optimality frontier", _frontier(parts)),
         ("figures", "Figures", _figures(parts)),
@@ -159,6 +161,8 @@ def _explore(parts: PageParts) -> str:
 
 def _frontier(parts: PageParts) -> str:
     found = frontier_rows(parts.rows, parts.metric)
+    if published_rows(parts.rows) and not with_values(parts.rows, LATENCY):
+        return ""  # accuracies alone, as a paper's table
     if not found:
         return f'<p class="note">No point has both a time and {escaped(parts.metric)}: there is no frontier.</p>'
     blocks = [
