@@ -62,7 +62,7 @@ class Focal:
         flags.DEFINE_integer("num_images", 0, text, lower_bound=0, flag_values=flag_values)
         text = "Positive examples for figure 4, chosen at random where there are more."
         flags.DEFINE_integer("num_positives", 100_000, text, lower_bound=1, flag_values=flag_values)
-        text = "Negative examples for figure 4, chosen at random where there are more; some 16 bytes of memory each."
+        text = "Negative examples for figure 4, likewise; ten million take about 1 GB of memory."
         flags.DEFINE_integer("num_negatives", 10_000_000, text, lower_bound=1, flag_values=flag_values)
         flags.DEFINE_integer("seed", 0, "Of that choice.", flag_values=flag_values)
 

@@ -7,8 +7,9 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
+from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Groundtruth
 from detzoo.detectors.retinanet import retinanet_pyramid
 
 HYPERPARAMS = ConvHyperparams(
@@ -67,3 +68,49 @@ def test_p7_sees_p6_through_a_relu_in_the_papers_form():
     *_, p6, p7 = model([np.ones((1, *shape), np.float32) for shape in SHAPES.values()])
     assert float(np.max(p6)) < 0.0
     np.testing.assert_array_equal(p7, np.zeros((1, 1, 1, 4)))
+
+
+OHEM = """
+ssd {
+  add_background_class: false
+  loss {
+    classification_loss { weighted_sigmoid {} }
+    hard_example_miner { num_hard_examples: 16 iou_threshold: 0.5 loss_type: CLASSIFICATION %s }
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def small(load_module):
+    return load_module("small_one_stage.py")
+
+
+def anchors_that_learn(small, miner):
+    """Rows (image, anchor) whose logits get a gradient, and the states of all anchors; two images, one object each."""
+    detector = small.detector(small.FPN_LITE, OHEM % miner)
+    boxes = tf.constant([[[0.1, 0.1, 0.6, 0.5]], [[0.3, 0.4, 0.9, 0.9]]])
+    none = tf.zeros([2, 1], tf.bool)
+    classes, ones, no_masks = tf.constant([[2], [0]]), tf.ones([2, 1]), tf.zeros([2, 1, 0, 0], tf.uint8)
+    truth = Groundtruth(boxes, classes, ones, none, none, tf.zeros([2, 1]), no_masks)
+    predictions = detector.predict(tf.random.stateless_uniform([2, 64, 96, 3], [1, 2], -1.0, 1.0))
+    with tf.GradientTape() as tape:
+        tape.watch(predictions.class_logits)
+        loss = detector.loss_terms(predictions, truth)["classification"].total
+    gradient = tape.gradient(loss, predictions.class_logits)
+    state = detector.anchor_targets(predictions, truth).state.numpy()
+    return np.argwhere(np.abs(gradient).max(axis=-1) > 0), state
+
+
+def test_hard_examples_of_each_image_learn(small):
+    rows, _ = anchors_that_learn(small, "")
+    assert np.bincount(rows[:, 0]).tolist() == [16, 16]
+
+
+def test_places_are_kept_for_positives_of_each_image(small):
+    rows, state = anchors_that_learn(small, "max_negatives_per_positive: 3 reserve_positives: true")
+    for image in range(2):
+        chosen = state[image, rows[rows[:, 0] == image, 1]]
+        positives = int(np.sum(chosen == 1))
+        assert 1 <= positives <= 4
+        assert np.sum(chosen == 0) == 3 * positives == len(chosen) - positives
