@@ -32,7 +32,7 @@ from detzoo.config.label_map import load_label_map
 from detzoo.config.load import save_pipeline
 from detzoo.data.progress import track
 from detzoo.detectors.spp_net import SppNet
-from detzoo.errors import UsageError
+from detzoo.errors import DetzooError, UsageError
 from detzoo.train.loop import TrainingLoop
 from detzoo.train.run_record import RunRecord, read_finished, write_finished
 from detzoo.train.settings import settings_from_config
@@ -108,6 +108,7 @@ def train_spp_net(
     config = pipeline.train_config
     checkpoint_type = config.fine_tune_checkpoint_type or CLASSIFICATION
     logger.info("%s", warm_start(detector, config.fine_tune_checkpoint, checkpoint_type).describe())
+    folder.mkdir(parents=True, exist_ok=True)
     write_recipe(folder, {})
     save_pipeline(pipeline, folder / CONFIG_FILE)
     record = RunRecord(folder, recipe="SPP-net's chain", seed=config.seed, strategy=type(strategy).__name__)
@@ -202,19 +203,23 @@ class _Chain:
         )
         with self._strategy.scope():
             optimizer = build_optimizer(config.optimizer)
+        problems: list[Exception] = []
 
         def read_windows(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
             images = _read(self._pipeline, self._pipeline.train_input_reader, training=True, start_record=start_record)
             share = options.batch_size // context.num_replicas_in_sync
-            return make_window_dataset(self._images, images, options, share, self._seed)
+            return make_window_dataset(self._images, images, options, share, self._seed, problems)
 
         trainer = Trainer(classifier, read_windows, optimizer, self._strategy, settings)
         loop = TrainingLoop(trainer, folder, None, self._stop)
         step = loop.checkpoints.restore_latest()
         if step is not None:
             logger.info("resuming from step %d of %d", step, settings.num_steps)
-        if not loop.run().finished:
-            return False
+        try:
+            if not loop.run().finished:
+                return False
+        except tf.errors.OpError as error:
+            raise (problems[0] if problems and isinstance(problems[0], DetzooError) else error) from None
         restore_for_inference(classifier, folder)  # moving averages, where there are any
         return True
 

@@ -72,6 +72,7 @@ def make_window_dataset(
     options: FineTuningOptions,
     num_windows: int,
     seed: int,
+    problems: list[Exception] | None = None,
 ) -> tf.data.Dataset:
     """Batches of pooled windows for ``WindowClassifier``.
 
@@ -82,15 +83,23 @@ def make_window_dataset(
         options: See there.
         num_windows: Of a batch; a replica's share of ``options.batch_size``.
         seed: Of the draw.
+        problems: Gets what goes wrong, which TensorFlow turns into an error of its own.
     """
     signature = (
         tf.TensorSpec([num_windows, images.network.pooled_depth], tf.float32),
         tf.TensorSpec([num_windows], tf.int32),
         tf.TensorSpec([num_windows], tf.int64),
     )
-    windows = tf.data.Dataset.from_generator(
-        lambda: _draw_windows(images, batches, options, num_windows, seed), output_signature=signature
-    )
+
+    def draw() -> Iterator[Any]:
+        try:
+            yield from _draw_windows(images, batches, options, num_windows, seed)
+        except Exception as problem:
+            if problems is not None:
+                problems.append(problem)
+            raise
+
+    windows = tf.data.Dataset.from_generator(draw, output_signature=signature)
     dataset_options = tf.data.Options()
     dataset_options.autotune.enabled = False  # see data.batches
     return windows.map(_as_batch).prefetch(2).with_options(dataset_options)
