@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from detzoo.cli.export import PROPOSAL_NAME
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import make_folder
 
@@ -24,16 +25,21 @@ An ensemble, or a model that looks at crops and mirror images, is named by its e
 
     detzoo detect --ensemble=ensemble.json --images=photos --output_dir=pictures
 
+The masks of class-agnostic proposals overlap, because nothing suppresses them. Of those that cover a better one by
+more than half, none is drawn; --max_drawn_overlap=1 draws them all. All are in detections.json.
+
 --images takes files, folders (with their subfolders) and quoted globs, repeated or with commas between. A file that
 cannot be read is skipped and counted. Images are turned upright as their EXIF orientation says.
 """
 POSITIONAL = ()
 
+PROPOSALS_OVERLAP = 0.5  # of the pictures of masks that nothing suppresses
+
 logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """--saved_model, --ensemble, --images, --output_dir, --label_map, --score_threshold, --max_boxes."""
+    """Which model, which images, where to, and what is drawn."""
     text = "Folder with saved_model.pb, the output_directory of `detzoo export`, or a .tflite file that it wrote."
     flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
     text = "Instead of --saved_model: what `detzoo ensemble` wrote."
@@ -47,6 +53,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_float("score_threshold", 0.5, text, 0.0, 1.0, flag_values=flag_values)
     text = "Draw and list at most so many detections an image."
     flags.DEFINE_integer("max_boxes", 100, text, lower_bound=1, flag_values=flag_values)
+    text = (
+        "Leave out of the pictures what covers a better detection of its class by more than this IoU (of the masks, "
+        f"where there are any). Default: {PROPOSALS_OVERLAP:g} for proposals with masks, else 1, which draws all."
+    )
+    flags.DEFINE_float("max_drawn_overlap", None, text, 0.0, 1.0, flag_values=flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
@@ -71,7 +82,11 @@ def run(flag_values: flags.FlagValues) -> None:
             flag_values.saved_model or "the models of the ensemble",
         )
     names = label_map.display_names if label_map else {}
-    limits = DetectionLimits(flag_values.score_threshold, flag_values.max_boxes)
+    overlap = flag_values.max_drawn_overlap
+    if overlap is None:
+        proposes = dict(names) == {1: PROPOSAL_NAME} and getattr(detector, "has_masks", False)
+        overlap = PROPOSALS_OVERLAP if proposes else 1.0
+    limits = DetectionLimits(flag_values.score_threshold, flag_values.max_boxes, overlap)
     summary = detect_files(detector, images, names, output_dir, limits)
     if not summary.num_images:
         raise DataError(f"none of the {len(images)} files could be read as an image")

@@ -1,7 +1,8 @@
 """Boxes, masks, names and scores drawn on an image, legible at any image size: for ``detect`` and ``dataset inspect``.
 
 Line width and font grow with the picture, and small images are enlarged first, because no font is legible on 100
-pixels. A class name always gets the same colour, in every picture and every run.
+pixels. A class name always gets the same colour, in every picture and every run; objects that all have one name can
+have colours of their own.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ LINE_PER_SIDE = 0.0045
 MASK_OPACITY = 0.45
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the picture
+Colour = tuple[int, int, int]  # red, green, blue in 0..255
+
+_GOLDEN_RATIO = 0.618034  # of the circle of hues: however many colours, neighbours differ
 
 
 def draw_detections(
@@ -30,6 +34,7 @@ def draw_detections(
     scores: Sequence[float] | np.ndarray | None = None,
     masks: np.ndarray | Sequence[np.ndarray] | None = None,
     *,
+    colours: Sequence[Colour] | None = None,
     min_longer_side_px: int = MIN_LONGER_SIDE_PX,
 ) -> Image.Image:
     """Draws objects on a copy of an image.
@@ -38,9 +43,10 @@ def draw_detections(
         image: uint8 [H, W, 3], RGB.
         boxes_norm: [N, 4] of (ymin, xmin, ymax, xmax) in fractions of the image; what lies outside is cut off, a box
             that is not finite is left out.
-        labels: N class names; the colour follows from the name.
+        labels: N class names.
         scores: N scores (0..1), shown as per cent behind the name and drawn with the best on top; or None.
         masks: N of [H, W], drawn where above one half; or None.
+        colours: N of RGB, 0..255; None where the colour follows from the name.
         min_longer_side_px: an image with a smaller longer side is enlarged by a whole factor; 0 never enlarges.
 
     Returns:
@@ -51,10 +57,11 @@ def draw_detections(
     """
     image, boxes = np.asarray(image), np.asarray(boxes_norm, np.float64).reshape(-1, 4)
     _check_shapes(image, boxes, labels, scores, masks)
+    colours = [class_colour(label) for label in labels] if colours is None else colours
     order = np.arange(len(boxes)) if scores is None else np.argsort(-np.asarray(scores, np.float64), kind="stable")
     order = np.array([index for index in order if np.isfinite(boxes[index]).all()], np.int64)
     if masks is not None:
-        image = _blend_masks(image, masks, labels, order[::-1])
+        image = _blend_masks(image, masks, colours, order[::-1])
     factor = max(1, -(-min_longer_side_px // max(image.shape[:2])))
     picture = Image.fromarray(np.ascontiguousarray(image))
     if factor > 1:
@@ -64,21 +71,30 @@ def draw_detections(
     line_px = max(1, round(LINE_PER_SIDE * side))
     rectangles = {index: _rectangle(boxes[index], picture.size) for index in order}
     for index in order[::-1]:
-        _draw_box(draw, rectangles[index], class_colour(labels[index]), line_px)
+        _draw_box(draw, rectangles[index], colours[index], line_px)
     font = _font(max(MIN_FONT_PX, round(FONT_PER_SIDE * side)))
     taken: list[Rectangle] = []
     for index in order:
         text = labels[index] if scores is None else f"{labels[index]} {100 * float(scores[index]):.0f}%"
-        taken.append(_draw_label(draw, rectangles[index], text, class_colour(labels[index]), font, picture.size, taken))
+        taken.append(_draw_label(draw, rectangles[index], text, colours[index], font, picture.size, taken))
     return picture
 
 
 @functools.lru_cache(maxsize=4096)
-def class_colour(name: str) -> tuple[int, int, int]:
+def class_colour(name: str) -> Colour:
     """A vivid RGB colour (0..255) that depends on the name only; names that differ mostly differ in hue."""
     digest = hashlib.sha256(name.encode("utf-8")).digest()
     hue = int.from_bytes(digest[:4], "little") / 2**32
     saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.95, 0.75))[digest[4] % 3]
+    return _rgb(hue, saturation, value)
+
+
+def object_colours(count: int) -> list[Colour]:
+    """Vivid colours for objects that all have one name: of neighbours in the list the hues differ."""
+    return [_rgb((0.6 + number * _GOLDEN_RATIO) % 1.0, 0.85, 1.0) for number in range(count)]
+
+
+def _rgb(hue: float, saturation: float, value: float) -> Colour:
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
     return round(255 * red), round(255 * green), round(255 * blue)
 
@@ -105,12 +121,12 @@ def _check_shapes(
 
 
 def _blend_masks(
-    image: np.ndarray, masks: np.ndarray | Sequence[np.ndarray], labels: Sequence[str], order: np.ndarray
+    image: np.ndarray, masks: np.ndarray | Sequence[np.ndarray], colours: Sequence[Colour], order: np.ndarray
 ) -> np.ndarray:
     blended = image.astype(np.float32)
     for index in order:
         inside = masks[index] > 0.5
-        blended[inside] += MASK_OPACITY * (np.array(class_colour(labels[index]), np.float32) - blended[inside])
+        blended[inside] += MASK_OPACITY * (np.array(colours[index], np.float32) - blended[inside])
     return np.clip(blended, 0.0, 255.0).round().astype(np.uint8)
 
 
@@ -122,7 +138,7 @@ def _rectangle(box_norm: np.ndarray, size: tuple[int, int]) -> Rectangle:
     return left, top, right, bottom
 
 
-def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: tuple[int, int, int], line_px: int) -> None:
+def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_px: int) -> None:
     """An outline in the colour with a thin dark rim, so that it shows on a background of the same colour."""
     draw.rectangle(box, outline=(0, 0, 0), width=line_px + 2)
     left, top, right, bottom = box
@@ -139,7 +155,7 @@ def _draw_label(
     draw: ImageDraw.ImageDraw,
     box: Rectangle,
     text: str,
-    colour: tuple[int, int, int],
+    colour: Colour,
     font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
     size: tuple[int, int],
     taken: Sequence[Rectangle],

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from detzoo.data.drawing import draw_detections
-from detzoo.data.masks import PastedMasks, encode_mask
+from detzoo.data.drawing import draw_detections, object_colours
+from detzoo.data.masks import PastedMasks, Rle, encode_mask
 from detzoo.data.progress import track
 from detzoo.data.repair import UnusableImage, repair_image
 from detzoo.detectors.saved_detector import ImageDetections
@@ -30,10 +30,18 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLimits:
-    """Which detections are drawn and listed."""
+    """Which detections are listed and drawn.
+
+    Attributes:
+        score_threshold: least score.
+        max_boxes: of an image, the best.
+        max_drawn_overlap: of those, what covers a better one of its class with a larger intersection over union (of
+            masks, where there are any) is not drawn, only listed; 1 draws all.
+    """
 
     score_threshold: float = 0.5
     max_boxes: int = 100
+    max_drawn_overlap: float = 1.0
 
 
 @dataclasses.dataclass
@@ -82,11 +90,21 @@ def detect_files(
         kept = apply_limits(detector(pixels), limits)
         names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
         masks = _pasted_masks(kept, pixels)
-        picture = draw_detections(pixels, kept.boxes_norm, names, kept.scores, masks)
+        encoded = None if masks is None else [encode_mask(mask) for mask in masks]
+        drawn = _drawn(kept, encoded, limits.max_drawn_overlap)
+        picture = draw_detections(
+            pixels,
+            kept.boxes_norm[drawn],
+            [names[row] for row in drawn],
+            kept.scores[drawn],
+            None if masks is None else [masks[row] for row in drawn],
+            # Masks of one class are told apart by their colours.
+            colours=object_colours(len(drawn)) if masks is not None and len(class_names) == 1 else None,
+        )
         picture.save(folder / picture_name, compress_level=1)
         entries = _entries(image_id, path, pixels.shape[:2], kept, names)
-        for entry, mask in zip(entries, masks or ()):
-            entry["segmentation"] = encode_mask(mask)
+        for entry, mask in zip(entries, encoded or ()):
+            entry["segmentation"] = mask
         summary.entries += entries
     (folder / DETECTIONS_FILE).write_text(json.dumps(summary.entries, indent=1) + "\n", encoding="utf-8")
     return summary
@@ -118,6 +136,24 @@ def _pasted_masks(detections: ImageDetections, pixels: np.ndarray) -> PastedMask
         return None
     height, width = pixels.shape[:2]
     return PastedMasks(detections.masks, detections.boxes_norm * [height, width, height, width], (height, width))
+
+
+def _drawn(kept: ImageDetections, masks: Sequence[Rle] | None, max_overlap: float) -> list[int]:
+    """Rows of the detections that are drawn, best first."""
+    rows = list(range(len(kept.scores)))
+    if max_overlap >= 1.0 or not rows:
+        return rows
+    from pycocotools.mask import iou
+
+    boxes_xywh = np.concatenate([kept.boxes_norm[:, 1::-1], kept.boxes_norm[:, :1:-1] - kept.boxes_norm[:, 1::-1]], 1)
+    shapes = boxes_xywh.astype(np.float64) if masks is None else masks
+    overlaps = np.asarray(iou(shapes, shapes, [0] * len(rows)))
+    overlaps[kept.class_ids[:, np.newaxis] != kept.class_ids] = 0.0
+    chosen: list[int] = []
+    for row in rows:
+        if not chosen or overlaps[row, chosen].max() <= max_overlap:
+            chosen.append(row)
+    return chosen
 
 
 def _named(images: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detzoo.data.drawing import MASK_OPACITY, class_colour, draw_detections
+from detzoo.data.drawing import MASK_OPACITY, class_colour, draw_detections, object_colours
 
 GRAY = np.full((500, 800, 3), 128, np.uint8)  # larger than what is enlarged; a line is 3 pixels wide
 BOX = (0.5, 0.25, 0.75, 0.5)
@@ -62,6 +62,24 @@ def test_the_best_score_is_drawn_on_top():
         drawn = np.asarray(draw_detections(GRAY, boxes, ["cat", "dog"], scores))
         line = drawn[round(TOP) + 30 : round(BOTTOM) - 40, round(LEFT) + 1 : round(LEFT) + 3]
         assert share(line, class_colour(top)) > 0.4
+
+
+def test_objects_of_one_name_can_have_colours_of_their_own():
+    boxes, masks = np.array([BOX, (0.0, 0.5, 0.5, 1.0)]), np.zeros((2, 500, 800), np.uint8)
+    masks[0, 300:340, 300:350], masks[1, 100:140, 500:550] = 1, 1
+    colours = object_colours(2)
+    drawn = np.asarray(draw_detections(GRAY, boxes, ["object"] * 2, [0.5, 0.9], masks, colours=colours))
+    for (top, left), colour in zip(((300, 300), (100, 500)), colours, strict=True):
+        blended = 128 + MASK_OPACITY * (np.array(colour) - 128.0)
+        assert share(drawn[top : top + 40, left : left + 50], blended) == 1.0
+    middle_y = round((TOP + BOTTOM) / 2)
+    assert share(drawn[middle_y, round(LEFT) : round(LEFT) + 4], colours[0]) > 0.3
+
+
+def test_colours_of_objects_differ_most_between_neighbours():
+    colours = np.array(object_colours(30), float)
+    assert len({tuple(colour) for colour in colours}) == 30
+    assert np.linalg.norm(colours[1:] - colours[:-1], axis=1).min() > 150.0
 
 
 @pytest.mark.parametrize("box", [(-1.0, -1.0, 2.0, 2.0), (0.5, 0.5, 0.5, 0.5), (0.9, 0.9, 0.1, 0.1), (3, 3, 4, 4)])

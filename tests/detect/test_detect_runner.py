@@ -74,6 +74,50 @@ def test_masks_are_drawn_and_listed(tmp_path):
     assert not drawn[150, 400].any()
 
 
+def overlapping_proposals(image):
+    """Two masks that share 30 of their 40 columns, and a third beside them."""
+    del image
+    boxes = np.array([[0.0, 0.0, 1.0, 0.4], [0.0, 0.1, 1.0, 0.5], [0.0, 0.6, 1.0, 1.0]], np.float32)
+    return ImageDetections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, np.int32), np.ones((3, 4, 4)))
+
+
+@pytest.mark.parametrize(("overlap", "drawn"), [(1.0, 3), (0.59, 2), (0.61, 3)])
+def test_what_covers_a_better_one_is_listed_but_not_drawn(tmp_path, monkeypatch, overlap, drawn):
+    pictures = []
+
+    def remember(pixels, boxes_norm, labels, *rest, colours):
+        pictures.append((boxes_norm, labels, colours))
+        return Image.fromarray(pixels)
+
+    monkeypatch.setattr("detzoo.detect.runner.draw_detections", remember)
+    # 40 columns each, 30 in common: 30 / 50 = 0.6.
+    limits = DetectionLimits(max_drawn_overlap=overlap)
+    path = save(tmp_path / "a.png", 60, 100)
+    summary = detect_files(overlapping_proposals, [path], {1: "object"}, tmp_path / "out", limits)
+    assert len(summary.entries) == 3
+    [(boxes_norm, labels, colours)] = pictures
+    assert boxes_norm[-1, 1] == pytest.approx(0.6)
+    assert len(boxes_norm) == len(labels) == len(set(colours)) == drawn
+    # Of detectors without masks boxes count, of those with several classes each by itself; names say the colours.
+    detect_files(
+        lambda image: overlapping_proposals(image)._replace(masks=None, class_ids=np.array([1, 1, 2])),
+        [path],
+        {1: "cat", 2: "dog"},
+        tmp_path / "boxes",
+        limits,
+    )
+    assert len(pictures[1][0]) == drawn
+    assert pictures[1][2] is None
+    detect_files(
+        lambda image: overlapping_proposals(image)._replace(class_ids=np.array([1, 2, 1])),
+        [path],
+        {1: "cat", 2: "dog"},
+        tmp_path / "classes",
+        limits,
+    )
+    assert len(pictures[2][0]) == 3
+
+
 def test_threshold_and_number_of_boxes():
     found = fixed_detector(None)
     np.testing.assert_array_equal(apply_limits(found, DetectionLimits(0.0, 9)).class_ids, [1, 9, 1])
