@@ -93,6 +93,36 @@ def test_points_are_kept_tried_again_and_measured_anew(
     assert not {row["key"] for row in rows if row["name"] != "ssd_mobilenet_v1_300_450"} & {good["key"]}
 
 
+def test_published_numbers_come_beside_measured_ones_also_later(
+    fake_points: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    out = tmp_path / "out"
+    table = 'published { source: "table 9" columns: "mAP" row { of: "resolution=300" values: %s } }'
+    plain = fake_points.read_text()
+    fake_points.write_text(plain + table % "31.1")
+    sweep(fake_points, out)
+    found = {row["name"]: row for row in read_results(out / "results.csv")}
+    name = "ssd_mobilenet_v1_300_300"
+    assert (found[name]["published.mAP"], found[name]["published.source"]) == (0.311, "table 9")
+    assert {row["published.mAP"] for other, row in found.items() if other != name} == {None}
+    # Numbers that are mended later reach rows that are measured already.
+    fake_points.write_text(plain + table % "31.5")
+    sweep(fake_points, out, "--noretry_failed")
+    again = {row["name"]: row for row in read_results(out / "results.csv")}
+    assert again[name] == {**found[name], "published.mAP": 0.315}
+
+
+def test_the_small_version_is_what_runs(
+    fake_points: pathlib.Path, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = fake_points.read_text() + 'small { description: "Small" axis { resolution { values: [64, 600] } } }'
+    fake_points.write_text(text)
+    assert sweep(fake_points, tmp_path / "out", "--small") == 0
+    assert capsys.readouterr().out.startswith("Small\n1 point\n")
+    [row] = read_results(tmp_path / "out" / "results.csv")
+    assert (row["name"], row["parameters"]) == ("ssd_mobilenet_v1_300_64", 64)
+
+
 def test_shards_do_all_points_once(fake_points: pathlib.Path, tmp_path: pathlib.Path) -> None:
     fake_points.write_text(fake_points.read_text().replace("450", "250, 350, 400"))
     for index in (1, 2):

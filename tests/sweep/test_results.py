@@ -9,7 +9,7 @@ import pytest
 
 from detzoo.errors import DataError, UsageError
 from detzoo.sweep.columns import NAMES
-from detzoo.sweep.results import append_row, format_row, read_results, read_with_problems, write_results
+from detzoo.sweep.results import append_row, format_row, read_results, read_with_problems, set_cells, write_results
 
 
 def row(key: str, **values: object) -> dict:
@@ -162,6 +162,19 @@ def test_many_processes_append_to_one_file(tmp_path: pathlib.Path) -> None:
     assert {read["key"] for read in rows} == {f"{writer}-{index}" for writer in range(6) for index in range(40)}
     assert all(len(read["reason"] or "") == 37 * int(str(read["key"])[0]) for read in rows)
     assert len(file.read_text().splitlines()) == 241  # one header
+
+
+def test_cells_of_rows_that_are_there_can_be_set(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "results.csv"
+    assert set_cells(file, {"a": {"published.mAP": 0.3}}) == 0
+    assert not file.exists()
+    for key in "ab":
+        append_row(file, row(key))
+    assert set_cells(file, {"a": {"published.mAP": 0.3}, "c": {"published.mAP": 0.4}}) == 1
+    assert [found["published.mAP"] for found in read_results(file)] == [0.3, None]
+    assert set_cells(file, {"a": {"published.mAP": 0.3}}) == 0  # as it is already
+    assert set_cells(file, {"a": {"published.mAP": None}}) == 1
+    assert [found["published.mAP"] for found in read_results(file)] == [None, None]
 
 
 def test_writing_anew_replaces_as_a_whole(tmp_path: pathlib.Path) -> None:

@@ -69,6 +69,7 @@ def test_commands_of_a_merge_name_the_files_where_they_are_now(tmp_path: pathlib
     command = (
         "detzoo benchmark '--pipeline_config_path=/other machine/p1/points/a/pipeline.config' --device=cpu"
         " && detzoo evaluate --checkpoint_dir=runs/a --output_dir=p1/points/a/evaluation"
+        " '--set=eval_input_reader[0].proposals_path=p1/points/a/proposals.npz' --set=x=1"
     )
     add(tmp_path / "p1", "a", command=command)
     merge(tmp_path / "all", [tmp_path / "p1"])
@@ -77,6 +78,7 @@ def test_commands_of_a_merge_name_the_files_where_they_are_now(tmp_path: pathlib
     assert row["command"] == (
         f"detzoo benchmark --pipeline_config_path={here}/pipeline.config --device=cpu"
         f" && detzoo evaluate --checkpoint_dir=runs/a --output_dir={here}/evaluation"
+        f" '--set=eval_input_reader[0].proposals_path={here}/proposals.npz' --set=x=1"
     )
     assert merge(tmp_path / "all", [tmp_path / "p1"]).num_rows == 1  # the same point, though the commands differ
 
