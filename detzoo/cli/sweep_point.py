@@ -59,6 +59,8 @@ def measure(folder: pathlib.Path) -> int:
         if spec["how"]["speed"] and not spec["two_networks"]:
             with _noted(result, folder, "benchmark"):
                 result["benchmark"] = _benchmark(spec, folder, export)
+        else:
+            result["where"] = _where()
         if spec["accuracy"]:
             with _noted(result, folder, "evaluate"):
                 _evaluate(spec, folder, export, result)
@@ -99,6 +101,15 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
         jit_compile=how["jit_compile"],
     )
     return measure_pipeline(loaded, options, export, spec["checkpoint"] or None)
+
+
+def _where() -> dict[str, Any]:
+    """The machine and the versions, as a benchmark tells them; TensorFlow is started."""
+    from detzoo.benchmark.environment import describe_environment
+    from detzoo.cli.inference import start_tensorflow
+
+    start_tensorflow()
+    return {"environment": describe_environment()}
 
 
 def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:

@@ -50,14 +50,19 @@ def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, re
 
     Args:
         facts: what is known before it is measured, by column.
-        result: what its process left: ``benchmark`` (the JSON of `detzoo benchmark`), ``metrics`` and ``columns``
-            (other cells by name), each where it came so far; None for nothing.
+        result: what its process left: ``benchmark`` (the JSON of `detzoo benchmark`; without one ``where``, what that
+            tells of the machine), ``metrics`` and ``columns`` (other cells by name), each where it came so far; None
+            for nothing.
         reason: of a failure; None where it went well.
     """
     row = empty_row()
     row.update(facts)
     result = result or {}
-    sources = _flat(result.get("benchmark") or {}), result.get("metrics") or {}, result.get("columns") or {}
+    sources = (
+        _flat(result.get("benchmark") or result.get("where") or {}),
+        result.get("metrics") or {},
+        result.get("columns") or {},
+    )
     for column in COLUMNS:
         for source in sources:
             value = _cell(column.kind, source.get(column.name))

@@ -134,6 +134,8 @@ def test_a_row_takes_each_number_from_where_it_is() -> None:
     assert (row["load.is_quiet"], row["load.before"]) == (True, 0.0)  # no load is a measurement
     assert (row["mAP"], row["mAP (large)"], row["num_eval_images"]) == (0.5, None, 8)
     assert (row["device"], row["status"], row["reason"]) == ("CPU", "ok", "no checkpoint")
+    accuracy_alone = compose_row(facts, {"where": {"environment": {"cores": 4}}, "metrics": metrics}, None)
+    assert (accuracy_alone["environment.cores"], accuracy_alone["mAP"]) == (4, 0.5)
     failed = compose_row(facts, {"benchmark": benchmark}, "killed")
     assert (failed["status"], failed["reason"], failed["parameters"], failed["mAP"]) == ("failed", "killed", 100, None)
     assert compose_row(facts, None, "killed")["parameters"] is None
