@@ -17,6 +17,7 @@ from detzoo.builders.necks import build_neck, num_maps
 from detzoo.builders.postprocess import build_dense_detections
 from detzoo.builders.resize import build_resizer
 from detzoo.builders.segmentation_proposals import build_segmentation_proposals
+from detzoo.builders.spp_classifier import build_spp_classifier
 from detzoo.builders.spp_net import build_spp_net
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
@@ -117,5 +118,6 @@ _DETECTORS: dict[str, Callable[[Any], Detector]] = {
     "ssd": _one_stage,
     "faster_rcnn": build_two_stage,
     "segmentation_proposals": build_segmentation_proposals,
+    "spp_classifier": build_spp_classifier,
     "spp_net": build_spp_net,
 }

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import tensorflow as tf
 
 from detzoo.builders.augment import build_augmentations
+from detzoo.builders.classification_inputs import build_class_dataset
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
 from detzoo.config.label_map import load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
+from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter
 from detzoo.data.proposals import ProposalTable, check_image_ids, read_proposals
@@ -56,6 +59,9 @@ def build_dataset(
         DataError: an ``input_path`` matches no file, the files hold no records, or ``proposals_path`` cannot be read
             or is of other images.
     """
+    if isinstance(resizer, ClassifierResizer):
+        options = _batch_options(reader, training, batch_size, seed, start_record, input_context)
+        return build_class_dataset(reader, resizer, train_config, options, training, dirt)
     _check_reader(reader)
     dirt = dirt if dirt is not None else DirtCounter()
     names = _class_names(reader)
@@ -66,20 +72,12 @@ def build_dataset(
         load_image_labels=image_labels,
     )
     steps = train_config.data_augmentation_options if training and train_config is not None else ()
-    num_epochs = 1 if not training else reader.num_epochs or None
-    options = BatchOptions(
-        batch_size=_per_replica(batch_size, input_context),
+    options = dataclasses.replace(
+        _batch_options(reader, training, batch_size, seed, start_record, input_context),
         max_number_of_boxes=decode_options.max_number_of_boxes,
         max_number_of_proposals=reader.max_number_of_proposals,
-        drop_remainder=training and reader.drop_remainder,
-        start=start_record,
-        num_epochs=num_epochs,
-        seed=seed,
-        num_shards=input_context.num_input_pipelines if input_context else 1,
-        shard=input_context.input_pipeline_id if input_context else 0,
         draw_sizes=training,
         merged_classes=_merged_classes(names, train_config, training),
-        num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
     )
     source = _build_source(reader, seed, dirt)
     if reader.load_instance_masks:
@@ -92,6 +90,27 @@ def build_dataset(
         options,
         dirt,
         _proposals(reader, source),
+    )
+
+
+def _batch_options(
+    reader: Any,
+    training: bool,
+    batch_size: int,
+    seed: int,
+    start_record: int,
+    input_context: tf.distribute.InputContext | None,
+) -> BatchOptions:
+    """What detectors and classifiers have in common."""
+    return BatchOptions(
+        batch_size=_per_replica(batch_size, input_context),
+        drop_remainder=training and reader.drop_remainder,
+        start=start_record,
+        num_epochs=1 if not training else reader.num_epochs or None,
+        seed=seed,
+        num_shards=input_context.num_input_pipelines if input_context else 1,
+        shard=input_context.input_pipeline_id if input_context else 0,
+        num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
     )
 
 

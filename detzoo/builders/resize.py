@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from detzoo.builders.features import pixel_scale
+from detzoo.builders.spp_classifier import build_classifier_resizer
 from detzoo.config import pb
 from detzoo.config.support import lookup_ssd_extractor
 from detzoo.data.resize import (
@@ -41,6 +42,10 @@ def build_model_resizer(model: Any) -> Resizer:
         ConfigError: as ``build_resizer``, or a feature extractor that is not in the table.
     """
     chosen = getattr(model, model.WhichOneof("model"))
+    if model.HasField("spp_classifier"):
+        return build_classifier_resizer(chosen)
+    if model.HasField("spp_net"):  # resizes images itself, to several sizes
+        return IdentityResizer()
     if not model.HasField("ssd"):
         return build_resizer(chosen.image_resizer)
     return build_resizer(chosen.image_resizer, pixel_scale(lookup_ssd_extractor(chosen.feature_extractor.type)))

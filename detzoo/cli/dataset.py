@@ -170,16 +170,24 @@ class Shapes:
 
         detzoo dataset shapes --output_path=shapes/train --num_images=1500 --seed=1 --num_shards=4
         detzoo dataset shapes --output_path=shapes/heldout --num_images=200 --seed=2 --images_dir=shapes/images
+
+    With one object an image the records are those of a classifier, too:
+
+        detzoo dataset shapes --output_path=classes/train --num_images=6000 --image_size=112 --max_objects=1 \\
+            --min_object_side=0.4 --seed=1
     """
     POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """--output_path, --num_images, --image_size, --seed, --num_shards, --images_dir."""
+        """What to draw, how much of it, and where it goes."""
         _define_path("output_path", "Prefix of the files to write, e.g. shapes/train.", flag_values)
         integer = flags.DEFINE_integer
         integer("num_images", 200, "How many images to draw.", lower_bound=1, flag_values=flag_values)
         integer("image_size", 160, "Side of the square images in pixels.", lower_bound=32, flag_values=flag_values)
+        integer("max_objects", 6, "Objects of an image at most.", lower_bound=1, flag_values=flag_values)
+        text = "Side of the smallest objects, as a fraction of the image's side, at most 0.6."
+        flags.DEFINE_float("min_object_side", 0.12, text, flag_values=flag_values)
         integer("seed", 0, "Another seed draws other images.", lower_bound=0, flag_values=flag_values)
         _define_num_shards(flag_values)
         text = "Write the images as files to this folder, too."
@@ -191,7 +199,13 @@ class Shapes:
         from detzoo.data import shapes
         from detzoo.data.dirt import DirtLog
 
-        drawn = shapes.draw_annotations(flag_values.num_images, flag_values.image_size, flag_values.seed)
+        drawn = shapes.draw_annotations(
+            flag_values.num_images,
+            flag_values.image_size,
+            flag_values.seed,
+            flag_values.max_objects,
+            flag_values.min_object_side,
+        )
         _convert(drawn, flag_values, DirtLog(), with_masks=True)
         if flag_values.images_dir:
             _write_images(drawn, pathlib.Path(flag_values.images_dir))

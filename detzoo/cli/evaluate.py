@@ -44,6 +44,11 @@ nobody verified in an image), e.g.
 
     --set 'eval_config.metrics_set[0]=pascal_voc_2007_detection_metrics'
 
+A classifier (model.spp_classifier) is measured by its top-1 and top-5 error, with the views that its test_view names;
+predictions.json has the five best classes of each image.
+
+    --set model.spp_classifier.test_view=FULL_IMAGE
+
 A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. They
 are written to proposals.npz, which another model's input readers can name as their proposals_path.
 """
@@ -149,9 +154,11 @@ def _make_output_dir(flag_values: flags.FlagValues) -> pathlib.Path:
 
 def make_evaluator(message: Any) -> Any:
     """The Evaluator of a config's first eval_input_reader and its eval_config."""
+    from detzoo.builders.classification_inputs import class_label_map
     from detzoo.builders.inputs import build_dataset
     from detzoo.builders.resize import build_model_resizer
     from detzoo.config.label_map import load_label_map
+    from detzoo.evaluate.classification import ClassifierEvaluator
     from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
 
     reader, metrics = message.eval_input_reader[0], asked_metrics(message.eval_config)
@@ -166,6 +173,8 @@ def make_evaluator(message: Any) -> Any:
         seed=0,
         image_labels=reads_image_labels(metrics),
     )
+    if message.model.HasField("spp_classifier"):
+        return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=sys.stderr.isatty())
     return Evaluator(
         dataset,
         load_label_map(reader.label_map_path),
@@ -219,9 +228,11 @@ def measure_exported(message: Any, detect: Any) -> Any:
     from detzoo.detectors.one_by_one import OneByOne
 
     raw = copy.deepcopy(message)
-    getattr(raw.model, raw.model.WhichOneof("model")).image_resizer.identity_resizer.SetInParent()
+    chosen = getattr(raw.model, raw.model.WhichOneof("model"))
+    if "image_resizer" in chosen.DESCRIPTOR.fields_by_name:  # others take images as they are
+        chosen.image_resizer.identity_resizer.SetInParent()
     raw.eval_config.batch_size = 1
-    return make_evaluator(raw).evaluate(OneByOne(detect, detect.has_masks))
+    return make_evaluator(raw).evaluate(OneByOne(detect, detect.has_masks, getattr(detect, "wants_proposals", False)))
 
 
 def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:

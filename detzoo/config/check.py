@@ -4,6 +4,7 @@ The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline
 
     check_model                  the parts of an SSD, and whether they fit each other
     check_region_model           the same of a two-stage detector
+    check_spp_classifier         a classifier, and its network
     check_training               optimizer, schedule, steps, fine-tune checkpoint
     check_inputs                 label maps, class counts, records, metrics
     effects                      what is accepted without effect, and what is not supported
@@ -18,6 +19,8 @@ from detzoo.config.check_inputs import check_inputs, check_metrics
 from detzoo.config.check_model import ACCEPTED_MODELS, check_model
 from detzoo.config.check_region_inputs import check_region_inputs
 from detzoo.config.check_segmentation_proposals import check_mask_readers
+from detzoo.config.check_spp_classifier import check_classifier_inputs
+from detzoo.config.check_spp_net import check_spp_net_run
 from detzoo.config.check_training import check_merged_labels, check_training
 from detzoo.config.effects import check_effects
 from detzoo.config.load import LoadedPipeline, read_pipeline
@@ -69,7 +72,9 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     check_inputs(config, findings, files)
     check_metrics(config, findings)
     check_region_inputs(config, findings, files)
+    check_spp_net_run(config, findings)
     check_mask_readers(config, findings)
+    check_classifier_inputs(config, findings)
     _check_effects(config, findings)
     return sorted(findings.problems, key=lambda problem: (problem.line == 0, problem.line))
 

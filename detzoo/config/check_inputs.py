@@ -8,6 +8,7 @@ import re
 from typing import Any, NamedTuple
 
 from detzoo.config import pb, stages
+from detzoo.config.check_image_folders import check_folders_are_classes, check_image_folder, names_of_folders
 from detzoo.config.label_map import read_label_map
 from detzoo.config.names import suggestion
 from detzoo.config.paths import is_remote, path_hint
@@ -58,8 +59,8 @@ def check_inputs(config: Any, findings: Findings, files: bool) -> None:
     num_classes, num_classes_path = _num_classes(config.model)
     maps: list[tuple[str, _Classes]] = []
     for path, reader in named_readers(config):
-        _check_reader(reader, path, findings, files)
-        classes = _read_classes(reader.label_map_path, f"{path}.label_map_path", findings) if files else None
+        _check_reader(reader, path, config.model.WhichOneof("model"), findings, files)
+        classes = _classes_of(reader, path, findings) if files else None
         if classes is not None:
             _check_class_count(classes, num_classes, num_classes_path, f"{path}.label_map_path", findings)
             maps.append((path, classes))
@@ -92,12 +93,27 @@ def _num_classes(model: Any) -> tuple[int, str]:
     return getattr(getattr(model, kind), "num_classes", 0), f"model.{kind}.num_classes"
 
 
-def _check_reader(reader: Any, path: str, findings: Findings, files: bool) -> None:
+def _classes_of(reader: Any, path: str, findings: Findings) -> _Classes | None:
+    """What a reader calls the classes: its label map, or the names of its folders; None where that has problems."""
+    if reader.WhichOneof("input_reader") == "image_folder_reader":
+        if not reader.label_map_path:
+            names = names_of_folders(reader)
+            return _Classes(reader.image_folder_reader.path, names) if names else None
+        classes = _read_classes(reader.label_map_path, f"{path}.label_map_path", findings)
+        if classes is not None:
+            check_folders_are_classes(reader, path, classes.names, findings)
+        return classes
+    return _read_classes(reader.label_map_path, f"{path}.label_map_path", findings)
+
+
+def _check_reader(reader: Any, path: str, model_kind: str | None, findings: Findings, files: bool) -> None:
     if reader.input_type == pb.TF_SEQUENCE_EXAMPLE:
         findings.error(f"{path}.input_type", "TF_SEQUENCE_EXAMPLE is not supported; accepted: TF_EXAMPLE")
     kind = reader.WhichOneof("input_reader")
     if kind is None:
         findings.error(path, "names no records; add tf_record_input_reader { input_path: '...' }")
+    if kind == "image_folder_reader":
+        check_image_folder(reader, path, model_kind, findings, files)
     if kind != "tf_record_input_reader":
         return
     patterns = list(reader.tf_record_input_reader.input_path)

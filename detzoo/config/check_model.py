@@ -13,6 +13,8 @@ from detzoo.config.check_losses import check_losses
 from detzoo.config.check_parts import check_backbone, check_box_code, check_post_processing, check_resizer
 from detzoo.config.check_region_model import check_region_model
 from detzoo.config.check_segmentation_proposals import check_segmentation_proposals
+from detzoo.config.check_spp_classifier import check_spp_classifier
+from detzoo.config.check_spp_net import check_spp_net
 from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings
 
@@ -25,12 +27,10 @@ _REQUIRED_CHOICES = {
     "box_predictor": "box_predictor_oneof",
     "anchor_generator": "anchor_generator_oneof",
 }
-ACCEPTED_MODELS = ("ssd", "faster_rcnn", "segmentation_proposals")
+ACCEPTED_MODELS = ("ssd", "faster_rcnn", "segmentation_proposals", "spp_classifier", "spp_net")
 _OTHER_MODELS = {
     "center_net": "CenterNet is not supported yet",
     "experimental_model": "experimental models are not supported",
-    "spp_classifier": "SPP-net's classifier is not supported yet",
-    "spp_net": "SPP-net is not supported yet",
 }
 _SSD_PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
@@ -144,4 +144,6 @@ _CHECKS = {
     "ssd": _check_ssd,
     "faster_rcnn": check_region_model,
     "segmentation_proposals": check_segmentation_proposals,
+    "spp_classifier": check_spp_classifier,
+    "spp_net": check_spp_net,
 }

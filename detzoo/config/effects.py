@@ -176,7 +176,6 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
         "skip_predictions_for_unlabeled_class": "predictions of classes that an image does not label always count",
     },
     "InputReader": {
-        "image_folder_reader": "folders of images are not supported yet; the only reader is tf_record_input_reader",
         "external_input_reader": "the only reader is tf_record_input_reader { input_path: '...' }",
         "num_additional_channels": "images have 3 channels",
         "num_keypoints": _NO_KEYPOINTS,

@@ -132,7 +132,7 @@ class RecordDecoder:
         found["inconsistent_record"] = ~image_missing & ~consistent
         found["missing_masks"] = ~image_missing & consistent & masks_missing
         labeled = () if self._image_labels is None else _labeled_classes(fields, self._image_labels)
-        return Decoded(sample, fields["image/source_id"], _count(found), usable, labeled)
+        return Decoded(sample, fields["image/source_id"], count_dirt(found), usable, labeled)
 
     def _consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
         """Whether the lists that every object needs are equally long."""
@@ -237,7 +237,7 @@ def _labeled_classes(fields: Mapping[str, Tensor], names: ClassNames) -> Tensor:
     return tf.reduce_any(ids[:, tf.newaxis] == tf.range(1, names.num_classes + 1, dtype=ids.dtype), axis=0)
 
 
-def _count(found: Mapping[str, Tensor]) -> Tensor:
+def count_dirt(found: Mapping[str, Tensor]) -> Tensor:
     """The dirt vector, int64 [len(REASONS)]: how many values are true under each reason."""
     none = tf.constant(0, tf.int64)
     return tf.stack([tf.math.count_nonzero(found[reason]) if reason in found else none for reason in REASONS])

@@ -5,7 +5,8 @@ have many sizes, overlap, and reach over the border of the image. What is labell
 around the visible part, and nothing is placed where it would hide more than half of another object. The class is the
 outline alone: colours, outlines' widths and textures are drawn at random for every object.
 
-Image ``index`` of a seed depends on (seed, index, image_size) only, so a longer data set begins with a shorter one.
+Image ``index`` of a seed depends on (seed, index, image_size, max_objects, min_object_side) only, so a longer
+data set begins with a shorter one. With one object an image it is a data set for a classifier.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from detzoo.errors import UsageError
 
 MIN_IMAGE_SIZE_PX = 32
 MAX_OBJECTS = 6
-MIN_OBJECT_SIDE = 0.12  # of the image's side
+MIN_OBJECT_SIDE = 0.12  # of the image's side, where nothing else is asked for
 MAX_OBJECT_SIDE = 0.6
 MIN_VISIBLE = 0.5  # of the object's own area; what would hide more of another object is not placed
 MIN_SIDE_PX = 6  # a visible part thinner than this is not an object
@@ -38,13 +39,21 @@ _FIRST_PLACEMENT_ATTEMPTS = 100  # no image stays empty, also where most shapes 
 Outline = Callable[[float], list[list[tuple[float, float]]]]
 
 
-def draw_annotations(num_images: int, image_size: int = 160, seed: int = 0) -> Annotations:
+def draw_annotations(
+    num_images: int,
+    image_size: int = 160,
+    seed: int = 0,
+    max_objects: int = MAX_OBJECTS,
+    min_object_side: float = MIN_OBJECT_SIDE,
+) -> Annotations:
     """Draws a data set.
 
     Args:
         num_images: how many images.
         image_size: side of the square images, in pixels.
         seed: another seed is another data set.
+        max_objects: an image has 1 to so many objects.
+        min_object_side: the smallest object's side, as a fraction of the image's.
 
     Returns:
         Images with their encoded bytes (``content``, JPEG), objects with boxes in pixels and masks; class ids from 1
@@ -59,21 +68,28 @@ def draw_annotations(num_images: int, image_size: int = 160, seed: int = 0) -> A
         raise UsageError(f"--image_size is {image_size}; it must be at least {MIN_IMAGE_SIZE_PX} pixels")
     if seed < 0:
         raise UsageError(f"--seed is {seed}; it must not be negative")
+    if not 1 <= max_objects <= MAX_OBJECTS:
+        raise UsageError(f"--max_objects is {max_objects}; it must be 1 to {MAX_OBJECTS}")
+    if not MIN_OBJECT_SIDE <= min_object_side <= MAX_OBJECT_SIDE:
+        raise UsageError(f"--min_object_side is {min_object_side:g}; it must be {MIN_OBJECT_SIDE} to {MAX_OBJECT_SIDE}")
     indices = track(range(num_images), num_images, "drawing")
-    return Annotations([draw_image(index, image_size, seed) for index in indices], numbered(list(CLASS_NAMES)))
+    images = [draw_image(index, image_size, seed, max_objects, min_object_side) for index in indices]
+    return Annotations(images, numbered(list(CLASS_NAMES)))
 
 
-def draw_image(index: int, image_size: int, seed: int) -> AnnotatedImage:
-    """Image number ``index`` of a data set, with 1 to ``MAX_OBJECTS`` objects."""
+def draw_image(
+    index: int, image_size: int, seed: int, max_objects: int = MAX_OBJECTS, min_object_side: float = MIN_OBJECT_SIDE
+) -> AnnotatedImage:
+    """Image number ``index`` of a data set, with 1 to ``max_objects`` objects."""
     random = np.random.default_rng([seed, index, image_size])
     canvas = background(random, image_size)
     owner = np.full((image_size, image_size), -1, np.int32)  # which object is seen at a pixel
     full_areas: list[int] = []
     kinds: list[int] = []
-    for _ in range(int(random.integers(1, MAX_OBJECTS + 1))):
+    for _ in range(int(random.integers(1, max_objects + 1))):
         for _attempt in range(_PLACEMENT_ATTEMPTS if kinds else _FIRST_PLACEMENT_ATTEMPTS):
             kind = int(random.integers(len(CLASS_NAMES)))
-            alpha, area = object_alpha(random, kind, image_size)
+            alpha, area = object_alpha(random, kind, image_size, min_object_side)
             if not _can_be_placed(owner, alpha, area, full_areas):
                 continue
             _paint(canvas, alpha, random)
@@ -114,13 +130,15 @@ def background(random: np.random.Generator, image_size: int) -> np.ndarray:
     return np.clip(canvas, 0.0, 255.0)
 
 
-def object_alpha(random: np.random.Generator, kind: int, image_size: int) -> tuple[np.ndarray, int]:
-    """Places one shape.
+def object_alpha(
+    random: np.random.Generator, kind: int, image_size: int, min_object_side: float = MIN_OBJECT_SIDE
+) -> tuple[np.ndarray, int]:
+    """Places one shape of at least ``min_object_side`` of the image's side.
 
     Returns:
         Its coverage of each pixel, float32 [size, size] in 0..1, and its whole area in pixels, also outside the image.
     """
-    side = image_size * math.exp(random.uniform(math.log(MIN_OBJECT_SIDE), math.log(MAX_OBJECT_SIDE)))
+    side = image_size * math.exp(random.uniform(math.log(min_object_side), math.log(MAX_OBJECT_SIDE)))
     stretch = math.exp(random.uniform(-0.25, 0.25))
     height, width = side * stretch, side / stretch
     overhang = 0.4 if random.random() < TRUNCATED_SHARE else 0.0

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from detzoo.data.proposals import write_proposals
+from detzoo.evaluate.classification import ClassificationResult, format_classification, write_classification
 from detzoo.evaluate.coco import MASK_PREFIX, NOTHING_MEASURED, coco_detections, coco_groundtruth
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.runner import EvaluationResult
@@ -66,11 +67,16 @@ _PROPOSAL_DESCRIPTIONS = {
 }
 
 
-def write_results(result: EvaluationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]) -> None:
+def write_results(
+    result: EvaluationResult | ClassificationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]
+) -> None:
     """Writes the files; ``facts`` (checkpoint, step, versions) go into metrics.json.
 
     metrics.json is written last and in one go, so that a reader never sees numbers of a run that is not complete.
     """
+    if isinstance(result, ClassificationResult):
+        write_classification(result, folder, facts)
+        return
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / DETECTIONS_FILE).open("w", encoding="utf-8") as file:
@@ -99,8 +105,10 @@ def write_proposals_of(images: Sequence[EvaluatedImage], file: str | pathlib.Pat
     write_proposals(file, [image.image_id for image in images], boxes_norm, [image.scores for image in images])
 
 
-def format_table(result: EvaluationResult) -> str:
+def format_table(result: EvaluationResult | ClassificationResult) -> str:
     """The numbers with what they mean, then those of each class; "-" where there was nothing to measure."""
+    if isinstance(result, ClassificationResult):
+        return format_classification(result)
     width = max(len(name) for name in result.metrics)
     lines = [
         f"{name:<{width}}  {_number(value)}  {_description(name, result.proposes_only)}"

@@ -14,8 +14,10 @@ from detzoo.train.settings import EarlyStopping
 HISTORY_FILE = "evaluations.jsonl"
 # The Object Detection API's prefixes of the same metrics.
 _PREFIXES = ("DetectionBoxes_Precision/", "DetectionBoxes_Recall/")
-# Proposals know no classes: their recall, by masks where they have them, takes the place of the default.
-_STAND_INS = {"mAP": ("AR@1000", "mask AR@1000")}
+# Proposals know no classes: their recall, by masks where they have them, takes the place of the default. A classifier's
+# is the error of its best class.
+_STAND_INS = {"mAP": ("AR@1000", "mask AR@1000", "top-1 error")}
+_LOWER_IS_BETTER = ("loss", "error")
 
 
 class Selection:
@@ -25,7 +27,7 @@ class Selection:
 
     Args:
         folder: The model_dir.
-        best_metric: Decides what is best. Higher is better, except for names with "loss" in them.
+        best_metric: Decides what is best. Higher is better, except for names with "loss" or "error" in them.
         early_stopping: None for off.
         writable: False on workers that are not the chief.
     """
@@ -106,7 +108,7 @@ def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> floa
     """
     found = metric_name(metrics, name, field)
     value = float(metrics[found])
-    return -value if "loss" in found.lower() else value
+    return -value if any(word in found.lower() for word in _LOWER_IS_BETTER) else value
 
 
 def metric_name(metrics: Mapping[str, Any], name: str, field: str = "") -> str:

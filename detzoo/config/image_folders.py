@@ -1,0 +1,32 @@
+"""Folders of image files, ``path/CLASS NAME/any/file.jpg``: which classes and files there are (no TensorFlow here)."""
+
+from __future__ import annotations
+
+import pathlib
+
+from detzoo.config.label_map import LabelMap
+
+IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
+
+
+def class_folders(path: str | pathlib.Path) -> list[pathlib.Path]:
+    """The folders inside, sorted by name; hidden ones are none. Empty where ``path`` is no folder."""
+    folder = pathlib.Path(path)
+    if not folder.is_dir():
+        return []
+    return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+
+
+def images_by_class(path: str | pathlib.Path) -> dict[str, list[str]]:
+    """Class name -> its image files, sorted, those of folders inside included; classes in the order of their names."""
+    return {
+        folder.name: sorted(
+            str(file) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        )
+        for folder in class_folders(path)
+    }
+
+
+def label_map_of_folders(path: str | pathlib.Path) -> LabelMap:
+    """Ids from 1 in the order of the folders' names."""
+    return LabelMap({number: folder.name for number, folder in enumerate(class_folders(path), start=1)})

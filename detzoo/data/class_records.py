@@ -1,0 +1,169 @@
+"""A classifier's records -> ``Decoded``: one "object" that is the whole image, of the image's class.
+
+So a labelled image goes through the same stages as a detector's: augmentation, batching, loss. Two sources: tf.Examples
+as TensorFlow's scripts write ImageNet (``image/class/label`` from 1, ``image/class/text``, ``image/class/synset``), and
+folders of image files, ``path/CLASS NAME/any/file.jpg``.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+from detzoo.config.image_folders import images_by_class
+from detzoo.contracts import Tensor
+from detzoo.data.decode import ClassNames, Decoded, count_dirt, decode_image
+from detzoo.data.records import RecordSource
+from detzoo.data.sample import Sample
+from detzoo.errors import DataError
+
+_LISTS = {
+    "image/class/label": tf.int64,
+    "image/class/text": tf.string,
+    "image/class/synset": tf.string,
+    "image/object/class/label": tf.int64,
+    "image/object/class/text": tf.string,
+}
+_SEPARATOR = "\t"  # between a class id and a path
+
+
+class ClassRecordDecoder:
+    """Callable from a serialized tf.Example to ``Decoded``.
+
+    An image's class is ``image/class/label`` where that is an id of the label map, else the id of
+    ``image/class/text`` or ``image/class/synset``. A record without any of these, as a detector's, counts where all of
+    its objects are of one class.
+
+    Args:
+        class_names: the label map.
+    """
+
+    def __init__(self, class_names: ClassNames) -> None:
+        self._names = class_names
+        self._features: dict[str, object] = {
+            key: tf.io.FixedLenFeature([], tf.string, "") for key in ("image/encoded", "image/source_id")
+        }
+        self._features["image/filename"] = tf.io.FixedLenFeature([], tf.string, "")
+        for key, dtype in _LISTS.items():
+            self._features[key] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+
+    def __call__(self, serialized: Tensor) -> Decoded:
+        """Decodes one record; raises inside the graph where the record or its image is corrupt."""
+        fields = tf.io.parse_single_example(serialized, self._features)
+        own = [self._ids("", fields["image/class/label"])]
+        own += [self._ids(fields[f"image/class/{key}"], None) for key in ("text", "synset")]
+        candidates = [tf.reduce_max(tf.concat([ids, [0]], axis=0)) for ids in own]
+        objects = self._object_class(fields)
+        says_nothing = sum(tf.size(fields[key]) for key in _LISTS if key.startswith("image/class")) == 0
+        class_id = tf.where(says_nothing, objects, _first_known(candidates))
+        image_id = tf.where(fields["image/source_id"] == "", fields["image/filename"], fields["image/source_id"])
+        return whole_image(fields["image/encoded"], class_id, image_id)
+
+    def _ids(self, texts: Tensor | str, labels: Tensor | None) -> Tensor:
+        """The known ids of names, or of labels; 0 for an unknown one."""
+        if labels is None:
+            return self._names.lookup(texts, tf.zeros_like(texts, tf.int64))
+        return self._names.lookup(tf.fill(tf.shape(labels), ""), labels)
+
+    def _object_class(self, fields: dict[str, Tensor]) -> Tensor:
+        """The one class of all objects, 0 where there are none or several."""
+        texts, labels = fields["image/object/class/text"], fields["image/object/class/label"]
+        ids = tf.cond(tf.size(texts) > 0, lambda: self._ids(texts, None), lambda: self._ids("", labels))
+        first = tf.reduce_max(tf.concat([ids, [0]], axis=0))
+        return tf.where(tf.reduce_all(ids == first), first, 0)
+
+
+def _first_known(candidates: Sequence[Tensor]) -> Tensor:
+    """The first id that is not 0."""
+    chosen = candidates[-1]
+    for candidate in reversed(candidates[:-1]):
+        chosen = tf.where(candidate > 0, candidate, chosen)
+    return chosen
+
+
+class ImageFolderSource(RecordSource):
+    """The image files of a folder with one folder for each class, as a stream of "class id, path" records.
+
+    Each epoch has an order of its own; all files are shuffled at once.
+
+    Args:
+        folder: with one folder for each class.
+        ids: class name -> id.
+        shuffle: whether an epoch's order is drawn.
+        seed: of the order.
+        sample_1_of_n: read every n-th file.
+
+    Raises:
+        DataError: a folder of an unknown name, or no image file at all.
+    """
+
+    def __init__(
+        self, folder: str, ids: dict[str, int], shuffle: bool = True, seed: int = 0, sample_1_of_n: int = 1
+    ) -> None:
+        files = images_by_class(folder)
+        unknown = sorted(set(files) - set(ids))
+        if unknown:
+            raise DataError(
+                f"image_folder_reader.path {folder} has a folder '{unknown[0]}', which is no class of the label map; "
+                f"its classes are {', '.join(sorted(ids)[:10])}"
+            )
+        records = [f"{ids[name]}{_SEPARATOR}{path}" for name, paths in files.items() for path in paths]
+        if not records:
+            raise DataError(f"image_folder_reader.path {folder} has no image in a folder of a class")
+        self._records = records[::sample_1_of_n]
+        self._shuffle, self._folder_seed = shuffle, seed
+        self.num_records = len(self._records)
+
+    def first_records(self, count: int) -> tf.data.Dataset:
+        """The first ``count`` records."""
+        return tf.data.Dataset.from_tensor_slices(self._records[:count])
+
+    def _epoch(self, epoch: Tensor) -> tf.data.Dataset:
+        records = tf.constant(self._records)
+        if self._shuffle:
+            seed = tf.stack([tf.constant(self._folder_seed, tf.int64), epoch])
+            records = tf.random.experimental.stateless_shuffle(records, seed)
+        return tf.data.Dataset.from_tensor_slices(records)
+
+
+def decode_folder_record(record: Tensor) -> Decoded:
+    """A "class id, path" record -> ``Decoded``; its id is the path from the class's folder on.
+
+    Raises inside the graph where the file cannot be read or is no image.
+    """
+    parts = tf.strings.split(record, _SEPARATOR, maxsplit=1)
+    # The stream ends each epoch with an empty record.
+    is_record = tf.size(parts) == 2
+    path = tf.cond(is_record, lambda: parts[1], lambda: tf.constant(""))
+    class_id = tf.cond(is_record, lambda: tf.strings.to_number(parts[0], tf.int64), lambda: tf.constant(0, tf.int64))
+    encoded = tf.cond(is_record, lambda: tf.io.read_file(path), lambda: tf.constant(""))
+    names = tf.strings.split(path, os.sep)
+    return whole_image(encoded, class_id, tf.strings.reduce_join(names[-2:], separator="/"))
+
+
+def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
+    """An image whose one object covers it.
+
+    Args:
+        encoded: string scalar, an image file.
+        class_id: int64 scalar, from 1; 0 where the class is unknown: the image is dropped and counted.
+        image_id: string scalar.
+    """
+    is_missing, is_known = encoded == "", class_id > 0
+    usable = ~is_missing & is_known
+    image = tf.cond(usable, lambda: decode_image(encoded), lambda: tf.zeros([1, 1, 3], tf.uint8))
+    no, zero = tf.constant([False]), tf.zeros([1], tf.float32)
+    sample = Sample(
+        image=tf.ensure_shape(image, [None, None, 3]),
+        boxes_norm=tf.constant([[0.0, 0.0, 1.0, 1.0]]),
+        classes=tf.reshape(tf.cast(class_id, tf.int32) - 1, [1]),
+        weights=tf.ones([1], tf.float32),
+        is_crowd=no,
+        is_difficult=no,
+        area_px=zero,
+        masks=None,
+    )
+    found = {"missing_image": is_missing, "unknown_class": ~is_missing & ~is_known}
+    return Decoded(sample, image_id, count_dirt(found), usable)

@@ -1,0 +1,188 @@
+"""Top-1 and top-5 error of a classifier, as ImageNet's challenge counts them.
+
+dataset of Batch -> classifier (one traced function) -> scores of each image -> errors by name -> files and table
+
+metrics.json      the numbers by name at the top; below them per_class, num_images and what made them
+predictions.json  image_id, class, and the five best classes with their scores
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from detzoo.contracts import Batch, Tensor
+from detzoo.errors import DataError
+from detzoo.folders import write_atomically
+
+TOP_1, TOP_5 = "top-1 error", "top-5 error"
+METRICS_FILE = "metrics.json"
+PREDICTIONS_FILE = "predictions.json"
+NUM_KEPT = 5  # best classes of an image
+
+_DESCRIPTIONS = {
+    TOP_1: "images whose best class is another one",
+    TOP_5: "images whose class is not among the five best",
+}
+
+
+class ClassifiedImage(NamedTuple):
+    """One image: what it is, and the best classes, best first."""
+
+    image_id: str
+    true_class: int  # 0-based
+    best_classes: np.ndarray  # int [5 or fewer], 0-based
+    best_scores: np.ndarray  # float32, as many
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationResult:
+    """What an evaluation found.
+
+    Attributes:
+        metrics: errors by name, in [0, 1].
+        per_class: class name -> "top-1 error" and number of "images"; classes with images only.
+        images: every image.
+        class_names: name of each class id (from 1).
+        seconds: wall time, reading included.
+    """
+
+    metrics: dict[str, float]
+    per_class: dict[str, dict[str, float]]
+    images: list[ClassifiedImage]
+    class_names: dict[int, str]
+    seconds: float
+
+
+class ClassifierEvaluator:
+    """Measures classifiers on one data set.
+
+    Args:
+        dataset: a finite tf.data.Dataset of Batch, one object an image.
+        label_map: an object with ``names`` (id from 1 -> name), or such a dict.
+        show_progress: draw a progress bar on stderr.
+    """
+
+    def __init__(self, dataset: tf.data.Dataset, label_map: Any, *, show_progress: bool = True) -> None:
+        self._dataset = dataset
+        self._class_names = dict(getattr(label_map, "names", label_map))
+        self._show_progress = show_progress
+        self._traced_for: Any = None
+        self._traced: Any = None
+
+    def __call__(self, classifier: Any) -> dict[str, float]:
+        """The metrics of ``evaluate`` alone."""
+        return self.evaluate(classifier).metrics
+
+    def evaluate(self, classifier: Any) -> ClassificationResult:
+        """Classifies every image and counts.
+
+        Raises:
+            DataError: the data set has no image of a known class.
+        """
+        started = time.monotonic()
+        classify = self._traced_classifier(classifier)
+        images: list[ClassifiedImage] = []
+        with tqdm(desc="evaluate", unit=" images", disable=not self._show_progress, leave=False) as bar:
+            for batch in self._dataset:
+                scores = classify(batch.images, batch.true_shapes).numpy()
+                images += classified_images(batch, scores)
+                bar.update(len(scores))
+        if not images:
+            raise DataError("the evaluation data set has no image of a class of the label map: check eval_input_reader")
+        metrics, per_class = measure(images, self._class_names, classifier.num_classes)
+        return ClassificationResult(metrics, per_class, images, self._class_names, time.monotonic() - started)
+
+    def _traced_classifier(self, classifier: Any) -> Any:
+        """One traced function for each classifier, whatever the size of the last batch."""
+        if self._traced_for is not classifier:
+            spec: Batch = self._dataset.element_spec
+
+            def classify(images: Tensor, true_shapes: Tensor) -> Tensor:
+                return classifier.predict(classifier.preprocess(images), true_shapes=true_shapes).scores
+
+            image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
+            signature = [image_spec, tf.TensorSpec([None, 2], tf.int32)]
+            self._traced = tf.function(classify, input_signature=signature, autograph=False)
+            self._traced_for = classifier
+        return self._traced
+
+
+def classified_images(batch: Batch, scores: np.ndarray) -> list[ClassifiedImage]:
+    """The images of a batch with their best classes; of equal scores the lower class comes first.
+
+    Args:
+        batch: one object an image.
+        scores: float32 [B, K].
+    """
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :NUM_KEPT]
+    classes = np.asarray(batch.groundtruth.classes)[:, 0]
+    ids = [name.decode("utf-8", "replace") for name in np.asarray(batch.image_ids)]
+    return [
+        ClassifiedImage(name, int(true), best, row[best])
+        for name, true, best, row in zip(ids, classes, order, scores, strict=True)
+    ]
+
+
+def measure(
+    images: Sequence[ClassifiedImage], class_names: Mapping[int, str], num_classes: int
+) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
+    """Errors of all images, and top-1 errors by class; no top-5 error where there are no more than five classes."""
+    true = np.array([image.true_class for image in images])
+    is_wrong = np.array([image.best_classes[0] != image.true_class for image in images])
+    metrics = {TOP_1: float(is_wrong.mean())}
+    if num_classes > NUM_KEPT:
+        metrics[TOP_5] = float(np.mean([image.true_class not in image.best_classes for image in images]))
+    per_class = {}
+    for identifier, name in sorted(class_names.items()):
+        own = is_wrong[true == identifier - 1]
+        if own.size:
+            per_class[name] = {TOP_1: float(own.mean()), "images": int(own.size)}
+    return metrics, per_class
+
+
+def write_classification(result: ClassificationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]) -> None:
+    """Writes the files; ``facts`` (checkpoint, step, versions) go into metrics.json, which is written last."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    names = result.class_names
+    predictions = [
+        {
+            "image_id": image.image_id,
+            "class": names.get(image.true_class + 1, str(image.true_class + 1)),
+            "best": [
+                {"class": names.get(int(c) + 1, str(int(c) + 1)), "score": round(float(score), 5)}
+                for c, score in zip(image.best_classes, image.best_scores, strict=True)
+            ],
+        }
+        for image in result.images
+    ]
+    (folder / PREDICTIONS_FILE).write_text(json.dumps(predictions, indent=1) + "\n", encoding="utf-8")
+    numbers = {
+        **result.metrics,
+        "per_class": result.per_class,
+        "num_images": len(result.images),
+        "seconds": round(result.seconds, 2),
+        **facts,
+    }
+    write_atomically(folder / METRICS_FILE, json.dumps(numbers, indent=2) + "\n")
+
+
+def format_classification(result: ClassificationResult, most_classes: int = 20) -> str:
+    """The errors with what they mean, then those of the classes, worst first."""
+    lines = [f"{name}  {value:7.2%}  {_DESCRIPTIONS[name]}" for name, value in result.metrics.items()]
+    rows = sorted(result.per_class.items(), key=lambda row: -row[1][TOP_1])
+    width = max(len("class"), *(len(name) for name, _ in rows[:most_classes]))
+    lines += ["", f"{'class':<{width}}  {TOP_1:>11}  images"]
+    lines += [f"{name:<{width}}  {row[TOP_1]:>11.2%}  {row['images']:>6}" for name, row in rows[:most_classes]]
+    if len(rows) > most_classes:
+        lines.append(f"... and {len(rows) - most_classes} classes with fewer errors")
+    return "\n".join(lines)
