@@ -147,9 +147,10 @@ class SweepWork:
     def _time_line(self) -> str:
         total = sum(self._expected[key] for key in self._keys_to_do()) / self._jobs
         trained = f" ({_counted(len(self._trainings), 'training')} first)" if self._trainings else ""
+        on_gpu = any(point.how.device == "GPU" for point in self._to_do)
+        speed = "this machine's speed" + (" without its GPU, which is many times faster," if on_gpu else ",")
         return (
-            f"about {estimate.in_words(total)}{trained}: a guess from multiply-adds and this machine's speed, "
-            "corrected as points end"
+            f"about {estimate.in_words(total)}{trained}: a guess from multiply-adds and {speed} corrected as points end"
         )
 
     def _keys_to_do(self) -> list[str]:
