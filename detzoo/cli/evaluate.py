@@ -16,6 +16,7 @@ from detzoo.cli.api_flags import (
     define_evaluation_flags,
     define_training_flags_of_evaluation,
 )
+from detzoo.cli.combination import check_combination, combined, define_combination_flag
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
@@ -49,6 +50,10 @@ predictions.json has the five best classes of each image.
 
     --set model.spp_classifier.test_view=FULL_IMAGE
 
+Two SPP-nets (model.spp_net) are measured as one, the windows of both scored before suppression:
+
+    detzoo evaluate --pipeline_config_path=a/pipeline.config --checkpoint_dir=a --combine_with=b --output_dir=a_and_b
+
 A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. They
 are written to proposals.npz, which another model's input readers can name as their proposals_path.
 """
@@ -77,6 +82,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         lower_bound=0.0,
         flag_values=flag_values,
     )
+    define_combination_flag(flag_values)
     define_evaluation_flags(flag_values)
     define_training_flags_of_evaluation(flag_values)
 
@@ -95,6 +101,7 @@ def run(flag_values: flags.FlagValues) -> None:
     message = loaded.message
     if not (message.eval_input_reader or flag_values.eval_on_train_data):
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
+    check_combination(flag_values, message.model)
     if flag_values.saved_model:
         _check_exported(message)
     _choose_examples(message, flag_values)
@@ -113,7 +120,9 @@ def run(flag_values: flags.FlagValues) -> None:
     evaluator = make_evaluator(message)
     logger.info("tracing the detector and reading the first images")
     if not flag_values.continuous:
-        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir)
+        others = flag_values.combine_with
+        measured = combined(detector, message, others) if others else detector
+        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir, measured)
         return
     checkpoints = new_checkpoints(
         lambda: latest_prefix(flag_values.checkpoint_dir),
@@ -184,13 +193,16 @@ def make_evaluator(message: Any) -> Any:
     )
 
 
-def _evaluate_one(detector: Any, evaluator: Any, checkpoint: str, output_dir: pathlib.Path) -> tuple[int, Any]:
+def _evaluate_one(
+    detector: Any, evaluator: Any, checkpoint: str, output_dir: pathlib.Path, measured: Any = None
+) -> tuple[int, Any]:
+    """Restores a detector and measures it, or ``measured``, which it is a part of."""
     from detzoo.checkpoints import restore_for_inference
     from detzoo.evaluate.report import format_table, write_results
     from detzoo.provenance import commit, versions
 
     step = restore_for_inference(detector, checkpoint)
-    result = evaluator.evaluate(detector)
+    result = evaluator.evaluate(measured or detector)
     facts = {"checkpoint": checkpoint, "step": step, "versions": versions(), "commit": commit()}
     write_results(result, output_dir, facts)
     print(f"step {step}: {len(result.images)} images in {result.seconds:.1f} s")

@@ -35,7 +35,7 @@ from detzoo.detectors.spp_net import SppNet
 from detzoo.errors import DetzooError, UsageError
 from detzoo.train.loop import TrainingLoop
 from detzoo.train.run_record import RunRecord, read_finished, write_finished
-from detzoo.train.settings import settings_from_config
+from detzoo.train.settings import dtype_policy_of, settings_from_config
 from detzoo.train.spp.fine_tuning import FineTuningOptions, WindowClassifier, make_window_dataset
 from detzoo.train.spp.images import TrainingImages
 from detzoo.train.spp.linear_svm import LinearSvms, SvmOptions
@@ -106,6 +106,7 @@ def train_spp_net(
     with strategy.scope():
         detector: Any = build_detector(pipeline.model)
     config = pipeline.train_config
+    _tell_what_has_no_effect(config)
     checkpoint_type = config.fine_tune_checkpoint_type or CLASSIFICATION
     logger.info("%s", warm_start(detector, config.fine_tune_checkpoint, checkpoint_type).describe())
     folder.mkdir(parents=True, exist_ok=True)
@@ -261,6 +262,13 @@ class _Chain:
             return False
         _assign(self._detector.box_regression, *solved)
         return True
+
+
+def _tell_what_has_no_effect(config: Any) -> None:
+    if config.eval_every_n_steps or config.HasField("early_stopping"):
+        logger.warning("train_config: evaluation while training has no effect on SPP-net: evaluate its checkpoint")
+    if dtype_policy_of(config) != "float32":
+        logger.warning("train_config.mixed_precision has no effect on SPP-net, which computes with float32")
 
 
 def _class_names(label_map: Any, num_classes: int) -> list[str]:

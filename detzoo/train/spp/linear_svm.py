@@ -71,6 +71,7 @@ class LinearSvms:
         self.negatives: list[list[Reference]] = [[] for _ in self._names]
         self.stale = np.zeros(len(self._names), bool)
         self._num_new = np.zeros(len(self._names), np.int64)
+        self._known: list[set[Reference]] = [set() for _ in self._names]  # those of negatives
         self._features: dict[Reference, np.ndarray] = {}
 
     def scores(self, features: np.ndarray) -> np.ndarray:
@@ -91,7 +92,7 @@ class LinearSvms:
             self.positives[windows.true_classes[row]].append((image, int(row)))
         for number in range(len(self._names)):
             far = windows.class_iou[rows, number] < self.options.negative_iou
-            self.negatives[number] += [(image, int(row)) for row in rows[far & ~is_true]]
+            self._add_negatives(number, [(image, int(row)) for row in rows[far & ~is_true]])
         self.keep(image, rows, features)
         self.stale[:] = True
 
@@ -115,9 +116,8 @@ class LinearSvms:
             rows = np.flatnonzero(is_hard)
             rows = rows[np.argsort(-column[rows], kind="stable")]
             rows = distinct_rows(windows.boxes_norm, rows, self.options.duplicate_iou)
-            known = set(self.negatives[number])
-            new = [row for row in rows if (image, int(row)) not in known]
-            self.negatives[number] += [(image, int(row)) for row in new]
+            new = [row for row in rows if (image, int(row)) not in self._known[number]]
+            self._add_negatives(number, [(image, int(row)) for row in new])
             self.keep(image, np.array(new, np.int64), features[new])
             self._num_new[number] += len(new)
             self.stale[number] |= len(new) > 0
@@ -126,10 +126,13 @@ class LinearSvms:
 
     def fit_stale(self, should_stop: Callable[[], bool], at_least: int = 0) -> bool:
         """Trains the classes that got at least so many windows since their last training; False where told to stop."""
-        for number in np.flatnonzero(self.stale & (self._num_new >= at_least)):
+        wanted = np.flatnonzero(self.stale & (self._num_new >= at_least))
+        for number in wanted:
             if should_stop():
                 return False
             self._fit(int(number))
+        if len(wanted):
+            self._forget_unused()
         return True
 
     def set_scale(self) -> None:
@@ -161,6 +164,7 @@ class LinearSvms:
         self.scale, self.stale, self._num_new = float(state["scale"]), state["stale"], state["num_new"]
         self.positives = _from_rows(state["positives"], len(self._names))
         self.negatives = _from_rows(state["negatives"], len(self._names))
+        self._known = [set(group) for group in self.negatives]
 
     def missing_rows(self) -> dict[int, np.ndarray]:
         """Image -> windows of it whose features are wanted but not remembered."""
@@ -191,11 +195,16 @@ class LinearSvms:
         if not len(kept):  # all are easy: the hardest of them hold the margin
             kept = np.argsort(-scores, kind="stable")[:RETRAIN_AT]
         self.negatives[number] = [self.negatives[number][row] for row in kept]
+        self._known[number] = set(self.negatives[number])
+
+    def _add_negatives(self, number: int, references: list[Reference]) -> None:
+        self.negatives[number] += references
+        self._known[number].update(references)
 
     def _matrix(self, references: Sequence[Reference]) -> np.ndarray:
         return np.stack([self._features[reference] for reference in references])
 
-    def forget_unused(self) -> None:
+    def _forget_unused(self) -> None:
         """Frees the features of windows that no class uses any more."""
         wanted = {reference for group in (*self.positives, *self.negatives) for reference in group}
         self._features = {key: value for key, value in self._features.items() if key in wanted}

@@ -150,7 +150,6 @@ class _SvmStep:
 
     def _fit(self, at_least: int = 0) -> bool:
         if self._svms.fit_stale(lambda: self._stop.requested, at_least):
-            self._svms.forget_unused()
             return True
         self._save()
         return False

@@ -193,6 +193,28 @@ def test_a_cache_without_room_changes_nothing(data, weights, tmp_path):
     np.testing.assert_allclose(stored.read(MODEL, "svm/kernel"), weights["svm/kernel"], rtol=1e-3, atol=1e-5)
 
 
+def evaluate(run, output, *more):
+    words = ["evaluate", "--pipeline_config_path", f"{run.folder}/pipeline.config", "--checkpoint_dir", str(run.folder)]
+    return main([*words, "--output_dir", str(output), *more])
+
+
+def test_evaluation_alone_and_with_itself(run, tmp_path):
+    assert evaluate(run, tmp_path / "alone") == 0
+    assert evaluate(run, tmp_path / "twice", "--combine_with", str(run.folder)) == 0
+    alone, twice = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("alone", "twice"))
+    # Section 4.4: a model gains nothing from one with the same convolutions; here all of it is the same.
+    name = "VOC mAP@.50IOU"
+    assert 0 < alone[name] <= 1
+    assert twice[name] == pytest.approx(alone[name], abs=1e-6)
+
+
+def test_combinations_that_make_no_sense(run, tmp_path, capfd):
+    assert evaluate(run, tmp_path / "a", "--combine_with", str(tmp_path)) == 2
+    assert "has no pipeline.config; name the --model_dir" in capfd.readouterr().err
+    assert evaluate(run, tmp_path / "a", "--combine_with", str(run.folder), "--continuous") == 2
+    assert "goes with --checkpoint_dir alone" in capfd.readouterr().err
+
+
 def changed(data, old, new):
     text = data.config.read_text()
     assert old in text

@@ -104,7 +104,6 @@ def test_easy_negatives_are_dropped_after_training(svms):
     np.testing.assert_allclose(svms.kernels[0], [2, -2], rtol=1e-3)
     assert svms.biases[0] == pytest.approx(-1, rel=1e-3)
     assert svms.negatives[0] == [(0, 2), (1, 1), (1, 2)]
-    svms.forget_unused()
     assert svms.missing_rows() == {}
 
 
