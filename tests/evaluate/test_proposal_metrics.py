@@ -8,10 +8,11 @@ import io
 import numpy as np
 import pytest
 
+from detzoo.data.masks import encode_mask
 from detzoo.evaluate import proposals
-from detzoo.evaluate.coco import coco_detections, coco_groundtruth
+from detzoo.evaluate.coco import MASKS, coco_detections, coco_groundtruth
 from detzoo.evaluate.images import EvaluatedImage
-from detzoo.evaluate.proposals import PROPOSAL_METRIC_NAMES, evaluate_proposals
+from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES, PROPOSAL_METRIC_NAMES, evaluate_proposals
 
 MEDIUM = [10.0, 20.0, 50.0, 100.0]  # 40 x 80 = 3200 pixels: medium (32^2 .. 96^2)
 SMALL = [60.0, 0.0, 80.0, 20.0]  # 400 pixels
@@ -100,3 +101,48 @@ def test_the_numbers_are_those_of_pycocotools_without_classes(monkeypatch):
     metrics = evaluate_proposals(images)
     np.testing.assert_allclose(list(metrics.values()), [*recall[0], *recall[1:, 2]], rtol=1e-12)
     assert 0.1 < metrics["AR@10"] < metrics["AR@100"] < metrics["AR@1000"] < 1.0
+
+
+def filled(boxes):
+    """Masks of 100 x 200 pixels that fill whole boxes."""
+    masks = []
+    for ymin, xmin, ymax, xmax in np.asarray(boxes, int).reshape(-1, 4):
+        mask = np.zeros((100, 200), np.uint8)
+        mask[ymin:ymax, xmin:xmax] = 1
+        masks.append(encode_mask(mask))
+    return masks
+
+
+def masked(gt=(), found=(), gt_masks=None, masks=None, **options):
+    """An image whose objects and proposals fill their boxes, unless boxes of their masks are given."""
+    return image(gt, found, **options)._replace(
+        gt_masks=filled(gt if gt_masks is None else gt_masks), masks=filled(found if masks is None else masks)
+    )
+
+
+def test_masks_count_where_boxes_would_not():
+    # The boxes are the same, but the mask covers the left half of the object: IoU .5, found at one of ten thresholds.
+    half = masked([MEDIUM], [MEDIUM], masks=[[10, 20, 50, 60]])
+    metrics = evaluate_proposals([half], MASKS)
+    assert tuple(metrics) == MASK_PROPOSAL_METRIC_NAMES
+    assert metrics["mask AR@10"] == metrics["mask AR@1000"] == pytest.approx(0.1)
+    assert metrics["mask AR@1000 (medium)"] == pytest.approx(0.1)
+    assert metrics["mask AR@1000 (small)"] == -1.0
+    # A box that is far off does not matter where the mask is right.
+    assert evaluate_proposals([masked([MEDIUM], [AWAY], masks=[MEDIUM])], MASKS)["mask AR@10"] == pytest.approx(1.0)
+
+
+def test_masks_of_the_best_ten_hundred_or_thousand():
+    elsewhere = [[0, 150, 5, 160]] * 9
+    metrics = evaluate_proposals([masked([MEDIUM, SMALL, AWAY], [MEDIUM, *elsewhere, SMALL])], MASKS)
+    assert metrics["mask AR@10"] == pytest.approx(1 / 3)
+    assert metrics["mask AR@100"] == pytest.approx(2 / 3)
+    assert metrics["mask AR@1000 (small)"] == pytest.approx(1.0)
+    assert metrics["mask AR@1000 (medium)"] == pytest.approx(0.5)
+
+
+def test_masks_of_crowds_and_of_images_without_objects_or_proposals():
+    crowd = masked([MEDIUM, AWAY], [MEDIUM], crowd={1})
+    assert evaluate_proposals([crowd], MASKS)["mask AR@100"] == pytest.approx(1.0)
+    assert evaluate_proposals([masked([], [MEDIUM])], MASKS)["mask AR@100"] == -1.0
+    assert evaluate_proposals([masked([MEDIUM]), masked([], [AWAY], image_id="2")], MASKS)["mask AR@100"] == 0.0

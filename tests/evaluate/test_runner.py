@@ -15,6 +15,7 @@ from detzoo.contracts import Batch, Detections, Groundtruth, Proposals
 from detzoo.data.proposals import read_proposals
 from detzoo.errors import ConfigError, DataError
 from detzoo.evaluate.images import images_of_batch
+from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES
 from detzoo.evaluate.report import format_table, write_results
 from detzoo.evaluate.runner import Evaluator, asked_metrics
 
@@ -119,6 +120,39 @@ def test_proposals_are_measured_by_recall_and_written_for_the_reader(tmp_path):
     np.testing.assert_allclose(boxes, [[0, 0, 0.5, 1]])  # fractions of the true image
     np.testing.assert_allclose(scores, [0.9])
     assert found
+
+
+class MaskProposer(Proposer):
+    """The left five sixths of that box as its mask."""
+
+    proposes_masks = True
+
+    def postprocess(self, predictions, true_shapes, padded_shape):
+        found = super().postprocess(predictions, true_shapes, padded_shape)
+        left = tf.constant([[1.0, 1.0, 1.0, 0.0]] * 4)  # one half is crossed between columns 2/3 and 1
+        return found._replace(masks=tf.tile(left[tf.newaxis, tf.newaxis], [tf.shape(found.scores)[0], 2, 1, 1]))
+
+
+def test_masks_of_proposals_are_measured_whatever_the_metrics_set(tmp_path):
+    plain = batch()
+    evaluator = Evaluator(dataset_of(plain), {1: "cat", 2: "dog"}, show_progress=False)
+    with pytest.raises(ConfigError, match=r"proposals are measured by the masks of the records; set eval_input_reader"):
+        evaluator.evaluate(MaskProposer())
+    # The object fills its box, 48 pixels wide, of which the mask has 40: an IoU of .83, found at 7 of 10 thresholds.
+    size = plain.images.shape[1:3]
+    rows = plain.groundtruth.classes.shape
+    masks = np.zeros([*rows, *size], np.uint8)
+    for image, row in np.argwhere(np.asarray(plain.groundtruth.classes) >= 0):
+        ymin, xmin, ymax, xmax = np.round(plain.groundtruth.boxes_norm[image, row] * np.tile(size, 2)).astype(int)
+        masks[image, row, ymin:ymax, xmin:xmax] = 1
+    masked = plain._replace(groundtruth=plain.groundtruth._replace(masks=tf.constant(masks)))
+    result = Evaluator(dataset_of(masked), {1: "cat", 2: "dog"}, show_progress=False).evaluate(MaskProposer())
+    assert set(result.metrics) == set(MASK_PROPOSAL_METRIC_NAMES)
+    assert result.metrics["mask AR@100"] == pytest.approx(0.7)
+    assert "by masks: with 100" in format_table(result)
+    write_results(result, tmp_path, {"step": 3})
+    assert (tmp_path / "proposals.npz").is_file()
+    assert all("segmentation" in entry for entry in json.loads((tmp_path / "detections.json").read_text()))
 
 
 class RegionDetector(PerfectDetector):

@@ -27,6 +27,7 @@ def test_recall_takes_the_place_of_precision_for_proposals(tmp_path):
     assert metric_name(proposals, "mAP") == "AR@1000"
     assert metric_value(proposals, "DetectionBoxes_Precision/mAP") == 0.5
     assert metric_name({"mAP": 0.1, "AR@1000": 0.5}, "mAP") == "mAP"
+    assert metric_name({"mask AR@100": 0.25, "mask AR@1000": 0.5}, "mAP") == "mask AR@1000"
     with pytest.raises(ConfigError, match=r"early_stopping.metric 'mAP@.50IOU' is none of .*: AR@100, AR@1000"):
         metric_value(proposals, "mAP@.50IOU", "early_stopping.metric")
     selection = Selection(tmp_path, "mAP", EarlyStopping(1))
