@@ -12,36 +12,49 @@ import argparse
 import pathlib
 import sys
 
-from detzoo.benchmark.models import read_header, read_table, short_result
+from detzoo.benchmark.models import ModelRow, natural, read_header, read_table, short_result
+from detzoo.cli.models import grouped
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- models: written by scripts/update_readme.py -->", "<!-- end of models -->"
 HEADING = """\
 ## Models
 
-Complete configs in `model_configs/`, also listed by `detzoo models`. How to read this table: parameters include the
-moving statistics of batch normalisation; multiply-adds are of one image (640 x 480 where the input follows the image),
-without post-processing, to which masks belong; results are those published for the design, and none is re-measured here
-unless it says so. Two-stage configs follow [their guide](docs/two_stage_detectors.md).
+Complete configs in `model_configs/`, also listed by `detzoo models`; `detzoo models --paper=fpn` has the rows of a
+paper's result tables with the config of each, and [a page a paper](docs/papers/README.md) says what differs and why.
+How to read these tables: parameters include the moving statistics of batch normalisation; multiply-adds are of one
+image (640 x 480 where the input follows the image, a crop for classifiers), without post-processing, to which masks
+belong; results are those published for the design, and none is re-measured here unless it says so. Two-stage configs
+follow [their guide](docs/two_stage_detectors.md).
 
-| config | input | parameters | multiply-adds | result |
-|---|---|---:|---:|---|
 """
+COLUMNS = "| config | input | parameters | multiply-adds | result |\n|---|---|---:|---:|---|\n"
 
 
 def table() -> str:
-    """The section between the markers."""
+    """The section between the markers: a table for each kind of detector, folded but for the first."""
     folder = ROOT / "model_configs"
     rows = read_table(folder)
-    lines = []
-    for file in sorted(folder.glob("*.config")):
-        result = short_result(read_header(file.read_text(encoding="utf-8")).result).replace("|", "\\|")
-        row = rows.get(file.stem)
-        numbers = (
-            f"{row.input_size} | {row.parameters / 1e6:.1f} M | {row.multiply_adds / 1e9:.2f} B" if row else "- | - | -"
-        )
-        lines.append(f"| [{file.stem}](model_configs/{file.name}) | {numbers} | {result} |")
-    return HEADING + "\n".join(lines) + "\n"
+    parts = [HEADING]
+    for number, (name, files) in enumerate(grouped(sorted(folder.glob("*.config"), key=by_name)).items()):
+        lines = COLUMNS + "".join(line(file, rows.get(file.stem)) for file in files)
+        summary = f"<summary><b>{name}</b>: {len(files)}</summary>"
+        parts.append(f"<details{'' if number else ' open'}>{summary}\n\n{lines}\n</details>\n")
+    return "".join(parts)
+
+
+def by_name(file: pathlib.Path) -> list[str | int]:
+    """A key that sorts files by name, and by the numbers in names."""
+    return natural(file.stem)
+
+
+def line(file: pathlib.Path, row: ModelRow | None) -> str:
+    """A config's line of a table."""
+    result = short_result(read_header(file.read_text(encoding="utf-8")).result).replace("|", "\\|")
+    numbers = "- | - | -"
+    if row is not None:
+        numbers = f"{row.input_size} | {row.parameters / 1e6:.1f} M | {row.multiply_adds / 1e9:.2f} B"
+    return f"| [{file.stem}](model_configs/{file.name}) | {numbers} | {result} |\n"
 
 
 def main() -> int:

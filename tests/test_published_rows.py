@@ -7,6 +7,7 @@ arXiv:1611.10012 (trade-offs), tables 3 and 5 and section 3.6.
 
 from __future__ import annotations
 
+import math
 import pathlib
 import re
 
@@ -217,6 +218,69 @@ def test_rates_of_ssd_decay_as_in_the_trade_offs_paper(name):
     assert (config.batch_size, rates.initial_learning_rate) == (32, pytest.approx(DECAYING[name]))
     assert (round(rates.decay_steps / 1e5), rates.decay_factor) == (8, pytest.approx(0.95))
     assert shorter_side(message.model) == int(name.rsplit("_", 1)[1])
+
+
+# Section 3.6.1 of the trade-offs paper: side of the crop, and of the max pooling after it (1: none).
+CROPS = {
+    "vgg16": (14, 2),
+    "resnet101": (14, 2),
+    "inception_v2": (14, 1),
+    "inception_v3": (17, 1),
+    "inception_resnet_v2": (17, 1),
+    "mobilenet_v1": (14, 1),
+}
+# Section 3.6.2: bins, side of the crop of the score maps, hard examples (0: all proposals).
+SCORE_MAPS = {
+    "resnet101": (7, 21, 128),
+    "inception_v2": (3, 12, 128),
+    "inception_resnet_v2": (7, 21, 0),
+    "mobilenet_v1": (3, 12, 128),
+}
+
+
+def suppression(model):
+    return model.second_stage_post_processing.batch_non_max_suppression
+
+
+@pytest.mark.parametrize("extractor", CROPS)
+def test_faster_rcnn_of_the_trade_offs_paper(extractor):
+    model = load_pipeline(FOLDER / f"faster_rcnn_{extractor}_600.config").message.model.faster_rcnn
+    assert (model.initial_crop_size, max(1, model.maxpool_kernel_size)) == CROPS[extractor]
+    assert (model.first_stage_minibatch_size, model.second_stage_batch_size) == (256, 64)
+    assert (model.first_stage_max_proposals, suppression(model).iou_threshold) == (300, pytest.approx(0.6))
+    assert model.feature_extractor.first_stage_features_stride == 16
+    assert not model.feature_extractor.batch_norm_trainable
+
+
+@pytest.mark.parametrize("extractor", SCORE_MAPS)
+def test_rfcn_of_the_trade_offs_paper(extractor):
+    model = load_pipeline(FOLDER / f"rfcn_{extractor}_600.config").message.model.faster_rcnn
+    maps = model.second_stage_box_predictor.rfcn_box_predictor
+    hard = model.hard_example_miner.num_hard_examples if model.HasField("hard_example_miner") else 0
+    assert (maps.num_spatial_bins_height, maps.crop_height, hard) == SCORE_MAPS[extractor]
+    assert (maps.num_spatial_bins_width, maps.crop_width) == SCORE_MAPS[extractor][:2]
+    assert hard or model.second_stage_batch_size == model.first_stage_max_proposals
+    assert (model.first_stage_minibatch_size, model.first_stage_max_proposals) == (256, 300)
+    assert suppression(model).iou_threshold == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("name", [name for name in TRAINING if name.startswith("retinanet")])
+def test_retinanet_of_its_paper(name):
+    ssd = load_pipeline(FOLDER / f"{name}.config").message.model.ssd
+    focal = ssd.loss.classification_loss.weighted_sigmoid_focal
+    assert (focal.gamma, focal.alpha) == (2.0, 0.25)
+    matcher = ssd.matcher.argmax_matcher
+    assert (matcher.matched_threshold, matcher.unmatched_threshold) == (pytest.approx(0.5), pytest.approx(0.4))
+    assert not matcher.force_match_for_each_row
+    anchors = ssd.anchor_generator.multiscale_anchor_generator
+    assert anchors.scales_per_octave * len(anchors.aspect_ratios) == 9
+    assert anchors.anchor_scale * 2**anchors.min_level == 32  # pixels on P3
+    assert (anchors.min_level, anchors.max_level) == (3, 7)
+    tower = ssd.box_predictor.weight_shared_convolutional_box_predictor
+    assert (tower.num_layers_before_predictor, tower.depth, tower.kernel_size) == (4, 256, 3)
+    assert tower.class_prediction_bias_init == pytest.approx(-math.log((1 - 0.01) / 0.01), abs=1e-4)
+    last = ssd.post_processing.batch_non_max_suppression
+    assert (last.iou_threshold, last.score_threshold) == (pytest.approx(0.5), pytest.approx(0.05))
 
 
 @pytest.mark.parametrize("name", [name for name in TRAINING if name.startswith(("rpn", "fast", "retinanet"))])

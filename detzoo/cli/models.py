@@ -7,6 +7,7 @@ import logging
 import pathlib
 import shutil
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from absl import flags
@@ -25,7 +26,7 @@ rows of a paper's result tables instead, in the paper's order, each with the con
 page in docs/papers/ says what differs. Results are cut to the width of a terminal; in a file or a pipe they are whole.
 
 Parameters count the moving statistics of batch normalisation; multiply-adds are of one image of 480 x 640 pixels,
-without post-processing, to which the masks of a Mask R-CNN belong.
+of a classifier's one crop, without post-processing, to which the masks of a Mask R-CNN belong.
 
 After a change of a config, --refresh builds what has changed and writes model_configs/models.csv anew.
 """
@@ -83,8 +84,8 @@ def run(flag_values: flags.FlagValues) -> None:
         print(_cut(line))
 
 
-def _by_group(files: list[pathlib.Path], rows: dict[str, Any]) -> list[str]:
-    """A heading and the configs of each kind of detector."""
+def grouped(files: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
+    """Heading of a kind of detector -> its configs, in their order; kinds without a config are left out."""
     from detzoo.config.load import read_pipeline
     from detzoo.config.sweep_traits import traits_of
 
@@ -92,11 +93,16 @@ def _by_group(files: list[pathlib.Path], rows: dict[str, Any]) -> list[str]:
     for file in files:
         kind = traits_of(read_pipeline(str(file))[0].message.model).meta_architecture
         groups[FIRST_STEPS if file.stem.startswith(_FIRST_STEPS) else GROUPS.get(kind, OTHERS)].append(file)
+    return {name: members for name, members in groups.items() if members}
+
+
+def _by_group(files: list[pathlib.Path], rows: dict[str, Any]) -> list[str]:
+    """A heading and the configs of each kind of detector."""
+    groups = grouped(files)
     width = max(len(name) for name in (*groups, *(f"  {file.stem}" for file in files)))
     lines = [f"{'':<{width}} {NUMBERS}  published result"]
     for name, members in groups.items():
-        lines += [name] if members else []
-        lines += [f"{f'  {file.stem}':<{width}} {_numbers(file, rows)}  {_result(file)}" for file in members]
+        lines += [name, *(f"{f'  {file.stem}':<{width}} {_numbers(file, rows)}  {_result(file)}" for file in members)]
     return lines
 
 
@@ -152,6 +158,12 @@ UNCOUNTED_FIELDS = (
     "hard_example_miner",
     "second_stage_classification_loss",
     "second_stage_post_processing",
+    # Of classifiers:
+    "map_scale",
+    "random_train_size",
+    "shorter_side",
+    "test_view",
+    "train_size",
 )
 
 
@@ -212,8 +224,12 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
 
     model = load_pipeline(str(file)).message.model
     keras.backend.clear_session()
+    if model.HasField("spp_classifier"):  # counted on one crop, whatever its views
+        model.spp_classifier.test_view = model.spp_classifier.ONE_CROP
+        image = tf.zeros([model.spp_classifier.crop_size] * 2 + [3])
+    else:
+        image, _ = build_model_resizer(model)(tf.zeros([*IMAGE_SHAPE, 3]))
     detector = build_untrained(model)
-    image, _ = build_model_resizer(model)(tf.zeros([*IMAGE_SHAPE, 3]))
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
     options = {"proposals": _some_proposals()} if getattr(detector, "wants_proposals", False) else {}
 
