@@ -97,8 +97,9 @@ def test_latency_against_proposals_is_drawn(tmp_path):
 def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
     small = ["--only", "shapes_rfcn", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
     table = run("shapes_accuracy.py", *small).strip().splitlines()
-    name, minutes, limit, found, wanted, *verdict = table[-1].split()
+    name, minutes, limit, metric, found, wanted, *verdict = table[-1].split()
     assert (name, limit, wanted, verdict) == ("shapes_rfcn_mobilenet_v1", "10", "0.80", ["NOT", "REACHED"])
+    assert metric == "mAP@.50IOU"
     assert float(minutes) > 0
     assert 0 <= float(found) < 0.5
 
