@@ -72,7 +72,9 @@ def measure(out: pathlib.Path, names: list[str]) -> None:
         lines.append(
             f"{name:38} {minutes:8.1f} {LIMITS[name]:6d}  {metric:11} {found:6.3f} {wanted:7.2f} {mask:>11}  {reached}"
         )
-    heading = f"{'config':38} {'minutes':>8} {'limit':>6}  {'accuracy':11} {'found':>6} {'wanted':>7} {'mask AP@.50':>11}"
+    heading = (
+        f"{'config':38} {'minutes':>8} {'limit':>6}  {'accuracy':11} {'found':>6} {'wanted':>7} {'mask AP@.50':>11}"
+    )
     print(f"\n{heading}")
     print("\n".join(lines))
 
