@@ -15,27 +15,27 @@ def check_region_inputs(config: Any, findings: Findings, files: bool) -> None:
     """Adds what the readers of a ``pb.TrainEvalPipelineConfig`` lack. ``files``: whether regions must exist."""
     kind = config.model.WhichOneof("model")
     model = config.model.faster_rcnn if kind == "faster_rcnn" else None
-    reads_proposals = model is not None and model.proposals_from_reader
     for path, reader in named_readers(config):
-        if reads_proposals:
-            _check_proposals(reader, path, findings, files)
+        if stages.reads_proposals(config.model):
+            _check_proposals(reader, path, kind, findings, files)
         elif reader.proposals_path:
-            text = "only faster_rcnn with proposals_from_reader: true reads regions from a file"
+            text = "only spp_net, and faster_rcnn with proposals_from_reader: true, read regions from a file"
             findings.no_effect(f"{path}.proposals_path", text)
     if model is not None and stages.predicts_masks(model):
         _check_masks(config, findings)
 
 
-def _check_proposals(reader: Any, path: str, findings: Findings, files: bool) -> None:
+def _check_proposals(reader: Any, path: str, kind: str, findings: Findings, files: bool) -> None:
     here = f"{path}.proposals_path"
     if reader.max_number_of_proposals < 1:
         text = f"is {reader.max_number_of_proposals}; accepted: 1 or more regions of an image"
         findings.error(f"{path}.max_number_of_proposals", text)
     name = reader.proposals_path
     if not name:
+        why = "proposals_from_reader is true" if kind == "faster_rcnn" else "spp_net classifies given windows"
         text = (
-            "is missing, but proposals_from_reader is true; give the proposals.npz that `detzoo evaluate` writes for "
-            "number_of_stages: 1, or a JSON list in COCO's results format"
+            f"is missing, but {why}; give the proposals.npz that `detzoo proposals` writes (or `detzoo evaluate` for "
+            "number_of_stages: 1), or a JSON list in COCO's results format"
         )
         findings.error(here, text)
     elif is_placeholder(name):

@@ -18,6 +18,11 @@ def knows_classes(model: Any) -> bool:
     return not model.HasField("segmentation_proposals")
 
 
+def reads_proposals(model: Any) -> bool:
+    """Whether a ``pb.DetectionModel`` classifies regions that come from outside: SPP-net, and Fast R-CNN."""
+    return model.HasField("spp_net") or (model.HasField("faster_rcnn") and model.faster_rcnn.proposals_from_reader)
+
+
 def has_second_stage(model: Any) -> bool:
     """Whether a ``pb.FasterRcnn`` classifies its proposals; else it is a first stage alone."""
     return model.number_of_stages >= 2

@@ -13,23 +13,30 @@ class FrozenGraph(NamedTuple):
     """A graph without variables, functions inlined."""
 
     graph_def: Any  # tf.compat.v1.GraphDef
-    input_name: str  # tensor name of the only input
+    input_name: str  # tensor name of the images
     output_names: dict[str, str]  # output -> tensor name
+    proposals_name: str = ""  # tensor name of the regions, "" where images are the only input
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """Tensor names of all inputs, in the order of the signature."""
+        return (self.input_name, self.proposals_name) if self.proposals_name else (self.input_name,)
 
 
 def to_constants(function: Any) -> FrozenGraph:
     """Inlines a function and turns its variables into constants.
 
     Args:
-        function: a concrete function of one tensor that returns a dict of tensors.
+        function: a concrete function of images, or of images and regions, that returns a dict of tensors.
     """
     with quiet_conversion():
-        graph_def, input_name, outputs = _convert(function)
-    return FrozenGraph(graph_def, input_name, dict(zip(sorted(function.structured_outputs), outputs, strict=True)))
+        graph_def, (images, *regions), outputs = _convert(function)
+    names = dict(zip(sorted(function.structured_outputs), outputs, strict=True))
+    return FrozenGraph(graph_def, images, names, *regions)
 
 
-def _convert(function: Any) -> tuple[Any, str, list[str]]:
-    """The converted graph, the tensor name of its input and those of its outputs.
+def _convert(function: Any) -> tuple[Any, list[str], list[str]]:
+    """The converted graph, the tensor names of its inputs and those of its outputs.
 
     Steps of TensorFlow's own converter, which makes a function of the graph again: three quarters of its time, for
     nothing here. Where a TensorFlow lacks the steps, the converter itself.
@@ -41,7 +48,8 @@ def _convert(function: Any) -> tuple[Any, str, list[str]]:
         read, replace = converter._FunctionConverterDataInEager, converter._replace_variables_by_constants
     except AttributeError:
         frozen = converter.convert_variables_to_constants_v2(function, lower_control_flow=False)
-        return frozen.graph.as_graph_def(), frozen.inputs[0].name, [tensor.name for tensor in frozen.outputs]
+        inputs, outputs = ([tensor.name for tensor in tensors] for tensors in (frozen.inputs, frozen.outputs))
+        return frozen.graph.as_graph_def(), inputs, outputs
     data = read(func=function, lower_control_flow=False, aggressive_inlining=False)
     graph_def, converted = replace(data)
     for function_def in graph_def.library.function:  # bodies of loops and branches, which inlining made anew
@@ -49,8 +57,8 @@ def _convert(function: Any) -> tuple[Any, str, list[str]]:
             context.context().remove_function(function_def.signature.name)
         context.context().add_function_def(function_def)
     captures = {id(function.graph.internal_captures[index]) for index in converted}
-    [given] = [tensor for tensor in function.inputs if id(tensor) not in captures]
-    return graph_def, given.name, [tensor.name for tensor in function.outputs]
+    given = [tensor.name for tensor in function.inputs if id(tensor) not in captures]
+    return graph_def, given, [tensor.name for tensor in function.outputs]
 
 
 def node_of(tensor_name: str) -> str:

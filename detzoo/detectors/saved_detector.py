@@ -14,6 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.detectors.given_regions import INPUT_NAME as REGIONS_NAME
+from detzoo.detectors.given_regions import GivenRegions, inputs_of
+from detzoo.detectors.serving import CLASS_SCORES
 from detzoo.errors import UsageError
 
 SIGNATURE = "serving_default"
@@ -37,12 +40,13 @@ class SavedDetector:
 
     Args:
         path: the folder with saved_model.pb, or an export's output_directory.
+        needs_boxes: whether a classifier of images is refused; else it can be run, but not called for detections.
 
     Raises:
         UsageError: there is no such SavedModel, or it is not a detector.
     """
 
-    def __init__(self, path: str | pathlib.Path) -> None:
+    def __init__(self, path: str | pathlib.Path, needs_boxes: bool = True) -> None:
         self.folder = find_saved_model(path)
         try:
             loaded = tf.saved_model.load(str(self.folder))
@@ -50,17 +54,30 @@ class SavedDetector:
             reason = str(problem).strip().splitlines()[0][:200]
             raise UsageError(f"the SavedModel {self.folder} cannot be loaded: {reason}") from problem
         self._loaded = loaded  # keeps the variables alive
-        self._function = _detection_signature(loaded, self.folder)
-        [(self._input_name, self._spec)] = self._function.structured_input_signature[1].items()
+        self._function = _detection_signature(loaded, self.folder, needs_boxes)
+        specs = dict(self._function.structured_input_signature[1])
+        self.wants_proposals = specs.pop(REGIONS_NAME, None) is not None and bool(specs)
+        [(self._input_name, self._spec)] = specs.items()
         self._is_example = _input_type(self.folder) == "tf_example"
 
-    def __call__(self, image: np.ndarray) -> ImageDetections:
+    def __call__(self, image: np.ndarray, proposals_norm: np.ndarray | None = None) -> ImageDetections:
         """The detections of one image.
 
         Args:
             image: uint8 [H, W, 3], RGB.
+            proposals_norm: float32 [R, 4], fractions of the image; for a model with ``wants_proposals`` only.
+
+        Raises:
+            UsageError: the model wants proposals and there are none.
         """
-        outputs = self.outputs(self.as_input(image))
+        given = self.as_input(image)
+        if self.wants_proposals:
+            if proposals_norm is None:
+                raise UsageError(
+                    f"the SavedModel {self.folder} classifies given regions, so it needs the proposals of each image"
+                )
+            given = GivenRegions(given, tf.constant(proposals_norm[np.newaxis], tf.float32))
+        outputs = self.outputs(given)
         count = int(outputs["num_detections"][0]) if "num_detections" in outputs else None
         boxes, scores, classes = (outputs[name].numpy()[0, :count] for name in NEEDED_OUTPUTS)
         masks = outputs[MASKS_OUTPUT].numpy()[0, :count] if MASKS_OUTPUT in outputs else None
@@ -72,8 +89,8 @@ class SavedDetector:
         return MASKS_OUTPUT in self._function.structured_outputs
 
     def outputs(self, given: Any) -> dict[str, Any]:
-        """All outputs for an input as the signature wants it."""
-        return self._function(**{self._input_name: given})
+        """All outputs for an input as the signature wants it; ``GivenRegions`` for a model with ``wants_proposals``."""
+        return self._function(**dict(zip((self._input_name, REGIONS_NAME), inputs_of(given))))
 
     def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
         """An image uint8 [H, W, 3], ``batch_size`` times, in the type of the signature's input."""
@@ -94,7 +111,7 @@ class SavedDetector:
 
     @property
     def function(self) -> Any:
-        """The signature, a concrete function of one tensor that returns a dict."""
+        """The signature, a concrete function of images, or of images and regions, that returns a dict."""
         return self._function
 
 
@@ -125,13 +142,21 @@ def label_map_beside(saved_model: pathlib.Path) -> LabelMap | None:
     return None
 
 
-def _detection_signature(loaded: Any, folder: pathlib.Path) -> Any:
+def _detection_signature(loaded: Any, folder: pathlib.Path, needs_boxes: bool) -> Any:
     if SIGNATURE not in loaded.signatures:
         known = ", ".join(loaded.signatures) or "none"
         raise UsageError(f"the SavedModel {folder} has no signature {SIGNATURE} (it has: {known})")
     function = loaded.signatures[SIGNATURE]
+    if CLASS_SCORES in function.structured_outputs:
+        if needs_boxes:
+            raise UsageError(
+                f"the SavedModel {folder} is a classifier: it gives {CLASS_SCORES} of images, and no boxes to draw "
+                "or to measure; `detzoo evaluate --checkpoint_dir` measures a classifier"
+            )
+        return function
     missing = [name for name in NEEDED_OUTPUTS if name not in function.structured_outputs]
-    if missing or len(function.structured_input_signature[1]) != 1:
+    inputs = set(function.structured_input_signature[1])
+    if missing or len(inputs) != 1 + (REGIONS_NAME in inputs and len(inputs) > 1):
         raise UsageError(
             f"the SavedModel {folder} is not a detector: a signature with one input and the outputs "
             f"{', '.join(NEEDED_OUTPUTS)} is needed; it has {', '.join(sorted(function.structured_outputs))}"

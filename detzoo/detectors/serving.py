@@ -13,7 +13,9 @@ from typing import Any
 import tensorflow as tf
 
 from detzoo.contracts import Detections, MaskProposalPredictions, Proposals, RegionPredictions, Tensor
+from detzoo.detectors import given_regions
 from detzoo.errors import UsageError
+from detzoo.postprocess.dense_detections import image_windows
 
 INPUT_NAME = "input_tensor"
 FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
@@ -23,6 +25,7 @@ FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the
 NETWORK_INPUT = "stage_network_input"
 NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits", "stage_mask_logits")
 PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
+CLASS_SCORES = "class_scores"  # the one output of a classifier of images
 REGION_MAP = "stage_region_map_"  # and a level: what masks are predicted from, once boxes are known
 
 INPUT_SPECS = {
@@ -43,6 +46,11 @@ class ServingModule(tf.Module):
     and ``raw_detection_scores`` [B, A, C]; of a detector of masks also ``detection_masks`` [B, M, h, w] in
     [0, 1], each stretched over its box.
 
+    A classifier of images has one output, ``class_scores`` [B, K]: column k is of the class with id k + 1.
+
+    A detector that classifies given regions takes them as a second input, ``proposals`` float32 [B, R, 4], fractions of
+    the image; rows without area are padding.
+
     Args:
         detector: answers preprocess, predict and postprocess.
         resizer: one image [H, W, 3], or B of one size, -> (padded float32 images, true shape int32 [2]); its
@@ -52,7 +60,7 @@ class ServingModule(tf.Module):
             sizes if the resizer makes them equal; ``tf_example``: B serialized examples with ``image/encoded``.
 
     Raises:
-        UsageError: the input type is none of these, or the detector needs proposals beside the images.
+        UsageError: the input type is none of these.
     """
 
     def __init__(
@@ -61,31 +69,33 @@ class ServingModule(tf.Module):
         super().__init__(name="serving")
         if input_type not in INPUT_SPECS:
             raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
-        if getattr(detector, "wants_proposals", False):
-            raise UsageError(
-                "a detector with proposals_from_reader has no first stage, so it cannot serve images. "
-                "`detzoo train_four_step` joins it to one; or train with proposals_from_reader: false"
-            )
         self.detector = detector
-        self.input_spec = INPUT_SPECS[input_type]
+        regions = (given_regions.INPUT_SPEC,) if getattr(detector, "wants_proposals", False) else ()
+        self.input_specs = (INPUT_SPECS[input_type], *regions)
         self._input_type = input_type
         self._resizer = resizer
-        self._traced = tf.function(self.detect, input_signature=[self.input_spec], autograph=False)
+        self._traced = tf.function(self.detect, input_signature=list(self.input_specs), autograph=False)
 
-    def __call__(self, input_tensor: Tensor) -> dict[str, Tensor]:
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Detect through one traced function, whatever the size of the images."""
-        return self._traced(input_tensor)
+        return self._traced(*inputs)
 
     def concrete_function(self) -> Any:
         """The traced function, ready to be written or frozen."""
         return self._traced.get_concrete_function()
 
-    def detect(self, input_tensor: Tensor) -> dict[str, Tensor]:
-        """The whole way from raw input to the output dict, untraced."""
+    def detect(self, input_tensor: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
+        """The whole way from raw input (and regions) to the output dict, untraced."""
         images, true_shapes = self.resize(input_tensor)
         padded_shape = padded_shape_of(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
-        predictions = self.detector.predict(inputs, training=False, true_shapes=true_shapes)
+        if getattr(self.detector, "classifies_images", False):  # images of one call have one size: no padding
+            return {CLASS_SCORES: tf.identity(self.detector.predict(inputs).scores)}
+        regions: dict[str, Proposals] = {}
+        if proposals is not None:
+            windows = image_windows(true_shapes, padded_shape)
+            regions = {given_regions.INPUT_NAME: given_regions.as_proposals(proposals, windows)}
+        predictions = self.detector.predict(inputs, training=False, true_shapes=true_shapes, **regions)
         predictions = name_outputs(predictions)
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
 
@@ -100,7 +110,9 @@ class ServingModule(tf.Module):
 def name_outputs(predictions: Any) -> Any:
     """The predictions with names on all that ``postprocess`` reads of them and that follows from the image."""
     if isinstance(predictions, RegionPredictions):
-        boxes, scores, num_valid = map(tf.identity, predictions.proposals, PROPOSALS)
+        boxes, scores, num_valid = predictions.proposals
+        if predictions.first_stage:
+            boxes, scores, num_valid = map(tf.identity, predictions.proposals, PROPOSALS)
         maps = {level: tf.identity(x, name=f"{REGION_MAP}{level}") for level, x in dict(predictions.maps).items()}
         predictions = predictions._replace(proposals=Proposals(boxes, scores, num_valid), maps=maps)
         if isinstance(predictions.class_logits, tuple):  # a first stage alone

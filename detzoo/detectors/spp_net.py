@@ -58,6 +58,7 @@ from detzoo.features.spp_networks import (
     offset_px,
     stride_px,
 )
+from detzoo.layers.stage_end import FEATURES
 from detzoo.ops import boxes
 from detzoo.ops.box_coder import FasterRcnnBoxCoder
 from detzoo.ops.nms import NmsLimits
@@ -215,7 +216,8 @@ class SppNet(Detector):
             Position in ``scales.shorter_sides`` -> float32 [B, h, w, C].
         """
         sizes = tf.unstack(self.scaled_sizes(tf.shape(inputs)[1:3]))
-        return {number: self.backbone(tf.image.resize(inputs, size)) for number, size in enumerate(sizes)}
+        maps = [self.backbone(tf.image.resize(inputs, size)) for size in sizes]
+        return {number: tf.identity(x, name=f"{FEATURES}{number}") for number, x in enumerate(maps)}
 
     def scaled_sizes(self, shape_px: Tensor) -> Tensor:
         """(height, width) int32 [S, 2] that an image of ``shape_px`` (int32 [2]) has at each scale."""

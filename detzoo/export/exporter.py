@@ -27,7 +27,7 @@ from detzoo.detectors.frozen import FrozenGraph
 from detzoo.detectors.serving import ServingModule
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
-from detzoo.export.parity import ParityReport, as_input, check_parity, reference_outputs, textured_images
+from detzoo.export.parity import ParityReport, check_parity, example_input, reference_outputs
 from detzoo.export.saved_model import write_saved_model
 from detzoo.export.winograd import use_winograd
 from detzoo.folders import make_folder
@@ -161,16 +161,16 @@ def _write_checked(
         return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions) if references else None
 
     if beside.optimize_for == CPU:
-        example = as_input(textured_images(EXAMPLE_SHAPE), input_type)
+        example = example_input(serving, input_type, EXAMPLE_SHAPE)
         rewritten, num_rewritten = use_winograd(frozen, example, chooses_regions)
         if num_rewritten:
-            write_saved_model(rewritten, serving.input_spec, folder)
+            write_saved_model(rewritten, serving.input_specs, folder)
             try:
                 return compared(), num_rewritten
             except DetzooError as problem:
                 logger.warning("%s with faster convolutions; they are left out", problem)
                 shutil.rmtree(folder)
-    write_saved_model(frozen, serving.input_spec, folder)
+    write_saved_model(frozen, serving.input_specs, folder)
     return compared(), 0
 
 

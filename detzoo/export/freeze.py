@@ -29,7 +29,7 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
     """Turns a function's variables into constants and folds its batch normalisations.
 
     Args:
-        function: a concrete function of one tensor that returns a dict of tensors.
+        function: a concrete function of images, or of images and regions, that returns a dict of tensors.
 
     Returns:
         A graph that computes the same, up to rounding, and how many batch normalisations became part of a convolution.
@@ -38,7 +38,7 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
     outputs = [node_of(name) for name in frozen.output_names.values()]
     graph_def, num_folded = fold_batch_norms(bypass_identities(frozen.graph_def), protected=set(outputs))
     _forget_gradients(graph_def)
-    needed = [node_of(frozen.input_name), *outputs]
+    needed = [*map(node_of, frozen.input_names), *outputs]
     return frozen._replace(graph_def=_without_unused(graph_def, needed)), num_folded
 
 

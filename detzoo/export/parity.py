@@ -9,14 +9,15 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from detzoo.contracts import Tensor
-from detzoo.detectors.serving import ServingModule
+from detzoo.detectors.given_regions import GivenRegions, inputs_of, random_regions
+from detzoo.detectors.serving import CLASS_SCORES, ServingModule
 from detzoo.errors import DetzooError
 
 # Rounding of float32 in another order of summation, through a hundred layers.
@@ -28,6 +29,7 @@ RAW_OUTPUTS = ("raw_detection_boxes", "raw_detection_scores")
 
 # (batch, height, width): batches of one and of two, landscape and portrait.
 SHAPES = ((1, 240, 320), (2, 200, 150))
+NUM_REGIONS = 50  # of each image, where a detector is given them
 LONG_SECONDS = 4.0  # for one image, compiling included
 
 
@@ -42,7 +44,7 @@ class Reference(NamedTuple):
     """An input, and what the detector in memory makes of it."""
 
     what: str  # the images, for messages
-    given: Tensor
+    given: Tensor  # or GivenRegions
     expected: dict[str, np.ndarray]
 
 
@@ -56,8 +58,8 @@ def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference
     references: list[Reference] = []
     for number, shape in enumerate(SHAPES):
         started = time.monotonic()
-        given = as_input(textured_images(shape, seed=number), input_type)
-        expected = {name: value.numpy() for name, value in serving(given).items()}
+        given = example_input(serving, input_type, shape, seed=number)
+        expected = {name: value.numpy() for name, value in serving(*inputs_of(given)).items()}
         references.append(Reference(f"{shape[0]} images of {shape[1]} x {shape[2]}", given, expected))
         if time.monotonic() - started > LONG_SECONDS:
             break
@@ -77,7 +79,7 @@ def check_parity(references: Sequence[Reference], loaded: object, chooses_region
     """
     differences = []
     for what, given, expected in references:
-        found = {name: value.numpy() for name, value in loaded(given).items()}  # type: ignore[operator]
+        found = {name: value.numpy() for name, value in loaded(*inputs_of(given)).items()}  # type: ignore[operator]
         differences.append(compare_outputs(expected, found, what, chooses_regions))
     boxes, scores = (max(values) for values in zip(*differences, strict=True))
     return ParityReport(boxes, scores)
@@ -115,13 +117,14 @@ def compare_outputs(
     found_shapes = {name: value.shape for name, value in found.items()}
     if shapes != found_shapes:
         raise DetzooError(f"the SavedModel's outputs differ on {what}: {found_shapes} instead of {shapes}")
-    for name in RAW_OUTPUTS:
+    raw_outputs = (CLASS_SCORES,) if CLASS_SCORES in expected else RAW_OUTPUTS
+    for name in raw_outputs:
         if not np.all(np.isfinite(expected[name])):
             raise DetzooError(f"the detector's {name} are not finite on {what}: its weights diverged in training")
     if chooses_regions:
         found = {**found, **_in_the_order_of(expected, found)}
-    differences = {name: np.abs(expected[name] - found[name]) for name in RAW_OUTPUTS}
-    allowed = {name: ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected[name]) for name in RAW_OUTPUTS}
+    differences = {name: np.abs(expected[name] - found[name]) for name in raw_outputs}
+    allowed = {name: ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected[name]) for name in raw_outputs}
     largest = []
     for name, difference in differences.items():
         is_within = np.all(difference <= allowed[name], axis=-1)
@@ -129,6 +132,8 @@ def compare_outputs(
             worst = float(difference.max(initial=0.0))
             raise DetzooError(f"the SavedModel's {name} differ from the detector's by {worst:.3g} on {what}")
         largest.append(float(difference[is_within].max(initial=0.0)))
+    if CLASS_SCORES in expected:
+        return 0.0, largest[0]
     is_equal = np.abs(expected["detection_scores"] - found["detection_scores"]) <= 2 * ABSOLUTE_TOLERANCE
     if is_equal.size and is_equal.mean() < MIN_EQUAL_DETECTIONS:
         raise DetzooError(f"{(1 - is_equal.mean()):.0%} of the SavedModel's detections differ on {what}")
@@ -144,6 +149,14 @@ def textured_images(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
         coarse = tf.constant(generator.uniform(0, 85, [batch, cells, cells, 3]))
         images += tf.image.resize(coarse, [height, width], "bicubic").numpy()
     return np.clip(images, 0, 255).astype(np.uint8)
+
+
+def example_input(serving: ServingModule, input_type: str, shape: tuple[int, int, int], seed: int = 0) -> Any:
+    """What a served detector may be called with: images of ``shape`` (batch, height, width), and regions of them."""
+    given = as_input(textured_images(shape, seed), input_type)
+    if len(serving.input_specs) == 1:
+        return given
+    return GivenRegions(given, tf.constant(random_regions(shape[0], NUM_REGIONS, seed)))
 
 
 def as_input(images: np.ndarray, input_type: str) -> Tensor:

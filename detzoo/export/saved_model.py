@@ -1,7 +1,8 @@
 """Writes a frozen graph as a SavedModel with the Object Detection API's signature.
 
 What it writes loads in a process that knows TensorFlow alone; both ways of calling it that the original API's users
-have in their code work: ``loaded(images)`` and ``loaded.signatures["serving_default"](input_tensor=images)``.
+have in their code work: ``loaded(images)`` and ``loaded.signatures["serving_default"](input_tensor=images)``. A
+detector that classifies given regions takes them as ``loaded(images, proposals)``, or by the name ``proposals``.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,12 +29,12 @@ SIGNATURE = "serving_default"
 MIN_VARIABLE_BYTES = 40_000
 
 
-def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: str | pathlib.Path) -> None:
+def write_saved_model(frozen: FrozenGraph, input_specs: Sequence[tf.TensorSpec], folder: str | pathlib.Path) -> None:
     """Writes ``folder``/saved_model.pb and what belongs to it.
 
     Args:
         frozen: the graph.
-        input_spec: shape, type and name of its input.
+        input_specs: shape, type and name of each of its inputs.
         folder: created where it does not exist.
     """
 
@@ -41,11 +42,11 @@ def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: st
     names = list(filters)
     variables = [tf.Variable(filters[name], trainable=False, name=name) for name in names]
 
-    def detect(input_tensor: Tensor) -> dict[str, Tensor]:
+    def detect(*inputs: Tensor) -> dict[str, Tensor]:
         given = {f"{name}:0": variable.read_value() for name, variable in zip(names, variables)}
         tensors = tf.graph_util.import_graph_def(
             graph_def,
-            input_map={frozen.input_name: input_tensor, **given},
+            input_map={**dict(zip(frozen.input_names, inputs, strict=True)), **given},
             return_elements=list(frozen.output_names.values()),
             name="",
         )
@@ -54,7 +55,7 @@ def write_saved_model(frozen: FrozenGraph, input_spec: tf.TensorSpec, folder: st
     module: Any = tf.Module(name="detector")
     module.filters = variables
     # As an attribute of that name, the function is what a call of the loaded object runs.
-    module.__call__ = tf.function(detect, input_signature=[input_spec])
+    module.__call__ = tf.function(detect, input_signature=list(input_specs))
     options = tf.saved_model.SaveOptions(save_debug_info=False)
     with quiet_saver():
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)

@@ -31,6 +31,7 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 from detzoo.detectors.frozen import FrozenGraph, node_of
+from detzoo.detectors.given_regions import inputs_of
 from detzoo.export.freeze import add_constant, constant_behind
 
 # Outputs of a tile in each direction -> where the polynomials are evaluated, beside infinity. With the usual points 0,
@@ -225,10 +226,9 @@ def _sizes_of(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor
     """The shape of each convolution's output for the example; computed only where the graph alone does not tell."""
     names = [f"{candidate.name}:0" for candidate in candidates]
     with tf.Graph().as_default():
-        given = tf.compat.v1.placeholder(example.dtype, example.shape)
-        tensors = tf.graph_util.import_graph_def(
-            frozen.graph_def, input_map={frozen.input_name: given}, return_elements=names, name=""
-        )
+        given = [tf.compat.v1.placeholder(value.dtype, value.shape) for value in inputs_of(example)]
+        input_map = dict(zip(frozen.input_names, given, strict=True))
+        tensors = tf.graph_util.import_graph_def(frozen.graph_def, input_map=input_map, return_elements=names, name="")
         static = {candidate.name: tensor.shape for candidate, tensor in zip(candidates, tensors, strict=True)}
     sizes = {name: shape.as_list() if shape.rank is not None else [None, None] for name, shape in static.items()}
     unknown = [candidate for candidate in candidates if None in sizes[candidate.name][1:]]
@@ -240,14 +240,14 @@ def _sizes_of(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor
 
 
 def _measured_sizes(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, tuple[int, ...]]:
-    def shapes(inputs: Tensor) -> dict[str, Tensor]:
+    def shapes(*inputs: Tensor) -> dict[str, Tensor]:
         wanted = [f"{candidate.name}:0" for candidate in candidates]
-        tensors = tf.graph_util.import_graph_def(
-            frozen.graph_def, input_map={frozen.input_name: inputs}, return_elements=wanted, name=""
-        )
+        input_map = dict(zip(frozen.input_names, inputs, strict=True))
+        tensors = tf.graph_util.import_graph_def(frozen.graph_def, input_map=input_map, return_elements=wanted, name="")
         return {candidate.name: tf.shape(tensor) for candidate, tensor in zip(candidates, tensors, strict=True)}
 
-    found = tf.function(shapes, input_signature=[tf.TensorSpec(example.shape, example.dtype)])(example)
+    given = inputs_of(example)
+    found = tf.function(shapes, input_signature=[tf.TensorSpec(value.shape, value.dtype) for value in given])(*given)
     return {name: tuple(shape.numpy().tolist()) for name, shape in found.items()}
 
 
