@@ -49,7 +49,7 @@ from detzoo.config.sweep_proposals import name_proposals, read_proposals_of, rea
 from detzoo.config.sweep_published import read_published, values_by_point
 from detzoo.config.sweep_small import choose_small
 from detzoo.config.sweep_start import check_four_steps, start_trainings
-from detzoo.config.sweep_traits import META_ARCHITECTURES, traits_of
+from detzoo.config.sweep_traits import META_ARCHITECTURES, SWEPT_MODELS, traits_of
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
 
@@ -184,30 +184,38 @@ class _Planner:
         if not self.sweep.base:
             self._error("base", "is missing; accepted: one `base { config: 'FILE' }` or more")
         for index, block in enumerate(self.sweep.base):
-            place = f"base[{index}]"
-            file = pathlib.Path(self.path).parent / block.config
-            if not block.config:
-                self._error(place, "has no config; give a pipeline.config, relative to this file's folder")
-                continue
-            try:
-                loaded, problems = read_pipeline(str(file))
-            except UsageError as unreadable:
-                self._error(f"{place}.config", str(unreadable))
-                continue
-            self._add(problems, str(file))
-            sets = [(f"{place}.set[{i}]", assignment) for i, assignment in enumerate(block.set)]
-            sets += [(f"set[{i}]", assignment) for i, assignment in enumerate(self.sweep.set)]
-            for where, assignment in sets:
-                for problem in change_config(loaded.message, assignment, loaded.lines):
-                    self._error(where, f"{problem.message.removeprefix('--set ')} ({file.name})")
-            apply_data(loaded.message, self.sweep.data)
-            if self.sweep.train.proposals_from and reads_proposals(loaded.message):
-                name_proposals(loaded.message, "later")  # known when all points are
-            bases.append(Base(block.name or file.stem, place, loaded, traits_of(loaded.message.model)))
+            base = self._read_base(block, f"base[{index}]")
+            bases += [base] if base else []
         for index, base in enumerate(bases):
             if base.name in [other.name for other in bases[:index]]:
                 self._error(base.place, f"two bases are called '{base.name}'; give one a name")
         return bases
+
+    def _read_base(self, block: Any, place: str) -> Base | None:
+        file = pathlib.Path(self.path).parent / block.config
+        if not block.config:
+            self._error(place, "has no config; give a pipeline.config, relative to this file's folder")
+            return None
+        try:
+            loaded, problems = read_pipeline(str(file))
+        except UsageError as unreadable:
+            self._error(f"{place}.config", str(unreadable))
+            return None
+        self._add(problems, str(file))
+        kind = loaded.message.model.WhichOneof("model")
+        if kind and kind not in SWEPT_MODELS:
+            told = f"model.{kind}, which sweeps do not measure; accepted: {', '.join(SWEPT_MODELS)}"
+            self._error(f"{place}.config", f"{file.name} has {told}")
+            return None
+        sets = [(f"{place}.set[{i}]", assignment) for i, assignment in enumerate(block.set)]
+        sets += [(f"set[{i}]", assignment) for i, assignment in enumerate(self.sweep.set)]
+        for where, assignment in sets:
+            for problem in change_config(loaded.message, assignment, loaded.lines):
+                self._error(where, f"{problem.message.removeprefix('--set ')} ({file.name})")
+        apply_data(loaded.message, self.sweep.data)
+        if self.sweep.train.proposals_from and reads_proposals(loaded.message):
+            name_proposals(loaded.message, "later")  # known when all points are
+        return Base(block.name or file.stem, place, loaded, traits_of(loaded.message.model))
 
     def _read_axes(self) -> list[Axis]:
         axes = list(axes_of(self.sweep))

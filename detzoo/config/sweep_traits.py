@@ -11,6 +11,7 @@ from detzoo.config.support import KERAS_SUFFIX, REGION_EXTRACTORS, SSD_EXTRACTOR
 ONE_STAGE = ("ssd", "retinanet", "efficientdet")
 TWO_STAGES = ("faster_rcnn", "rfcn", "mask_rcnn", "fast_rcnn", "rpn")
 SEGMENTATION = "segmentation_proposals"
+SWEPT_MODELS = ("ssd", "faster_rcnn", SEGMENTATION)  # branches of pb.DetectionModel
 META_ARCHITECTURES = (*ONE_STAGE, *TWO_STAGES, SEGMENTATION)
 
 
@@ -44,10 +45,6 @@ def traits_of(model: Any) -> Traits:
     if kind == SEGMENTATION:
         masks = model.segmentation_proposals
         return Traits(kind, extractor_of(masks.feature_extractor.type), None, resolution_of(masks), None)
-    if kind == "segmentation_proposals":
-        masks = model.segmentation_proposals
-        extractor = extractor_of(masks.feature_extractor.type)
-        return Traits(kind, extractor, None, resolution_of(masks), masks.max_proposals)
     return Traits(kind or "", "", None, None, None)
 
 

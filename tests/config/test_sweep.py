@@ -341,6 +341,13 @@ def test_each_problem_is_named(tmp_path: pathlib.Path, text: str, message: str) 
     assert message in problems_of(tmp_path, SSD + text)
 
 
+def test_models_that_sweeps_do_not_measure_are_refused(tmp_path: pathlib.Path) -> None:
+    (tmp_path / "classifier.config").write_text("model { spp_classifier { } }")
+    found = problems_of(tmp_path, SSD + 'base { config: "classifier.config" }')
+    assert "SWEEP:2: error: base[1].config: classifier.config has model.spp_classifier, which sweeps do not" in found
+    assert "accepted: ssd, faster_rcnn, segmentation_proposals" in found
+
+
 def test_a_point_that_fails_the_checks_of_a_config_is_named(tmp_path: pathlib.Path) -> None:
     axis = "axis { path { path: 'model.ssd.anchor_generator.ssd_anchor_generator.num_layers' values: ['6', '5'] } }"
     found = problems_of(tmp_path, SSD + axis)
