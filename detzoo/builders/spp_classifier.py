@@ -9,8 +9,7 @@ from detzoo.data.class_images import ClassifierResizer
 from detzoo.detectors.base import ImageShape
 from detzoo.detectors.spp_classifier import SppClassifier, TestView, Views, spp_classifier_network
 from detzoo.errors import ConfigError
-from detzoo.features.normalization import subtract_imagenet_mean
-from detzoo.features.spp_networks import BASELINE_BINS, SPP_NETWORKS, map_size, min_size_px
+from detzoo.features.spp_networks import BASELINE_BINS, SPP_NETWORKS, map_size, min_size_px, normalize_pixels
 
 _VIEWS = {
     pb.SppClassifier.TEN_CROPS: TestView.TEN_CROPS,
@@ -43,7 +42,7 @@ def build_spp_classifier(config: Any) -> SppClassifier:
         weight_decay=network.weight_decay,
     )
     views = Views(_VIEWS[config.test_view], config.crop_size, tuple(config.map_scale))
-    return SppClassifier(parts, subtract_imagenet_mean, network.type, bins, views, config.num_classes)
+    return SppClassifier(parts, normalize_pixels, network.type, bins, views, config.num_classes)
 
 
 def build_classifier_resizer(config: Any) -> ClassifierResizer:

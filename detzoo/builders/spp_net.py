@@ -9,8 +9,7 @@ from detzoo.config import pb
 from detzoo.detectors.base import Detector
 from detzoo.detectors.spp_net import Features, SppNet, SppParts, WindowScales
 from detzoo.errors import ConfigError
-from detzoo.features.normalization import subtract_imagenet_mean
-from detzoo.features.spp_networks import SPP_NETWORKS
+from detzoo.features.spp_networks import SPP_NETWORKS, normalize_pixels
 
 DEFAULT_SCALES = (688,)  # arXiv:1406.4729, section 4.1: the 1-scale version
 
@@ -50,7 +49,7 @@ def build_spp_net(config: Any) -> Detector:
         parts,
         WindowScales(window_scales(config), config.window_size),
         build_nms_limits(config.post_processing.batch_non_max_suppression),
-        subtract_imagenet_mean,
+        normalize_pixels,
         config.max_proposals,
         config.num_classes,
     )

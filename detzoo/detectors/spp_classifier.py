@@ -142,6 +142,7 @@ class SppClassifier(Detector):
             proposals: Not needed.
         """
         del groundtruth, proposals
+        inputs = tf.convert_to_tensor(inputs)
         if training:
             logits = tf.cast(self.network(inputs, training=True), tf.float32)
             return ClassPredictions(tf.nn.softmax(logits), logits)

@@ -11,6 +11,10 @@ map is ``stride_px`` and ``offset_px``.
 |---|---|
 | ZF-5, map size 27 of conv2 | before its pooling; the 55 of conv1 is after its pooling, as the paper counts |
 | LRN | ``LocalResponseNormalization`` with AlexNet's constants, which the table does not give |
+
+Differs from arXiv:1406.4729, whose code subtracts the mean of the pixels and starts from Gaussians of deviation 0.01:
+pixels are divided by their deviation, too, and layers start with He et al.'s initializer, arXiv:1502.01852. Narrow
+networks do not learn from the former: what they see fades, or the first layer's gradients are too large.
 """
 
 from __future__ import annotations
@@ -37,6 +41,7 @@ from detzoo.config.spp_table import (
     stride_px,
 )
 from detzoo.contracts import Tensor
+from detzoo.features.normalization import standardize_imagenet
 from detzoo.features.spp_layers import LocalResponseNormalization
 
 __all__ = (  # with the table's own, so that who builds a network finds its numbers here
@@ -51,13 +56,18 @@ __all__ = (  # with the table's own, so that who builds a network finds its numb
     "map_size",
     "map_sizes",
     "min_size_px",
+    "normalize_pixels",
     "num_channels",
     "offset_px",
     "stride_px",
 )
 
 BACKBONE, BOX_BACKBONE = "backbone", "box_backbone"  # first components of the variables' paths
-_FIRST_STDDEV = 0.01  # of Caffe's and cuda-convnet's AlexNet: pixels are up to 255
+
+
+def normalize_pixels(images: Tensor) -> Tensor:
+    """What the networks expect of RGB images float32 [..., 3], 0..255: mean 0 and deviation 1 over ImageNet."""
+    return standardize_imagenet(images)
 
 
 class FullyConnected(NamedTuple):
@@ -76,11 +86,8 @@ def build_conv_layers(
 ) -> Tensor:
     """The convolutional layers; their variables' paths are ``backbone/conv1/kernel`` and so on.
 
-    Differs from arXiv:1406.4729 (whose networks start from Gaussians of deviation 0.01): all layers but the first start
-    with He et al.'s initializer, arXiv:1502.01852, so that narrow ones, too, hand on what they see.
-
     Args:
-        images: normalised images [B, H, W, 3], a Keras tensor; H and W known or not, at least ``min_size_px``.
+        images: [B, H, W, 3] from ``normalize_pixels``, a Keras tensor; H and W known or not, at least ``min_size_px``.
         network: key of ``SPP_NETWORKS``.
         depth_multiplier: factor of the channels, above 0.
         weight_decay: weight w of w * sum(x**2) / 2 of each kernel.
@@ -141,14 +148,10 @@ def _apply(
         window.size,
         window.stride,
         activation="relu",
-        kernel_initializer=_initializer(number),
+        kernel_initializer=keras.initializers.HeNormal(),
         kernel_regularizer=_weight_decay(weight_decay),
         name=f"conv{number}",
     )(x)
-
-
-def _initializer(number: int) -> keras.initializers.Initializer:
-    return keras.initializers.RandomNormal(stddev=_FIRST_STDDEV) if number == 1 else keras.initializers.HeNormal()
 
 
 def _weight_decay(weight: float) -> Any:
