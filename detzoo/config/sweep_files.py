@@ -193,7 +193,7 @@ def _reader_problems(point: Point, is_trained: bool, checked: dict[str, list[str
     if any(OUTPUT_DIR_TOKEN in reader.label_map_path for reader in readers):
         return []  # drawn by the sweep
     kind = config.model.WhichOneof("model")
-    told = "".join(map(to_text, readers)) + str(getattr(config.model, kind).num_classes)
+    told = "".join(map(to_text, readers)) + str(getattr(getattr(config.model, kind), "num_classes", ""))
     told += str(is_trained)
     used = ("eval_input_reader[0]", "train_input_reader") if is_trained else "eval_input_reader[0]"
     if told in checked:
