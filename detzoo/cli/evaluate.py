@@ -55,7 +55,8 @@ Two SPP-nets (model.spp_net) are measured as one, the windows of both scored bef
     detzoo evaluate --pipeline_config_path=a/pipeline.config --checkpoint_dir=a --combine_with=b --output_dir=a_and_b
 
 A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. They
-are written to proposals.npz, which another model's input readers can name as their proposals_path.
+are written to proposals.npz, which another model's input readers can name as their proposals_path. Segmentation
+proposals are measured by the recall of their masks, mask AR@10, AR@100 and AR@1000, and need load_instance_masks: true.
 """
 POSITIONAL = ()
 
@@ -237,6 +238,7 @@ def measure_exported(message: Any, detect: Any) -> Any:
         message: the config; its own resizer counts for nothing.
         detect: image uint8 [H, W, 3] -> ImageDetections, with ``has_masks``.
     """
+    from detzoo.config.stages import knows_classes
     from detzoo.detectors.one_by_one import OneByOne
 
     raw = copy.deepcopy(message)
@@ -244,7 +246,9 @@ def measure_exported(message: Any, detect: Any) -> Any:
     if "image_resizer" in chosen.DESCRIPTOR.fields_by_name:  # others take images as they are
         chosen.image_resizer.identity_resizer.SetInParent()
     raw.eval_config.batch_size = 1
-    return make_evaluator(raw).evaluate(OneByOne(detect, detect.has_masks, getattr(detect, "wants_proposals", False)))
+    wants_proposals = getattr(detect, "wants_proposals", False)
+    detector = OneByOne(detect, detect.has_masks, wants_proposals, not knows_classes(message.model))
+    return make_evaluator(raw).evaluate(detector)
 
 
 def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:

@@ -25,14 +25,21 @@ class OneByOne:
         detect: image uint8 [H, W, 3] -> ImageDetections; where it wants proposals, also their boxes [R, 4].
         has_masks: whether these have masks.
         wants_proposals: whether ``detect`` is given the regions of each image.
+        proposes_only: whether the detections are class-agnostic proposals.
     """
 
     def __init__(
-        self, detect: Callable[..., ImageDetections], has_masks: bool = False, wants_proposals: bool = False
+        self,
+        detect: Callable[..., ImageDetections],
+        has_masks: bool = False,
+        wants_proposals: bool = False,
+        proposes_only: bool = False,
     ) -> None:
         self._detect = detect
         self._has_masks = has_masks
         self.wants_proposals = wants_proposals
+        self.proposes_only = proposes_only
+        self.proposes_masks = proposes_only and has_masks
 
     def preprocess(self, images: Tensor) -> Tensor:
         """The images as they are."""
