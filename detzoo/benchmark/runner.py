@@ -72,7 +72,7 @@ def benchmark_batch_sizes(
     precision.check_precision(options.precision, options.device, options.jit_compile)
     pool = pool or images_for(options, max(batch_sizes))
     with precision.in_precision(options.precision, options.device):
-        detector = SavedDetector(saved_model)
+        detector = SavedDetector(saved_model, needs_boxes=False)
         served = _Served(detector, options)
         for batch_size in batch_sizes:
             chosen = dataclasses.replace(options, batch_size=batch_size)

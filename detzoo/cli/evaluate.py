@@ -214,6 +214,8 @@ def _evaluate_one(
 def _check_exported(message: Any) -> None:
     from detzoo.config.stages import has_second_stage
 
+    if message.model.HasField("spp_classifier"):
+        raise ConfigError("a classifier is measured by its checkpoint: give --checkpoint_dir, not --saved_model")
     if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
         raise ConfigError("a first stage alone is measured by its proposals: give its --checkpoint_dir")
 

@@ -24,6 +24,9 @@ The result needs nothing but TensorFlow, and is checked against the detector in 
     detect = tf.saved_model.load("exported/saved_model")
     detections = detect(images)     # uint8 [B, H, W, 3], any size
 
+A classifier (model.spp_classifier) gives class_scores [B, K], column k of the class with id k + 1: the mean over the
+views that its test_view names.
+
 Writes saved_model/, checkpoint/, pipeline.config, label_map.pbtxt and export.json. The weights are their moving
 averages where the checkpoint has them. Thresholds of the post-processing can be changed on the way:
 
@@ -103,10 +106,8 @@ def run(flag_values: flags.FlagValues) -> None:
     print(f"{folder}/{SAVED_MODEL_FOLDER}: step {step}, input {flag_values.input_type}")
     if report is None:
         return
-    print(
-        f"agrees with the detector in memory: boxes within {report.max_box_difference:.1e}, "
-        f"scores within {report.max_score_difference:.1e}"
-    )
+    boxes = "" if loaded.message.model.HasField("spp_classifier") else f"boxes within {report.max_box_difference:.1e}, "
+    print(f"agrees with the detector in memory: {boxes}scores within {report.max_score_difference:.1e}")
 
 
 def _label_map_text(message: Any) -> str:
@@ -118,6 +119,11 @@ def _label_map_text(message: Any) -> str:
     if not knows_classes(message.model):
         return LabelMap({1: PROPOSAL_NAME}).to_text()
     readers = [*message.eval_input_reader, message.train_input_reader]
+    folders = [reader.image_folder_reader.path for reader in readers if reader.HasField("image_folder_reader")]
+    if folders and not any(reader.label_map_path for reader in readers):
+        from detzoo.config.image_folders import class_folders, label_map_of_folders
+
+        return next((label_map_of_folders(path).to_text() for path in folders if class_folders(path)), "")
     path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
     if not path or is_placeholder(path):
         advice = "--set train_input_reader.label_map_path=FILE gives it one"
