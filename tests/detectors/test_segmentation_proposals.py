@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
-from detzoo.contracts import AnchorState
+from detzoo.contracts import AnchorState, Groundtruth
 from detzoo.data.masks import paste_mask
 
 
@@ -96,6 +96,25 @@ def test_images_without_objects(small_masks):
     assert float(values["score"]) > 0.0
     gradients = tape.gradient(total, detector.trainable_weights)
     assert all(np.isfinite(x).all() for x in gradients if x is not None)
+
+
+def test_two_images_together_have_the_sum_of_their_losses(small_masks):
+    # So that replicas may divide a batch: totals and normalizers add up. Without batch normalisation in training, and
+    # with a sample of all 252 locations, of which a quarter of 1008 may be positive.
+    detector = small_masks.build(
+        "segmentation_proposals { examples_per_image: 1008 feature_extractor { batch_norm_trainable: false } }"
+    )
+    images, groundtruth = small_masks.images_and_groundtruth()
+
+    def terms_of(rows):
+        truth = Groundtruth(*(field[rows] for field in groundtruth[:7]))
+        predictions = detector.predict(detector.preprocess(images[rows]), training=True, groundtruth=truth)
+        return detector.loss_terms(predictions, truth)
+
+    both, first, second = terms_of(slice(0, 2)), terms_of(slice(0, 1)), terms_of(slice(1, 2))
+    for name, term in both.items():
+        assert float(term.total) == pytest.approx(float(first[name].total + second[name].total), rel=1e-4)
+        assert float(term.normalizer) == float(first[name].normalizer + second[name].normalizer) == 2.0
 
 
 def test_the_best_twenty_of_the_image_not_of_its_padding(small_masks):
