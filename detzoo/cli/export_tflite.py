@@ -78,7 +78,7 @@ def _check_model(model: Any) -> None:
     if model.WhichOneof("model") != "ssd":
         raise ConfigError(
             "--format=tflite exports one-stage detectors (model.ssd); this config has "
-            f"model.{model.WhichOneof('model')}. A detector of two stages serves as a SavedModel: leave --format out"
+            f"model.{model.WhichOneof('model')}. Other models serve as a SavedModel: leave --format out"
         )
     if model.ssd.box_coder.WhichOneof("box_coder_oneof") != "faster_rcnn_box_coder":
         raise ConfigError(

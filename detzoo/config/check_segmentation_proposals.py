@@ -27,7 +27,7 @@ def check_segmentation_proposals(model: Any, findings: Findings, files: bool) ->
 
 
 def check_mask_readers(config: Any, findings: Findings) -> None:
-    """Adds the readers of a ``pb.TrainEvalPipelineConfig`` of segmentation proposals that leave the masks unread."""
+    """Adds what a ``pb.TrainEvalPipelineConfig`` of segmentation proposals reads too little of, or measures in vain."""
     if config.model.WhichOneof("model") != "segmentation_proposals":
         return
     for path, reader in named_readers(config):
@@ -35,6 +35,9 @@ def check_mask_readers(config: Any, findings: Findings) -> None:
             what = "trained on" if path == "train_input_reader" else "measured by"
             text = f"is false, but segmentation proposals are {what} the records' masks; accepted: true"
             findings.error(f"{path}.load_instance_masks", text)
+    for index in range(len(config.eval_config.metrics_set)):
+        text = "segmentation proposals know no classes: they are always measured by the recall of their masks"
+        findings.no_effect(f"eval_config.metrics_set[{index}]", text)
 
 
 def _check_extractor(message: Any, findings: Findings, files: bool) -> None:

@@ -46,7 +46,13 @@ def found(path, *overrides, severity=Severity.ERROR):
 
 
 def test_a_good_config_has_no_problem(masks_path):
-    assert check_pipeline(load_pipeline(str(masks_path), MASKS)) == []
+    assert check_pipeline(load_pipeline(str(masks_path), [*MASKS, "eval_config="])) == []
+
+
+def test_a_metrics_set_is_noted_as_without_effect(masks_path):
+    notes = found(masks_path, *MASKS, severity=Severity.NOTE)
+    assert list(notes) == ["eval_config.metrics_set[0]"]
+    assert "always measured by the recall of their masks" in notes["eval_config.metrics_set[0]"]
 
 
 def test_masks_that_are_not_read_are_told_before_anything_starts(masks_path):
