@@ -16,7 +16,7 @@ from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter
-from detzoo.data.proposals import ProposalTable, check_image_ids, read_proposals
+from detzoo.data.proposals import ProposalTable, check_images, read_proposals
 from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, check_masks, scan_files
 from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
@@ -34,6 +34,7 @@ def build_dataset(
     input_context: tf.distribute.InputContext | None = None,
     dirt: DirtCounter | None = None,
     image_labels: bool = False,
+    all_proposals: bool = False,
 ) -> tf.data.Dataset:
     """The input pipeline of a configuration.
 
@@ -50,6 +51,8 @@ def build_dataset(
         input_context: of ``tf.distribute``; its pipeline i of n reads the records i, i + n, ... of the same order.
         dirt: gets the counts of what was repaired and dropped; counts are logged in any case.
         image_labels: fill ``Batch.labeled_classes`` from the labels of whole images.
+        all_proposals: look for the proposals of every record before the first is decoded, not of the first ones only;
+            one without them is an error then, and counted as dirt else.
 
     Returns:
         A dataset of ``Batch``; heights and widths are static with resizers of fixed output.
@@ -89,7 +92,7 @@ def build_dataset(
         resizer if isinstance(resizer, Resizer) else build_resizer(resizer),
         options,
         dirt,
-        _proposals(reader, source),
+        _proposals(reader, source, all_proposals),
     )
 
 
@@ -131,12 +134,12 @@ def _check_reader(reader: Any) -> None:
         )
 
 
-def _proposals(reader: Any, source: RecordSource | WeightedSources) -> ProposalTable | None:
+def _proposals(reader: Any, source: RecordSource | WeightedSources, all_records: bool) -> ProposalTable | None:
     """The table that ``proposals_path`` names, once it is known to be of these records."""
     if not reader.proposals_path:
         return None
     table = read_proposals(reader.proposals_path)
-    check_image_ids(table, source)
+    check_images(table, source, all_records=all_records)
     return table
 
 

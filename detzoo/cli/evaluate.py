@@ -182,6 +182,7 @@ def make_evaluator(message: Any) -> Any:
         batch_size=max(1, message.eval_config.batch_size),
         seed=0,
         image_labels=reads_image_labels(metrics),
+        all_proposals=message.model.HasField("spp_net"),
     )
     if message.model.HasField("spp_classifier"):
         return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=sys.stderr.isatty())

@@ -38,6 +38,7 @@ VERBS = {
     "evaluate": "detzoo.cli.evaluate",
     "export": "detzoo.cli.export",
     "detect": "detzoo.cli.detect",
+    "proposals": "detzoo.cli.proposals",
     "benchmark": "detzoo.cli.benchmark",
     "ensemble": "detzoo.cli.ensemble",
     "config": "detzoo.cli.config",

@@ -7,7 +7,8 @@
     *.json          a list in COCO's results format: {"image_id": ..., "bbox": [x, y, width, height], "score": ...}, in
                     pixels of the original image; they become fractions when the image has been decoded
 
-An image is found by its ``image/source_id``, as text.
+An image is found by its ``image/source_id``, as text. Boxes that lie outside of the image, and images without an entry,
+are told before the first image is decoded.
 """
 
 from __future__ import annotations
@@ -33,7 +34,15 @@ ARRAYS = ("image_ids", "offsets", "boxes", "scores")
 ENTRY_FIELDS = ("image_id", "bbox", "score")
 
 _ZIP_MAGIC = b"PK"
-_FARTHEST_FRACTION = 2.0  # what lies farther out than this was meant in pixels
+# What a box may leave the image by, as a fraction of it: programs round to pixels, or count their last one in.
+_OUTSIDE = 0.05
+_SHOWN_IDS = 3
+
+_ID_AND_SIZE = {
+    "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
+    "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
+    "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -102,17 +111,55 @@ def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
     return record._replace(sample=sample, dirt=record.dirt + missing)
 
 
-def check_image_ids(table: ProposalTable, source: RecordSource | WeightedSources) -> None:
-    """Compares the first records of a source with a table.
+def check_images(table: ProposalTable, source: RecordSource | WeightedSources, *, all_records: bool) -> None:
+    """Compares the records of a source with a table.
+
+    Args:
+        table: the proposals.
+        source: the records.
+        all_records: look at every record, else at the first ones. Of all, each must have an entry, but in a list in
+            COCO's format, where an image without proposals has none; and boxes in pixels must lie in their image.
 
     Raises:
-        DataError: fewer than half of them have an entry.
+        DataError: that is not so, or fewer than half of the records have an entry.
     """
-    features = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
-    records = source.first_records(CHECKED_RECORDS)
-    parsed = records.map(lambda record: tf.io.parse_single_example(record, features)["image/source_id"])
-    ids = list(parsed.ignore_errors().as_numpy_iterator())
-    strange = [image_id for image_id in ids if image_id not in table]
+    records = source.first_records(source.num_records if all_records else CHECKED_RECORDS)
+    parsed = records.map(lambda record: tf.io.parse_single_example(record, _ID_AND_SIZE)).ignore_errors()
+    ids, strange = [], []
+    for features in parsed.as_numpy_iterator():
+        image_id = features["image/source_id"]
+        ids.append(image_id)
+        if image_id not in table:
+            strange.append(image_id)
+        elif all_records and table.in_pixels:
+            _check_inside(table, image_id, features["image/height"], features["image/width"])
+    _check_ids(table, ids, strange, "the " if all_records else "the first ")
+    if all_records and strange and not table.in_pixels:
+        named = ", ".join(repr(name.decode("utf-8", "replace")) for name in strange[:_SHOWN_IDS])
+        raise DataError(
+            f"proposals_path {table.path}: {len(strange)} of the {len(ids)} records have no entry in the file, such as "
+            f"{named}; give the proposals of all these records, an image without any as an entry of no rows"
+        )
+
+
+def _check_inside(table: ProposalTable, image_id: bytes, height: int, width: int) -> None:
+    """Whether the boxes of an image, in pixels, lie in it; nothing where the record does not say its size."""
+    if height < 1 or width < 1:
+        return
+    boxes = table.lookup(image_id)[0]
+    size = np.array([height, width, height, width], np.float32)
+    outside = ((boxes < -_OUTSIDE * size) | (boxes > (1.0 + _OUTSIDE) * size)).any(axis=1)
+    if outside.any():
+        ymin, xmin, ymax, xmax = (float(side) for side in boxes[outside][0])
+        box = [round(value, 1) for value in (xmin, ymin, xmax - xmin, ymax - ymin)]
+        raise DataError(
+            f"proposals_path {table.path}: a box of image {image_id.decode('utf-8', 'replace')!r} is {box}, outside of "
+            f"the image of {width} x {height} pixels; accepted: [x, y, width, height] in pixels of the record's image"
+        )
+
+
+def _check_ids(table: ProposalTable, ids: Sequence[bytes], strange: Sequence[bytes], which: str) -> None:
+    """Raises where fewer than half of the records have an entry."""
     if 2 * len(strange) <= len(ids):
         return
     if not any(ids):
@@ -122,7 +169,7 @@ def check_image_ids(table: ProposalTable, source: RecordSource | WeightedSources
         )
     named = next(filter(None, strange)).decode("utf-8", "replace")
     raise DataError(
-        f"proposals_path {table.path}: image ids do not match, {len(strange)} of the first {len(ids)} records have no "
+        f"proposals_path {table.path}: image ids do not match, {len(strange)} of {which}{len(ids)} records have no "
         f"entry in the file. A record has image/source_id {named!r}, the file has {table.image_ids[0]!r}; give the "
         "proposals of these records"
     )
@@ -166,7 +213,7 @@ def read_proposals(path: str) -> ProposalTable:
             is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
             file.seek(0)
             if is_zip:
-                image_ids, offsets, boxes, scores, numbers = _read_arrays(path, file)
+                image_ids, offsets, boxes, scores, numbers = read_arrays(path, file)
             else:
                 image_ids, offsets, boxes, scores, numbers = _read_entries(path, file)
     except (OSError, tf.errors.OpError) as problem:
@@ -192,7 +239,12 @@ def read_proposals(path: str) -> ProposalTable:
 _Arrays = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def _read_arrays(path: str, file: Any) -> _Arrays:
+def read_arrays(path: str, file: Any) -> _Arrays:
+    """The arrays of an open proposals.npz, checked; see the module.
+
+    Raises:
+        DataError: they are not what they should be.
+    """
     accepted = f"accepted: an npz with the arrays {', '.join(ARRAYS)}, as `detzoo evaluate` writes"
     try:
         with np.load(file, allow_pickle=False) as stored:
@@ -216,11 +268,13 @@ def _read_arrays(path: str, file: Any) -> _Arrays:
     if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
         raise DataError(f"proposals_path {path}: offsets must rise from 0 to {total}, the number of boxes")
     boxes = boxes.astype(np.float32)
-    far = np.flatnonzero((np.abs(boxes) > _FARTHEST_FRACTION).any(axis=1) & np.isfinite(boxes).all(axis=1))
+    leaves = ((boxes < -_OUTSIDE) | (boxes > 1.0 + _OUTSIDE)).any(axis=1)
+    far = np.flatnonzero(leaves & np.isfinite(boxes).all(axis=1))
     if len(far):
+        image_id = ids[np.searchsorted(offsets, far[0], side="right") - 1]
         raise DataError(
-            f"proposals_path {path}: box {far[0]} is {boxes[far[0]].tolist()}; accepted: fractions of the image, "
-            "[ymin, xmin, ymax, xmax] in 0..1"
+            f"proposals_path {path}: box {far[0]} is {boxes[far[0]].tolist()} (image {str(image_id)!r}), outside of "
+            "the image; accepted: fractions of the image, [ymin, xmin, ymax, xmax] in 0..1"
         )
     texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in ids]
     return texts, offsets.astype(np.int64), boxes, scores.astype(np.float32), np.arange(total)

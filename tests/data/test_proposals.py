@@ -7,8 +7,10 @@ import pathlib
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from detzoo.data.proposals import read_proposals, write_proposals
+from detzoo.data.proposals import check_images, read_proposals, write_proposals
+from detzoo.data.records import ReadOptions, RecordSource, scan_files
 from detzoo.errors import DataError
 
 ENTRY = {"image_id": 139, "bbox": [10.0, 20.0, 30.0, 40.0], "score": 0.5}
@@ -107,7 +109,10 @@ def test_mistakes_in_a_list_are_named(tmp_path, content, message):
         ({"offsets": np.array([0, 2, 2])}, "offsets must rise from 0 to 3"),
         ({"image_ids": np.array([1, 2])}, r"image_ids int64 \[2\].*accepted: image_ids text"),
         ({"image_ids": np.array(["a", "b"], object)}, "cannot be read: .*allow_pickle"),
-        ({"boxes": np.array([[0, 0, 1, 1]] * 2 + [[9, 8, 70, 60]], np.float32)}, r"box 2 is \[9.0, .*fractions"),
+        (
+            {"boxes": np.array([[0, 0, 1, 1]] * 2 + [[9, 8, 70, 60]], np.float32)},
+            r"box 2 is \[9.0, .*\(image 'b'\), outside .*fractions",
+        ),
         (
             {"image_ids": np.array([], np.str_), "offsets": np.array([0]), "boxes": np.zeros([0, 4]), "scores": []},
             "holds no proposal: it is empty",
@@ -128,3 +133,45 @@ def test_no_file_and_half_a_file(tmp_path):
     half.write_bytes(pathlib.Path(whole).read_bytes()[:300])
     with pytest.raises(DataError, match=r"half.npz cannot be read: .*accepted: an npz"):
         read_proposals(str(half))
+
+
+def _source(tmp_path, *images):
+    """Records of images: id, height and width."""
+    path = str(tmp_path / "records")
+    with tf.io.TFRecordWriter(path) as writer:
+        for image_id, height, width in images:
+            feature = {
+                "image/source_id": tf.train.Feature(bytes_list=tf.train.BytesList(value=[image_id])),
+                "image/height": tf.train.Feature(int64_list=tf.train.Int64List(value=[height])),
+                "image/width": tf.train.Feature(int64_list=tf.train.Int64List(value=[width])),
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=feature))
+            writer.write(example.SerializeToString())
+    return RecordSource(scan_files([path]), ReadOptions(shuffle=False), seed=0)
+
+
+def test_a_box_outside_of_its_image_is_told_with_the_image(tmp_path):
+    slightly = np.array([[-0.04, 0.0, 1.04, 1.0], [0.1, 0.2, 0.3, 0.4], [0.5, 0.5, 1.2, 0.9]], np.float32)
+    with pytest.raises(DataError, match=r"box 2 is .*1.2.*\(image 'b'\), outside of the image"):
+        read_proposals(save_arrays(tmp_path / "p.npz", boxes=slightly))
+
+
+def test_a_box_in_pixels_is_compared_with_its_image(tmp_path):
+    # x 10, y 20, width 30, height 40 ends at (60, 40): inside of 60 x 40, and of 58 x 39 but for the rounding.
+    table = read_proposals(save(tmp_path / "list.json", [ENTRY]))
+    for height, width in ((60, 40), (58, 39), (0, 0)):  # records that do not say their size are not compared
+        check_images(table, _source(tmp_path, (b"139", height, width)), all_records=True)
+    source = _source(tmp_path, (b"139", 50, 40))
+    with pytest.raises(DataError, match=r"image '139' is \[10.0, 20.0, 30.0, 40.0\], outside of .* 40 x 50 pixels"):
+        check_images(table, source, all_records=True)
+    assert check_images(table, source, all_records=False) is None
+
+
+def test_every_record_needs_an_entry_where_all_are_looked_at(tmp_path):
+    table = read_proposals(save_arrays(tmp_path / "p.npz"))
+    source = _source(tmp_path, (b"a", 90, 90), (b"b", 90, 90), (b"c", 90, 90))
+    with pytest.raises(DataError, match=r"1 of the 3 records have no entry in the file, such as 'c'"):
+        check_images(table, source, all_records=True)
+    assert check_images(table, source, all_records=False) is None
+    listed = read_proposals(save(tmp_path / "list.json", [{**ENTRY, "image_id": name} for name in ("a", "b")]))
+    assert check_images(listed, source, all_records=True) is None  # a list cannot say that an image has none

@@ -312,4 +312,5 @@ def _read(pipeline: Any, reader: Any, *, training: bool, start_record: int) -> t
         batch_size=1,
         seed=pipeline.train_config.seed,
         start_record=start_record,
+        all_proposals=start_record == 0,
     )
