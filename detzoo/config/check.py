@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detzoo.config import stages
 from detzoo.config.check_inputs import check_inputs, check_metrics
 from detzoo.config.check_model import ACCEPTED_MODELS, check_model
 from detzoo.config.check_region_inputs import check_region_inputs
@@ -61,7 +62,7 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     config, findings = loaded.message, Findings(loaded.line_of)
     check_model(config.model, findings, files)
     if config.HasField("train_config"):
-        check_training(config.train_config, findings, files)
+        check_training(config.train_config, findings, files, stages.trains_by_steps(config.model))
         check_merged_labels(config, findings)
     else:
         findings.error("train_config", "is missing; `detzoo train` needs batch_size, optimizer and num_steps")

@@ -11,6 +11,7 @@ from detzoo.config.check_parts import check_post_processing
 from detzoo.config.problems import Findings
 from detzoo.config.spp_networks import problem_of_network
 from detzoo.config.spp_table import SPP_NETWORKS, Padding, map_size
+from detzoo.config.stages import trains_by_steps
 
 _PATH = "model.spp_net"
 _SHARES = "accepted: 0 to 1"
@@ -58,7 +59,7 @@ def check_spp_net_run(config: Any, findings: Findings) -> None:
     if not config.HasField("train_config"):
         return
     training = config.train_config
-    if config.model.spp_net.HasField("fine_tuning"):
+    if trains_by_steps(config.model):
         return
     for name in ("num_steps", "optimizer"):
         if training.HasField(name):

@@ -23,13 +23,21 @@ _SCHEDULES = (
 )
 
 
-def check_training(config: Any, findings: Findings, files: bool) -> None:
-    """Adds what is wrong with a ``pb.TrainConfig``. ``files``: whether paths must exist."""
+def check_training(config: Any, findings: Findings, files: bool, by_steps: bool = True) -> None:
+    """Adds what is wrong with a ``pb.TrainConfig``.
+
+    Args:
+        config: the message.
+        findings: where problems go.
+        files: whether paths must exist.
+        by_steps: whether an optimizer trains anything; an SPP-net without fine-tuning has none.
+    """
     if config.batch_size < 1:
         findings.error(f"{_PATH}.batch_size", "is 0; accepted: 1 or more images, over all replicas")
-    if not config.num_steps:
-        findings.warning(f"{_PATH}.num_steps", "is 0: `detzoo train` then needs --num_train_steps")
-    _check_optimizer(config, findings)
+    if by_steps:
+        if not config.num_steps:
+            findings.warning(f"{_PATH}.num_steps", "is 0: `detzoo train` then needs --num_train_steps")
+        _check_optimizer(config, findings)
     for index, step in enumerate(config.data_augmentation_options):
         if step.WhichOneof("preprocessing_step") is None:
             findings.error(f"{_PATH}.data_augmentation_options[{index}]", "is empty; name an augmentation or delete it")

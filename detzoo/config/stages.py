@@ -23,6 +23,11 @@ def reads_proposals(model: Any) -> bool:
     return model.HasField("spp_net") or (model.HasField("faster_rcnn") and model.faster_rcnn.proposals_from_reader)
 
 
+def trains_by_steps(model: Any) -> bool:
+    """Whether an optimizer trains a ``pb.DetectionModel``; an SPP-net's SVMs and regression need none."""
+    return not model.HasField("spp_net") or model.spp_net.HasField("fine_tuning")
+
+
 def has_second_stage(model: Any) -> bool:
     """Whether a ``pb.FasterRcnn`` classifies its proposals; else it is a first stage alone."""
     return model.number_of_stages >= 2
