@@ -101,6 +101,18 @@ def test_no_image_is_empty_even_where_most_shapes_are_too_small():
     assert min(len(image.objects) for image in drawn.images) >= 1
 
 
+def test_one_large_object_an_image_for_classifiers():
+    drawn = shapes.draw_annotations(40, 64, seed=3, max_objects=1, min_object_side=0.5)
+    assert [len(image.objects) for image in drawn.images] == [1] * 40
+    assert {image.objects[0].class_name for image in drawn.images} == set(shapes.CLASS_NAMES)
+    # Sides from .5 to .6 of 64 pixels, stretched by up to exp(.25), of which at least half of the area is seen: seen
+    # areas are above half of a triangle's or a star's, which are the smallest.
+    areas = [np.count_nonzero(image.objects[0].mask(64, 64)) for image in drawn.images]
+    smaller = shapes.draw_annotations(40, 64, seed=3, max_objects=1)
+    others = [np.count_nonzero(image.objects[0].mask(64, 64)) for image in smaller.images]
+    assert min(areas) > 0.5 * 0.2 * (0.5 * 64) ** 2 > min(others)
+
+
 def test_records_hold_the_boxes_and_masks(tmp_path, images, drawn):
     few = drawn._replace(images=drawn.images[:3])
     result = convert(few, str(tmp_path / "train"), num_shards=1, with_masks=True)
@@ -120,6 +132,8 @@ def test_records_hold_the_boxes_and_masks(tmp_path, images, drawn):
         ((0, 96, 0), "--num_images is 0; it must be at least 1"),
         ((1, 31, 0), "--image_size is 31; it must be at least 32 pixels"),
         ((1, 96, -1), "--seed is -1; it must not be negative"),
+        ((1, 96, 0, 7), "--max_objects is 7; it must be 1 to 6"),
+        ((1, 96, 0, 1, 0.7), "--min_object_side is 0.7; it must be 0.12 to 0.6"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments, message):

@@ -43,6 +43,17 @@ def test_a_loss_is_better_when_it_is_lower(tmp_path):
     assert selection.best() == (20, 2.0)
 
 
+def test_a_classifier_is_best_with_the_fewest_errors(tmp_path):
+    selection = Selection(tmp_path, "mAP", EarlyStopping(2))
+    add_all(selection, [0.4, 0.3, 0.35], "top-1 error")
+    assert selection.best() == (20, 0.3)
+    assert selection.is_best({"top-1 error": 0.29, "top-5 error": 0.5})
+    assert not selection.is_best({"top-1 error": 0.31, "top-5 error": 0.1})
+    assert selection.should_stop() is None
+    selection.add(40, {"top-1 error": 0.3})
+    assert selection.should_stop() == "top-1 error has not improved for 2 evaluations (best 0.3000)"
+
+
 def test_patience_counts_evaluations_without_enough_improvement(tmp_path):
     selection = Selection(tmp_path, "mAP", EarlyStopping(2, min_delta=0.1))
     add_all(selection, [0.2, 0.35, 0.4])
