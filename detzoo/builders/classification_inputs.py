@@ -16,7 +16,7 @@ from detzoo.config.image_folders import label_map_of_folders
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer, EpochSizes
-from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, decode_folder_record
+from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, check_classes, decode_folder_record
 from detzoo.data.decode import ClassNames
 from detzoo.data.dirt_counter import DirtCounter
 from detzoo.data.records import ReadOptions, RecordSource, scan_files
@@ -95,4 +95,6 @@ def _source(reader: Any, seed: int, dirt: DirtCounter | None) -> tuple[RecordSou
         read_block_length=reader.read_block_length,
     )
     files = scan_files(list(reader.tf_record_input_reader.input_path), dirt)
-    return RecordSource(files, options, seed), ClassRecordDecoder(ClassNames(by_name, list(label_map.names)))
+    source, decoder = RecordSource(files, options, seed), ClassRecordDecoder(ClassNames(by_name, list(label_map.names)))
+    check_classes(source, decoder)
+    return source, decoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from detzoo.config.image_folders import IMAGE_SUFFIXES, class_folders, images_by_class
+from detzoo.config.image_folders import IMAGE_SUFFIXES, class_folders, has_images
 from detzoo.config.paths import path_hint
 from detzoo.config.problems import Findings, is_placeholder
 
@@ -42,8 +42,7 @@ def folder_problem(folder: str) -> str:
         return f"there is no folder '{folder}'{path_hint(folder)}"
     if not class_folders(folder):
         return f"'{folder}' has no folders in it; put the images of each class into one, as in {folder}/dog/1.jpg"
-    empty = [name for name, images in images_by_class(folder).items() if not images]
-    if len(empty) == len(class_folders(folder)):
+    if not has_images(folder):
         return f"no folder in '{folder}' has an image ({', '.join(IMAGE_SUFFIXES)})"
     return ""
 

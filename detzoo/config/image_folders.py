@@ -27,6 +27,15 @@ def images_by_class(path: str | pathlib.Path) -> dict[str, list[str]]:
     }
 
 
+def has_images(path: str | pathlib.Path) -> bool:
+    """Whether some class has an image file; looks no further than the first."""
+    return any(
+        file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
+        for folder in class_folders(path)
+        for file in folder.rglob("*")
+    )
+
+
 def label_map_of_folders(path: str | pathlib.Path) -> LabelMap:
     """Ids from 1 in the order of the folders' names."""
     return LabelMap({number: folder.name for number, folder in enumerate(class_folders(path), start=1)})

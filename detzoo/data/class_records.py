@@ -15,7 +15,7 @@ import tensorflow as tf
 from detzoo.config.image_folders import images_by_class
 from detzoo.contracts import Tensor
 from detzoo.data.decode import ClassNames, Decoded, count_dirt, decode_image
-from detzoo.data.records import RecordSource
+from detzoo.data.records import CHECKED_RECORDS, RecordSource
 from detzoo.data.sample import Sample
 from detzoo.errors import DataError
 
@@ -52,14 +52,20 @@ class ClassRecordDecoder:
     def __call__(self, serialized: Tensor) -> Decoded:
         """Decodes one record; raises inside the graph where the record or its image is corrupt."""
         fields = tf.io.parse_single_example(serialized, self._features)
+        image_id = tf.where(fields["image/source_id"] == "", fields["image/filename"], fields["image/source_id"])
+        return whole_image(fields["image/encoded"], self._class_id(fields), image_id)
+
+    def class_id(self, serialized: Tensor) -> Tensor:
+        """The class of a record, int64 scalar from 1; 0 where it has none. The image is not decoded."""
+        return self._class_id(tf.io.parse_single_example(serialized, self._features))
+
+    def _class_id(self, fields: dict[str, Tensor]) -> Tensor:
         own = [self._ids("", fields["image/class/label"])]
         own += [self._ids(fields[f"image/class/{key}"], None) for key in ("text", "synset")]
         candidates = [tf.reduce_max(tf.concat([ids, [0]], axis=0)) for ids in own]
         objects = self._object_class(fields)
         says_nothing = sum(tf.size(fields[key]) for key in _LISTS if key.startswith("image/class")) == 0
-        class_id = tf.where(says_nothing, objects, _first_known(candidates))
-        image_id = tf.where(fields["image/source_id"] == "", fields["image/filename"], fields["image/source_id"])
-        return whole_image(fields["image/encoded"], class_id, image_id)
+        return tf.where(says_nothing, objects, _first_known(candidates))
 
     def _ids(self, texts: Tensor | str, labels: Tensor | None) -> Tensor:
         """The known ids of names, or of labels; 0 for an unknown one."""
@@ -81,6 +87,23 @@ def _first_known(candidates: Sequence[Tensor]) -> Tensor:
     for candidate in reversed(candidates[:-1]):
         chosen = tf.where(candidate > 0, candidate, chosen)
     return chosen
+
+
+def check_classes(source: RecordSource, decoder: ClassRecordDecoder) -> None:
+    """Looks for a class in the first records of a source.
+
+    Raises:
+        DataError: more than half of them have none that the label map knows.
+    """
+    found = source.first_records(CHECKED_RECORDS).map(decoder.class_id).ignore_errors()
+    ids = list(found.as_numpy_iterator())
+    missing = sum(class_id == 0 for class_id in ids)
+    if 2 * missing > len(ids):
+        raise DataError(
+            f"{missing} of the first {len(ids)} records have no class of the label map: neither image/class/label (an "
+            "id from 1), image/class/text nor image/class/synset, nor objects of one class. A classifier learns one "
+            "class of each image: write image/class/label, or use image_folder_reader"
+        )
 
 
 class ImageFolderSource(RecordSource):

@@ -9,8 +9,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, decode_folder_record
+from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, check_classes, decode_folder_record
 from detzoo.data.decode import ClassNames
+from detzoo.data.records import ReadOptions, RecordSource, scan_files
 from detzoo.errors import DataError
 
 NAMES = ClassNames({"cat": 1, "dog": 2, "n03": 3, "bird": 3}, [1, 2, 3])
@@ -75,6 +76,22 @@ def test_the_image_is_its_one_object():
 
 def test_a_record_without_an_image_is_dropped():
     assert decoded_class(example(image__class__label=2, image__encoded=b"")) is None
+
+
+def source_of(tmp_path, records):
+    file = tmp_path / "a.tfrecord"
+    with tf.io.TFRecordWriter(str(file)) as writer:
+        for record in records:
+            writer.write(record)
+    return RecordSource(scan_files([str(file)]), ReadOptions(), seed=0)
+
+
+def test_records_without_classes_are_told_before_the_work_starts(tmp_path):
+    good, bad = example(image__class__label=2), example(image__object__class__label=[1, 2])
+    check_classes(source_of(tmp_path, [good, good, bad, bad]), ClassRecordDecoder(NAMES))
+    with pytest.raises(DataError, match="2 of the first 3 records have no class of the label map"):
+        check_classes(source_of(tmp_path, [good, bad, bad]), ClassRecordDecoder(NAMES))
+    assert int(ClassRecordDecoder(NAMES).class_id(tf.constant(good))) == 2
 
 
 @pytest.fixture

@@ -175,3 +175,18 @@ def test_loss_falls_within_twenty_steps_of_two_sizes():
 
     losses = [step(x) for _ in range(10) for x in (inputs, tf.image.resize(inputs, (48, 48)))]
     assert np.mean(losses[-2:]) < 0.5 * np.mean(losses[:2])
+
+
+def test_scores_and_logits_are_float32_in_mixed_precision():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = classifier(TestView.FULL_IMAGE)
+    finally:
+        keras.config.set_dtype_policy(before)
+    inputs = normalized(images(CROP, CROP))
+    predictions = model.predict(inputs, training=True)
+    assert (predictions.scores.dtype, predictions.logits.dtype) == (tf.float32, tf.float32)
+    full = classifier(TestView.FULL_IMAGE)
+    np.testing.assert_allclose(predictions.scores, full.predict(inputs).scores, atol=0.05)
+    assert {weight.dtype for weight in model.weights} == {"float32"}
