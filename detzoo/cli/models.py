@@ -231,24 +231,36 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
         image, _ = build_model_resizer(model)(tf.zeros([*IMAGE_SHAPE, 3]))
     detector = build_untrained(model)
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
-    options = {"proposals": _some_proposals()} if getattr(detector, "wants_proposals", False) else {}
+    runs = model.HasField("spp_net")  # its maps have the sizes of its scales, which a graph only knows when it runs
+    options = {"proposals": _some_proposals(model)} if getattr(detector, "wants_proposals", False) else {}
 
     def outputs(inputs: Any) -> dict[str, Any]:
-        return dict(detector.predict(inputs, **options)._asdict())
+        found = detector.predict(inputs, **options)._asdict()
+        return {name: found[name] for name in ("box_deltas", "class_logits")} if runs else dict(found)
 
-    predict = tf.function(outputs, input_signature=[spec], autograph=False)
-    adds = sum(count_in_function(predict.get_concrete_function()).values())
+    predict = tf.function(outputs, input_signature=[spec], autograph=False).get_concrete_function()
+    counts = _counts_of_run(predict, image) if runs else count_in_function(predict)
+    adds = sum(counts.values())
     parameters = sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
     return ModelRow(file.stem, "x".join(map(str, image.shape[:2])), parameters, adds, digest)
 
 
-def _some_proposals() -> Any:
-    """As many regions as the pyramid's paper has in testing, for a detector without a first stage."""
+def _counts_of_run(function: Any, image: Any) -> dict[str, int]:
+    """Multiply-adds by kind of a concrete function, of one image; it is run."""
+    from detzoo.benchmark.multiply_adds import count_in_graph_def
+    from detzoo.export.freeze import freeze
+
+    frozen, _ = freeze(function)  # without what the outputs do not need
+    return count_in_graph_def(frozen.graph_def, frozen.input_name, image.numpy()[None])
+
+
+def _some_proposals(model: Any) -> Any:
+    """As many regions as the papers have in testing, for a detector without a first stage."""
     import tensorflow as tf
 
     from detzoo.benchmark.models import NUM_GIVEN_PROPOSALS
     from detzoo.contracts import Proposals
 
-    rows = NUM_GIVEN_PROPOSALS
+    rows = model.spp_net.max_proposals if model.HasField("spp_net") else NUM_GIVEN_PROPOSALS
     boxes = tf.tile(tf.constant([[[0.0, 0.0, 0.5, 0.5]]]), [1, rows, 1])
     return Proposals(boxes, tf.zeros([1, rows]), tf.constant([rows]))
