@@ -72,6 +72,8 @@ ROWS: dict[PublishedRow, tuple[str, str]] = {
     fpn(6, "", "5x5 head"): ("segmentation_proposals_resnet50_5x5", "43.4 32.5 49.2 53.7 0.15"),
     fpn(6, "", "7x7 head"): ("segmentation_proposals_resnet50_7x7", "43.5 30.0 49.6 57.8 0.19"),
     fpn(6, "", "both heads"): ("segmentation_proposals_resnet50_both", "45.7 31.9 51.5 60.8 0.24"),
+    fpn(6, "", "masks of 28 x 28"): ("segmentation_proposals_resnet50_both_28", "46.7 31.7 53.1 63.2 0.25"),
+    fpn(6, "", "twice the training"): ("segmentation_proposals_resnet50_both_28_long", "48.1 32.6 54.2 65.6 0.25"),
     # AP, AP@.50, milliseconds on an M40.
     retinanet(1, "e", "R-50 at 400 pixels"): ("retinanet_resnet50_400", "30.5 47.8 64"),
     retinanet(1, "e", "R-50 at 500 pixels"): ("retinanet_resnet50_500", "32.5 50.9 72"),

@@ -7,6 +7,7 @@ import pathlib
 import shlex
 import sys
 
+import numpy as np
 import pytest
 
 from detzoo.cli import sweep_work
@@ -218,6 +219,39 @@ def test_two_points_from_nothing_to_the_report(tmp_path: pathlib.Path) -> None:
     assert all(len(e["boxes_px"]) == len(e["scores"]) == len(e["classes"]) for e in examples)
     assert (out / "report.html").is_file()
     assert not list(out.glob("points/*/export"))
+
+
+@pytest.mark.slow
+def test_a_second_stage_is_trained_and_measured_on_the_proposals_of_a_first_one(tmp_path: pathlib.Path) -> None:
+    file, base = tmp_path / "tiny.sweep", f'config: "{CONFIGS}/shapes_faster_rcnn_mobilenet_v1_fpn.config"'
+    file.write_text(
+        f"""base {{ {base} name: "rpn" set: "model.faster_rcnn.number_of_stages=1" }}
+        base {{
+          {base} name: "fast" set: "model.faster_rcnn.proposals_from_reader=true"
+          set: "train_input_reader.max_number_of_proposals=9" set: "eval_input_reader[0].max_number_of_proposals=5"
+        }}
+        set: "train_config.num_steps=1" set: "train_config.batch_size=2"
+        set: "model.faster_rcnn.image_resizer.fixed_shape_resizer.height=64"
+        set: "model.faster_rcnn.image_resizer.fixed_shape_resizer.width=64"
+        data {{ embedded {{ num_train_images: 8 num_eval_images: 4 image_size: 64 }} }}
+        measure {{ speed: false }} train {{ proposals_from: "rpn" }}
+        published {{ source: "a paper" columns: "mAP" row {{ of: "base=fast" values: 33.9 }} }}"""
+    )
+    out = tmp_path / "out"
+    assert sweep(file, out) == 0
+    rpn, fast = read_results(out / "results.csv")
+    assert (rpn["status"], fast["status"]) == ("ok", "ok")
+    assert isinstance(rpn["AR@1000"], float)
+    assert (rpn["mAP"], rpn["latency.median_ms"], fast["latency.median_ms"]) == (None, None, None)
+    assert isinstance(fast["mAP"], float)
+    assert fast["published.mAP"] == 0.339
+    assert fast["environment.versions.tensorflow"]
+    [folder] = (out / "proposals").iterdir()
+    for name, images, most in (("train", 8, 9), ("eval", 4, 5)):
+        with np.load(folder / f"{name}.npz") as found:
+            counts = np.diff(found["offsets"])
+        assert len(counts) == images
+        assert 0 < counts.max() <= most
 
 
 @pytest.mark.slow

@@ -60,6 +60,9 @@ META_NAMES = {
     "rfcn": "R-FCN",
     "maskrcnn": "Mask R-CNN",
     "sppnet": "SPP-net",
+    "rpn": "RPN",
+    "fastrcnn": "Fast R-CNN",
+    "segmentationproposals": "Segmentation proposals",
 }
 # Matplotlib's letters; the page draws the same shapes.
 META_MARKERS = {
