@@ -94,6 +94,18 @@ def test_latency_against_proposals_is_drawn(tmp_path):
 
 
 @pytest.mark.slow
+def test_features_of_an_image_are_compared_with_those_of_its_windows(tmp_path):
+    output = tmp_path / "rows.csv"
+    small = ["--set", "model.spp_net.network.depth_multiplier=0.1", "--set", "model.spp_net.network.fc_depth=16"]
+    few = ["--config", "spp_net_zf5_1scale_ftfc7", "--windows", "60", "--timed_windows", "20", "--runs", "1"]
+    assert "at 150" in run("spp_speedup.py", *small, *few, "--output", str(output))
+    [row] = csv.DictReader(output.open(encoding="utf-8"))
+    once, each, ratio = (float(row[name]) for name in ("once_ms", "each_ms", "features_ratio"))
+    assert ratio == pytest.approx(each / once)
+    assert once > 0
+
+
+@pytest.mark.slow
 def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
     small = ["--only", "shapes_rfcn", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
     table = run("shapes_accuracy.py", *small).strip().splitlines()
