@@ -28,6 +28,7 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import Groundtruth, LossTerm, Proposals, Tensor
+from detzoo.data.class_images import NO_LIMIT_PX
 from detzoo.data.resize import KeepAspectRatioResizer
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.features.spp_layers import SpatialPyramid
@@ -42,7 +43,6 @@ from detzoo.ops.views import CENTER_AND_CORNERS, WITH_SIDES, num_distinct, windo
 
 FC8_STDDEV = 0.01  # section 4.1
 HALF_PIXEL = 0.5  # pixel i covers [i, i + 1)
-NO_LIMIT_PX = 1 << 20
 
 
 class TestView(enum.Enum):
