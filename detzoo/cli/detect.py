@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -28,6 +29,11 @@ An ensemble, or a model that looks at crops and mirror images, is named by its e
 The masks of class-agnostic proposals overlap, because nothing suppresses them. Of those that cover a better one by
 more than half, none is drawn; --max_drawn_overlap=1 draws them all. All are in detections.json.
 
+A model that classifies given regions (SPP-net, Fast R-CNN) takes them from a file, by the names of the images:
+
+    detzoo proposals --images=photos --output=photos.npz
+    detzoo detect --saved_model=exported --images=photos --proposals=photos.npz --output_dir=pictures
+
 --images takes files, folders (with their subfolders) and quoted globs, repeated or with commas between. A file that
 cannot be read is skipped and counted. Images are turned upright as their EXIF orientation says.
 """
@@ -49,6 +55,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)
     text = "Names of the classes; found beside the SavedModel where `detzoo export` made it."
     flags.DEFINE_string("label_map", None, text, flag_values=flag_values)
+    text = "For a model that classifies given regions: what `detzoo proposals` wrote for these images."
+    flags.DEFINE_string("proposals", None, text, flag_values=flag_values)
     text = "Draw and list detections of at least this score."
     flags.DEFINE_float("score_threshold", 0.5, text, 0.0, 1.0, flag_values=flag_values)
     text = "Draw and list at most so many detections an image."
@@ -75,6 +83,7 @@ def run(flag_values: flags.FlagValues) -> None:
 
     start_tensorflow()
     detector, label_map_of_model = _load(flag_values)
+    regions = _regions(detector, flag_values.proposals, images)
     label_map = label_map or label_map_of_model
     if label_map is None:
         logger.warning(
@@ -87,12 +96,45 @@ def run(flag_values: flags.FlagValues) -> None:
         proposes = dict(names) == {1: PROPOSAL_NAME} and getattr(detector, "has_masks", False)
         overlap = PROPOSALS_OVERLAP if proposes else 1.0
     limits = DetectionLimits(flag_values.score_threshold, flag_values.max_boxes, overlap)
-    summary = detect_files(detector, images, names, output_dir, limits)
+    summary = detect_files(detector, images, names, output_dir, limits, regions)
     if not summary.num_images:
         raise DataError(f"none of the {len(images)} files could be read as an image")
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{len(summary.entries)} detections on {summary.num_images} images{skipped}")
     print(f"pictures and {DETECTIONS_FILE} are in {output_dir}")
+
+
+def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any:
+    """What gives a detector that wants proposals those of an image; None for another detector.
+
+    Raises:
+        UsageError: the flag is missing, has no meaning for the model, or the file lacks an image.
+        DataError: the file cannot be read.
+    """
+    if not getattr(detector, "wants_proposals", False):
+        if file:
+            raise UsageError("--proposals has no meaning for this model: it finds its regions itself; leave it out")
+        return None
+    if not file:
+        raise UsageError(
+            "this model classifies given regions: name them with --proposals=FILE. `detzoo proposals --images=... "
+            "--output=FILE` searches them"
+        )
+    from detzoo.data.proposals import read_proposals
+
+    table = read_proposals(file)
+    missing = [path.name for path in images if path.name.encode() not in table]
+    if missing:
+        raise UsageError(
+            f"--proposals {file} has no entry for {len(missing)} of the {len(images)} images, such as {missing[0]!r}; "
+            f"it has {', '.join(map(repr, table.image_ids[:2]))}, ...: images are found by their file names"
+        )
+
+    def of_image(path: pathlib.Path, shape: tuple[int, int]) -> Any:
+        boxes = table.lookup(path.name.encode())[0]
+        return boxes / [*shape, *shape] if table.in_pixels else boxes
+
+    return of_image
 
 
 def _load(flag_values: flags.FlagValues) -> tuple[Any, LabelMap | None]:

@@ -23,7 +23,8 @@ image at 500 pixels of width. A second or two an image and core.
     detzoo proposals --images=photos --output=photos.npz
     detzoo detect --saved_model=exported --images=photos --proposals=photos.npz --output_dir=pictures
 
-Records are known by their image/source_id, files by their names. Stopped at any moment, the same command goes on behind
+Records are known by their image/source_id, files by their names. An image that cannot be decoded gets no windows, and a
+warning. Stopped at any moment, the same command goes on behind
 what was searched.
 
 It needs OpenCV's contrib build ({PACKAGE}). Do not install that package beside
@@ -81,7 +82,8 @@ def run(flag_values: flags.FlagValues) -> None:
         num_images, images = len(files), images_of_files(files)
     else:
         num_images, images = images_of_records(flag_values.input_path)
-    options = SearchOptions(flag_values.mode, flag_values.max_proposals, flag_values.image_width, flag_values.min_size)
+    limits = (flag_values.max_proposals, flag_values.image_width, flag_values.min_size)
+    options = SearchOptions(flag_values.mode, *limits, turns_upright=bool(flag_values.images))
     num_workers = min(flag_values.num_workers or os.cpu_count() or 1, max(num_images, 1))
     found = write_searched(images, num_images, output, options, opencv_folder, num_workers)
     kept = f", {found.num_kept} of them searched by an earlier run" if found.num_kept else ""

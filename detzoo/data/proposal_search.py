@@ -93,7 +93,7 @@ def write_searched(
         num_workers: processes.
 
     Raises:
-        DataError: two images have one id, or one cannot be decoded. What was searched is kept.
+        DataError: two images have one id. What was searched is kept.
     """
     parts = output.with_name(f".{output.name}.{_digest(options)}.parts")
     parts.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ import concurrent.futures
 import contextlib
 import ctypes
 import importlib.util
+import logging
 import multiprocessing
 import os
 import pathlib
@@ -34,6 +35,8 @@ DEFAULT_FOLDER = "~/.local/share/detzoo/opencv_contrib"
 _MODULE = "cv2"
 _QUEUED = 4  # images that wait for each worker
 
+logger = logging.getLogger(__name__)
+
 
 class SearchOptions(NamedTuple):
     """How windows are searched.
@@ -43,12 +46,14 @@ class SearchOptions(NamedTuple):
         max_proposals: windows of an image at most, in OpenCV's order.
         image_width: pixels that images are resized to before the search, as in R-CNN (arXiv:1311.2524); 0 leaves them.
         min_size: windows with a shorter side of less, in pixels of the resized image, are left out.
+        turns_upright: images are turned as their EXIF orientation says: files are, records are not, in detzoo.
     """
 
     mode: str = "fast"
     max_proposals: int = 2000
     image_width: int = 500
     min_size: int = 20
+    turns_upright: bool = False
 
 
 class Proposed(NamedTuple):
@@ -97,22 +102,35 @@ def search_images(
         opencv_folder: of ``find_opencv``.
         num_workers: processes.
 
+    An image that cannot be decoded has no windows, and a warning names it.
+
     Raises:
-        DataError: an image cannot be decoded; the message names its id.
+        DataError: an image cannot be read; raised behind what those before it gave.
         UsageError: the OpenCV there cannot be loaded, or has no selective search.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(num_workers, context, _start_worker, (opencv_folder,)) as pool:
         waiting: list[tuple[str, concurrent.futures.Future[Any]]] = []
         try:
-            for image_id, encoded in images:
+            failure: list[DataError] = []
+            for image_id, encoded in _until_failure(images, failure):
                 waiting.append((image_id, pool.submit(_search, encoded, options)))
                 if len(waiting) >= _QUEUED * num_workers:
                     yield _result(*waiting.pop(0))
             while waiting:
                 yield _result(*waiting.pop(0))
+            if failure:
+                raise failure[0]
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _until_failure(images: Iterable[tuple[str, bytes]], failure: list[DataError]) -> Iterator[tuple[str, bytes]]:
+    """The images up to one that cannot be read, so that what is being searched is not lost with it."""
+    try:
+        yield from images
+    except DataError as problem:
+        failure.append(problem)
 
 
 def _result(image_id: str, future: concurrent.futures.Future[Any]) -> tuple[str, Proposed]:
@@ -121,7 +139,8 @@ def _result(image_id: str, future: concurrent.futures.Future[Any]) -> tuple[str,
     except concurrent.futures.process.BrokenProcessPool as problem:
         raise UsageError(f"the processes that search windows have ended: {problem}") from None
     except _Undecodable:
-        raise DataError(f"image {image_id!r} cannot be decoded") from None
+        logger.warning("image %r cannot be decoded: it gets no windows", image_id)
+        return image_id, Proposed(np.zeros([0, 4], np.float32), np.zeros([0], np.float32))
 
 
 class _Undecodable(Exception):
@@ -146,7 +165,7 @@ def _search(encoded: bytes, options: SearchOptions) -> Proposed:
             f"contrib build ({PACKAGE})"
         )
     cv2.setNumThreads(1)
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION  # training turns no image either
+    flags = cv2.IMREAD_COLOR | (0 if options.turns_upright else cv2.IMREAD_IGNORE_ORIENTATION)
     pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
     if pixels is None:
         raise _Undecodable

@@ -61,20 +61,23 @@ class DetectionSummary:
 
 
 def detect_files(
-    detector: Callable[[np.ndarray], ImageDetections],
+    detector: Callable[..., ImageDetections],
     images: Sequence[pathlib.Path],
     class_names: Mapping[int, str],
     output_dir: str | pathlib.Path,
     limits: DetectionLimits,
+    regions: Callable[[pathlib.Path, tuple[int, int]], np.ndarray] | None = None,
 ) -> DetectionSummary:
     """Detects on every file and writes one PNG for each and ``detections.json``; unreadable files are counted.
 
     Args:
-        detector: image uint8 [H, W, 3] -> detections, best first.
+        detector: image uint8 [H, W, 3] (and the boxes of ``regions``) -> detections, best first.
         images: the files.
         class_names: id (from 1) -> name; an id without one is called "class <id>".
         output_dir: created where it does not exist.
         limits: which detections count.
+        regions: file and (height, width) of its image -> what is classified there, float32 [R, 4] in fractions of the
+            image; for a detector that wants proposals.
     """
     folder = pathlib.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,8 @@ def detect_files(
             logger.warning("%s is skipped: %s", path, summary.skipped[str(path)])
             continue
         summary.num_images += 1
-        kept = apply_limits(detector(pixels), limits)
+        given = () if regions is None else (regions(path, (pixels.shape[0], pixels.shape[1])),)
+        kept = apply_limits(detector(pixels, *given), limits)
         names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
         masks = _pasted_masks(kept, pixels)
         encoded = None if masks is None else [encode_mask(mask) for mask in masks]

@@ -8,8 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from detzoo.builders.detector import build_detector
+from detzoo.builders.resize import build_model_resizer
 from detzoo.cli.main import main
+from detzoo.data.proposals import write_proposals
 from detzoo.export.exporter import Export, export_detector
+from tests.detectors.test_spp_net import message_of as spp_net_of
 
 LABEL_MAP = 'item { id: 1 name: "cat" } item { id: 2 name: "dog" display_name: "Dog" } item { id: 3 name: "bird" }\n'
 
@@ -77,3 +81,38 @@ def test_mistakes_get_one_message(exported, photos, capsys):
     (photos / "1.jpg").unlink()
     assert main(arguments(exported, photos)) == 1
     assert "none of the 1 files could be read" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def given_regions(tmp_path_factory):
+    """An exported SPP-net, whose scores are those of drawn weights."""
+    message = spp_net_of()
+    detector = build_detector(message)
+    for variable in detector.svm.variables:
+        variable.assign(np.random.default_rng(0).normal(0.0, 0.05, variable.shape))
+    folder = tmp_path_factory.mktemp("given_regions")
+    beside = Export("", LABEL_MAP, compares=False)
+    export_detector(detector, build_model_resizer(message), folder, "image_tensor", beside)
+    return folder
+
+
+def test_regions_come_from_a_file_by_the_names_of_the_images(given_regions, photos, capsys):
+    whole, half = np.float32([[0, 0, 1, 1]]), np.float32([[0, 0, 0.5, 0.5], [0.5, 0.5, 1, 1]])
+    names = ["0.jpg", "1.jpg", "broken.jpg"]
+    write_proposals(photos.parent / "photos.npz", names, [whole, half, half[:0]], [[1.0], [1.0, 0.5], []])
+    assert main(arguments(given_regions, photos, f"--proposals={photos.parent / 'photos.npz'}")) == 0
+    capsys.readouterr()
+    entries = json.loads((photos.parent / "out" / "detections.json").read_text())
+    boxes = {(entry["file_name"][-5:], *entry["bbox"]) for entry in entries}
+    # Box regression of zeros leaves the windows as they are: of an image 50 x 90 and of one 70 x 90.
+    assert boxes == {("0.jpg", 0, 0, 90, 50), ("1.jpg", 0, 0, 45, 35), ("1.jpg", 45, 35, 45, 35)}
+
+
+def test_a_model_that_classifies_regions_needs_those_of_every_image(given_regions, exported, photos, capsys):
+    assert main(arguments(given_regions, photos)) == 2
+    assert "name them with --proposals=FILE. `detzoo proposals" in capsys.readouterr().err
+    write_proposals(photos.parent / "other.npz", ["0.jpg"], [np.float32([[0, 0, 1, 1]])], [[1.0]])
+    assert main(arguments(given_regions, photos, f"--proposals={photos.parent / 'other.npz'}")) == 2
+    assert "has no entry for 2 of the 3 images, such as '1.jpg'" in capsys.readouterr().err
+    assert main(arguments(exported, photos, f"--proposals={photos.parent / 'other.npz'}")) == 2
+    assert "--proposals has no meaning for this model" in capsys.readouterr().err

@@ -102,9 +102,10 @@ def test_workers_search_in_the_order_of_the_images(opencv):
     np.testing.assert_allclose(fast.boxes_norm, [[0.0, 0.0, 1.0, 1.0]])
 
 
-def test_an_image_that_cannot_be_decoded_is_named(opencv):
-    with pytest.raises(DataError, match="image 'broken' cannot be decoded"):
-        list(search_images([("broken", b"123")], OPTIONS, opencv, num_workers=1))
+def test_an_image_that_cannot_be_decoded_is_named_and_gets_no_windows(opencv, caplog):
+    [(image_id, found)] = search_images([("broken", b"123")], OPTIONS, opencv, num_workers=1)
+    assert (image_id, found.boxes_norm.shape, found.scores.shape) == ("broken", (0, 4), (0,))
+    assert "image 'broken' cannot be decoded" in caplog.text
 
 
 def test_a_build_without_selective_search_is_named(opencv, tmp_path):
@@ -115,12 +116,12 @@ def test_a_build_without_selective_search_is_named(opencv, tmp_path):
 
 
 def test_what_was_searched_before_a_stop_is_kept(opencv, tmp_path, monkeypatch):
-    """The third image stops the first run; the second run searches it alone."""
+    """The third id stops the first run; the second run searches the third image alone."""
     monkeypatch.setattr(proposal_search, "IMAGES_OF_A_PART", 1)
     good = [("a", bytes([10, 20])), ("b", bytes([40, 8]))]
     output = tmp_path / "proposals.npz"
-    with pytest.raises(DataError, match="image 'c' cannot be decoded"):
-        write_searched([*good, ("c", b"123")], 3, output, OPTIONS, opencv, 1)
+    with pytest.raises(DataError, match="two images have the id 'a'"):
+        write_searched([*good, ("a", bytes([6, 6]))], 3, output, OPTIONS, opencv, 1)
     assert not output.exists()
     whole = [*good, ("c", bytes([6, 6]))]
     summary = write_searched(whole, 3, output, OPTIONS, opencv, 1)
