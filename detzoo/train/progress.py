@@ -25,6 +25,7 @@ class Progress:
         log_every_n_steps: Interval of the lines where ``stream`` is no terminal.
         stream: Where to write, stderr by default.
         silent: Write nothing (workers that are not the chief).
+        unit: What a batch is made of.
     """
 
     def __init__(
@@ -34,7 +35,9 @@ class Progress:
         log_every_n_steps: int,
         stream: TextIO | None = None,
         silent: bool = False,
+        unit: str = "images",
     ) -> None:
+        self._unit = unit
         self._num_steps, self._batch_size, self._log_every_n_steps = num_steps, batch_size, log_every_n_steps
         self._stream = stream if stream is not None else sys.stderr
         self._silent = silent
@@ -94,7 +97,7 @@ class Progress:
         if not self._step_seconds:
             return text
         left = duration((self._num_steps - result.step) * self._step_seconds)
-        return f"{text}  {self.images_per_second:.1f} images/s  {left} left"
+        return f"{text}  {self.images_per_second:.1f} {self._unit}/s  {left} left"
 
     def _make_room(self, record: logging.LogRecord) -> bool:
         del record

@@ -34,6 +34,7 @@ from detzoo.data.progress import track
 from detzoo.detectors.spp_net import SppNet
 from detzoo.errors import DetzooError, UsageError
 from detzoo.train.loop import TrainingLoop
+from detzoo.train.progress import Progress
 from detzoo.train.run_record import RunRecord, read_finished, write_finished
 from detzoo.train.settings import dtype_policy_of, settings_from_config
 from detzoo.train.spp.fine_tuning import FineTuningOptions, WindowClassifier, make_window_dataset
@@ -178,7 +179,7 @@ class _Chain:
                     image.image_id, self._images.network.maps(image.pixels)
                 ):
                     break  # what does not fit now will not fit later
-        logger.info("%.2f GB of feature maps", self._cache.num_bytes / BYTES_A_GIGABYTE)
+        logger.info("%.3f GB of feature maps", self._cache.num_bytes / BYTES_A_GIGABYTE)
         return True
 
     def _fine_tune(self) -> bool:
@@ -212,7 +213,8 @@ class _Chain:
             return make_window_dataset(self._images, images, options, share, self._seed, problems)
 
         trainer = Trainer(classifier, read_windows, optimizer, self._strategy, settings)
-        loop = TrainingLoop(trainer, folder, None, self._stop)
+        progress = Progress(settings.num_steps, settings.batch_size, settings.log_every_n_steps, unit="windows")
+        loop = TrainingLoop(trainer, folder, None, self._stop, progress)
         step = loop.checkpoints.restore_latest()
         if step is not None:
             logger.info("resuming from step %d of %d", step, settings.num_steps)
@@ -252,7 +254,7 @@ class _Chain:
         message = self._model.box_regression
         solved = train_box_regression(
             self._images,
-            self._detector.num_classes,
+            self._class_names,
             self._folder / BOX_REGRESSION,
             self._stop,
             min_iou=message.min_iou,

@@ -54,6 +54,8 @@ class LinearSvms:
         options: See ``SvmOptions``.
 
     Attributes:
+        class_names: K names.
+        options: See ``SvmOptions``.
         kernels: float32 [K, F]; a window scores ``features @ kernels.T + biases``, features as they are.
         biases: float32 [K].
         scale: What features are multiplied by for liblinear, so that they are ``feature_norm`` long on average.
@@ -63,15 +65,15 @@ class LinearSvms:
     """
 
     def __init__(self, class_names: Sequence[str], depth: int, options: SvmOptions) -> None:
-        self._names, self.options = list(class_names), options
-        self.kernels = np.zeros([len(self._names), depth], np.float32)
-        self.biases = np.zeros(len(self._names), np.float32)
+        self.class_names, self.options = list(class_names), options
+        self.kernels = np.zeros([len(self.class_names), depth], np.float32)
+        self.biases = np.zeros(len(self.class_names), np.float32)
         self.scale = 0.0
-        self.positives: list[list[Reference]] = [[] for _ in self._names]
-        self.negatives: list[list[Reference]] = [[] for _ in self._names]
-        self.stale = np.zeros(len(self._names), bool)
-        self._num_new = np.zeros(len(self._names), np.int64)
-        self._known: list[set[Reference]] = [set() for _ in self._names]  # those of negatives
+        self.positives: list[list[Reference]] = [[] for _ in self.class_names]
+        self.negatives: list[list[Reference]] = [[] for _ in self.class_names]
+        self.stale = np.zeros(len(self.class_names), bool)
+        self._num_new = np.zeros(len(self.class_names), np.int64)
+        self._known: list[set[Reference]] = [set() for _ in self.class_names]  # those of negatives
         self._features: dict[Reference, np.ndarray] = {}
 
     def scores(self, features: np.ndarray) -> np.ndarray:
@@ -90,7 +92,7 @@ class LinearSvms:
         is_true = rows < windows.num_true
         for row in rows[is_true]:
             self.positives[windows.true_classes[row]].append((image, int(row)))
-        for number in range(len(self._names)):
+        for number in range(len(self.class_names)):
             far = windows.class_iou[rows, number] < self.options.negative_iou
             self._add_negatives(number, [(image, int(row)) for row in rows[far & ~is_true]])
         self.keep(image, rows, features)
@@ -110,7 +112,7 @@ class LinearSvms:
             features: float32 [R, F], of all of them.
         """
         scores, found = self.scores(features), 0
-        for number in range(len(self._names)):
+        for number in range(len(self.class_names)):
             column = scores[:, number]
             is_hard = (windows.class_iou[:, number] < self.options.negative_iou) & (column > MARGIN)
             rows = np.flatnonzero(is_hard)
@@ -162,8 +164,8 @@ class LinearSvms:
         """Takes the arrays of ``state``."""
         self.kernels, self.biases = state["kernels"], state["biases"]
         self.scale, self.stale, self._num_new = float(state["scale"]), state["stale"], state["num_new"]
-        self.positives = _from_rows(state["positives"], len(self._names))
-        self.negatives = _from_rows(state["negatives"], len(self._names))
+        self.positives = _from_rows(state["positives"], len(self.class_names))
+        self.negatives = _from_rows(state["negatives"], len(self.class_names))
         self._known = [set(group) for group in self.negatives]
 
     def missing_rows(self) -> dict[int, np.ndarray]:
@@ -178,7 +180,7 @@ class LinearSvms:
         positives, negatives = self.positives[number], self.negatives[number]
         if not positives or not negatives:
             kind = "positives" if not positives else f"negatives (IoU below {self.options.negative_iou})"
-            raise DataError(f"class '{self._names[number]}' has no {kind} to train its SVM on")
+            raise DataError(f"class '{self.class_names[number]}' has no {kind} to train its SVM on")
         features = self._matrix([*positives, *negatives])
         labels = np.concatenate([np.ones(len(positives)), -np.ones(len(negatives))])
         kernel, bias = fit_svm(features * self.scale, labels, self.options.c, self.options.positive_weight)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 def train_box_regression(
     images: TrainingImages,
-    num_classes: int,
+    class_names: Sequence[str],
     folder: pathlib.Path,
     stop: StopRequest,
     *,
@@ -38,7 +38,7 @@ def train_box_regression(
 
     Args:
         images: The training set.
-        num_classes: K.
+        class_names: K names, for the log.
         folder: Of this step; made where it is missing.
         stop: Asked between images.
         min_iou: Least IoU with a true box of the windows that count.
@@ -48,6 +48,7 @@ def train_box_regression(
         Kernel float32 [D, K * 4] and bias float32 [K * 4], class by class; None where a signal came first.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    num_classes = len(class_names)
     depth = images.network.pooled_depth
     at_once = classes_at_once(num_classes, depth, MOST_BYTES_OF_SUMS)
     for first in range(0, num_classes, at_once):
@@ -64,7 +65,8 @@ def train_box_regression(
             save_arrays(_file(folder, number), {"kernel": kernel, "bias": bias, "windows": count})
         (folder / STATE_FILE).unlink(missing_ok=True)
     solved = [load_arrays(_file(folder, number)) or {} for number in range(num_classes)]
-    logger.info("box regression of %d classes; windows of each: %s", num_classes, [int(s["windows"]) for s in solved])
+    counts = ", ".join(f"{name} {int(each['windows'])}" for name, each in zip(class_names, solved))
+    logger.info("box regression of %d classes, windows of each: %s", num_classes, counts)
     kernels = np.stack([each["kernel"] for each in solved], axis=1)
     return kernels.reshape(depth, num_classes * CODE_SIZE), np.concatenate([each["bias"] for each in solved])
 

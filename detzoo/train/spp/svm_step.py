@@ -59,7 +59,8 @@ def train_svms(
     if not (step.begin() and all(step.mine(number, mining_rounds) for number in range(mining_rounds))):
         return None
     counts = [(len(positives), len(negatives)) for positives, negatives in zip(svms.positives, svms.negatives)]
-    logger.info("SVMs of %d classes; positives and negatives of each: %s", len(counts), counts)
+    described = ", ".join(f"{name} {count[0]} and {count[1]}" for name, count in zip(svms.class_names, counts))
+    logger.info("SVMs of %d classes, positives and negatives of each: %s", len(counts), described)
     result = {"kernels": svms.kernels, "biases": svms.biases, "windows": np.array(counts)}
     save_arrays(folder / RESULT_FILE, result)
     (folder / STATE_FILE).unlink(missing_ok=True)

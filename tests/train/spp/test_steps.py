@@ -163,7 +163,7 @@ def test_stopped_mining_goes_on_with_the_next_image(make_images, stop_after, tmp
 
 
 def regress(images, folder, stop, regularization=1.0):
-    return train_box_regression(images, 2, folder, stop, min_iou=0.5, regularization=regularization)
+    return train_box_regression(images, ["red", "green"], folder, stop, min_iou=0.5, regularization=regularization)
 
 
 def test_stopped_regression_ends_alike_and_brings_boxes_nearer(
