@@ -12,7 +12,7 @@ import copy
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -49,6 +49,7 @@ from detzoo.train.spp.plan import (
     MAPS,
     SVM,
     Plan,
+    check_origin,
     write_recipe,
 )
 from detzoo.train.spp.regression_step import train_box_regression
@@ -57,6 +58,8 @@ from detzoo.train.spp.svm_step import train_svms
 from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, workers_of_environment
 from detzoo.train.trainer import Trainer
+
+ORIGIN_NETWORK, ORIGIN_IMAGES = "fine_tune_checkpoint", "set of training images"
 
 logger = logging.getLogger(__name__)
 
@@ -111,16 +114,18 @@ def train_spp_net(
     checkpoint_type = config.fine_tune_checkpoint_type or CLASSIFICATION
     logger.info("%s", warm_start(detector, config.fine_tune_checkpoint, checkpoint_type).describe())
     folder.mkdir(parents=True, exist_ok=True)
-    write_recipe(folder, {})
+    network = DetectorFeatures(detector)
+    origin = {ORIGIN_NETWORK: network.fingerprint(), ORIGIN_IMAGES: survey.fingerprint()}
+    check_origin(folder, origin)
     save_pipeline(pipeline, folder / CONFIG_FILE)
     record = RunRecord(folder, recipe="SPP-net's chain", seed=config.seed, strategy=type(strategy).__name__)
-    chain = _Chain(pipeline, folder, plan, detector, strategy, survey, class_names, stop)
+    chain = _Chain(pipeline, folder, plan, detector, network, strategy, survey, class_names, stop)
     unfinished = chain.run()
     if unfinished:
         signal = stop.signal.name if stop.signal else "a signal"
         record.close(last_step=unfinished, ended_by=f"stopped by {signal}")
         return None
-    made = _write_checkpoint(detector, folder, plan, max(1, config.num_steps))
+    made = _write_checkpoint(detector, folder, plan, max(1, config.num_steps), origin)
     record.close(last_step=plan.steps[-1], ended_by="finished")
     return made
 
@@ -134,6 +139,7 @@ class _Chain:
         folder: pathlib.Path,
         plan: Plan,
         detector: SppNet,
+        network: DetectorFeatures,
         strategy: tf.distribute.Strategy,
         survey: Survey,
         class_names: list[str],
@@ -142,7 +148,6 @@ class _Chain:
         self._pipeline, self._folder, self._plan, self._detector = pipeline, folder, plan, detector
         self._strategy, self._survey, self._class_names, self._stop = strategy, survey, class_names, stop
         self._model, self._seed = pipeline.model.spp_net, pipeline.train_config.seed
-        network = DetectorFeatures(detector)
         cache = self._model.cache
         self._cache = MapCache(
             cache.directory or folder / MAPS, network.fingerprint(), cache.max_gigabytes * BYTES_A_GIGABYTE
@@ -283,10 +288,12 @@ def _assign(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
     layer.set_weights([kernel, bias])
 
 
-def _write_checkpoint(detector: SppNet, folder: pathlib.Path, plan: Plan, step: int) -> FinishedChain:
+def _write_checkpoint(
+    detector: SppNet, folder: pathlib.Path, plan: Plan, step: int, origin: Mapping[str, str]
+) -> FinishedChain:
     weights = {path: variable.numpy() for path, variable in variables_by_path(detector.variables).items()}
     prefix = save_weights(folder, step, weights)
-    write_recipe(folder, {"steps": list(plan.steps), "checkpoint": prefix})
+    write_recipe(folder, {"origin": dict(origin), "steps": list(plan.steps), "checkpoint": prefix})
     write_finished(folder, step, step, "SPP-net's chain has ended")
     return FinishedChain(prefix, plan.steps)
 

@@ -43,9 +43,9 @@ _LATER: Mapping[str, tuple[str, ...]] = {
     f"{_MODEL}.network.dropout": (FINE_TUNING, SVM),
     f"{_MODEL}.network.weight_decay": (FINE_TUNING, SVM),
     "train_config": (),
-    "train_config.fine_tune_checkpoint": (FINE_TUNING, SVM, BOX_REGRESSION),
     "train_config.num_steps": (SVM,),  # fine-tuning itself goes on where it ended
-    "train_input_reader": (FINE_TUNING, SVM, BOX_REGRESSION),
+    "train_input_reader": (),  # what it names is compared itself, see check_origin
+    "train_input_reader.proposals_path": (FINE_TUNING, SVM, BOX_REGRESSION),
 }
 _SHOWN = 5  # differences named in a message
 
@@ -153,6 +153,30 @@ def check_folder(folder: pathlib.Path, pipeline: Any) -> list[str]:
     if wrong:
         _refuse(folder, wrong)
     return harmless
+
+
+def check_origin(folder: pathlib.Path, origin: Mapping[str, str]) -> None:
+    """Whether the results of a run so far are of these weights and images; notes them for a run that begins.
+
+    Args:
+        folder: of the run.
+        origin: what -> a text that changes with it.
+
+    Raises:
+        UsageError: they are of others.
+    """
+    try:
+        earlier = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8")).get("origin", {})
+    except (OSError, ValueError, AttributeError):
+        earlier = {}
+    old = [str(folder / step) for step in (FINE_TUNING, SVM, BOX_REGRESSION) if (folder / step).exists()]
+    for what, text in origin.items():
+        if old and earlier.get(what, text) != text:
+            raise UsageError(
+                f"--model_dir {folder} has results with another {what}. To make these anew, delete {', '.join(old)}; "
+                "or name another folder"
+            )
+    write_recipe(folder, {"origin": dict(origin)})
 
 
 def write_recipe(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from detzoo.data.records import ReadOptions, RecordSource, scan_files
 from detzoo.errors import DataError
 
 _SHOWN = 3  # ids named in a message
+_DIGEST_CHARACTERS = 16
 _BOX_KEY = "image/object/bbox/ymin"
 
 
@@ -31,6 +33,10 @@ class Survey:
     def describe(self) -> str:
         """The numbers of true boxes, in words."""
         return ", ".join(f"{name} {count}" for name, count in self.num_boxes.items())
+
+    def fingerprint(self) -> str:
+        """A text that changes with the images, their order, and the numbers of boxes."""
+        return hashlib.sha256(repr((self.image_ids, self.num_boxes)).encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
 def survey_records(

@@ -248,6 +248,21 @@ def test_harmless_changes_are_told(run, data):
     assert "iou_threshold" in difference
 
 
+def test_results_of_other_weights_and_images_are_not_used(run, data, tmp_path):
+    other = {path: value + 0.1 for path, value in data.classifier.items()}
+    save_weights(tmp_path / "other", 1, other)
+    pipeline = load_pipeline(str(data.config)).message
+    pipeline.train_config.fine_tune_checkpoint = str(tmp_path / "other")
+    plan = make_plan(pipeline, "")
+    assert len(check_folder(run.folder, pipeline)) == 1  # another path may be the same checkpoint
+    with pytest.raises(UsageError, match="another fine_tune_checkpoint"):
+        chain.train_spp_net(pipeline, run.folder, plan, "one_device", StopRequest())
+    fewer = load_pipeline(str(data.config)).message
+    fewer.train_input_reader.sample_1_of_n_examples = 2
+    with pytest.raises(UsageError, match="another set of training images"):
+        chain.train_spp_net(fewer, run.folder, plan, "one_device", StopRequest())
+
+
 def test_a_folder_of_another_run_is_refused(data, tmp_path):
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(UsageError, match="another run in it"):
