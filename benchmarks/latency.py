@@ -115,7 +115,7 @@ def measure_case(case: Case) -> list[Row]:
             rows += latency_rows(case, label, result)
             if threshold is None and case.wanted_memory_mib is not None:
                 crowded = measure_process(
-                    f"{folder}/saved_model", np.zeros(IMAGE_SHAPE, np.uint8), tensorflow_alone=False
+                    f"{folder}/saved_model", (np.zeros(IMAGE_SHAPE, np.uint8),), tensorflow_alone=False
                 )
                 rows += measure_process_costs(case, result, folder, crowded.peak_mib)
     return rows

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from detzoo.data.image_files import find_images
+from detzoo.detectors.given_regions import GivenRegions, random_regions
 from detzoo.errors import DataError, UsageError
 
 NUM_RANDOM = 8
@@ -90,12 +91,19 @@ def check_pool(pool: Pool, batch_size: int, needs_one_shape: bool) -> None:
         )
 
 
-def batches(detector: Any, pool: Pool, batch_size: int) -> list[Any]:
-    """The images as inputs of the signature, in host memory; a batch differs from the one before it."""
+def batches(detector: Any, pool: Pool, batch_size: int, num_proposals: int = 0) -> list[Any]:
+    """The images as inputs of the signature, in host memory; a batch differs from the one before it.
+
+    A detector that classifies given regions gets ``num_proposals`` random ones of each image.
+    """
     count = len(pool.images)
     chosen: Sequence[list[int]] = [
         [(start + offset) % count for offset in range(batch_size)]
         for start in range(0, count if batch_size < count else min(count, 2), batch_size if batch_size < count else 1)
     ]
     with tf.device("CPU:0"):
-        return [detector.as_batch([pool.images[index] for index in indices]) for indices in chosen]
+        given = [detector.as_batch([pool.images[index] for index in indices]) for indices in chosen]
+        if not getattr(detector, "wants_proposals", False):
+            return given
+        regions = [random_regions(batch_size, num_proposals, seed) for seed in range(len(given))]
+        return [GivenRegions(images, tf.constant(boxes)) for images, boxes in zip(given, regions)]

@@ -37,6 +37,7 @@ class BenchmarkOptions:
     intra_op_threads: int = 0  # 0 for TensorFlow's choice: one a core
     inter_op_threads: int = 0
     min_seconds: float = 3.0  # of timed calls; more than ``runs`` where they take less
+    num_proposals: int = 1000  # of an image, for a detector that classifies given regions
 
 
 class Latency(NamedTuple):

@@ -11,7 +11,7 @@ objects are not counted: the peak of the process contains these.
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ import tensorflow as tf
 
 from detzoo.benchmark.precision import OPTIMIZERS
 from detzoo.detectors.frozen import quiet_conversion
+from detzoo.detectors.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.detectors.saved_detector import SIGNATURE
 
 _MIB = 2.0**20
@@ -34,13 +35,13 @@ class TensorMemory(NamedTuple):
 
 
 def measure_tensors(
-    saved_model: str | pathlib.Path, given: np.ndarray, precision: str = "float32", device: str = "CPU"
+    saved_model: str | pathlib.Path, given: Sequence[np.ndarray], precision: str = "float32", device: str = "CPU"
 ) -> TensorMemory:
     """Loads a SavedModel once more, calls it twice and records the second call.
 
     Args:
         saved_model: folder with saved_model.pb.
-        given: input of its signature.
+        given: the inputs of its signature: images, and regions where it takes them.
         precision: see ``detzoo.benchmark.precision``.
         device: "CPU" or "GPU", where it runs.
     """
@@ -48,9 +49,10 @@ def measure_tensors(
     with tf.Graph().as_default(), quiet_conversion(), tf.compat.v1.Session(config=config) as session:
         meta_graph = tf.compat.v1.saved_model.load(session, [_SERVE], str(saved_model))
         signature = meta_graph.signature_def[SIGNATURE]
-        [source] = signature.inputs.values()
+        names = sorted(signature.inputs, key=lambda name: name == REGIONS_NAME)
+        feed = {signature.inputs[name].name: value for name, value in zip(names, given, strict=True)}
         fetched = [tensor.name for tensor in signature.outputs.values()]
-        metadata = trace(session, fetched, {source.name: given})
+        metadata = trace(session, fetched, feed)
         weights = sum(map(variable_bytes, session.graph.get_operations()))
     weights += sum(constant_bytes(graph) for graph in metadata.partition_graphs)
     total, peak = tally(metadata.step_stats)

@@ -8,7 +8,7 @@ into matrix products counts as the convolution that it is.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +49,8 @@ def count_in_function(function: Any) -> dict[str, int]:
 
 
 def count_in_graph_def(graph_def: Any, input_name: str, image: np.ndarray) -> dict[str, int]:
-    """Multiply-adds of one image by kind, from a frozen graph; see ``count_operations``."""
-    return by_kind(count_operations(graph_def, input_name, image))
+    """Multiply-adds of one image by kind, from a frozen graph of images alone; see ``count_operations``."""
+    return by_kind(count_operations(graph_def, (input_name,), (image,)))
 
 
 def by_kind(operations: Mapping[str, Operation]) -> dict[str, int]:
@@ -62,27 +62,32 @@ def by_kind(operations: Mapping[str, Operation]) -> dict[str, int]:
 
 
 def count_operations(
-    graph_def: Any, input_name: str, image: np.ndarray, weights: Mapping[str, Any] | None = None
+    graph_def: Any,
+    input_names: Sequence[str],
+    inputs: Sequence[np.ndarray],
+    weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Operation]:
     """Multiply-adds of one image by operation, from a frozen graph, by running it once to learn the shapes.
 
     Args:
         graph_def: without variables, functions inlined.
-        input_name: tensor name of its input.
-        image: the input for one image.
+        input_names: tensor name of each of its inputs.
+        inputs: each input, for one image.
         weights: variables by the tensor name of the constants that the graph lacks.
     """
     operations: list[Any] = []
 
-    def shapes_of(inputs: Any) -> dict[str, Any]:
-        values = {name: variable.read_value() for name, variable in (weights or {}).items()}
-        tf.graph_util.import_graph_def(graph_def, input_map={input_name: inputs, **values}, name="")
+    def shapes_of(*values: Any) -> dict[str, Any]:
+        known = {name: variable.read_value() for name, variable in (weights or {}).items()}
+        input_map = {**dict(zip(input_names, values, strict=True)), **known}
+        tf.graph_util.import_graph_def(graph_def, input_map=input_map, name="")
         operations.extend(op for op in tf.compat.v1.get_default_graph().get_operations() if op.type in KINDS)
         tensors = [t for op in operations for t in (*op.inputs, *op.outputs, *_undone(op))]
         return {tensor.name: tf.shape(tensor) for tensor in tensors}
 
-    given = tf.constant(image)
-    found = tf.function(shapes_of).get_concrete_function(tf.TensorSpec(given.shape, given.dtype))(given)
+    given = [tf.constant(value) for value in inputs]
+    specs = [tf.TensorSpec(value.shape, value.dtype) for value in given]
+    found = tf.function(shapes_of).get_concrete_function(*specs)(*given)
     return _count(operations, lambda tensor: tuple(found[tensor.name].numpy().tolist()))
 
 

@@ -13,6 +13,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,7 +48,7 @@ class ServingSettings(NamedTuple):
 
 def measure_process(
     saved_model: str | pathlib.Path,
-    given: np.ndarray,
+    given: Sequence[np.ndarray],
     runs: int = 5,
     *,
     tensorflow_alone: bool = True,
@@ -57,7 +58,7 @@ def measure_process(
 
     Args:
         saved_model: folder with saved_model.pb.
-        given: input for its signature.
+        given: the inputs of its signature: images, and regions where it takes them.
         runs: calls after the first.
         settings: how it computes; TensorFlow's defaults where None.
         tensorflow_alone: hide what TensorFlow does not require; else the process has all that is installed here.
@@ -66,9 +67,9 @@ def measure_process(
         DetzooError: the process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
-        input_file = pathlib.Path(folder) / "input.npy"
+        input_file = pathlib.Path(folder) / "input.npz"
         # Encoded images are objects to numpy; as fixed-length bytes they need no pickle, but lose trailing zeros.
-        np.save(input_file, given.astype("S") if given.dtype == object else given, allow_pickle=False)
+        np.savez(input_file, *(value.astype("S") if value.dtype == object else value for value in given))
         hidden = ",".join(modules_not_required_by("tensorflow")) if tensorflow_alone else ""
         chosen = json.dumps((settings or ServingSettings())._asdict())
         command = [sys.executable, str(PROGRAM), str(saved_model), str(input_file), str(runs), hidden, chosen]

@@ -15,12 +15,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from detzoo.contracts import Proposals
+from detzoo.detectors.given_regions import random_regions
+
 _SPREAD = 0.05  # of biases, scales and offsets
 _LEAST_VARIANCE = (
     0.01  # of a batch normalisation: a channel that is constant on these images must not explode on others
 )
 _BLOBS = (3, 10, 30, 100)  # in each direction, of one scale
 _IMAGE_SIZE = (320, 320)  # of a detector whose input follows the image
+_NUM_REGIONS = 100  # of that image, for a detector that is given them
 
 
 def randomize(detector: Any, seed: int = 0) -> None:
@@ -28,7 +32,7 @@ def randomize(detector: Any, seed: int = 0) -> None:
 
     Filters are drawn with variance 2 / fan-in (He et al., arXiv:1502.01852); what is added or multiplied with is moved
     a little from its first value, so that nothing is exactly 0 or 1; batch normalisation gets the statistics of
-    an image (unless the detector needs proposals beside them, and so is served by no export).
+    an image.
     """
     generator = np.random.default_rng(seed)
     for variable in detector.variables:
@@ -36,17 +40,21 @@ def randomize(detector: Any, seed: int = 0) -> None:
         if "kernel" in name and len(shape) == 4:
             fan_in = np.prod(shape[:2]) * (1 if "depthwise" in name else shape[2])
             variable.assign(generator.normal(0.0, np.sqrt(2.0 / fan_in), shape))
+        elif name == "kernel" and len(shape) == 2 and not np.any(variable):  # linear classifiers start at 0
+            variable.assign(generator.normal(0.0, _SPREAD / np.sqrt(shape[0]), shape))
         elif name in ("bias", "beta"):
             variable.assign(variable.numpy() + generator.normal(0.0, _SPREAD, shape))
         elif name == "gamma":
             variable.assign(variable.numpy() * generator.uniform(1.0 - _SPREAD, 1.0 + _SPREAD, shape))
-    if getattr(detector, "wants_proposals", False):
-        return
     height, width = (size or usual for size, usual in zip(detector.input_shape_px, _IMAGE_SIZE))
     images = _image(generator, height, width)
     norms = [x for x in detector._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
+    options: dict[str, Any] = {}
+    if getattr(detector, "wants_proposals", False):
+        regions = random_regions(1, _NUM_REGIONS)
+        options["proposals"] = Proposals(tf.constant(regions), tf.zeros([1, _NUM_REGIONS]), tf.constant([_NUM_REGIONS]))
     with _measuring(norms):
-        detector.predict(detector.preprocess(images), training=True)
+        detector.predict(detector.preprocess(images), training=True, **options)
     for norm in norms:
         norm.moving_variance.assign(tf.maximum(norm.moving_variance, _LEAST_VARIANCE))
 

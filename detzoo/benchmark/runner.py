@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from detzoo.benchmark import images, latency, memory, multiply_adds, precision, stages
@@ -23,6 +24,7 @@ from detzoo.benchmark.measures import KINDS, MAX_DIFFERENCE, BenchmarkOptions, L
 from detzoo.benchmark.process import ProcessCosts, ServingSettings, measure_process
 from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.detectors.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
+from detzoo.detectors.given_regions import inputs_of
 from detzoo.detectors.saved_detector import EXPORT_RECORD, SavedDetector
 from detzoo.errors import DetzooError
 
@@ -130,7 +132,7 @@ class _Served:
 
 def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> dict[str, Any]:
     """All of a result but the model's name."""
-    inputs = images.batches(served.detector, pool, options.batch_size)
+    inputs = images.batches(served.detector, pool, options.batch_size, options.num_proposals)
     upcoming = itertools.cycle(inputs)
     began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     before = load_before()
@@ -141,7 +143,7 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
     load = judge(before, during, available_cores())
     with quiet_conversion():  # the optimizers of graphs tell their work from C++
         latency.fetch(served.chain(next(upcoming)))
-        counts, by_stage = _count(served, pool)
+        counts, by_stage = _count(served, pool, options.num_proposals)
     stage_runs = _stage_runs(options.runs, times.median_ms)
     stage_warmup = max(math.ceil(stage_runs / 5), len(inputs) if len(pool.shapes) > 1 else 1)
     times_of_stages = stages.time_stages(
@@ -241,11 +243,12 @@ def _stage_runs(runs: int, median_ms: float) -> int:
     return max(MIN_STAGE_RUNS, min(math.ceil(runs / 2), affordable))
 
 
-def _count(served: _Served, pool: images.Pool) -> tuple[dict[str, int], dict[str, int | None]]:
+def _count(served: _Served, pool: images.Pool, num_proposals: int) -> tuple[dict[str, int], dict[str, int | None]]:
     """Multiply-adds of a typical image, by kind and by stage."""
-    given = served.detector.as_input(pool.typical).numpy()
+    typical = pool._replace(images=[pool.typical])
+    [given] = images.batches(served.detector, typical, 1, num_proposals)
     light, weights = served.light
-    operations = multiply_adds.count_operations(light.graph_def, light.input_name, given, weights)
+    operations = multiply_adds.count_operations(light.graph_def, light.input_names, _arrays(given), weights)
     by_part: dict[str, int] = dict.fromkeys((part.name for part in served.chain.parts), 0)
     owner = stages.stage_of_nodes(served.chain.parts)
     for name, operation in operations.items():
@@ -265,7 +268,12 @@ def _measure_process(served: _Served, options: BenchmarkOptions, given: Any, med
         options.inter_op_threads,
     )
     calls = PROCESS_CALLS if median_ms < SLOW_MS else 1
-    return measure_process(served.detector.folder, given.numpy(), calls, settings=settings)
+    return measure_process(served.detector.folder, _arrays(given), calls, settings=settings)
+
+
+def _arrays(given: Any) -> tuple[np.ndarray, ...]:
+    """An input of the signature as arrays: of the images, and of the regions where there are any."""
+    return tuple(value.numpy() for value in inputs_of(given))
 
 
 def _memory(
@@ -274,7 +282,7 @@ def _memory(
     """Memory in MiB; with XLA, whose programs allocate one block for all of their tensors, what can be known."""
     found: dict[str, float | None] = {"total_mib": None, "peak_mib": allocated_mib, "weights_mib": None}
     if not options.jit_compile:
-        tensors = memory.measure_tensors(served.detector.folder, given.numpy(), options.precision, options.device)
+        tensors = memory.measure_tensors(served.detector.folder, _arrays(given), options.precision, options.device)
         found["total_mib"], found["weights_mib"] = memory.mib(tensors.total), memory.mib(tensors.weights)
         if allocated_mib is None:
             found["peak_mib"] = memory.mib(tensors.peak)

@@ -1,6 +1,6 @@
 """Run as a program of its own: load a SavedModel with nothing but TensorFlow, detect, and print what it cost as JSON.
 
-    python serving_process.py SAVED_MODEL INPUT.npy RUNS [HIDDEN,MODULES [SETTINGS]]
+    python serving_process.py SAVED_MODEL INPUT.npz RUNS [HIDDEN,MODULES [SETTINGS]]
 
 Peak memory and load time are of a whole process, so they are measured in a fresh one.
 """
@@ -47,18 +47,20 @@ def main():  # type: ignore[no-untyped-def]
 
     choose(tf.config, json.loads(sys.argv[5]) if len(sys.argv) > 5 else {})
     costs = {"import_seconds": time.perf_counter() - started, "import_peak_mib": peak_mib()}
-    given = tf.constant(np.load(input_file, allow_pickle=False))
+    with np.load(input_file, allow_pickle=False) as stored:
+        given = [tf.constant(stored[name]) for name in stored.files]
     started = time.perf_counter()
     loaded = tf.saved_model.load(saved_model)
     detect = loaded.signatures["serving_default"]
     costs["load_seconds"] = time.perf_counter() - started
     costs["load_peak_mib"] = peak_mib()
-    [name] = detect.structured_input_signature[1]
+    names = sorted(detect.structured_input_signature[1], key=lambda name: name == "proposals")
+    inputs = dict(zip(names, given))
     started = time.perf_counter()
-    detect(**{name: given})
+    detect(**inputs)
     costs["first_call_seconds"] = time.perf_counter() - started
     for _ in range(runs):
-        detect(**{name: given})
+        detect(**inputs)
     costs["peak_mib"] = peak_mib()
     sys.stdout.write(json.dumps(costs) + "\n")
 

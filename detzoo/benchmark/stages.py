@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from detzoo.benchmark.measures import COUNTED_STAGES, Stages
 from detzoo.detectors.frozen import FrozenGraph, node_of
+from detzoo.detectors.given_regions import inputs_of
 from detzoo.detectors.saved_detector import MASKS_OUTPUT
 from detzoo.detectors.serving import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
 from detzoo.layers.stage_end import FEATURES
@@ -78,7 +79,7 @@ def split(frozen: FrozenGraph) -> list[Part]:
     for number, (_, tensors) in enumerate(ends):
         for name in _needed(order, tensors):
             owner.setdefault(name, number)
-    input_node = node_of(frozen.input_name)
+    input_nodes = set(map(node_of, frozen.input_names))
     # A small constant is in every part that reads it: shapes must be known where they are used.
     constants = {name for name, node in order.items() if node.op == "Const"}
     parts: list[Part] = []
@@ -86,7 +87,7 @@ def split(frozen: FrozenGraph) -> list[Part]:
     inputs: list[set[str]] = [set() for _ in ends]
     own: list[set[str]] = [set() for _ in ends]
     for name, number in owner.items():
-        if name == input_node:
+        if name in input_nodes:
             continue
         own[number].add(name)
         for tensor in _data_inputs(order[name]):
@@ -95,13 +96,13 @@ def split(frozen: FrozenGraph) -> list[Part]:
                 own[number].add(source)
             elif source not in order:
                 continue  # a weight
-            elif source == input_node or owner[source] != number:
+            elif source in input_nodes or owner[source] != number:
                 inputs[number].add(tensor)
     for number, (part, _) in enumerate(ends):
         read_later = set().union(final, *inputs[number + 1 :])
         outputs = sorted(tensor for tensor in read_later if owner.get(node_of(tensor)) == number)
         nodes = [node for name, node in order.items() if name in own[number]]
-        parts.append(Part(part, nodes, sorted(inputs[number]), [x for x in outputs if node_of(x) != input_node]))
+        parts.append(Part(part, nodes, sorted(inputs[number]), [x for x in outputs if node_of(x) not in input_nodes]))
     return [part for part in parts if part.outputs]
 
 
@@ -228,7 +229,7 @@ class Chain:
     """
 
     def __init__(self, light: FrozenGraph, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
-        self._input_name, self._output_names = light.input_name, light.output_names
+        self._input_names, self._output_names = light.input_names, light.output_names
         self.parts = split(light)
         library = light.graph_def.library
         self._functions = [
@@ -247,14 +248,14 @@ class Chain:
 
     def __call__(self, given: Any) -> dict[str, Any]:
         """All outputs."""
-        values = {self._input_name: given}
+        values = dict(zip(self._input_names, inputs_of(given)))
         for function in self._functions:
             function(values)
         return {output: values[name] for output, name in self._output_names.items()}
 
     def timed(self, given: Any) -> dict[str, float]:
         """The seconds of each part, each waited for."""
-        values = {self._input_name: given}
+        values = dict(zip(self._input_names, inputs_of(given)))
         seconds = {}
         for function in self._functions:
             started = time.perf_counter()

@@ -74,6 +74,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "just cover it, and cropped to it, as in the paper. Without it they keep their own sizes."
     )
     flags.DEFINE_string("image_size", "", text, flag_values=flag_values)
+    text = "Of a model that classifies given regions: so many of an image, random ones. 0: SPP-net's 2000, else 1000."
+    flags.DEFINE_integer("num_proposals", 0, text, lower_bound=0, flag_values=flag_values)
     text = "Where to run; auto takes a GPU if there is one."
     flags.DEFINE_enum("device", "auto", DEVICES, text, flag_values=flag_values)
     text = (
@@ -105,7 +107,7 @@ def run(flag_values: flags.FlagValues) -> None:
         check_output(path)
     earlier = {path: read_results(path) for path in outputs}
     loaded = load_pipeline_from_flags(flag_values) if flag_values.pipeline_config_path else None
-    options = _options(flag_values, batch_sizes[0])
+    options = _options(flag_values, batch_sizes[0], loaded)
     results: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         for result in _measured(flag_values, loaded, options, batch_sizes, folder):
@@ -148,9 +150,12 @@ def _check_model_flags(flag_values: flags.FlagValues) -> None:
         raise UsageError("--set changes a config, so it goes with --pipeline_config_path")
 
 
-def _options(flag_values: flags.FlagValues, batch_size: int) -> BenchmarkOptions:
+def _options(flag_values: flags.FlagValues, batch_size: int, loaded: LoadedPipeline | None) -> BenchmarkOptions:
     from detzoo.benchmark.measures import BenchmarkOptions
 
+    usual = BenchmarkOptions.num_proposals
+    if loaded is not None and loaded.message.model.HasField("spp_net"):
+        usual = loaded.message.model.spp_net.max_proposals
     return BenchmarkOptions(
         runs=flag_values.runs,
         warmup=flag_values.warmup,
@@ -163,6 +168,7 @@ def _options(flag_values: flags.FlagValues, batch_size: int) -> BenchmarkOptions
         intra_op_threads=flag_values.intra_op_threads,
         inter_op_threads=flag_values.inter_op_threads,
         min_seconds=flag_values.min_seconds,
+        num_proposals=flag_values.num_proposals or usual,
     )
 
 

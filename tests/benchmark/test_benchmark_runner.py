@@ -255,7 +255,7 @@ def test_a_process_that_fails_says_why(tmp_path, monkeypatch):
     (tmp_path / "program.py").write_text("raise ValueError('no such model')")
     monkeypatch.setattr(process, "PROGRAM", tmp_path / "program.py")
     with pytest.raises(DetzooError, match="failed with code 1: ValueError: no such model"):
-        process.measure_process(tmp_path, np.zeros((1, 4, 4, 3), np.uint8))
+        process.measure_process(tmp_path, (np.zeros((1, 4, 4, 3), np.uint8),))
 
 
 def test_the_serving_process_sees_tensorflow_and_what_it_requires():

@@ -82,7 +82,7 @@ class Doubler(tf.Module):
 def test_a_saved_model_has_its_weights_in_the_peak(tmp_path):
     module = Doubler()
     tf.saved_model.save(module, str(tmp_path), signatures=module.__call__)
-    found = memory.measure_tensors(tmp_path, np.ones([1], np.float32))
+    found = memory.measure_tensors(tmp_path, (np.ones([1], np.float32),))
     assert close(found.weights, 2)
     assert close(found.total, 2)
     assert close(found.peak, 4)
