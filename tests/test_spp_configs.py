@@ -6,10 +6,13 @@ import math
 import pathlib
 import re
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 from detzoo.builders.detector import build_detector
 from detzoo.config.load import load_pipeline
+from detzoo.contracts import Groundtruth
 from detzoo.features.network import symbolic
 
 FOLDER = pathlib.Path(__file__).parents[1] / "model_configs"
@@ -90,3 +93,18 @@ def test_parameters(name):
     assert sum(math.prod(weight.shape) for weight in detector.weights) == CONVOLUTIONS[network] + connected
     size = 224 if "no_spp" in name else None
     assert detector.input_shape_px == (size, size)
+
+
+def test_the_small_classifier_trains_a_step_at_both_sizes():
+    model = load_pipeline(FOLDER / "shapes_spp_classifier_zf5.config").message.model
+    detector = build_detector(model)
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, 120, 120, 3)).astype(np.float32)
+    truth = Groundtruth(None, tf.constant([[0], [4]]), tf.ones([2, 1]), None, None, None, None)
+    assert list(model.spp_classifier.train_size) == [120, 112]
+    for side in model.spp_classifier.train_size:
+        with tf.GradientTape() as tape:
+            images = detector.preprocess(tf.image.resize(pixels, (side, side)))
+            term = detector.loss_terms(detector.predict(images, training=True), truth)["classification"]
+        gradients = tape.gradient(term.total, detector.trainable_variables)
+        assert 0 < float(term.total) < math.inf
+        assert all(np.all(np.isfinite(gradient)) and np.any(gradient) for gradient in gradients)

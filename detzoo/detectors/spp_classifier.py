@@ -41,7 +41,6 @@ from detzoo.features.spp_networks import (
 from detzoo.ops.region_pyramid import pool_windows, window_cells
 from detzoo.ops.views import CENTER_AND_CORNERS, WITH_SIDES, num_distinct, window_origins
 
-FC8_STDDEV = 0.01  # section 4.1
 HALF_PIXEL = 0.5  # pixel i covers [i, i + 1)
 
 
@@ -261,7 +260,7 @@ def spp_classifier_network(
     with keras.name_scope("head"):
         logits = keras.layers.Dense(
             num_classes,
-            kernel_initializer=keras.initializers.RandomNormal(stddev=FC8_STDDEV),
+            kernel_initializer=keras.initializers.HeNormal(),
             kernel_regularizer=keras.regularizers.L2(weight_decay / 2) if weight_decay else None,
             name="fc8",
         )(x)
