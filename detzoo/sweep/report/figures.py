@@ -10,7 +10,7 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from detzoo.figures import figure_settings, save_figure
-from detzoo.sweep.measured import Row, groups_by_device, measured_rows
+from detzoo.sweep.measured import LATENCY, Row, groups_by_device, measured_rows, with_values
 from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure
 from detzoo.sweep.report.drawing import Drawing, MissingDataError
 from detzoo.sweep.report.published import measured_beside_published, published_rows
@@ -65,6 +65,8 @@ def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
 
     accuracy, cost = accuracy_figures, cost_figures
     beside = Task("published", "", "Measured beside published", lambda: measured_beside_published(usable, metric))
+    if published_rows(usable) and not with_values(usable, LATENCY):
+        return [beside]  # accuracies alone, as a paper's table
     return [
         *([beside] if published_rows(usable) else []),
         *each_device("02_accuracy_time", "2", f"{metric} against time", _with_metric(accuracy.accuracy_time, metric)),

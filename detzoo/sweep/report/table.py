@@ -27,10 +27,11 @@ def points_table(rows: Sequence[Row], best: set[int]) -> str:
         for cell in cells
     )
     body = "\n".join(_table_row(row, cells, id(row) in best) for row in rows)
+    bold = "Bold: on the optimality frontier. " if best else ""
     return f"""<div class="controls screen"><label>only points with these words
 <input type="search" id="filter" autocomplete="off"></label>
 <span class="hint" id="count" role="status"></span></div>
-<p class="note">Bold: on the optimality frontier. Per cent for accuracy; a click on a heading sorts.</p>
+<p class="note">{bold}Per cent for accuracy; a click on a heading sorts.</p>
 <div class="box" tabindex="0" role="region" aria-label="all points"><table id="points"><thead><tr>{heads}</tr></thead>
 <tbody>
 {body}

@@ -100,6 +100,8 @@ def test_a_page_of_accuracies_alone_has_no_frontier_and_no_warning_of_times(thre
     assert "figure_published" in text
     assert 'id="frontier"' not in text
     assert "have no time" not in text
+    assert "against time" not in text
+    assert "Bold: on the optimality frontier" not in text
 
 
 def test_detectors_of_proposals_are_compared_by_their_recall(make_row):
