@@ -21,6 +21,7 @@ import numpy as np
 FEATURE_NORM = 20.0  # R-CNN's, which its weight of 1000 goes with
 CODE_SIZE = 4
 _BYTES = 8  # of a float64
+_ROWS_AT_ONCE = 1024  # windows that wait until the sums are touched
 _SMALLEST = 1e-6  # keeps the matrix invertible
 
 
@@ -41,10 +42,22 @@ class RidgeSums:
             "xx": np.zeros([num_classes, depth, depth]),
             "xy": np.zeros([num_classes, depth, CODE_SIZE]),
         }
+        self._waiting: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(num_classes)]
 
     def add(self, number: int, features: np.ndarray, targets: np.ndarray) -> None:
-        """Adds windows of a class: features [N, D], targets [N, 4]."""
-        x, y = features.astype(np.float64), targets.astype(np.float64)
+        """Adds windows of a class: features float32 [N, D], targets [N, 4]."""
+        waiting = self._waiting[number]
+        waiting.append((features, targets))
+        if sum(len(each) for each, _ in waiting) >= _ROWS_AT_ONCE:
+            self._add_waiting(number)
+
+    def _add_waiting(self, number: int) -> None:
+        """D^2 numbers are read and written for some windows together, not for those of each image."""
+        if not self._waiting[number]:
+            return
+        # Covariances are small differences of large sums: float32 would lose them.
+        x, y = (np.concatenate(each).astype(np.float64) for each in zip(*self._waiting[number]))
+        self._waiting[number].clear()
         sums = self._sums
         sums["count"][number] += len(x)
         sums["length"][number] += np.linalg.norm(x, axis=1).sum()
@@ -55,12 +68,13 @@ class RidgeSums:
 
     def count(self, number: int) -> int:
         """Windows of a class so far."""
-        return int(self._sums["count"][number])
+        return int(self._sums["count"][number]) + sum(len(each) for each, _ in self._waiting[number])
 
     def solve(self, number: int, regularization: float) -> tuple[np.ndarray, np.ndarray]:
         """Kernel float32 [D, 4] and bias float32 [4] for features as they are; zeros for a class without windows."""
         from scipy import linalg
 
+        self._add_waiting(number)
         count = max(self._sums["count"][number], 1.0)
         mean_x, mean_y = self._sums["x"][number] / count, self._sums["y"][number] / count
         covariance = self._sums["xx"][number] - count * np.outer(mean_x, mean_x)
@@ -75,6 +89,8 @@ class RidgeSums:
 
     def state(self) -> dict[str, np.ndarray]:
         """The sums; inverse of ``restore``."""
+        for number in range(len(self._waiting)):
+            self._add_waiting(number)
         return dict(self._sums)
 
     def restore(self, state: Any) -> None:
