@@ -133,6 +133,8 @@ class _Served:
 def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> dict[str, Any]:
     """All of a result but the model's name."""
     inputs = images.batches(served.detector, pool, options.batch_size, options.num_proposals)
+    if served.detector.wants_proposals:
+        logger.info("each image comes with %d random regions (--num_proposals)", options.num_proposals)
     upcoming = itertools.cycle(inputs)
     began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     before = load_before()

@@ -29,7 +29,8 @@ def track(items: Iterable[Item], total: int | None, label: str, unit: str = "ima
         yield item
         now = time.monotonic()
         if now - last >= SECONDS_BETWEEN_LINES:
-            sys.stderr.write(f"{label}: {count}{of_total} {unit}, {count / (now - started):.0f}/s\n")
+            speed = count / (now - started)
+            sys.stderr.write(f"{label}: {count}{of_total} {unit}, {speed:.{0 if speed >= 10 else 2}f}/s\n")
             sys.stderr.flush()
             last = now
 

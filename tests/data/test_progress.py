@@ -24,8 +24,8 @@ def test_a_long_loop_says_now_and_then_how_far_it_is(capsys, monkeypatch):
     assert list(progress.track(iter("abcdef"), 6, "reading", "records")) == list("abcdef")
     # Ten seconds or more after the line before: at 12 s, after three items, and at 24 s, after six.
     assert capsys.readouterr().err.splitlines() == [
-        "reading: 3 of 6 records, 0/s",
-        "reading: 6 of 6 records, 0/s",
+        "reading: 3 of 6 records, 0.25/s",
+        "reading: 6 of 6 records, 0.25/s",
     ]
 
 
