@@ -11,7 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from detzoo.cli.main import main
-from detzoo.detect.runner import detect_files
+from detzoo.detect.runner import DetectionLimits, detect_files
 from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "model_configs" / "shapes_segmentation_proposals.config"
@@ -70,7 +70,7 @@ def test_exported_measured_and_drawn(run, capsys, monkeypatch):
     limits = []
 
     def remember(*arguments):
-        limits.append(arguments[-1].max_drawn_overlap)
+        limits.extend(given.max_drawn_overlap for given in arguments if isinstance(given, DetectionLimits))
         return detect_files(*arguments)
 
     monkeypatch.setattr("detzoo.detect.runner.detect_files", remember)
