@@ -23,7 +23,8 @@ def load_ensemble(ensemble: Ensemble) -> tuple[EnsembleDetector, LabelMap | None
     Everything that can be wrong with the paths and the label maps is told before the first model is loaded.
 
     Raises:
-        UsageError: a model is not exported, not there, there twice, or has other classes than the others.
+        UsageError: a model is not exported, not there, there twice, has other classes than the others, or classifies
+            given regions.
     """
     paths = [_exported_path(model) for model in ensemble.models]
     check_distinct(paths)
@@ -32,6 +33,12 @@ def load_ensemble(ensemble: Ensemble) -> tuple[EnsembleDetector, LabelMap | None
     from detzoo.ensemble.detector import EnsembleDetector, Member
 
     loaded = [load_exported(path) for path in paths]
+    given = [path for path, model in zip(paths, loaded) if getattr(model, "wants_proposals", False)]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} classifies given regions, which an ensemble's images do not bring. Two SPP-nets are "
+            "combined by `detzoo evaluate --combine_with`"
+        )
     have_masks = [bool(model.has_masks) for model in loaded]
     if any(have_masks) and not all(have_masks):
         without = ", ".join(path for path, has in zip(paths, have_masks) if not has)

@@ -12,6 +12,7 @@ from detzoo.builders.detector import build_detector
 from detzoo.builders.resize import build_model_resizer
 from detzoo.cli.main import main
 from detzoo.data.proposals import write_proposals
+from detzoo.ensemble.description import Ensemble, EnsembleModel, write_ensemble
 from detzoo.export.exporter import Export, export_detector
 from tests.detectors.test_spp_net import message_of as spp_net_of
 
@@ -116,3 +117,11 @@ def test_a_model_that_classifies_regions_needs_those_of_every_image(given_region
     assert "has no entry for 2 of the 3 images, such as '1.jpg'" in capsys.readouterr().err
     assert main(arguments(exported, photos, f"--proposals={photos.parent / 'other.npz'}")) == 2
     assert "--proposals has no meaning for this model" in capsys.readouterr().err
+
+
+def test_an_ensemble_brings_no_regions(given_regions, photos, capsys):
+    file = photos.parent / "ensemble.json"
+    write_ensemble(file, Ensemble((EnsembleModel("spp_net", str(given_regions)),)))
+    flags = [f"--ensemble={file}", f"--images={photos}", f"--output_dir={photos.parent / 'out'}"]
+    assert main(["detect", *flags]) == 2
+    assert "classifies given regions, which an ensemble's images do not bring" in capsys.readouterr().err
