@@ -32,6 +32,11 @@ averages where the checkpoint has them. Thresholds of the post-processing can be
 
     --set model.ssd.post_processing.batch_non_max_suppression.score_threshold=0.3
 
+A model that classifies given regions (SPP-net, Fast R-CNN) has a second input, proposals: float32 [B, R, 4], fractions
+of the image, [ymin, xmin, ymax, xmax]; rows without area are padding.
+
+    detections = detect(images, proposals)
+
 Input types: image_tensor (uint8 [B, H, W, 3]), float_image_tensor (float32, 0..255), encoded_image_string_tensor (JPEG,
 PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
 """

@@ -24,8 +24,7 @@ image at 500 pixels of width. A second or two an image and core.
     detzoo detect --saved_model=exported --images=photos --proposals=photos.npz --output_dir=pictures
 
 Records are known by their image/source_id, files by their names. An image that cannot be decoded gets no windows, and a
-warning. Stopped at any moment, the same command goes on behind
-what was searched.
+warning. Stopped at any moment, the same command goes on behind what was searched.
 
 It needs OpenCV's contrib build ({PACKAGE}). Do not install that package beside
 opencv-python-headless, which tf-models-official brings: they overwrite each other. Give it a folder of its own, which
@@ -48,7 +47,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     text = "The proposals.npz to write."
     flags.DEFINE_string("output", None, text, flag_values=flag_values, required=True)
     defaults = SearchOptions()
-    text = 'Strategies that are tried: "quality" takes four times as long and finds more, "single" is one alone.'
+    text = 'Strategies that are tried: "quality" takes three times as long for four times the windows, "single" is one.'
     flags.DEFINE_enum("mode", defaults.mode, MODES, text, flag_values=flag_values)
     integer = flags.DEFINE_integer
     text = "Windows of an image at most."

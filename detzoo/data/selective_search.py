@@ -42,7 +42,7 @@ class SearchOptions(NamedTuple):
     """How windows are searched.
 
     Attributes:
-        mode: "fast", "quality" (about four times the windows and the time) or "single" (one strategy, few windows).
+        mode: "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy).
         max_proposals: windows of an image at most, in OpenCV's order.
         image_width: pixels that images are resized to before the search, as in R-CNN (arXiv:1311.2524); 0 leaves them.
         min_size: windows with a shorter side of less, in pixels of the resized image, are left out.
