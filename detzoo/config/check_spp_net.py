@@ -59,6 +59,9 @@ def check_spp_net_run(config: Any, findings: Findings) -> None:
     if not config.HasField("train_config"):
         return
     training = config.train_config
+    if training.data_augmentation_options:
+        text = "do not go with SPP-net, whose maps are computed once for each image; accepted: none"
+        findings.error("train_config.data_augmentation_options", text)
     if trains_by_steps(config.model):
         return
     for name in ("num_steps", "optimizer"):

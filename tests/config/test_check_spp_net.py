@@ -122,3 +122,11 @@ def test_what_has_no_effect_is_told(tmp_path):
     assert all(note.is_without_effect for note in notes)
     [note] = problems_of(tmp_path, TEXT, "model.spp_net.post_processing.score_converter=SOFTMAX")
     assert note.is_without_effect
+
+
+def test_images_are_not_augmented(tmp_path):
+    text = TEXT.replace("num_steps: 100", "num_steps: 100 data_augmentation_options { random_horizontal_flip { } }")
+    (problem,) = problems_of(tmp_path, text)
+    assert problem.path == "train_config.data_augmentation_options"
+    assert problem.severity is Severity.ERROR
+    assert "maps are computed once" in problem.message
