@@ -25,7 +25,9 @@ setup_environment() {
   wanted="$(cksum <"$root/pyproject.toml") $root"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "[setup] installing detzoo${extra:+[$extra]} into .venv (TensorFlow is about 600 MB: one to five minutes)"
-    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --editable "$root${extra:+[$extra]}" \
+    # --use-pep517: pip before 23.1 (Debian 12 has one) builds seqeval, which tf-models-official needs, in a way that fails.
+    "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
+      --editable "$root${extra:+[$extra]}" \
       2> >(grep -v -e '^WARNING: Location' -e 'running pip as the .root. user' >&2)
     printf '%s\n' "$wanted" >"$stamp"
   fi
