@@ -11,13 +11,12 @@ Places are continuous: pixel i covers [i, i + 1), so its centre is i + 0.5.
 
 from __future__ import annotations
 
-import functools
-import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from detzoo.ops import boxes
+from detzoo.ops.bin_maxima import bin_edges, bin_maxima, cover
 
 
 def choose_scales(
@@ -76,9 +75,8 @@ def pool_windows(
     Of the n rows of a window, bin i of h takes those from floor(i n / h) to before ceil((i + 1) n / h); columns alike.
     So no bin is empty: a window with fewer rows than bins has the same row in several of them.
 
-    The maxima over 2**i x 2**j cells are computed once for a map, as far as bins are that large, and each bin is
-    covered by four of them. A level whose bins are unions of a finer level's (3, 2 and 1 of 6) is made of that level.
-    Memory: as many copies of the map as there are pairs (i, j), and four times the result.
+    A level whose bins are unions of a finer level's (3, 2 and 1 of 6) is made of that level, the others are
+    ``bin_maxima``.
 
     Args:
         features: number [B, H, W, C], of any height and width.
@@ -116,52 +114,5 @@ def _pool_again(finer: tf.Tensor, bins: int) -> tf.Tensor:
 
 def _pool_level(features: tf.Tensor, cells: tf.Tensor, image_indices: tf.Tensor, bins: int) -> tf.Tensor:
     """The maxima [N, bins, bins, C] of one level."""
-    rows, row_exponents = _bin_windows(cells[:, 0], cells[:, 2], bins)
-    columns, column_exponents = _bin_windows(cells[:, 1], cells[:, 3], bins)
-    num_row_exponents = tf.reduce_max(tf.concat([[0], tf.reshape(row_exponents, [-1])], 0)) + 1
-    num_column_exponents = tf.reduce_max(tf.concat([[0], tf.reshape(column_exponents, [-1])], 0)) + 1
-    tall = _running_maxima(features, num_row_exponents, axis=1)  # [I, B, H, W, C]
-    table = _running_maxima(tall, num_column_exponents, axis=3)  # [J, I, B, H, W, C]
-    shape = tf.shape(features)
-    window = column_exponents[:, tf.newaxis, :] * num_row_exponents + row_exponents[:, :, tf.newaxis]
-    base = (window * shape[0] + image_indices[:, tf.newaxis, tf.newaxis]) * (shape[1] * shape[2])
-    flat = tf.reshape(table, [-1, features.shape[-1]])
-    maxima = [
-        tf.gather(flat, base + row[:, :, tf.newaxis] * shape[2] + column[:, tf.newaxis, :])
-        for row, column in itertools.product(rows, columns)
-    ]
-    return functools.reduce(tf.maximum, maxima)
-
-
-def _bin_windows(first: tf.Tensor, end: tf.Tensor, bins: int) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """Starts of the two runs of 2**exponent cells that cover each bin along an axis, and exponents: int32 [N, bins]."""
-    extent = (end - first)[:, tf.newaxis]
-    numbers = tf.range(bins)
-    start = first[:, tf.newaxis] + numbers * extent // bins
-    stop = first[:, tf.newaxis] - (-(numbers + 1) * extent) // bins  # minus floor of minus: ceil
-    size = stop - start
-    powers = tf.constant([2**exponent for exponent in range(1, 31)], tf.int32)
-    exponents = tf.searchsorted(powers, tf.reshape(size, [-1]), side="right")
-    exponents = tf.reshape(exponents, tf.shape(size))
-    return (start, stop - tf.bitwise.left_shift(tf.ones_like(exponents), exponents)), exponents
-
-
-def _running_maxima(features: tf.Tensor, count: tf.Tensor, axis: int) -> tf.Tensor:
-    """The maxima of 2**k neighbours along an axis, from each cell on, for all k below ``count``: [count, ...].
-
-    Runs that leave the map go on at its other side; no bin has such a run.
-    """
-    maxima = tf.TensorArray(features.dtype, size=count, element_shape=features.shape)
-
-    def double(exponent: tf.Tensor, current: tf.Tensor, found: tf.TensorArray) -> tuple[tf.Tensor, ...]:
-        found = found.write(exponent, current)
-        shift = tf.bitwise.left_shift(1, exponent)
-        return exponent + 1, tf.maximum(current, tf.roll(current, -shift, axis=axis)), found
-
-    _, _, maxima = tf.while_loop(
-        lambda exponent, current, found: exponent < count,
-        double,
-        (0, features, maxima),
-        shape_invariants=(tf.TensorShape([]), features.shape, None),
-    )
-    return maxima.stack()
+    rows, columns = (cover(*bin_edges(cells[:, axis], cells[:, axis + 2] - cells[:, axis], bins)) for axis in (0, 1))
+    return bin_maxima(features, rows, columns, image_indices)

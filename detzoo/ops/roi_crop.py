@@ -30,6 +30,7 @@ from collections.abc import Callable, Mapping
 import tensorflow as tf
 
 from detzoo.ops.bilinear import bilinear_crop, map_size, sample_grid
+from detzoo.ops.bin_maxima import Runs, bin_edges, bin_maxima, cover
 
 # (features [B, H, W, C], boxes_norm float32 [N, 4], image_indices int32 [N]) -> [N, h, w, C] in the features' type.
 Crop = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -275,9 +276,6 @@ def max_roi_pool(features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[in
     Differs from the code of Fast R-CNN, which counts the cell round(ymax x H) in: its boxes name their last pixel, ours
     the place where it ends. So a box of the whole map covers its cells, and no row beyond them.
 
-    The maxima over windows of 2**i x 2**j cells are computed once for a map, and each bin is covered by four of them.
-    Memory: (floor(log2 H) + 1) (floor(log2 W) + 1) copies of the map (36 for 38 x 63 cells), and four times the result.
-
     Args:
         features: number [B, H, W, C].
         boxes_norm: float32 [B, R, 4], fractions of the map; gets no gradient.
@@ -287,7 +285,7 @@ def max_roi_pool(features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[in
         [B, R, h, w, C] in the features' type.
 
     Raises:
-        ValueError: a size below 1, or a map of unknown height or width.
+        ValueError: a size below 1.
     """
     return single_level_crop(features, boxes_norm, functools.partial(max_roi_pool_boxes, crop_size=crop_size))
 
@@ -297,62 +295,22 @@ def max_roi_pool_boxes(
 ) -> tf.Tensor:
     """``max_roi_pool`` of boxes [N, 4] of images [N]: a ``Crop``, once the size is given. Returns [N, h, w, C]."""
     _check_positive(crop_size=crop_size)
-    height, width, channels = features.shape[1:]
-    if height is None or width is None:
-        raise ValueError(f"max_roi_pool needs a map of known height and width; received {features.shape}")
+    size = tf.shape(features)[1:3]
     cells = tf.cast(tf.floor(tf.stop_gradient(boxes_norm) * tf.tile(map_size(features), [2]) + 0.5), tf.int32)
-    rows, row_exponents, has_rows = _bin_windows(cells[:, 0], cells[:, 2], crop_size[0], height)
-    columns, column_exponents, has_columns = _bin_windows(cells[:, 1], cells[:, 3], crop_size[1], width)
-    num_column_exponents = width.bit_length()
-    table = _window_maxima(features, height.bit_length(), num_column_exponents)
-    window = row_exponents[:, :, tf.newaxis] * num_column_exponents + column_exponents[:, tf.newaxis, :]
-    base = (window * tf.shape(features)[0] + image_indices[:, tf.newaxis, tf.newaxis]) * (height * width)
-    maxima = []
-    for row, column in itertools.product(rows, columns):
-        index = base + row[:, :, tf.newaxis] * width + column[:, tf.newaxis, :]
-        maxima.append(tf.gather(table, index))
-    pooled = functools.reduce(tf.maximum, maxima)
+    rows, has_rows = _bins_on_map(cells[:, 0], cells[:, 2], crop_size[0], size[0])
+    columns, has_columns = _bins_on_map(cells[:, 1], cells[:, 3], crop_size[1], size[1])
+    pooled = bin_maxima(features, rows, columns, image_indices)
     is_filled = has_rows[:, :, tf.newaxis] & has_columns[:, tf.newaxis, :]
     pooled = tf.where(is_filled[..., tf.newaxis], pooled, tf.zeros([], features.dtype))
-    return tf.ensure_shape(pooled, [None, *crop_size, channels])
+    return tf.ensure_shape(pooled, [None, *crop_size, features.shape[-1]])
 
 
-def _bin_windows(
-    first: tf.Tensor, end: tf.Tensor, num_bins: int, size: int
-) -> tuple[tuple[tf.Tensor, tf.Tensor], tf.Tensor, tf.Tensor]:
-    """Two windows of 2**exponent cells that cover each bin along one axis.
-
-    Returns:
-        Starts of both windows, exponents, each int32 [N, num_bins], and which bins have cells, bool [N, num_bins].
-    """
-    extent = tf.maximum(end - first, 1)[:, tf.newaxis]
-    bins = tf.range(num_bins)
-    start = first[:, tf.newaxis] + bins * extent // num_bins
-    stop = first[:, tf.newaxis] - (-(bins + 1) * extent) // num_bins  # minus floor of minus: ceil
+def _bins_on_map(first: tf.Tensor, end: tf.Tensor, num_bins: int, size: tf.Tensor) -> tuple[Runs, tf.Tensor]:
+    """The bins of boxes along one axis, cut to its ``size`` cells, and which of them have any: bool [N, num_bins]."""
+    start, stop = bin_edges(first, tf.maximum(end - first, 1), num_bins)
     start, stop = tf.clip_by_value(start, 0, size), tf.clip_by_value(stop, 0, size)
-    num_cells = stop - start
-    has_cells = num_cells > 0
-    start, num_cells = tf.where(has_cells, start, 0), tf.where(has_cells, num_cells, 1)
-    powers = tf.constant([2**exponent for exponent in range(1, size.bit_length())], tf.int32)
-    exponents = tf.reduce_sum(tf.cast(num_cells[..., tf.newaxis] >= powers, tf.int32), axis=-1)
-    second_start = start + num_cells - tf.bitwise.left_shift(tf.ones_like(exponents), exponents)
-    return (start, second_start), exponents, has_cells
-
-
-def _window_maxima(features: tf.Tensor, num_row_exponents: int, num_column_exponents: int) -> tf.Tensor:
-    """Maxima over windows of 2**i x 2**j cells, by i, j, image, and the window's first cell: [i * j * B * H * W, C].
-
-    Windows that leave the map go on at its other side; no bin has such a window.
-    """
-    table = []
-    tall = features
-    for i in range(num_row_exponents):
-        wide = tall
-        for j in range(num_column_exponents):
-            table.append(wide)
-            wide = tf.maximum(wide, tf.roll(wide, -(2**j), axis=2))
-        tall = tf.maximum(tall, tf.roll(tall, -(2**i), axis=1))
-    return tf.reshape(tf.stack(table), [-1, features.shape[-1]])
+    has_cells = stop > start
+    return cover(tf.where(has_cells, start, 0), tf.where(has_cells, stop, 1)), has_cells
 
 
 def _flatten(boxes_norm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

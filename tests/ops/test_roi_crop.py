@@ -405,7 +405,12 @@ def test_the_largest_cell_gets_the_whole_gradient():
     np.testing.assert_array_equal(gradient[0, ..., 0], expected)
 
 
-def test_a_map_of_unknown_size_is_an_error():
-    graph = tf.function(functools.partial(max_roi_pool, crop_size=(2, 2)))
-    with pytest.raises(ValueError, match="needs a map of known height and width"):
-        graph.get_concrete_function(tf.TensorSpec([1, None, None, 3]), tf.TensorSpec([1, 5, 4]))
+def test_max_roi_pool_takes_maps_whose_size_is_not_known_before():
+    graph = tf.function(
+        functools.partial(max_roi_pool, crop_size=(3, 2)),
+        input_signature=[tf.TensorSpec([1, None, None, 2]), tf.TensorSpec([1, None, 4])],
+    )
+    for map_size in ((13, 9), (5, 38)):
+        features, boxes = _random_features(22, 1, *map_size, 2), _random_boxes(23, 1, 20)
+        expected = [_max_roi_pool_rule(features[0].numpy(), box, (3, 2)) for box in boxes[0].numpy()]
+        np.testing.assert_array_equal(graph(features, boxes)[0], expected)
