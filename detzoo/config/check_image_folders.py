@@ -5,7 +5,7 @@ from __future__ import annotations
 import pathlib
 from typing import Any
 
-from detzoo.config.image_folders import IMAGE_SUFFIXES, class_folders, has_images
+from detzoo.config.image_folders import IMAGE_SUFFIXES, class_folders, classes_without_images
 from detzoo.config.paths import path_hint
 from detzoo.config.problems import Findings, is_placeholder
 
@@ -34,6 +34,9 @@ def check_image_folder(reader: Any, path: str, model_kind: str | None, findings:
         problem = folder_problem(folder)
         if problem:
             findings.error(here, problem)
+        elif empty := classes_without_images(folder):
+            shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
+            findings.warning(here, f"{len(empty)} classes have no image: {shown}")
 
 
 def folder_problem(folder: str) -> str:
@@ -42,7 +45,7 @@ def folder_problem(folder: str) -> str:
         return f"there is no folder '{folder}'{path_hint(folder)}"
     if not class_folders(folder):
         return f"'{folder}' has no folders in it; put the images of each class into one, as in {folder}/dog/1.jpg"
-    if not has_images(folder):
+    if len(classes_without_images(folder)) == len(class_folders(folder)):
         return f"no folder in '{folder}' has an image ({', '.join(IMAGE_SUFFIXES)})"
     return ""
 

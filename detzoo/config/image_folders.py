@@ -27,13 +27,13 @@ def images_by_class(path: str | pathlib.Path) -> dict[str, list[str]]:
     }
 
 
-def has_images(path: str | pathlib.Path) -> bool:
-    """Whether some class has an image file; looks no further than the first."""
-    return any(
-        file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-        for folder in class_folders(path)
-        for file in folder.rglob("*")
-    )
+def classes_without_images(path: str | pathlib.Path) -> list[str]:
+    """The classes whose folder has no image file; looks no further than the first of each."""
+    return [folder.name for folder in class_folders(path) if not _has_image(folder)]
+
+
+def _has_image(folder: pathlib.Path) -> bool:
+    return any(file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() for file in folder.rglob("*"))
 
 
 def label_map_of_folders(path: str | pathlib.Path) -> LabelMap:
