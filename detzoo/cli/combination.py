@@ -9,9 +9,8 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.cli.inference import CONFIG_FILE
 from detzoo.errors import ConfigError, UsageError
-
-CONFIG_FILE = "pipeline.config"  # of a run, beside its checkpoints
 
 logger = logging.getLogger(__name__)
 

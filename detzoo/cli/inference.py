@@ -8,7 +8,7 @@ import pathlib
 from typing import Any
 
 PRETRAINED_FIELD = "pretrained_weights"
-CONFIG_FILE = "pipeline.config"  # beside an exported model
+CONFIG_FILE = "pipeline.config"  # beside a run's checkpoints and beside an exported model
 
 
 def start_tensorflow() -> None:

@@ -11,6 +11,7 @@ from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.cli.train import check
+from detzoo.cli.training_steps import format_steps, tell_end
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder
 
@@ -100,13 +101,7 @@ def run(flag_values: flags.FlagValues) -> None:
         from detzoo.train.four_step import train_four_step
 
         merged = train_four_step(loaded.message, folder, flag_values.strategy, stages, write_training_proposals, stop)
-        if merged is None:
-            name = stop.signal.name if stop.signal else "a signal"
-            logger.info("stopped by %s. The same command goes on from here", name)
-        else:
-            print(format_summary(merged, folder), flush=True)
-        if stop.signal is not None and stop.signal.name == "SIGINT":
-            raise KeyboardInterrupt
+        tell_end(None if merged is None else format_summary(merged, folder), stop)
 
 
 def checked_stages(loaded: Any, flag_values: flags.FlagValues) -> Any:
@@ -182,14 +177,10 @@ def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: 
 
 def format_summary(merged: Any, folder: pathlib.Path) -> str:
     """What lies where, and what to do with it."""
-    from detzoo.train.four_step_plan import CONFIG_FILE, STEPS
+    from detzoo.train.four_step_plan import STEPS
 
     by_step = {number: [p for p, source in merged.parts.items() if source == number] for number in (2, 3, 4)}
     sources = ", ".join(f"{' and '.join(parts)} of {number}" for number, parts in by_step.items())
     rows = [(merged.checkpoints[step.folder], step.what) for step in STEPS]
     rows.append((merged.checkpoint, f"the whole detector: {sources}"))
-    width = max(len(path) for path, _ in rows)
-    lines = [f"{path:<{width}}  {text}" for path, text in rows]
-    config, output = folder / CONFIG_FILE, folder / "evaluation"
-    evaluate = f"detzoo evaluate --pipeline_config_path {config} --checkpoint_dir {folder} --output_dir {output}"
-    return "\n".join([*lines, "", "next:", f"  {evaluate}"])
+    return format_steps(rows, folder)

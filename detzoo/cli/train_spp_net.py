@@ -7,6 +7,7 @@ import pathlib
 import sys
 from typing import Any
 
+from detzoo.cli.training_steps import format_steps, tell_end
 from detzoo.folders import make_folder
 
 logger = logging.getLogger(__name__)
@@ -43,13 +44,7 @@ def run_chain(loaded: Any, model_dir: str, strategy_name: str) -> None:
         from detzoo.train.spp.chain import train_spp_net
 
         made = train_spp_net(loaded.message, folder, plan, strategy_name, stop)
-        if made is None:
-            name = stop.signal.name if stop.signal else "a signal"
-            logger.info("stopped by %s. The same command goes on from here", name)
-        else:
-            print(format_summary(made, folder), flush=True)
-        if stop.signal is not None and stop.signal.name == "SIGINT":
-            raise KeyboardInterrupt
+        tell_end(None if made is None else format_summary(made, folder), stop)
 
 
 def is_finished(model_dir: str) -> bool:
@@ -71,8 +66,4 @@ def format_summary(made: Any, folder: pathlib.Path) -> str:
     """What lies where, and what to do with it."""
     rows = [(str(folder / step), _WHAT[step]) for step in made.steps]
     rows.append((made.checkpoint, "the detector"))
-    width = max(len(path) for path, _ in rows)
-    lines = [f"{path:<{width}}  {text}" for path, text in rows]
-    config, output = folder / "pipeline.config", folder / "evaluation"
-    evaluate = f"detzoo evaluate --pipeline_config_path {config} --checkpoint_dir {folder} --output_dir {output}"
-    return "\n".join([*lines, "", "next:", f"  {evaluate}"])
+    return format_steps(rows, folder)

@@ -39,12 +39,25 @@ class Detector(keras.Model):
     Attributes:
         num_classes: Number of classes, the background not counted.
         input_shape_px: (height, width) of the padded input, None where any size is accepted.
+
+    Args:
+        num_classes: See above.
+        input_shape_px: See above.
+        normalize: RGB 0..255 to what the network expects; None where ``preprocess`` is the detector's own.
+        **kwargs: Of ``keras.Model``.
     """
 
-    def __init__(self, num_classes: int, input_shape_px: ImageShape, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        num_classes: int,
+        input_shape_px: ImageShape,
+        normalize: Callable[[Tensor], Tensor] | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.num_classes = num_classes
         self.input_shape_px = input_shape_px
+        self._normalize = normalize
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalises pixels.
@@ -55,7 +68,9 @@ class Detector(keras.Model):
         Returns:
             float32 [B, H, W, 3], what ``predict`` expects.
         """
-        raise NotImplementedError("preprocess is defined by each detector")
+        if self._normalize is None:
+            raise NotImplementedError("preprocess is defined by each detector")
+        return self._normalize(tf.cast(images, tf.float32))
 
     def predict(  # type: ignore[override]
         self,
@@ -142,9 +157,8 @@ class OneStageDetector(Detector):
         name: str,
     ) -> None:
         _, height, width, _ = network.input_shape
-        super().__init__(num_classes, (height, width), name=name)
+        super().__init__(num_classes, (height, width), normalize, name=name)
         self.network = network
-        self._normalize = normalize
         self._anchors = anchors
         self._targets = targets
         self._loss_terms = loss
@@ -166,10 +180,6 @@ class OneStageDetector(Detector):
     def static_anchors_norm(self) -> Any:
         """The anchors as numpy float32 [A, 4], None where the size of the input is not known before the image."""
         return self._static_anchors_norm
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """See ``Detector.preprocess``."""
-        return self._normalize(tf.cast(images, tf.float32))
 
     def predict(  # type: ignore[override]
         self,

@@ -68,19 +68,14 @@ class SegmentationProposals(Detector):
         max_proposals: int,
     ) -> None:
         _, height, width, _ = network.input_shape
-        super().__init__(1, (height, width), name="segmentation_proposals")
+        super().__init__(1, (height, width), normalize, name="segmentation_proposals")
         self.network = network
         self.mask_network = mask_network
-        self._normalize = normalize
         self._windows = windows
         self._targets = targets
         self._loss_terms = loss
         self._max_proposals = max_proposals
         self.built = True
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """See ``Detector.preprocess``."""
-        return self._normalize(tf.cast(images, tf.float32))
 
     def predict(  # type: ignore[override]
         self,

@@ -109,18 +109,13 @@ class SppClassifier(Detector):
         num_classes: int,
     ) -> None:
         _, height, width, _ = parts.whole.input_shape
-        super().__init__(num_classes, (height, width), name="sppclassifier")
+        super().__init__(num_classes, (height, width), normalize, name="sppclassifier")
         self.network = parts.whole
         self.views = views
         self._parts = parts  # a tuple: Keras tracks the layers of ``network`` once
-        self._normalize = normalize
         self._bins = bins
         self._stride_px, self._offset_px = stride_px(network), offset_px(network) + HALF_PIXEL
         self.built = True
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """See ``Detector.preprocess``."""
-        return self._normalize(tf.cast(images, tf.float32))
 
     def predict(  # type: ignore[override]
         self,

@@ -65,7 +65,7 @@ from detzoo.ops.nms import NmsLimits
 from detzoo.ops.region_pyramid import choose_scales, pool_windows, window_cells
 from detzoo.ops.roi_crop import multilevel_crop
 from detzoo.ops.spatial_pyramid import num_bins
-from detzoo.postprocess.dense_detections import image_windows
+from detzoo.postprocess.dense_detections import whole_image_windows
 from detzoo.postprocess.region_detections import RegionDetections
 from detzoo.postprocess.scores import ScoreConverter, ScoreFunction
 
@@ -167,11 +167,10 @@ class SppNet(Detector):
         max_proposals: int,
         num_classes: int,
     ) -> None:
-        super().__init__(num_classes, (None, None), name="spp_net")
+        super().__init__(num_classes, (None, None), normalize, name="spp_net")
         self.parts, self.scales, self.max_proposals = parts, scales, max_proposals
         self.stride_px = stride_px(parts.network)
         self.offset_px = offset_px(parts.network, Padding.CENTERED) + _PIXEL_CENTER
-        self._normalize = normalize
         self._detections = RegionDetections(
             BOX_CODER, ScoreConverter(ScoreFunction.SIGMOID if parts.has_svm else ScoreFunction.SOFTMAX), limits
         )
@@ -201,10 +200,6 @@ class SppNet(Detector):
             self.svm = _linear(parts.num_features, num_classes, SVM)
         if parts.has_box_regression:
             self.box_regression = _linear(parts.num_pooled, 4 * num_classes, BOX_REGRESSION)
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """See ``Detector.preprocess``; images as they are."""
-        return self._normalize(tf.cast(images, tf.float32))
 
     def feature_maps(self, inputs: Tensor) -> dict[int, Tensor]:
         """The convolutions of images, at each scale.
@@ -301,8 +296,8 @@ class SppNet(Detector):
             raise ValueError("SPP-net has no first stage: predict needs proposals")
         proposals = _without_padding(proposals, self.max_proposals)
         pooled = self.pool(self.feature_maps(inputs), tf.shape(inputs)[1:3], proposals.boxes_norm)
-        whole = tf.tile(tf.constant([[0.0, 0.0, 1.0, 1.0]]), [tf.shape(inputs)[0], 1])
-        return RegionPredictions((), proposals, self.box_deltas(pooled), self.class_logits(pooled), whole)
+        windows = whole_image_windows(tf.shape(inputs)[0])
+        return RegionPredictions((), proposals, self.box_deltas(pooled), self.class_logits(pooled), windows)
 
     def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """SPP-net has no loss of an image: it is trained in steps.
@@ -329,7 +324,7 @@ class SppNet(Detector):
         num_images, num_regions = _leading(windows_norm)
         whole = tf.ones([num_images, 2], tf.int32)
         valid = Proposals(windows_norm, tf.zeros([num_images, num_regions]), tf.fill([num_images], num_regions))
-        predictions = RegionPredictions((), valid, box_deltas, class_logits, image_windows(whole, (1, 1)))
+        predictions = RegionPredictions((), valid, box_deltas, class_logits, whole_image_windows(num_images))
         return self._detections(predictions, whole, (1, 1))
 
 

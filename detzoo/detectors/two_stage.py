@@ -39,7 +39,7 @@ from detzoo.heads.dense_head import DenseOutputs
 from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
 from detzoo.ops import boxes
-from detzoo.postprocess.dense_detections import image_windows
+from detzoo.postprocess.dense_detections import image_windows, whole_image_windows
 from detzoo.postprocess.proposals import ProposalSelection
 from detzoo.postprocess.region_detections import RegionDetections, proposals_as_detections
 from detzoo.targets.proposal_targets import ProposalTargets
@@ -113,9 +113,8 @@ class TwoStageDetector(Detector):
         name: str,
     ) -> None:
         _, height, width, _ = network.input_shape
-        super().__init__(num_classes, (height, width), name=name)
+        super().__init__(num_classes, (height, width), normalize, name=name)
         self.network = network
-        self._normalize = normalize
         self._first = first_stage
         self._second = second_stage
         self._static_anchors = self._make_static_anchors()
@@ -132,10 +131,6 @@ class TwoStageDetector(Detector):
     def wants_proposals(self) -> bool:
         """Whether ``predict`` needs proposals from outside."""
         return self._first is None
-
-    def preprocess(self, images: Tensor) -> Tensor:
-        """See ``Detector.preprocess``."""
-        return self._normalize(tf.cast(images, tf.float32))
 
     def predict(  # type: ignore[override]
         self,
@@ -291,5 +286,5 @@ def _size_of(x: Tensor) -> tuple[Any, Any]:
 def _windows(inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
     """The part of the padded input that each image covers, float32 [B, 4]."""
     if true_shapes is None:
-        return tf.tile(tf.constant([[0.0, 0.0, 1.0, 1.0]]), [tf.shape(inputs)[0], 1])
+        return whole_image_windows(tf.shape(inputs)[0])
     return image_windows(true_shapes, _size_of(inputs))

@@ -60,6 +60,11 @@ def image_windows(true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tens
     return tf.concat([tf.zeros_like(true_sizes), true_sizes], axis=-1)
 
 
+def whole_image_windows(num_images: Tensor | int) -> tf.Tensor:
+    """``image_windows`` of images that fill the input, float32 [B, 4]."""
+    return tf.tile(tf.constant([[0.0, 0.0, 1.0, 1.0]]), [num_images, 1])
+
+
 def select_detections(
     raw_boxes: tf.Tensor,
     raw_scores: tf.Tensor,
