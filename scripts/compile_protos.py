@@ -1,7 +1,7 @@
-"""Compiles protos/*.proto into detzoo/config/pb/schema.binpb, the descriptor set that the package loads.
+"""Compiles protos/*.proto into detzoo/config/pb: schema.binpb, which the package loads, and __init__.pyi for mypy.
 
-    scripts/compile_protos.py            write it
-    scripts/compile_protos.py --check    exit 1 when the committed file is not what protos/ says
+    scripts/compile_protos.py            writes both files
+    scripts/compile_protos.py --check    exits with 1 if a committed file differs from what protos/ gives
 
 The bytes depend on protos/ only: files in the order of their names, no source information. grpcio-tools brings the
 compiler, so that neither users nor developers need protoc.
@@ -11,12 +11,24 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+import re
 import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PROTOS = ROOT / "protos"
 SCHEMA = ROOT / "detzoo" / "config" / "pb" / "schema.binpb"
+STUB = SCHEMA.with_name("__init__.pyi")
+STUB_HEADER = """\
+# Written by scripts/compile_protos.py from protos/.
+# ruff: noqa
+from google.protobuf.descriptor_pool import DescriptorPool as _DescriptorPool
+
+PACKAGE: str
+POOL: _DescriptorPool
+FILES: list[str]
+
+"""
 
 
 def compile_schema() -> bytes:
@@ -48,19 +60,38 @@ def compile_schema() -> bytes:
     return ordered.SerializeToString(deterministic=True)
 
 
+def compile_stub() -> bytes:
+    """Returns the type stub of all messages and enums, without the constants of field numbers.
+
+    ``detzoo.config.pb`` has the names of all files in one namespace, so protoc reads them as one file.
+    """
+    from grpc_tools import protoc
+
+    sources = [path.read_text(encoding="utf-8") for path in sorted(PROTOS.glob("*.proto"))]
+    bodies = [re.sub(r"(?m)^(syntax|package|import)\b.*\n", "", source) for source in sources]
+    with tempfile.TemporaryDirectory() as folder:
+        merged = pathlib.Path(folder) / "schema.proto"
+        merged.write_text("\n".join(['syntax = "proto2";', *bodies]), encoding="utf-8")
+        status = protoc.main(["protoc", f"--proto_path={folder}", f"--pyi_out={folder}", merged.name])
+        if status != 0:
+            raise SystemExit(f"protoc refused the files of {PROTOS} merged into one (exit {status})")
+        stub = merged.with_name("schema_pb2.pyi").read_text(encoding="utf-8")
+    return (STUB_HEADER + re.sub(r"(?m)^ *\w+_FIELD_NUMBER: .*\n", "", stub)).encode("utf-8")
+
+
 def main() -> int:
-    """Writes or checks the schema; returns the exit code."""
+    """Writes or checks both files; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--check", action="store_true", help="compare only; exit 1 when the committed file is stale")
+    parser.add_argument("--check", action="store_true", help="compare only; exit with 1 if a committed file is stale")
     arguments = parser.parse_args()
-    wanted = compile_schema()
-    if arguments.check:
-        if not SCHEMA.is_file() or SCHEMA.read_bytes() != wanted:
-            print(f"{SCHEMA.relative_to(ROOT)} is stale: run scripts/compile_protos.py", file=sys.stderr)
-            return 1
-        return 0
-    SCHEMA.write_bytes(wanted)
-    return 0
+    wanted = {SCHEMA: compile_schema(), STUB: compile_stub()}
+    stale = [file for file, content in wanted.items() if not file.is_file() or file.read_bytes() != content]
+    for file in stale:
+        if arguments.check:
+            print(f"{file.relative_to(ROOT)} is stale: run scripts/compile_protos.py", file=sys.stderr)
+        else:
+            file.write_bytes(wanted[file])
+    return 1 if arguments.check and stale else 0
 
 
 if __name__ == "__main__":
