@@ -87,12 +87,14 @@ def test_equals_the_exhaustive_procedure_in_a_graph_of_unknown_shapes(monkeypatc
         _assert_equals_oracle(graph(boxes, scores, UNIT_WINDOW), boxes, scores, UNIT_WINDOW, limits)
 
 
-def test_falls_back_when_every_prefix_is_suppressed_to_too_few():
-    # 600 copies of one box in the better class exhaust the first prefix; one other box scores lowest.
+@pytest.mark.parametrize(("best", "threshold"), [(0.9, 0.1), (1e-3, 0.0), (1e-3, 1e-8), (1e-7, 1e-8)])
+def test_falls_back_when_every_prefix_is_suppressed_to_too_few(best, threshold):
+    # 19,999 copies of one box exhaust every prefix; one other box scores lowest, yet above the threshold. A prefix is
+    # complete where its last pair is at or below the threshold, however low the scores are.
     boxes = np.tile(np.float32([0.1, 0.1, 0.5, 0.5]), (1, 20000, 1))
     boxes[0, -1] = [0.6, 0.6, 0.9, 0.9]
-    scores = np.linspace(0.9, 0.5, 20000, dtype=np.float32).reshape(1, -1, 1)
-    limits = NmsLimits(0.1, 0.5, max_total_detections=2)
+    scores = np.linspace(best, 0.5 * best, 20000, dtype=np.float32).reshape(1, -1, 1)
+    limits = NmsLimits(threshold, 0.5, max_total_detections=2)
     selection = per_class_nms(tf.constant(boxes), tf.constant(scores), tf.constant(UNIT_WINDOW), limits)
     assert selection.anchor_indices.numpy().tolist() == [[0, 19999]]
     assert selection.num_valid.numpy().tolist() == [2]
