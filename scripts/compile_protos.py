@@ -33,13 +33,16 @@ FILES: list[str]
 
 def compile_schema() -> bytes:
     """The serialized FileDescriptorSet of protos/, its files sorted so that a dependency comes before its users."""
+    import grpc_tools
     from google.protobuf import descriptor_pb2
     from grpc_tools import protoc
 
+    included = pathlib.Path(grpc_tools.__file__).with_name("_proto")  # google/protobuf/descriptor.proto
     names = sorted(path.name for path in PROTOS.glob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "set.binpb"
-        status = protoc.main(["protoc", f"--proto_path={PROTOS}", f"--descriptor_set_out={output}", *names])
+        paths = [f"--proto_path={PROTOS}", f"--proto_path={included}"]
+        status = protoc.main(["protoc", *paths, f"--descriptor_set_out={output}", *names])
         if status != 0:
             raise SystemExit(f"protoc refused {PROTOS} (exit {status}); its messages are above")
         compiled = descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes())
@@ -52,7 +55,8 @@ def compile_schema() -> bytes:
             return
         done.add(name)
         for dependency in sorted(by_name[name].dependency):
-            add(dependency)
+            if dependency in by_name:  # all but protobuf's own
+                add(dependency)
         ordered.file.append(by_name[name])
 
     for name in names:

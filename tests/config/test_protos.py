@@ -14,7 +14,7 @@ from detzoo.config.effects import NO_EFFECT, UNSUPPORTED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIELD = re.compile(r"(?:optional |repeated |)(?:map<[^>]*>|[\w.]+) (\w+) = \d+")
-BLOCK = re.compile(r"(message|enum|oneof) (\w+) \{(\})?")
+BLOCK = re.compile(r"(message|enum|oneof|extend) ([\w.]+) \{(\})?")
 
 
 def commented_fields():

@@ -21,6 +21,7 @@ SCHEMA_PATH = pathlib.Path(__file__).with_name("schema.binpb")
 def _load_pool() -> tuple[descriptor_pool.DescriptorPool, list[str]]:
     """A private pool with every message of the schema, and the names of its files."""
     pool = descriptor_pool.DescriptorPool()
+    pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)
     schema = descriptor_pb2.FileDescriptorSet.FromString(SCHEMA_PATH.read_bytes())
     for file in schema.file:
         pool.AddSerializedFile(file.SerializeToString())
@@ -28,6 +29,13 @@ def _load_pool() -> tuple[descriptor_pool.DescriptorPool, list[str]]:
 
 
 POOL, FILES = _load_pool()
+
+
+def range_of(field: Any) -> str:
+    """Returns the option ``range`` of a field, "" for none. The pool's own class of options holds it."""
+    options = message_factory.GetMessageClass(POOL.FindMessageTypeByName("google.protobuf.FieldOptions"))
+    extension = POOL.FindExtensionByName(f"{PACKAGE}.range")
+    return options.FromString(field.GetOptions().SerializeToString()).Extensions[extension]
 
 
 def _message_names() -> list[str]:
