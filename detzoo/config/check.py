@@ -2,6 +2,7 @@
 
 The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline``; what follows needs a message:
 
+    check_limits                 every number against the range that protos/ gives its field
     check_model                  the parts of an SSD, and whether they fit each other
     check_region_model           the same of a two-stage detector
     check_spp_classifier         a classifier, and its network
@@ -12,6 +13,7 @@ The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,6 +26,7 @@ from detzoo.config.check_spp_classifier import check_classifier_inputs
 from detzoo.config.check_spp_net import check_spp_net_run
 from detzoo.config.check_training import check_merged_labels, check_training
 from detzoo.config.effects import check_effects
+from detzoo.config.limits import check_limits
 from detzoo.config.load import LoadedPipeline, read_pipeline
 from detzoo.config.problems import Findings, Problem, Severity
 
@@ -59,7 +62,9 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
         files: whether label maps, records, checkpoints and weights that it names must exist and agree with it; False
             checks what can be said without them, as for a config that is shipped with placeholders.
     """
-    config, findings = loaded.message, Findings(loaded.line_of)
+    findings = Findings(loaded.line_of)
+    config = check_limits(loaded.message, findings)
+    outside = list(findings.problems)
     check_model(config.model, findings, files)
     if config.HasField("train_config"):
         check_training(config.train_config, findings, files, stages.trains_by_steps(config.model))
@@ -77,7 +82,16 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     check_mask_readers(config, findings)
     check_classifier_inputs(config, findings)
     _check_effects(config, findings)
-    return sorted(findings.problems, key=lambda problem: (problem.line == 0, problem.line))
+    problems = outside + [problem for problem in findings.problems[len(outside) :] if not _follows(problem, outside)]
+    return sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
+
+
+def _follows(problem: Problem, outside: Sequence[Problem]) -> bool:
+    """Returns whether a problem is of a number that is out of range, or of another field against that number."""
+    return any(
+        problem.path == other.path or re.search(rf"\b{re.escape(other.path.split('.')[-1])}\b", problem.message)
+        for other in outside
+    )
 
 
 def _check_effects(config: Any, findings: Findings) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from detzoo.config.bifpn import check_bifpn
@@ -129,10 +127,6 @@ def _check_same_levels(generator: Any, path: str, maps: HeadMaps, findings: Find
 
 
 def _check_multiscale(generator: Any, path: str, findings: Findings) -> None:
-    if generator.scales_per_octave < 1:
-        findings.error(f"{path}.scales_per_octave", f"is {generator.scales_per_octave}; accepted: 1 or more")
-    if not generator.anchor_scale > 0:
-        findings.error(f"{path}.anchor_scale", f"is {generator.anchor_scale:g}; accepted: above 0, in strides")
     _check_aspect_ratios(generator.aspect_ratios, path, findings)
 
 
@@ -146,34 +140,13 @@ def _check_ssd_generator(generator: Any, path: str, findings: Findings) -> None:
         if bool(getattr(generator, first)) != bool(getattr(generator, second)):
             missing = second if getattr(generator, first) else first
             findings.error(path, f"{first} and {second} go together; {missing} is missing")
-    if not generator.scales:
-        if not 0 < generator.min_scale <= generator.max_scale:
-            text = f"is {generator.min_scale:g}; accepted: above 0, at most max_scale ({generator.max_scale:g})"
-            findings.error(f"{path}.min_scale", text)
-    elif not _are_sizes(generator.scales):
-        findings.error(f"{path}.scales", f"holds {_wrong_size(generator.scales):g}; accepted: above 0")
-    if generator.aspect_ratios or not generator.interpolated_scale_aspect_ratio > 0:
+    if not generator.interpolated_scale_aspect_ratio:
         _check_aspect_ratios(generator.aspect_ratios, path, findings)
-
-
-def _is_size(value: float) -> bool:
-    return 0 < value < math.inf
-
-
-def _are_sizes(values: Iterable[float]) -> bool:
-    return all(map(_is_size, values))
-
-
-def _wrong_size(values: Iterable[float]) -> float:
-    """The first of ``values`` that cannot be the size of a box."""
-    return next(value for value in values if not _is_size(value))
 
 
 def _check_aspect_ratios(aspect_ratios: Any, path: str, findings: Findings) -> None:
     if not aspect_ratios:
         findings.error(f"{path}.aspect_ratios", "is missing; give at least one width / height, such as 1.0")
-    elif not _are_sizes(aspect_ratios):
-        findings.error(f"{path}.aspect_ratios", f"holds {_wrong_size(aspect_ratios):g}; accepted: above 0")
 
 
 def _check_equal_counts(generator: Any, path: str, findings: Findings) -> None:
@@ -194,26 +167,16 @@ def _ssd_counts(generator: Any) -> tuple[int, int]:
 
 
 def _check_grid(generator: Any, path: str, findings: Findings) -> None:
-    for name in ("height", "width", "height_stride", "width_stride"):
-        if getattr(generator, name) < 1:
-            findings.error(f"{path}.{name}", f"is {getattr(generator, name)}; accepted: pixels, 1 or more")
     if not generator.scales:
         findings.error(f"{path}.scales", "is missing; give at least one factor of height and width, such as 1.0")
-    elif not _are_sizes(generator.scales):
-        findings.error(f"{path}.scales", f"holds {_wrong_size(generator.scales):g}; accepted: above 0")
     _check_aspect_ratios(generator.aspect_ratios, path, findings)
 
 
 def _check_flexible_grid(generator: Any, path: str, findings: Findings) -> None:
     for index, grid in enumerate(generator.anchor_grid):
         here = f"{path}.anchor_grid[{index}]"
-        for name in ("height_stride", "width_stride"):
-            if getattr(grid, name) < 1:
-                findings.error(f"{here}.{name}", f"is {getattr(grid, name)}; accepted: pixels, 1 or more")
         if not grid.base_sizes:
             findings.error(f"{here}.base_sizes", "is missing; give the side of at least one box, in pixels")
-        elif not _are_sizes(grid.base_sizes):
-            findings.error(f"{here}.base_sizes", f"holds {_wrong_size(grid.base_sizes):g}; accepted: pixels, above 0")
         elif len(grid.base_sizes) != len(grid.aspect_ratios):
             text = (
                 f"has {len(grid.aspect_ratios)} values; accepted: one for each of the {len(grid.base_sizes)} base_sizes"

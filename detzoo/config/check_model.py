@@ -10,7 +10,7 @@ from typing import Any
 from detzoo.config import pb, support
 from detzoo.config.check_anchors import check_anchors
 from detzoo.config.check_losses import check_losses
-from detzoo.config.check_parts import check_backbone, check_box_code, check_post_processing, check_resizer
+from detzoo.config.check_parts import check_backbone, check_post_processing, check_resizer
 from detzoo.config.check_region_model import check_region_model
 from detzoo.config.check_segmentation_proposals import check_segmentation_proposals
 from detzoo.config.check_spp_classifier import check_spp_classifier
@@ -49,8 +49,6 @@ def check_model(model: Any, findings: Findings, files: bool) -> None:
 
 
 def _check_ssd(ssd: Any, findings: Findings, files: bool) -> None:
-    if ssd.num_classes < 1:
-        findings.error(f"{_PATH}.num_classes", f"is {ssd.num_classes}; accepted: 1 or more, the background not counted")
     for name, oneof in _REQUIRED_CHOICES.items():
         part = getattr(ssd, name)
         if part.WhichOneof(oneof) is None:
@@ -59,7 +57,7 @@ def _check_ssd(ssd: Any, findings: Findings, files: bool) -> None:
     check_resizer(ssd.image_resizer, f"{_PATH}.image_resizer", findings)
     extractor = _check_extractor(ssd.feature_extractor, findings, files)
     _check_predictor(ssd.box_predictor, findings)
-    _check_matcher(ssd.matcher, findings)
+    _check_matcher(ssd, findings)
     check_losses(ssd, findings)
     loss = ssd.loss.classification_loss.WhichOneof("classification_loss")
     converted = None if _head_applies_sigmoid(ssd.box_predictor) else loss
@@ -107,22 +105,20 @@ def _check_predictor(predictor: Any, findings: Findings) -> None:
     if kind not in _SSD_PREDICTORS:
         findings.error(path, f"is the head of a two-stage detector; accepted in ssd: {', '.join(_SSD_PREDICTORS)}")
         return
-    check_box_code(chosen, path, findings)
-    if chosen.kernel_size < 1:
-        findings.error(f"{path}.kernel_size", f"is {chosen.kernel_size}; accepted: 1 or more")
-    elif chosen.use_depthwise and chosen.kernel_size == 1:
+    if chosen.use_depthwise and chosen.kernel_size == 1:
         findings.error(f"{path}.kernel_size", "is 1, which gives use_depthwise nothing to do; accepted with it: 3")
-    if kind == "convolutional_box_predictor":
-        if chosen.min_depth > chosen.max_depth:
-            findings.error(f"{path}.min_depth", f"is {chosen.min_depth}, above max_depth ({chosen.max_depth})")
-    elif chosen.num_layers_before_predictor and chosen.depth < 1:
+    if kind != "convolutional_box_predictor" and chosen.num_layers_before_predictor and chosen.depth < 1:
         findings.error(f"{path}.depth", f"is {chosen.depth}; accepted: 1 or more channels of the towers")
 
 
-def _check_matcher(matcher: Any, findings: Findings) -> None:
-    if matcher.WhichOneof("matcher_oneof") != "argmax_matcher":
+def _check_matcher(ssd: Any, findings: Findings) -> None:
+    if ssd.matcher.WhichOneof("matcher_oneof") != "argmax_matcher":
         return
-    argmax, path = matcher.argmax_matcher, f"{_PATH}.matcher.argmax_matcher"
+    argmax, path = ssd.matcher.argmax_matcher, f"{_PATH}.matcher.argmax_matcher"
+    for name in ("matched_threshold", "unmatched_threshold"):
+        if getattr(argmax, name) < 0 and not ssd.similarity_calculator.HasField("neg_sq_dist_similarity"):
+            text = f"is {getattr(argmax, name):g}, but overlaps are never negative; accepted: 0 to 1"
+            findings.error(f"{path}.{name}", text)
     if not argmax.ignore_thresholds and argmax.unmatched_threshold > argmax.matched_threshold:
         text = f"is {argmax.unmatched_threshold:g}, above matched_threshold ({argmax.matched_threshold:g})"
         findings.error(f"{path}.unmatched_threshold", text)

@@ -31,13 +31,6 @@ def check_pyramid(extractor_message: Any, path: str, findings: Findings) -> tupl
         )
         findings.error(f"{path}.min_level", text)
         return ()
-    if not fpn.min_level <= fpn.max_level <= COARSEST_LEVEL:
-        text = f"is {fpn.max_level}; accepted: min_level ({fpn.min_level}) to {COARSEST_LEVEL}"
-        findings.error(f"{path}.max_level", text)
-        return ()
-    if fpn.additional_layer_depth < 1:
-        text = f"is {fpn.additional_layer_depth}; accepted: 1 or more channels"
-        findings.error(f"{path}.additional_layer_depth", text)
     _check_switches(fpn, path, findings)
     return tuple(range(fpn.min_level, fpn.max_level + 1))
 

@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from detzoo.config import pb, stages
-from detzoo.config.check_parts import check_box_code
 from detzoo.config.problems import Findings
 from detzoo.config.support import RegionExtractor
 
 _PREDICTORS = ("mask_rcnn_box_predictor", "rfcn_box_predictor")
-_AT_LEAST_ONE = ("mask_prediction_num_conv_layers", "mask_height", "mask_width")
 _OWN_MASK_CROP = 14  # Mask R-CNN, arXiv:1703.06870, section 4: cells of its head's own crop from a pyramid
 
 
@@ -31,8 +29,6 @@ def check_region_head(model: Any, path: str, extractor: RegionExtractor | None, 
                 "mask_rcnn_box_predictor"
             )
             findings.error(f"{here}.{kind}", text)
-    else:
-        _check_box_head(predictor.mask_rcnn_box_predictor, f"{here}.{kind}", findings)
     if kind != "rfcn_box_predictor":
         _check_crop(model, path, findings)
     if extractor is not None and kind in _PREDICTORS:
@@ -41,34 +37,15 @@ def check_region_head(model: Any, path: str, extractor: RegionExtractor | None, 
 
 
 def _check_position_sensitive(predictor: Any, path: str, findings: Findings) -> None:
-    check_box_code(predictor, path, findings)
-    if predictor.depth < 1:
-        findings.error(f"{path}.depth", f"is {predictor.depth}; accepted: 1 or more channels")
     for side in ("height", "width"):
         bins, crop = getattr(predictor, f"num_spatial_bins_{side}"), getattr(predictor, f"crop_{side}")
-        if bins < 1:
-            findings.error(f"{path}.num_spatial_bins_{side}", f"is {bins}; accepted: 1 or more")
-        elif crop < 1 or crop % bins:
+        if crop % bins:
             nearest = max(bins, (crop + bins // 2) // bins * bins)
             text = (
                 f"is {crop}, which num_spatial_bins_{side} ({bins}) does not divide; accepted: multiples of {bins}, "
                 f"the nearest is {nearest}"
             )
             findings.error(f"{path}.crop_{side}", text)
-
-
-def _check_box_head(predictor: Any, path: str, findings: Findings) -> None:
-    check_box_code(predictor, path, findings)
-    if not predictor.predict_instance_masks:
-        return
-    for name in _AT_LEAST_ONE:
-        if getattr(predictor, name) < 1:
-            findings.error(f"{path}.{name}", f"is {getattr(predictor, name)}; accepted: 1 or more")
-    if predictor.mask_prediction_conv_depth < 0:
-        text = (
-            f"is {predictor.mask_prediction_conv_depth}; accepted: channels, or 0 (derived from those of the features)"
-        )
-        findings.error(f"{path}.mask_prediction_conv_depth", text)
 
 
 def _check_crop(model: Any, path: str, findings: Findings) -> None:
@@ -88,17 +65,12 @@ def _check_crop(model: Any, path: str, findings: Findings) -> None:
     if kernel != stride and not wrong:
         received = f"is {stride}" if model.HasField("maxpool_stride") else "is missing, which means 1"
         findings.error(f"{path}.maxpool_stride", f"{received}; accepted: maxpool_kernel_size ({kernel})")
-    if model.roi_align_sampling_ratio < 1:
-        text = f"is {model.roi_align_sampling_ratio}; accepted: 1 or more samples in each direction of a bin"
-        findings.error(f"{path}.roi_align_sampling_ratio", text)
 
 
 def _check_box_features(model: Any, path: str, extractor: RegionExtractor, findings: Findings) -> None:
     """Whether what follows the crop is there, and what has no effect on it."""
     keeps_backbone = stages.keeps_backbone(model, extractor)
-    if model.fc_depth < 0:
-        findings.error(f"{path}.fc_depth", f"is {model.fc_depth}; accepted: channels, or 0 (4096 for VGG, else 1024)")
-    elif model.fc_depth and (keeps_backbone or stages.is_position_sensitive(model)):
+    if model.fc_depth and (keeps_backbone or stages.is_position_sensitive(model)):
         findings.warning(f"{path}.fc_depth", "has no effect: no fully connected layers follow the crop (box_features)")
     if keeps_backbone and stages.is_backbone_used_up(model, extractor):
         source = "a pyramid" if extractor.is_fpn else "use_last_map"

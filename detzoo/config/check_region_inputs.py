@@ -27,9 +27,6 @@ def check_region_inputs(config: Any, findings: Findings, files: bool) -> None:
 
 def _check_proposals(reader: Any, path: str, kind: str, findings: Findings, files: bool) -> None:
     here = f"{path}.proposals_path"
-    if reader.max_number_of_proposals < 1:
-        text = f"is {reader.max_number_of_proposals}; accepted: 1 or more regions of an image"
-        findings.error(f"{path}.max_number_of_proposals", text)
     name = reader.proposals_path
     if not name:
         why = "proposals_from_reader is true" if kind == "faster_rcnn" else "spp_net classifies given windows"

@@ -6,7 +6,6 @@ anchors is in ``check_region_maps``, what concerns the input readers in ``check_
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from detzoo.config import stages, support
@@ -22,14 +21,7 @@ from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings
 
 _PATH = "model.faster_rcnn"
-_STAGES = (1, 2, 3)
 _CLASSIFICATION_LOSSES = ("weighted_softmax", "weighted_sigmoid", "weighted_sigmoid_focal")
-_FIRST_STAGE_WEIGHTS = ("first_stage_localization_loss_weight", "first_stage_objectness_loss_weight")
-_SECOND_STAGE_WEIGHTS = (
-    "second_stage_localization_loss_weight",
-    "second_stage_classification_loss_weight",
-    "second_stage_mask_prediction_loss_weight",
-)
 
 
 def check_region_model(model: Any, findings: Findings, files: bool) -> None:
@@ -40,8 +32,9 @@ def check_region_model(model: Any, findings: Findings, files: bool) -> None:
         findings.error(f"{_PATH}.image_resizer", f"is missing or empty; choose one of {branches}")
     check_resizer(model.image_resizer, f"{_PATH}.image_resizer", findings)
     extractor = _check_extractor(model.feature_extractor, findings, files)
-    if not model.proposals_from_reader:
-        _check_first_stage(model, findings)
+    if not model.proposals_from_reader and model.clip_anchors_to_image and model.keep_anchors_outside_image:
+        text = "is true, without effect: clip_anchors_to_image leaves no anchor that crosses the image's border"
+        findings.warning(f"{_PATH}.keep_anchors_outside_image", text)
     if stages.has_second_stage(model):
         check_region_head(model, _PATH, extractor, findings)
         _check_second_stage(model, findings)
@@ -51,13 +44,8 @@ def check_region_model(model: Any, findings: Findings, files: bool) -> None:
 
 def _check_stages(model: Any, findings: Findings) -> None:
     number, path = model.number_of_stages, f"{_PATH}.number_of_stages"
-    fewest = 1 if stages.has_second_stage(model) else 0  # A first stage alone knows no classes.
-    if model.num_classes < fewest:
-        text = f"is {model.num_classes}; accepted: {fewest} or more, the background not counted"
-        findings.error(f"{_PATH}.num_classes", text)
-    if number not in _STAGES:
-        findings.error(path, f"is {number}; accepted: 1 (proposals), 2 (boxes and classes), 3 (masks as well)")
-        return
+    if stages.has_second_stage(model) and not model.num_classes:  # A first stage alone knows no classes.
+        findings.error(f"{_PATH}.num_classes", "is 0; accepted: 1 or more, the background not counted")
     if number == 1 and model.proposals_from_reader:
         text = (
             "is 1, the first stage alone, but proposals_from_reader leaves the first stage out; accepted with it: 2, 3"
@@ -86,42 +74,10 @@ def _check_extractor(message: Any, findings: Findings, files: bool) -> support.R
     return extractor
 
 
-def _check_first_stage(model: Any, findings: Findings) -> None:
-    """The numbers of the proposal head, its training and its suppression."""
-    for name in (
-        "first_stage_box_predictor_kernel_size",
-        "first_stage_box_predictor_depth",
-        "first_stage_atrous_rate",
-        "first_stage_minibatch_size",
-        "first_stage_max_proposals",
-    ):
-        if getattr(model, name) < 1:
-            findings.error(f"{_PATH}.{name}", f"is {getattr(model, name)}; accepted: 1 or more")
-    _check_share(model, "first_stage_positive_balance_fraction", findings)
-    for name in ("first_stage_nms_score_threshold", "first_stage_nms_iou_threshold"):
-        if not 0 <= getattr(model, name) <= 1:
-            findings.error(f"{_PATH}.{name}", f"is {getattr(model, name):g}; accepted: 0 to 1")
-    for name, zero in (
-        ("first_stage_max_proposals_in_training", "as first_stage_max_proposals"),
-        ("first_stage_pre_nms_top_k", "all"),
-    ):
-        if getattr(model, name) < 0:
-            findings.error(f"{_PATH}.{name}", f"is {getattr(model, name)}; accepted: 0 ({zero}) or more")
-    _check_weights(model, _FIRST_STAGE_WEIGHTS, findings)
-    if model.clip_anchors_to_image and model.keep_anchors_outside_image:
-        text = "is true, without effect: clip_anchors_to_image leaves no anchor that crosses the image's border"
-        findings.warning(f"{_PATH}.keep_anchors_outside_image", text)
-
-
 def _check_second_stage(model: Any, findings: Findings) -> None:
     """Its sampling, losses and post-processing."""
-    if model.second_stage_batch_size < 1:
-        text = f"is {model.second_stage_batch_size}; accepted: 1 or more proposals of an image"
-        findings.error(f"{_PATH}.second_stage_batch_size", text)
-    elif not model.proposals_from_reader:
+    if not model.proposals_from_reader:
         _check_batch_against_proposals(model, findings)
-    _check_share(model, "second_stage_balance_fraction", findings)
-    _check_weights(model, _SECOND_STAGE_WEIGHTS, findings)
     if model.HasField("hard_example_miner"):
         check_hard_examples(model.hard_example_miner, f"{_PATH}.hard_example_miner", findings)
     message, path = model.second_stage_classification_loss, f"{_PATH}.second_stage_classification_loss"
@@ -147,14 +103,3 @@ def _check_batch_against_proposals(model: Any, findings: Findings) -> None:
             "never full; set first_stage_max_proposals_in_training, which does not slow inference down"
         )
         findings.warning(f"{_PATH}.second_stage_batch_size", text)
-
-
-def _check_share(model: Any, name: str, findings: Findings) -> None:
-    if not 0 < getattr(model, name) <= 1:
-        findings.error(f"{_PATH}.{name}", f"is {getattr(model, name):g}; accepted: above 0, at most 1")
-
-
-def _check_weights(model: Any, names: tuple[str, ...], findings: Findings) -> None:
-    for name in names:
-        if not 0 <= getattr(model, name) < math.inf:
-            findings.error(f"{_PATH}.{name}", f"is {getattr(model, name):g}; accepted: 0 or more")

@@ -18,13 +18,9 @@ _UNREAD = ("load_instance_masks", "proposals_path", "sample_from_datasets_weight
 def check_spp_classifier(model: Any, findings: Findings, files: bool) -> None:
     """Adds what is wrong with a ``pb.SppClassifier``."""
     del files
-    if model.num_classes < 2:
-        findings.error(f"{_PATH}.num_classes", f"is {model.num_classes}; accepted: 2 or more")
     for field, text in problem_of_network(model.network):
         findings.error(f"{_PATH}.network.{field}", text)
-    if model.crop_size < 1:
-        findings.error(f"{_PATH}.crop_size", f"is {model.crop_size}; accepted: pixels, 1 or more")
-    elif model.crop_size > model.shorter_side:
+    if model.crop_size > model.shorter_side:
         text = f"is {model.crop_size}, above shorter_side ({model.shorter_side}): no crop fits into the resized image"
         findings.error(f"{_PATH}.crop_size", text)
     if model.random_train_size and len(set(model.train_size)) < 2:
@@ -47,8 +43,8 @@ def _check_sizes(model: Any, findings: Findings) -> None:
     least = min_size_px(network.type, cells=bins)
     sizes = [(f"{_PATH}.train_size[{index}]", size) for index, size in enumerate(model.train_size)]
     for path, size in [(f"{_PATH}.crop_size", model.crop_size), *sizes]:
-        cells = map_size(network.type, max(size, 0))
-        if size >= 1 and cells < bins:
+        cells = map_size(network.type, size)
+        if cells < bins:
             text = (
                 f"is {size}: the last map of {network.type} then has {cells} x {cells} cells, fewer than the {bins} x "
                 f"{bins} bins of its pyramid; accepted: {least} pixels or more, or coarser pyramid_bins"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 from detzoo.config import pb
@@ -14,34 +13,20 @@ from detzoo.config.spp_table import SPP_NETWORKS, Padding, map_size
 from detzoo.config.stages import trains_by_steps
 
 _PATH = "model.spp_net"
-_SHARES = "accepted: 0 to 1"
 
 
 def check_spp_net(model: Any, findings: Findings, files: bool) -> None:
     """Adds what is wrong with a ``pb.SppNet``. ``files`` counts for nothing: it names none."""
     del files
-    if model.num_classes < 1:
-        text = f"is {model.num_classes}; accepted: 1 or more, the background not counted"
-        findings.error(f"{_PATH}.num_classes", text)
     for field, text in problem_of_network(model.network):
         findings.error(f"{_PATH}.network.{field}", text)
     if not model.network.pyramid_bins:
         text = "is missing: windows of any size are pooled in a pyramid; accepted: bins a side, e.g. [6, 3, 2, 1]"
         findings.error(f"{_PATH}.network.pyramid_bins", text)
     _check_scales(model, findings)
-    for name in ("window_size", "max_proposals"):
-        if getattr(model, name) < 1:
-            findings.error(f"{_PATH}.{name}", f"is {getattr(model, name)}; accepted: 1 or more")
     _check_scoring(model, findings)
     if model.HasField("fine_tuning"):
         _check_fine_tuning(model.fine_tuning, f"{_PATH}.fine_tuning", findings)
-    if model.HasField("svm"):
-        _check_svm(model.svm, f"{_PATH}.svm", findings)
-    if model.HasField("box_regression"):
-        _check_box_regression(model.box_regression, f"{_PATH}.box_regression", findings)
-    if not 0 <= model.cache.max_gigabytes < math.inf:
-        text = f"is {model.cache.max_gigabytes:g}; accepted: 0 (keep nothing) or more, in 10^9 bytes"
-        findings.error(f"{_PATH}.cache.max_gigabytes", text)
     check_post_processing(model.post_processing, f"{_PATH}.post_processing", None, findings)
     for field in ("score_converter", "logit_scale"):
         if model.post_processing.HasField(field):
@@ -74,9 +59,6 @@ def _check_scales(model: Any, findings: Findings) -> None:
     bins, network = max(model.network.pyramid_bins, default=0), model.network.type
     for index, side in enumerate(model.scale):
         path = f"{_PATH}.scale[{index}]"
-        if side < 1:
-            findings.error(path, f"is {side}; accepted: pixels of the shorter side, 1 or more")
-            continue
         if side in model.scale[:index]:
             findings.error(path, f"is {side}, a second time; accepted: each once")
         if network not in SPP_NETWORKS:
@@ -105,31 +87,6 @@ def _check_scoring(model: Any, findings: Findings) -> None:
 
 
 def _check_fine_tuning(tuning: Any, path: str, findings: Findings) -> None:
-    for name in ("batch_size", "images_per_step"):
-        if getattr(tuning, name) < 1:
-            findings.error(f"{path}.{name}", f"is {getattr(tuning, name)}; accepted: 1 or more")
-    if not 0 < tuning.positive_fraction <= 1:
-        findings.error(f"{path}.positive_fraction", f"is {tuning.positive_fraction:g}; accepted: above 0, at most 1")
-    if not 0 < tuning.positive_iou <= 1:
-        findings.error(f"{path}.positive_iou", f"is {tuning.positive_iou:g}; accepted: above 0, at most 1")
-    if not 0 <= tuning.negative_iou < tuning.positive_iou:
+    if tuning.negative_iou >= tuning.positive_iou:
         text = f"is {tuning.negative_iou:g}; accepted: 0 to below positive_iou ({tuning.positive_iou:g})"
         findings.error(f"{path}.negative_iou", text)
-
-
-def _check_svm(svm: Any, path: str, findings: Findings) -> None:
-    for name in ("c", "positive_weight", "feature_norm"):
-        if not 0 < getattr(svm, name) < math.inf:
-            findings.error(f"{path}.{name}", f"is {getattr(svm, name):g}; accepted: above 0")
-    for name in ("negative_iou", "duplicate_iou"):
-        if not 0 <= getattr(svm, name) <= 1:
-            findings.error(f"{path}.{name}", f"is {getattr(svm, name):g}; {_SHARES}")
-    if svm.mining_rounds < 0:
-        findings.error(f"{path}.mining_rounds", f"is {svm.mining_rounds}; accepted: 0 (none) or more")
-
-
-def _check_box_regression(regression: Any, path: str, findings: Findings) -> None:
-    if not 0 < regression.min_iou <= 1:
-        findings.error(f"{path}.min_iou", f"is {regression.min_iou:g}; accepted: above 0, at most 1")
-    if not 0 <= regression.regularization < math.inf:
-        findings.error(f"{path}.regularization", f"is {regression.regularization:g}; accepted: 0 or more")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import pathlib
 import re
 from typing import Any
@@ -32,8 +31,6 @@ def check_training(config: Any, findings: Findings, files: bool, by_steps: bool 
         files: whether paths must exist.
         by_steps: whether an optimizer trains anything; an SPP-net without fine-tuning has none.
     """
-    if config.batch_size < 1:
-        findings.error(f"{_PATH}.batch_size", "is 0; accepted: 1 or more images, over all replicas")
     if by_steps:
         if not config.num_steps:
             findings.warning(f"{_PATH}.num_steps", "is 0: `detzoo train` then needs --num_train_steps")
@@ -80,50 +77,26 @@ def check_merged_labels(config: Any, findings: Findings) -> None:
 
 
 def _check_optimizer(config: Any, findings: Findings) -> None:
-    name, chosen, schedule_name, schedule = chosen_schedule(config.optimizer)
+    name, _, schedule_name, schedule = chosen_schedule(config.optimizer)
     path = f"{_PATH}.optimizer"
     if not name:
         findings.error(path, f"is missing or empty; choose one of {_OPTIMIZERS}")
         return
-    for field in ("momentum_optimizer_value", "decay"):
-        if field in chosen.DESCRIPTOR.fields_by_name and not 0 <= getattr(chosen, field) < 1:
-            findings.error(f"{path}.{name}.{field}", f"is {getattr(chosen, field):g}; accepted: 0 to below 1")
-    if config.optimizer.use_moving_average and not 0 <= config.optimizer.moving_average_decay < 1:
-        text = f"is {config.optimizer.moving_average_decay:g}; accepted: 0 to below 1"
-        findings.error(f"{path}.moving_average_decay", text)
-    if config.optimizer.weight_decay < 0:
-        findings.error(f"{path}.weight_decay", f"is {config.optimizer.weight_decay:g}; accepted: 0 (off) or more")
     path = f"{path}.{name}.learning_rate"
     if not schedule_name:
         findings.error(path, f"is missing or empty; choose one of {_SCHEDULES}")
         return
     path = f"{path}.{schedule_name}"
-    _check_rates(schedule, path, findings)
     if schedule_name in _SCHEDULE_CHECKS:
         _SCHEDULE_CHECKS[schedule_name](schedule, path, config.num_steps, findings)
-    if config.batch_size:
-        warning = learning_rate_warning(config.optimizer, config.batch_size)
-        if warning:
-            findings.warning(path, warning)
-
-
-def _check_rates(schedule: Any, path: str, findings: Findings) -> None:
-    for field in schedule.DESCRIPTOR.fields:
-        if "learning_rate" not in field.name:
-            continue
-        rate = getattr(schedule, field.name)
-        if not 0 <= rate < math.inf:
-            findings.error(f"{path}.{field.name}", f"is {rate:g}; accepted: 0 or more")
+    if warning := learning_rate_warning(config.optimizer, config.batch_size):
+        findings.warning(path, warning)
 
 
 def _check_exponential(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
-    if schedule.decay_steps < 1:
-        findings.error(f"{path}.decay_steps", "is 0; accepted: 1 or more steps")
-    elif num_steps and schedule.staircase and schedule.decay_steps >= num_steps:
+    if num_steps and schedule.staircase and schedule.decay_steps >= num_steps:
         text = f"is {schedule.decay_steps}: with num_steps {num_steps} the learning rate never decays"
         findings.note(f"{path}.decay_steps", text)
-    if not 0 < schedule.decay_factor <= 1:
-        findings.error(f"{path}.decay_factor", f"is {schedule.decay_factor:g}; accepted: above 0, at most 1")
     _check_warm_up(schedule.burnin_steps, "burnin_steps", path, num_steps, findings)
 
 
@@ -138,16 +111,11 @@ def _check_manual(schedule: Any, path: str, num_steps: int, findings: Findings) 
             findings.error(f"{here}.step", f"is {item.step}, not above the {previous} before it; steps must increase")
         elif num_steps and item.step >= num_steps:
             findings.warning(f"{here}.step", f"is {item.step}, never reached: training ends at num_steps {num_steps}")
-        if not 0 <= item.learning_rate < math.inf:
-            findings.error(f"{here}.learning_rate", f"is {item.learning_rate:g}; accepted: 0 or more")
         previous = item.step
 
 
 def _check_cosine(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
     total, warm_up, hold = schedule.total_steps, schedule.warmup_steps, schedule.hold_base_rate_steps
-    if total < 1:
-        findings.error(f"{path}.total_steps", "is 0; accepted: 1 or more steps, normally num_steps")
-        return
     if warm_up > total:
         findings.error(f"{path}.warmup_steps", f"is {warm_up}, above total_steps ({total})")
     elif warm_up + hold > total:
@@ -182,9 +150,6 @@ def _check_early_stopping(config: Any, findings: Findings) -> None:
     if not config.eval_every_n_steps:
         text = "needs evaluations while training; set train_config.eval_every_n_steps"
         findings.error(f"{_PATH}.early_stopping", text)
-    if not config.early_stopping.patience_evaluations:
-        text = "is 0; accepted: 1 or more evaluations without improvement"
-        findings.error(f"{_PATH}.early_stopping.patience_evaluations", text)
 
 
 def _check_fine_tune_checkpoint(config: Any, findings: Findings) -> None:

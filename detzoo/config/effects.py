@@ -6,7 +6,6 @@ out or have its default, because only another value asks for something that is n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from detzoo.config import values
@@ -208,20 +207,10 @@ def check_effects(message: Any, path: str, findings: Findings) -> None:
         elif field.name in unsupported and _asks_for_something(field, value):
             findings.error(here, unsupported[field.name])
         else:
-            for child, child_path in _messages_in(field, value, here):
-                check_effects(child, child_path, findings)
+            for block, block_path in values.blocks_in(field, value, here):
+                check_effects(block, block_path, findings)
 
 
 def _asks_for_something(field: Any, value: Any) -> bool:
     """Whether a set field differs from leaving it out: a block or a list always does, a scalar off its default."""
     return values.is_message(field) or values.is_repeated(field) or value != field.default_value
-
-
-def _messages_in(field: Any, value: Any, path: str) -> Iterator[tuple[Any, str]]:
-    if not values.is_message(field) or values.is_map(field):
-        return
-    if values.is_repeated(field):
-        for index, item in enumerate(value):
-            yield item, f"{path}[{index}]"
-    else:
-        yield value, path

@@ -9,8 +9,6 @@ from typing import Any
 # Side of a head's convolution -> size of its objects against that of its level: 7 is about 5 times sqrt(2), half an
 # octave (arXiv:1612.03144, appendix A).
 HEAD_FACTORS = {5: 1.0, 7: math.sqrt(2.0)}
-_COUNTS = ("head_depth", "examples_per_image", "max_proposals")
-_WEIGHTS = ("mask_loss_weight", "score_loss_weight")
 
 
 def heads_of(model: Any) -> tuple[int, ...]:
@@ -26,20 +24,6 @@ def problem_of_numbers(model: Any) -> Iterator[tuple[str, str]]:
         yield "head_kernel_size", f"has {unknown[0]}; accepted: {accepted}, or both"
     elif len(set(model.head_kernel_size)) != len(model.head_kernel_size):
         yield "head_kernel_size", f"names {model.head_kernel_size[0]} twice; accepted: each once"
-    for name in _COUNTS:
-        if getattr(model, name) < 1:
-            yield name, f"is {getattr(model, name)}; accepted: 1 or more"
-    if model.mask_size < 2:
-        yield "mask_size", f"is {model.mask_size}; accepted: 2 or more cells, 14 or 28 in the paper"
-    if not 0 < model.min_object_size < math.inf:
-        yield "min_object_size", f"is {model.min_object_size:g}; accepted: pixels, above 0"
-    if not 1 <= model.window_scale < math.inf:
-        yield "window_scale", f"is {model.window_scale:g}; accepted: 1 or more, 1.25 in the paper"
-    if not 0 < model.positive_fraction <= 1:
-        yield "positive_fraction", f"is {model.positive_fraction:g}; accepted: above 0, at most 1"
-    elif model.examples_per_image >= 1 and int(model.examples_per_image * model.positive_fraction) < 1:
+    if int(model.examples_per_image * model.positive_fraction) < 1:
         text = f"is {model.positive_fraction:g}, less than one of examples_per_image ({model.examples_per_image})"
         yield "positive_fraction", f"{text}: no mask would be trained"
-    for name in _WEIGHTS:
-        if not 0 <= getattr(model, name) < math.inf:
-            yield name, f"is {getattr(model, name):g}; accepted: 0 or more"

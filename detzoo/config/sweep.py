@@ -17,10 +17,11 @@ from typing import Any
 
 from detzoo.config import pb
 from detzoo.config.check import check_pipeline
+from detzoo.config.limits import check_limits
 from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
 from detzoo.config.names import suggestion
 from detzoo.config.override import apply_override
-from detzoo.config.problems import Problem, Severity, error
+from detzoo.config.problems import Findings, Problem, Severity, error
 from detzoo.config.sweep_axes import (
     EXTRACTOR,
     META,
@@ -118,6 +119,10 @@ class _Planner:
             self._is_readable = False
         for assignment in overrides:
             self._add(apply_override(self.sweep, assignment, self._lines))
+        findings = Findings(lambda place: 0)
+        self.sweep = check_limits(self.sweep, findings)
+        for problem in findings.problems:
+            self._error(problem.path, problem.message)
 
     def _add(self, problems: Sequence[Problem], file: str = "") -> None:
         self.problems += [problem.format(file or self.path) for problem in problems]
@@ -139,7 +144,7 @@ class _Planner:
         exclusions, found = read_exclusions(self.sweep, axes)
         for place, message in found:
             self._error(place, message)
-        self._check_measure()
+        self._check_examples()
         self._check_patterns(axes)
         if not bases or not all(axis.is_complete for axis in axes):
             return empty
@@ -241,15 +246,7 @@ class _Planner:
                     self._error(f"{axis.place}.only_for", f"there is no meta-architecture '{meta}'{hint}")
         return axes
 
-    def _check_measure(self) -> None:
-        measure = self.sweep.measure
-        for name, lowest in (("runs", 1), ("warmup", 1), ("image_height", 0), ("image_width", 0)):
-            if getattr(measure, name) < lowest:
-                self._error(f"measure.{name}", f"is {getattr(measure, name)}; accepted: {lowest} or more")
-        if any(size < 1 for size in measure.batch_size):
-            self._error("measure.batch_size", "holds a number below 1; accepted: images a call, 1 or more")
-        if measure.time_out_seconds <= 0:
-            self._error("measure.time_out_seconds", f"is {measure.time_out_seconds:g}; accepted: more than 0")
+    def _check_examples(self) -> None:
         for index, image in enumerate(self.sweep.accuracy.example_image):
             if not pathlib.Path(image).is_file():
                 self._error(f"accuracy.example_image[{index}]", f"there is no file {image}")

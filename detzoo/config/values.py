@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from google.protobuf import text_encoding
@@ -16,7 +17,7 @@ from detzoo.config.names import suggestion
 
 TRUE_WORDS = ("true", "True", "t", "1")
 FALSE_WORDS = ("false", "False", "f", "0")
-_INTEGER_RANGES = {
+INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
@@ -26,7 +27,7 @@ _ESCAPE = re.compile(r"\\(.)")
 _KNOWN_ESCAPES = "abfnrtvxXuU01234567?'\"\\"
 _CONTROL_ESCAPES = "abfnrtv"
 _FILE_NAME = re.compile(r"\.(record|tfrecord|pbtxt|config|index|ckpt|h5|keras)\b|[\w.]-?\?\?")
-_FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
+FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
 def is_message(field: FieldDescriptor) -> bool:
@@ -45,6 +46,16 @@ def is_map(field: FieldDescriptor) -> bool:
     return is_message(field) and field.message_type.GetOptions().map_entry
 
 
+def blocks_in(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[Any, str]]:
+    """Yields the messages that a field at ``path`` holds, with their paths; entries of maps are left out."""
+    if not is_message(field) or is_map(field):
+        return
+    if is_repeated(field):
+        yield from ((item, f"{path}[{index}]") for index, item in enumerate(value))
+    else:
+        yield value, path
+
+
 def accepted(field: FieldDescriptor) -> str:
     """What the field takes, in words: ``an integer``, ``true or false``, ``one of A, B``, ``a block {...}``."""
     kind = field.cpp_type
@@ -56,9 +67,9 @@ def accepted(field: FieldDescriptor) -> str:
         return "a string in quotes"
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         return "true or false"
-    if kind in _FLOATS:
+    if kind in FLOATS:
         return "a number"
-    return "an integer of at least 0" if _INTEGER_RANGES[kind][0] == 0 else "an integer"
+    return "an integer of at least 0" if INTEGER_RANGES[kind][0] == 0 else "an integer"
 
 
 def parse_scalar(field: FieldDescriptor, text: str) -> Any:
@@ -78,14 +89,14 @@ def parse_scalar(field: FieldDescriptor, text: str) -> Any:
     if kind == FieldDescriptor.CPPTYPE_BOOL:
         if text in TRUE_WORDS or text in FALSE_WORDS:
             return text in TRUE_WORDS
-    elif kind in _FLOATS:
+    elif kind in FLOATS:
         number = _parse_float(text)
         if number is not None:
             return number
     else:
         integer = _parse_integer(text)
         if integer is not None:
-            lowest, highest = _INTEGER_RANGES[kind]
+            lowest, highest = INTEGER_RANGES[kind]
             if not lowest <= integer <= highest:
                 raise ValueError(f"{text} is out of range; accepted: {lowest} to {highest}")
             return integer

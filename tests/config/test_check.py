@@ -34,19 +34,19 @@ def test_a_good_config_has_no_problem(config_path):
 @pytest.mark.parametrize(
     ("overrides", "path", "says"),
     [
-        ([f"{SSD}.num_classes=0"], f"{SSD}.num_classes", "accepted: 1 or more"),
+        ([f"{SSD}.num_classes=0"], f"{SSD}.num_classes", "accepted: 1 to 65536 classes"),
         ([f"{SSD}.box_coder="], f"{SSD}.box_coder", "choose one of faster_rcnn_box_coder, "),
         ([f"{SSD}.matcher{{}}"], f"{SSD}.matcher", "choose one of argmax_matcher, bipartite_matcher"),
         ([f"{SSD}.loss.localization_loss{{}}"], f"{SSD}.loss.localization_loss", "choose one of weighted_l2, "),
         (
             [f"{SSD}.image_resizer.fixed_shape_resizer.width=0"],
             f"{SSD}.image_resizer.fixed_shape_resizer.width",
-            "pixels, 1 or more",
+            "is 0; accepted: 1 to 16384 pixels",
         ),
         (
             [f"{SSD}.image_resizer.keep_aspect_ratio_resizer.min_dimension=2000"],
             f"{SSD}.image_resizer.keep_aspect_ratio_resizer.min_dimension",
-            "1 to max_dimension (1024)",
+            "is 2000, above max_dimension (1024)",
         ),
         (
             [f"{SSD}.image_resizer.keep_aspect_ratio_resizer.training_min_dimensions[0]=1025"],
@@ -83,7 +83,11 @@ def test_a_good_config_has_no_problem(config_path):
             "no published Keras weights of inception_v2",
         ),
         ([f"{SSD}.feature_extractor.fpn.min_level=6"], f"{SSD}.feature_extractor.fpn.min_level", "2 to 5"),
-        ([f"{SSD}.feature_extractor.fpn.max_level=2"], f"{SSD}.feature_extractor.fpn.max_level", "min_level (3) to 12"),
+        (
+            [f"{SSD}.feature_extractor.fpn.max_level=2"],
+            f"{SSD}.feature_extractor.fpn.min_level",
+            "above max_level (2)",
+        ),
         (
             [f"{SSD}.feature_extractor.fpn.lateral_connections=false"],
             f"{SSD}.feature_extractor.fpn.lateral_connections",
@@ -97,8 +101,12 @@ def test_a_good_config_has_no_problem(config_path):
         ([f"{MULTISCALE}.max_level=7"], f"{MULTISCALE}.max_level", "the maps have levels 3 to 6"),
         ([f"{MULTISCALE}.min_level=2"], f"{MULTISCALE}.min_level", "accepted: 3"),
         ([f"{MULTISCALE}.aspect_ratios="], f"{MULTISCALE}.aspect_ratios", "at least one width / height"),
-        ([f"{MULTISCALE}.aspect_ratios[1]=-2"], f"{MULTISCALE}.aspect_ratios", "holds -2"),
-        ([f"{MULTISCALE}.scales_per_octave=0"], f"{MULTISCALE}.scales_per_octave", "1 or more"),
+        (
+            [f"{MULTISCALE}.aspect_ratios[1]=-2"],
+            f"{MULTISCALE}.aspect_ratios[1]",
+            "is -2; accepted: 0.001 to 1000, width / height",
+        ),
+        ([f"{MULTISCALE}.scales_per_octave=0"], f"{MULTISCALE}.scales_per_octave", "1 to 64 sizes"),
         ([f"{SSD}.matcher.argmax_matcher.unmatched_threshold=0.6"], f"{SSD}.matcher.argmax_matcher", ""),
         ([f"{SSD}.box_predictor.rfcn_box_predictor{{}}"], f"{SSD}.box_predictor.rfcn_box_predictor", "two-stage"),
         ([f"{HEAD}.depth=0"], f"{HEAD}.depth", "channels of the towers"),
@@ -109,7 +117,7 @@ def test_a_good_config_has_no_problem(config_path):
             f"{SSD}.post_processing.batch_non_max_suppression.iou_threshold",
             "accepted: 0 to 1",
         ),
-        ([f"{SSD}.post_processing.logit_scale=0"], f"{SSD}.post_processing.logit_scale", "above 0"),
+        ([f"{SSD}.post_processing.logit_scale=0"], f"{SSD}.post_processing.logit_scale", "0.001 to 1000"),
         (
             [f"{SSD}.loss.classification_loss.weighted_softmax{{}}", f"{SSD}.encode_background_as_zeros=true"],
             f"{SSD}.encode_background_as_zeros",
@@ -140,7 +148,7 @@ def test_a_good_config_has_no_problem(config_path):
         (["model.center_net{}"], "model.center_net", "not supported yet; accepted: ssd, faster_rcnn"),
         (["model{}"], "model", "no model is chosen"),
         (["train_config="], "train_config", "is missing"),
-        (["train_config.batch_size=0"], "train_config.batch_size", "1 or more images"),
+        (["train_config.batch_size=0"], "train_config.batch_size", "1 to 65536 images, over all replicas"),
         (["train_config.optimizer="], "train_config.optimizer", "choose one of rms_prop_optimizer"),
         (
             ["train_config.optimizer.adam_optimizer{}"],

@@ -67,18 +67,9 @@ def test_masks_that_are_not_read_are_told_before_anything_starts(masks_path):
 
 
 BAD_NUMBERS = [
-    ("head_kernel_size=[3]", "head_kernel_size", "has 3; accepted: 5, 7, or both"),
+    ("head_kernel_size=[6]", "head_kernel_size", "has 6; accepted: 5, 7, or both"),
     ("head_kernel_size=[5, 5]", "head_kernel_size", "names 5 twice"),
-    ("head_depth=0", "head_depth", "is 0; accepted: 1 or more"),
-    ("mask_size=1", "mask_size", "is 1; accepted: 2 or more cells"),
-    ("min_object_size=0", "min_object_size", "accepted: pixels, above 0"),
-    ("window_scale=0.9", "window_scale", "is 0.9; accepted: 1 or more"),
-    ("examples_per_image=0", "examples_per_image", "is 0; accepted: 1 or more"),
-    ("positive_fraction=1.5", "positive_fraction", "is 1.5; accepted: above 0, at most 1"),
     ("examples_per_image=3", "positive_fraction", "less than one of examples_per_image (3): no mask would be trained"),
-    ("mask_loss_weight=-1", "mask_loss_weight", "is -1; accepted: 0 or more"),
-    ("score_loss_weight=-1", "score_loss_weight", "is -1; accepted: 0 or more"),
-    ("max_proposals=0", "max_proposals", "is 0; accepted: 1 or more"),
     ("feature_extractor.fpn.finest_level_only=true", "feature_extractor.fpn.finest_level_only", "is true"),
     ("feature_extractor.type=faster_rcnn_resnet50", "feature_extractor.type", "has no pyramid"),
     ("feature_extractor.type=ssd_mobilenet_v1", "feature_extractor.type", "is a feature extractor of ssd"),
@@ -95,6 +86,24 @@ def test_an_error_names_the_field_and_what_is_accepted_and_the_builder_refuses_t
     # What it says of an extractor names the type, not the field.
     with pytest.raises(ConfigError, match=r"^model.segmentation_proposals: .*" + field.split(".")[0].split("_")[0]):
         symbolic(lambda: build_detector(load_pipeline(str(masks_path), overrides).message.model))
+
+
+@pytest.mark.parametrize(
+    ("override", "says"),
+    [
+        ("head_depth=0", "is 0; accepted: 1 to 8192 channels"),
+        ("mask_size=1", "is 1; accepted: 2 to 512 cells"),
+        ("min_object_size=0", "is 0; accepted: above 0, at most 16384 pixels"),
+        ("window_scale=0.9", "is 0.9; accepted: 1 to 16 times the object"),
+        ("examples_per_image=0", "is 0; accepted: 1 to 65536 windows"),
+        ("positive_fraction=1.5", "is 1.5; accepted: above 0, at most 1"),
+        ("mask_loss_weight=-1", "is -1; accepted: 0 to 10000"),
+        ("score_loss_weight=-1", "is -1; accepted: 0 to 10000"),
+        ("max_proposals=0", "is 0; accepted: 1 to 65536 regions"),
+    ],
+)
+def test_a_number_out_of_range_is_refused(masks_path, override, says):
+    assert says in found(masks_path, *MASKS, f"{MODEL}.{override}")[f"{MODEL}.{override.partition('=')[0]}"]
 
 
 def test_heads_and_what_they_are_called(masks_path):

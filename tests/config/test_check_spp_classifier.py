@@ -35,9 +35,9 @@ def test_the_published_config_has_no_problem():
 @pytest.mark.parametrize(
     ("override", "path", "message"),
     [
-        ("num_classes=1", "num_classes", "is 1; accepted: 2 or more"),
+        ("num_classes=1", "num_classes", "is 1; accepted: 2 to 65536 classes"),
         ("network.type=zf5", "network.type", "'zf5'; did you mean 'zf_5'"),
-        ("network.pyramid_bins[0]=0", "network.pyramid_bins[0]", "is 0; accepted: 1 or more"),
+        ("network.pyramid_bins[0]=0", "network.pyramid_bins[0]", "is 0; accepted: 1 to 64 bins"),
         ("network.dropout=1.5", "network.dropout", "accepted: 0 to below 1"),
         ("crop_size=300", "crop_size", "is 300, above shorter_side (256)"),
         ("random_train_size=true", "random_train_size", None),

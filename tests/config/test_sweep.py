@@ -296,7 +296,7 @@ measures {{ }}
         "SWEEP:7: error: exclude[0].resolution: '400' is no value of the axis 'resolution'",
         "SWEEP:8: error: exclude[1]: has no reason",
         "SWEEP:9: error: accuracy.checkpoint: '{extractr}' is no value of a point; did you mean 'extractor'?",
-        "SWEEP:10: error: measure.runs: is 0; accepted: 1 or more",
+        "SWEEP:10: error: measure.runs: is 0; accepted: 1 to 1000000 calls",
         "SWEEP:11: error: measures: unknown field of Sweep; did you mean 'measure'?",
     ):
         assert expected in found
@@ -331,7 +331,7 @@ measures {{ }}
         ("set: 'model.ssd.num_classes=0'", "model.ssd.num_classes: is "),
         ("train { }", "ssd_mobilenet_v1_300: cannot be trained: the config names no data set yet"),
         ("accuracy { example_image: 'no.jpg' }", "there is no file no.jpg"),
-        ("measure { time_out_seconds: 0 }", "accepted: more than 0"),
+        ("measure { time_out_seconds: 0 }", "accepted: above 0, at most 100000000 seconds"),
         ("base { }", "base[1]: has no config"),
         (SSD, "two bases are called 'ssd_mobilenet_v1_300'"),
         (SSD.replace("}", "name: 'twin' }"), "ssd_mobilenet_v1_300 and twin are the same config; leave one out"),
