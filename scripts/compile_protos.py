@@ -22,29 +22,37 @@ STUB = SCHEMA.with_name("__init__.pyi")
 STUB_HEADER = """\
 # Written by scripts/compile_protos.py from protos/.
 # ruff: noqa
+from google.protobuf.descriptor import FieldDescriptor as _FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool as _DescriptorPool
 
 PACKAGE: str
 POOL: _DescriptorPool
 FILES: list[str]
 
+def range_of(field: _FieldDescriptor) -> str: ...
+
 """
+
+
+def run_protoc(folder: pathlib.Path, *arguments: str) -> None:
+    """Runs protoc on files of ``folder``; exits if protoc refuses them."""
+    import grpc_tools
+    from grpc_tools import protoc
+
+    included = pathlib.Path(grpc_tools.__file__).with_name("_proto")  # google/protobuf/descriptor.proto
+    status = protoc.main(["protoc", f"--proto_path={folder}", f"--proto_path={included}", *arguments])
+    if status != 0:
+        raise SystemExit(f"protoc refused {folder} (exit {status}); its messages are above")
 
 
 def compile_schema() -> bytes:
     """The serialized FileDescriptorSet of protos/, its files sorted so that a dependency comes before its users."""
-    import grpc_tools
     from google.protobuf import descriptor_pb2
-    from grpc_tools import protoc
 
-    included = pathlib.Path(grpc_tools.__file__).with_name("_proto")  # google/protobuf/descriptor.proto
     names = sorted(path.name for path in PROTOS.glob("*.proto"))
     with tempfile.TemporaryDirectory() as folder:
         output = pathlib.Path(folder) / "set.binpb"
-        paths = [f"--proto_path={PROTOS}", f"--proto_path={included}"]
-        status = protoc.main(["protoc", *paths, f"--descriptor_set_out={output}", *names])
-        if status != 0:
-            raise SystemExit(f"protoc refused {PROTOS} (exit {status}); its messages are above")
+        run_protoc(PROTOS, f"--descriptor_set_out={output}", *names)
         compiled = descriptor_pb2.FileDescriptorSet.FromString(output.read_bytes())
     by_name = {file.name: file for file in compiled.file}
     ordered = descriptor_pb2.FileDescriptorSet()
@@ -69,16 +77,12 @@ def compile_stub() -> bytes:
 
     ``detzoo.config.pb`` has the names of all files in one namespace, so protoc reads them as one file.
     """
-    from grpc_tools import protoc
-
     sources = [path.read_text(encoding="utf-8") for path in sorted(PROTOS.glob("*.proto"))]
-    bodies = [re.sub(r"(?m)^(syntax|package|import)\b.*\n", "", source) for source in sources]
+    bodies = [re.sub(r"(?m)^(syntax|package|import \"(?!google/))\b.*\n", "", source) for source in sources]
     with tempfile.TemporaryDirectory() as folder:
         merged = pathlib.Path(folder) / "schema.proto"
         merged.write_text("\n".join(['syntax = "proto2";', *bodies]), encoding="utf-8")
-        status = protoc.main(["protoc", f"--proto_path={folder}", f"--pyi_out={folder}", merged.name])
-        if status != 0:
-            raise SystemExit(f"protoc refused the files of {PROTOS} merged into one (exit {status})")
+        run_protoc(merged.parent, f"--pyi_out={folder}", merged.name)
         stub = merged.with_name("schema_pb2.pyi").read_text(encoding="utf-8")
     return (STUB_HEADER + re.sub(r"(?m)^ *\w+_FIELD_NUMBER: .*\n", "", stub)).encode("utf-8")
 

@@ -1,11 +1,15 @@
 # Written by scripts/compile_protos.py from protos/.
 # ruff: noqa
+from google.protobuf.descriptor import FieldDescriptor as _FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool as _DescriptorPool
 
 PACKAGE: str
 POOL: _DescriptorPool
 FILES: list[str]
 
+def range_of(field: _FieldDescriptor) -> str: ...
+
+from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf.internal import python_message as _python_message
@@ -116,6 +120,7 @@ RARE: LVISFrequency
 UNKNOWN: CheckpointVersion
 V1: CheckpointVersion
 V2: CheckpointVersion
+range: _descriptor.FieldDescriptor
 
 class AnchorGenerator(_message.Message):
     __slots__ = ("grid_anchor_generator", "ssd_anchor_generator", "multiscale_anchor_generator", "flexible_grid_anchor_generator")
