@@ -53,6 +53,8 @@ class Coco:
         _define_path("annotations_file", "The JSON file: images, annotations, categories.", flag_values)
         _define_output(flag_values)
         flags.DEFINE_bool("include_masks", False, "Write instance masks, too.", flag_values=flag_values)
+        text = "Read annotations with iscrowd as single objects; training ignores crowds."
+        flags.DEFINE_bool("crowds_as_objects", False, text, flag_values=flag_values)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
@@ -61,7 +63,14 @@ class Coco:
         from detzoo.data.import_coco import read_coco
 
         log, with_masks = DirtLog(), flag_values.include_masks
-        read = read_coco(flag_values.images_dir, flag_values.annotations_file, log, include_masks=with_masks)
+        read = read_coco(
+            flag_values.images_dir,
+            flag_values.annotations_file,
+            log,
+            include_masks=with_masks,
+            crowds_as_objects=flag_values.crowds_as_objects,
+            follow_links=flag_values.follow_links,
+        )
         _convert(read, flag_values, log, with_masks=with_masks)
 
 
@@ -95,7 +104,9 @@ class Voc:
         from detzoo.data.import_voc import read_voc
 
         log = DirtLog()
-        read = read_voc(flag_values.images_dir, flag_values.annotations_dir, log, image_set=flag_values.image_set)
+        folders = (flag_values.images_dir, flag_values.annotations_dir)
+        options = {"image_set": flag_values.image_set, "follow_links": flag_values.follow_links}
+        read = read_voc(*folders, log, **options)
         _convert(read, flag_values, log)
 
 
@@ -127,7 +138,8 @@ class Yolo:
         from detzoo.data.import_yolo import has_masks, read_yolo
 
         log = DirtLog()
-        read = read_yolo(flag_values.images_dir, flag_values.labels_dir, flag_values.class_names, log)
+        sources = (flag_values.images_dir, flag_values.labels_dir, flag_values.class_names)
+        read = read_yolo(*sources, log, follow_links=flag_values.follow_links)
         _convert(read, flag_values, log, with_masks=has_masks(read))
 
 
@@ -156,7 +168,8 @@ class Csv:
         from detzoo.data.import_csv import read_csv
 
         log = DirtLog()
-        read = read_csv(flag_values.images_dir, flag_values.annotations_file, log)
+        sources = (flag_values.images_dir, flag_values.annotations_file)
+        read = read_csv(*sources, log, follow_links=flag_values.follow_links)
         _convert(read, flag_values, log)
 
 
@@ -275,6 +288,8 @@ def _define_output(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_string("label_map", None, text, flag_values=flag_values)
     text = "Fail, and write nothing, where anything had to be skipped or repaired."
     flags.DEFINE_bool("strict", False, text, flag_values=flag_values)
+    text = "Read images and annotations that are symbolic links to files outside of the folder that was named."
+    flags.DEFINE_bool("follow_links", False, text, flag_values=flag_values)
 
 
 def _convert(

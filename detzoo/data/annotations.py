@@ -8,9 +8,11 @@ from __future__ import annotations
 import dataclasses
 import pathlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from detzoo.data.dirt import Dirt
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 # In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes where it is too long.
@@ -43,7 +45,7 @@ class AnnotatedImage:
     """One image file with its objects.
 
     ``declared_size`` is the (height, width) that the annotation states, None where it states none. ``content`` holds
-    the encoded bytes where the image was drawn and is not a file.
+    the encoded bytes where the image was drawn and is not a file. ``unusable`` is why there is no file to read.
     """
 
     path: pathlib.Path
@@ -53,6 +55,7 @@ class AnnotatedImage:
     declared_size: tuple[int, int] | None = None
     boxes_are_normalized: bool = False
     content: bytes | None = None
+    unusable: tuple[Dirt, str] | None = None
 
 
 class Annotations(NamedTuple):
@@ -68,6 +71,54 @@ def numbered(names: set[str] | list[str]) -> dict[int, str]:
     return dict(enumerate(ordered, start=1))
 
 
+def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list[list[float]], list[str]]:
+    """Reads an outline of whatever nesting.
+
+    Args:
+        outline: One polygon [x0, y0, ...] or [[x0, y0], ...], or a list of polygons; numbers may be text.
+        size: (height, width) of the image, by which polygons far outside are found.
+
+    Returns:
+        The polygons [x0, y0, x1, y1, ...], and the reason for each that was dropped.
+    """
+    if _is_list_of(outline, (int, float, str)) or _is_list_of(outline, list, length=2):
+        outline = [outline]
+    elif _is_list_of(outline, list) and all(_is_list_of(part, list) and _is_list_of(part[0], list) for part in outline):
+        outline = [polygon for part in outline for polygon in part]  # one level more than COCO has
+    polygons, reasons = [], []
+    for part in outline if isinstance(outline, list) else []:
+        try:
+            polygon = np.asarray(part, np.float64).ravel().tolist()
+            check_polygon(polygon, size)
+        except (TypeError, ValueError, OverflowError) as error:
+            reasons.append(str(error))
+        else:
+            polygons.append(polygon)
+    return polygons, reasons
+
+
+def _is_list_of(value: Any, kind: type | tuple[type, ...], length: int | None = None) -> bool:
+    if not isinstance(value, list) or not value:
+        return False
+    return all(isinstance(item, kind) and length in (None, len(item)) for item in value)
+
+
+def check_polygon(polygon_px: list[float], size: tuple[int, int] | None) -> None:
+    """Raises ValueError: fewer than three points, or a coordinate that is not finite or far outside."""
+    if len(polygon_px) < 6 or len(polygon_px) % 2 or not np.isfinite(polygon_px).all():
+        raise ValueError(f"a polygon of {len(polygon_px)} numbers; 6 or more finite ones, an even count, are needed")
+    farthest = max(map(abs, polygon_px))
+    if size is not None and farthest > MAX_POLYGON_SPAN * max(size):
+        raise ValueError(f"a polygon reaches to {farthest:g} in an image of {size[1]} x {size[0]}")
+
+
+def box_of_polygons(polygons_px: list[list[float]]) -> tuple[float, float, float, float]:
+    """(ymin, xmin, ymax, xmax) around polygons [x0, y0, x1, y1, ...], one at least."""
+    xs = [x for polygon in polygons_px for x in polygon[0::2]]
+    ys = [y for polygon in polygons_px for y in polygon[1::2]]
+    return min(ys), min(xs), max(ys), max(xs)
+
+
 def mask_from_polygons(polygons_px: list[list[float]], height: int, width: int) -> np.ndarray:
     """The union of polygons [x0, y0, x1, y1, ...] in pixels, as COCO rasterises it: uint8 [height, width] of 0 and 1.
 
@@ -77,10 +128,6 @@ def mask_from_polygons(polygons_px: list[list[float]], height: int, width: int) 
     from pycocotools import mask as coco_mask
 
     for polygon in polygons_px:
-        if len(polygon) < 6 or len(polygon) % 2 or not np.isfinite(polygon).all():
-            raise ValueError(f"a polygon of {len(polygon)} numbers; 6 or more finite ones, an even count, are needed")
-        farthest = max(map(abs, polygon))
-        if farthest > MAX_POLYGON_SPAN * max(height, width):
-            raise ValueError(f"a polygon reaches to {farthest:g} in an image of {width} x {height}")
+        check_polygon(polygon, (height, width))
     runs = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons_px], height, width)
     return coco_mask.decode(runs).max(axis=2)

@@ -22,8 +22,9 @@ import numpy as np
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.data import examples, repair
 from detzoo.data.annotations import AnnotatedImage, Annotations
-from detzoo.data.dirt import Dirt, DirtLog, Finding
+from detzoo.data.dirt import Action, Dirt, DirtLog, Finding
 from detzoo.data.progress import track
+from detzoo.data.source_files import read_bytes
 from detzoo.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -76,7 +77,7 @@ def convert(
         log: findings made while reading the annotations; the conversion adds its own.
 
     Raises:
-        DataError: no image could be used; or ``strict`` and something was found.
+        DataError: no image or no object could be used; or ``strict`` and something was found.
         UsageError: the label map beside the output has other classes, or the prefix cannot be used.
     """
     log = log if log is not None else DirtLog()
@@ -96,12 +97,10 @@ def convert(
                 per_class.update(result.class_names)
         if strict and log.num_strict:
             raise DataError(_strict_message(log))
-        if writer.num_records == 0:
-            raise DataError(f"not one of {len(annotations.images)} images could be used\n{log.table()}")
+        if not per_class:
+            raise DataError(_nothing_message(annotations, writer.num_records, log))
         # The shards get their names when this block is left without an error: never shards without their label map.
         _save_label_map(label_map, beside)
-    if not per_class and any(image.objects for image in annotations.images):
-        logger.warning("not one object could be used: the records hold images without boxes only")
     _warn_of_other_shards(output_prefix, num_shards)
     counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
     return ConversionResult(shards, beside, writer.num_records, counts, label_map.num_classes, with_masks, log)
@@ -109,11 +108,20 @@ def convert(
 
 def _own_label_map(annotations: Annotations, log: DirtLog) -> LabelMap:
     if not annotations.class_names:
-        raise DataError(
-            f"none of {len(annotations.images)} annotated images has an object with a class name, so there is no label"
-            f" map to write; --label_map lets images without objects be converted\n{log.table()}"
-        )
+        raise DataError(_nothing_message(annotations, None, log))
     return LabelMap(dict(annotations.class_names))
+
+
+def _nothing_message(annotations: Annotations, num_records: int | None, log: DirtLog) -> str:
+    """The message of an import without any object: the first reason for it, and the table of all."""
+    usable = "" if num_records is None else f", {num_records} of them usable"
+    of_images = f"of {len(annotations.images)} annotated images{usable}"
+    if num_records == 0 and annotations.images:
+        of_images = f"not one of {len(annotations.images)} images could be used"
+    order = list(Action)
+    first = sorted(log.findings(), key=lambda finding: order.index(finding.dirt.action))[:1]
+    lines = [f"no object could be imported: {of_images}", *map(str, first), log.table()]
+    return "\n".join(lines)
 
 
 def label_ids(label_map: LabelMap) -> dict[str, int]:
@@ -144,6 +152,8 @@ def _convert_image(
     annotated: AnnotatedImage, *, ids: dict[str, int], names: dict[int, str], with_masks: bool
 ) -> _Converted:
     """One image file and its objects -> one serialized record, or the reason why there is none."""
+    if annotated.unusable is not None:
+        return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
     try:
         content = annotated.content if annotated.content is not None else _read(annotated.path)
         image = repair.repair_image(content, annotated.path.name)
@@ -199,7 +209,7 @@ def _object_example(
 
 def _read(path: pathlib.Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bytes(path)
     except FileNotFoundError:
         raise repair.UnusableImage(Dirt.IMAGE_MISSING) from None
     except OSError as error:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 KEPT_PER_KIND = 1000  # findings remembered of each kind; all are counted
 EXAMPLES_PER_KIND = 2  # findings shown of each kind in the table
-EXAMPLE_WIDTH = 90  # characters
+EXAMPLE_WIDTH = 100  # characters
+MESSAGE_WIDTH = 500  # characters of a finding in an error message
 
 
 class Action(enum.Enum):
@@ -36,7 +37,13 @@ class Dirt(enum.Enum):
     ANNOTATION_WITHOUT_IMAGE = ("annotation of an unknown image", Action.OBJECT_SKIPPED)
     ANNOTATION_UNREADABLE = ("annotation of an object cannot be read", Action.OBJECT_SKIPPED)
     WRONG_FILENAME = ("annotation names another file; taken by the annotation's own name", Action.REPAIRED)
+    ENCODING_GUESSED = ("text is not UTF-8 and states no encoding; guessed", Action.NOTED)
+    IDS_RENUMBERED = ("category ids below 1, beyond a label map's, or no numbers; numbered from 1", Action.NOTED)
+    FRACTIONS = ("all coordinates of the data set within 0..1; read as fractions of the image", Action.NOTED)
+    CATEGORY_UNREADABLE = ("category cannot be read", Action.OBJECT_SKIPPED)
     # Image files
+    IMAGE_AMBIGUOUS = ("several files have the stated name", Action.IMAGE_SKIPPED)
+    IMAGE_OUTSIDE = ("file outside of the folder, or no regular file", Action.IMAGE_SKIPPED)
     IMAGE_MISSING = ("image file is missing", Action.IMAGE_SKIPPED)
     IMAGE_EMPTY = ("image file is empty", Action.IMAGE_SKIPPED)
     IMAGE_UNKNOWN = ("not an image of a known format", Action.IMAGE_SKIPPED)
@@ -56,6 +63,15 @@ class Dirt(enum.Enum):
     WRONG_EXTENSION = ("extension does not fit the content", Action.NOTED)
     NO_BOXES = ("image without boxes", Action.NOTED)
     # Objects
+    BOX_OF_OUTLINE = ("no box; that of the outline taken", Action.NOTED)
+    ORIENTED_BOX = ("oriented box; the upright box around its corners taken", Action.NOTED)
+    KEYPOINTS = ("keypoints; the box taken", Action.NOTED)
+    CONFIDENCE = ("confidence behind the coordinates; ignored", Action.NOTED)
+    AREA_UNUSABLE = ("area is no number of pixels; that of the mask or box taken", Action.REPAIRED)
+    FLAG_UNKNOWN = ("truth value that is neither yes nor no; taken as no", Action.REPAIRED)
+    CORNER_OR_SIZE = ("maximum below minimum: exchanged corners, or a width and height?", Action.OBJECT_SKIPPED)
+    SIZE_FOR_CORNER = ("width and height in place of the maximum; corners made of them", Action.REPAIRED)
+    OUTLINE_PART = ("part of an outline that is no polygon; dropped", Action.REPAIRED)
     BOX_NOT_FINITE = ("box with NaN or infinity", Action.OBJECT_SKIPPED)
     BOX_WITHOUT_AREA = ("box without area", Action.OBJECT_SKIPPED)
     BOX_OUTSIDE = ("box wholly outside the image", Action.OBJECT_SKIPPED)
@@ -98,7 +114,8 @@ class Finding(NamedTuple):
     detail: str = ""
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.dirt.text}" + (f" ({self.detail})" if self.detail else "")
+        text = f"{self.where}: {self.dirt.text}" + (f" ({self.detail})" if self.detail else "")
+        return _printable(text if len(text) <= MESSAGE_WIDTH else text[: MESSAGE_WIDTH - 3] + "...")
 
 
 class DirtLog:
@@ -160,4 +177,9 @@ class DirtLog:
 def _example(finding: Finding) -> str:
     """Where a finding is, and what was seen, cut to one short line."""
     text = " ".join(f"{finding.where}: {finding.detail}".removesuffix(": ").split())
-    return text if len(text) <= EXAMPLE_WIDTH else text[: EXAMPLE_WIDTH - 3] + "..."
+    return _printable(text if len(text) <= EXAMPLE_WIDTH else text[: EXAMPLE_WIDTH - 3] + "...")
+
+
+def _printable(text: str) -> str:
+    """Text that every terminal's encoding of Unicode takes: halves of surrogate pairs become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -66,7 +66,7 @@ def encode_example(example: ImageExample) -> bytes:
         return tf.train.Feature(float_list=tf.train.FloatList(value=values))
 
     def texts(values: Sequence[str | bytes]) -> tf.train.Feature:
-        encoded = [value.encode("utf-8") if isinstance(value, str) else value for value in values]
+        encoded = [value.encode("utf-8", "replace") if isinstance(value, str) else value for value in values]
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
 
     objects = example.objects

@@ -1,169 +1,171 @@
 """Pascal VOC annotation folders (one XML file an image) -> Annotations.
 
 Coordinates go into the records as they are, divided by the image size, as the Object Detection API's own script does.
-VOC counts pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree.
+VOC counts pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree. Objects with a
+polygon (LabelMe) or an oriented box (roLabelImg) instead of a ``bndbox`` get the upright box around it.
 """
 
 from __future__ import annotations
 
+import math
 import pathlib
+import posixpath
 import xml.etree.ElementTree as ElementTree
-from xml.parsers import expat
 
-from detzoo.data.annotations import IMAGE_SUFFIXES, AnnotatedImage, AnnotatedObject, Annotations, numbered
+from detzoo.data.annotations import (
+    IMAGE_SUFFIXES,
+    AnnotatedImage,
+    AnnotatedObject,
+    Annotations,
+    box_of_polygons,
+    numbered,
+    polygons_of,
+)
+from detzoo.data.box_units import settle_box_units
 from detzoo.data.dirt import Dirt, DirtLog
-from detzoo.errors import DataError, UsageError
+from detzoo.data.fields import as_flag, as_name, as_number, as_size
+from detzoo.data.source_files import LINE, parse_xml, read_named_text, read_text
+from detzoo.data.source_folder import SourceFile, SourceFolder
+from detzoo.errors import DataError
 
-LINE = "line"  # attribute that keeps the line of an element
+SIDES = ("ymin", "xmin", "ymax", "xmax")
+# What else ends in .xml, by its root element.
+OTHER_XML = {
+    "annotations": "CVAT's own XML; export the task as Pascal VOC or COCO",
+    "dataset": "imglab's XML (dlib); convert it to Pascal VOC",
+    "tagset": "the XML of the ICDAR 2003 text data sets",
+}
+
+Box = tuple[float, float, float, float]
 
 
-def read_voc(images_dir: str, annotations_dir: str, log: DirtLog, *, image_set: str | None = None) -> Annotations:
-    """Reads the XML files of a folder in the order of their names, or those that an image set lists, in its order.
+def read_voc(
+    images_dir: str, annotations_dir: str, log: DirtLog, *, image_set: str | None = None, follow_links: bool = False
+) -> Annotations:
+    """Reads the XML files below a folder in the order of their names, or those that an image set lists, in its order.
 
     Args:
-        images_dir: folder of the images.
-        annotations_dir: folder of the XML files.
-        log: takes files and objects that cannot be read.
-        image_set: a file with one image name a line, extension optional; VOC's second column (1, 0, -1) is ignored.
+        images_dir: Folder of the images.
+        annotations_dir: Folder of the XML files.
+        log: Takes files and objects that cannot be read.
+        image_set: A file with one image name a line, extension optional; VOC's second column (1, 0, -1) is ignored.
+        follow_links: Read files that are links out of their folder.
 
     Raises:
-        UsageError: a folder or the image set is not there.
-        DataError: the folder has no XML file.
+        UsageError: A folder or the image set is not there.
+        DataError: The folder has no XML file.
     """
-    images, annotations = pathlib.Path(images_dir), pathlib.Path(annotations_dir)
-    for flag, folder in (("--images_dir", images), ("--annotations_dir", annotations)):
-        if not folder.is_dir():
-            raise UsageError(f"{flag} {folder} is not a folder")
-    by_stem = images_by_stem(images)
+    images = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
+    annotations = SourceFolder(annotations_dir, "--annotations_dir", (".xml",), log, follow_links=follow_links)
     read = []
-    for path, listed_at in _annotation_files(annotations, image_set):
-        if not path.is_file():
-            log.add(Dirt.ANNOTATION_MISSING, listed_at, str(path.name))
-            continue
+    for file in _annotation_files(annotations, image_set, log):
         try:
-            root = parse_with_lines(path)
-        except (expat.ExpatError, OSError, ValueError, LookupError) as error:
+            if file.problem:
+                raise ValueError(file.problem)
+            root = parse_xml(read_text(annotations.path / file.relative, file.relative, log))
+            if root.tag != "annotation":
+                other = OTHER_XML.get(root.tag, f"XML of another kind, its root is <{root.tag[:40]}>")
+                raise ValueError(f"a VOC file has the root <annotation>; this is {other}")
+        except (OSError, ValueError) as error:
             line = getattr(error, "lineno", None)
-            log.add(Dirt.ANNOTATION_FILE_UNREADABLE, f"{path.name}:{line}" if line else path.name, str(error))
+            where = f"{file.relative}:{line}" if line else file.relative
+            log.add(Dirt.ANNOTATION_FILE_UNREADABLE, where, str(error))
             continue
-        read.append(_image(root, path, images, by_stem, log))
+        read.append(_image(root, file.relative, images, log))
+    read = settle_box_units(read, log)
     names = {item.class_name for image in read for item in image.objects}
     return Annotations(read, numbered(names))
 
 
-def images_by_stem(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Image files of a folder by their name without extension; the first in order of name where several share it."""
-    found: dict[str, pathlib.Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in IMAGE_SUFFIXES:
-            found.setdefault(path.stem, path)
-    return found
-
-
-def parse_with_lines(path: pathlib.Path) -> ElementTree.Element:
-    """Parses an XML file; every element gets an attribute ``line``.
-
-    Raises:
-        expat.ExpatError: the file is not well-formed; has ``lineno``.
-        ValueError, LookupError: its declared encoding is not known.
-    """
-    builder = ElementTree.TreeBuilder()
-    parser = expat.ParserCreate()
-
-    def start(tag: str, attributes: dict[str, str]) -> None:
-        builder.start(tag, {**attributes, LINE: str(parser.CurrentLineNumber)})
-
-    parser.StartElementHandler = start
-    parser.EndElementHandler = builder.end
-    parser.CharacterDataHandler = builder.data
-    parser.Parse(path.read_bytes(), True)
-    return builder.close()
-
-
-def _annotation_files(folder: pathlib.Path, image_set: str | None) -> list[tuple[pathlib.Path, str]]:
-    """(XML file, where it is asked for)."""
+def _annotation_files(folder: SourceFolder, image_set: str | None, log: DirtLog) -> list[SourceFile]:
     if image_set is None:
-        paths = sorted(folder.glob("*.xml"))
-        if not paths:
-            raise DataError(f"--annotations_dir {folder} has no .xml file")
-        return [(path, path.name) for path in paths]
-    try:
-        lines = pathlib.Path(image_set).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--image_set {image_set} cannot be read: {error}") from None
+        if not folder.files:
+            raise DataError(f"--annotations_dir {folder.path} has no .xml file")
+        return folder.files
     files = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_named_text(pathlib.Path(image_set), "--image_set", log).split("\n"), start=1):
         name, _, flag = line.strip().rpartition(" ")
         name = name.strip() if name and flag in ("1", "0", "-1") else line.strip()
         if not name:
             continue
-        if pathlib.PurePath(name).suffix.lower() in (*IMAGE_SUFFIXES, ".xml"):
-            name = str(pathlib.PurePath(name).with_suffix(""))
-        files.append((folder / f"{name}.xml", f"{image_set}:{number}"))
+        found = folder.find(name)
+        if len(found) == 1:
+            files.append(found[0])
+        else:
+            several = " and ".join(file.relative for file in found)
+            log.add(Dirt.ANNOTATION_MISSING, f"{image_set}:{number}", several or f"{name}: no such .xml")
     return files
 
 
-def _image(
-    root: ElementTree.Element,
-    path: pathlib.Path,
-    images: pathlib.Path,
-    by_stem: dict[str, pathlib.Path],
-    log: DirtLog,
-) -> AnnotatedImage:
-    stated = (root.findtext("filename") or "").strip() or path.stem
-    name = pathlib.PurePosixPath(stated.replace("\\", "/")).name
-    image_path = images / name
-    if not image_path.is_file():
-        # Extensions are often missing or wrong in the element, and files renamed together with their annotation.
-        by_name = by_stem.get(name) or by_stem.get(pathlib.PurePath(name).stem)
-        by_annotation = by_stem.get(path.stem)
-        if by_name is None and by_annotation is not None:
-            log.add(Dirt.WRONG_FILENAME, path.name, f"filename is {name}")
-        image_path = by_name or by_annotation or image_path
-    objects = []
-    for element in root.findall("object"):
-        item = _object(element, path, log)
-        if item is not None:
-            objects.append(item)
+def _image(root: ElementTree.Element, relative: str, images: SourceFolder, log: DirtLog) -> AnnotatedImage:
+    own_name = relative[: -len(".xml")]
+    stated = as_name(root.findtext("filename")) or as_name(root.findtext("path")) or posixpath.basename(own_name)
+    own_folder = posixpath.join(posixpath.dirname(own_name), stated)
+    placed = images.place(own_folder, relative, f"{as_name(root.findtext('folder'))}/{stated}")
+    if placed["unusable"] is not None and placed["unusable"][0] is Dirt.IMAGE_MISSING:
+        # Files are renamed together with their annotation.
+        by_annotation = images.place(own_name, relative)
+        if by_annotation["unusable"] is None:
+            log.add(Dirt.WRONG_FILENAME, relative, f"filename is {stated}")
+            placed = by_annotation
+        else:
+            placed["filename"] = stated
+    size = root if root.find("imagesize") is None else root.find("imagesize")
+    declared = as_size(root.findtext("size/height"), root.findtext("size/width"))
+    objects = [_object(element, f"{relative}:{element.get(LINE)}", log) for element in root.findall("object")]
     return AnnotatedImage(
-        path=image_path,
-        filename=image_path.name,
-        source_id=image_path.name,
-        objects=tuple(objects),
-        declared_size=_size(root),
+        source_id=placed["filename"],
+        objects=tuple(filter(None, objects)),
+        declared_size=declared or as_size(size.findtext("nrows"), size.findtext("ncols")),
+        **placed,
     )
 
 
-def _size(root: ElementTree.Element) -> tuple[int, int] | None:
-    """Stated (height, width); None where it is absent or, as some tools write it, 0 x 0."""
-    try:
-        height, width = (int(float(root.findtext(f"size/{side}") or 0)) for side in ("height", "width"))
-    except (ValueError, OverflowError):
+def _object(element: ElementTree.Element, where: str, log: DirtLog) -> AnnotatedObject | None:
+    if as_flag(element.findtext("deleted"), where, log):  # LabelMe keeps what was removed
         return None
-    return (height, width) if height > 0 and width > 0 else None
-
-
-def _object(element: ElementTree.Element, path: pathlib.Path, log: DirtLog) -> AnnotatedObject | None:
-    where = f"{path.name}:{element.get(LINE)}"
-    name = (element.findtext("name") or "").strip()
+    name = as_name(element.findtext("name"))
     if not name:
         log.add(Dirt.CLASS_WITHOUT_NAME, where, "object without a name")
         return None
-    values = [element.findtext(f"bndbox/{side}") for side in ("ymin", "xmin", "ymax", "xmax")]
     try:
-        ymin, xmin, ymax, xmax = (float(value or "") for value in values)
-    except ValueError:
-        log.add(Dirt.ANNOTATION_UNREADABLE, where, f"bndbox (ymin, xmin, ymax, xmax) is {values}")
+        box = _box(element, where, log)
+    except ValueError as error:
+        log.add(Dirt.ANNOTATION_UNREADABLE, where, str(error))
         return None
     return AnnotatedObject(
-        box=(ymin, xmin, ymax, xmax),
+        box=box,
         class_name=name,
         where=where,
-        is_difficult=_flag(element, "difficult"),
-        is_truncated=_flag(element, "truncated"),
-        view=(element.findtext("pose") or "").strip(),
+        is_difficult=as_flag(element.findtext("difficult"), where, log),
+        is_truncated=as_flag(element.findtext("truncated"), where, log),
+        view=as_name(element.findtext("pose")),
     )
 
 
-def _flag(element: ElementTree.Element, name: str) -> bool:
-    return (element.findtext(name) or "").strip().lower() in ("1", "true", "yes")
+def _box(element: ElementTree.Element, where: str, log: DirtLog) -> Box:
+    """The box of an object, or that around its polygon or oriented box; raises ValueError where it has none."""
+    polygon = element.find("polygon")
+    if element.find("bndbox") is None and polygon is not None:
+        points = [[point.findtext("x"), point.findtext("y")] for point in polygon.findall("pt")]
+        polygons, reasons = polygons_of(points)
+        if not polygons:
+            raise ValueError(f"no bndbox, and its polygon cannot be read: {'; '.join(reasons) or 'no points'}")
+        log.add(Dirt.BOX_OF_OUTLINE, where)
+        return box_of_polygons(polygons)
+    if element.find("bndbox") is None and element.find("robndbox") is not None:
+        x, y, width, height, angle = _numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle"))
+        across, down = abs(math.cos(angle)), abs(math.sin(angle))
+        half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
+        log.add(Dirt.ORIENTED_BOX, where, f"angle {angle:g}")
+        return y - half_height, x - half_width, y + half_height, x + half_width
+    ymin, xmin, ymax, xmax = _numbers(element, "bndbox", SIDES)
+    return ymin, xmin, ymax, xmax
+
+
+def _numbers(element: ElementTree.Element, tag: str, names: tuple[str, ...]) -> list[float]:
+    values = [element.findtext(f"{tag}/{name}") for name in names]
+    try:
+        return [as_number(value) for value in values]
+    except ValueError:
+        raise ValueError(f"{tag} ({', '.join(names)}) is {[value and value[:20] for value in values]}") from None

@@ -1,154 +1,177 @@
 """YOLO label folders (one text file an image) -> Annotations.
 
-A line is ``class centre_x centre_y width height`` in fractions of the image, or ``class x y x y x y ...``: an outline,
-which becomes a box and a mask. Class ids count from 0 there and keep their order: label map id = class id + 1.
+``yolo_lines`` reads the numbers of a line. Class ids count from 0 there and keep their order: label map id = class id
++ 1.
 """
 
 from __future__ import annotations
 
-import functools
 import pathlib
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from detzoo.data.annotations import (
-    IMAGE_SUFFIXES,
-    AnnotatedImage,
-    AnnotatedObject,
-    Annotations,
-    mask_from_polygons,
-    numbered,
-)
+from detzoo.data.annotations import IMAGE_SUFFIXES, AnnotatedImage, Annotations, numbered
 from detzoo.data.dirt import Dirt, DirtLog
-from detzoo.errors import DataError, UsageError
+from detzoo.data.fields import as_id, as_name, as_number, shown
+from detzoo.data.source_files import parse_yaml, read_named_text, read_text
+from detzoo.data.source_folder import SourceFile, SourceFolder
+from detzoo.data.yolo_lines import YoloLine, layouts_of, object_of
+from detzoo.errors import DataError
 
 
-def read_yolo(images_dir: str, labels_dir: str, class_names: str, log: DirtLog) -> Annotations:
+class YoloClasses(NamedTuple):
+    """Class names in the order of their ids; ``kpt_shape`` of a data.yaml: (keypoints, numbers of each)."""
+
+    names: list[str]
+    keypoints: tuple[int, int] | None = None
+    from_yaml: bool = False
+
+
+def read_yolo(
+    images_dir: str, labels_dir: str, class_names: str, log: DirtLog, *, follow_links: bool = False
+) -> Annotations:
     """Reads all images below a folder and, for each, the text file at the same place below the labels folder.
 
     An image without a text file has no objects.
 
     Args:
-        images_dir: folder of the images; folders inside it are read too.
-        labels_dir: folder of the text files.
-        class_names: a text file with one name a line, or an Ultralytics data.yaml.
-        log: takes lines that cannot be read and text files without an image.
+        images_dir: Folder of the images, or a text file in that folder or above it with the path of one image a line.
+        labels_dir: Folder of the text files.
+        class_names: A text file with one name a line, or an Ultralytics data.yaml.
+        log: Takes lines that cannot be read and text files without an image.
+        follow_links: Read files that are links out of their folder.
 
     Raises:
-        UsageError: a folder or file is not there.
-        DataError: the folder has no image, no image has a text file, or the class names cannot be read.
+        UsageError: A folder or file is not there.
+        DataError: The folder has no image, no image has a text file, or the class names cannot be read.
     """
-    images, labels = pathlib.Path(images_dir), pathlib.Path(labels_dir)
-    for flag, folder in (("--images_dir", images), ("--labels_dir", labels)):
-        if not folder.is_dir():
-            raise UsageError(f"{flag} {folder} is not a folder")
-    names = read_class_names(class_names)
-    paths = sorted(path for path in images.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
-    if not paths:
-        raise DataError(f"--images_dir {images} has no image; known extensions: {' '.join(IMAGE_SUFFIXES)}")
-    read, used = [], set()
-    for path in paths:
-        relative = path.relative_to(images)
-        label_path = labels / relative.with_suffix(".txt")
-        used.add(label_path)
-        objects = _objects(label_path, labels, names, log)
-        if objects is None:
-            continue
-        read.append(
-            AnnotatedImage(
-                path=path,
-                filename=relative.as_posix(),
-                source_id=relative.as_posix(),
-                objects=objects,
-                boxes_are_normalized=True,
-            )
-        )
-    found = {label_path for label_path in labels.rglob("*.txt") if label_path.name != "classes.txt"}
-    if not used & found:
-        expected = paths[0].relative_to(images).with_suffix(".txt")
+    listed = pathlib.Path(images_dir) if pathlib.Path(images_dir).is_file() else None
+    folder = listed.parent if listed else images_dir
+    images = SourceFolder(folder, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
+    labels = SourceFolder(labels_dir, "--labels_dir", (".txt",), log, follow_links=follow_links)
+    classes = read_class_names(class_names, log)
+    if listed:
+        lines = enumerate(read_named_text(listed, "--images_dir", log).split("\n"), start=1)
+        placed = [images.place(line.strip(), f"{listed.name}:{number}") for number, line in lines if line.strip()]
+    else:
+        placed = [images.taken(file, file.relative) for file in images.files]
+    if not placed:
+        raise DataError(f"--images_dir {images_dir} has no image; known extensions: {' '.join(IMAGE_SUFFIXES)}")
+    found: list[tuple[dict[str, Any], list[YoloLine]]] = []
+    used = set()
+    for place in placed:
+        file = _labels_of(place["filename"], labels, by_tail=listed is not None)
+        used.add(file)
+        lines_of_image = _lines(file, labels, classes.names, log)
+        if lines_of_image is not None:
+            found.append((place, lines_of_image))
+    unused = [file for file in labels.files if file not in used and not file.relative.endswith("classes.txt")]
+    if len(used) == len(used & {None}):
         raise DataError(
-            f"--labels_dir {labels} has no text file for any of {len(paths)} images in {images};"
-            f" {labels / expected}, for one, is not there"
+            f"--labels_dir {labels_dir} has no text file for any of {len(placed)} images in {images_dir};"
+            f" {pathlib.Path(labels_dir, placed[0]['filename']).with_suffix('.txt')}, for one, is not there"
         )
-    for label_path in sorted(found - used):
-        log.add(Dirt.ANNOTATION_WITHOUT_IMAGE, label_path.relative_to(labels).as_posix())
-    return Annotations(read, numbered(names))
+    for file in unused:
+        log.add(Dirt.ANNOTATION_WITHOUT_IMAGE, file.relative)
+    layouts = layouts_of([line for _, of_image in found for line in of_image], classes.keypoints, classes.from_yaml)
+    read = [
+        AnnotatedImage(
+            source_id=place["filename"],
+            objects=tuple(filter(None, (object_of(line, layouts, log) for line in of_image))),
+            boxes_are_normalized=True,
+            **place,
+        )
+        for place, of_image in found
+    ]
+    return Annotations(read, numbered(classes.names))
+
+
+def _labels_of(name: str, labels: SourceFolder, *, by_tail: bool) -> SourceFile | None:
+    """The text file of an image; of a listed image also below the folders that its path begins with."""
+    parts = name.split("/")
+    tails = ("/".join(parts[first:]) for first in range(len(parts) if by_tail else 1))
+    return next(filter(None, map(labels.at, tails)), None)
 
 
 def has_masks(annotations: Annotations) -> bool:
-    """Whether any object has an outline."""
+    """Returns whether any object has an outline."""
     return any(item.mask is not None for image in annotations.images for item in image.objects)
 
 
-def read_class_names(path: str) -> list[str]:
-    """Class names in the order of their ids, from a text file or an Ultralytics data.yaml.
+def read_class_names(path: str, log: DirtLog) -> YoloClasses:
+    """Reads class names in the order of their ids from a text file or an Ultralytics data.yaml.
 
     Raises:
-        UsageError: the file is not there.
-        DataError: it has no names, names an id twice or leaves one out, or a name occurs twice.
+        UsageError: The file is not there.
+        DataError: It has no names, names an id twice or leaves one out, or a name occurs twice.
     """
     file = pathlib.Path(path)
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"--class_names {path} cannot be read: {error}") from None
+    text = read_named_text(file, "--class_names", log)
+    classes = YoloClasses([as_name(line) for line in text.rstrip().split("\n")])
     if file.suffix.lower() in (".yaml", ".yml"):
-        names = _names_of_yaml(text, path)
-    else:
-        names = [line.strip() for line in text.rstrip().splitlines()]
-    for index, name in enumerate(names):
-        if not name:
+        classes = _classes_of_yaml(text, path)
+    first_ids: dict[str, int] = {}
+    for index, name in enumerate(classes.names):
+        if not name and len(classes.names) > 1:
             raise DataError(f"{path}: class {index} has an empty name")
-        if name in names[:index]:
-            raise DataError(f"{path}: {name!r} is the name of class {names.index(name)} and of class {index}")
-    if not names:
+        if first_ids.setdefault(name, index) != index:
+            raise DataError(f"{path}: {shown(name)} is the name of class {first_ids[name]} and of class {index}")
+    if not any(classes.names):
         raise DataError(f"{path} has no class names; one a line, or `names:` in a data.yaml, is needed")
-    return names
+    return classes
 
 
-def _names_of_yaml(text: str, path: str) -> list[str]:
-    import yaml
-
+def _classes_of_yaml(text: str, path: str) -> YoloClasses:
     try:
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise DataError(f"{path}: not YAML: {error}") from None
-    names: Any = content.get("names") if isinstance(content, dict) else None
-    if isinstance(names, list):
-        return [str(name) for name in names]
-    if not isinstance(names, dict):
+        content = parse_yaml(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None
+    content = content if isinstance(content, dict) else {}
+    names: Any = content.get("names")
+    if isinstance(names, list) and names and all(isinstance(item, dict) for item in names):  # - 0: cat
+        names = {key: name for item in names for key, name in item.items()}
+    if isinstance(names, dict):
+        by_id = {as_id(key): name for key, name in names.items()}
+        if set(by_id) != set(range(len(names))):
+            ids = shown([as_id(key) for key in names])
+            raise DataError(f"{path}: the ids of `names:` are {ids}; 0 to {len(names) - 1} without gaps are needed")
+        names = [by_id[index] for index in range(len(names))]
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path} has no `names:` with a list or with ids and names")
-    if set(names) != set(range(len(names))):
-        raise DataError(f"{path}: the ids of `names:` are {list(names)}; 0 to {len(names) - 1} without gaps are needed")
-    return [str(names[index]) for index in range(len(names))]
+    return YoloClasses([as_name(name) for name in names], _keypoints(content.get("kpt_shape"), path), True)
 
 
-def _objects(
-    path: pathlib.Path, labels: pathlib.Path, names: list[str], log: DirtLog
-) -> tuple[AnnotatedObject, ...] | None:
-    """The objects of one text file, none where it is not there; None where it cannot be read."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        return ()
-    except (OSError, UnicodeDecodeError) as error:
-        log.add(Dirt.ANNOTATION_FILE_UNREADABLE, path.relative_to(labels).as_posix(), str(error))
+def _keypoints(value: Any, path: str) -> tuple[int, int] | None:
+    if value is None:
         return None
-    objects = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        where = f"{path.relative_to(labels).as_posix()}:{number}"
-        item = _object(line, where, names, log)
-        if item is not None:
-            objects.append(item)
-    return tuple(objects)
+    shape = [as_id(item) for item in value] if isinstance(value, list) else []
+    count, numbers = (*shape, None, None)[:2]
+    if len(shape) == 2 and isinstance(count, int) and count > 0 and isinstance(numbers, int) and numbers in (2, 3):
+        return count, numbers
+    raise DataError(f"{path}: kpt_shape is {shown(value)}; [keypoints, 2] or [keypoints, 3] is needed")
 
 
-def _object(line: str, where: str, names: list[str], log: DirtLog) -> AnnotatedObject | None:
+def _lines(file: SourceFile | None, labels: SourceFolder, names: list[str], log: DirtLog) -> list[YoloLine] | None:
+    """The lines of one text file, none where it is not there; None where it cannot be read."""
+    if file is None:
+        return []
     try:
-        first, *values = (float(word) for word in line.split())
+        if file.problem:
+            raise ValueError(file.problem)
+        text = read_text(labels.path / file.relative, file.relative, log)
+    except (OSError, ValueError) as error:
+        log.add(Dirt.ANNOTATION_FILE_UNREADABLE, file.relative, str(error))
+        return None
+    lines = (
+        _line(line, f"{file.relative}:{number}", names, log)
+        for number, line in enumerate(text.split("\n"), start=1)
+        if line.strip()
+    )
+    return list(filter(None, lines))
+
+
+def _line(line: str, where: str, names: list[str], log: DirtLog) -> YoloLine | None:
+    try:
+        first, *values = (as_number(word) for word in line.split())
     except ValueError:
         log.add(Dirt.ANNOTATION_UNREADABLE, where, f"not numbers: {line.strip()[:40]}")
         return None
@@ -158,26 +181,4 @@ def _object(line: str, where: str, names: list[str], log: DirtLog) -> AnnotatedO
     if not 0 <= first < len(names):
         log.add(Dirt.CLASS_WITHOUT_NAME, where, f"class {first:g} of {len(names)}")
         return None
-    name = names[int(first)]
-    if len(values) == 4:
-        x, y, width, height = values
-        return AnnotatedObject((y - height / 2, x - width / 2, y + height / 2, x + width / 2), name, where)
-    if len(values) >= 6 and len(values) % 2 == 0:
-        xs, ys = values[0::2], values[1::2]
-        return AnnotatedObject(
-            box=(float(np.min(ys)), float(np.min(xs)), float(np.max(ys)), float(np.max(xs))),
-            class_name=name,
-            where=where,
-            mask=functools.partial(_draw_outline, tuple(values)),
-        )
-    log.add(
-        Dirt.ANNOTATION_UNREADABLE,
-        where,
-        f"{len(values)} numbers behind the class; 4, or 6 and more in pairs, are known",
-    )
-    return None
-
-
-def _draw_outline(outline: tuple[float, ...], height: int, width: int) -> np.ndarray:
-    points = np.clip(np.reshape(outline, (-1, 2)), 0.0, 1.0) * (width, height)
-    return mask_from_polygons([points.ravel().tolist()], height, width)
+    return YoloLine(where, names[int(first)], values)

@@ -125,10 +125,11 @@ def test_a_label_map_can_be_used_again(capsys, data):
     assert main(words("csv", data, label_map=data / "map.pbtxt")) == 0
     assert load_label_map(data.parent / "out" / "label_map.pbtxt").names == {3: "dog", 9: "cat"}
     (data / "map.pbtxt").write_text("item { id: 3 name: 'dog' }")
-    assert main(words("csv", data, label_map=data / "map.pbtxt", output_path=data.parent / "other" / "x")) == 0
-    out = capsys.readouterr().out
-    assert "2  class that is not in the label map" in out
-    assert "boxes.csv:2: cat" in out
+    assert main(words("csv", data, label_map=data / "map.pbtxt", output_path=data.parent / "other" / "x")) == 1
+    error = capsys.readouterr().err
+    assert "no object could be imported: of 2 annotated images, 2 of them usable" in error
+    assert "2  class that is not in the label map" in error
+    assert "boxes.csv:2: cat" in error
 
 
 def test_shapes_then_inspect(capsys, tmp_path):
@@ -173,9 +174,9 @@ def test_help_lists_all(capsys):
         ("coco", {"images_dir": "none"}, 2, "--images_dir none is not a folder"),
         ("coco", {"annotations_file": "none.json"}, 2, "--annotations_file none.json is not there"),
         ("voc", {"annotations_dir": "none"}, 2, "--annotations_dir none is not a folder"),
-        ("voc", {"image_set": "none.txt"}, 2, "--image_set none.txt cannot be read"),
+        ("voc", {"image_set": "none.txt"}, 2, "--image_set none.txt is not there"),
         ("yolo", {"labels_dir": "none"}, 2, "--labels_dir none is not a folder"),
-        ("yolo", {"class_names": "none.txt"}, 2, "--class_names none.txt cannot be read"),
+        ("yolo", {"class_names": "none.txt"}, 2, "--class_names none.txt is not there"),
         ("csv", {"annotations_file": "none.csv"}, 2, "--annotations_file none.csv is not there"),
         ("csv", {"label_map": "none.pbtxt"}, 2, "there is no label map at none.pbtxt"),
         ("csv", {"output_path": "/dev/null/train"}, 1, "cannot write /dev/null/train-00000-of-00001.tfrecord"),
@@ -194,7 +195,7 @@ def test_what_is_not_there_is_named(capsys, data, form, changes, code, message):
         ("coco", "notes.json", "[1, 2]", ("notes.json has no list 'images'", "(here: list)")),
         ("coco", "notes.json", '{"images": [],\n"anno', ("notes.json:2: not JSON",)),
         ("coco", "notes.json", '{"images": [], "categories": []}', ("no list 'annotations'", "images, categories")),
-        ("csv", "boxes.csv", "filename,class,left\n", ("boxes.csv:1: no column 'xmin'", "filename, class, left",
+        ("csv", "boxes.csv", "filename,class,left\n", ("boxes.csv:1: no column 'ymin'", "filename, class, left",
                                                         "filename,width,height,class,xmin,ymin,xmax,ymax")),
         ("yolo", "names.txt", "", ("names.txt has no class names",)),
     ],
@@ -265,6 +266,8 @@ def test_an_interrupted_conversion_keeps_the_files_of_the_run_before(capsys, dat
     before = {path.name: path.read_bytes() for path in (data.parent / "out").iterdir()}
     rows = (data / "boxes.csv").read_text().splitlines()
     more = [rows[0], *(f"image{count}.png,40,24,cat,1,2,3,4" for count in range(500))]
+    for count in range(500):
+        (data / "images" / f"image{count}.png").touch()
     (data / "boxes.csv").write_text("\n".join(more))
     read = []
 

@@ -246,22 +246,18 @@ def test_no_usable_image_is_an_error_with_the_table(tmp_path):
     assert files(tmp_path / "out") == {}
 
 
-def test_annotations_without_any_class_need_a_label_map(tmp_path, images, clean):
+def test_a_data_set_without_any_object_is_an_error(tmp_path, clean):
     bare = Annotations([annotated(clean.path)], {})
     log = DirtLog()
     log.add(Dirt.ANNOTATION_FILE_UNREADABLE, "a.xml:3")
-    with pytest.raises(DataError, match=r"(?s)none of 1 annotated images has an object with a class name.*a\.xml:3"):
+    with pytest.raises(DataError, match=r"no object could be imported: of 1 annotated images\na\.xml:3"):
         conversion.convert(bare, str(tmp_path / "out/train"), num_shards=1, log=log)
     (tmp_path / "map.pbtxt").write_text("item { id: 1 name: 'red' }")
-    conversion.convert(bare, str(tmp_path / "out/train"), num_shards=1, label_map_path=str(tmp_path / "map.pbtxt"))
-    assert images.read_records(tmp_path / "out/train")[0]["boxes"] == []
-
-
-def test_objects_that_all_have_to_be_skipped_are_warned_about(tmp_path, clean, monkeypatch, caplog):
-    monkeypatch.setattr(logging.getLogger("detzoo"), "propagate", True)
-    with caplog.at_level(logging.WARNING):
+    with pytest.raises(DataError, match=r"of 1 annotated images, 1 of them usable\n.*image without boxes"):
+        conversion.convert(bare, str(tmp_path / "out/train"), num_shards=1, label_map_path=str(tmp_path / "map.pbtxt"))
+    with pytest.raises(DataError, match=r"1 of them usable\n.*box with NaN or infinity"):
         convert(tmp_path, annotated(clean.path, red((NAN, 0, 1, 1))))
-    assert "not one object could be used" in caplog.text
+    assert files(tmp_path / "out") == {}
 
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, MemoryError])

@@ -39,7 +39,7 @@ def test_a_long_finding_is_cut_to_one_line():
     log = DirtLog()
     log.add(Dirt.MASK_UNREADABLE, "a.json: annotation 1", "line\nbreak " + "x" * 200)
     line = log.table().splitlines()[-1].strip()
-    assert len(line) == 90
+    assert len(line) == 100
     assert line.startswith("a.json: annotation 1: line break xxx")
     assert line.endswith("xxx...")
 

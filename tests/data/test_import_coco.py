@@ -160,8 +160,8 @@ def test_a_broken_segmentation_leaves_the_object_without_a_mask(tmp_path, images
     convert(read, str(tmp_path / "out" / "val"), num_shards=1, with_masks=True, log=log)
     first = images.read_records(tmp_path / "out" / "val")[0]
     assert len(first["boxes"]) == 2
-    assert not images.decode(first["mask"][0]).any()
-    assert [finding.where for finding in log.findings(Dirt.MASK_UNREADABLE)] == [
+    assert first["mask"] == [] or not any(images.decode(mask).any() for mask in first["mask"])
+    assert [finding.where for finding in log.findings(Dirt.OUTLINE_PART)] == [
         "notes.json: annotation 1",
         "notes.json: annotation 3",
     ]
@@ -173,7 +173,7 @@ def test_a_broken_segmentation_leaves_the_object_without_a_mask(tmp_path, images
         ({"bbox": [1, 2, 3]}, Dirt.ANNOTATION_UNREADABLE, "bbox is [1, 2, 3]"),
         ({"bbox": None}, Dirt.ANNOTATION_UNREADABLE, "bbox is None"),
         ({"bbox": ["a", 1, 2, 3]}, Dirt.ANNOTATION_UNREADABLE, "bbox is ['a', 1, 2, 3]"),
-        ({"bbox": [10**400, 1, 2, 3]}, Dirt.ANNOTATION_UNREADABLE, None),
+        ({"bbox": [True, 1, 2, 3]}, Dirt.ANNOTATION_UNREADABLE, "bbox is [True, 1, 2, 3]"),
         ({"category_id": 5}, Dirt.CLASS_WITHOUT_NAME, "category_id 5"),
         ({"category_id": None}, Dirt.CLASS_WITHOUT_NAME, "category_id None"),
         ({"image_id": 1000}, Dirt.ANNOTATION_WITHOUT_IMAGE, ""),
@@ -186,7 +186,7 @@ def test_an_annotation_that_cannot_be_used_is_skipped_with_its_id(importer, cont
     assert [len(image.objects) for image in read.images] == [1, 1]
     ((seen, where, shown),) = found(log)
     assert (seen, where) == (dirt, "notes.json: annotation 1")
-    assert detail is None or shown == detail
+    assert shown == detail
 
 
 def test_rubbish_between_annotations_and_images_is_skipped(importer, content):
@@ -219,8 +219,9 @@ def test_images_without_annotations_and_without_a_size_are_read(importer, conten
         ("[1, 2]", r"no list 'images'; a COCO instances file has images, annotations and categories \(here: list\)"),
         ('{"images": [], "categories": []}', r"no list 'annotations'.*\(here: images, categories\)"),
         ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
-        ('{"images": [], "annotations": [], "categories": [{"id": 1}]}', r"categories\[0\] is {'id': 1}; it needs"),
-        ('{"images": [], "annotations": [], "categories": [{"id": "1", "name": "a"}]}', "integer id and a name"),
+        ('{"shapes": [], "imagePath": "a.jpg"}', "it looks like labelme's JSON of one image"),
+        ('[{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "it looks like a list in COCO's results format"),
+        ('{"info": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
     ],
 )
 def test_what_is_not_coco_is_named_with_file_and_line(importer, text, message):
@@ -235,9 +236,9 @@ def test_missing_files_and_folders_are_usage_errors(tmp_path):
         read_coco(str(tmp_path), str(tmp_path / "notes.json"), DirtLog())
     with pytest.raises(DataError, match=r"cannot be read: .*Is a directory"):
         read_coco(str(tmp_path), str(tmp_path), DirtLog())
-    (tmp_path / "latin.json").write_bytes(b'{"images": "\xe9"}')
-    with pytest.raises(DataError, match=r"latin\.json cannot be read: 'utf-8' codec"):
-        read_coco(str(tmp_path), str(tmp_path / "latin.json"), DirtLog())
+    (tmp_path / "nul.json").write_bytes(b'{"images": "\0"}')
+    with pytest.raises(DataError, match=r"nul\.json cannot be read: holds NUL bytes"):
+        read_coco(str(tmp_path), str(tmp_path / "nul.json"), DirtLog())
 
 
 def test_of_two_images_with_one_id_the_first_keeps_the_annotations(importer, content):

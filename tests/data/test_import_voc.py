@@ -75,7 +75,7 @@ def test_an_image_set_chooses_and_orders(tmp_path, folder):
     image_set.write_text("c d.png\n\nb  1\n gone -1\na.jpg -1\n")
     read, log = folder.read(image_set=str(image_set))
     assert [image.filename for image in read.images] == ["c d.png", "b.png", "a.png"]
-    assert found(log) == [(Dirt.ANNOTATION_MISSING, f"{image_set}:4", "gone.xml")]
+    assert found(log) == [(Dirt.ANNOTATION_MISSING, f"{image_set}:4", "gone: no such .xml")]
 
 
 @pytest.mark.parametrize(
@@ -133,8 +133,8 @@ def test_an_object_that_cannot_be_read_is_skipped_with_its_line(folder, content,
         ("<annotation>\n<object>\n</annotation>", "a.xml:3"),
         ("", "a.xml:1"),
         ("<annotation>\n", "a.xml:2"),
-        ('<?xml version="1.0" encoding="gbk"?>\n<annotation/>', "a.xml"),
-        ('<?xml version="1.0" encoding="rot26"?>\n<annotation/>', "a.xml"),
+        ("<a>" * 200 + "</a>" * 200, "a.xml"),
+        ('<!DOCTYPE a [<!ENTITY e "lol">]><annotation>&e;</annotation>', "a.xml"),
     ],
 )
 def test_broken_xml_skips_its_image(tmp_path, folder, content, where):
@@ -169,7 +169,7 @@ def test_missing_folders_and_files(tmp_path, folder):
     with pytest.raises(DataError, match=r"--annotations_dir .*xml has no \.xml file"):
         folder.read()
     folder.xml("a", thing())
-    with pytest.raises(UsageError, match=r"--image_set none\.txt cannot be read: .*No such file"):
+    with pytest.raises(UsageError, match=r"--image_set none\.txt is not there"):
         folder.read(image_set="none.txt")
     with pytest.raises(UsageError, match=r"--images_dir .*none is not a folder"):
         read_voc(str(tmp_path / "none"), str(tmp_path / "xml"), DirtLog())

@@ -85,7 +85,7 @@ def test_outlines_become_boxes_and_masks(tmp_path, images, folder):
 
 
 def test_an_outline_beyond_the_image_is_cut_off(tmp_path, images, folder):
-    folder.label("train/a", "0 -0.5 -0.5 0.5 -0.5 0.5 0.5 -0.5 0.5")
+    folder.label("train/a", "0 -0.5 -0.5 0.5 -0.5 0.5 0.5 -0.5 0.5 -0.5 0")
     read, log = folder.read()
     convert(read, str(tmp_path / "out/train"), num_shards=1, with_masks=True, log=log)
     record = images.read_records(tmp_path / "out/train")[0]
@@ -104,8 +104,8 @@ def test_an_outline_beyond_the_image_is_cut_off(tmp_path, images, folder):
         ("1.5 0.5 0.5 1 1", Dirt.ANNOTATION_UNREADABLE, "class 1.5 is not a whole number"),
         ("nan 0.5 0.5 1 1", Dirt.ANNOTATION_UNREADABLE, "class nan is not a whole number"),
         ("cat 0.5 0.5 1 1", Dirt.ANNOTATION_UNREADABLE, "not numbers: cat 0.5 0.5 1 1"),
-        ("1 0.5 0.5 1", Dirt.ANNOTATION_UNREADABLE, "3 numbers behind the class; 4, or 6 and more in pairs"),
-        ("1 0.5 0.5 1 1 0.9", Dirt.ANNOTATION_UNREADABLE, "5 numbers behind the class"),
+        ("1 0.5 0.5 1", Dirt.ANNOTATION_UNREADABLE, "3 numbers behind the class; known are 4, or 6 and more in pairs"),
+        ("1 12 9 20 8", Dirt.ANNOTATION_UNREADABLE, "20 is no fraction of the image"),
         ("1 0.5,0.5,1,1", Dirt.ANNOTATION_UNREADABLE, "not numbers: 1 0.5,0.5,1,1"),
     ],
 )
@@ -121,6 +121,7 @@ def test_a_bad_line_is_skipped_with_its_number(folder, line, dirt, detail):
 @pytest.mark.parametrize("values", ["nan 0.5 1 1", "0.5 0.5 0 1", "nan 0.5 0.5 0.5 0.2 0.9"])
 def test_a_box_or_outline_with_nan_or_without_area_is_skipped(tmp_path, images, folder, values):
     folder.label("train/a", f"0 {values}\n")
+    folder.label("val/a", "0 0.5 0.5 1 1\n")
     read, log = folder.read()
     convert(read, str(tmp_path / "out/train"), num_shards=1, with_masks=True, log=log)
     assert images.read_records(tmp_path / "out/train")[0]["boxes"] == []
@@ -159,7 +160,7 @@ def test_a_text_file_without_an_image_is_reported(folder):
 def test_names_of_a_data_yaml(tmp_path, text):
     path = tmp_path / "data.yaml"
     path.write_text(text, encoding="utf-8")
-    assert read_class_names(str(path)) == ["cat", "big dog", "3"]
+    assert read_class_names(str(path), DirtLog()).names == ["cat", "big dog", "3"]
 
 
 @pytest.mark.parametrize(
@@ -178,7 +179,7 @@ def test_names_of_a_data_yaml(tmp_path, text):
 def test_names_that_cannot_be_used(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(DataError, match=message):
-        read_class_names(str(tmp_path / name))
+        read_class_names(str(tmp_path / name), DirtLog())
 
 
 def test_missing_folders_and_files(tmp_path, folder):
@@ -192,8 +193,8 @@ def test_missing_folders_and_files(tmp_path, folder):
         read_yolo(str(tmp_path / "none"), str(tmp_path / "labels"), names, DirtLog())
     with pytest.raises(DataError, match=r"--images_dir .*labels has no image; known extensions: \.jpg"):
         read_yolo(str(tmp_path / "labels"), str(tmp_path / "labels"), names, DirtLog())
-    with pytest.raises(UsageError, match=r"--class_names none\.txt cannot be read"):
-        read_class_names("none.txt")
+    with pytest.raises(UsageError, match=r"--class_names none\.txt is not there"):
+        read_class_names("none.txt", DirtLog())
 
 
 @pytest.mark.shared
