@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,12 +11,15 @@ import tensorflow as tf
 from PIL import Image, ImageOps
 
 from detzoo.data.image_files import find_images
+from detzoo.data.repair import UnusableImage, read_upright
 from detzoo.detectors.given_regions import GivenRegions, random_regions
 from detzoo.errors import DataError, UsageError
 
 NUM_RANDOM = 8
 MAX_POOL_BYTES = 2**29  # of decoded pixels; beyond it, images come again
 RANDOM = "random"
+
+logger = logging.getLogger(__name__)
 
 
 class Pool(NamedTuple):
@@ -52,20 +55,25 @@ def read_images(pattern: str, shape: tuple[int, int] | None, limit: int) -> Pool
 
     Raises:
         UsageError: there are none.
-        DataError: a file cannot be read.
+        DataError: none of the files could be read; single ones are skipped, with a warning.
     """
     images: list[np.ndarray] = []
-    size = 0
-    for file in itertools.islice(find_images([pattern]), limit):
+    size = num_skipped = 0
+    for file in find_images([pattern]):
         try:
-            with Image.open(file) as opened:
-                image = ImageOps.exif_transpose(opened).convert("RGB")
-                images.append(np.asarray(image if shape is None else fit(image, shape), np.uint8))
-        except Exception as problem:  # Pillow raises many kinds
-            raise DataError(f"--images: {file} cannot be read as an image: {problem}") from problem
+            image = read_upright(file)
+        except UnusableImage as problem:
+            logger.warning("--images: %s is skipped: %s", file, problem)
+            num_skipped += 1
+            continue
+        images.append(image if shape is None else np.asarray(fit(Image.fromarray(image), shape)))
         size += images[-1].nbytes
-        if size > MAX_POOL_BYTES:
+        if size > MAX_POOL_BYTES or len(images) == limit:
             break
+    if not images:
+        raise DataError(f"--images {pattern}: none of {num_skipped} files could be read as an image")
+    if num_skipped:
+        logger.warning("--images: %d images, %d unreadable files skipped", len(images), num_skipped)
     return Pool(images, pattern)
 
 

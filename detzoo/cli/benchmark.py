@@ -226,7 +226,7 @@ def start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[Benc
 
     Raises:
         UsageError: no such device or precision, no image.
-        DataError: an image that cannot be read.
+        DataError: no image that can be read.
     """
     from detzoo.benchmark.environment import choose_threads
     from detzoo.benchmark.precision import check_precision

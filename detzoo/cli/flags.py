@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
+
+from detzoo.data.pixel_limit import DEFAULT_MEGAPIXELS, FLAG, VARIABLE
 
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
@@ -13,6 +15,23 @@ SET_HELP = (
     "PATH=VALUE changes one field of the config, e.g. --set train_config.batch_size=8, "
     "--set 'eval_input_reader[0].shuffle=false' or, to choose a block, --set 'train_config.optimizer.adam_optimizer{}'"
 )
+
+
+# Commands that open no image.
+_WITHOUT_IMAGES = ("config", "models")
+
+
+def flags_of(name: str, command: Any) -> flags.FlagValues:
+    """Returns the flags of a command, without values: its own, and the limit on images where it opens some."""
+    flag_values = flags.FlagValues()
+    command.define_flags(flag_values)
+    if name.split()[0] not in _WITHOUT_IMAGES:
+        text = (
+            "Skip images of more pixels: million, height times width. They are refused before they are decoded. "
+            f"Default: {DEFAULT_MEGAPIXELS:g}, or the environment variable {VARIABLE}."
+        )
+        flags.DEFINE_float(FLAG.strip("-"), None, text, lower_bound=1e-6, flag_values=flag_values)
+    return flag_values
 
 
 def define_set_flag(flag_values: flags.FlagValues) -> None:

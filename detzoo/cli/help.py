@@ -9,6 +9,8 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.cli.flags import flags_of
+
 WIDTH = 100
 REQUIRED_MESSAGE = "must have a value other than None"  # What absl's mark_flag_as_required writes.
 ENUM_PREFIX = re.compile(r"^<[^>]*>: ")  # What absl puts before the help of such a flag.
@@ -48,8 +50,7 @@ def verb_help(name: str, command: Any) -> str:
 
 
 def _own_help(name: str, command: Any) -> str:
-    flag_values = flags.FlagValues()
-    command.define_flags(flag_values)
+    flag_values = flags_of(name, command)
     own = [flag_values[flag] for flag in _in_order_of_definition(flag_values)]
     required = [flag for flag in own if is_required(flag)]
     borrowed = [flag for flag in own if (flag.help or "").startswith(API_PREFIX)]

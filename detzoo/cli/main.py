@@ -23,13 +23,16 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from absl import flags
 
+from detzoo.cli.flags import flags_of
 from detzoo.cli.help import REQUIRED_MESSAGE, overview, verb_help
 from detzoo.config.names import suggestion
+from detzoo.data.pixel_limit import FLAG, limited_to
 from detzoo.errors import DetzooError, UsageError
 
 VERBS = {
@@ -99,11 +102,13 @@ def start_without_unused_packages() -> None:
 
 
 def quiet_tensorflow() -> None:
-    """Keeps TensorFlow's C++ start-up messages off the terminal; a variable that the user has set wins."""
+    """Keeps the chatter of TensorFlow and Pillow off the terminal; a variable that the user has set wins."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("TF_CPP_MAX_VLOG_LEVEL", "0")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Pillow warns of odd tags in files that it reads well; what it cannot read is reported with the file's name.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 def configure_logging(debug: bool = False) -> None:
@@ -157,7 +162,9 @@ def _dispatch(words: list[str]) -> None:
     if any(word in HELP_WORDS[:-1] for word in rest):
         print(verb_help(name, command))
         return
-    command.run(parse_flags(name, command, rest))
+    flag_values = parse_flags(name, command, rest)
+    with limited_to(flag_values.flag_values_dict().get(FLAG.strip("-"))):
+        command.run(flag_values)
 
 
 def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValues:
@@ -166,8 +173,7 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
     Raises:
         UsageError: an unknown flag (with the nearest names), a bad value, or what is missing.
     """
-    flag_values = flags.FlagValues()
-    command.define_flags(flag_values)
+    flag_values = flags_of(name, command)
     flag_values.set_gnu_getopt(True)
     usage = f"`detzoo {name} --help` shows the flags"
     try:

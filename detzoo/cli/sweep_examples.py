@@ -17,10 +17,9 @@ def images_of_files(paths: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """(name, uint8 [H, W, 3]) of image files, upright.
 
     Raises:
-        OSError: a file cannot be read.
-        UnusableImage: it holds no image, or a broken one.
+        UnusableImage: a file cannot be read, or holds no image.
     """
-    from detzoo.detect.runner import read_upright
+    from detzoo.data.repair import read_upright
 
     return [(pathlib.Path(path).stem, read_upright(pathlib.Path(path))) for path in paths]
 

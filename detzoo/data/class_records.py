@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from detzoo.config.image_folders import images_by_class
 from detzoo.contracts import Tensor
-from detzoo.data.decode import ClassNames, Decoded, count_dirt, decode_image
+from detzoo.data.decode import ClassNames, Decoded, count_dirt, decode_within_limit
 from detzoo.data.records import CHECKED_RECORDS, RecordSource
 from detzoo.data.sample import Sample
 from detzoo.errors import DataError
@@ -175,11 +175,11 @@ def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
         image_id: string scalar.
     """
     is_missing, is_known = encoded == "", class_id > 0
-    usable = ~is_missing & is_known
-    image = tf.cond(usable, lambda: decode_image(encoded), lambda: tf.zeros([1, 1, 3], tf.uint8))
+    image, too_large = decode_within_limit(encoded, ~is_missing & is_known)
+    usable = ~is_missing & is_known & ~too_large
     no, zero = tf.constant([False]), tf.zeros([1], tf.float32)
     sample = Sample(
-        image=tf.ensure_shape(image, [None, None, 3]),
+        image=image,
         boxes_norm=tf.constant([[0.0, 0.0, 1.0, 1.0]]),
         classes=tf.reshape(tf.cast(class_id, tf.int32) - 1, [1]),
         weights=tf.ones([1], tf.float32),
@@ -188,5 +188,5 @@ def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
         area_px=zero,
         masks=None,
     )
-    found = {"missing_image": is_missing, "unknown_class": ~is_missing & ~is_known}
+    found = {"missing_image": is_missing, "unknown_class": ~is_missing & ~is_known, "too_many_pixels": too_large}
     return Decoded(sample, image_id, count_dirt(found), usable)

@@ -24,7 +24,6 @@ from detzoo.data import examples, repair
 from detzoo.data.annotations import AnnotatedImage, Annotations
 from detzoo.data.dirt import Action, Dirt, DirtLog, Finding
 from detzoo.data.progress import track
-from detzoo.data.source_files import read_bytes
 from detzoo.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -155,7 +154,7 @@ def _convert_image(
     if annotated.unusable is not None:
         return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
     try:
-        content = annotated.content if annotated.content is not None else _read(annotated.path)
+        content = annotated.content if annotated.content is not None else repair.read_content(annotated.path)
         image = repair.repair_image(content, annotated.path.name)
     except repair.UnusableImage as error:
         return _Converted(None, [], [Finding(error.dirt, annotated.filename, error.detail)])
@@ -205,17 +204,6 @@ def _object_example(
         view=item.source.view,
         mask_png=mask_png,
     )
-
-
-def _read(path: pathlib.Path) -> bytes:
-    try:
-        return read_bytes(path)
-    except FileNotFoundError:
-        raise repair.UnusableImage(Dirt.IMAGE_MISSING) from None
-    except OSError as error:
-        raise repair.UnusableImage(Dirt.IMAGE_CORRUPT, error.strerror or str(error)) from None
-    except ValueError as error:  # a NUL in the name
-        raise repair.UnusableImage(Dirt.IMAGE_MISSING, str(error)) from None
 
 
 def _check_label_map_beside(label_map: LabelMap, path: pathlib.Path, given: str | None) -> None:

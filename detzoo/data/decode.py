@@ -8,16 +8,16 @@ inside the pipeline; ``batches`` turns that into a count.
 from __future__ import annotations
 
 import dataclasses
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from detzoo.contracts import Tensor
+from detzoo.data import repair
 from detzoo.data.dirt_counter import REASONS
+from detzoo.data.pixel_limit import max_pixels
 from detzoo.data.sample import Sample, keep_objects
 from detzoo.errors import ConfigError
 
@@ -120,17 +120,14 @@ class RecordDecoder:
         consistent = self._consistent(fields)
         masks_missing = self._masks_missing(fields)
         usable = ~image_missing & consistent & ~masks_missing
-        image = tf.cond(
-            usable,
-            lambda: decode_image(fields["image/encoded"]),
-            lambda: tf.zeros([1, 1, 3], tf.uint8),
-        )
-        image = tf.ensure_shape(image, [None, None, 3])
+        image, too_large = decode_within_limit(fields["image/encoded"], usable)
+        usable &= ~too_large
         sample = tf.cond(usable, lambda: self._objects(fields, image), lambda: self._no_objects(image))
         sample, found = self._clean(Sample(image, *sample))
         found["missing_image"] = image_missing
         found["inconsistent_record"] = ~image_missing & ~consistent
         found["missing_masks"] = ~image_missing & consistent & masks_missing
+        found["too_many_pixels"] = too_large
         labeled = () if self._image_labels is None else _labeled_classes(fields, self._image_labels)
         return Decoded(sample, fields["image/source_id"], count_dirt(found), usable, labeled)
 
@@ -191,7 +188,9 @@ class RecordDecoder:
 
         def decode_mask(encoded: Tensor) -> Tensor:
             decode = lambda: tf.io.decode_png(encoded, channels=1)[..., 0]  # noqa: E731
-            mask = tf.cond(encoded == "", lambda: tf.zeros(size, tf.uint8), decode)
+            none = lambda: tf.zeros([0, 0], tf.uint8)  # noqa: E731  # of another size: not decoded, refused below
+            checked = lambda: tf.cond(tf.reduce_all(_png_size(encoded) == size), decode, none)  # noqa: E731
+            mask = tf.cond(encoded == "", lambda: tf.zeros(size, tf.uint8), checked)
             return tf.cast(tf.reshape(mask, size) > 0, tf.uint8)
 
         # map_fn cannot stack nothing: without objects there is no branch that calls it.
@@ -254,22 +253,69 @@ def decode_image(encoded: Tensor) -> Tensor:
     JPEG (also gray and CMYK) and PNG (also palette, alpha, 16 bit) by TensorFlow's decoders, the first frame of
     anything else by Pillow. An EXIF orientation is not applied: the boxes of a record refer to the stored pixels.
     """
-    is_jpeg = tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
-    is_png = tf.strings.substr(encoded, 0, 4) == _PNG_MAGIC
-    image = tf.cond(
-        is_jpeg,
+    image = _by_format(
+        encoded,
         lambda: tf.io.decode_jpeg(encoded, channels=3),
-        lambda: tf.cond(
-            is_png,
-            lambda: tf.io.decode_png(encoded, channels=3),
-            lambda: tf.numpy_function(_decode_with_pillow, [encoded], tf.uint8, stateful=False),
-        ),
+        lambda: tf.io.decode_png(encoded, channels=3),
+        lambda: tf.numpy_function(_decode_with_pillow, [encoded], tf.uint8, stateful=False),
     )
     return tf.ensure_shape(image, [None, None, 3])
 
 
+def decode_within_limit(encoded: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
+    """Decodes an image file as ``decode_image``, unless its header states too many pixels.
+
+    Args:
+        encoded: string scalar.
+        usable: bool scalar, false where there is nothing to decode.
+
+    Returns:
+        uint8 [H, W, 3], 1 x 1 where nothing was decoded, and a bool scalar: whether it has more pixels than the limit.
+    """
+    size = tf.cond(usable, lambda: _image_size(encoded), lambda: tf.zeros([2], tf.int64))
+    too_large = tf.reduce_prod(size) > max_pixels()
+    image = tf.cond(usable & ~too_large, lambda: decode_image(encoded), lambda: tf.zeros([1, 1, 3], tf.uint8))
+    return tf.ensure_shape(image, [None, None, 3]), too_large
+
+
+def _by_format(
+    encoded: Tensor, jpeg: Callable[[], Tensor], png: Callable[[], Tensor], other: Callable[[], Tensor]
+) -> Tensor:
+    """Returns what one of the three functions does, by the first bytes of an image file."""
+    is_jpeg = tf.strings.substr(encoded, 0, 3) == _JPEG_MAGIC
+    is_png = tf.strings.substr(encoded, 0, 4) == _PNG_MAGIC
+    return tf.cond(is_jpeg, jpeg, lambda: tf.cond(is_png, png, other))
+
+
+def _image_size(encoded: Tensor) -> Tensor:
+    """Reads (height, width), int64 [2], from an image file's header; raises inside the graph where that is broken."""
+    size = _by_format(
+        encoded,
+        lambda: tf.io.extract_jpeg_shape(encoded, tf.int64)[:2],
+        lambda: tf.cast(_png_size(encoded), tf.int64),
+        lambda: tf.numpy_function(_size_with_pillow, [encoded], tf.int64, stateful=False),
+    )
+    return tf.ensure_shape(size, [2])
+
+
+def _png_size(encoded: Tensor) -> Tensor:
+    """(height, width), int32 [2], of a PNG: bytes 20 to 23 and 16 to 19, the highest first."""
+    width_height = tf.io.decode_raw(tf.strings.substr(encoded, 16, 8), tf.int32, little_endian=False)
+    return tf.ensure_shape(tf.reverse(width_height, [0]), [2])
+
+
 def _decode_with_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
-    # In a graph TensorFlow hands over bytes, outside of one an array of objects.
-    encoded = encoded.item() if isinstance(encoded, np.ndarray) else encoded
-    with Image.open(io.BytesIO(encoded)) as image:
-        return np.asarray(image.convert("RGB"), np.uint8)
+    return np.asarray(repair.to_rgb(repair.decode_image(_as_bytes(encoded), "")[0]))
+
+
+def _size_with_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
+    try:
+        image = repair.open_header(_as_bytes(encoded))
+    except repair.UnusableImage:  # too many pixels
+        return np.array([np.iinfo(np.int32).max] * 2, np.int64)
+    return np.array([image.height, image.width], np.int64)
+
+
+def _as_bytes(encoded: bytes | np.ndarray) -> bytes:
+    """In a graph TensorFlow hands over bytes, outside of one an array of objects."""
+    return encoded.item() if isinstance(encoded, np.ndarray) else encoded

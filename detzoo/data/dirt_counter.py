@@ -19,6 +19,7 @@ REASONS = (
     "inconsistent_record",  # lists of objects of different lengths; dropped
     "missing_masks",  # objects without image/object/mask, though load_instance_masks is set; dropped
     "missing_proposals",  # the image has no entry in proposals_path; it has no proposals
+    "too_many_pixels",  # more than --max_image_megapixels; not decoded, the record is dropped
     "truncated_file",  # a file that ends within a record; read up to there
     "nan_box",  # a coordinate that is not finite; the object is dropped
     "empty_box",  # no area inside the image; the object is dropped

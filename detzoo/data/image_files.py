@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import logging
+import os
 import pathlib
 from collections.abc import Sequence
 
@@ -12,6 +14,8 @@ from detzoo.errors import UsageError
 
 # Suffixes looked for in folders; a file that is named itself may have any.
 SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".mpo")))
+
+logger = logging.getLogger(__name__)
 
 
 def find_images(names: Sequence[str]) -> list[pathlib.Path]:
@@ -36,28 +40,45 @@ def _split_at_commas(names: Sequence[str]) -> list[str]:
     """Each name, or its parts where it has commas and no file of that very name exists."""
     parts: list[str] = []
     for name in names:
-        whole = [name] if pathlib.Path(name).exists() else name.split(",")
+        whole = [name] if os.path.lexists(name) else name.split(",")
         parts += [part.strip() for part in whole if part.strip()]
     return parts
 
 
 def _meant_by(name: str) -> list[pathlib.Path]:
     path = pathlib.Path(name)
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if path.is_file():
+    if os.path.isdir(path):
+        return images_inside(path)
+    if os.path.lexists(path):
         return [path]
     if glob.has_magic(name):
         matches = [pathlib.Path(match) for match in sorted(glob.glob(name, recursive=True))]
         if not matches:
             raise UsageError(f"--images {name} matches nothing")
-        inside = [file for match in matches if match.is_dir() for file in _meant_by(str(match))]
-        return sorted({*inside, *(match for match in matches if match.is_file())})
+        inside = [file for match in matches if match.is_dir() for file in images_inside(match)]
+        return sorted({*inside, *(match for match in matches if not match.is_dir())})
     raise UsageError(f"--images {name}: there is no such file or folder{_hint(path)}")
 
 
+def images_inside(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what has an image's suffix in a folder and its subfolders, sorted; not all of it need be readable.
+
+    A link to a file outside of the folder is left out, with a warning.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
+    whole = os.path.realpath(folder) + os.sep
+    outside = {file for file in files if file.is_symlink() and not os.path.realpath(file).startswith(whole)}
+    if outside:
+        logger.warning(
+            "%d links in %s are skipped, such as %s: they lead out of the folder; name the files or a pattern to read "
+            "them, such as '%s/*'",
+            *(len(outside), folder, min(outside), folder),
+        )
+    return [file for file in files if file not in outside]
+
+
 def _hint(path: pathlib.Path) -> str:
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         return f" (nor the folder {path.parent})"
     close = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
     return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -69,9 +69,15 @@ def _read_records(files: Iterable[Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def images_of_files(files: Iterable[pathlib.Path]) -> Iterator[tuple[str, bytes]]:
-    """The name of each file, as its id, and what is in it."""
+    """The name of each file, as its id, and what is in it: nothing where it cannot be read, with a warning."""
+    from detzoo.data.repair import UnusableImage, read_content
+
     for file in files:
-        yield file.name, file.read_bytes()
+        try:
+            yield file.name, read_content(file)
+        except UnusableImage as problem:
+            logger.warning("%s cannot be read: %s", file, problem)
+            yield file.name, b""
 
 
 def write_searched(

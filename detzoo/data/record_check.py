@@ -6,13 +6,11 @@ The rules are those of ``decode``, in plain Python and with a reason for each: t
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from detzoo.config.label_map import LabelMap
 from detzoo.data import repair
@@ -41,7 +39,7 @@ class CheckedRecord(NamedTuple):
     digest: bytes = b""  # of the encoded image
 
 
-class _Unusable(Exception):
+class UnusableRecord(Exception):
     """The record will be dropped; carries the finding's kind and detail."""
 
     def __init__(self, dirt: Dirt, detail: str = "") -> None:
@@ -60,7 +58,7 @@ def check_record(serialized: bytes, where: str, label_map: LabelMap | None) -> C
     try:
         features = parse_features(serialized)
         return _check_features(features, where, label_map)
-    except _Unusable as reason:
+    except UnusableRecord as reason:
         return CheckedRecord(False, [Finding(reason.dirt, where, reason.detail)])
 
 
@@ -68,32 +66,37 @@ def parse_features(serialized: bytes) -> dict[str, list]:
     """Key -> list of values of a tf.Example.
 
     Raises:
-        _Unusable: it is empty, not a tf.Example, or has a key of another type than training reads.
+        UnusableRecord: it is empty, not a tf.Example, or has a key of another type than training reads.
     """
     if not serialized:
-        raise _Unusable(Dirt.RECORD_EMPTY)
+        raise UnusableRecord(Dirt.RECORD_EMPTY)
     try:
         message = tf.train.Example.FromString(serialized)
     except Exception as error:  # google.protobuf.message.DecodeError, by whichever protobuf backend is loaded
-        raise _Unusable(Dirt.RECORD_UNREADABLE, str(error)) from None
+        raise UnusableRecord(Dirt.RECORD_UNREADABLE, str(error)) from None
     features = {}
     for key, feature in message.features.feature.items():
         kind = feature.WhichOneof("kind")
         features[key] = list(getattr(feature, kind).value) if kind else []
         expected = EXPECTED_KINDS.get(key)
         if kind and expected and kind != expected:
-            raise _Unusable(Dirt.KEY_TYPE, f"{key} is {kind}; {expected} is read")
+            raise UnusableRecord(Dirt.KEY_TYPE, f"{key} is {kind}; {expected} is read")
         if kind and key in SCALAR_TYPES and len(features[key]) != 1:
-            raise _Unusable(Dirt.KEY_TYPE, f"{key} has {len(features[key])} values; 1 is read")
+            raise UnusableRecord(Dirt.KEY_TYPE, f"{key} has {len(features[key])} values; 1 is read")
     if not features:
-        raise _Unusable(Dirt.RECORD_EMPTY, "no keys")
+        raise UnusableRecord(Dirt.RECORD_EMPTY, "no keys")
     return features
 
 
 def image_of(features: Mapping[str, list]) -> np.ndarray:
-    """The decoded image, uint8 [H, W, 3], as stored (no EXIF rotation)."""
-    image, _ = repair.decode_image(features["image/encoded"][0], "")
-    return np.asarray(image.convert("RGB"))
+    """The decoded image, uint8 [H, W, 3], as stored (no EXIF rotation).
+
+    Raises:
+        UnusableRecord: there is none.
+        UnusableImage: it cannot be decoded.
+    """
+    image, _ = repair.decode_image(_encoded_image(features), "")
+    return np.asarray(repair.to_rgb(image))
 
 
 def masks_of(features: Mapping[str, list]) -> list[np.ndarray] | None:
@@ -102,7 +105,7 @@ def masks_of(features: Mapping[str, list]) -> list[np.ndarray] | None:
     if not encoded or not isinstance(encoded[0], bytes):
         return None
     try:
-        return [np.asarray(Image.open(io.BytesIO(mask)).convert("L")) > 0 for mask in encoded]
+        return [np.asarray(repair.open_header(mask).convert("L")) > 0 for mask in encoded]
     except Exception:  # whatever Pillow stumbles over; check_record has reported it
         return None
 
@@ -160,7 +163,7 @@ def _class_id(text: str, label: int, label_map: LabelMap) -> int | None:
 def _encoded_image(features: Mapping[str, list]) -> bytes:
     encoded = features.get("image/encoded") or [b""]
     if not encoded[0]:
-        raise _Unusable(Dirt.KEY_MISSING, "image/encoded")
+        raise UnusableRecord(Dirt.KEY_MISSING, "image/encoded")
     return encoded[0]
 
 
@@ -173,10 +176,10 @@ def _objects(features: Mapping[str, list]) -> tuple[np.ndarray, list[str], list[
     if missing:
         lengths = ", ".join(f"{side} {len(values)}" for side, values in columns.items())
         dirt = Dirt.LENGTHS_DIFFER if all(columns.values()) else Dirt.KEY_MISSING
-        raise _Unusable(dirt, f"{OBJECT}/bbox: {lengths}")
+        raise UnusableRecord(dirt, f"{OBJECT}/bbox: {lengths}")
     if max(len(texts), len(labels)) != count:
         dirt = Dirt.LENGTHS_DIFFER if texts or labels else Dirt.KEY_MISSING
-        raise _Unusable(dirt, f"{count} boxes, class/text {len(texts)}, class/label {len(labels)}")
+        raise UnusableRecord(dirt, f"{count} boxes, class/text {len(texts)}, class/label {len(labels)}")
     boxes = np.array([columns[side] for side in NEEDED_SIDES], np.float64).T.reshape(-1, 4)
     shown = [text.decode("utf-8", "replace") for text in texts]
     numbers = [int(label) for label in labels]
@@ -188,7 +191,7 @@ def _check_image(encoded: bytes, features: Mapping[str, list], where: str) -> tu
     try:
         image, flaws = repair.decode_image(encoded, "")
     except repair.UnusableImage as error:
-        raise _Unusable(error.dirt, error.detail) from None
+        raise UnusableRecord(error.dirt, error.detail) from None
     findings = []
     for dirt, detail in flaws:
         kind = dirt.text.partition(";")[0]
@@ -259,12 +262,11 @@ def _mask_problem(masks: Sequence, count: int, size: tuple[int, int]) -> str:
         if not mask:
             continue
         try:
-            with Image.open(io.BytesIO(mask)) as picture:
-                seen = picture.height, picture.width
+            picture = repair.open_header(mask)
         except Exception as error:  # whatever Pillow stumbles over
             return str(error)
-        if seen != size:
-            return f"mask of {seen[1]} x {seen[0]} for an image of {size[1]} x {size[0]}"
+        if (picture.height, picture.width) != size:
+            return f"mask of {picture.width} x {picture.height} for an image of {size[1]} x {size[0]}"
     return ""
 
 

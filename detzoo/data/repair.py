@@ -17,15 +17,25 @@ from __future__ import annotations
 import io
 import math
 import pathlib
-from typing import NamedTuple
+import stat
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from detzoo.data.annotations import AnnotatedImage, AnnotatedObject
 from detzoo.data.dirt import Dirt, Finding
+from detzoo.data.pixel_limit import as_flag, max_pixels
+from detzoo.errors import DetzooError
+
+Result = TypeVar("Result")
 
 EXIF_ORIENTATION = 0x0112
+MAX_BYTES_PER_PIXEL = 8  # of a file: four channels of 16 bits, not compressed
+# Formats of pixels; JPEG has MPO. Pillow has others that run programs (EPS) or draw what a file describes.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF")
+FORMATS += ("WEBP",)
 JPEG_QUALITY = 95  # of images that have to be encoded again
 JPEG_FORMATS = ("JPEG", "MPO")  # MPO is a JPEG with more pictures behind it; decoders read the first
 SUFFIX_FORMATS = {
@@ -88,50 +98,108 @@ def repair_image(content: bytes, filename: str) -> RepairedImage:
         filename: its name; only the suffix matters.
 
     Raises:
-        UnusableImage: the image is empty, unknown, corrupt, or has pixels without one way to 8-bit RGB.
+        UnusableImage: the image is empty, unknown, too large, corrupt, or has pixels without one way to 8-bit RGB.
     """
     image, flaws = decode_image(content, filename)
-    source_format = image.format or ""
-    orientation = 1
-    if any(dirt is Dirt.EXIF_ROTATED for dirt, _ in flaws):
-        # Pillow turns a TIFF while loading and takes its tag away: the tag is read from the file, and exif_transpose
-        # then finds nothing left to do.
-        orientation = _orientation(Image.open(io.BytesIO(content)))
-        image = ImageOps.exif_transpose(image)
+    lossy = image.format in (*JPEG_FORMATS, "WEBP")
+    if image.format not in (*JPEG_FORMATS, "PNG"):
+        flaws.append((Dirt.OTHER_FORMAT, image.format or ""))
+    orientation = next((int(text.split()[-1]) for dirt, text in flaws if dirt is Dirt.EXIF_ROTATED), 1)
     size = (image.height, image.width)
-    lossy = source_format in (*JPEG_FORMATS, "WEBP")
-    if source_format not in (*JPEG_FORMATS, "PNG"):
-        flaws.append((Dirt.OTHER_FORMAT, source_format))
-    changed = [dirt for dirt, _ in flaws if dirt not in (Dirt.WRONG_EXTENSION,)]
-    if changed:
-        content = encode_image(_to_rgb(image), lossy=lossy)
+    if any(dirt is not Dirt.WRONG_EXTENSION for dirt, _ in flaws):
+        pixels = _of_one_image(upright_rgb, image)
+        size = (pixels.height, pixels.width)
+        content = encode_image(pixels, lossy=lossy)
     return RepairedImage(content, "jpeg" if lossy else "png", size, orientation, tuple(flaws))
+
+
+def read_upright(path: pathlib.Path) -> np.ndarray:
+    """Returns an image file as uint8 [H, W, 3], RGB, turned as its EXIF orientation says.
+
+    Raises:
+        UnusableImage: the file cannot be read, or holds no image, one of too many pixels, or a broken one.
+    """
+    image, _ = decode_image(read_content(path), path.name)
+    return np.asarray(_of_one_image(upright_rgb, image))
+
+
+def read_content(path: pathlib.Path) -> bytes:
+    """Returns the bytes of an image file.
+
+    Raises:
+        UnusableImage: the file is missing, not a regular one (a device, a pipe), too large, or cannot be read.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UnusableImage(Dirt.IMAGE_UNKNOWN, "not a regular file")
+        if found.st_size > MAX_BYTES_PER_PIXEL * max_pixels():
+            raise UnusableImage(
+                Dirt.IMAGE_HUGE, f"{found.st_size / 1e6:.0f} MB, more than any image of {as_flag()} needs"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UnusableImage(Dirt.IMAGE_MISSING) from None
+    except OSError as error:
+        raise UnusableImage(Dirt.IMAGE_CORRUPT, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL in the name
+        raise UnusableImage(Dirt.IMAGE_MISSING, str(error)) from None
 
 
 def decode_image(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[Dirt, str]]]:
     """Decodes the first frame and lists what is unusual about the image, without changing it.
+
+    Every image file that detzoo reads outside of a TensorFlow graph passes here.
 
     Raises:
         UnusableImage: as ``repair_image``.
     """
     if not content:
         raise UnusableImage(Dirt.IMAGE_EMPTY)
+    return _of_one_image(_decode, content, filename)
+
+
+def open_header(content: bytes) -> Image.Image:
+    """Opens an image whose pixels are not decoded yet.
+
+    Raises:
+        UnusableImage: it has more pixels than the limit.
+        Exception: whatever Pillow raises.
+    """
+    limit = max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # Pillow's own limit, 89 million, warns below ours
+    Image.init()
+    image = Image.open(io.BytesIO(content), formats=[name for name in Image.ID if name in FORMATS])
+    count = image.width * image.height
+    if count > limit:
+        raise UnusableImage(Dirt.IMAGE_HUGE, f"{image.width} x {image.height} = {count} pixels, more than {as_flag()}")
+    return image
+
+
+def _of_one_image(work: Callable[..., Result], *arguments: object) -> Result:
+    """Returns ``work(*arguments)``; whatever Pillow raises in it becomes that image's UnusableImage."""
     try:
-        image = Image.open(io.BytesIO(content))
+        return work(*arguments)
+    except (UnusableImage, DetzooError):
+        raise
     except UnidentifiedImageError:
         raise UnusableImage(Dirt.IMAGE_UNKNOWN) from None
     except Image.DecompressionBombError as error:
-        raise UnusableImage(Dirt.IMAGE_HUGE, str(error)) from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken header makes them stumble over.
-        raise UnusableImage(Dirt.IMAGE_CORRUPT, str(error)) from None
+        seen = str(error).partition(" exceeds")[0]
+        raise UnusableImage(Dirt.IMAGE_HUGE, f"{seen}, more than {as_flag()}") from None
+    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnusableImage(Dirt.IMAGE_CORRUPT, reason) from None
+
+
+def _decode(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[Dirt, str]]]:
+    image = open_header(content)
     flaws = _flaws(image, content, filename)
-    try:
-        image.load()
-        if image.format == "PNG":
-            # Pillow overlooks wrong checksums and a missing end while it loads; other decoders refuse such files.
-            Image.open(io.BytesIO(content)).verify()
-    except Exception as error:  # OSError mostly, but also SyntaxError, ValueError, struct.error, by plugin.
-        raise UnusableImage(Dirt.IMAGE_CORRUPT, str(error)) from None
+    image.load()
+    if image.format == "PNG":
+        # Pillow overlooks wrong checksums and a missing end while it loads; other decoders refuse such files.
+        open_header(content).verify()
     if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format != "PNG"):
         raise UnusableImage(Dirt.IMAGE_PIXEL_TYPE, f"{image.format} of mode {image.mode}")
     return image, flaws
@@ -184,10 +252,19 @@ def _orientation(image: Image.Image) -> int:
     return orientation if orientation in TRANSPOSES else 1
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turns a decoded image as its EXIF orientation says, and makes it RGB as ``to_rgb``."""
+    # Not by ImageOps.exif_transpose, which writes the EXIF block again and fails on broken ones. Pillow has turned a
+    # TIFF while loading it, and removed its tag.
+    orientation = _orientation(image)
+    rgb = to_rgb(image)
+    return rgb if orientation == 1 else rgb.transpose(TRANSPOSES[orientation])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
     """8-bit RGB: gray copied to three channels, 16 bits cut to the upper 8, alpha dropped."""
     if image.mode.startswith("I"):
-        deep = np.asarray(image).astype(np.int64)
+        deep = np.asarray(image)
         return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("P", "PA"):
         return image.convert("RGBA").convert("RGB")

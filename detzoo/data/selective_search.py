@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detzoo.data.pixel_limit import as_flag, max_pixels
 from detzoo.errors import DataError, UsageError
 
 MODES = ("fast", "quality", "single")
@@ -138,13 +139,13 @@ def _result(image_id: str, future: concurrent.futures.Future[Any]) -> tuple[str,
         return image_id, future.result()
     except concurrent.futures.process.BrokenProcessPool as problem:
         raise UsageError(f"the processes that search windows have ended: {problem}") from None
-    except _Undecodable:
-        logger.warning("image %r cannot be decoded: it gets no windows", image_id)
+    except _Undecodable as problem:
+        logger.warning("image %r cannot be decoded: it gets no windows (%s)", image_id, problem)
         return image_id, Proposed(np.zeros([0, 4], np.float32), np.zeros([0], np.float32))
 
 
 class _Undecodable(Exception):
-    """OpenCV cannot read an image."""
+    """OpenCV cannot read an image; its text says why. Pickles, as UnusableImage does not."""
 
 
 def _start_worker(opencv_folder: str) -> None:
@@ -166,14 +167,33 @@ def _search(encoded: bytes, options: SearchOptions) -> Proposed:
         )
     cv2.setNumThreads(1)
     flags = cv2.IMREAD_COLOR | (0 if options.turns_upright else cv2.IMREAD_IGNORE_ORIENTATION)
-    pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
-    if pixels is None:
-        raise _Undecodable
+    pixels = _decode(cv2, encoded, flags)
     height, width = pixels.shape[:2]
     if options.image_width and width != options.image_width:
         height, width = max(1, round(height * options.image_width / width)), options.image_width
+        if height * width > max_pixels():
+            raise _Undecodable(f"at a width of {width} it has {height} rows, more than {as_flag()}")
         pixels = cv2.resize(pixels, (width, height))
     return to_proposals(_windows(cv2, pixels, options.mode), (height, width), options)
+
+
+def _decode(cv2: Any, encoded: bytes, flags: int) -> np.ndarray:
+    """Decodes an image file to uint8 [H, W, 3], BGR; OpenCV decides which formats it reads."""
+    from detzoo.data.repair import UnusableImage, open_header
+
+    try:
+        open_header(encoded)
+    except UnusableImage as problem:  # too many pixels
+        raise _Undecodable(str(problem)) from None
+    except Exception as problem:
+        logger.debug("Pillow: %s", problem)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except Exception as problem:  # OpenCV's own kind of error, by its build
+        raise _Undecodable(" ".join(str(problem).split())) from None
+    if pixels is None:
+        raise _Undecodable("OpenCV finds no image in it")
+    return pixels
 
 
 def _windows(cv2: Any, pixels: np.ndarray, mode: str) -> np.ndarray:

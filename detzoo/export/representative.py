@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from detzoo.data.image_files import SUFFIXES, images_inside
+from detzoo.data.record_check import UnusableRecord, image_of, parse_features
 from detzoo.data.records import match_files, scan_file
-from detzoo.detectors.serving import decode_example, decode_image
+from detzoo.data.repair import UnusableImage, read_upright
 from detzoo.errors import DataError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif")
 # Ranges settle within a few hundred images (Jacob et al., arXiv:1712.05877, calibrate on as few); more only takes time.
 MAX_IMAGES = 200
 
@@ -37,12 +38,10 @@ def find_files(patterns: str) -> list[str]:
     paths: list[str] = []
     for part in filter(None, (part.strip() for part in patterns.split(","))):
         if os.path.isdir(part):
-            inside = [str(path) for path in sorted(pathlib.Path(part).rglob("*")) if _is_image(str(path))]
+            inside = images_inside(pathlib.Path(part))
             if not inside:
-                raise DataError(
-                    f"--representative_data: the folder {part} holds no image ({', '.join(IMAGE_SUFFIXES)})"
-                )
-            paths += inside
+                raise DataError(f"--representative_data: the folder {part} holds no image ({', '.join(SUFFIXES)})")
+            paths += map(str, inside)
         else:
             paths += match_files(part)
     if not paths:
@@ -74,7 +73,7 @@ def representative_images(patterns: str, resizer: Callable[[Any], Any], max_imag
             if image is None:
                 num_broken += 1
                 continue
-            padded, _ = resizer(image)
+            padded, _ = resizer(tf.constant(image))
             images.append(np.clip(np.rint(padded.numpy()), 0, 255).astype(np.uint8))
     if num_broken:
         logger.warning("%d images of --representative_data cannot be decoded; they are left out", num_broken)
@@ -85,21 +84,22 @@ def representative_images(patterns: str, resizer: Callable[[Any], Any], max_imag
 
 def _decoded(path: str, count: int) -> Iterator[Any]:
     """Up to ``count`` images uint8 [H, W, 3] of a file, spread over it; None for one that cannot be decoded."""
-    if _is_image(path):
-        yield _try(decode_image, tf.io.read_file(path))
+    if path.lower().endswith(SUFFIXES):
+        yield _try(read_upright, pathlib.Path(path))
         return
     num_records = scan_file(path).num_records
     step = max(1, num_records // count)
     for record in tf.data.TFRecordDataset(path).take(num_records).shard(step, 0).take(count):
-        yield _try(decode_example, record)
+        yield _try(_image_of_record, record.numpy())
 
 
-def _try(decode: Callable[[Any], Any], encoded: Any) -> Any:
+def _image_of_record(serialized: bytes) -> np.ndarray:
+    return image_of(parse_features(serialized))
+
+
+def _try(decode: Callable[[Any], np.ndarray], encoded: Any) -> np.ndarray | None:
     try:
         return decode(encoded)
-    except tf.errors.InvalidArgumentError:
+    except (UnusableImage, UnusableRecord) as problem:
+        logger.debug("--representative_data: %s", problem)
         return None
-
-
-def _is_image(path: str) -> bool:
-    return path.lower().endswith(IMAGE_SUFFIXES)

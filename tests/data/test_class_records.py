@@ -11,6 +11,8 @@ from PIL import Image
 
 from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, check_classes, decode_folder_record
 from detzoo.data.decode import ClassNames
+from detzoo.data.dirt_counter import REASONS
+from detzoo.data.pixel_limit import limited_to
 from detzoo.data.records import ReadOptions, RecordSource, scan_files
 from detzoo.errors import DataError
 
@@ -150,3 +152,11 @@ def test_folders_without_images(tmp_path):
 
 def test_the_empty_record_at_an_epochs_end_is_not_usable():
     assert not bool(decode_folder_record(tf.constant("")).usable)
+
+
+def test_an_image_of_too_many_pixels_is_counted():
+    record = example(image__class__label=2)  # 3 x 5 = 15 pixels
+    with limited_to(14e-6):
+        decoded = ClassRecordDecoder(NAMES)(tf.constant(record))
+    assert not bool(decoded.usable)
+    assert int(decoded.dirt[REASONS.index("too_many_pixels")]) == 1

@@ -12,6 +12,7 @@ from PIL import Image
 
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder, decode_image
 from detzoo.data.dirt_counter import REASONS
+from detzoo.data.pixel_limit import limited_to
 from detzoo.errors import ConfigError
 
 HEIGHT, WIDTH = 6, 9
@@ -244,6 +245,29 @@ def test_the_orientation_tag_is_not_applied():
     exif[0x0112] = 6
     encoded = encode(Image.fromarray(SMOOTH), "JPEG", exif=exif)
     assert decode_image(tf.constant(encoded)).shape == SMOOTH.shape
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "WEBP", "BMP"])
+def test_an_image_of_too_many_pixels_is_counted_and_not_decoded(kind):
+    encoded = encode(Image.fromarray(SMOOTH), kind)  # 48 x 48 = 2304 pixels
+    record = example(encoded, **boxes((0, 0, 1, 1)), class__label=[1])
+    with limited_to(0.002303):
+        decoded = RecordDecoder(DecodeOptions())(tf.constant(record))
+    assert not bool(decoded.usable)
+    assert decoded.sample.image.shape == (1, 1, 3)
+    assert dirt_of(decoded) == {"too_many_pixels": 1}
+    with limited_to(0.002304):
+        decoded = RecordDecoder(DecodeOptions())(tf.constant(record))
+    assert bool(decoded.usable)
+    assert decoded.sample.image.shape == SMOOTH.shape
+
+
+def test_a_header_of_a_gigabyte_costs_no_memory(monkeypatch):
+    # Width and height are bytes 16 to 23 of a PNG; what follows is never read.
+    huge = PNG[:16] + (30000).to_bytes(4, "big") * 2 + PNG[24:]
+    monkeypatch.setattr(tf.io, "decode_png", lambda *_, **__: tf.debugging.Assert(False, ["decoded"]))
+    decoded = RecordDecoder(DecodeOptions())(tf.constant(example(huge)))
+    assert dirt_of(decoded) == {"too_many_pixels": 1}
 
 
 def test_real_records_with_every_field(shared):

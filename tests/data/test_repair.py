@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
+import os
 import pathlib
 import re
+import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -13,6 +17,8 @@ from PIL import Image
 from detzoo.data import repair
 from detzoo.data.annotations import AnnotatedImage, AnnotatedObject
 from detzoo.data.dirt import Action, Dirt
+from detzoo.data.pixel_limit import VARIABLE, limited_to
+from detzoo.errors import UsageError
 
 NAN = float("nan")
 
@@ -136,11 +142,102 @@ def test_what_has_no_right_answer_is_refused_with_its_reason(images, make, expec
     assert expected.action is Action.IMAGE_SKIPPED
 
 
-def test_an_image_of_too_many_pixels_is_refused(images, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # Pillow refuses twice as many; the scene has 960
-    with pytest.raises(repair.UnusableImage, match="960 pixels") as refused:
-        repair.repair_image(images.encode(images.scene()), "a.png")
+def test_an_image_of_too_many_pixels_is_refused(images):
+    content = images.encode(images.scene())  # 24 x 40 = 960 pixels
+    with limited_to(0.00096):
+        assert repair.repair_image(content, "a.png").size == (24, 40)
+    with (
+        limited_to(0.000959),
+        pytest.raises(repair.UnusableImage, match=r"40 x 24 = 960 pixels.*megapixels=0") as refused,
+    ):
+        repair.repair_image(content, "a.png")
     assert refused.value.dirt is Dirt.IMAGE_HUGE
+
+
+def bomb(width, height):
+    """A PNG whose header states a size, and that has no pixels: decoding it is an error, after its memory was made."""
+    ihdr = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
+    start = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + ihdr + struct.pack(">I", zlib.crc32(ihdr))
+    return start + struct.pack(">I", 0) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT"))
+
+
+@pytest.mark.parametrize(("size", "dirt"), [((10000, 10000), "IMAGE_CORRUPT"), ((10001, 10000), "IMAGE_HUGE")])
+def test_the_limit_is_a_hundred_megapixels_and_read_from_the_header(monkeypatch, size, dirt):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(Image.Image, "load", lambda image: (_ for _ in ()).throw(OSError("decoded")))
+    with pytest.raises(repair.UnusableImage, match=r"decoded|100010000 pixels") as refused:
+        repair.repair_image(bomb(*size), "a.png")
+    assert refused.value.dirt.name == dirt
+
+
+def test_a_size_beyond_pillows_own_limit_is_refused_by_the_flags_name():
+    with pytest.raises(repair.UnusableImage, match=r"4611686014132420609 pixels.*--max_image_megapixels=100"):
+        repair.repair_image(bomb(2**31 - 1, 2**31 - 1), "a.png")
+
+
+def test_a_limit_that_is_no_number_is_an_error_of_the_environment(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "many")
+    with pytest.raises(UsageError, match=f"{VARIABLE} is 'many'"):
+        repair.repair_image(bomb(1, 1), "a.png")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, about the tags of TIFF
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "MPO"])
+def test_a_mutated_file_is_read_or_refused_and_nothing_else(images, kind):
+    exif = Image.Exif()
+    exif[0x0112], exif[0x011A], exif[0x010E] = 6, 72.0, "a scene"
+    scene = Image.fromarray(images.scene())
+    several = {"save_all": True, "append_images": [scene.rotate(180)]} if kind not in ("JPEG", "BMP") else {}
+    content = images.encode(scene, kind, exif=exif, **several)
+    generator = np.random.default_rng(0)
+    for _ in range(60):
+        mutated = np.frombuffer(content, np.uint8).copy()
+        places = generator.integers(0, min(len(mutated), 400), generator.integers(1, 6))
+        mutated[places] = generator.choice([0, 1, 127, 255], len(places))
+        cut = mutated[: generator.integers(1, len(mutated))] if generator.random() < 0.3 else mutated
+        with contextlib.suppress(repair.UnusableImage):
+            assert repair.repair_image(cut.tobytes(), "a").encoded
+
+
+def test_a_broken_exif_block_costs_neither_the_image_nor_its_orientation(images):
+    # A text (tag 0x010E, of type 2) that is a double (type 12): Pillow reads it, and fails to write it again.
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010E] = 6, "12345678"
+    stored = np.ascontiguousarray(images.stored_for(images.scene(), 6))
+    content = images.encode(stored, "JPEG", quality=95, subsampling=0, exif=exif)
+    for order in (">", "<"):
+        text_entry = struct.pack(order + "HHI", 0x010E, 2, 9)
+        content = content.replace(text_entry, struct.pack(order + "HHI", 0x010E, 12, 1))
+    repaired = repair.repair_image(content, "a.jpg")
+    assert (repaired.size, repaired.orientation) == ((24, 40), 6)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero"), lambda path: path.mkdir()])
+def test_what_is_no_regular_file_is_not_read(tmp_path, make):
+    make(tmp_path / "a.jpg")
+    with pytest.raises(repair.UnusableImage, match="not a regular file") as refused:
+        repair.read_upright(tmp_path / "a.jpg")
+    assert refused.value.dirt is Dirt.IMAGE_UNKNOWN
+
+
+def test_a_file_larger_than_any_image_is_not_read(tmp_path):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.truncate(801_000_000)  # 100 million pixels of 8 bytes are 800 MB
+    with pytest.raises(repair.UnusableImage, match="801 MB, more than"):
+        repair.read_upright(tmp_path / "a.jpg")
+
+
+def test_a_missing_file_has_its_own_reason(tmp_path):
+    (tmp_path / "link.jpg").symlink_to("nowhere")
+    for name in ("gone.jpg", "link.jpg", "nul\0.jpg"):
+        with pytest.raises(repair.UnusableImage, match=r".+") as refused:
+            repair.read_upright(tmp_path / name)
+        assert refused.value.dirt is Dirt.IMAGE_MISSING
+
+
+def test_programs_are_not_run_to_draw_an_image(images):
+    with pytest.raises(repair.UnusableImage, match="not an image of a known format"):
+        repair.repair_image(images.encode(images.scene(), "EPS"), "a.eps")
 
 
 @pytest.mark.parametrize("orientation", range(2, 9))

@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from detzoo.data.drawing import draw_detections
+from detzoo.data.repair import UnusableImage, read_upright
 from detzoo.sweep.frontier import optimality_frontier
 from detzoo.sweep.measured import LATENCY, Row, groups_by_device, measured_rows
 from detzoo.sweep.report.names import is_one_stage, point_labels, printable
@@ -147,10 +148,8 @@ def _open_image(folder: pathlib.Path, name: str) -> Image.Image | None:
     for file in (folder / name, folder / f"{name}.jpg", *sorted(folder.glob(f"{_glob_safe(name)}.*"))):
         if file.is_file():
             try:
-                with Image.open(file) as image:
-                    image.draft("RGB", (2 * LONGER_SIDE_PX, 2 * LONGER_SIDE_PX))
-                    return image.convert("RGB")
-            except OSError:
+                return Image.fromarray(read_upright(file))
+            except UnusableImage:
                 return None
     return None
 
