@@ -194,7 +194,7 @@ class ConvHyperparams:
     l1_weight: float = 0.0
     l2_weight: float = 0.0
     regularize_depthwise: bool = False
-    activation: str | None = "relu"  # None, "relu", "relu6" or "swish"
+    activation: str | Callable[[Tensor], Tensor] | None = "relu"  # "relu", "relu6", layers.activation.swish
     batch_norm: BatchNormHyperparams | None = None
     force_use_bias: bool = False
 

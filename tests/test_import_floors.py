@@ -15,6 +15,7 @@ FLOORS = {
     "folders": 0,
     "config.pb": 0,
     "figures": 0,
+    "gradients": 0,
     "config": 1,
     "ops": 1,
     "layers": 1,

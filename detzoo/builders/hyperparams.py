@@ -14,16 +14,17 @@ from typing import Any
 import keras
 
 from detzoo.config import pb
-from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
+from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Tensor
 from detzoo.errors import ConfigError
+from detzoo.layers.activation import swish
 
 L2_HALF = 0.5  # the configuration's L2 loss is w * sum(x**2) / 2, Keras's is l2 * sum(x**2)
 
-_ACTIVATIONS: dict[int, str | None] = {
+_ACTIVATIONS: dict[int, str | Callable[[Tensor], Tensor] | None] = {
     pb.Hyperparams.NONE: None,
     pb.Hyperparams.RELU: "relu",
     pb.Hyperparams.RELU_6: "relu6",
-    pb.Hyperparams.SWISH: "swish",
+    pb.Hyperparams.SWISH: swish,
 }
 
 

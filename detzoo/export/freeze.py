@@ -71,9 +71,9 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
 
 
 def bypass_identities(graph_def: Any) -> Any:
-    """Lets nodes read past what gives its input unchanged: IdentityN, and the product with a constant 1.
+    """Rewires consumers around the IdentityN of operations with a gradient of their own.
 
-    TensorFlow's swish is made of both (its custom gradient, and its beta), which hides from Grappler that it is one.
+    The IdentityN of a swish hides from Grappler that it is one.
 
     Args:
         graph_def: a frozen GraphDef; its function library is left alone.
@@ -98,20 +98,9 @@ def _source(nodes: dict[str, Any], name: str) -> str:
         node = nodes[base]
         if node.op == "IdentityN":
             name = node.input[int(number or 0)]
-        elif node.op == "Mul" and _is_one(nodes, node.input[0]):
-            name = node.input[1]
-        elif node.op == "Mul" and _is_one(nodes, node.input[1]):
-            name = node.input[0]
         else:
             break
     return name
-
-
-def _is_one(nodes: dict[str, Any], name: str) -> bool:
-    node = nodes[node_of(name)]
-    if node.op != "Const" or node.attr["value"].tensor.tensor_shape.dim:
-        return False
-    return bool(tf.make_ndarray(node.attr["value"].tensor) == 1)
 
 
 def _num_values(constant: Any) -> int:

@@ -17,13 +17,14 @@ import keras
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
 from detzoo.features.network import Application, Network, symbolic
+from detzoo.layers.activation import swish
 
 HYPERPARAMS = ConvHyperparams(
     kernel_initializer=functools.partial(
         keras.initializers.VarianceScaling, scale=2.0, mode="fan_out", distribution="truncated_normal"
     ),
     l2_weight=0.000005,  # as Keras counts it: a weight decay of 1e-5
-    activation="swish",
+    activation=swish,
     batch_norm=BatchNormHyperparams(momentum=0.99, epsilon=0.001, scale=True),
 )
 

@@ -23,6 +23,7 @@ import keras
 from detzoo.contracts import ConvHyperparams, Tensor
 from detzoo.features.grouped_convolution import GroupedConv2D
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network, stable_names
+from detzoo.layers.activation import swish
 from detzoo.layers.conv import kernel_regularizer, pad_explicitly
 from detzoo.layers.normalization import batch_norm_from
 
@@ -252,7 +253,8 @@ class _Rewriter:
         In a normalised network no other convolution has its activation inside.
         """
         arguments = arguments | {"bias_regularizer": kernel_regularizer(self._hyperparams)}
-        return keras.layers.Conv2D(kernel_size=1, activation=layer.activation, **arguments)
+        activation = swish if layer.activation is keras.activations.silu else layer.activation
+        return keras.layers.Conv2D(kernel_size=1, activation=activation, **arguments)
 
     def _depthwise(self, layer: keras.layers.DepthwiseConv2D, x: _Traced) -> _Traced:
         stride, after = self._step(layer, x)

@@ -9,9 +9,10 @@ for each cell, times the samples' gradients: exact, the same in every run, and 2
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import tensorflow as tf
+
+from detzoo.gradients import with_gradient
 
 # Sample positions come out of a few float32 roundings; this share of the map's extent covers them.
 _POSITION_ROUNDING = 5e-7
@@ -31,26 +32,10 @@ def bilinear_crop(
     Returns:
         [N, h, w, C] in the features' type; 0 for samples outside the map.
     """
-    boxes = tf.stop_gradient(boxes_norm)
-
-    @tf.custom_gradient
-    def sample(features: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            upstream = tf.cast(upstream, tf.float32)
-            if tf.config.list_logical_devices("GPU"):  # the kernel for GPUs adds atomically
-                summed = tf.raw_ops.CropAndResizeGradImage(
-                    grads=upstream, boxes=boxes, box_ind=image_indices, image_size=tf.shape(features), T=tf.float32
-                )
-            else:
-                summed = _spread(upstream, boxes, image_indices, tf.shape(features))
-            return tf.cast(tf.ensure_shape(summed, features.shape), features.dtype)
-
-        # The kernel knows no bfloat16.
-        sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
-        crops = tf.image.crop_and_resize(sampled, boxes, image_indices, size)
-        return tf.cast(crops, features.dtype), gradient
-
-    return sample(features)
+    # The kernel knows no bfloat16.
+    sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
+    crops = tf.cast(tf.image.crop_and_resize(sampled, boxes_norm, image_indices, size), features.dtype)
+    return with_gradient(crops, [features, boxes_norm, image_indices], _crop_gradient)
 
 
 def sample_grid(
@@ -76,6 +61,18 @@ def sample_grid(
 def map_size(features: tf.Tensor) -> tf.Tensor:
     """(H, W) as float32 [2]."""
     return tf.cast(tf.shape(features)[1:3], tf.float32)
+
+
+def _crop_gradient(upstream: tf.Tensor, features: tf.Tensor, boxes: tf.Tensor, image_indices: tf.Tensor) -> tf.Tensor:
+    """The gradient of ``bilinear_crop`` for the features, in their type."""
+    upstream = tf.cast(upstream, tf.float32)
+    if tf.config.list_logical_devices("GPU"):  # the kernel for GPUs adds atomically
+        summed = tf.raw_ops.CropAndResizeGradImage(
+            grads=upstream, boxes=boxes, box_ind=image_indices, image_size=tf.shape(features), T=tf.float32
+        )
+    else:
+        summed = _spread(upstream, boxes, image_indices, tf.shape(features))
+    return tf.cast(tf.ensure_shape(summed, features.shape), features.dtype)
 
 
 def _spread(

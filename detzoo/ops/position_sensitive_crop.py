@@ -13,9 +13,10 @@ five times as long as sampling, which touches a few cells for each box only.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
 
 import tensorflow as tf
+
+from detzoo.gradients import with_gradient
 
 
 def position_sensitive_crop(
@@ -43,22 +44,20 @@ def position_sensitive_crop(
     """
     _check_sizes(crop_size, num_bins, features.shape[-1])
     total_bins = num_bins[0] * num_bins[1]
-    boxes = tf.stop_gradient(boxes_norm)
+    # The sampling kernel knows no bfloat16.
+    sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
+    mean = tf.cast(_sample_bins(sampled, boxes_norm, crop_size, num_bins) / total_bins, features.dtype)
+    crops = with_gradient(mean, [features, boxes_norm], _crop_gradient, crop_size, num_bins)
+    return tf.ensure_shape(crops, [features.shape[0], boxes_norm.shape[1], features.shape[-1] // total_bins])
 
-    @tf.custom_gradient
-    def mean_of_samples(features: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        def gradient(upstream: tf.Tensor) -> tf.Tensor:
-            upstream = tf.cast(upstream, tf.float32) / total_bins
-            spread = _spread(upstream, boxes, tf.shape(features), crop_size, num_bins)
-            return tf.cast(tf.ensure_shape(spread, features.shape), features.dtype)
 
-        # The sampling kernel knows no bfloat16.
-        sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
-        mean = _sample_bins(sampled, boxes, crop_size, num_bins) / total_bins
-        return tf.cast(mean, features.dtype), gradient
-
-    depth = features.shape[-1] // total_bins
-    return tf.ensure_shape(mean_of_samples(features), [features.shape[0], boxes_norm.shape[1], depth])
+def _crop_gradient(
+    upstream: tf.Tensor, features: tf.Tensor, boxes: tf.Tensor, crop_size: tuple[int, int], num_bins: tuple[int, int]
+) -> tf.Tensor:
+    """The gradient of ``position_sensitive_crop`` for the features, in their type."""
+    upstream = tf.cast(upstream, tf.float32) / (num_bins[0] * num_bins[1])
+    spread = _spread(upstream, boxes, tf.shape(features), crop_size, num_bins)
+    return tf.cast(tf.ensure_shape(spread, features.shape), features.dtype)
 
 
 def _sample_bins(

@@ -17,6 +17,7 @@ from detzoo.contracts import FeatureSpec
 from detzoo.detectors.efficientdet import EfficientDet
 from detzoo.errors import ConfigError
 from detzoo.features.network import symbolic
+from detzoo.layers.activation import swish
 
 TYPE = "type: 'ssd_efficientnet-b0_bifpn_keras'"
 BIFPN = "bifpn { num_iterations: 1 num_filters: 24 %s }"
@@ -82,7 +83,7 @@ def test_the_backbone_keeps_its_own_hyperparameters():
     assert (norm.momentum, norm.epsilon, norm.scale) == (0.99, 0.001, True)
     assert conv.kernel_regularizer.l2 == pytest.approx(5e-6)
     assert (conv.kernel_initializer.scale, conv.kernel_initializer.mode) == (2.0, "fan_out")
-    assert model.get_layer("stem_activation").activation is keras.activations.silu
+    assert model.get_layer("stem_activation").activation is swish
     assert model.get_layer("block1a_dwconv").depthwise_regularizer is None
 
 
@@ -95,7 +96,7 @@ def test_levels_passes_filters_and_hyperparameters_reach_the_neck():
     assert "bifpn_1_up_6_separable" in names
     assert not [name for name in names if name.startswith("bifpn_2")]
     assert model.get_layer("bifpn_1_up_6_batch_norm").momentum == pytest.approx(0.9)
-    assert model.get_layer("bifpn_1_up_6_activation").activation is keras.activations.silu
+    assert model.get_layer("bifpn_1_up_6_activation").activation is swish
     assert model.get_layer("bifpn_1_up_6_sum").method == "fast_attention"
 
 

@@ -11,6 +11,7 @@ from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.config import pb
 from detzoo.contracts import BatchNormHyperparams
 from detzoo.errors import ConfigError
+from detzoo.layers.activation import swish
 from detzoo.layers.conv import convolution
 
 
@@ -26,7 +27,7 @@ def test_defaults_are_those_of_the_schema():
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"), [("NONE", None), ("RELU", "relu"), ("RELU_6", "relu6"), ("SWISH", "swish")]
+    ("name", "expected"), [("NONE", None), ("RELU", "relu"), ("RELU_6", "relu6"), ("SWISH", swish)]
 )
 def test_activations(name, expected):
     assert hyperparams(f"activation: {name}").activation == expected

@@ -13,6 +13,7 @@ from detzoo.features.efficientnet import efficientnet
 from detzoo.features.network import symbolic
 from detzoo.features.normalization import IMAGENET_STANDARD, standardize_imagenet
 from detzoo.features.rewrite import build_extractor_model
+from detzoo.layers.activation import swish
 
 SHORTCUTS = ["2b", "3b", "4b", "4c", "5b", "5c", "6b", "6c", "6d"]  # blocks of B0 that have one
 FIRST_OF_STAGE = {"2": 1, "3": 3, "4": 5, "5": 8, "6": 11}  # how many blocks come before a stage
@@ -86,7 +87,7 @@ def test_stochastic_depth_grows_with_depth_and_drops_whole_maps():
 def test_gates_have_their_own_activations_a_bias_and_no_normalisation():
     model = backbone("b0")
     reduce, expand = model.get_layer("block1a_se_reduce"), model.get_layer("block1a_se_expand")
-    assert (reduce.activation, expand.activation) == (keras.activations.silu, keras.activations.sigmoid)
+    assert (reduce.activation, expand.activation) == (swish, keras.activations.sigmoid)
     assert reduce.use_bias
     assert expand.use_bias
     assert not [layer.name for layer in model.layers if "se_" in layer.name and "bn" in layer.name]

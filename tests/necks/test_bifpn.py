@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
+from detzoo.layers.activation import swish
 from detzoo.layers.fusion import FAST_EPSILON
 from detzoo.necks.bifpn import BifpnOptions, bidirectional_pyramid
 
 SHAPES = {3: (7, 10, 1), 4: (4, 5, 1), 5: (2, 3, 1)}  # odd sizes, not square
 PLAIN = ConvHyperparams(kernel_initializer=keras.initializers.Ones, activation=None)
-NORMALIZED = dataclasses.replace(PLAIN, activation="swish", batch_norm=BatchNormHyperparams(scale=True))
+NORMALIZED = dataclasses.replace(PLAIN, activation=swish, batch_norm=BatchNormHyperparams(scale=True))
 
 
 def pyramid_model(options, hyperparams=PLAIN, shapes=SHAPES, max_level=5):
