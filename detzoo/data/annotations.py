@@ -100,7 +100,7 @@ def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list
 def _is_list_of(value: Any, kind: type | tuple[type, ...], length: int | None = None) -> bool:
     if not isinstance(value, list) or not value:
         return False
-    return all(isinstance(item, kind) and length in (None, len(item)) for item in value)
+    return all(isinstance(item, kind) and (length is None or len(item) == length) for item in value)
 
 
 def check_polygon(polygon_px: list[float], size: tuple[int, int] | None) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 from typing import Any, NamedTuple
 
@@ -44,7 +45,7 @@ def read_yolo(
         UsageError: A folder or file is not there.
         DataError: The folder has no image, no image has a text file, or the class names cannot be read.
     """
-    listed = pathlib.Path(images_dir) if pathlib.Path(images_dir).is_file() else None
+    listed = pathlib.Path(images_dir) if os.path.isfile(images_dir) else None
     folder = listed.parent if listed else images_dir
     images = SourceFolder(folder, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     labels = SourceFolder(labels_dir, "--labels_dir", (".txt",), log, follow_links=follow_links)
@@ -55,7 +56,11 @@ def read_yolo(
     else:
         placed = [images.taken(file, file.relative) for file in images.files]
     if not placed:
-        raise DataError(f"--images_dir {images_dir} has no image; known extensions: {' '.join(IMAGE_SUFFIXES)}")
+        extensions = " ".join(IMAGE_SUFFIXES)
+        raise DataError(
+            f"--images_dir {images_dir} has no image; known extensions: {extensions}; folders that are links out of it"
+            " are read with --follow_links"
+        )
     found: list[tuple[dict[str, Any], list[YoloLine]]] = []
     used = set()
     for place in placed:

@@ -13,13 +13,11 @@ are told before the first image is decoded.
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import pathlib
-import zipfile
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +25,9 @@ import tensorflow as tf
 
 from detzoo.data.decode import Decoded
 from detzoo.data.dirt_counter import count_vector
+from detzoo.data.fields import as_name, as_number, shown
 from detzoo.data.records import CHECKED_RECORDS, RecordSource, WeightedSources
+from detzoo.data.source_files import check_regular, decode, parse_json
 from detzoo.errors import DataError
 
 ARRAYS = ("image_ids", "offsets", "boxes", "scores")
@@ -77,7 +77,7 @@ class ProposalTable:
             self._boxes, self._scores = boxes[order], scores[order]
         self._row: dict[bytes, int] = {}
         for row, image_id in enumerate(self.image_ids):
-            self._row.setdefault(image_id.encode("utf-8"), row)
+            self._row.setdefault(image_id.encode("utf-8", "replace"), row)
         if len(self._row) < len(self.image_ids):
             logger.warning(
                 "%s has %d images more than one time; the first entry counts",
@@ -209,6 +209,8 @@ def read_proposals(path: str) -> ProposalTable:
         DataError: there is no such file, it is neither of these, or it holds no proposal.
     """
     try:
+        if "://" not in path:
+            check_regular(path)
         with tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb") as file:
             is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
             file.seek(0)
@@ -216,7 +218,7 @@ def read_proposals(path: str) -> ProposalTable:
                 image_ids, offsets, boxes, scores, numbers = read_arrays(path, file)
             else:
                 image_ids, offsets, boxes, scores, numbers = _read_entries(path, file)
-    except (OSError, tf.errors.OpError) as problem:
+    except (OSError, ValueError, tf.errors.OpError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
         raise DataError(f"proposals_path {path} cannot be read: {reason}") from None
     good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
@@ -253,11 +255,14 @@ def read_arrays(path: str, file: Any) -> _Arrays:
                 found = ", ".join(stored.files) or "nothing"
                 raise DataError(f"proposals_path {path} has no {', '.join(missing)} (it has: {found}); {accepted}")
             ids, offsets, boxes, scores = (stored[name] for name in ARRAYS)
-    except (ValueError, zipfile.BadZipFile, EOFError) as problem:
-        raise DataError(f"proposals_path {path} cannot be read: {problem}; {accepted}") from None
-    total = len(boxes)
-    shapes_fit = boxes.shape == (total, 4) and scores.shape == (total,) and offsets.shape == (len(ids) + 1,)
-    if not shapes_fit or ids.dtype.kind not in "US" or offsets.dtype.kind not in "iu":
+    except DataError:
+        raise
+    except Exception as problem:  # of zip, zlib, struct and NumPy, by the byte that is broken
+        raise DataError(f"proposals_path {path} cannot be read: {str(problem)[:200]}; {accepted}") from None
+    total = len(boxes) if boxes.ndim else -1
+    shapes_fit = boxes.shape == (total, 4) and scores.shape == (total,) and offsets.shape == (ids.size + 1,)
+    kinds = "".join(array.dtype.kind for array in (ids, offsets, boxes, scores))
+    if not shapes_fit or ids.ndim != 1 or not re.fullmatch("[US][iu][fiu][fiu]", kinds):
         found = ", ".join(
             f"{name} {array.dtype} {list(array.shape)}" for name, array in zip(ARRAYS, (ids, offsets, boxes, scores))
         )
@@ -265,6 +270,7 @@ def read_arrays(path: str, file: Any) -> _Arrays:
             f"proposals_path {path} has {found}; accepted: image_ids text [I], offsets int64 [I + 1], boxes "
             "float32 [T, 4], scores float32 [T]"
         )
+    offsets = offsets.astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
         raise DataError(f"proposals_path {path}: offsets must rise from 0 to {total}, the number of boxes")
     boxes = boxes.astype(np.float32)
@@ -277,12 +283,12 @@ def read_arrays(path: str, file: Any) -> _Arrays:
             "the image; accepted: fractions of the image, [ymin, xmin, ymax, xmax] in 0..1"
         )
     texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in ids]
-    return texts, offsets.astype(np.int64), boxes, scores.astype(np.float32), np.arange(total)
+    return texts, offsets, boxes, scores.astype(np.float32), np.arange(total)
 
 
 def _read_entries(path: str, file: Any) -> _Arrays:
     try:
-        entries = json.loads(file.read())
+        entries = parse_json(decode(file.read())[0])
     except ValueError as problem:
         raise DataError(
             f"proposals_path {path} is neither npz nor JSON ({problem}); accepted: the proposals.npz of "
@@ -308,27 +314,19 @@ def _read_entry(path: str, number: int, entry: Any) -> tuple[str, tuple[float, .
     """The image's id as text, and x, y, width, height and score."""
     where = f"proposals_path {path}, entry {number}"
     if not isinstance(entry, dict):
-        raise DataError(f"{where} is {_short(entry)}; accepted: an object with {', '.join(ENTRY_FIELDS)}")
+        raise DataError(f"{where} is {shown(entry)}; accepted: an object with {', '.join(ENTRY_FIELDS)}")
     for field in ENTRY_FIELDS:
         if field not in entry:
             found = ", ".join(map(str, entry)) or "nothing"
             raise DataError(f"{where} has no {field} (it has: {found}); accepted: {', '.join(ENTRY_FIELDS)}")
     image_id, box, score = (entry[field] for field in ENTRY_FIELDS)
-    if isinstance(image_id, float) and image_id.is_integer():
-        image_id = int(image_id)
-    if isinstance(image_id, bool) or not isinstance(image_id, (int, str)):
-        raise DataError(f"{where}: image_id is {_short(image_id)}; accepted: a number or a text")
-    if not isinstance(box, list) or len(box) != 4 or not _are_numbers(box):
-        raise DataError(f"{where}: bbox is {_short(box)}; accepted: 4 numbers [x, y, width, height] in pixels")
-    if not _are_numbers([score]):
-        raise DataError(f"{where}: score is {_short(score)}; accepted: a number")
-    return str(image_id), (*box, score)
-
-
-def _are_numbers(values: Iterable[Any]) -> bool:
-    return all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values)
-
-
-def _short(value: Any) -> str:
-    text = "not a number" if isinstance(value, float) and math.isnan(value) else json.dumps(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    if not as_name(image_id):
+        raise DataError(f"{where}: image_id is {shown(image_id)}; accepted: a number or a text")
+    try:
+        x, y, width, height = map(as_number, box)
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: bbox is {shown(box)}; accepted: 4 numbers [x, y, width, height] in pixels") from None
+    try:
+        return as_name(image_id), (x, y, width, height, as_number(score))
+    except ValueError:
+        raise DataError(f"{where}: score is {shown(score)}; accepted: a number") from None

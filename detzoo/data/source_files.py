@@ -8,6 +8,7 @@ make a few hundred bytes cost minutes or all memory.
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
 import os
 import pathlib
@@ -23,6 +24,7 @@ from detzoo.errors import DataError, UsageError
 LINE = "line"  # attribute that keeps the line of an XML element
 MAX_XML_DEPTH = 100
 MAX_YAML_CHARS = 2_000_000  # a minute of PyYAML; a data.yaml of 1,000 classes has 20,000
+MAX_YAML_BRACKETS = 100  # open at a time
 MAX_INT_DIGITS = 400  # longer whole numbers are beyond the range of a float
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
@@ -42,8 +44,8 @@ class MalformedXml(ValueError):
         self.lineno = lineno
 
 
-def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Returns the content of a regular file.
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Checks that a file can be read to its end.
 
     Raises:
         OSError: The file is missing, or is a folder, a device or a pipe.
@@ -54,6 +56,11 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         raise IsADirectoryError(None, "Is a directory")
     if not stat.S_ISREG(mode):
         raise OSError(None, "not a regular file (a device, pipe or socket)")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of a regular file; raises as ``check_regular``."""
+    check_regular(path)
     return pathlib.Path(path).read_bytes()
 
 
@@ -155,7 +162,10 @@ def parse_yaml(text: str) -> Any:
 
     if len(text) > MAX_YAML_CHARS:
         raise ValueError(f"{len(text)} characters, at most {MAX_YAML_CHARS} are read")
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
     try:
+        if max(itertools.accumulate(steps), default=0) > MAX_YAML_BRACKETS:  # PyYAML takes a second for each 1,000
+            raise RecursionError
         return yaml.load(text, Loader)
     except RecursionError:
         raise ValueError("nested too deeply") from None

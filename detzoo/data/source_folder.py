@@ -95,7 +95,10 @@ class SourceFolder:
                 if entry.is_dir(follow_symlinks=False) or (leaves and self._follow_links and self._is_new(target)):
                     yield from self._walk(entry.path, relative + "/")
                 elif leaves and not self._follow_links:
-                    yield SourceFile(relative, f"a link to {target}; --follow_links reads it")
+                    problem = f"a link to {target}; --follow_links reads it"
+                    if entry.is_dir():
+                        self._log.add(Dirt.IMAGE_OUTSIDE, relative, problem)
+                    yield SourceFile(relative, problem)
                 elif not entry.is_dir():
                     yield SourceFile(relative, "" if entry.is_file() else "not a regular file")
 

@@ -89,8 +89,8 @@ def test_the_first_of_two_images_of_one_id_counts(tmp_path, caplog):
         ([ENTRY, 3], "entry 1 is 3; accepted: an object with image_id, bbox, score"),
         ([ENTRY, {"image_id": 1, "score": 2}], r"entry 1 has no bbox \(it has: image_id, score\)"),
         ([{**ENTRY, "bbox": [1, 2, 3]}], r"entry 0: bbox is \[1, 2, 3\]; accepted: 4 numbers \[x, y, width, height\]"),
-        ([{**ENTRY, "bbox": [1, 2, 3, "4"]}], "entry 0: bbox is .*accepted: 4 numbers"),
-        ([{**ENTRY, "score": None}], "entry 0: score is null; accepted: a number"),
+        ([{**ENTRY, "bbox": [1, 2, 3, "four"]}], "entry 0: bbox is .*accepted: 4 numbers"),
+        ([{**ENTRY, "score": None}], "entry 0: score is None; accepted: a number"),
         ([{**ENTRY, "image_id": [1]}], r"entry 0: image_id is \[1\]; accepted: a number or a text"),
     ],
 )
