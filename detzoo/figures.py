@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -50,9 +51,17 @@ LEGEND_LINE_INCHES = 0.165  # at the legends' size of letters
 
 
 @contextlib.contextmanager
-def figure_settings() -> Iterator[None]:
-    """Within it figures are made, drawn and written with the settings above."""
-    with matplotlib.rc_context(SETTINGS), warnings.catch_warnings():
+def figure_settings(extra_font: str = "") -> Iterator[None]:
+    """Within it figures are made, drawn and written with the settings above.
+
+    Args:
+        extra_font: A font file for letters that DejaVu Sans lacks; "" for none.
+    """
+    families = [SETTINGS["font.family"]]
+    if extra_font:
+        font_manager.fontManager.addfont(extra_font)
+        families.append(font_manager.get_font(extra_font).family_name)
+    with matplotlib.rc_context({**SETTINGS, "font.family": families}), warnings.catch_warnings():
         # A name in a script that the font lacks shows as boxes; its figure is no less right.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -19,6 +20,7 @@ ACCEPTED = (
     "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/, or the "
     "checkpoint/ of an archive of the TensorFlow 2 detection zoo), or a prefix such as model_dir/ckpt-1000"
 )
+BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value
 EXPORTED_FOLDER = "checkpoint"  # of an export, beside its SavedModel
 _SAVED_MODEL_FILE = "saved_model.pb"
 _KERAS_FILE = re.compile(r"\.(h5|hdf5|keras)$")
@@ -112,6 +114,27 @@ def latest_prefix(path: str | pathlib.Path) -> str:
     if _KERAS_FILE.search(text) and tf.io.gfile.exists(text):
         raise CheckpointError(f"{text} is a file of Keras, not a checkpoint; {ACCEPTED}")
     raise CheckpointError(f"there is no checkpoint at {text}{_near(prefix)}; {ACCEPTED}")
+
+
+def best_instead(path: str | pathlib.Path, step: int, flag: str) -> str:
+    """Returns which checkpoint of a run was measured as the best; "" if it is the one that was taken, or none was.
+
+    Args:
+        path: Folder of the run, or the prefix of one of its checkpoints, which may be gone by now.
+        step: Step of the checkpoint that was taken.
+        flag: Flag that names a checkpoint, such as "--checkpoint_dir".
+    """
+    folder = str(path) if tf.io.gfile.isdir(str(path)) else os.path.dirname(str(path))
+    best = os.path.join(folder, BEST_FOLDER)
+    try:
+        with tf.io.gfile.GFile(os.path.join(best, BEST_RECORD)) as file:
+            record = json.loads(file.read())
+        best_step, metric, value = int(record["step"]), str(record["metric"]).rpartition("/")[2], float(record["value"])
+    except (tf.errors.OpError, LookupError, TypeError, ValueError):
+        return ""
+    if best_step == step or not _newest_in(best):
+        return ""
+    return f"best is step {best_step}, {metric} {value:.2f}: {flag} {best}"
 
 
 def open_tensors(path: str | pathlib.Path) -> StoredTensors:

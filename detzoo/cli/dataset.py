@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from detzoo.cli.flags import define_font_flag
 from detzoo.folders import make_folder
 
 if TYPE_CHECKING:
@@ -247,16 +248,19 @@ class Inspect:
         flags.DEFINE_string("label_map", None, text, flag_values=flag_values)
         text = "How many records to draw."
         flags.DEFINE_integer("num_samples", 16, text, lower_bound=0, flag_values=flag_values)
+        define_font_flag(flag_values)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, prints, writes."""
         from detzoo.config.label_map import load_label_map
+        from detzoo.data.fonts import LabelFonts
         from detzoo.data.inspect import inspect_records
 
         label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
         output_dir = make_folder(flag_values.output_dir, "--output_dir")
-        report = inspect_records(flag_values.input_path, label_map, output_dir, flag_values.num_samples)
+        fonts = LabelFonts(flag_values.font)
+        report = inspect_records(flag_values.input_path, label_map, output_dir, flag_values.num_samples, fonts)
         print(report)
         print(f"\nreport, tables, histograms.png and samples are in {output_dir}")
 

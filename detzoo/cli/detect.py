@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from detzoo.cli.export import PROPOSAL_NAME
+from detzoo.cli.flags import define_font_flag
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import make_folder
 
@@ -34,8 +35,16 @@ A model that classifies given regions (SPP-net, Fast R-CNN) takes them from a fi
     detzoo proposals --images=photos --output=photos.npz
     detzoo detect --saved_model=exported --images=photos --proposals=photos.npz --output_dir=pictures
 
---images takes files, folders (with their subfolders) and quoted globs, repeated or with commas between. A file that
-cannot be read is skipped and counted. Images are turned upright as their EXIF orientation says.
+--images takes files, folders (with their subfolders) and quoted globs, repeated or with commas between. Images are
+turned upright as their EXIF orientation says. A file that cannot be read, or has more pixels than
+--max_image_megapixels, is named, skipped and counted; the exit code is 0 unless no image could be used (1). Links that
+lead out of a folder are skipped: name the files or a pattern to read them.
+
+detections.json is written as images are done. Stopped at any moment, the same command continues there; with
+another model, label map, threshold or font it starts over.
+
+Names are drawn with DejaVu Sans, which has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters;
+--font=NotoSansCJK-Regular.ttc names a font for others.
 """
 POSITIONAL = ()
 
@@ -66,17 +75,20 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         f"where there are any). Default: {PROPOSALS_OVERLAP:g} for proposals with masks, else 1, which draws all."
     )
     flags.DEFINE_float("max_drawn_overlap", None, text, 0.0, 1.0, flag_values=flag_values)
+    define_font_flag(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Finds the images, loads the model, detects."""
     from detzoo.config.label_map import load_label_map
+    from detzoo.data.fonts import LabelFonts
     from detzoo.data.image_files import find_images
 
     if bool(flag_values.saved_model) == bool(flag_values.ensemble):
         raise UsageError("`detzoo detect` needs --saved_model, or --ensemble instead of it")
     images = find_images(flag_values.images)
     label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
+    fonts = LabelFonts(flag_values.font)
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
     from detzoo.cli.inference import start_tensorflow
     from detzoo.detect.runner import DETECTIONS_FILE, DetectionLimits, detect_files
@@ -96,12 +108,30 @@ def run(flag_values: flags.FlagValues) -> None:
         proposes = dict(names) == {1: PROPOSAL_NAME} and getattr(detector, "has_masks", False)
         overlap = PROPOSALS_OVERLAP if proposes else 1.0
     limits = DetectionLimits(flag_values.score_threshold, flag_values.max_boxes, overlap)
-    summary = detect_files(detector, images, names, output_dir, limits, regions)
+    made_with = _made_with(flag_values)
+    summary = detect_files(detector, images, names, output_dir, limits, regions, made_with=made_with, fonts=fonts)
     if not summary.num_images:
-        raise DataError(f"none of the {len(images)} files could be read as an image")
+        reason = f": {next(iter(summary.skipped.values()))}"
+        raise DataError(f"none of the {len(images)} files could be read as an image and detected on{reason}")
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{len(summary.entries)} detections on {summary.num_images} images{skipped}")
     print(f"pictures and {DETECTIONS_FILE} are in {output_dir}")
+
+
+def _made_with(flag_values: flags.FlagValues) -> dict[str, Any]:
+    """The files and flags that detections depend on: a stopped run is continued only with the same ones."""
+    from detzoo.detect.journal import fingerprint
+
+    made_with: dict[str, Any] = {"font": flag_values.font}
+    for name in ("saved_model", "ensemble", "proposals"):
+        path = getattr(flag_values, name)
+        made_with[name] = fingerprint(path) if path else None
+    if flag_values.ensemble:
+        from detzoo.ensemble.description import read_ensemble
+
+        models = read_ensemble(flag_values.ensemble).models
+        made_with["models"] = [fingerprint(model.saved_model) for model in models if model.saved_model]
+    return made_with
 
 
 def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any:

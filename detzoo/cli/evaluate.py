@@ -123,7 +123,7 @@ def run(flag_values: flags.FlagValues) -> None:
     if not flag_values.continuous:
         others = flag_values.combine_with
         measured = combined(detector, message, others) if others else detector
-        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir, measured)
+        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir, measured, says_best=True)
         return
     checkpoints = new_checkpoints(
         lambda: latest_prefix(flag_values.checkpoint_dir),
@@ -196,14 +196,22 @@ def make_evaluator(message: Any) -> Any:
 
 
 def _evaluate_one(
-    detector: Any, evaluator: Any, checkpoint: str, output_dir: pathlib.Path, measured: Any = None
+    detector: Any,
+    evaluator: Any,
+    checkpoint: str,
+    output_dir: pathlib.Path,
+    measured: Any = None,
+    says_best: bool = False,
 ) -> tuple[int, Any]:
     """Restores a detector and measures it, or ``measured``, which it is a part of."""
     from detzoo.checkpoints import restore_for_inference
+    from detzoo.checkpoints.files import best_instead
     from detzoo.evaluate.report import format_table, write_results
     from detzoo.provenance import commit, versions
 
     step = restore_for_inference(detector, checkpoint)
+    if says_best and (better := best_instead(checkpoint, step, "--checkpoint_dir")):
+        logger.warning("this is step %d; %s", step, better)
     result = evaluator.evaluate(measured or detector)
     facts = {"checkpoint": checkpoint, "step": step, "versions": versions(), "commit": commit()}
     write_results(result, output_dir, facts)

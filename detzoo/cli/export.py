@@ -85,7 +85,7 @@ def run(flag_values: flags.FlagValues) -> None:
     export_tflite.apply_max_detections(flag_values, loaded.message.model)
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
-    from detzoo.checkpoints.files import latest_prefix
+    from detzoo.checkpoints.files import best_instead, latest_prefix
     from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
@@ -95,6 +95,8 @@ def run(flag_values: flags.FlagValues) -> None:
     export_tflite.check_data(flag_values)
     detector = build_untrained(loaded.message.model)
     step = restore_for_inference(detector, flag_values.trained_checkpoint_dir)
+    if better := best_instead(flag_values.trained_checkpoint_dir, step, "--trained_checkpoint_dir"):
+        logger.warning("this is step %d; %s", step, better)
     beside = Export(
         to_text(loaded.message),
         _label_map_text(loaded.message),

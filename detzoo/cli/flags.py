@@ -34,6 +34,12 @@ def flags_of(name: str, command: Any) -> flags.FlagValues:
     return flag_values
 
 
+def define_font_flag(flag_values: flags.FlagValues) -> None:
+    """``--font FILE``, for commands that draw class names."""
+    text = "A .ttf, .otf or .ttc file for class names in scripts that DejaVu Sans lacks, such as Chinese or Thai."
+    flags.DEFINE_string("font", None, text, flag_values=flag_values)
+
+
 def define_set_flag(flag_values: flags.FlagValues) -> None:
     """``--set PATH=VALUE``, repeatable: changes to the config before it is used."""
     flags.DEFINE_multi_string("set", [], SET_HELP, flag_values=flag_values)

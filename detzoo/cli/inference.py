@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 import pathlib
 from typing import Any
 
 PRETRAINED_FIELD = "pretrained_weights"
 CONFIG_FILE = "pipeline.config"  # beside a run's checkpoints and beside an exported model
+
+logger = logging.getLogger(__name__)
 
 
 def start_tensorflow() -> None:
@@ -51,6 +54,20 @@ def build_untrained(model: Any) -> Any:
     return build_detector(bare)
 
 
+def _name_best(exported: pathlib.Path) -> None:
+    """Warns if the run that a model was exported from has a better checkpoint; an unknown run is no problem."""
+    from detzoo.checkpoints.files import best_instead
+    from detzoo.detectors.saved_detector import EXPORT_RECORD
+
+    try:
+        record = json.loads((exported.parent / EXPORT_RECORD).read_text(encoding="utf-8"))
+        source, step = str(record["checkpoint"]), int(record["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if better := best_instead(source, step, "--trained_checkpoint_dir"):
+        logger.warning("%s is of step %d; %s (of `detzoo export`)", exported, step, better)
+
+
 def load_exported(path: str, model: Any = None) -> Any:
     """What `detzoo export` wrote, a SavedModel or a .tflite file: image uint8 [H, W, 3] -> ImageDetections.
 
@@ -66,7 +83,10 @@ def load_exported(path: str, model: Any = None) -> Any:
     from detzoo.detectors.tflite_detector import TfliteDetector, is_tflite
 
     if not is_tflite(path):
-        return SavedDetector(path)
+        detector = SavedDetector(path)
+        _name_best(detector.folder)
+        return detector
+    _name_best(pathlib.Path(path))
     from detzoo.builders.resize import build_model_resizer
     from detzoo.config.load import load_pipeline
 

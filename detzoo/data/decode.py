@@ -267,7 +267,7 @@ def decode_within_limit(encoded: Tensor, usable: Tensor) -> tuple[Tensor, Tensor
 
     Args:
         encoded: string scalar.
-        usable: bool scalar, false where there is nothing to decode.
+        usable: bool scalar, False if there is nothing to decode.
 
     Returns:
         uint8 [H, W, 3], 1 x 1 where nothing was decoded, and a bool scalar: whether it has more pixels than the limit.

@@ -50,6 +50,7 @@ class Dirt(enum.Enum):
     IMAGE_CORRUPT = ("image is corrupt or truncated", Action.IMAGE_SKIPPED)
     IMAGE_HUGE = ("image has too many pixels", Action.IMAGE_SKIPPED)
     IMAGE_PIXEL_TYPE = ("pixels without one way to 8-bit RGB", Action.IMAGE_SKIPPED)
+    IMAGE_UNFIT = ("image that the model cannot take", Action.IMAGE_SKIPPED)
     EXIF_ROTATED = ("EXIF-rotated; turned upright", Action.REPAIRED)
     ANIMATED = ("animated; first frame taken", Action.REPAIRED)
     DEEP_PIXELS = ("16-bit; upper 8 bits taken", Action.REPAIRED)

@@ -10,13 +10,17 @@ from __future__ import annotations
 import colorsys
 import functools
 import hashlib
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from detzoo.data.fonts import LabelFonts
+
 MIN_LONGER_SIDE_PX = 480  # smaller images are enlarged by a whole factor to at least this
-MIN_FONT_PX = 12  # the built-in font is hard to read below this
+MIN_FONT_PX = 12  # letters are hard to read below this
+MAX_NAME_LETTERS = 120  # of a class name in a picture
 FONT_PER_SIDE = 0.024  # of the geometric mean of height and width
 LINE_PER_SIDE = 0.0045
 MASK_OPACITY = 0.45
@@ -36,6 +40,7 @@ def draw_detections(
     *,
     colours: Sequence[Colour] | None = None,
     min_longer_side_px: int = MIN_LONGER_SIDE_PX,
+    fonts: LabelFonts | None = None,
 ) -> Image.Image:
     """Draws objects on a copy of an image.
 
@@ -48,6 +53,7 @@ def draw_detections(
         masks: N of [H, W], drawn where above one half; or None.
         colours: N of RGB, 0..255; None where the colour follows from the name.
         min_longer_side_px: an image with a smaller longer side is enlarged by a whole factor; 0 never enlarges.
+        fonts: Fonts of the names; None for DejaVu Sans.
 
     Returns:
         An RGB picture of the size of the image, or a whole multiple of it.
@@ -72,18 +78,31 @@ def draw_detections(
     rectangles = {index: _rectangle(boxes[index], picture.size) for index in order}
     for index in order[::-1]:
         _draw_box(draw, rectangles[index], colours[index], line_px)
-    font = _font(max(MIN_FONT_PX, round(FONT_PER_SIDE * side)))
+    font_px, fonts = max(MIN_FONT_PX, round(FONT_PER_SIDE * side)), fonts or _default_fonts()
     taken: list[Rectangle] = []
     for index in order:
-        text = labels[index] if scores is None else f"{labels[index]} {100 * float(scores[index]):.0f}%"
+        name = printable_name(labels[index])
+        text = name if scores is None else f"{name} {100 * float(scores[index]):.0f}%"
+        font = fonts.of(text, font_px)
         taken.append(_draw_label(draw, rectangles[index], text, colours[index], font, picture.size, taken))
     return picture
+
+
+_default_fonts = functools.cache(LabelFonts)
+
+
+def printable_name(name: str) -> str:
+    """A class name on one line that any font engine takes: no control letters, no lone surrogates, not too long."""
+    head = name[: 2 * MAX_NAME_LETTERS]
+    shown = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) == "Cs" else each for each in head)
+    shown = " ".join("".join(" " if unicodedata.category(each) == "Cc" else each for each in shown).split()) or "?"
+    return shown if len(shown) <= MAX_NAME_LETTERS else shown[: MAX_NAME_LETTERS - 3] + "..."
 
 
 @functools.lru_cache(maxsize=4096)
 def class_colour(name: str) -> Colour:
     """A vivid RGB colour (0..255) that depends on the name only; names that differ mostly differ in hue."""
-    digest = hashlib.sha256(name.encode("utf-8")).digest()
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     hue = int.from_bytes(digest[:4], "little") / 2**32
     saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.95, 0.75))[digest[4] % 3]
     return _rgb(hue, saturation, value)
@@ -146,22 +165,17 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_px
         draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=line_px)
 
 
-@functools.lru_cache(maxsize=32)
-def _font(size_px: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    return ImageFont.load_default(size=size_px)
-
-
 def _draw_label(
     draw: ImageDraw.ImageDraw,
     box: Rectangle,
     text: str,
     colour: Colour,
-    font: ImageFont.FreeTypeFont | ImageFont.ImageFont,
+    font: ImageFont.FreeTypeFont,
     size: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> Rectangle:
     """Writes a label on a background of the class's colour at the best free place at its box; returns the place."""
-    text = _shortened(draw, " ".join(text.split()) or "?", font, size[0])
+    text = _shortened(draw, text, font, size[0])
     _, top, _, bottom = draw.textbbox((0, 0), "Ag", font=font)
     pad = max(1, round((bottom - top) / 6))
     height = bottom - top + 2 * pad
@@ -174,9 +188,7 @@ def _draw_label(
     return place
 
 
-def _shortened(
-    draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int
-) -> str:
+def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
     """The text, cut with three dots where it would be wider than the picture."""
     shown = text
     while len(shown) > 1 and draw.textlength(shown, font=font) > 0.95 * width_px:

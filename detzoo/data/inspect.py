@@ -22,6 +22,7 @@ from detzoo.config.label_map import LabelMap
 from detzoo.data.conversion import in_parallel
 from detzoo.data.dirt import Dirt, DirtLog
 from detzoo.data.drawing import draw_detections
+from detzoo.data.fonts import LabelFonts
 from detzoo.data.progress import track
 from detzoo.data.record_check import CheckedRecord, check_record, image_of, masks_of, parse_features
 from detzoo.data.record_statistics import RecordStatistics
@@ -40,7 +41,13 @@ class _Numbered(NamedTuple):
     serialized: bytes
 
 
-def inspect_records(pattern: str, label_map: LabelMap | None, output_dir: pathlib.Path, num_samples: int = 16) -> str:
+def inspect_records(
+    pattern: str,
+    label_map: LabelMap | None,
+    output_dir: pathlib.Path,
+    num_samples: int = 16,
+    fonts: LabelFonts | None = None,
+) -> str:
     """Reads all records of a pattern, and writes report.txt, CSV files, histograms.png and samples/ to a folder.
 
     Args:
@@ -48,6 +55,7 @@ def inspect_records(pattern: str, label_map: LabelMap | None, output_dir: pathli
         label_map: that of the training; None takes the names from the records.
         output_dir: an existing folder.
         num_samples: how many records to draw; those with objects come first.
+        fonts: Fonts of the names; None for DejaVu Sans.
 
     Returns:
         The report as text.
@@ -81,8 +89,10 @@ def inspect_records(pattern: str, label_map: LabelMap | None, output_dir: pathli
         if before != numbered.where:
             log.add(Dirt.SAME_IMAGE, numbered.where, f"as {before}")
     report = _report(files, statistics, log)
+    fonts = fonts or LabelFonts()
     _write_tables(report, statistics, log, output_dir)
-    samples.draw(output_dir / "samples")
+    statistics.draw(output_dir / "histograms.png", fonts.extra)
+    samples.draw(output_dir / "samples", fonts)
     return report
 
 
@@ -136,23 +146,23 @@ class _Samples:
         if place < self._count:
             self._with_objects[place] = (numbered, record)
 
-    def draw(self, folder: pathlib.Path) -> None:
+    def draw(self, folder: pathlib.Path, fonts: LabelFonts | None) -> None:
         """Writes one PNG a record, and removes those of an earlier run."""
         chosen = [*self._with_objects, *self._without][: self._count]
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("[0-9][0-9][0-9]_*.png"):
             old.unlink()
         for number, (numbered, record) in enumerate(chosen):
-            stem = re.sub(r"[^\w.-]+", "_", pathlib.PurePath(record.name).stem)[:80]
-            _draw(numbered.serialized, record).save(folder / f"{number:03d}_{stem}.png")
+            stem = re.sub(r"[^\w.-]+", "_", pathlib.PurePath(record.name).stem)[:60]  # of up to 4 bytes each
+            _draw(numbered.serialized, record, fonts).save(folder / f"{number:03d}_{stem}.png")
 
 
-def _draw(serialized: bytes, record: CheckedRecord) -> Any:
+def _draw(serialized: bytes, record: CheckedRecord, fonts: LabelFonts | None) -> Any:
     features = parse_features(serialized)
     masks = masks_of(features)
     usable = masks is not None and len(masks) == len(record.class_names) and record.num_masks
     stacked = np.stack(masks) if usable and masks else None
-    return draw_detections(image_of(features), record.boxes_norm, record.class_names, masks=stacked)
+    return draw_detections(image_of(features), record.boxes_norm, record.class_names, masks=stacked, fonts=fonts)
 
 
 def _report(files: Sequence[RecordFile], statistics: RecordStatistics, log: DirtLog) -> str:
@@ -172,7 +182,6 @@ def _write_tables(report: str, statistics: RecordStatistics, log: DirtLog, folde
         (finding.dirt.text, finding.dirt.action.value, finding.where, finding.detail) for finding in log.findings()
     ]
     _write_csv(folder / "dirt.csv", ("dirt", "action", "where", "detail"), found)
-    statistics.draw(folder / "histograms.png")
 
 
 def _write_csv(path: pathlib.Path, heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:

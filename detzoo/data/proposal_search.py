@@ -69,7 +69,7 @@ def _read_records(files: Iterable[Any]) -> Iterator[tuple[str, bytes]]:
 
 
 def images_of_files(files: Iterable[pathlib.Path]) -> Iterator[tuple[str, bytes]]:
-    """The name of each file, as its id, and what is in it: nothing where it cannot be read, with a warning."""
+    """The name of each file, as its id, and what is in it; nothing if it cannot be read, with a warning."""
     from detzoo.data.repair import UnusableImage, read_content
 
     for file in files:

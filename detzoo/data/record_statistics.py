@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detzoo.config.label_map import LabelMap
+from detzoo.data.drawing import printable_name
 from detzoo.data.record_check import CheckedRecord
 
 BAR_WIDTH = 40  # characters
@@ -143,8 +144,14 @@ class RecordStatistics:
                 lines.append(f"  {label:<14} {count:>8} {share:>5.1f}%  {bar}".rstrip())
         return lines
 
-    def draw(self, path: pathlib.Path) -> None:
-        """Writes the histograms and the most frequent classes as a PNG."""
+    def draw(self, path: pathlib.Path, extra_font: str = "") -> None:
+        """Writes the histograms and the most frequent classes as a PNG; the font is for what DejaVu Sans lacks."""
+        from detzoo.figures import figure_settings
+
+        with figure_settings(extra_font):
+            self._draw(path)
+
+    def _draw(self, path: pathlib.Path) -> None:
         from matplotlib.figure import Figure
         from matplotlib.ticker import MaxNLocator
 
@@ -159,7 +166,7 @@ class RecordStatistics:
             axis.yaxis.set_major_locator(MaxNLocator(integer=True))
         rows = self.class_rows()[:25][::-1]
         axes[3].barh(range(len(rows)), [objects for _, _, objects, _ in rows])
-        axes[3].set_yticks(range(len(rows)), [name[:24] for _, name, _, _ in rows], fontsize=8)
+        axes[3].set_yticks(range(len(rows)), [printable_name(name)[:24] for _, name, _, _ in rows], fontsize=8)
         axes[3].set_title("objects a class" + (" (the 25 most frequent)" if len(self.objects_per_class) > 25 else ""))
         axes[3].set_xlabel("objects")
         axes[3].xaxis.set_major_locator(MaxNLocator(integer=True))

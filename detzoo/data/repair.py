@@ -34,8 +34,10 @@ Result = TypeVar("Result")
 EXIF_ORIENTATION = 0x0112
 MAX_BYTES_PER_PIXEL = 8  # of a file: four channels of 16 bits, not compressed
 # Formats of pixels; JPEG has MPO. Pillow has others that run programs (EPS) or draw what a file describes.
-FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG", "PPM", "PSD", "QOI", "SGI", "TGA", "TIFF")
-FORMATS += ("WEBP",)
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG"),
+    *("PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
+)
 JPEG_QUALITY = 95  # of images that have to be encoded again
 JPEG_FORMATS = ("JPEG", "MPO")  # MPO is a JPEG with more pictures behind it; decoders read the first
 SUFFIX_FORMATS = {
@@ -164,7 +166,7 @@ def open_header(content: bytes) -> Image.Image:
 
     Raises:
         UnusableImage: it has more pixels than the limit.
-        Exception: whatever Pillow raises.
+        Exception: of any kind, by Pillow.
     """
     limit = max_pixels()
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
@@ -178,7 +180,7 @@ def open_header(content: bytes) -> Image.Image:
 
 
 def _of_one_image(work: Callable[..., Result], *arguments: object) -> Result:
-    """Returns ``work(*arguments)``; whatever Pillow raises in it becomes that image's UnusableImage."""
+    """Returns ``work(*arguments)``; any exception of Pillow in it becomes that image's UnusableImage."""
     try:
         return work(*arguments)
     except (UnusableImage, DetzooError):
@@ -188,7 +190,7 @@ def _of_one_image(work: Callable[..., Result], *arguments: object) -> Result:
     except Image.DecompressionBombError as error:
         seen = str(error).partition(" exceeds")[0]
         raise UnusableImage(Dirt.IMAGE_HUGE, f"{seen}, more than {as_flag()}") from None
-    except Exception as error:  # Pillow's plugins raise whatever a broken file makes them stumble over.
+    except Exception as error:  # Pillow's plugins raise all kinds on broken files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnusableImage(Dirt.IMAGE_CORRUPT, reason) from None
 

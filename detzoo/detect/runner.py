@@ -5,25 +5,37 @@ image file -> upright RGB -> SavedModel -> detections above the threshold -> pic
 
 from __future__ import annotations
 
+import collections
 import dataclasses
-import io
+import functools
 import json
 import logging
+import os
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
+from detzoo.data.dirt import Dirt
 from detzoo.data.drawing import draw_detections, object_colours
+from detzoo.data.fonts import LabelFonts
 from detzoo.data.masks import PastedMasks, Rle, encode_mask
 from detzoo.data.progress import track
-from detzoo.data.repair import UnusableImage, repair_image
+from detzoo.data.repair import UnusableImage, read_upright
+from detzoo.detect.journal import Entries, Journal
 from detzoo.detectors.saved_detector import ImageDetections
+from detzoo.folders import write_atomically
 
 DETECTIONS_FILE = "detections.json"
 PICTURE_SUFFIX = ".png"
+MAX_STEM_BYTES = 240  # a file's name has up to 255
+LIST_INTERVAL_SECONDS = 2.0
+
+Regions = Callable[[pathlib.Path, tuple[int, int]], np.ndarray]
 
 logger = logging.getLogger(__name__)
 
@@ -66,9 +78,15 @@ def detect_files(
     class_names: Mapping[int, str],
     output_dir: str | pathlib.Path,
     limits: DetectionLimits,
-    regions: Callable[[pathlib.Path, tuple[int, int]], np.ndarray] | None = None,
+    regions: Regions | None = None,
+    *,
+    made_with: Mapping[str, Any] | None = None,
+    fonts: LabelFonts | None = None,
 ) -> DetectionSummary:
-    """Detects on every file and writes one PNG for each and ``detections.json``; unreadable files are counted.
+    """Detects on every file; writes a PNG of each and ``detections.json``. Images that cannot be used are counted.
+
+    ``detections.json`` is written again every few seconds and whenever the run ends. After a run that was stopped, the
+    next one continues with the first image that is not done, unless ``made_with``, the class names or the limits changed.
 
     Args:
         detector: image uint8 [H, W, 3] (and the boxes of ``regions``) -> detections, best first.
@@ -78,52 +96,115 @@ def detect_files(
         limits: which detections count.
         regions: file and (height, width) of its image -> what is classified there, float32 [R, 4] in fractions of the
             image; for a detector that wants proposals.
+        made_with: What else the detections depend on, such as the model; JSON values.
+        fonts: Fonts of the names.
     """
     folder = pathlib.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    summary = DetectionSummary()
-    for image_id, (path, picture_name) in enumerate(track(_named(images), len(images), "detect"), start=1):
-        try:
-            pixels = read_upright(path)
-        except (OSError, UnusableImage) as problem:
-            summary.skipped[str(path)] = getattr(problem, "strerror", None) or str(problem)
-            logger.warning("%s is skipped: %s", path, summary.skipped[str(path)])
-            continue
-        summary.num_images += 1
-        given = () if regions is None else (regions(path, (pixels.shape[0], pixels.shape[1])),)
-        kept = apply_limits(detector(pixels, *given), limits)
-        names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
-        masks = _pasted_masks(kept, pixels)
-        encoded = None if masks is None else [encode_mask(mask) for mask in masks]
-        drawn = _drawn(kept, encoded, limits.max_drawn_overlap)
-        picture = draw_detections(
-            pixels,
-            kept.boxes_norm[drawn],
-            [names[row] for row in drawn],
-            kept.scores[drawn],
-            None if masks is None else [masks[row] for row in drawn],
-            # Masks of one class are told apart by their colours.
-            colours=object_colours(len(drawn)) if masks is not None and len(class_names) == 1 else None,
-        )
-        picture.save(folder / picture_name, compress_level=1)
-        entries = _entries(image_id, path, pixels.shape[:2], kept, names)
-        for entry, mask in zip(entries, encoded or ()):
-            entry["segmentation"] = mask
-        summary.entries += entries
-    (folder / DETECTIONS_FILE).write_text(json.dumps(summary.entries, indent=1) + "\n", encoding="utf-8")
+    facts = {"class_names": {str(key): name for key, name in class_names.items()}, **dataclasses.asdict(limits)}
+    journal = Journal(folder, {**facts, **(made_with or {})})
+    if len(journal):
+        logger.info("%d images were done by a run that was stopped: continuing behind them", len(journal))
+    paint = functools.partial(_paint, class_names=class_names, limits=limits, fonts=fonts or LabelFonts())
+    summary, due = DetectionSummary(), _Due()
+    try:
+        for image_id, (path, picture_name) in enumerate(track(_named(images), len(images), "detect"), start=1):
+            entries = journal.entries(path, picture_name) if len(journal) else None
+            if entries is None:
+                try:
+                    pixels = read_upright(path)
+                    kept = _detections(detector, path, pixels, limits, regions)
+                except UnusableImage as problem:
+                    summary.skipped[str(path)] = str(problem)
+                    logger.warning("%s is skipped: %s", path, problem)
+                    continue
+                picture, entries = paint(path, pixels, kept)
+                picture.save(folder / picture_name, compress_level=1)
+                journal.add(path, picture_name, entries)
+            summary.num_images += 1
+            summary.entries += [{"image_id": image_id, **entry} for entry in entries]
+            if due():
+                due.took(_write_list(folder, summary))
+    except BaseException:
+        if summary.num_images:
+            _write_list(folder, summary)
+            done = summary.num_images
+            logger.warning("stopped; %d of %d images are done: the same command continues there", done, len(images))
+        raise
+    _write_list(folder, summary)
+    journal.finish()
     return summary
 
 
-def read_upright(path: pathlib.Path) -> np.ndarray:
-    """An image file as uint8 [H, W, 3], RGB, turned as its EXIF orientation says.
+class _Due:
+    """When to write a growing list again: not within seconds, and not for more than 5 % of the time."""
+
+    def __init__(self) -> None:
+        self._next = time.monotonic() + LIST_INTERVAL_SECONDS
+
+    def __call__(self) -> bool:
+        return time.monotonic() >= self._next
+
+    def took(self, seconds: float) -> None:
+        self._next = time.monotonic() + max(LIST_INTERVAL_SECONDS, 20 * seconds)
+
+
+def _write_list(folder: pathlib.Path, summary: DetectionSummary) -> float:
+    """Replaces detections.json as a whole; returns how many seconds that took."""
+    started = time.monotonic()
+    write_atomically(folder / DETECTIONS_FILE, json.dumps(summary.entries, indent=1) + "\n")
+    return time.monotonic() - started
+
+
+def _detections(
+    detector: Callable[..., ImageDetections],
+    path: pathlib.Path,
+    pixels: np.ndarray,
+    limits: DetectionLimits,
+    regions: Regions | None,
+) -> ImageDetections:
+    """Returns the detections that count.
 
     Raises:
-        OSError: the file cannot be read.
-        UnusableImage: it holds no image, or a broken one.
+        UnusableImage: the model cannot run on an image of this size.
     """
-    repaired = repair_image(path.read_bytes(), path.name)
-    with Image.open(io.BytesIO(repaired.encoded)) as image:
-        return np.asarray(image.convert("RGB"))
+    height, width = pixels.shape[:2]
+    given = () if regions is None else (regions(path, (height, width)),)
+    try:
+        return apply_limits(detector(pixels, *given), limits)
+    except (tf.errors.OpError, ValueError, MemoryError) as problem:  # of TensorFlow, of TFLite, of either
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
+        raise UnusableImage(Dirt.IMAGE_UNFIT, f"the model fails on {width} x {height} pixels: {reason}") from None
+
+
+def _paint(
+    path: pathlib.Path,
+    pixels: np.ndarray,
+    kept: ImageDetections,
+    *,
+    class_names: Mapping[int, str],
+    limits: DetectionLimits,
+    fonts: LabelFonts,
+) -> tuple[Image.Image, Entries]:
+    """Returns the picture of one image and its entries, without image_id."""
+    names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
+    masks = _pasted_masks(kept, pixels)
+    encoded = None if masks is None else [encode_mask(mask) for mask in masks]
+    drawn = _drawn(kept, encoded, limits.max_drawn_overlap)
+    picture = draw_detections(
+        pixels,
+        kept.boxes_norm[drawn],
+        [names[row] for row in drawn],
+        kept.scores[drawn],
+        None if masks is None else [masks[row] for row in drawn],
+        # Masks of one class are told apart by their colours.
+        colours=object_colours(len(drawn)) if masks is not None and len(class_names) == 1 else None,
+        fonts=fonts,
+    )
+    entries = _entries(path, pixels.shape[:2], kept, names)
+    for entry, mask in zip(entries, encoded or ()):
+        entry["segmentation"] = mask
+    return picture, entries
 
 
 def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:
@@ -164,16 +245,13 @@ def _named(images: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:
     return list(zip(images, picture_names(images)))
 
 
-def _entries(
-    image_id: int, path: pathlib.Path, shape: tuple[int, ...], kept: ImageDetections, names: Sequence[str]
-) -> list[dict[str, Any]]:
+def _entries(path: pathlib.Path, shape: tuple[int, ...], kept: ImageDetections, names: Sequence[str]) -> Entries:
     height, width = shape
     entries = []
     for box, score, class_id, name in zip(kept.boxes_norm, kept.scores, kept.class_ids, names):
         ymin, xmin, ymax, xmax = (float(side) for side in box * np.array([height, width, height, width]))
         entries.append(
             {
-                "image_id": image_id,
                 "file_name": str(path),
                 "category_id": int(class_id),
                 "category_name": name,
@@ -187,12 +265,13 @@ def _entries(
 def picture_names(images: Sequence[pathlib.Path]) -> list[str]:
     """A distinct name for the picture of each image: its own with .png, and _2, _3 behind where that is taken."""
     taken: set[str] = set()
+    numbers: collections.Counter[str] = collections.Counter()
     names = []
     for path in images:
-        name, number = path.stem, 1
+        stem = name = os.fsdecode(os.fsencode(path.stem)[:MAX_STEM_BYTES])
         while name.lower() in taken:
-            number += 1
-            name = f"{path.stem}_{number}"
+            numbers[stem.lower()] += 1
+            name = f"{stem}_{numbers[stem.lower()] + 1}"
         taken.add(name.lower())
         names.append(name + PICTURE_SUFFIX)
     return names

@@ -10,15 +10,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from detzoo.checkpoints.files import StoredCheckpoint, open_checkpoint
+from detzoo.checkpoints.files import BEST_FOLDER, BEST_RECORD, StoredCheckpoint, open_checkpoint
 from detzoo.checkpoints.layout import AVERAGE, MODEL, OPTIMIZER, TRAINING, make_checkpoint, variables_by_path
 from detzoo.checkpoints.restore import check_same_model
 from detzoo.checkpoints.stored_weights import own_weights
 from detzoo.errors import CheckpointError
 from detzoo.train.trainer import Trainer
-
-BEST_FOLDER = "best"
-BEST_RECORD = "best.json"
 
 logger = logging.getLogger(__name__)
 

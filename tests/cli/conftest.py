@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pathlib
 import types
 
@@ -87,3 +88,10 @@ def toy_run(toy, tmp_path, monkeypatch):
     run.folder, run.config, run.model_dir = tmp_path, tmp_path / "pipeline.config", tmp_path / "model"
     run.detector = detector
     return run
+
+
+def save_best(run, step, metric="DetectionBoxes_Precision/mAP", value=0.612):
+    """Writes the files that a training leaves in model_dir/best."""
+    save_checkpoint(run.detector, run.model_dir / "best", step)
+    record = {"step": step, "metric": metric, "value": value}
+    (run.model_dir / "best" / "best.json").write_text(json.dumps(record) + "\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -56,6 +57,62 @@ def test_a_folder_becomes_pictures(exported, photos, capsys):
     assert len(json.loads((out / "detections.json").read_text())) == 2
 
 
+def test_files_of_every_kind_cost_themselves_alone(exported, photos, capsys):
+    pixels = np.random.default_rng(7).integers(0, 256, (40, 50, 3), np.uint8)
+    image = Image.fromarray(pixels)
+    read = {
+        "cmyk.jpg": image.convert("CMYK"),
+        "deep.png": Image.fromarray(pixels[..., 0].astype(np.uint16) * 200),
+        "palette.png": image.quantize(8),
+        "la.png": image.convert("LA"),
+        "a.webp": image,
+        "a.gif": image,
+    }
+    for name, picture in read.items():
+        several = {"save_all": True, "append_images": [picture.rotate(90)]} if name.startswith("a.") else {}
+        transparent = {"transparency": 1} if name == "palette.png" else {}
+        picture.save(photos / name, **several, **transparent)
+    (photos / "empty.jpg").write_bytes(b"")
+    (photos / "folder.jpg").mkdir()
+    (photos / "link.jpg").symlink_to(photos / "gone.jpg")
+    (photos / "zero.jpg").symlink_to("/dev/zero")
+    os.mkfifo(photos / "pipe.png")
+    image.save(photos / "cut.bmp")
+    (photos / "cut.bmp").write_bytes((photos / "cut.bmp").read_bytes()[:900])
+    Image.new("L", (2000, 1001)).save(photos / "large.png")
+    assert main(arguments(exported, photos, "--max_image_megapixels=2")) == 0
+    shown = capsys.readouterr()
+    assert f"on {2 + len(read)} images, 6 unreadable files skipped" in shown.out
+    reasons = {
+        "empty.jpg is skipped: image file is empty",
+        "link.jpg is skipped: image file is missing",
+        "pipe.png is skipped: not a regular file",
+        "cut.bmp is skipped: ",
+        "large.png is skipped: 2000 x 1001 = 2002000 pixels, more than --max_image_megapixels=2",
+        "1 links in",  # to /dev/zero
+    }
+    assert not [reason for reason in reasons if reason not in shown.err]
+
+
+def test_another_model_threshold_or_font_starts_over(exported, photos, capsys, monkeypatch):
+    monkeypatch.setattr("detzoo.detect.journal.Journal.finish", lambda self: None)
+    assert main(arguments(exported, photos)) == 0
+    assert main(arguments(exported, photos)) == 0
+    assert "2 images were done by a run that was stopped: continuing behind them" in capsys.readouterr().err
+    assert main(arguments(exported, photos, "--score_threshold=0.1")) == 0
+    assert "score_threshold changed since the run that was stopped: starting over" in capsys.readouterr().err
+    os.utime(exported / "saved_model" / "saved_model.pb")
+    assert main(arguments(exported, photos, "--score_threshold=0.1")) == 0
+    assert "saved_model changed since the run that was stopped: starting over" in capsys.readouterr().err
+
+
+def test_a_font_that_is_none(exported, photos, capsys):
+    assert main(arguments(exported, photos, "--font=gone.ttf")) == 2
+    assert "--font gone.ttf: there is no such file" in capsys.readouterr().err
+    assert main(arguments(exported, photos, f"--font={photos / '0.jpg'}")) == 2
+    assert "cannot be read as a font" in capsys.readouterr().err
+
+
 def test_a_label_map_is_found_named_or_missed(exported, photos, capsys, tmp_path):
     (tmp_path / "names.pbtxt").write_text("item { id: 1 name: 'x' } item { id: 2 name: 'y' } item { id: 3 name: 'z' }")
     assert main(arguments(exported, photos, f"--label_map={tmp_path / 'names.pbtxt'}")) == 0
@@ -81,7 +138,10 @@ def test_mistakes_get_one_message(exported, photos, capsys):
     (photos / "0.jpg").unlink()
     (photos / "1.jpg").unlink()
     assert main(arguments(exported, photos)) == 1
-    assert "none of the 1 files could be read" in capsys.readouterr().err
+    assert (
+        "none of the 1 files could be read as an image and detected on: not an image of a known format"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.fixture(scope="module")

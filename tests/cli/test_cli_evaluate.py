@@ -8,6 +8,7 @@ import pytest
 
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline, save_pipeline
+from tests.cli.conftest import save_best
 
 
 def arguments(run, *more, output="out"):
@@ -27,6 +28,15 @@ def test_a_checkpoint_becomes_numbers_and_a_table(toy_run, capsys):
     detections = json.loads((toy_run.folder / "out" / "detections.json").read_text())
     assert {entry["image_id"] for entry in detections} == {100, 101, 102}
     assert len(detections) == 3 * 5
+
+
+def test_a_better_checkpoint_is_named(toy_run, capsys):
+    save_best(toy_run, 5)
+    assert main(arguments(toy_run)) == 0
+    best = toy_run.model_dir / "best"
+    assert f"this is step 7; best is step 5, mAP 0.61: --checkpoint_dir {best}" in capsys.readouterr().err
+    assert main(arguments(toy_run, f"--checkpoint_dir={best}")) == 0
+    assert "best is" not in capsys.readouterr().err
 
 
 def test_metrics_sets_and_overrides(toy_run, capsys):

@@ -6,12 +6,14 @@ import json
 
 import numpy as np
 import tensorflow as tf
+from PIL import Image
 
 from detzoo.cli import export
 from detzoo.cli.main import main
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import load_pipeline
 from detzoo.detectors.serving import INPUT_SPECS
+from tests.cli.conftest import save_best
 
 
 def arguments(run, *more):
@@ -31,6 +33,28 @@ def test_a_checkpoint_becomes_a_saved_model(toy_run, toy, capsys):
     inputs = toy_run.detector.preprocess(tf.constant(images))
     expected = toy_run.detector.postprocess(toy_run.detector.predict(inputs), tf.constant([[32, 48]]), (32, 48))
     np.testing.assert_allclose(found["raw_detection_scores"], expected.raw_scores, atol=1e-4)
+
+
+def test_a_better_checkpoint_is_named_by_all_who_take_another(toy_run, capsys):
+    best = toy_run.model_dir / "best"
+    save_best(toy_run, 5)
+    hint = f"best is step 5, mAP 0.61: --trained_checkpoint_dir {best}"
+    assert main(arguments(toy_run)) == 0
+    assert f"this is step 7; {hint}" in capsys.readouterr().err
+    exported = toy_run.folder / "exported"
+    photo = toy_run.folder / "photo.png"
+    Image.new("RGB", (60, 40)).save(photo)
+    detect = ["detect", f"--saved_model={exported}", f"--images={photo}", f"--output_dir={toy_run.folder / 'out'}"]
+    assert main(detect) == 0
+    assert f"{exported}/saved_model is of step 7; {hint} (of `detzoo export`)" in capsys.readouterr().err
+    # The best one itself, a run without evaluations and a broken record have nothing to say.
+    assert main(arguments(toy_run, f"--trained_checkpoint_dir={best}")) == 0
+    assert main(detect) == 0
+    save_best(toy_run, 7)
+    assert main(arguments(toy_run)) == 0
+    (best / "best.json").write_text("{")
+    assert main(arguments(toy_run)) == 0
+    assert "best is" not in capsys.readouterr().err
 
 
 def test_mistakes_get_one_message(toy_run, capsys):

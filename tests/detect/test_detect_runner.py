@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ import tensorflow as tf
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from detzoo.detect.runner import DetectionLimits, apply_limits, detect_files, picture_names, read_upright
+from detzoo.data.repair import read_upright
+from detzoo.detect.journal import JOURNAL_FILE
+from detzoo.detect.runner import DetectionLimits, apply_limits, detect_files, picture_names
 from detzoo.detectors.saved_detector import ImageDetections, SavedDetector, find_saved_model, label_map_beside
 from detzoo.detectors.serving import INPUT_SPECS
 from detzoo.errors import UsageError
@@ -57,6 +61,103 @@ def test_pictures_list_and_skipped_files(tmp_path):
     assert drawn.max() > 0
 
 
+class Stopping:
+    """A detector that a signal stops at its n-th image."""
+
+    def __init__(self, at, error=None):
+        self.at, self.error, self.seen = at, error or KeyboardInterrupt("stopped"), []
+
+    def __call__(self, image):
+        self.seen.append(image.shape)
+        if len(self.seen) == self.at:
+            raise self.error
+        return fixed_detector(image)
+
+
+@pytest.fixture
+def four(tmp_path):
+    """Images of different sizes, the second of them broken."""
+    files = [save(tmp_path / f"{number}.png", 30 + number, 40) for number in range(4)]
+    files[1].write_bytes(b"no image")
+    return files
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, OSError])
+def test_a_run_that_was_stopped_loses_nothing_and_goes_on(four, tmp_path, error, caplog):
+    out, stopping = tmp_path / "out", Stopping(3, error("stopped"))
+    with pytest.raises(error, match="stopped"):
+        detect_files(stopping, four, {1: "cat"}, out, DetectionLimits())
+    assert [entry["image_id"] for entry in json.loads((out / "detections.json").read_text())] == [1, 1, 3, 3]
+    assert "2 of 4 images are done: the same command continues there" in caplog.text
+    going_on = Stopping(99)
+    summary = detect_files(going_on, four, {1: "cat"}, out, DetectionLimits())
+    assert going_on.seen == [(33, 40, 3)], "the last image alone; the broken one is tried again and skipped"
+    assert (summary.num_images, list(summary.skipped)) == (3, [str(four[1])])
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "2.png", "3.png", "detections.json"]
+    together = (out / "detections.json").read_text()
+    detect_files(fixed_detector, four, {1: "cat"}, tmp_path / "at_once", DetectionLimits())
+    assert together == (tmp_path / "at_once" / "detections.json").read_text()
+
+
+def test_a_process_that_was_killed_goes_on_behind_its_last_whole_line(four, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        detect_files(Stopping(3), four, {1: "cat"}, out, DetectionLimits())
+    with (out / JOURNAL_FILE).open("ab") as file:
+        file.write(b'{"image": ["x", 1, \xff')  # a line that was cut off
+    (out / "detections.json").unlink()  # it is written every few seconds only
+    going_on = Stopping(99)
+    detect_files(going_on, four, {1: "cat"}, out, DetectionLimits())
+    assert going_on.seen == [(33, 40, 3)]
+    assert len(json.loads((out / "detections.json").read_text())) == 6
+
+
+@pytest.mark.parametrize("change", ["names", "threshold", "model", "image", "picture"])
+def test_what_changed_is_detected_on_again(four, tmp_path, change):
+    out, names, limits, made_with = tmp_path / "out", {1: "cat"}, DetectionLimits(), {"model": 1}
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        detect_files(Stopping(3), four, names, out, limits, made_with=made_with)
+    if change == "names":
+        names = {1: "dog"}
+    elif change == "threshold":
+        limits = DetectionLimits(0.7)
+    elif change == "model":
+        made_with = {"model": 2}
+    elif change == "image":
+        save(four[0], 50, 40)
+    else:
+        (out / "0.png").unlink()
+    going_on = Stopping(99)
+    detect_files(going_on, four, names, out, limits, made_with=made_with)
+    again = {"image": [(50, 40, 3)], "picture": [(30, 40, 3)]}.get(change, [(30, 40, 3), (32, 40, 3)])
+    assert going_on.seen == [*again, (33, 40, 3)]
+
+
+def test_the_list_is_written_as_it_grows(four, tmp_path, monkeypatch):
+    monkeypatch.setattr("detzoo.detect.runner.LIST_INTERVAL_SECONDS", 0.0)
+    monkeypatch.setattr("detzoo.detect.runner._write_list", lambda folder, found: seen.append(len(found.entries)) or 0)
+    seen: list[int] = []
+    detect_files(fixed_detector, four, {}, tmp_path / "out", DetectionLimits())
+    assert seen == [2, 4, 6, 6]
+
+
+def test_an_image_that_the_model_fails_on_costs_itself_alone(four, tmp_path):
+    failing = Stopping(1, tf.errors.InvalidArgumentError(None, None, "output dimensions must be positive\nmore"))
+    summary = detect_files(failing, four, {}, tmp_path / "out", DetectionLimits())
+    assert summary.num_images == 2
+    assert summary.skipped[str(four[0])] == "the model fails on 40 x 30 pixels: output dimensions must be positive"
+
+
+def test_names_of_pictures_fit_and_thousands_of_equal_ones_take_no_time():
+    started = time.monotonic()
+    names = picture_names([pathlib.Path(f"{number}/a.jpg") for number in range(20_000)])
+    assert time.monotonic() - started < 2.0  # by trying each number from 2 on: a minute
+    assert (names[0], names[1], names[-1], len(set(names))) == ("a.png", "a_2.png", "a_20000.png", 20_000)
+    long = picture_names([pathlib.Path("\N{CJK UNIFIED IDEOGRAPH-732B}" * 85)] * 2)
+    assert len(set(long)) == 2
+    assert max(len(os.fsencode(name)) for name in long) <= 255
+
+
 def test_masks_are_drawn_and_listed(tmp_path):
     def with_masks(image):
         # A ramp from 1 on the left to 0 on the right: the left half of each box is the object.
@@ -85,7 +186,7 @@ def overlapping_proposals(image):
 def test_what_covers_a_better_one_is_listed_but_not_drawn(tmp_path, monkeypatch, overlap, drawn):
     pictures = []
 
-    def remember(pixels, boxes_norm, labels, *rest, colours):
+    def remember(pixels, boxes_norm, labels, *rest, colours, fonts):
         pictures.append((boxes_norm, labels, colours))
         return Image.fromarray(pixels)
 
