@@ -32,6 +32,7 @@ before all of it is written.
     detzoo dataset inspect --input_path='records/val-*' --label_map=records/label_map.pbtxt --output_dir=look
 """
 MAX_CLASSES_SHOWN = 20
+MAX_NAME_SHOWN = 60  # characters of a class name
 EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 
 
@@ -319,13 +320,13 @@ def _convert(
 def _summary(result: ConversionResult, num_annotated: int) -> str:
     """What was written, objects a class, and the table of dirt."""
     counts = result.objects_per_class
-    width = max(map(len, counts))
+    width = min(max(map(len, counts)), MAX_NAME_SHOWN)
     shown = sorted(counts.items(), key=lambda item: -item[1])
     lines = [
         f"{result.num_images} of {num_annotated} images with {sum(counts.values())} objects"
         + (" and masks" if result.with_masks else ""),
         "",
-        *(f"  {name:<{width}}  {count:>7}" for name, count in shown[:MAX_CLASSES_SHOWN]),
+        *(f"  {name[:MAX_NAME_SHOWN]:<{width}}  {count:>7}" for name, count in shown[:MAX_CLASSES_SHOWN]),
     ]
     if len(shown) > MAX_CLASSES_SHOWN:
         rest = sum(count for _, count in shown[MAX_CLASSES_SHOWN:])

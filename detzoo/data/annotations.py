@@ -81,9 +81,11 @@ def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list
     Returns:
         The polygons [x0, y0, x1, y1, ...], and the reason for each that was dropped.
     """
-    if _is_list_of(outline, (int, float, str)) or _is_list_of(outline, list, length=2):
+    if _is_list_of(outline, (int, float, str)) or _is_list_of(outline, (list,), length=2):
         outline = [outline]
-    elif _is_list_of(outline, list) and all(_is_list_of(part, list) and _is_list_of(part[0], list) for part in outline):
+    elif _is_list_of(outline, (list,)) and all(
+        _is_list_of(part, (list,)) and _is_list_of(part[0], (list,)) for part in outline
+    ):
         outline = [polygon for part in outline for polygon in part]  # one level more than COCO has
     polygons, reasons = [], []
     for part in outline if isinstance(outline, list) else []:
@@ -97,10 +99,11 @@ def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list
     return polygons, reasons
 
 
-def _is_list_of(value: Any, kind: type | tuple[type, ...], length: int | None = None) -> bool:
-    if not isinstance(value, list) or not value:
+def _is_list_of(value: Any, kinds: tuple[type, ...], length: int | None = None) -> bool:
+    """True for a list, not empty, of items of these types (and lists of this length)."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, kinds) for item in value):
         return False
-    return all(isinstance(item, kind) and (length is None or len(item) == length) for item in value)
+    return length is None or all(len(item) == length for item in value)
 
 
 def check_polygon(polygon_px: list[float], size: tuple[int, int] | None) -> None:

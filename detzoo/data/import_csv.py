@@ -188,4 +188,4 @@ def _object(row: Row, where: str, log: DirtLog) -> AnnotatedObject | None:
         found = ", ".join(f"{side} {shown(row.get(side, ''))}" for side in sides)
         log.add(Dirt.ANNOTATION_UNREADABLE, where, found)
         return None
-    return AnnotatedObject(box, name, where, **{flag: as_flag(row.get(flag), where, log) for flag in FLAGS})
+    return AnnotatedObject(box, name, where, None, *(as_flag(row.get(flag), where, log) for flag in FLAGS))

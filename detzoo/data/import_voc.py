@@ -110,13 +110,12 @@ def _image(root: ElementTree.Element, relative: str, images: SourceFolder, log: 
             placed = by_annotation
         else:
             placed["filename"] = stated
-    size = root if root.find("imagesize") is None else root.find("imagesize")
-    declared = as_size(root.findtext("size/height"), root.findtext("size/width"))
+    size = as_size(root.findtext("size/height"), root.findtext("size/width"))
     objects = [_object(element, f"{relative}:{element.get(LINE)}", log) for element in root.findall("object")]
     return AnnotatedImage(
         source_id=placed["filename"],
         objects=tuple(filter(None, objects)),
-        declared_size=declared or as_size(size.findtext("nrows"), size.findtext("ncols")),
+        declared_size=size or as_size(root.findtext("imagesize/nrows"), root.findtext("imagesize/ncols")),
         **placed,
     )
 
@@ -147,8 +146,9 @@ def _box(element: ElementTree.Element, where: str, log: DirtLog) -> Box:
     """The box of an object, or that around its polygon or oriented box; raises ValueError where it has none."""
     polygon = element.find("polygon")
     if element.find("bndbox") is None and polygon is not None:
-        points = [[point.findtext("x"), point.findtext("y")] for point in polygon.findall("pt")]
-        polygons, reasons = polygons_of(points)
+        # LabelMe has <pt><x/><y/></pt>, Roboflow <x1/><y1/><x2/><y2/>.
+        values = [item.text or "" for item in polygon.iter() if item.tag.rstrip("0123456789") in ("x", "y")]
+        polygons, reasons = polygons_of(values)
         if not polygons:
             raise ValueError(f"no bndbox, and its polygon cannot be read: {'; '.join(reasons) or 'no points'}")
         log.add(Dirt.BOX_OF_OUTLINE, where)

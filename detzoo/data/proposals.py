@@ -306,7 +306,8 @@ def _read_entries(path: str, file: Any) -> _Arrays:
     rows = np.array([values for image in by_image.values() for values in image], np.float64).reshape(-1, 6)
     corner, size = rows[:, 1::-1], rows[:, 3:1:-1]
     offsets = np.cumsum([0, *(len(image) for image in by_image.values())], dtype=np.int64)
-    boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
+    with np.errstate(over="ignore"):  # infinite boxes are dropped
+        boxes = np.concatenate([corner, corner + size], axis=1).astype(np.float32)
     return list(by_image), offsets, boxes, rows[:, 4].astype(np.float32), rows[:, 5].astype(np.int64)
 
 

@@ -203,7 +203,7 @@ def parse_xml(text: str) -> ElementTree.Element:
     parser.CharacterDataHandler = builder.data
     parser.EntityDeclHandler = refuse
     try:
-        parser.Parse(text.encode("utf-8", "replace"), True)
+        parser.Parse(text.lstrip().encode("utf-8", "replace"), True)
     except expat.ExpatError as error:
         raise MalformedXml(str(error), error.lineno) from None
     return builder.close()

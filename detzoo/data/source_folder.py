@@ -136,7 +136,7 @@ class SourceFolder:
                         hits = table.get(_fold(key), [])
                         exact = [file for file in hits if self._ends_with(file, key)]
                         if hits:
-                            return exact if len(exact) == 1 else hits
+                            return exact or hits
         return []
 
     def place(self, stated: str, claimant: str, *other_names: str) -> dict[str, Any]:
@@ -176,10 +176,8 @@ def _readings(stated: str) -> list[str]:
     """A stated name as a path with slashes, then with its URL's query and escapes resolved."""
     path = _URL.sub("/", stated.strip().replace("\\", "/"))
     plain, _, query = path.partition("?")
-    local = query.partition("d=")[2]  # /data/local-files/?d=folder/name.jpg
-    readings = [path, local, plain] if query else [path]
-    readings += [urllib.parse.unquote(text) for text in readings if "%" in text]
-    return list(filter(None, readings))
+    local = query[2:] if query.startswith("d=") else ""  # Label Studio's /data/local-files/?d=folder/name.jpg
+    return [reading for text in (local, plain, path) if text for reading in (text, urllib.parse.unquote(text))]
 
 
 def _tails(parts: list[str]) -> Iterator[str]:

@@ -20,6 +20,7 @@ from detzoo.errors import DataError
 BOX_NUMBERS = 4
 CORNER_NUMBERS = 8
 MAX_COORDINATE = 2.0  # beyond it the numbers are no fractions of the image
+MAX_CROSSING_ROWS = 200  # lines whose edges are compared
 TOLERANCE = 0.02  # by which keypoints leave their box, and boxes the image
 BOX, POSE, OUTLINE, ORIENTED = "box", "pose", "outline", "oriented"
 
@@ -51,42 +52,42 @@ def layouts_of(lines: Sequence[YoloLine], keypoints: tuple[int, int] | None, fro
         pose = BOX_NUMBERS + keypoints[0] * keypoints[1]
         return layouts | {count: POSE for count in by_count if count in (pose, pose + 1)}
     others = sorted(count for count in by_count if count >= 6)
+    are_equal = len({count - count % 2 for count in others}) == 1  # outlines of real objects differ in length
     for count in others:
         rows = np.array(by_count[count])
-        even = count - count % 2
-        if _has_visibilities(rows):
+        if _are_triples(rows, are_equal):
             layouts[count] = POSE
-        elif {other - other % 2 for other in others} != {even}:
-            layouts[count] = OUTLINE
+        elif are_equal:
+            layouts[count] = _outline_or_pose(rows[:, : count - count % 2], from_yaml, lines)
         else:
-            layouts[count] = _outline_or_pose(rows[:, :even], from_yaml, lines)
+            layouts[count] = OUTLINE
     return layouts
 
 
-def _has_visibilities(rows: np.ndarray) -> bool:
-    """True if x, y and a visibility of 0, 1 or 2 follow a box in every row."""
-    if rows.shape[1] % 3 != 1:
+def _are_triples(rows: np.ndarray, are_equal: bool) -> bool:
+    """True if keypoints follow the box as x, y and a visibility: 0, 1, 2, or a confidence in predicted lines."""
+    count = rows.shape[1]
+    keypoints = rows[:, BOX_NUMBERS : count - (count - BOX_NUMBERS) % 3]
+    if count % 3 == 0 or not (np.isin(keypoints[:, 2::3], (0, 1, 2)).all() or (are_equal and count % 2)):
         return False
-    return bool(
-        np.isin(rows[:, 6::3], (0.0, 1.0, 2.0)).all() and _are_in_boxes(rows[:, :4], rows[:, 4:], 3).mean() > 0.8
-    )
+    return bool(_are_in_boxes(rows[:, :BOX_NUMBERS], keypoints, 3).mean() > 0.8)
 
 
 def _outline_or_pose(rows: np.ndarray, from_yaml: bool, lines: Sequence[YoloLine]) -> str:
     """The layout of rows of one even count.
 
-    As a pose, a row has its keypoints in its box. As an outline, its second point lies near the others, and its first
-    one at their border, not among them.
+    As a pose, a row has its keypoints in its box. As an outline, its second point lies near the others, its edges do
+    not cross, and its first point lies at their border, not among them.
     """
     outline = ORIENTED if rows.shape[1] == CORNER_NUMBERS else OUTLINE
-    if _are_in_boxes(rows[:, :4], rows[:, 4:], 2).mean() < 0.8:
+    if _are_in_boxes(rows[:, :BOX_NUMBERS], rows[:, BOX_NUMBERS:], 2).mean() < 0.8:
         return outline
     points = rows.reshape(len(rows), -1, 2)
     others = np.delete(points, 1, axis=1)
     low, high = others.min(axis=1), others.max(axis=1)
     reach = (high - low).max(axis=1, keepdims=True)
     is_near = ((points[:, 1] >= low - reach) & (points[:, 1] <= high + reach)).all(axis=1)
-    if is_near.mean() < 0.5:
+    if is_near.mean() < 0.5 or np.mean([_has_crossing(row) for row in points[:MAX_CROSSING_ROWS]]) > 0.2:
         return POSE
     low, high = points[:, 2:].min(axis=1), points[:, 2:].max(axis=1)
     margin = (high - low) / 5
@@ -97,6 +98,15 @@ def _outline_or_pose(rows: np.ndarray, from_yaml: bool, lines: Sequence[YoloLine
         f"{lines[0].where}: lines of {rows.shape[1]} numbers behind the class may be outlines, or boxes with keypoints;"
         " give a data.yaml as --class_names: with `kpt_shape: [keypoints, 2 or 3]` they are keypoints, else outlines"
     )
+
+
+def _has_crossing(points: np.ndarray) -> bool:
+    """True if two edges of a closed polygon [points, 2] cross; edges that touch do not."""
+    edges = np.roll(points, -1, axis=0) - points
+    to_points = points[None] - points[:, None]
+    sides = edges[:, None, 0] * to_points[..., 1] - edges[:, None, 1] * to_points[..., 0]  # of point j at edge i
+    divides = sides * np.roll(sides, -1, axis=1) < -1e-12
+    return bool((divides & divides.T).any())
 
 
 def _are_in_boxes(boxes: np.ndarray, keypoints: np.ndarray, step: int) -> np.ndarray:
