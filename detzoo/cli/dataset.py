@@ -25,8 +25,11 @@ SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or look into 
 DESCRIPTION = """
 Each importer writes PREFIX-00000-of-000NN.tfrecord and, beside it, label_map.pbtxt: what input_path and label_map_path
 of a pipeline.config name. Images become upright 8-bit RGB. What has one right answer is repaired, the rest is skipped,
-and a table at the end says what, where and why; --strict makes an error of it. Nothing appears under its final name
-before all of it is written.
+and a table at the end says what, where and why; --strict makes an error of it, and so does an import without any
+object. Nothing appears under its final name before all of it is written.
+
+Images are found by name, also where the annotations state another machine's path; nothing outside of the named folders
+is read. docs/datasets.md lists the dialects of each format.
 
     detzoo dataset coco --images_dir=val2017 --annotations_file=instances_val2017.json --output_path=records/val
     detzoo dataset inspect --input_path='records/val-*' --label_map=records/label_map.pbtxt --output_dir=look
@@ -41,7 +44,8 @@ class Coco:
 
     SUMMARY = "From a COCO instances file; category ids are kept."
     DESCRIPTION = """
-    Reads a COCO instances JSON: polygons and run lengths become masks with --include_masks.
+    Reads a COCO instances JSON: polygons and run lengths become masks with --include_masks. An object without a box
+    gets that of its outline. Where iscrowd is set on every object, --crowds_as_objects imports them as objects.
 
         detzoo dataset coco --images_dir=train2017 --annotations_file=instances_train2017.json \\
             --output_path=records/train --num_shards=32 --include_masks
@@ -51,7 +55,7 @@ class Coco:
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--images_dir, --annotations_file, --include_masks and what all importers take."""
-        _define_path("images_dir", "Folder that the file names in the JSON are relative to.", flag_values)
+        _define_path("images_dir", "Folder of the images; folders inside it are searched, too.", flag_values)
         _define_path("annotations_file", "The JSON file: images, annotations, categories.", flag_values)
         _define_output(flag_values)
         flags.DEFINE_bool("include_masks", False, "Write instance masks, too.", flag_values=flag_values)
@@ -79,9 +83,10 @@ class Coco:
 class Voc:
     """``detzoo dataset voc``."""
 
-    SUMMARY = "From Pascal VOC XML files, one an image."
+    SUMMARY = "From Pascal VOC XML files, one per image."
     DESCRIPTION = """
-    Reads every XML file of a folder, or those that an image set lists.
+    Reads every XML file below a folder, or those that an image set lists. Polygons of LabelMe and oriented boxes of
+    roLabelImg become the upright box around them.
 
         detzoo dataset voc --images_dir=JPEGImages --annotations_dir=Annotations \\
             --image_set=ImageSets/Main/train.txt --output_path=records/train
@@ -93,8 +98,8 @@ class Voc:
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--images_dir, --annotations_dir, --image_set and what all importers take."""
-        _define_path("images_dir", "Folder of the images.", flag_values)
-        _define_path("annotations_dir", "Folder of the XML files.", flag_values)
+        _define_path("images_dir", "Folder of the images; folders inside it are searched, too.", flag_values)
+        _define_path("annotations_dir", "Folder of the XML files; folders inside it are read, too.", flag_values)
         _define_output(flag_values)
         text = "File with one image name a line, extension optional; without it every XML file is read."
         flags.DEFINE_string("image_set", None, text, flag_values=flag_values)
@@ -119,6 +124,8 @@ class Yolo:
     DESCRIPTION = """
     Reads every image below a folder, and the text file at the same place below the labels folder: lines of `class
     centre_x centre_y width height` or `class x y x y x y ...`, in fractions of the image. Class 0 gets id 1, and so on.
+    Keypoints behind a box, a confidence and the corners of an oriented box are recognized by the kpt_shape of a
+    data.yaml, or by the lines themselves; their upright box is taken.
 
         detzoo dataset yolo --images_dir=images/train --labels_dir=labels/train --class_names=data.yaml \\
             --output_path=records/train
@@ -128,7 +135,9 @@ class Yolo:
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--images_dir, --labels_dir, --class_names and what all importers take."""
-        _define_path("images_dir", "Folder of the images; folders inside it are read, too.", flag_values)
+        _define_path(
+            "images_dir", "Folder of the images, also inside other folders; or a text file of paths.", flag_values
+        )
         _define_path("labels_dir", "Folder of the text files.", flag_values)
         _define_path("class_names", "Text file with one name a line, or an Ultralytics data.yaml.", flag_values)
         _define_output(flag_values)
@@ -148,9 +157,10 @@ class Yolo:
 class Csv:
     """``detzoo dataset csv``."""
 
-    SUMMARY = "From a CSV file, one row an object: filename,width,height,class,xmin,ymin,xmax,ymax."
+    SUMMARY = "From a CSV file, one row per object: filename,width,height,class,xmin,ymin,xmax,ymax."
     DESCRIPTION = """
     Reads a CSV file with a heading, coordinates in pixels. A row with a filename alone is an image without objects.
+    Other separators, other tools' column names, and the rows of AutoML and keras-retinanet without a heading are read.
 
         detzoo dataset csv --images_dir=images --annotations_file=train_labels.csv --output_path=records/train
     """
@@ -159,7 +169,7 @@ class Csv:
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--images_dir, --annotations_file and what all importers take."""
-        _define_path("images_dir", "Folder that the file names are relative to.", flag_values)
+        _define_path("images_dir", "Folder of the images; folders inside it are searched, too.", flag_values)
         _define_path("annotations_file", "The CSV file.", flag_values)
         _define_output(flag_values)
 

@@ -72,7 +72,7 @@ def numbered(names: set[str] | list[str]) -> dict[int, str]:
 
 
 def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list[list[float]], list[str]]:
-    """Reads an outline of whatever nesting.
+    """Reads the polygons of an outline, however they are nested.
 
     Args:
         outline: One polygon [x0, y0, ...] or [[x0, y0], ...], or a list of polygons; numbers may be text.

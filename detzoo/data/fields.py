@@ -39,7 +39,7 @@ def as_name(value: Any) -> str:
 
 
 def _is_unicode(text: str) -> bool:
-    """False where JSON's escapes left half of a surrogate pair."""
+    """Returns False if JSON's escapes left half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -78,7 +78,7 @@ def as_flag(value: Any, where: str, log: DirtLog) -> bool:
 
 
 def as_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """Returns (height, width) in pixels; None where a side is no number or, as some tools write it, 0."""
+    """Returns (height, width) in pixels; None if a side is no number or, as some tools write it, 0."""
     try:
         sides = (as_number(height), as_number(width))
     except ValueError:

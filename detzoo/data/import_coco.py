@@ -40,7 +40,7 @@ MAX_AREA_PX = 1e12
 MAX_OUTLINE_PX = 100_000_000  # pixels that are drawn to find the box of run lengths
 LISTS = ("images", "annotations", "categories")
 NAME_KEYS = ("file_name", "filename", "path", "coco_url")
-# What else ends in .json, by a key of it.
+# Other files that end in .json, by one of their keys.
 OTHER_JSON = {
     "shapes": "labelme's JSON of one image",
     "_via_img_metadata": "a project of the VGG Image Annotator",
@@ -210,7 +210,7 @@ def _object(
 
 
 def _area(value: Any, where: str, log: DirtLog) -> float | None:
-    """The stated area in pixels; None where none is stated or where it is a fraction of the image."""
+    """The stated area in pixels; None if none is stated or if it is a fraction of the image."""
     if value is None:
         return None
     try:
@@ -224,7 +224,7 @@ def _area(value: Any, where: str, log: DirtLog) -> float | None:
 
 
 def _box_of(outline: Any, size: tuple[int, int] | None) -> tuple[float, float, float, float] | None:
-    """The box around polygons or the pixels of run lengths; None where they cannot be read or are empty."""
+    """The box around polygons or the pixels of run lengths; None if they cannot be read or are empty."""
     if isinstance(outline, list):
         return box_of_polygons(outline) if outline else None
     try:

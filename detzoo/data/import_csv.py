@@ -1,4 +1,4 @@
-"""CSV files of boxes, one row an object -> Annotations.
+"""CSV files of boxes, one row per object -> Annotations.
 
 Columns ``filename,width,height,class,xmin,ymin,xmax,ymax`` in any order, pixels, as tools for the Object Detection
 API write them; other tools' names, separators and encodings of the same; and rows without a heading, as AutoML and
@@ -51,7 +51,7 @@ HEADLESS = (
     ("set", "filename", "class", "x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4"),
 )
 AUTOML_SETS = ("TRAIN", "TRAINING", "VALIDATE", "VALIDATION", "TEST", "UNASSIGNED", "")
-# What else ends in .csv, by a column of it.
+# Other files that end in .csv, by one of their columns.
 OTHER_CSV = {
     "regionshapeattributes": "an export of the VGG Image Annotator; export COCO from it",
     "bbox": "a table with a box in one column; write its numbers to xmin, ymin, xmax and ymax",
@@ -110,9 +110,13 @@ def _rows(path: pathlib.Path, log: DirtLog) -> Iterator[tuple[int, Row]]:
         separator = numbered_lines.pop(0)[1].strip()[-1]
     first_number, first = numbered_lines[0] if numbered_lines else (1, "")
     separator = separator or max(SEPARATORS, key=first.count)
-    columns = _headless(_cells(first, separator))
+    heading = _cells(first, separator)
+    if any(cell and _is_number(cell) for cell in heading):
+        columns = next(filter(None, (_headless(_cells(line, separator)) for _, line in numbered_lines[:10])), None)
+    else:
+        columns = None
     if columns is None:
-        columns = _columns(_cells(first, separator), f"{path}:{first_number}")
+        columns = _columns(heading, f"{path}:{first_number}")
         del numbered_lines[:1]
     for number, line in numbered_lines:
         cells = _cells(line, separator)
@@ -128,7 +132,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _headless(cells: list[str]) -> dict[str, int] | None:
-    """Column -> index for a first line that is a row already; None for a heading."""
+    """Column -> index for a row in an order that is known; None for another row or a heading."""
     for columns in HEADLESS:
         row = dict(zip(columns, cells))
         is_automl = columns[0] == "set"
@@ -188,4 +192,5 @@ def _object(row: Row, where: str, log: DirtLog) -> AnnotatedObject | None:
         found = ", ".join(f"{side} {shown(row.get(side, ''))}" for side in sides)
         log.add(Dirt.ANNOTATION_UNREADABLE, where, found)
         return None
-    return AnnotatedObject(box, name, where, None, *(as_flag(row.get(flag), where, log) for flag in FLAGS))
+    crowd, difficult, truncated, group = (as_flag(row.get(flag), where, log) for flag in FLAGS)
+    return AnnotatedObject(box, name, where, None, crowd, difficult, truncated, group)

@@ -1,4 +1,4 @@
-"""Pascal VOC annotation folders (one XML file an image) -> Annotations.
+"""Pascal VOC annotation folders (one XML file per image) -> Annotations.
 
 Coordinates go into the records as they are, divided by the image size, as the Object Detection API's own script does.
 VOC counts pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree. Objects with a
@@ -29,7 +29,7 @@ from detzoo.data.source_folder import SourceFile, SourceFolder
 from detzoo.errors import DataError
 
 SIDES = ("ymin", "xmin", "ymax", "xmax")
-# What else ends in .xml, by its root element.
+# Other files that end in .xml, by their root element.
 OTHER_XML = {
     "annotations": "CVAT's own XML; export the task as Pascal VOC or COCO",
     "dataset": "imglab's XML (dlib); convert it to Pascal VOC",
@@ -143,7 +143,7 @@ def _object(element: ElementTree.Element, where: str, log: DirtLog) -> Annotated
 
 
 def _box(element: ElementTree.Element, where: str, log: DirtLog) -> Box:
-    """The box of an object, or that around its polygon or oriented box; raises ValueError where it has none."""
+    """The box of an object, or that around its polygon or oriented box; raises ValueError if it has none."""
     polygon = element.find("polygon")
     if element.find("bndbox") is None and polygon is not None:
         # LabelMe has <pt><x/><y/></pt>, Roboflow <x1/><y1/><x2/><y2/>.

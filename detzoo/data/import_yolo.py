@@ -1,4 +1,4 @@
-"""YOLO label folders (one text file an image) -> Annotations.
+"""YOLO label folders (one text file per image) -> Annotations.
 
 ``yolo_lines`` reads the numbers of a line. Class ids count from 0 there and keep their order: label map id = class id
 + 1.
@@ -156,7 +156,7 @@ def _keypoints(value: Any, path: str) -> tuple[int, int] | None:
 
 
 def _lines(file: SourceFile | None, labels: SourceFolder, names: list[str], log: DirtLog) -> list[YoloLine] | None:
-    """The lines of one text file, none where it is not there; None where it cannot be read."""
+    """The lines of one text file, none if it is not there; None if it cannot be read."""
     if file is None:
         return []
     try:

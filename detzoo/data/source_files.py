@@ -22,6 +22,7 @@ from detzoo.data.dirt import Dirt, DirtLog
 from detzoo.errors import DataError, UsageError
 
 LINE = "line"  # attribute that keeps the line of an XML element
+MAX_NUL_PART = 0.05  # of the characters; few cost the lines that they are in, many are no text
 MAX_XML_DEPTH = 100
 MAX_YAML_CHARS = 2_000_000  # a minute of PyYAML; a data.yaml of 1,000 classes has 20,000
 MAX_YAML_BRACKETS = 100  # open at a time
@@ -94,7 +95,7 @@ def _codec(declared: str) -> str:
 
 
 def _checked(text: str) -> str:
-    if "\0" in text:
+    if text.count("\0") > len(text) * MAX_NUL_PART:
         raise ValueError("holds NUL bytes, so it is not a text file")
     return text
 
@@ -135,13 +136,17 @@ def parse_json(text: str) -> Any:
         ValueError: The text is not JSON or nested too deeply. ``json.JSONDecodeError`` has the line.
     """
     try:
-        return json.loads(text)
+        return json.loads(text, strict=False)
     except json.JSONDecodeError:
         raise
     except RecursionError:
         raise ValueError("nested too deeply for an annotation file") from None
     except ValueError:  # Python refuses whole numbers of more than 4,300 digits
-        return json.loads(text, parse_int=lambda digits: (int if len(digits) < MAX_INT_DIGITS else float)(digits))
+        return json.loads(text, strict=False, parse_int=_parse_int)
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) < MAX_INT_DIGITS else float(digits)
 
 
 def parse_yaml(text: str) -> Any:
@@ -164,7 +169,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{len(text)} characters, at most {MAX_YAML_CHARS} are read")
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
     try:
-        if max(itertools.accumulate(steps), default=0) > MAX_YAML_BRACKETS:  # PyYAML takes a second for each 1,000
+        if max(itertools.accumulate(steps), default=0) > MAX_YAML_BRACKETS:  # PyYAML takes a second for every 1,000
             raise RecursionError
         return yaml.load(text, Loader)
     except RecursionError:

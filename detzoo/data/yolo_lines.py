@@ -2,7 +2,7 @@
 
 Behind its class a line has ``centre_x centre_y width height``, that and keypoints (pose), the corners of an oriented
 box, or the points of an outline, in fractions of the image; one more number is a confidence. Only ``kpt_shape`` of a
-data.yaml states which. Without it outlines and poses are told apart by geometry, over all lines of one length.
+data.yaml states which. Without it, geometry decides between outlines and poses, over all lines of one length.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def _are_in_boxes(boxes: np.ndarray, keypoints: np.ndarray, step: int) -> np.nda
 
 
 def object_of(line: YoloLine, layouts: dict[int, str], log: DirtLog) -> AnnotatedObject | None:
-    """Returns the object of a line; None, with an entry in the log, for a line that cannot be read."""
+    """Returns the object of a line; None, with an entry in the log, if the line cannot be read."""
     where, name, values = line
     layout = layouts.get(len(values))
     if layout is None:

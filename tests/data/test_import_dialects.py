@@ -90,6 +90,7 @@ for _ in range(400):
 READ = {
     "ids as text": ("coco", coco({"image_id": "1.0", "category_id": "1"}, {"id": 1.0}, {"id": "1"}), [CAT]),
     "a box as text": ("coco", coco({"bbox": ["10", "6,0", "20", "8.0"]}), [CAT]),
+    "a line end in a name": ("coco", {"n.json": json.dumps(coco()["n.json"]).replace('"cat"', '"cat\n"')}, [CAT]),
     "a name that is a number": ("coco", coco(category={"name": 0}), [("a.png", "0", CAT[2])]),
     "a category id beyond int32": ("coco", coco({"category_id": 2**40}, category={"id": 2**40}), [CAT]),
     "category ids that are words": ("coco", coco({"category_id": "c"}, category={"id": "c"}), [CAT]),
@@ -115,6 +116,8 @@ READ = {
     "no heading": ("csv", {"n.csv": ROW}, [CAT]),
     "pandas' empty cells": ("csv", {"n.csv": HEADING + ROW + "b.png,40,24,nan,NaN,nan,nan,nan\n"}, [CAT]),
     "a row of a huge cell": ("csv", {"n.csv": HEADING + ROW + "b.png,40,24," + "x" * 200_000 + ",1,1,9,9\n"}, [CAT]),
+    "a row with a NUL": ("csv", {"n.csv": HEADING + ROW + "b.png,40,24,cat,\0,1,9,9\n"}, [CAT]),
+    "a broken first row without a heading": ("csv", {"n.csv": ROW.replace("6", "?") + ROW}, [CAT]),
     "an open quote": ("csv", {"n.csv": HEADING + 'b.png,40,24,"cat,1,1,9,9\n' + ROW}, [CAT]),
     "Chinese without a declaration": ("voc", {"n/a.xml": voc("<name>汽车</name>%s").encode("gbk")},
                                       [("a.png", "汽车", CAT[2])]),
@@ -131,7 +134,8 @@ READ = {
         [CAT]),
     "VOC in fractions": ("voc", {"n/a.xml": voc(box=(0.25, 0.25, 0.75, 14 / 24))}, [CAT]),
     "exchanged corners": ("voc", {"n/a.xml": voc(box=(30, 14, 10, 6)),
-                                  "n/b.xml": voc(name="b.png", box=(20, 1, 39, 9))}, [CAT, ("b.png", "cat", (1, 20, 9, 39))]),
+                                  "n/b.xml": voc(name="b.png", box=(20, 1, 39, 9))},
+                          [CAT, ("b.png", "cat", (1, 20, 9, 39))]),
     "upper-case .TXT": ("yolo", {"n/a.TXT": YOLO_CAT}, [CAT]),
     "UTF-16 labels": ("yolo", {"n/a.txt": YOLO_CAT.encode("utf-16")}, [CAT]),
     "a trailing zero in the class": ("yolo", {"n/a.txt": YOLO_CAT.replace("0 ", "0.0 ", 1)}, [CAT]),
@@ -271,7 +275,7 @@ def test_voc_in_subfolders(run):
     assert objects == [("x/a.png", "cat", CAT[2]), ("y/a.png", "dog", CAT[2])]
 
 
-# The cases beside the project: what is read of each, (file, class, (ymin, xmin, ymax, xmax)) in pixels of 64 x 48, or a
+# The cases next to the project: the objects of each, (file, class, (ymin, xmin, ymax, xmax)) in pixels of 64 x 48, or a
 # part of the error.
 BOX = (10, 10, 30, 30)
 ONE = [("a.jpg", "cat", BOX)]
@@ -312,7 +316,7 @@ CASES = {
 
 
 @pytest.mark.shared
-def test_the_cases_beside_the_project(tmp_path, images, shared, monkeypatch, capsys):
+def test_the_cases_next_to_the_project(tmp_path, images, shared, monkeypatch, capsys):
     cases = sorted((shared / "cases" / "imports").iterdir()) if (shared / "cases").is_dir() else []
     if not cases:
         pytest.skip(f"{shared}/cases is not there")
