@@ -1,4 +1,4 @@
-"""Which images of a run are done, kept beside detections.json until the run has finished, so that the next run can continue.
+"""The images that a run has done: kept until it has finished, so that the next run can continue behind them.
 
 One line of JSON that says how the detections are made, then one per image. A line that a crash cut off is ignored.
 """

@@ -85,8 +85,8 @@ def detect_files(
 ) -> DetectionSummary:
     """Detects on every file; writes a PNG of each and ``detections.json``. Images that cannot be used are counted.
 
-    ``detections.json`` is written again every few seconds and whenever the run ends. After a run that was stopped, the
-    next one continues with the first image that is not done, unless ``made_with``, the class names or the limits changed.
+    ``detections.json`` is written again every few seconds and whenever the run ends. A run that was stopped is
+    continued by the next one, unless ``made_with``, the class names or the limits changed.
 
     Args:
         detector: image uint8 [H, W, 3] (and the boxes of ``regions``) -> detections, best first.
