@@ -16,6 +16,7 @@ from detzoo.cli.api_flags import (
     define_evaluation_flags,
     define_training_flags_of_evaluation,
 )
+from detzoo.cli.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
 from detzoo.cli.combination import check_combination, combined, define_combination_flag
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import CheckpointError, ConfigError, UsageError
@@ -83,6 +84,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         lower_bound=0.0,
         flag_values=flag_values,
     )
+    define_recompute_flag(flag_values)
     define_combination_flag(flag_values)
     define_evaluation_flags(flag_values)
     define_training_flags_of_evaluation(flag_values)
@@ -103,6 +105,7 @@ def run(flag_values: flags.FlagValues) -> None:
     if not (message.eval_input_reader or flag_values.eval_on_train_data):
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
     check_combination(flag_values, message.model)
+    check_recompute_flag(flag_values, loaded)
     if flag_values.saved_model:
         _check_exported(message)
     _choose_examples(message, flag_values)
@@ -119,11 +122,15 @@ def run(flag_values: flags.FlagValues) -> None:
         latest_prefix(flag_values.checkpoint_dir)  # a wrong path is told before the model is built
     detector = build_untrained(message.model)
     evaluator = make_evaluator(message)
+
+    def prepare(step: int) -> dict[str, Any]:
+        return prepare_statistics(detector, message, flag_values.recompute_batch_norm, step)
+
     logger.info("tracing the detector and reading the first images")
     if not flag_values.continuous:
         others = flag_values.combine_with
         measured = combined(detector, message, others) if others else detector
-        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir, measured, says_best=True)
+        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir, prepare, measured, says_best=True)
         return
     checkpoints = new_checkpoints(
         lambda: latest_prefix(flag_values.checkpoint_dir),
@@ -133,7 +140,7 @@ def run(flag_values: flags.FlagValues) -> None:
     measured = 0
     for prefix in checkpoints:
         try:
-            step, metrics = _evaluate_one(detector, evaluator, prefix, output_dir)
+            step, metrics = _evaluate_one(detector, evaluator, prefix, output_dir, prepare)
         except CheckpointError as problem:
             logger.warning("%s", problem)  # removed by the training meanwhile, or of another model
             continue
@@ -200,10 +207,11 @@ def _evaluate_one(
     evaluator: Any,
     checkpoint: str,
     output_dir: pathlib.Path,
+    prepare: Any,
     measured: Any = None,
     says_best: bool = False,
 ) -> tuple[int, Any]:
-    """Restores a detector and measures it, or ``measured``, which it is a part of."""
+    """Restores a detector, calls ``prepare`` with the step, and measures it, or ``measured``, which it is a part of."""
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import best_instead
     from detzoo.evaluate.report import format_table, write_results
@@ -212,8 +220,9 @@ def _evaluate_one(
     step = restore_for_inference(detector, checkpoint)
     if says_best and (better := best_instead(checkpoint, step, "--checkpoint_dir")):
         logger.warning("this is step %d; %s", step, better)
+    recomputed = prepare(step)
     result = evaluator.evaluate(measured or detector)
-    facts = {"checkpoint": checkpoint, "step": step, "versions": versions(), "commit": commit()}
+    facts = {"checkpoint": checkpoint, "step": step, **recomputed, "versions": versions(), "commit": commit()}
     write_results(result, output_dir, facts)
     print(f"step {step}: {len(result.images)} images in {result.seconds:.1f} s")
     print(format_table(result), flush=True)

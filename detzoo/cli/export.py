@@ -9,6 +9,7 @@ from absl import flags
 
 from detzoo.cli import export_tflite
 from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
+from detzoo.cli.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import DetzooError, UsageError
 
@@ -73,6 +74,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "fast, a larger file. The model runs on both in either form.",
         flag_values=flag_values,
     )
+    define_recompute_flag(flag_values)
     export_tflite.define_flags(flag_values)
     define_exporter_flags(flag_values)
 
@@ -81,6 +83,7 @@ def run(flag_values: flags.FlagValues) -> None:
     """Builds, restores, writes and checks."""
     check_exporter_flags(flag_values)
     loaded = load_pipeline_from_flags(flag_values, merged=flag_values.config_override)
+    check_recompute_flag(flag_values, loaded)
     export_tflite.check_flags(flag_values, loaded.message.model)
     export_tflite.apply_max_detections(flag_values, loaded.message.model)
     from detzoo.builders.resize import build_model_resizer
@@ -97,12 +100,14 @@ def run(flag_values: flags.FlagValues) -> None:
     step = restore_for_inference(detector, flag_values.trained_checkpoint_dir)
     if better := best_instead(flag_values.trained_checkpoint_dir, step, "--trained_checkpoint_dir"):
         logger.warning("this is step %d; %s", step, better)
+    recomputed = prepare_statistics(detector, loaded.message, flag_values.recompute_batch_norm, step)
     beside = Export(
         to_text(loaded.message),
         _label_map_text(loaded.message),
         flag_values.trained_checkpoint_dir,
         step,
         flag_values.optimize_for,
+        facts=recomputed,
     )
     resizer = build_model_resizer(loaded.message.model)
     if flag_values.format == export_tflite.TFLITE:

@@ -7,6 +7,7 @@ The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline
     check_region_model           the same of a two-stage detector
     check_spp_classifier         a classifier, and its network
     check_training               optimizer, schedule, steps, fine-tune checkpoint
+    check_short_training         what is left as it was: statistics, frozen parts, rates of 0
     check_inputs                 label maps, class counts, records, metrics
     effects                      what is accepted without effect, and what is not supported
 """
@@ -22,6 +23,7 @@ from detzoo.config.check_inputs import check_inputs, check_metrics
 from detzoo.config.check_model import ACCEPTED_MODELS, check_model
 from detzoo.config.check_region_inputs import check_region_inputs
 from detzoo.config.check_segmentation_proposals import check_mask_readers
+from detzoo.config.check_short_training import check_short_training
 from detzoo.config.check_spp_classifier import check_classifier_inputs
 from detzoo.config.check_spp_net import check_spp_net_run
 from detzoo.config.check_training import check_merged_labels, check_training
@@ -69,6 +71,7 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     if config.HasField("train_config"):
         check_training(config.train_config, findings, files, stages.trains_by_steps(config.model))
         check_merged_labels(config, findings)
+        check_short_training(config, findings)
     else:
         findings.error("train_config", "is missing; `detzoo train` needs batch_size, optimizer and num_steps")
     if not config.HasField("train_input_reader"):

@@ -17,6 +17,7 @@ import os
 import pathlib
 import shutil
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import tensorflow as tf
@@ -58,6 +59,7 @@ class Export:
             cuDNN.
         compares: whether the SavedModel must repeat the detector's detections. Of random weights, whose detections mean
             nothing, it costs more time than the export.
+        facts: what else the record says.
     """
 
     config_text: str = ""
@@ -66,6 +68,7 @@ class Export:
     step: int = 0
     optimize_for: str = CPU
     compares: bool = True
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 def export_detector(
@@ -104,6 +107,7 @@ def export_detector(
             "input_type": input_type,
             "checkpoint": beside.source,
             "step": beside.step,
+            **beside.facts,
             "num_folded_batch_norms": num_folded,
             "optimized_for": beside.optimize_for,
             "num_winograd_convolutions": num_winograd,

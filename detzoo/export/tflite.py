@@ -113,6 +113,7 @@ def export_tflite(
         "representative_data": options.representative_data,
         "checkpoint": beside.source,
         "step": beside.step,
+        **beside.facts,
         "num_folded_batch_norms": num_folded,
         "parameters": num_parameters(detector),
         "postprocessing": attributes,

@@ -9,6 +9,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -35,15 +36,26 @@ class BatchNorm(keras.layers.BatchNormalization):
     Args:
         train_statistics: Whether ``training=True`` uses and moves the statistics of the batch.
         **kwargs: Arguments of ``keras.layers.BatchNormalization``: momentum, epsilon, center, scale, synchronized.
+
+    Attributes:
+        observe: Called with every input that is normalized by its own statistics; None for nobody.
     """
 
     def __init__(self, train_statistics: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.train_statistics = train_statistics
+        self.observe: Callable[[Tensor], None] | None = None
+
+    @property
+    def moves_statistics(self) -> bool:
+        """Whether ``training=True`` uses and moves the statistics of the batch."""
+        return self.trainable and self.train_statistics
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:
         """Normalises ``inputs`` [B, ..., C] and, in training, moves the statistics."""
-        use_batch_statistics = bool(training) and self.trainable and self.train_statistics
+        use_batch_statistics = bool(training) and self.moves_statistics
+        if use_batch_statistics and self.observe is not None:
+            self.observe(inputs)
         if self._fused_kernel_applies(inputs, mask) and not (use_batch_statistics and self.synchronized):
             return self._call_fused(inputs, use_batch_statistics)
         return super().call(inputs, training=use_batch_statistics, mask=mask)

@@ -13,7 +13,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from detzoo.errors import TrainingError
+from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning
+from detzoo.detectors.batch_norm_statistics import layers_with_moving_statistics
+from detzoo.errors import DetzooError, TrainingError
 from detzoo.train.progress import Progress, duration
 from detzoo.train.run_record import remove_finished, write_finished
 from detzoo.train.saving import RunCheckpoints
@@ -81,6 +83,8 @@ class TrainingLoop:
         self._step_seconds: float | None = None  # unknown before the second loop
         self._step = int(trainer.step)
         self._sum_over_workers = tf.function(self._reduce)
+        self._momenta = [layer.momentum for layer in layers_with_moving_statistics(trainer.detector)]
+        self._recomputed_step: int | None = None
 
     def run(self) -> Outcome:
         """Trains until the last step, an early stop, a signal, or the end of the data; saves in each of these cases.
@@ -129,6 +133,7 @@ class TrainingLoop:
                 self._step = int(self._trainer.step)
                 return self._end(True, "the training data ended (train_input_reader.num_epochs)")
             if self._at(settings.checkpoint_every_n_steps):
+                self._recompute_statistics()
                 self.checkpoints.save()
             reason = self._evaluate_if_due()
             if reason:
@@ -137,6 +142,8 @@ class TrainingLoop:
 
     def _end(self, finished: bool, reason: str) -> Outcome:
         if self._step > 0:
+            if finished:  # not after a signal: the checkpoint must not wait
+                self._recompute_statistics()
             self.checkpoints.save()
         if finished:
             self._evaluate_if_due(last=True)
@@ -174,6 +181,7 @@ class TrainingLoop:
         due = last or self._at(self._settings.eval_every_n_steps)
         if not self._evaluates or self._step == 0 or not due or self._selection.has(self._step):
             return None
+        self._recompute_statistics()
         self._trainer.synchronize_statistics()
         reason = None
         if self._evaluate is not None:
@@ -207,6 +215,21 @@ class TrainingLoop:
         best = self._selection.best()
         against = "  (best so far)" if is_best else f"  (best {best[1]:.4f} at step {best[0]})" if best else ""
         self._progress.message(f"evaluation at step {self._step}: {values}{against}  in {duration(seconds)}")
+        warning = arrival_warning(self._momenta, self._step)
+        if warning and self._recomputed_step != self._step:
+            self._progress.message(f"{warning}. {HOW_TO_RECOMPUTE}")
+
+    def _recompute_statistics(self) -> None:
+        """Where the settings ask for it, once per step; training does not end where it fails."""
+        num_batches = self._settings.recompute_batch_norm_batches
+        if not num_batches or not self._momenta or self._recomputed_step == self._step:
+            return
+        self._progress.message(f"recomputing batch normalization from {num_batches} training batches ...")
+        try:
+            self._trainer.recompute_statistics()
+        except DetzooError as problem:
+            logger.warning("batch normalization keeps its moving averages: %s", problem)
+        self._recomputed_step = self._step
 
     def _describe_failure(self, result: LoopResult) -> str:
         values = dict(result.failed_values)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 import tensorflow as tf
 
@@ -36,8 +36,12 @@ class MovingAverage:
 
     def reset(self) -> None:
         """Starts anew from the variables' present values."""
-        for path, variable in self._variables.items():
-            self.averages[path].assign(tf.identity(variable))
+        self.adopt(self._variables)
+
+    def adopt(self, paths: Iterable[str]) -> None:
+        """Sets some averages to the variables' present values."""
+        for path in paths:
+            self.averages[path].assign(tf.identity(self._variables[path]))
 
     def update(self, step: Tensor) -> None:
         """Follows the variables; in cross-replica context, inside the traced step. ``step`` counts finished steps."""

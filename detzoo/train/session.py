@@ -130,6 +130,7 @@ def _facts(trainer: Trainer, strategy_name: str) -> dict[str, Any]:
         "first_step": int(trainer.step),
         "parameters": sum(int(np.prod(variable.shape)) for variable in trainer.model_variables.values()),
         "trainable_parameters": trainer.num_trainable,
+        "recompute_batch_norm_batches": settings.recompute_batch_norm_batches,
     }
     logger.info(
         "%s: %s parameters (%s trainable), %d replica(s), batch of %d images",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from detzoo.config.batch_norm import recomputed_batches
+
 _POLICIES = {"FLOAT32": "float32", "BFLOAT16": "mixed_bfloat16", "FLOAT16": "mixed_float16"}
 
 
@@ -39,6 +41,8 @@ class TrainSettings:
         float16_loss_scaling: Whether gradients are computed on a scaled loss.
         update_variables: Regular expressions; where there are any, only variables whose path one of them finds train.
         freeze_variables: Regular expressions; variables whose path one of them finds do not train.
+        recompute_batch_norm_batches: Training batches from which the statistics of batch normalization are computed
+            before each evaluation and checkpoint; 0 for moving averages alone.
     """
 
     num_steps: int
@@ -58,6 +62,7 @@ class TrainSettings:
     float16_loss_scaling: bool = False
     update_variables: tuple[str, ...] = ()
     freeze_variables: tuple[str, ...] = ()
+    recompute_batch_norm_batches: int = 0
 
 
 def settings_from_config(config: Any, moving_average_decay: float | None) -> TrainSettings:
@@ -89,6 +94,7 @@ def settings_from_config(config: Any, moving_average_decay: float | None) -> Tra
         float16_loss_scaling=dtype_policy_of(config) == "mixed_float16",
         update_variables=tuple(config.update_trainable_variables),
         freeze_variables=tuple(config.freeze_variables),
+        recompute_batch_norm_batches=recomputed_batches(config),
     )
 
 

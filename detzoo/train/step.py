@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import Batch, Tensor
+from detzoo.detectors.batch_norm_statistics import training_predictions
 from detzoo.train.loss_scale import LossScale
 from detzoo.train.settings import TrainSettings
 from detzoo.train.variables import has_weight_decay, is_bias
@@ -81,13 +82,7 @@ class TrainStep:
     def _local_losses(self, batch: Batch) -> dict[str, Tensor]:
         """This replica's share of each part: the shares of all replicas add up to the value of the global batch."""
         detector = self._detector
-        predictions = detector.predict(
-            detector.preprocess(batch.images),
-            training=True,
-            true_shapes=batch.true_shapes,
-            groundtruth=batch.groundtruth,
-            proposals=batch.proposals or None,
-        )
+        predictions = training_predictions(detector, batch)
         terms = detector.loss_terms(predictions, batch.groundtruth)
         own = tf.stack([tf.cast(term.normalizer, tf.float32) for term in terms.values()])
         normalizers = tf.unstack(tf.maximum(tf.stop_gradient(all_reduce_sum(own)), 1.0))

@@ -18,6 +18,7 @@ import tensorflow as tf
 
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.contracts import Tensor
+from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import UsageError
 from detzoo.train.loss_scale import LossScale
 from detzoo.train.moving_average import MovingAverage
@@ -112,6 +113,7 @@ class Trainer(orbit.StandardTrainer):
         self._failed_step = tf.Variable(0, dtype=tf.int64, trainable=False, name="failed_step")
         self._failed_values = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="failed_values")
         self._synchronize = tf.function(self._mean_of_statistics)
+        self._batch_statistics: BatchNormStatistics | None = None
 
     def training_state(self) -> dict[str, tf.Variable]:
         """What a checkpoint keeps beside weights and optimizer."""
@@ -140,6 +142,24 @@ class Trainer(orbit.StandardTrainer):
         """Replaces the statistics of each replica's batch normalisation by their mean; every worker must call it."""
         if self.strategy.num_replicas_in_sync > 1 and self._statistics:
             self._synchronize()
+
+    def recompute_statistics(self) -> None:
+        """Computes the statistics of batch normalization from training batches, as the settings ask.
+
+        Those of the averaged weights are computed as well. Every worker must call it.
+
+        Raises:
+            DetzooError: There is no batch, or the inputs of a layer are not finite; nothing is changed then.
+        """
+        num_batches = self.settings.recompute_batch_norm_batches
+        with self.strategy.scope():
+            if self._batch_statistics is None:
+                self._batch_statistics = BatchNormStatistics(self.detector, self._distributed_dataset(0))
+            self._batch_statistics.recompute(num_batches)
+            if self.average is not None:
+                with self.average.in_place():
+                    self._batch_statistics.recompute(num_batches)
+                    self.average.adopt(self._statistics)
 
     def train_loop_begin(self) -> None:
         """Forgets the values of the last loop."""

@@ -48,6 +48,7 @@ train_config {
     }
   }
   data_augmentation_options { random_horizontal_flip {} }
+  recompute_batch_norm { num_batches: 10 }
 }
 train_input_reader {
   label_map_path: "FOLDER/label_map.pbtxt"
@@ -79,6 +80,7 @@ REGION_BLOCK = """  faster_rcnn {
     feature_extractor {
       type: "faster_rcnn_resnet50_keras"
       first_stage_features_stride: 16
+      batch_norm_trainable: true
     }
     first_stage_anchor_generator {
       grid_anchor_generator {

@@ -16,7 +16,9 @@ import tensorflow as tf
 from detzoo.builders.optimizer import ManualStepRate
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import latest_prefix
-from detzoo.errors import CheckpointError, ConfigError, TrainingError
+from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
+from detzoo.errors import CheckpointError, ConfigError, DataError, TrainingError
+from detzoo.train.loop import TrainingLoop
 from detzoo.train.run_record import read_finished
 from detzoo.train.settings import EarlyStopping
 from detzoo.train.stop import StopRequest
@@ -205,3 +207,67 @@ def test_another_optimizer_starts_anew_with_a_warning(training_toy, one_device, 
     assert outcome.step == 6
     assert int(trainer.optimizer.iterations) == 6
     assert "the optimizer starts anew" in caplog.text
+
+
+NORM = ("backbone/norm/moving_mean", "backbone/norm/moving_variance")
+
+
+def test_recomputed_statistics_are_evaluated_and_saved_and_change_nothing_else(
+    training_toy, one_device, tmp_path, capsys
+):
+    seen = []
+
+    def evaluate(detector):
+        seen.append([variable.numpy() for variable in detector.variables if variable.path in NORM])
+        return {"mAP": 0.5}
+
+    run = training_toy.settings(num_steps=10, eval_every_n_steps=5)
+    plain, _ = training_toy.run_to_end(tmp_path / "plain", one_device, run, evaluate, batch_norm=True)
+    shown = capsys.readouterr().err
+    # Keras's momentum of 0.99: 0.99 ** 5 = 0.951, 0.99 ** 10 = 0.904, log(0.05) / log(0.99) = 298.07.
+    assert "after 5 steps the moving statistics of batch normalization are still 95% their initial values" in shown
+    assert "still 90% their initial values (momentum 0.99: 5% are left after 299 steps)" in shown
+    assert "--recompute_batch_norm" in shown
+    run = training_toy.settings(num_steps=10, eval_every_n_steps=5, recompute_batch_norm_batches=3)
+    precise, _ = training_toy.run_to_end(tmp_path / "precise", one_device, run, evaluate, batch_norm=True)
+    shown = capsys.readouterr().err
+    assert shown.count("recomputing batch normalization from 3 training batches") == 2  # once per step
+    assert "initial values" not in shown
+    for path, value in weights_of(plain).items():
+        assert np.array_equal(weights_of(precise)[path], value) == (path not in NORM), path
+    for one, other in zip(plain.optimizer.variables, precise.optimizer.variables):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+    assert int(plain.next_record) == int(precise.next_record)
+    trainer = training_toy.make_trainer(one_device, batch_norm=True)
+    for step, values in ((5, seen[2]), (10, seen[3])):
+        restore_for_inference(trainer.detector, tmp_path / "precise" / f"ckpt-{step}")
+        for path, value in zip(NORM, values):
+            np.testing.assert_array_equal(weights_of(trainer)[path], value)
+    # The statistics of the last weights, computed once more.
+    restore_for_inference(trainer.detector, tmp_path / "plain")
+    BatchNormStatistics(trainer.detector, trainer._distributed_dataset(0)).recompute(3)
+    for path in NORM:
+        np.testing.assert_allclose(weights_of(trainer)[path], weights_of(precise)[path], rtol=1e-6)
+
+
+def test_a_signal_does_not_wait_for_statistics_and_their_failure_ends_nothing(
+    training_toy, one_device, tmp_path, monkeypatch, caplog
+):
+    calls = []
+
+    def fail(trainer):
+        calls.append(int(trainer.step))
+        raise DataError("no batch")
+
+    monkeypatch.setattr("detzoo.train.trainer.Trainer.recompute_statistics", fail)
+    run = training_toy.settings(num_steps=10, recompute_batch_norm_batches=3)
+    trainer, outcome = training_toy.run_to_end(tmp_path / "whole", one_device, run, batch_norm=True)
+    assert (outcome.step, outcome.finished, calls) == (10, True, [5, 10])
+    assert latest_prefix(tmp_path / "whole").endswith("ckpt-10")
+    assert "batch normalization keeps its moving averages: no batch" in caplog.text
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+        trainer.step.assign(9)
+        outcome = TrainingLoop(trainer, tmp_path / "stopped", None, stop).run()
+    assert (outcome.step, outcome.finished, calls) == (9, False, [5, 10])
+    assert latest_prefix(tmp_path / "stopped").endswith("ckpt-9")
