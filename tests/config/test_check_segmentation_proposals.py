@@ -23,6 +23,7 @@ BLOCK = """model {
       type: "faster_rcnn_mobilenet_v1_fpn" depth_multiplier: 0.25 min_depth: 8
       fpn { min_level: 3 max_level: 6 additional_layer_depth: 16 }
       conv_hyperparams { initializer { variance_scaling_initializer { } } }
+      batch_norm_trainable: true
     }
     conv_hyperparams { initializer { variance_scaling_initializer { } } }
     head_depth: 16
