@@ -14,6 +14,7 @@ from detzoo.config.schedule import chosen_schedule, learning_rate_warning
 
 AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
+LONG_DECAY = 10  # trainings; published configs have decay_steps of up to four
 _PATH = "train_config"
 _SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
 _OPTIMIZERS = "rms_prop_optimizer, momentum_optimizer, adam_optimizer"
@@ -94,7 +95,13 @@ def _check_optimizer(config: Any, findings: Findings) -> None:
 
 
 def _check_exponential(schedule: Any, path: str, num_steps: int, findings: Findings) -> None:
-    if num_steps and schedule.staircase and schedule.decay_steps >= num_steps:
+    if num_steps and schedule.decay_factor < 1 and schedule.decay_steps >= LONG_DECAY * num_steps:
+        left = schedule.decay_factor ** (0 if schedule.staircase else num_steps / schedule.decay_steps)
+        text = (
+            f"is {schedule.decay_steps}: after num_steps {num_steps} the learning rate is still {left:.0%} of its start"
+        )
+        findings.warning(f"{path}.decay_steps", text)
+    elif num_steps and schedule.staircase and schedule.decay_steps >= num_steps:
         text = f"is {schedule.decay_steps}: with num_steps {num_steps} the learning rate never decays"
         findings.note(f"{path}.decay_steps", text)
     _check_warm_up(schedule.burnin_steps, "burnin_steps", path, num_steps, findings)

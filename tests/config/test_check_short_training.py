@@ -197,6 +197,13 @@ def test_frozen_statistics_of_two_stages_without_weights(region_path):
             f"{EXPONENTIAL}.decay_steps",
             "is 5: with decay_factor 0.1 the learning rate is below 0.0001 of initial_learning_rate from step 30 on",
         ),
+        # 0.95 ** (100 / 1000) = 0.9949
+        (
+            [f"{EXPONENTIAL}.{field}" for field in ("decay_steps=1000", "decay_factor=0.95", "staircase=false")],
+            f"{EXPONENTIAL}.decay_steps",
+            "is 1000: after num_steps 100 the learning rate is still 99% of its start",
+        ),
+        ([f"{EXPONENTIAL}.decay_steps=1000"], f"{EXPONENTIAL}.decay_steps", "still 100% of its start"),
         ([f"{EXPONENTIAL}.burnin_steps=100"], f"{EXPONENTIAL}.burnin_steps", "training is all warm-up"),
     ],
 )
