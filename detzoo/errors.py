@@ -33,5 +33,9 @@ class CheckpointError(DetzooError):
     """A checkpoint that is missing, incomplete or does not fit the model."""
 
 
+class DiskFullError(DetzooError):
+    """A write that failed because the disk, or the user's quota on it, is full."""
+
+
 class TrainingError(DetzooError):
     """Training had to stop: a loss that is not finite, or no usable input."""

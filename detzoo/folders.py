@@ -5,10 +5,19 @@ So nothing computed is lost, and nobody reads half of it.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import pathlib
+import re
+import shutil
 
-from detzoo.errors import UsageError
+from detzoo.errors import DiskFullError, UsageError
+
+# As errno, and as the texts by which TensorFlow passes them on.
+_FULL = {errno.ENOSPC: os.strerror(errno.ENOSPC), errno.EDQUOT: os.strerror(errno.EDQUOT)}
+_FILE_IN_TEXT = re.compile(r"(?:^|}} )(/[^;\n]*); (?:" + "|".join(_FULL.values()) + ")")
+_BYTES_PER_MB = 1e6
 
 
 def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
@@ -25,7 +34,7 @@ def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
-        raise UsageError(f"{flag} {path} cannot be made: {problem.strerror}") from None
+        raise full_disk(problem, path) or UsageError(f"{flag} {path} cannot be made: {problem.strerror}") from None
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {path} cannot be written to")
     return folder
@@ -35,5 +44,54 @@ def write_atomically(file: str | pathlib.Path, text: str) -> None:
     """Writes a file so that a crash leaves the old one or the new one, never a part."""
     file = pathlib.Path(file)
     draft = file.with_name(f".{file.name}.{os.getpid()}")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(file)
+    try:
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(file)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink(missing_ok=True)
+        raise
+
+
+def full_disk(
+    problem: BaseException, path: str | pathlib.Path | None = None, needed_bytes: int | None = None
+) -> DiskFullError | None:
+    """Returns the error to show where a write failed because a disk or a quota is full, None for other problems.
+
+    Recognizes Python's and TensorFlow's errors, also where another error was raised while they were handled.
+
+    Args:
+        problem: What was raised.
+        path: File or folder that was written, where the problem does not name it.
+        needed_bytes: Size of what was written, where known.
+    """
+    cause: BaseException | None = problem
+    while cause is not None:
+        number = getattr(cause, "errno", None)
+        reason = _FULL.get(number) if number else next((text for text in _FULL.values() if text in str(cause)), None)
+        if isinstance(cause, DiskFullError):
+            return cause
+        if reason is not None:
+            break
+        cause = cause.__cause__ or cause.__context__
+    else:
+        return None
+    named = _FILE_IN_TEXT.search(str(cause))
+    path = path or getattr(cause, "filename", None) or (named[1] if named else None)
+    needed = f"; {_megabytes(needed_bytes)} were to be written" if needed_bytes else ""
+    return DiskFullError(
+        f"the disk is full ({reason}){_room(pathlib.Path(path)) if path else ''}{needed}. Free some space and run the "
+        "same command again; what was saved before is kept"
+    )
+
+
+def _room(path: pathlib.Path) -> str:
+    """The nearest existing folder of a path and its free space, "" where the system does not answer."""
+    folder = next((each for each in (path, *path.parents) if each.is_dir()), None)
+    with contextlib.suppress(OSError):
+        return f": {folder} has {_megabytes(shutil.disk_usage(folder).free)} free" if folder else ""
+    return ""
+
+
+def _megabytes(num_bytes: int) -> str:
+    return f"{num_bytes / _BYTES_PER_MB:,.1f} MB ({num_bytes:,} bytes)"

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import pathlib
 import re
+import subprocess
+import sys
 
 import pytest
+import tensorflow as tf
 
 from detzoo.cli.main import main
-from detzoo.errors import UsageError
-from detzoo.folders import make_folder
+from detzoo.errors import DataError, DiskFullError, UsageError
+from detzoo.folders import full_disk, make_folder, write_atomically
 
 
 def test_a_folder_and_those_above_it_are_made(tmp_path):
@@ -42,3 +47,53 @@ def test_commands_try_the_folder_before_the_work(words, tmp_path, capsys):
     told = capsys.readouterr().err
     assert re.search("cannot be made: (Not a directory|File exists)", told)
     assert "Traceback" not in told
+
+
+def test_a_full_disk_is_recognized_wherever_it_shows(tmp_path):
+    of_tensorflow = tf.errors.ResourceExhaustedError(
+        None,
+        None,
+        "{{function_node __wrapped__SaveV2_device_/job:localhost/task:0/device:CPU:0}} "
+        f"{tmp_path}/gone/ckpt-4_temp/part-0.tempstate1; No space left on device [Op:SaveV2]",
+    )
+    free = re.escape(f": {tmp_path} has ") + r"[\d,.]+ MB \([\d,]+ bytes\) free"
+    for problem in (of_tensorflow, OSError(errno.ENOSPC, "No space", str(tmp_path / "gone" / "file"))):
+        assert re.match(rf"the disk is full \(No space left on device\){free}\. Free some", str(full_disk(problem)))
+    quota = full_disk(OSError(errno.EDQUOT, "x"), tmp_path / "file", needed_bytes=2_500_000)
+    assert re.match(
+        rf"the disk is full \(Disk quota exceeded\){free}; 2\.5 MB \(2,500,000 bytes\) were to be", str(quota)
+    )
+    wrapped = DataError("cannot write to records")
+    wrapped.__context__ = of_tensorflow  # as where it is raised while the other is handled
+    assert isinstance(full_disk(wrapped), DiskFullError)
+
+
+def test_other_problems_are_no_full_disk():
+    memory = tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor with shape[9,9]")
+    for problem in (memory, MemoryError(), OSError(errno.EACCES, "Permission denied"), ValueError("No space")):
+        assert full_disk(problem) is None
+
+
+def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
+    file = tmp_path / "run.json"
+    write_atomically(file, "before")
+
+    def fail(self, text, **_):
+        self.write_bytes(text[:2].encode())
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pathlib.Path, "write_text", fail)
+    with pytest.raises(OSError, match="No space left"):
+        write_atomically(file, "after")
+    assert file.read_text() == "before"
+    assert list(tmp_path.iterdir()) == [file]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_results_that_cannot_be_printed_are_a_failure():
+    command = [sys.executable, "-m", "detzoo", "--version"]
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 1
+    assert done.stderr.startswith("detzoo: the disk is full (No space left on device)")
+    assert len(done.stderr.splitlines()) == 1

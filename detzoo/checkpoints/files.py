@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -29,6 +31,8 @@ _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
 _FILE_ENDING = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
 # Attributes of the Object Detection API's object-based checkpoints, below the root or below "model".
 _OBJECT_DETECTION_API_MARKS = ("_feature_extractor", "_box_predictor", "_first_stage_box_predictor")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,11 +222,78 @@ def foreign(tensors: StoredTensors) -> str:
     return f"{prefix} was not made by `detzoo train`: its first tensors are {', '.join(keys[:3])}; {ACCEPTED}"
 
 
-def _newest_in(folder: str) -> str | None:
-    """The newest checkpoint of a folder, None where the folder or a checkpoint is missing."""
+def numbered_prefixes(folder: str | pathlib.Path) -> list[str]:
+    """Prefixes of the checkpoints ``<name>-<number>`` in a folder, the highest number first; some may be incomplete."""
+    folder = str(folder).rstrip("/")
     if not tf.io.gfile.isdir(folder):
-        return None
-    return tf.train.latest_checkpoint(folder) or _newest_complete(folder)
+        return []
+    stems = {_FILE_ENDING.sub("", name) for name in tf.io.gfile.listdir(folder) if _FILE_ENDING.search(name)}
+    numbered = [(int(match[1]), stem) for stem in stems if (match := re.fullmatch(r".+-(\d+)", stem))]
+    return [f"{folder}/{stem}" for _, stem in sorted(numbered, reverse=True)]
+
+
+def indexed_prefixes(folder: str | pathlib.Path) -> list[str]:
+    """Prefixes that the file ``checkpoint`` of a folder names, the newest last; [] if it is missing or unreadable."""
+    try:
+        state = tf.train.get_checkpoint_state(str(folder))
+    except _READ_ERRORS:  # UnicodeDecodeError is a ValueError
+        return []
+    if state is None or not state.model_checkpoint_path:
+        return []
+    others = [path for path in state.all_model_checkpoint_paths if path != state.model_checkpoint_path]
+    return [*others, state.model_checkpoint_path]
+
+
+def why_incomplete(prefix: str) -> str | None:
+    """Returns the reason why the files of a checkpoint are not whole, None if they are. Checksums are not compared."""
+    try:
+        tensors = open_tensors(prefix)
+        data = tf.io.gfile.glob(f"{prefix}.data-*")
+        expected = int(data[0].rpartition("-of-")[2])
+        if len(data) != expected:
+            return _damaged(prefix, f"{len(data)} of its {expected} data files are there")
+        types = tensors.reader.get_variable_to_dtype_map()
+        needed = sum(
+            types[key].size * int(np.prod(shape)) for key, shape in tensors.shapes.items() if types[key] != tf.string
+        )
+        size = sum(tf.io.gfile.stat(file).length for file in data)
+        if size < needed:
+            return _damaged(prefix, f"its data have {size:,} bytes, not {needed:,} or more")
+        for key in tensors.shapes:
+            if types[key] == tf.string:  # their sizes are not in the index; the graph of objects lies at the end
+                tensors.read(key)
+    except CheckpointError as problem:
+        return str(problem)
+    except _READ_ERRORS as problem:
+        return _damaged(prefix, problem)
+    return None
+
+
+@functools.cache
+def _report_skipped(prefix: str, reason: str, used: str) -> None:
+    """Warns once per process of a checkpoint that is passed over."""
+    logger.warning("%s is skipped, %s is used instead: %s", prefix, used, reason)
+
+
+def _newest_in(folder: str) -> str | None:
+    """The newest whole checkpoint of a folder; None where the folder or a checkpoint is missing.
+
+    The file ``checkpoint`` is a hint only: where it is damaged, or names missing files, the files themselves decide.
+
+    Raises:
+        CheckpointError: every checkpoint is incomplete.
+    """
+    skipped: dict[str, str] = {}
+    for prefix in dict.fromkeys([*indexed_prefixes(folder)[-1:], *numbered_prefixes(folder)]):
+        reason = why_incomplete(prefix)
+        if reason is None:
+            for other, why in skipped.items():
+                _report_skipped(other, why, prefix)
+            return prefix
+        skipped[prefix] = reason
+    if skipped:
+        raise CheckpointError(next(iter(skipped.values())))
+    return None
 
 
 def _refuse_saved_model(path: str, folder: str) -> None:
@@ -234,17 +305,7 @@ def _refuse_saved_model(path: str, folder: str) -> None:
     raise CheckpointError(f"{path} is a SavedModel, not a checkpoint{hint}; {ACCEPTED}")
 
 
-def _newest_complete(folder: str) -> str | None:
-    """The checkpoint with the highest number in a folder whose ``checkpoint`` file is lost."""
-    numbered = []
-    for name in tf.io.gfile.listdir(folder):
-        match = re.fullmatch(r"(.+-(\d+))\.index", name)
-        if match:
-            numbered.append((int(match[2]), f"{folder.rstrip('/')}/{match[1]}"))
-    return max(numbered)[1] if numbered else None
-
-
-def _damaged(prefix: str, problem: Exception) -> str:
+def _damaged(prefix: str, problem: Exception | str) -> str:
     reason = str(problem).strip().splitlines()[0][:200]
     return f"the checkpoint {prefix} is damaged or incomplete ({reason}): copy its files again, or name another one"
 

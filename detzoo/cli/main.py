@@ -17,6 +17,7 @@ stderr.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import logging
@@ -33,7 +34,8 @@ from detzoo.cli.flags import flags_of
 from detzoo.cli.help import REQUIRED_MESSAGE, overview, verb_help
 from detzoo.config.names import suggestion
 from detzoo.data.pixel_limit import FLAG, limited_to
-from detzoo.errors import DetzooError, UsageError
+from detzoo.errors import ConfigError, DetzooError, DiskFullError, UsageError
+from detzoo.folders import full_disk
 
 VERBS = {
     "train": "detzoo.cli.train",
@@ -63,27 +65,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     configure_logging(debug)
     try:
         _dispatch(words)
-    except DetzooError as problem:
-        if debug:
-            traceback.print_exc()
-        print(f"detzoo: {problem}", file=sys.stderr)
-        return problem.exit_code
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print("detzoo: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone; Python must not complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_stdout()  # the reader of a pipe (head, less) has gone
         return EXIT_FAILURE
     except SystemExit as stop:
         return stop.code if isinstance(stop.code, int) else EXIT_FAILURE if stop.code else 0
     except Exception as problem:
         if debug:
             traceback.print_exc()
+        shown = problem if isinstance(problem, UsageError | ConfigError) else full_disk(problem) or problem
+        if isinstance(shown, DiskFullError):
+            _drop_stdout()  # it may be a file on that disk
+        if isinstance(shown, DetzooError):
+            print(f"detzoo: {shown}", file=sys.stderr)
+            return shown.exit_code
         hint = "" if debug else " (--debug shows where)"
         print(f"detzoo: {type(problem).__name__}: {problem}{hint}", file=sys.stderr)
         return EXIT_FAILURE
     return 0
+
+
+def _drop_stdout() -> None:
+    """Discards what is left in the buffer of stdout if it cannot be written, so that Python's exit cannot fail."""
+    try:
+        sys.stdout.flush()
+    except (OSError, ValueError):
+        with contextlib.suppress(OSError, ValueError):  # a stand-in for stdout has no descriptor
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def console(arguments: Sequence[str] | None = None) -> None:

@@ -15,6 +15,7 @@ from detzoo.config.paths import path_hint
 from detzoo.config.problems import Problem, format_problems
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
+from detzoo.folders import write_atomically
 
 
 @dataclasses.dataclass
@@ -94,7 +95,7 @@ def load_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
 
 def save_pipeline(message: Any, path: str | pathlib.Path) -> None:
     """Writes a config as text, so that ``load_pipeline`` gives an equal message."""
-    pathlib.Path(path).write_text(to_text(message), encoding="utf-8")
+    write_atomically(path, to_text(message))
 
 
 def to_text(message: Any) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import fcntl
 import io
 import math
@@ -305,5 +306,5 @@ def _write_whole(descriptor: int, content: bytes, size: int) -> None:
     written = os.write(descriptor, content)
     if written != len(content):
         os.ftruncate(descriptor, size)
-        raise OSError(f"{written} of {len(content)} bytes could be written: is the disk full?")
+        raise OSError(errno.ENOSPC, f"{written} of {len(content)} bytes could be written: the disk is full")
     os.fsync(descriptor)

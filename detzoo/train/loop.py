@@ -15,7 +15,8 @@ import tensorflow as tf
 
 from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning
 from detzoo.detectors.batch_norm_statistics import layers_with_moving_statistics
-from detzoo.errors import DetzooError, TrainingError
+from detzoo.errors import ConfigError, DetzooError, TrainingError, UsageError
+from detzoo.folders import full_disk
 from detzoo.train.progress import Progress, duration
 from detzoo.train.run_record import remove_finished, write_finished
 from detzoo.train.saving import RunCheckpoints
@@ -28,6 +29,7 @@ from detzoo.train.trainer import GRADIENT_NORM, LEARNING_RATE, TOTAL, LoopResult
 
 # Steps in one go take about this long: short enough for a live progress line and a quick answer to SIGTERM.
 LOOP_SECONDS = 1.0
+MAX_REASON_LENGTH = 1000  # of an error that is shown
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -82,6 +84,9 @@ class TrainingLoop:
         self._summaries = Summaries(model_dir, self._is_chief and record_summaries)
         self._step_seconds: float | None = None  # unknown before the second loop
         self._step = int(trainer.step)
+        self._evaluated_step: int | None = None  # also where that failed
+        self._num_failed = 0
+        self._evaluation_problem: str | None = None  # of the last evaluation
         self._sum_over_workers = tf.function(self._reduce)
         self._momenta = [layer.momentum for layer in layers_with_moving_statistics(trainer.detector)]
         self._recomputed_step: int | None = None
@@ -89,8 +94,12 @@ class TrainingLoop:
     def run(self) -> Outcome:
         """Trains until the last step, an early stop, a signal, or the end of the data; saves in each of these cases.
 
+        An evaluation that fails ends nothing: the weights are saved, and training continues. Where the last one fails,
+        the run is not marked as finished, so that the same command evaluates again.
+
         Raises:
-            TrainingError: a loss that is not finite, or too little memory.
+            TrainingError: a loss that is not finite, too little memory, or a last evaluation that failed.
+            DiskFullError: a checkpoint could not be written; those before are kept.
         """
         self._step = int(self._trainer.step)
         self._selection.resume(self._step)
@@ -103,13 +112,14 @@ class TrainingLoop:
                 "they go on from the last checkpoint"
             ) from None
         except tf.errors.ResourceExhaustedError as problem:
-            raise TrainingError(
+            raise full_disk(problem) or TrainingError(
                 f"out of memory after step {self._step}: {str(problem).splitlines()[0][:200]}. Lower "
                 f"train_config.batch_size (now {self._settings.batch_size}) or the size in image_resizer"
             ) from None
         finally:
             self._progress.close()
             self._summaries.close()
+        self._report_failures(outcome)
         if outcome.finished and self._is_chief:
             write_finished(self._model_dir, outcome.step, self._settings.num_steps, outcome.reason)
         return outcome
@@ -179,9 +189,11 @@ class TrainingLoop:
     def _evaluate_if_due(self, last: bool = False) -> str | None:
         """Evaluates where the step asks for it and it has not been done. Returns why to stop early, if so."""
         due = last or self._at(self._settings.eval_every_n_steps)
-        if not self._evaluates or self._step == 0 or not due or self._selection.has(self._step):
+        done = self._selection.has(self._step) or self._evaluated_step == self._step
+        if not self._evaluates or self._step == 0 or not due or done:
             return None
         self._recompute_statistics()
+        self._evaluated_step = self._step
         self._trainer.synchronize_statistics()
         reason = None
         if self._evaluate is not None:
@@ -198,10 +210,48 @@ class TrainingLoop:
         try:
             with self._trainer.weights_for_evaluation() as detector, self._stop.interruptible():
                 metrics = evaluate(detector)
+            self._note_evaluation(metrics, time.monotonic() - started)
+            self._evaluation_problem = None
+            return self._selection.should_stop()
         except StopNow:
             return None
-        self._note_evaluation(metrics, time.monotonic() - started)
-        return self._selection.should_stop()
+        except (ConfigError, UsageError):
+            self.checkpoints.save()
+            raise
+        except Exception as problem:
+            self._note_failed_evaluation(problem)
+            return None
+
+    def _note_failed_evaluation(self, problem: Exception) -> None:
+        """Saves what the failed evaluation was of, and reports it."""
+        logger.debug("the failed evaluation:", exc_info=problem)
+        self._num_failed += 1
+        shown = full_disk(problem) or problem
+        text = str(shown) if isinstance(shown, DetzooError) else f"{type(shown).__name__}: {shown}"
+        self._evaluation_problem = text[:MAX_REASON_LENGTH]
+        self.checkpoints.save()
+        logger.error(
+            "the evaluation at step %d failed, training continues (%s has the weights; --debug shows where): %s",
+            self._step,
+            self.checkpoints.latest(),
+            self._evaluation_problem,
+        )
+
+    def _report_failures(self, outcome: Outcome) -> None:
+        """Sums up the evaluations and events that failed.
+
+        Raises:
+            TrainingError: The run has ended by itself, and its last evaluation failed.
+        """
+        if self._summaries.num_failures:
+            logger.error("TensorBoard's events could not be written %d times", self._summaries.num_failures)
+        if self._num_failed:
+            logger.error("%d evaluations of this session failed", self._num_failed)
+        if outcome.finished and self._evaluation_problem is not None:
+            raise TrainingError(
+                f"step {outcome.step}: {outcome.reason}; {self.checkpoints.latest()} is saved, but its evaluation "
+                f"failed: {self._evaluation_problem}. The same command evaluates again; `detzoo evaluate` does so too"
+            )
 
     def _note_evaluation(self, metrics: Mapping[str, float], seconds: float) -> None:
         metric = metric_name(metrics, self._settings.best_checkpoint_metric, "best_checkpoint_metric")

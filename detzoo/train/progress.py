@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 import sys
@@ -105,8 +106,9 @@ class Progress:
         return True
 
     def _write(self, text: str) -> None:
-        self._stream.write(text)
-        self._stream.flush()
+        with contextlib.suppress(OSError):  # its reader has gone, or the disk of its file is full: training continues
+            self._stream.write(text)
+            self._stream.flush()
 
 
 def _number(value: float) -> str:

@@ -5,17 +5,30 @@ from __future__ import annotations
 import json
 import logging
 import pathlib
+import re
 import shutil
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from detzoo.checkpoints.files import BEST_FOLDER, BEST_RECORD, StoredCheckpoint, open_checkpoint
+from detzoo.checkpoints.files import (
+    BEST_FOLDER,
+    BEST_RECORD,
+    StoredCheckpoint,
+    indexed_prefixes,
+    numbered_prefixes,
+    open_checkpoint,
+    why_incomplete,
+)
 from detzoo.checkpoints.layout import AVERAGE, MODEL, OPTIMIZER, TRAINING, make_checkpoint, variables_by_path
 from detzoo.checkpoints.restore import check_same_model
 from detzoo.checkpoints.stored_weights import own_weights
 from detzoo.errors import CheckpointError
+from detzoo.folders import full_disk, write_atomically
 from detzoo.train.trainer import Trainer
+
+MAX_REASON_LENGTH = 300  # of an error that is shown
 
 logger = logging.getLogger(__name__)
 
@@ -47,27 +60,30 @@ class RunCheckpoints:
         )
         weights = make_checkpoint(trainer.step, model=trainer.model_variables, average=self._average)
         settings = trainer.settings
-        self._newest = tf.train.CheckpointManager(
-            whole,
-            str(self._folder),
-            max_to_keep=max(1, settings.keep_checkpoint_max),
-            keep_checkpoint_every_n_hours=settings.keep_checkpoint_every_n_hours,
-        )
-        self._best = tf.train.CheckpointManager(weights, str(self._folder / BEST_FOLDER), max_to_keep=1)
+        max_to_keep, hours = max(1, settings.keep_checkpoint_max), settings.keep_checkpoint_every_n_hours
+        if writable:
+            for folder, kept in ((self._folder, max_to_keep), (self._folder / BEST_FOLDER, 1)):
+                _renew_index(folder, kept)
+            self._newest = tf.train.CheckpointManager(whole, str(self._folder), max_to_keep, hours)
+            self._best = tf.train.CheckpointManager(weights, str(self._folder / BEST_FOLDER), max_to_keep=1)
         self._saved_step: int | None = None
 
     def latest(self) -> str | None:
         """The prefix of the newest checkpoint, None where there is none."""
-        return self._newest.latest_checkpoint
+        return next(iter(_newest_first(self._folder)), None)
 
     def save(self) -> None:
-        """Writes ``ckpt-<step>``, unless this step is saved already; every worker must call it."""
+        """Writes ``ckpt-<step>``, unless this step is saved already; every worker must call it.
+
+        Raises:
+            DiskFullError: The disk is full. Earlier checkpoints are as they were.
+        """
         step = int(self._trainer.step)
         if self._saved_step == step:
             return
         self._trainer.synchronize_statistics()
         if self._writable:
-            self._newest.save(checkpoint_number=step)
+            self._write(self._newest, self._folder, step)
         self._saved_step = step
 
     def save_best(self, metric: str, value: float) -> None:
@@ -75,9 +91,26 @@ class RunCheckpoints:
         if not self._writable:
             return
         step = int(self._trainer.step)
-        self._best.save(checkpoint_number=step)
+        self._write(self._best, self._folder / BEST_FOLDER, step)
         record = {"step": step, "metric": metric, "value": value}
-        (self._folder / BEST_FOLDER / BEST_RECORD).write_text(json.dumps(record) + "\n", encoding="utf-8")
+        write_atomically(self._folder / BEST_FOLDER / BEST_RECORD, json.dumps(record) + "\n")
+
+    def _write(self, manager: tf.train.CheckpointManager, folder: pathlib.Path, step: int) -> None:
+        """Writes a checkpoint, or leaves no part of it."""
+        try:
+            manager.save(checkpoint_number=step)
+        except Exception as problem:
+            self._remove_leftovers(folder)
+            if why_incomplete(str(folder / f"ckpt-{step}")):
+                for file in folder.glob(f"ckpt-{step}.*"):
+                    file.unlink(missing_ok=True)
+            parts = [self._trainer.model_variables, self._average, *([self._optimizer] * (manager is self._newest))]
+            needed = sum(v.dtype.size * int(np.prod(v.shape)) for part in parts for v in part.values())
+            reason = str(problem).splitlines()[0][:MAX_REASON_LENGTH]
+            raise full_disk(problem, folder, needed) or CheckpointError(
+                f"the checkpoint of step {step} cannot be written to {folder} ({type(problem).__name__}: {reason}); "
+                "those before are kept"
+            ) from problem
 
     def restore_latest(self) -> int | None:
         """Goes on where the run was: weights, averages, optimizer, step and position in the data.
@@ -90,9 +123,9 @@ class RunCheckpoints:
         Raises:
             CheckpointError: every checkpoint is damaged, or they are of another model.
         """
-        self._remove_leftovers()
+        self._remove_leftovers(self._folder)
         problems = []
-        for prefix in self._newest_first():
+        for prefix in _newest_first(self._folder):
             try:
                 stored = open_checkpoint(prefix)
                 variables = self._trainer.model_variables
@@ -111,15 +144,6 @@ class RunCheckpoints:
         if problems:
             raise CheckpointError(f"no checkpoint in {self._folder} can be read; the newest: {problems[0]}")
         return None
-
-    def _newest_first(self) -> list[str]:
-        """Complete checkpoints, also one that the process was killed right after writing: the index comes last."""
-        numbered = [
-            (int(file.stem.removeprefix("ckpt-")), str(file.with_suffix("")))
-            for file in self._folder.glob("ckpt-*.index")
-            if file.stem.removeprefix("ckpt-").isdecimal()
-        ]
-        return [prefix for _, prefix in sorted(numbered, reverse=True)]
 
     def _read_all(self, stored: StoredCheckpoint) -> list[tuple[tf.Variable, Any]]:
         """Every variable with its stored value; nothing is assigned before everything could be read."""
@@ -144,8 +168,38 @@ class RunCheckpoints:
         values.append((self._trainer.step, stored.step))
         return values
 
-    def _remove_leftovers(self) -> None:
-        """Deletes what a process that was killed while saving has left."""
+    def _remove_leftovers(self, folder: pathlib.Path) -> None:
+        """Deletes what a process that was killed, or a full disk, has left of a checkpoint."""
         if self._writable:
-            for leftover in self._folder.glob("ckpt-*_temp"):
+            for leftover in folder.glob("ckpt-*_temp"):
                 shutil.rmtree(leftover, ignore_errors=True)
+            for leftover in folder.glob("checkpoint.tmp*"):
+                leftover.unlink(missing_ok=True)
+
+
+def _newest_first(folder: pathlib.Path) -> list[str]:
+    """Prefixes ``ckpt-<step>``; also of one after which the process was killed at once: the index comes last."""
+    return [prefix for prefix in numbered_prefixes(folder) if re.fullmatch(r"ckpt-\d+", pathlib.Path(prefix).name)]
+
+
+def _renew_index(folder: pathlib.Path, max_to_keep: int) -> None:
+    """Writes the file ``checkpoint`` from the files there are if it is damaged or does not name the newest whole one.
+
+    Older checkpoints than the ``max_to_keep`` newest stay on disk: nothing is deleted by a guess.
+    """
+    if not folder.is_dir():
+        return
+    indexed = [pathlib.Path(prefix).name for prefix in indexed_prefixes(folder)]
+    present = {pathlib.Path(prefix).name: prefix for prefix in reversed(_newest_first(folder))}
+    if present and indexed[-1:] == list(present)[-1:] and set(indexed) <= set(present):
+        return
+    if not present and not indexed:
+        (folder / "checkpoint").unlink(missing_ok=True)  # nothing is in it, and the manager may be unable to read it
+    whole = [name for name, prefix in present.items() if why_incomplete(prefix) is None][-max_to_keep:]
+    if whole and whole != indexed:
+        times = [(folder / f"{name}.index").stat().st_mtime for name in whole]
+        paths = [str(folder / name) for name in whole]
+        tf.compat.v1.train.update_checkpoint_state(
+            str(folder), paths[-1], paths, all_model_checkpoint_timestamps=times, last_preserved_timestamp=times[0] - 1
+        )
+        logger.info("%s is written from the checkpoints that are there: %s", folder / "checkpoint", ", ".join(whole))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from detzoo.builders.optimizer import build_optimizer, moving_average_decay
 from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
+from detzoo.errors import DetzooError
 from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
 from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_warning, settings_from_config
@@ -66,7 +68,13 @@ def train_pipeline(
     if chief:
         save_pipeline(pipeline, folder / CONFIG_FILE)
         record = RunRecord(folder, **_facts(trainer, strategy_name))
-    outcome = loop.run()
+    try:
+        outcome = loop.run()
+    except DetzooError as problem:
+        if record is not None:
+            with contextlib.suppress(OSError):  # a full disk, which is the problem then
+                record.close(last_step=int(trainer.step), ended_by=str(problem))
+        raise
     if record is not None:
         record.close(last_step=outcome.step, ended_by=outcome.reason)
     return outcome

@@ -2,57 +2,70 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import pathlib
 from collections.abc import Mapping
 
 import tensorflow as tf
 
+from detzoo.folders import full_disk
 from detzoo.train.trainer import LoopResult
+
+logger = logging.getLogger(__name__)
 
 
 class Summaries:
-    """Writes scalars.
+    """Writes scalars. Where that fails, it is reported and counted, and the training continues.
 
     Args:
         model_dir: Of the run.
         writable: False on workers that are not the chief.
+
+    Attributes:
+        num_failures: Calls whose events could not be written.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, writable: bool = True) -> None:
         self._folder, self._writable = pathlib.Path(model_dir), writable
         self._writers: dict[str, tf.summary.SummaryWriter] = {}
+        self.num_failures = 0
 
     def training(self, result: LoopResult, images_per_second: float) -> None:
         """Losses, learning rate, gradient norm and speed."""
-        writer = self._writer("train")
-        with writer.as_default(step=result.step):
-            for name, value in result.losses.items():
-                tf.summary.scalar(f"Loss/{name}_loss", value)
-            tf.summary.scalar("learning_rate", result.learning_rate)
-            tf.summary.scalar("gradient_norm", result.gradient_norm)
-            if images_per_second:
-                tf.summary.scalar("images_per_second", images_per_second)
-        writer.flush()
+        values = {f"Loss/{name}_loss": value for name, value in result.losses.items()}
+        values |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
+        if images_per_second:
+            values["images_per_second"] = images_per_second
+        self._write("train", result.step, values)
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
         """Every metric of an evaluation."""
-        writer = self._writer("eval")
-        with writer.as_default(step=step):
-            for name, value in metrics.items():
-                tf.summary.scalar(tag_of(name), value)
-        writer.flush()
+        self._write("eval", step, {tag_of(name): value for name, value in metrics.items()})
 
     def close(self) -> None:
         """Writes what is left."""
         for writer in self._writers.values():
-            writer.close()
+            with contextlib.suppress(tf.errors.OpError, OSError):  # a full disk: each call has flushed already
+                writer.close()
 
-    def _writer(self, name: str) -> tf.summary.SummaryWriter:
-        """The writer of a folder, made when there is something to write: a start that fails leaves nothing."""
-        if name not in self._writers:
-            make = tf.summary.create_file_writer if self._writable else lambda _: tf.summary.create_noop_writer()
-            self._writers[name] = make(str(self._folder / name))
-        return self._writers[name]
+    def _write(self, name: str, step: int, values: Mapping[str, float]) -> None:
+        """Writes into the events of a folder, whose file is made here: a start that fails leaves nothing."""
+        if not self._writable:
+            return
+        try:
+            if name not in self._writers:
+                self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
+            with self._writers[name].as_default(step=step):
+                for tag, value in values.items():
+                    tf.summary.scalar(tag, value)
+            self._writers[name].flush()
+        except Exception as problem:
+            self._writers.pop(name, None)  # the next call tries a new file
+            self.num_failures += 1
+            if self.num_failures == 1:
+                reason = full_disk(problem, self._folder / name) or str(problem).splitlines()[0]
+                logger.error("TensorBoard's events cannot be written, training continues: %s", reason)
 
 
 def tag_of(metric: str) -> str:

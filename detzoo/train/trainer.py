@@ -114,6 +114,7 @@ class Trainer(orbit.StandardTrainer):
         self._failed_values = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="failed_values")
         self._synchronize = tf.function(self._mean_of_statistics)
         self._batch_statistics: BatchNormStatistics | None = None
+        self._synchronized_step: int | None = None
 
     def training_state(self) -> dict[str, tf.Variable]:
         """What a checkpoint keeps beside weights and optimizer."""
@@ -139,9 +140,13 @@ class Trainer(orbit.StandardTrainer):
             yield self.detector
 
     def synchronize_statistics(self) -> None:
-        """Replaces the statistics of each replica's batch normalisation by their mean; every worker must call it."""
-        if self.strategy.num_replicas_in_sync > 1 and self._statistics:
+        """Replaces the statistics of each replica's batch normalisation by their mean; every worker must call it.
+
+        Does nothing where this step has been done: a worker may call it again alone.
+        """
+        if self.strategy.num_replicas_in_sync > 1 and self._statistics and self._synchronized_step != int(self.step):
             self._synchronize()
+            self._synchronized_step = int(self.step)
 
     def recompute_statistics(self) -> None:
         """Computes the statistics of batch normalization from training batches, as the settings ask.

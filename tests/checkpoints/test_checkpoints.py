@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -178,6 +181,44 @@ def test_a_lost_state_file_is_no_loss(tmp_path):
         save(tmp_path, make_model(fill=2.0), step=step)
     (tmp_path / "checkpoint").unlink()
     assert latest_prefix(tmp_path).endswith("ckpt-12")
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x80\xff garbage", b"no text of a message {", b'model_checkpoint_path: "ckpt-9"']
+)
+def test_a_damaged_state_file_is_no_loss(tmp_path, content):
+    for step in (7, 12):
+        save(tmp_path, make_model(fill=2.0), step=step)
+    (tmp_path / "checkpoint").write_bytes(content)
+    assert latest_prefix(tmp_path).endswith("ckpt-12")
+
+
+def drop_last_byte(file):
+    file.write_bytes(file.read_bytes()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("data-00000-of-00001", pathlib.Path.unlink, "has an index but no data"),
+        ("index", pathlib.Path.unlink, "has data but no index"),
+        ("data-00000-of-00001", drop_last_byte, "is damaged or incomplete"),
+        ("data-00000-of-00001", lambda file: file.write_bytes(b""), r"its data have 0 bytes, not \d+ or more"),
+        ("data-00000-of-00001", lambda file: file.rename(file.with_suffix(".data-00001-of-00002")), "1 of its 2 data"),
+        ("index", drop_last_byte, "is damaged or incomplete"),
+    ],
+)
+@pytest.mark.parametrize("has_state", [True, False])
+def test_an_incomplete_checkpoint_is_passed_over(tmp_path, caplog, name, damage, reason, has_state):
+    for step in (7, 12):
+        save(tmp_path, make_model(fill=float(step)), step=step)
+    damage(tmp_path / f"ckpt-12.{name}")
+    if not has_state:
+        (tmp_path / "checkpoint").unlink()
+    model = make_model(fill=0.0)
+    assert restore_for_inference(model, tmp_path) == 7
+    assert all((value == 7.0).all() for value in values_of(model).values())
+    assert re.search(rf"ckpt-12 is skipped, .*ckpt-7 is used instead: .*{reason}", caplog.text)
 
 
 @pytest.mark.parametrize("ending", [".index", ".data-00000-of-00001"])

@@ -17,7 +17,7 @@ from detzoo.builders.optimizer import ManualStepRate
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import latest_prefix
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
-from detzoo.errors import CheckpointError, ConfigError, DataError, TrainingError
+from detzoo.errors import CheckpointError, ConfigError, DataError, DiskFullError, TrainingError
 from detzoo.train.loop import TrainingLoop
 from detzoo.train.run_record import read_finished
 from detzoo.train.settings import EarlyStopping
@@ -132,9 +132,129 @@ def test_early_stopping_counts_across_a_restart(training_toy, one_device, tmp_pa
 
 
 def test_an_unknown_metric_names_those_there_are(training_toy, one_device, tmp_path):
-    run = training_toy.settings(eval_every_n_steps=5, best_checkpoint_metric="accuracy")
+    run = training_toy.settings(checkpoint_every_n_steps=100, eval_every_n_steps=5, best_checkpoint_metric="accuracy")
     with pytest.raises(ConfigError, match=r"best_checkpoint_metric 'accuracy' is none of .*: mAP, mAP@.50IOU"):
         training_toy.run_to_end(tmp_path, one_device, run, evaluate=scripted([0.1]))
+    assert latest_prefix(tmp_path).endswith("ckpt-5")
+
+
+def fails_at(steps):
+    """An evaluation that raises when its count (from 1) is in ``steps``."""
+    count = iter(range(1, 100))
+
+    def evaluate(detector):
+        number = next(count)
+        if number in steps:
+            raise ValueError(f"picture {number} cannot be drawn")
+        return {"mAP": 0.1 * number, "mAP@.50IOU": 0.5}
+
+    return evaluate
+
+
+def test_a_failed_evaluation_saves_and_training_continues(training_toy, one_device, tmp_path, caplog):
+    run = training_toy.settings(checkpoint_every_n_steps=100, eval_every_n_steps=5)
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, run, evaluate=fails_at({1, 3}))
+    assert (outcome.step, outcome.finished) == (20, True)
+    assert {file.stem for file in tmp_path.glob("ckpt-*.index")} == {"ckpt-5", "ckpt-15", "ckpt-20"}
+    history = [json.loads(line)["step"] for line in (tmp_path / "evaluations.jsonl").read_text().splitlines()]
+    assert history == [10, 20]
+    assert "evaluation at step 5 failed, training continues" in caplog.text
+    assert "ValueError: picture 3 cannot be drawn" in caplog.text
+    assert "2 evaluations of this session failed" in caplog.text
+    assert read_finished(tmp_path)["step"] == 20
+
+
+def test_a_failed_last_evaluation_is_an_error_and_is_repeated(training_toy, one_device, tmp_path):
+    run = training_toy.settings(num_steps=10, eval_every_n_steps=5)
+    message = r"step 10: reached num_train_steps; .*ckpt-10 is saved, but its evaluation failed: ValueError: picture 2"
+    with pytest.raises(TrainingError, match=message):
+        training_toy.run_to_end(tmp_path, one_device, run, evaluate=fails_at({2}))
+    assert read_finished(tmp_path) is None
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, run, evaluate=scripted([0.3]))
+    assert outcome.finished
+    assert read_finished(tmp_path)["step"] == 10
+    assert json.loads((tmp_path / "best" / "best.json").read_text())["step"] == 10
+
+
+def test_events_that_cannot_be_written_end_nothing(training_toy, one_device, tmp_path, caplog):
+    (tmp_path / "train").write_text("a file where the folder of events belongs")
+    _, outcome = training_toy.run_to_end(tmp_path, one_device)
+    assert outcome.finished
+    assert latest_prefix(tmp_path).endswith("ckpt-20")
+    assert caplog.text.count("TensorBoard's events cannot be written, training continues") == 1
+    assert "could not be written 4 times" in caplog.text  # steps 5, 10, 15, 20
+
+
+def fill_disk(monkeypatch, at_step):
+    """From this step on, no checkpoint can be written, as TensorFlow reports it; parts of its files are left."""
+    save = tf.train.CheckpointManager.save
+
+    def save_until_full(self, checkpoint_number):
+        if checkpoint_number < at_step:
+            return save(self, checkpoint_number)
+        prefix = f"{self.directory}/ckpt-{checkpoint_number}"
+        os.makedirs(f"{prefix}_temp")
+        pathlib.Path(f"{prefix}.data-00000-of-00001").write_bytes(b"part")
+        raise tf.errors.ResourceExhaustedError(None, None, f"{prefix}_temp/part-0; No space left on device [Op:SaveV2]")
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save_until_full)
+
+
+def test_a_full_disk_keeps_what_was_saved_and_is_no_lack_of_memory(training_toy, one_device, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        fill_disk(patch, at_step=15)
+        # 807 numbers of 4 bytes: 8 * 8 * 3 * 4 + 4 of the stem, 4 * 4 + 4 of the boxes, 4 * 3 + 3 of the classes; twice
+        # with their momenta; the optimizer's count of 8 bytes and its rate of 4.
+        size = f"{807 * 4 * 2 + 8 + 4:,} bytes"
+        message = rf"disk is full .*{tmp_path.name} has .* free; 0\.0 MB \({size}\) were"
+        with pytest.raises(DiskFullError, match=message):
+            training_toy.run_to_end(tmp_path, one_device)
+    assert {file.name.split(".")[0] for file in tmp_path.glob("ckpt-*")} == {"ckpt-5", "ckpt-10"}
+    assert latest_prefix(tmp_path).endswith("ckpt-10")
+    _, outcome = training_toy.run_to_end(tmp_path, one_device)
+    assert (outcome.step, outcome.finished) == (20, True)
+
+
+def test_a_full_disk_in_an_evaluation_ends_the_run_with_its_name(training_toy, one_device, tmp_path, monkeypatch):
+    fill_disk(monkeypatch, at_step=5)
+    run = training_toy.settings(checkpoint_every_n_steps=100, eval_every_n_steps=5)
+    with pytest.raises(DiskFullError, match="disk is full"):
+        training_toy.run_to_end(tmp_path, one_device, run, evaluate=fails_at({1}))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"model_checkpoint", bytes(range(128, 256)), b'model_checkpoint_path: "ckpt-99"']
+)
+def test_a_damaged_index_of_checkpoints_blocks_nothing(training_toy, one_device, tmp_path, content):
+    training_toy.run_to_end(tmp_path, one_device, training_toy.settings(num_steps=10))
+    (tmp_path / "checkpoint").write_bytes(content)
+    assert latest_prefix(tmp_path) == str(tmp_path / "ckpt-10")
+    run = training_toy.settings(num_steps=15, keep_checkpoint_max=2)
+    trainer, outcome = training_toy.run_to_end(tmp_path, one_device, run)
+    assert (outcome.step, int(trainer.next_record)) == (15, 60)
+    assert tf.train.latest_checkpoint(str(tmp_path)) == str(tmp_path / "ckpt-15")
+    # The two checkpoints that the damaged file had named before count among the two to keep.
+    assert {file.stem for file in tmp_path.glob("ckpt-*.index")} == {"ckpt-10", "ckpt-15"}
+
+
+def test_an_index_without_any_checkpoint_starts_from_scratch(training_toy, one_device, tmp_path):
+    (tmp_path / "checkpoint").write_bytes(bytes(range(128, 256)))
+    _, outcome = training_toy.run_to_end(tmp_path, one_device, training_toy.settings(num_steps=5))
+    assert outcome.step == 5
+
+
+def test_sigterm_while_saving_ends_after_it(training_toy, one_device, tmp_path, monkeypatch):
+    save = tf.train.CheckpointManager.save
+
+    def save_after_signal(self, checkpoint_number):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return save(self, checkpoint_number)
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", save_after_signal)
+    with StopRequest() as stop:
+        _, outcome = training_toy.run_to_end(tmp_path, one_device, stop=stop)
+    assert (outcome.step, outcome.finished, outcome.reason) == (5, False, "stopped by SIGTERM")
+    assert latest_prefix(tmp_path).endswith("ckpt-5")
 
 
 def test_sigterm_during_an_evaluation_saves_and_ends(training_toy, one_device, tmp_path):
