@@ -27,8 +27,9 @@ from detzoo.contracts import (
     Tensor,
 )
 from detzoo.heads.dense_head import DenseOutputs
-from detzoo.layers.resample import PadToMultiple
+from detzoo.layers.resample import PadToMultiple, pad_to_multiple, spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
+from detzoo.ops import boxes
 
 ImageShape = tuple[int | None, int | None]
 
@@ -58,6 +59,42 @@ class Detector(keras.Model):
         self.num_classes = num_classes
         self.input_shape_px = input_shape_px
         self._normalize = normalize
+
+    @property
+    def cell_multiple_px(self) -> int:
+        """What both sides of the network's input are padded to multiples of where any size is accepted; 1 for nothing.
+
+        It is the coarsest stride of a pyramid: at other sizes the cells of its maps, and anchors with them, lie
+        elsewhere in the image.
+        """
+        return 1
+
+    def whole_cells(self, inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
+        """Cuts a batch to its largest image and pads that to multiples of ``cell_multiple_px``.
+
+        So the network sees an image of a batch of one at the same size, whatever the padding that it came with. An
+        input of fixed size stays as it is.
+
+        Args:
+            inputs: float32 [B, H, W, 3] from ``preprocess``.
+            true_shapes: int32 [B, 2], pixels that each image covers; None for all of them.
+
+        Returns:
+            float32 [B, H', W', 3], with the top left corner of ``inputs`` and its colour of padding.
+        """
+        if None not in self.input_shape_px:
+            return inputs
+        if true_shapes is not None:
+            height, width = tf.unstack(tf.reduce_max(true_shapes, axis=0))
+            inputs = inputs[:, :height, :width]
+        if self.cell_multiple_px == 1:
+            return inputs
+        outside = 1.0 - pad_to_multiple(tf.ones_like(inputs[:1, :, :, :1]), self.cell_multiple_px)
+        return pad_to_multiple(inputs, self.cell_multiple_px) + self._padding_colour() * outside
+
+    def _padding_colour(self) -> Any:
+        """What ``preprocess`` makes of a resizer's padding: black for all but one-stage detectors."""
+        return self.preprocess(tf.zeros([1, 1, 1, 3]))
 
     def preprocess(self, images: Tensor) -> Tensor:
         """Normalises pixels.
@@ -190,13 +227,24 @@ class OneStageDetector(Detector):
         proposals: Proposals | None = None,
     ) -> Predictions:
         """See ``Detector.predict``."""
-        del true_shapes, groundtruth, proposals
-        outputs = self.network(inputs, training=training)
+        del groundtruth, proposals
+        canvas = self.whole_cells(inputs, true_shapes)
+        outputs = self.network(canvas, training=training)
+        anchors = self._anchors_of(canvas, outputs["maps"])
         return Predictions(
             box_deltas=outputs["box_deltas"],
             class_logits=outputs["class_logits"],
-            anchors_norm=self._anchors_of(inputs, outputs["maps"]),
+            anchors_norm=boxes.of_canvas(anchors, spatial_shape(canvas), spatial_shape(inputs)),
         )
+
+    @property
+    def cell_multiple_px(self) -> int:
+        """See ``Detector.cell_multiple_px``."""
+        return 2 ** max(self.network.output["maps"])
+
+    def _padding_colour(self) -> float:
+        """One-stage detectors are padded after the normalisation (``detzoo.builders.resize``)."""
+        return 0.0
 
     def anchor_targets(self, predictions: Predictions, groundtruth: Groundtruth) -> Targets:
         """What training wants of every anchor."""
@@ -214,16 +262,15 @@ class OneStageDetector(Detector):
 
     def _make_static_anchors(self) -> Any:
         """The anchors as numpy, or None where the size of the input is not known before the image."""
-        shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"]]
+        shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"].values()]
         if None in self.input_shape_px or any(None in shape for shape in shapes):
             return None
         return self._anchors(shapes, self.input_shape_px)
 
-    def _anchors_of(self, inputs: Tensor, maps: Sequence[Tensor]) -> Tensor:
+    def _anchors_of(self, canvas: Tensor, maps: Mapping[int, Tensor]) -> Tensor:
         if self._static_anchors_norm is not None:
             return tf.constant(self._static_anchors_norm, tf.float32)
-        shapes = [tuple(tf.unstack(tf.shape(x)[1:3])) for x in maps]
-        return self._anchors(shapes, tuple(tf.unstack(tf.shape(inputs)[1:3])))
+        return self._anchors([spatial_shape(x) for x in maps.values()], spatial_shape(canvas))
 
 
 def one_stage_network(
@@ -246,7 +293,7 @@ def one_stage_network(
 
     Returns:
         A model from normalised images [B, H, W, 3] to a dict: ``box_deltas`` float32 [B, A, 4], ``class_logits``
-        float32 [B, A, C], ``maps`` the list of the pyramid's maps in ascending order of level.
+        float32 [B, A, C], ``maps`` level to map of the pyramid.
     """
     images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
     x = images if pad_to_multiple <= 1 else PadToMultiple(pad_to_multiple, name="pad_to_multiple")(images)
@@ -255,9 +302,8 @@ def one_stage_network(
         pyramid = end_of_extractor(neck(backbone_maps))
     with keras.name_scope("head"):
         outputs = head(pyramid)
-    maps = list(pyramid.values())
     return keras.Model(
         images,
-        {"box_deltas": outputs.box_deltas, "class_logits": outputs.class_logits, "maps": maps},
+        {"box_deltas": outputs.box_deltas, "class_logits": outputs.class_logits, "maps": dict(pyramid)},
         name="network",
     )

@@ -109,7 +109,9 @@ class FasterRcnn(TwoStageDetector):
         if self.mask_network is None:
             return detections
         window_sizes = tf.tile(image_windows(true_shapes, padded_shape)[:, tf.newaxis, 2:], [1, 1, 2])
-        logits = self._mask_logits(predictions.maps, detections.boxes_norm * window_sizes, padded_shape)
+        canvas_shape = tuple(tf.unstack(predictions.canvas_shape))
+        regions_norm = boxes.of_canvas(detections.boxes_norm * window_sizes, padded_shape, canvas_shape)
+        logits = self._mask_logits(predictions.maps, regions_norm, canvas_shape)
         num_masks = logits.shape[-1]
         of_class = tf.one_hot(detections.classes if num_masks > 1 else tf.zeros_like(detections.classes), num_masks)
         chosen = tf.reduce_sum(logits * of_class[:, :, tf.newaxis, tf.newaxis], axis=-1)

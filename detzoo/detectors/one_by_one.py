@@ -13,7 +13,8 @@ import tensorflow as tf
 
 from detzoo.contracts import Detections, Tensor
 from detzoo.detectors.saved_detector import ImageDetections
-from detzoo.detectors.serving import FIRST_CLASS_ID, padded_shape_of
+from detzoo.detectors.serving import FIRST_CLASS_ID
+from detzoo.layers.resample import spatial_shape
 from detzoo.ops import boxes
 from detzoo.postprocess.dense_detections import image_windows
 
@@ -51,7 +52,7 @@ class OneByOne:
         regions: list[Tensor] = []
         if self.wants_proposals:
             proposals = context["proposals"]
-            windows = image_windows(true_shapes, padded_shape_of(inputs))[:, tf.newaxis]
+            windows = image_windows(true_shapes, spatial_shape(inputs))[:, tf.newaxis]
             regions = [boxes.change_coordinate_frame(proposals.boxes_norm, windows), proposals.num_valid]
         return tuple(tf.numpy_function(self._run, [inputs, true_shapes, *regions], dtypes))
 

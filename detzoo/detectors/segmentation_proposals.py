@@ -77,6 +77,11 @@ class SegmentationProposals(Detector):
         self._max_proposals = max_proposals
         self.built = True
 
+    @property
+    def cell_multiple_px(self) -> int:
+        """See ``Detector.cell_multiple_px``."""
+        return 2 ** max(self._windows.levels)
+
     def predict(  # type: ignore[override]
         self,
         inputs: Tensor,
@@ -87,7 +92,7 @@ class SegmentationProposals(Detector):
     ) -> MaskProposalPredictions:
         """See ``Detector.predict``. With ground truth, masks are predicted at the positives of a labelled sample."""
         del proposals
-        outputs = self.network(inputs, training=training)
+        outputs = self.network(self.whole_cells(inputs, true_shapes), training=training)
         scores, maps = outputs["score_logits"][..., 0], outputs["features"]
         locations = self._locations(maps)
         padded_shape = tf.shape(inputs)[1:3]

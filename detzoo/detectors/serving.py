@@ -15,6 +15,7 @@ import tensorflow as tf
 from detzoo.contracts import Detections, MaskProposalPredictions, Proposals, RegionPredictions, Tensor
 from detzoo.detectors import given_regions
 from detzoo.errors import UsageError
+from detzoo.layers.resample import spatial_shape
 from detzoo.postprocess.dense_detections import image_windows
 
 INPUT_NAME = "input_tensor"
@@ -87,7 +88,7 @@ class ServingModule(tf.Module):
     def detect(self, input_tensor: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
         """The whole way from raw input (and regions) to the output dict, untraced."""
         images, true_shapes = self.resize(input_tensor)
-        padded_shape = padded_shape_of(images)
+        padded_shape = spatial_shape(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
         if getattr(self.detector, "classifies_images", False):  # images of one call have one size: no padding
             return {CLASS_SCORES: tf.identity(self.detector.predict(inputs).scores)}
@@ -140,12 +141,6 @@ def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: 
     image_spec = tf.TensorSpec([height, width, 3], tf.float32)
     shape_spec = tf.TensorSpec([2], tf.int32)
     return tf.map_fn(function, elements, fn_output_signature=(image_spec, shape_spec))
-
-
-def padded_shape_of(images: Tensor) -> tuple[Any, Any]:
-    """(height, width) of a batch of images, as ints where they are known while tracing."""
-    dynamic = tf.shape(images)
-    return tuple(dynamic[axis] if images.shape[axis] is None else images.shape[axis] for axis in (1, 2))
 
 
 def decode_image(encoded: Tensor) -> Tensor:

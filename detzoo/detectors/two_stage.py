@@ -18,7 +18,7 @@ Differs from the papers' code: anchors and proposals are fractions of the padded
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
@@ -36,9 +36,11 @@ from detzoo.contracts import (
 )
 from detzoo.detectors.base import AnchorGenerator, Detector, ImageShape
 from detzoo.heads.dense_head import DenseOutputs
+from detzoo.layers.resample import spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
 from detzoo.ops import boxes
+from detzoo.ops.anchors import GridAnchors
 from detzoo.postprocess.dense_detections import image_windows, whole_image_windows
 from detzoo.postprocess.proposals import ProposalSelection
 from detzoo.postprocess.region_detections import RegionDetections, proposals_as_detections
@@ -55,7 +57,8 @@ class FirstStage:
         targets: the sampled anchors and what they should predict.
         loss: predictions, targets -> terms.
         select: predictions -> proposals.
-        clips_anchors: cut anchors to the padded input in training, too.
+        clips_anchors: cut anchors to the padded input in training, too. At inference they are cut unless the targets
+            keep what crosses the border: those anchors were trained whole.
     """
 
     anchors: AnchorGenerator
@@ -132,6 +135,14 @@ class TwoStageDetector(Detector):
         """Whether ``predict`` needs proposals from outside."""
         return self._first is None
 
+    @property
+    def cell_multiple_px(self) -> int:
+        """See ``Detector.cell_multiple_px``. One map with anchors in pixels needs none, as in the original API."""
+        maps = {**self.network.output["maps"], **self.network.output["crop_maps"]}
+        if len(maps) == 1 and (self._first is None or isinstance(self._first.anchors, GridAnchors)):
+            return 1
+        return 2 ** max(maps)
+
     def predict(  # type: ignore[override]
         self,
         inputs: Tensor,
@@ -141,12 +152,13 @@ class TwoStageDetector(Detector):
         proposals: Proposals | None = None,
     ) -> RegionPredictions:
         """See ``Detector.predict``. With ground truth, the regions are a labelled sample."""
-        outputs = self.network(inputs, training=training)
-        image_shape = _size_of(inputs)
+        canvas = self.whole_cells(inputs, true_shapes)
+        input_shape, canvas_shape = spatial_shape(inputs), spatial_shape(canvas)
+        outputs = self.network(canvas, training=training)
         windows = _windows(inputs, true_shapes)
         first: Any = ()
         if self._first is not None:
-            first, proposals = self._propose(self._first, outputs, image_shape, windows, training)
+            first, proposals = self._propose(self._first, outputs, input_shape, canvas_shape, windows, training)
         if proposals is None:
             raise ValueError("this detector has no first stage: predict needs proposals")
         if self._second is None:
@@ -154,7 +166,8 @@ class TwoStageDetector(Detector):
         targets: Any = ()
         if training and groundtruth is not None:
             proposals, targets = self._second.sample(proposals, groundtruth)
-        regions = self._classify(outputs["crop_maps"], proposals.boxes_norm, image_shape, training)
+        regions_norm = boxes.of_canvas(proposals.boxes_norm, input_shape, canvas_shape)
+        regions = self._classify(outputs["crop_maps"], regions_norm, canvas_shape, training)
         return RegionPredictions(
             first,
             proposals,
@@ -164,6 +177,7 @@ class TwoStageDetector(Detector):
             targets=targets,
             mask_logits=regions.mask_logits,
             maps=regions.maps,
+            canvas_shape=tf.stack(canvas_shape),
         )
 
     def loss_terms(self, predictions: RegionPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
@@ -196,8 +210,8 @@ class TwoStageDetector(Detector):
 
         Args:
             maps: Level to [B, H_l, W_l, C], what regions are cropped from.
-            regions_norm: float32 [B, R, 4], fractions of the padded input.
-            image_shape: (height, width) of the padded input in pixels.
+            regions_norm: float32 [B, R, 4], fractions of what the maps cover.
+            image_shape: (height, width) of what the maps cover in pixels.
             training: Whether batch normalisation and dropout are in training mode.
         """
         raise NotImplementedError("_classify is defined by each two-stage detector")
@@ -206,25 +220,27 @@ class TwoStageDetector(Detector):
         self,
         stage: FirstStage,
         outputs: Mapping[str, Any],
-        image_shape: tuple[Any, Any],
+        input_shape: tuple[Any, Any],
+        canvas_shape: tuple[Any, Any],
         windows: Tensor,
         training: bool,
     ) -> tuple[Predictions, Proposals]:
         """The proposal head's output over the anchors, and the best of them."""
-        anchors, level_sizes = self._anchors_of(stage, outputs["maps"], image_shape)
-        usable = None
-        if stage.clips_anchors or not training:
+        anchors, level_sizes = self._anchors_of(stage, outputs["maps"], canvas_shape)
+        if stage.clips_anchors or not (training or stage.targets.keep_crossing):
             anchors = boxes.clip(anchors, tf.constant([0.0, 0.0, 1.0, 1.0]))
-        elif not stage.targets.keep_crossing:
+        anchors = boxes.of_canvas(anchors, canvas_shape, input_shape)
+        usable = None
+        if training and not stage.targets.keep_crossing:
             usable = stage.targets.usable(anchors, windows)
         first = Predictions(outputs["box_deltas"], outputs["class_logits"], anchors)
         return first, stage.select(first, windows, level_sizes, training, usable)
 
     def _anchors_of(
-        self, stage: FirstStage, maps: Sequence[Tensor], image_shape: tuple[Any, Any]
+        self, stage: FirstStage, maps: Mapping[int, Tensor], image_shape: tuple[Any, Any]
     ) -> tuple[Tensor, list[Any]]:
         """Anchors float32 [A, 4], and how many each level has."""
-        sizes = [_size_of(x) for x in maps]
+        sizes = [spatial_shape(x) for x in maps.values()]
         counts = stage.anchors.num_anchors_per_location
         level_sizes = [height * width * count for (height, width), count in zip(sizes, counts, strict=True)]
         if self._static_anchors is not None:
@@ -235,7 +251,7 @@ class TwoStageDetector(Detector):
         """The anchors as numpy, or None where the size of the input is not known before the image."""
         if self._first is None or None in self.input_shape_px:
             return None
-        shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"]]
+        shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"].values()]
         return None if any(None in shape for shape in shapes) else self._first.anchors(shapes, self.input_shape_px)
 
 
@@ -258,9 +274,8 @@ def first_stage_network(
         max_crop_level: Coarsest level that regions are cropped from; None for all.
 
     Returns:
-        A model from normalised images [B, H, W, 3] to a dict: ``crop_maps`` level to map, ``maps`` the list of the maps
-        with anchors in ascending order of level, and with a head ``box_deltas`` [B, A, 4] and ``class_logits``
-        [B, A, 2].
+        A model from normalised images [B, H, W, 3] to a dict: ``crop_maps`` level to map, ``maps`` level to map with
+        anchors, and with a head ``box_deltas`` [B, A, 4] and ``class_logits`` [B, A, 2].
     """
     images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
     backbone_maps = extractor.model(images)
@@ -268,7 +283,7 @@ def first_stage_network(
         pyramid = end_of_extractor(neck(backbone_maps))
     coarsest = max(pyramid) if max_crop_level is None else max_crop_level
     outputs: dict[str, Any] = {
-        "maps": list(pyramid.values()),
+        "maps": dict(pyramid),
         "crop_maps": {level: x for level, x in pyramid.items() if level <= coarsest},
     }
     if head is not None:
@@ -277,14 +292,8 @@ def first_stage_network(
     return keras.Model(images, outputs, name="network")
 
 
-def _size_of(x: Tensor) -> tuple[Any, Any]:
-    """(height, width) of [B, H, W, C]: ints where they are static, scalar tensors where not."""
-    dynamic = tf.shape(x)
-    return tuple(dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))
-
-
 def _windows(inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
     """The part of the padded input that each image covers, float32 [B, 4]."""
     if true_shapes is None:
         return whole_image_windows(tf.shape(inputs)[0])
-    return image_windows(true_shapes, _size_of(inputs))
+    return image_windows(true_shapes, spatial_shape(inputs))

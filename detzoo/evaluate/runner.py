@@ -23,6 +23,7 @@ from detzoo.evaluate.images import EvaluatedImage, images_of_batch
 from detzoo.evaluate.open_images import evaluate_open_images
 from detzoo.evaluate.pascal_voc import VocResult, evaluate_voc
 from detzoo.evaluate.proposals import evaluate_proposals
+from detzoo.layers.resample import spatial_shape
 
 COCO_METRICS = "coco_detection_metrics"
 MASK_METRICS = "coco_mask_metrics"
@@ -201,9 +202,7 @@ def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: 
     ``proposals`` are the regions to classify, for a detector without a first stage.
     """
     predictions = detector.predict(detector.preprocess(images), true_shapes=true_shapes, proposals=proposals)
-    shape = tf.shape(images)
-    padded_shape = tuple(images.shape[axis] or shape[axis] for axis in (1, 2))
-    return detector.postprocess(predictions, true_shapes, padded_shape)
+    return detector.postprocess(predictions, true_shapes, spatial_shape(images))
 
 
 def _proposes_only(detector: Any) -> bool:

@@ -26,8 +26,8 @@ class UpsampleLike(keras.layers.Layer):
     def call(self, inputs: list[Tensor]) -> Tensor:
         """Upsamples the first map to the size of the second."""
         coarse, fine = inputs
-        coarse_height, coarse_width = _spatial_shape(coarse)
-        height, width = _spatial_shape(fine)
+        coarse_height, coarse_width = spatial_shape(coarse)
+        height, width = spatial_shape(fine)
         doubled = tf.image.resize(coarse, (2 * coarse_height, 2 * coarse_width), method="nearest")
         return doubled[:, :height, :width, :]
 
@@ -52,8 +52,7 @@ class PadToMultiple(keras.layers.Layer):
 
     def call(self, inputs: Tensor) -> Tensor:
         """Pads ``inputs``."""
-        height, width = _spatial_shape(inputs)
-        return tf.pad(inputs, [[0, 0], [0, -height % self.multiple], [0, -width % self.multiple], [0, 0]])
+        return pad_to_multiple(inputs, self.multiple)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """The padded shape."""
@@ -93,7 +92,13 @@ class ResizeBilinear(keras.layers.Layer):
         return {**super().get_config(), "size": self.size}
 
 
-def _spatial_shape(x: Tensor) -> tuple[Any, Any]:
+def spatial_shape(x: Tensor) -> tuple[Any, Any]:
     """(height, width) of [B, H, W, C]: ints where they are static, scalar tensors where not."""
     dynamic = tf.shape(x)
     return tuple(dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))
+
+
+def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Pads [B, H, W, C] with zeros at the bottom and right until H and W are multiples of ``multiple``."""
+    height, width = spatial_shape(x)
+    return tf.pad(x, [[0, 0], [0, -height % multiple], [0, -width % multiple], [0, 0]])

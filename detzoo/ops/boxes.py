@@ -6,6 +6,8 @@ box (no extent in y or in x) has area 0 and overlaps nothing; no function here d
 
 from __future__ import annotations
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -147,6 +149,23 @@ def change_coordinate_frame(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
     origin = tf.concat([window[..., :2], window[..., :2]], axis=-1)
     extent = window[..., 2:] - window[..., :2]
     return tf.math.divide_no_nan(boxes - origin, tf.concat([extent, extent], axis=-1))
+
+
+def of_canvas(boxes_norm: tf.Tensor, shape_px: tuple[Any, Any], other_px: tuple[Any, Any]) -> tf.Tensor:
+    """Turns fractions of one canvas into fractions of another with the same top left corner.
+
+    Args:
+        boxes_norm: float32 [..., 4], fractions of the first canvas.
+        shape_px: (height, width) of the first canvas, ints or scalar tensors.
+        other_px: (height, width) of the other canvas.
+
+    Returns:
+        float32 [..., 4]; the boxes themselves where both canvases have one size.
+    """
+    if all(isinstance(side, int) for side in (*shape_px, *other_px)) and tuple(shape_px) == tuple(other_px):
+        return boxes_norm
+    factors = tf.cast(tf.stack(shape_px), tf.float32) / tf.cast(tf.stack(other_px), tf.float32)
+    return boxes_norm * tf.tile(factors, [2])
 
 
 def to_px(boxes_norm: tf.Tensor, shape_px: tf.Tensor) -> tf.Tensor:

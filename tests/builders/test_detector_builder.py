@@ -170,8 +170,9 @@ def test_images_of_any_size_where_the_resizer_leaves_it_open():
     detector = build_detector(model_message(("fixed_shape_resizer { height: 64 width: 96 }", resizer)))
     assert detector.input_shape_px == (None, None)
     traced = tf.function(detector.predict, input_signature=[tf.TensorSpec([None, None, None, 3])])
-    assert traced(tf.zeros([1, 64, 96, 3])).box_deltas.shape[1] == 104
-    assert traced(tf.zeros([1, 70, 65, 3])).box_deltas.shape[1] == 25 * 3 + 9 * 4 + 4 * 4
+    # Maps of stride 16, 32 and 64: 64 x 96 pads to 64 x 128 and 70 x 65 to 128 x 128.
+    assert traced(tf.zeros([1, 64, 96, 3])).box_deltas.shape[1] == 4 * 8 * 3 + 2 * 4 * 4 + 1 * 2 * 4
+    assert traced(tf.zeros([1, 70, 65, 3])).box_deltas.shape[1] == 8 * 8 * 3 + 4 * 4 * 4 + 2 * 2 * 4
 
 
 def test_padding_to_a_multiple_enlarges_the_maps():

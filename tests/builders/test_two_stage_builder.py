@@ -410,7 +410,7 @@ def test_a_finest_level_alone_needs_one_grid_of_anchors(build):
         f"first_stage_anchor_generator {{ multiscale_anchor_generator {{ {grid} normalize_coordinates: false }} }}"
     )
     detector = build("pyramid", FPN.format("finest_level_only: true"), one_level)
-    assert [tuple(x.shape[1:]) for x in detector.network.output["maps"]] == [(8, 12, 16)]
+    assert [tuple(x.shape[1:]) for x in detector.network.output["maps"].values()] == [(8, 12, 16)]
     assert tuple(detector.network.output["box_deltas"].shape) == (None, 192, 4)
 
 

@@ -87,15 +87,21 @@ def test_predictions_cover_every_anchor():
     )
 
 
-@pytest.mark.parametrize("size", [(24, 40), (25, 33)])
-def test_unknown_sizes_give_what_known_ones_give(size):
-    known, unknown = detector(size), detector((None, None))
+@pytest.mark.parametrize(("size", "padded_size"), [((32, 48), (32, 48)), ((25, 33), (32, 48))])
+def test_unknown_sizes_give_what_known_ones_give(size, padded_size):
+    # The coarser map has stride 16.
+    known, unknown = detector(padded_size), detector((None, None))
     for ours, theirs in zip(unknown.weights, known.weights, strict=True):
         ours.assign(theirs)
     inputs = known.preprocess(image(*size))
     traced = tf.function(unknown.predict, input_signature=[tf.TensorSpec([None, None, None, 3])])
-    for expected, received in zip(known.predict(inputs), traced(inputs), strict=True):
-        np.testing.assert_allclose(received, expected, atol=1e-5)
+    pad = [(0, after - before) for before, after in zip(size, padded_size, strict=True)]
+    expected, received = known.predict(tf.pad(inputs, [(0, 0), *pad, (0, 0)])), traced(inputs)
+    np.testing.assert_allclose(received.box_deltas, expected.box_deltas, atol=1e-5)
+    np.testing.assert_allclose(received.class_logits, expected.class_logits, atol=1e-5)
+    # Anchors are fractions of what was given, not of what it was padded to.
+    scale = np.tile(np.array(padded_size) / np.array(size), 2)
+    np.testing.assert_allclose(received.anchors_norm, expected.anchors_norm * scale, atol=1e-5)
 
 
 def test_backbone_sees_a_padded_image_while_anchors_are_fractions_of_the_true_one():

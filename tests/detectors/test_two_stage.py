@@ -155,6 +155,27 @@ def test_anchors_that_cross_the_border_may_be_kept_or_cut_in_training(small):
     assert is_inside(anchors).all()
 
 
+@pytest.mark.parametrize("kind", ["first_stage", "pyramid", "rfcn"])
+@pytest.mark.parametrize(
+    "text", ["keep_anchors_outside_image: false", "keep_anchors_outside_image: true", "clip_anchors_to_image: true"]
+)
+def test_a_box_that_training_encodes_by_an_anchor_is_what_inference_decodes_by_it(small, kind, text):
+    detector = small.build(kind, f"faster_rcnn {{ {text} }}")
+    images, groundtruth = small.images_and_groundtruth()
+    inputs = detector.preprocess(images)
+    first = detector.predict(inputs, training=True, groundtruth=groundtruth).first_stage
+    targets, coder = detector._first.targets, detector._first.select.box_coder
+    trains = targets.usable(first.anchors_norm, tf.constant([[0.0, 0.0, 1.0, 1.0]])).numpy()[0]
+    box = tf.constant([[0.0, 0.1, 0.3, 0.45]])
+    deltas = coder.encode(tf.tile(box, [len(trains), 1]), first.anchors_norm)
+    decoded = coder.decode(deltas, detector.predict(inputs).first_stage.anchors_norm).numpy()
+    np.testing.assert_allclose(decoded[trains], np.tile(box, (trains.sum(), 1)), atol=1e-4)
+    # Anchors that cross the border train whole with the one flag, cut with the other, and with neither not at all.
+    crosses = ~is_inside(first.anchors_norm.numpy(), 1.0, 1.0)
+    assert (crosses & trains).any() == (text == "keep_anchors_outside_image: true")
+    assert crosses.any() == (text != "clip_anchors_to_image: true")
+
+
 def test_the_loss_leaves_crossing_anchors_out(small):
     # Without objects every usable anchor is negative.
     counts = {}
