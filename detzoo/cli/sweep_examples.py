@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pathlib
 import re
@@ -12,35 +13,44 @@ import numpy as np
 
 _QUALITY = 92  # of the kept JPEG files
 
+logger = logging.getLogger(__name__)
+
 
 def images_of_files(paths: Sequence[str]) -> list[tuple[str, np.ndarray]]:
-    """(name, uint8 [H, W, 3]) of image files, upright.
+    """(name, uint8 [H, W, 3]) of image files, upright; one that cannot be read is skipped with a warning."""
+    from detzoo.data.repair import UnusableImage, read_upright
 
-    Raises:
-        UnusableImage: a file cannot be read, or holds no image.
-    """
-    from detzoo.data.repair import read_upright
-
-    return [(pathlib.Path(path).stem, read_upright(pathlib.Path(path))) for path in paths]
+    images = []
+    for path in map(pathlib.Path, paths):
+        try:
+            images.append((path.stem, read_upright(path)))
+        except UnusableImage as problem:
+            logger.warning("example image %s is skipped: %s", path, problem)
+    return images
 
 
 def images_of_records(reader: Any, count: int) -> list[tuple[str, np.ndarray]]:
-    """(name, uint8 [H, W, 3]) of the first images of an input reader's records."""
+    """(name, uint8 [H, W, 3]) of the first images of an input reader's records; unreadable ones are skipped."""
     import tensorflow as tf
 
-    from detzoo.data.decode import decode_image
+    from detzoo.data.record_check import UnusableRecord, image_of, parse_features
     from detzoo.data.records import match_files
+    from detzoo.data.repair import UnusableImage
 
     files = [file for pattern in reader.tf_record_input_reader.input_path for file in match_files(pattern)]
     images: list[tuple[str, np.ndarray]] = []
     for index, record in enumerate(tf.data.TFRecordDataset(files).take(count)):
-        features = tf.train.Example.FromString(record.numpy()).features.feature
-        named = features["image/filename"].bytes_list.value or features["image/source_id"].bytes_list.value
+        try:
+            features = parse_features(record.numpy())
+            pixels = image_of(features)
+        except (UnusableImage, UnusableRecord) as problem:
+            logger.warning("record %d is no example image: %s", index, problem)
+            continue
+        named = features.get("image/filename") or features.get("image/source_id")
         name = pathlib.PurePosixPath(named[0].decode("utf-8", "replace")).stem if named else f"image{index}"
         if name in [other for other, _ in images]:
             name = f"{name}_{index}"
-        encoded = features["image/encoded"].bytes_list.value[0]
-        images.append((name, np.asarray(decode_image(tf.constant(encoded)), np.uint8)))
+        images.append((name, pixels))
     return images
 
 

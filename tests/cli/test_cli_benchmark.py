@@ -71,7 +71,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(toy_run, quick, capsy
     for flags, code, message in (
         ([f"--output={tmp_path}/new.json", f"--output={tmp_path}/old.csv"], 2, "other columns than this version"),
         ([f"--images={tmp_path}/empty"], 2, "no image there; looked for .bmp"),
-        ([f"--images={tmp_path}/bad"], 1, "a.png cannot be read as an image"),
+        ([f"--images={tmp_path}/bad"], 1, "none of 1 files could be read as an image"),
         (["--device=cpu", "--precision=float16"], 2, "float16 on a CPU; accepted there: float32, bfloat16"),
         (["--precision=bfloat16", "--jit_compile"], 2, "give one of the two"),
         (["--device=gpu"], 2, "TensorFlow sees no GPU"),
