@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -71,7 +71,7 @@ def numbered(names: set[str] | list[str]) -> dict[int, str]:
     return dict(enumerate(ordered, start=1))
 
 
-def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list[list[float]], list[str]]:
+def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list[np.ndarray], list[str]]:
     """Reads the polygons of an outline, however they are nested.
 
     Args:
@@ -79,7 +79,7 @@ def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list
         size: (height, width) of the image, by which polygons far outside are found.
 
     Returns:
-        The polygons [x0, y0, x1, y1, ...], and the reason for each that was dropped.
+        The polygons, float64 [2 * points] of x0, y0, x1, y1, ..., and the reason for each that was dropped.
     """
     if _is_list_of(outline, (int, float, str)) or _is_list_of(outline, (list,), length=2):
         outline = [outline]
@@ -90,7 +90,7 @@ def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list
     polygons, reasons = [], []
     for part in outline if isinstance(outline, list) else []:
         try:
-            polygon = np.asarray(part, np.float64).ravel().tolist()
+            polygon = np.asarray(part, np.float64).ravel()
             check_polygon(polygon, size)
         except (TypeError, ValueError, OverflowError) as error:
             reasons.append(str(error))
@@ -106,23 +106,23 @@ def _is_list_of(value: Any, kinds: tuple[type, ...], length: int | None = None) 
     return length is None or all(len(item) == length for item in value)
 
 
-def check_polygon(polygon_px: list[float], size: tuple[int, int] | None) -> None:
+def check_polygon(polygon_px: np.ndarray, size: tuple[int, int] | None) -> None:
     """Raises ValueError: fewer than three points, or a coordinate that is not finite or far outside."""
     if len(polygon_px) < 6 or len(polygon_px) % 2 or not np.isfinite(polygon_px).all():
         raise ValueError(f"a polygon of {len(polygon_px)} numbers; 6 or more finite ones, an even count, are needed")
-    farthest = max(map(abs, polygon_px))
+    farthest = np.abs(polygon_px).max()
     if size is not None and farthest > MAX_POLYGON_SPAN * max(size):
         raise ValueError(f"a polygon reaches to {farthest:g} in an image of {size[1]} x {size[0]}")
 
 
-def box_of_polygons(polygons_px: list[list[float]]) -> tuple[float, float, float, float]:
-    """(ymin, xmin, ymax, xmax) around polygons [x0, y0, x1, y1, ...], one at least."""
-    xs = [x for polygon in polygons_px for x in polygon[0::2]]
-    ys = [y for polygon in polygons_px for y in polygon[1::2]]
-    return min(ys), min(xs), max(ys), max(xs)
+def box_of_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray]) -> tuple[float, float, float, float]:
+    """Returns (ymin, xmin, ymax, xmax) around polygons [x0, y0, x1, y1, ...], one at least."""
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons_px])
+    (xmin, ymin), (xmax, ymax) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return ymin, xmin, ymax, xmax
 
 
-def mask_from_polygons(polygons_px: list[list[float]], height: int, width: int) -> np.ndarray:
+def mask_from_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray], height: int, width: int) -> np.ndarray:
     """The union of polygons [x0, y0, x1, y1, ...] in pixels, as COCO rasterises it: uint8 [height, width] of 0 and 1.
 
     Raises:
@@ -131,6 +131,6 @@ def mask_from_polygons(polygons_px: list[list[float]], height: int, width: int) 
     from pycocotools import mask as coco_mask
 
     for polygon in polygons_px:
-        check_polygon(polygon, (height, width))
+        check_polygon(np.asarray(polygon, np.float64), (height, width))
     runs = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons_px], height, width)
     return coco_mask.decode(runs).max(axis=2)

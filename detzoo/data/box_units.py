@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from detzoo.data.annotations import AnnotatedImage, AnnotatedObject
 from detzoo.data.dirt import Dirt, DirtLog
 
+TOLERANCE = 0.02  # by which fractions leave 0..1
 MIN_INVERTED_FOR_SIZES = 3  # of a data set whose maxima are read as sizes; also a quarter of its boxes
 
 
@@ -23,7 +24,7 @@ def settle_box_units(images: list[AnnotatedImage], log: DirtLog) -> list[Annotat
     """
     boxes = [(item.box, image.declared_size) for image in images for item in image.objects]
     finite = [box for box, _ in boxes if all(map(math.isfinite, box))]
-    if finite and all(0.0 <= side <= 1.0 for box in finite for side in box):
+    if finite and all(-TOLERANCE <= side <= 1.0 + TOLERANCE for box in finite for side in box):
         log.add(Dirt.FRACTIONS, next(_objects(images)).where, f"{len(finite)} boxes")
         return [dataclasses.replace(image, boxes_are_normalized=True) for image in images]
     inverted = [box for box in finite if _is_inverted(box)]

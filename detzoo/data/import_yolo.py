@@ -69,8 +69,8 @@ def read_yolo(
         lines_of_image = _lines(file, labels, classes.names, log)
         if lines_of_image is not None:
             found.append((place, lines_of_image))
-    unused = [file for file in labels.files if file not in used and not file.relative.endswith("classes.txt")]
-    if len(used) == len(used & {None}):
+    unused = [file for file in labels.files if file not in used and not f"/{file.relative}".endswith("/classes.txt")]
+    if not any(used):
         raise DataError(
             f"--labels_dir {labels_dir} has no text file for any of {len(placed)} images in {images_dir};"
             f" {pathlib.Path(labels_dir, placed[0]['filename']).with_suffix('.txt')}, for one, is not there"

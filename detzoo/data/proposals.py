@@ -307,8 +307,8 @@ def _read_entries(path: str, file: Any) -> _Arrays:
     corner, size = rows[:, 1::-1], rows[:, 3:1:-1]
     offsets = np.cumsum([0, *(len(image) for image in by_image.values())], dtype=np.int64)
     with np.errstate(over="ignore"):  # what becomes infinite is dropped
-        values = np.concatenate([corner, corner + size, rows[:, 4:5]], axis=1).astype(np.float32)
-    return list(by_image), offsets, values[:, :4], values[:, 4], rows[:, 5].astype(np.int64)
+        stated = np.concatenate([corner, corner + size, rows[:, 4:5]], axis=1).astype(np.float32)
+    return list(by_image), offsets, stated[:, :4], stated[:, 4], rows[:, 5].astype(np.int64)
 
 
 def _read_entry(path: str, number: int, entry: Any) -> tuple[str, tuple[float, ...]]:

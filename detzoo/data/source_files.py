@@ -136,13 +136,14 @@ def parse_json(text: str) -> Any:
         ValueError: The text is not JSON or nested too deeply. ``json.JSONDecodeError`` has the line.
     """
     try:
-        return json.loads(text, strict=False)
-    except json.JSONDecodeError:
-        raise
+        try:
+            return json.loads(text, strict=False)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # Python refuses whole numbers of more than 4,300 digits
+            return json.loads(text, strict=False, parse_int=_parse_int)
     except RecursionError:
         raise ValueError("nested too deeply for an annotation file") from None
-    except ValueError:  # Python refuses whole numbers of more than 4,300 digits
-        return json.loads(text, strict=False, parse_int=_parse_int)
 
 
 def _parse_int(digits: str) -> int | float:

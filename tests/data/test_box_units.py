@@ -22,7 +22,7 @@ def settle(*boxes, size=(48, 64)):
 
 
 def test_boxes_that_all_lie_within_0_to_1_are_fractions():
-    boxes = [(0.1, 0.2, 0.5, 1.0), (NAN, 0, 1, 1)]
+    boxes = [(0.1, 0.2, 0.5, 1.001), (NAN, 0, 1, 1)]
     assert settle(*boxes)[1:] == (True, [(Dirt.FRACTIONS, "box 0", "1 boxes")])
     assert settle(*boxes, (0, 0, 1, 1.5))[1:] == (False, [])
     assert settle() == ([], False, [])

@@ -75,6 +75,7 @@ MERGES = "a0: &a0 {x: y}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
     [
         (parse_json, "[" * 200_000 + "]" * 200_000, "nested too deeply"),
         (parse_json, '{"a":' * 100_000 + "1" + "}" * 100_000, "nested too deeply"),
+        (parse_json, "[" + "9" * 5000 + "," + "[" * 10_000, "nested too deeply"),
         (parse_yaml, LAUGHS, "the alias on line 1 repeats a collection"),
         (parse_yaml, MERGES, "the alias on line 1 repeats a collection"),
         (parse_yaml, "[" * 100_000, "nested too deeply"),
