@@ -24,7 +24,7 @@ def define_recompute_flag(flag_values: flags.FlagValues) -> None:
 
 
 def check_recompute_flag(flag_values: flags.FlagValues, loaded: Any) -> None:
-    """Refuses the flag where there are no statistics or no training batches, before anything is built.
+    """Refuses the flag if there are no statistics or no training batches, before anything is built.
 
     Raises:
         UsageError: The flag goes with a checkpoint alone.
@@ -53,16 +53,16 @@ def check_recompute_flag(flag_values: flags.FlagValues, loaded: Any) -> None:
 
 
 def prepare_statistics(detector: Any, message: Any, num_batches: int | None, step: int) -> dict[str, Any]:
-    """Recomputes a restored detector's statistics where the flag asks for it, else warns if they are mostly initial.
+    """Recomputes a restored detector's statistics if the flag asks for it, else warns if they are mostly initial.
 
     Args:
         detector: With the weights of a checkpoint.
         message: Its ``TrainEvalPipelineConfig``.
         num_batches: The flag.
-        step: Of the checkpoint; 0 where it is unknown.
+        step: Training step of the checkpoint, 0 if it is unknown.
 
     Returns:
-        What the record of the result says: {"recompute_batch_norm": batches, images and layers}, or {}.
+        Facts for the record of the result: {"recompute_batch_norm": batches, images and layers}, or {}.
 
     Raises:
         ConfigError: ``train_config`` does not fit, such as a batch size of 0.
@@ -94,7 +94,7 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
         seed=config.seed,
     )
     done = BatchNormStatistics(detector, dataset).recompute(num_batches)
-    config.recompute_batch_norm.num_batches = num_batches  # what is written beside an export says so
+    config.recompute_batch_norm.num_batches = num_batches  # in the config that an export writes, too
     logger.info(
         "recomputed %d batch normalizations from %d training batches (%d images)",
         done.num_layers,

@@ -46,24 +46,24 @@ class TrainedStatistics(NamedTuple):
 
 
 def initial_share(momentum: float, num_steps: int) -> float:
-    """Share of the initial value in a moving statistic after ``num_steps``, 0 to 1."""
+    """Returns the share of the initial value in a moving statistic after ``num_steps``, 0 to 1."""
     return min(max(momentum, 0.0), 1.0) ** num_steps
 
 
 def steps_to_arrive(momentum: float) -> float:
-    """Steps after which at most ``MAX_INITIAL_SHARE`` of the initial value is left; infinite for momentum 1."""
+    """Returns the steps after which ``MAX_INITIAL_SHARE`` of the initial value is left, infinite for momentum 1."""
     if momentum <= 0:
         return 1
     return math.ceil(math.log(MAX_INITIAL_SHARE) / math.log(momentum)) if momentum < 1 else math.inf
 
 
 def recomputed_batches(train_config: Any) -> int:
-    """Batches of ``recompute_batch_norm`` in a ``pb.TrainConfig``; 0 where it is off."""
+    """Returns the batches of ``recompute_batch_norm`` in a ``pb.TrainConfig``, 0 if it is off."""
     return train_config.recompute_batch_norm.num_batches if train_config.HasField("recompute_batch_norm") else 0
 
 
 def arrival_warning(momenta: Iterable[float], num_steps: int) -> str:
-    """Reports moving statistics that are still their initial values after ``num_steps``; "" where there are none."""
+    """Reports moving statistics that are still their initial values after ``num_steps``; "" if there are none."""
     slowest = max(momenta, default=0.0)
     share = initial_share(slowest, num_steps)
     if share <= MAX_INITIAL_SHARE:
@@ -76,18 +76,18 @@ def arrival_warning(momenta: Iterable[float], num_steps: int) -> str:
 
 
 def batch_norm_of(hyperparams: Any) -> Any | None:
-    """The ``pb.BatchNorm`` of a ``pb.Hyperparams``; None without batch normalization."""
+    """Returns the ``pb.BatchNorm`` of a ``pb.Hyperparams``; None without batch normalization."""
     name = hyperparams.WhichOneof("normalizer_oneof")
     return getattr(hyperparams, name) if name in _NORMALIZERS else None
 
 
 def decay_path(path: str, hyperparams: Any) -> str:
-    """Field path of the momentum in the ``pb.Hyperparams`` at ``path``."""
+    """Returns the field path of the momentum in the ``pb.Hyperparams`` at ``path``."""
     return f"{path}.{hyperparams.WhichOneof('normalizer_oneof')}.decay"
 
 
 def extractor_of(model: Any) -> tuple[str, Any, str] | None:
-    """(field path, message, family) of the feature extractor of a ``pb.DetectionModel``; None for models of none."""
+    """Returns (field path, message, family) of a ``pb.DetectionModel``'s feature extractor; None without one."""
     kind = model.WhichOneof("model") or ""
     message = getattr(getattr(model, kind, None), "feature_extractor", None)
     rows: Any = SSD_EXTRACTORS if kind == "ssd" else REGION_EXTRACTORS
@@ -96,7 +96,7 @@ def extractor_of(model: Any) -> tuple[str, Any, str] | None:
 
 
 def statistics_are_frozen(model: Any) -> bool:
-    """Whether a ``pb.DetectionModel`` keeps the moving statistics of all its batch normalization as they are."""
+    """Returns whether a ``pb.DetectionModel`` keeps all moving statistics as they are."""
     if model.HasField("ssd"):
         return model.ssd.freeze_batchnorm
     extractor = extractor_of(model)
@@ -104,12 +104,12 @@ def statistics_are_frozen(model: Any) -> bool:
 
 
 def freezes(train_config: Any, path: str) -> bool:
-    """Whether a pattern of ``freeze_variables`` finds a variable's path."""
+    """Returns whether a pattern of ``freeze_variables`` finds a variable's path."""
     return any(finds(pattern, path) for pattern in train_config.freeze_variables)
 
 
 def finds(pattern: str, path: str) -> bool:
-    """Whether a pattern that is not empty finds a path; one that is no regular expression is reported elsewhere."""
+    """Returns whether a pattern finds a path; never for "" and for what is no regular expression."""
     try:
         return bool(pattern) and re.search(pattern, path) is not None
     except re.error:
@@ -117,7 +117,7 @@ def finds(pattern: str, path: str) -> bool:
 
 
 def backbone_moves_statistics(config: Any) -> bool:
-    """Whether training moves the statistics of a backbone that has batch normalization of its own momentum."""
+    """Returns whether training moves the statistics of a backbone, with the momentum of its family."""
     extractor = extractor_of(config.model)
     if extractor is None or statistics_are_frozen(config.model):
         return False
@@ -127,7 +127,7 @@ def backbone_moves_statistics(config: Any) -> bool:
 
 
 def trained_statistics(config: Any) -> list[TrainedStatistics]:
-    """Every part of a ``pb.TrainEvalPipelineConfig`` whose moving statistics training moves, the backbone first."""
+    """Returns the parts of a ``pb.TrainEvalPipelineConfig`` whose statistics training moves, the backbone first."""
     if statistics_are_frozen(config.model):
         return []
     found = []
@@ -143,7 +143,7 @@ def trained_statistics(config: Any) -> list[TrainedStatistics]:
 
 
 def _all_hyperparams(message: Any, path: str) -> Iterator[tuple[str, Any]]:
-    """Field path and message of every ``pb.Hyperparams`` that is set below a message."""
+    """Yields field path and message of every ``pb.Hyperparams`` that is set below a message."""
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue

@@ -1,4 +1,4 @@
-"""Checks of what a training leaves as it was, without a word: statistics, frozen parts and rates of 0.
+"""Checks of what a training leaves as it was, in silence: statistics, frozen parts and rates of 0.
 
 Each finding is a warning: the training runs, its loss may fall, and the detector is not what its config says.
 """
@@ -51,7 +51,7 @@ def check_short_training(config: Any, findings: Findings) -> None:
 
 
 def _check_reach(config: Any, findings: Findings) -> None:
-    """Batch normalization of ``conv_hyperparams`` that the backbone does not take."""
+    """Adds batch normalization of ``conv_hyperparams`` that the backbone does not take."""
     extractor = extractor_of(config.model)
     if extractor is None or not backbone_moves_statistics(config):
         return
@@ -60,7 +60,7 @@ def _check_reach(config: Any, findings: Findings) -> None:
     asked, own = batch_norm_of(hyperparams), BACKBONE_MOMENTUM[family]
     if asked is None:
         return
-    remedy = f"set {OVERRIDE}: true where it is meant for the backbone, too"
+    remedy = f"set {OVERRIDE}: true if it is meant for the backbone, too"
     field = decay_path(f"{path}.{HYPERPARAMS}", hyperparams)
     if not asked.train:
         text = f"is false, but does not reach the backbone, whose batch normalization trains; {remedy}"
@@ -82,7 +82,7 @@ def _check_recomputation(config: Any, trained: list[TrainedStatistics], findings
 
 
 def _check_arrival(config: Any, trained: list[TrainedStatistics], findings: Findings) -> None:
-    """Moving statistics that are still mostly their initial values at the last step; one finding per momentum."""
+    """Adds moving statistics that are still mostly their initial values at the last step; one finding per momentum."""
     train_config = config.train_config
     if not train_config.num_steps or train_config.HasField("recompute_batch_norm"):
         return
@@ -102,14 +102,14 @@ def _check_arrival(config: Any, trained: list[TrainedStatistics], findings: Find
             f"the batch normalization of {parts[0].where}{others} has momentum {momentum:g}: after num_steps "
             f"{train_config.num_steps} its moving statistics, with which detections are made, are still "
             f"{initial_share(momentum, train_config.num_steps):.0%} {initial}; {MAX_INITIAL_SHARE:.0%} are left after "
-            f"{steps} steps. A momentum of {_fitting_momentum(train_config.num_steps):.3g} fits num_steps; "
+            f"{steps} steps. A momentum of {_fitting_momentum(train_config.num_steps):.3g} fits num_steps. "
             f"{HOW_TO_RECOMPUTE}"
         )
         findings.warning(parts[0].path, text)
 
 
 def _fitting_momentum(num_steps: int) -> float:
-    """The momentum that leaves ``MAX_INITIAL_SHARE`` of the initial value after a quarter of the training."""
+    """Returns the momentum that leaves ``MAX_INITIAL_SHARE`` of the initial value after a quarter of the training."""
     return math.exp(math.log(MAX_INITIAL_SHARE) / max(1, num_steps // 4))
 
 
@@ -125,14 +125,14 @@ def _check_small_batch(config: Any, trained: list[TrainedStatistics], findings: 
 
 
 def _has_weights(config: Any) -> bool:
-    """Whether the backbone starts from weights that were trained."""
+    """Returns whether the backbone starts from weights that were trained."""
     extractor = extractor_of(config.model)
     pretrained = extractor is not None and extractor[1].pretrained_weights
     return bool(pretrained or config.train_config.fine_tune_checkpoint)
 
 
 def _check_frozen(config: Any, findings: Findings) -> None:
-    """What is kept as it was initialised, at random."""
+    """Adds parts that stay at their random initial values."""
     extractor = extractor_of(config.model)
     if extractor is None or _has_weights(config):
         return
@@ -157,7 +157,7 @@ def _check_frozen(config: Any, findings: Findings) -> None:
 
 
 def _check_rates(config: Any, findings: Findings) -> None:
-    """Learning rates with which nothing is learned, for all or for most of the training."""
+    """Adds learning rates that teach nothing, at every step or at most of them."""
     optimizer, _, name, schedule = chosen_schedule(config.optimizer)
     if not name:
         return

@@ -25,13 +25,13 @@ from detzoo.layers.normalization import BatchNorm
 
 
 def layers_with_moving_statistics(detector: Any) -> list[BatchNorm]:
-    """The batch normalization layers of a detector whose statistics training moves."""
+    """Returns the batch normalization layers of a detector whose statistics training moves."""
     layers = detector._flatten_layers(include_self=False)
     return [layer for layer in layers if isinstance(layer, BatchNorm) and layer.moves_statistics]
 
 
 def training_predictions(detector: Any, batch: Batch) -> Any:
-    """The detector's predictions on a batch as training computes them."""
+    """Returns the detector's predictions on a batch as training computes them."""
     return detector.predict(
         detector.preprocess(batch.images),
         training=True,
@@ -57,20 +57,20 @@ class BatchNormStatistics:
     replicas, and a layer that is called several times per batch gets the statistics of all its inputs.
 
     Args:
-        detector: Built in the scope of the current strategy.
+        detector: Detector built in the scope of the current strategy.
         dataset: Training batches, distributed as the strategy distributes them; read from its start each time.
     """
 
     def __init__(self, detector: Any, dataset: Iterable[Any]) -> None:
         self._detector, self._dataset = detector, dataset
         self._layers = layers_with_moving_statistics(detector)
-        self._seen = threading.local()  # MirroredStrategy traces each replica in a thread of its own
+        self._seen = threading.local()  # MirroredStrategy traces each replica in a separate thread
         self._sum_of_batch = tf.function(self._run_replicas, autograph=False)
 
     def recompute(self, num_batches: int) -> Recomputed:
         """Sets the moving statistics to the mean and variance of the inputs over ``num_batches`` training batches.
 
-        Where the data end earlier, these batches count. Every worker must call it.
+        If the data end earlier, these batches count. Every worker must call it.
 
         Raises:
             DataError: There is no batch.
@@ -124,14 +124,14 @@ class BatchNormStatistics:
         return sums[0], sums[1]
 
     def _run_replicas(self, iterator: Any) -> tuple[Tensor, Tensor]:
-        """Sums of one global batch: float64 [3, channels of all layers] and the number of images."""
+        """Returns the sums of one global batch: float64 [3, channels of all layers] and the number of images."""
         strategy = tf.distribute.get_strategy()
         results = strategy.run(self._replica, args=(next(iterator),))
         first = [strategy.experimental_local_results(result)[0] for result in results]
         return first[0], first[1]
 
     def _assign(self, total: np.ndarray) -> int:
-        """Sets every layer that had an input; nothing where a statistic is not finite. Returns their number."""
+        """Sets the layers that had an input, or none if a statistic is not finite. Returns their number."""
         ends = np.cumsum([layer.moving_mean.shape[0] for layer in self._layers])[:-1]
         values = []
         for layer, (count, first, second) in zip(self._layers, np.split(total, ends, axis=1)):

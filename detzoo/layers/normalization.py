@@ -48,7 +48,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
     @property
     def moves_statistics(self) -> bool:
-        """Whether ``training=True`` uses and moves the statistics of the batch."""
+        """True if ``training=True`` uses and moves the statistics of the batch."""
         return self.trainable and self.train_statistics
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Tensor | None = None) -> Tensor:

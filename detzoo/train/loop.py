@@ -270,7 +270,7 @@ class TrainingLoop:
             self._progress.message(f"{warning}. {HOW_TO_RECOMPUTE}")
 
     def _recompute_statistics(self) -> None:
-        """Where the settings ask for it, once per step; training does not end where it fails."""
+        """Recomputes them if the settings ask for it, once per step. Training does not end if that fails."""
         num_batches = self._settings.recompute_batch_norm_batches
         if not num_batches or not self._momenta or self._recomputed_step == self._step:
             return

@@ -139,7 +139,7 @@ def test_statistics_that_are_not_finite_are_refused(training_toy):
 
 
 class Shared(keras.Model):
-    """One normalization on two maps of different size, a frozen one between them, and noise of its own."""
+    """One normalization on two maps of different size, a frozen one before it, and dropout."""
 
     def __init__(self):
         super().__init__(name="shared")
