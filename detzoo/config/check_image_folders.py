@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
+import os
 from typing import Any
 
 from detzoo.config.image_folders import IMAGE_SUFFIXES, class_folders, classes_without_images
@@ -41,7 +41,7 @@ def check_image_folder(reader: Any, path: str, model_kind: str | None, findings:
 
 def folder_problem(folder: str) -> str:
     """Why a folder gives no images with classes, "" where it does."""
-    if not pathlib.Path(folder).is_dir():
+    if not os.path.isdir(folder):
         return f"there is no folder '{folder}'{path_hint(folder)}"
     if not class_folders(folder):
         return f"'{folder}' has no folders in it; put the images of each class into one, as in {folder}/dog/1.jpg"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import pathlib
 import re
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ _OTHER_METRICS = ("oid_", "open_images", "segmentation", "keypoint", "lvis", "we
 MASK_METRICS = "coco_mask_metrics"
 _BOX_METRICS = ", ".join(name for name in METRICS_SETS if name != MASK_METRICS)
 _NEEDS_MASKS = "only faster_rcnn with number_of_stages: 3 and predict_instance_masks: true predicts"
-_SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+)?$")
+_SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>[0-9]{1,9})(?P<extension>\.[\w.]+)?$")
 _MOST_PROBLEMS_OF_A_MAP = 5
 
 
@@ -142,9 +143,9 @@ def records_problem(pattern: str) -> str:
         if is_remote(part):
             continue
         sharded = _SHARDED_NAME.match(part)
-        if sharded and not pathlib.Path(part).exists():
+        if sharded and not os.path.exists(part):
             part = f"{sharded['stem']}-?????-of-{int(sharded['shards']):05d}{sharded['extension'] or ''}"
-        found = [name for name in glob.glob(part) if pathlib.Path(name).is_file()]
+        found = [name for name in glob.glob(part) if os.path.isfile(name)]
         if not found:
             return f"no file matches '{part}'{path_hint(part)}"
         if not any(pathlib.Path(name).stat().st_size for name in found):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
+import os
 from typing import Any
 
 from detzoo.config import stages
@@ -38,7 +38,7 @@ def _check_proposals(reader: Any, path: str, kind: str, findings: Findings, file
     elif is_placeholder(name):
         if files:
             findings.to_set(here, "the file of your regions")
-    elif files and not is_remote(name) and not pathlib.Path(name).is_file():
+    elif files and not is_remote(name) and not os.path.isfile(name):
         findings.error(here, f"there is no file '{name}'{path_hint(name)}")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from typing import Any
 
 from detzoo.config import stages
-from detzoo.config.names import suggestion
+from detzoo.config.names import clip, suggestion
 from detzoo.config.paths import checkpoint_hint, is_remote
 from detzoo.config.problems import Findings, is_placeholder
 from detzoo.config.schedule import chosen_schedule, learning_rate_warning
@@ -47,8 +48,8 @@ def check_training(config: Any, findings: Findings, files: bool, by_steps: bool 
         for index, pattern in enumerate(getattr(config, name)):
             try:
                 re.compile(pattern)
-            except re.error as problem:
-                text = f"'{pattern}' is not a regular expression: {problem}"
+            except (re.error, RecursionError, OverflowError) as problem:
+                text = f"'{clip(pattern)}' is not a regular expression: {problem}"
                 findings.error(f"{_PATH}.{name}[{index}]", text)
     if config.HasField("early_stopping"):
         _check_early_stopping(config, findings)
@@ -167,11 +168,11 @@ def _check_fine_tune_checkpoint(config: Any, findings: Findings) -> None:
     file = pathlib.Path(name)
     if is_placeholder(name):
         findings.to_set(path, "a checkpoint's prefix, or nothing after = to start from scratch")
-    elif file.is_dir():
+    elif os.path.isdir(name):
         if not any(file.glob("*.index")):
             findings.error(path, f"there is no checkpoint in '{name}'{checkpoint_hint(file)}")
     elif file.suffix == ".meta":
         wanted = name.removesuffix(".meta")
         findings.error(path, f"'{name}' is a graph without weights; give the checkpoint's prefix: '{wanted}'")
-    elif not file.is_file() and not pathlib.Path(f"{name}.index").is_file():
+    elif not os.path.isfile(name) and not os.path.isfile(f"{name}.index"):
         findings.error(path, f"there is no checkpoint at '{name}'{checkpoint_hint(file)}")

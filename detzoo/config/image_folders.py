@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 
 from detzoo.config.label_map import LabelMap
@@ -12,7 +13,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 def class_folders(path: str | pathlib.Path) -> list[pathlib.Path]:
     """The folders inside, sorted by name; hidden ones are none. Empty where ``path`` is no folder."""
     folder = pathlib.Path(path)
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return []
     return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
 

@@ -13,6 +13,8 @@ from detzoo.config.problems import Problem, Severity, error, format_problems, ha
 from detzoo.config.text import ParsedText, parse_text
 from detzoo.errors import ConfigError
 
+_MOST_CLASSES = 1_000_000
+
 
 class LabelMap:
     """Class names by id (from 1, gaps allowed).
@@ -89,7 +91,7 @@ def load_label_map(path: str | pathlib.Path) -> LabelMap:
 
 def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]:
     """The message of a label map and every problem of it, with lines; raises UsageError where it cannot be read."""
-    parsed = parse_text(read_text(path, "label map"), pb.StringIntLabelMap)
+    parsed = parse_text(read_text(path, "label map"), pb.StringIntLabelMap, _MOST_CLASSES)
     problems = list(parsed.problems)
     if not parsed.message.item and not problems:
         problems.append(error("", 0, "has no `item { id: 1 name: 'x' }`"))

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import pathlib
 import re
+import stat
 from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import text_format
 
 from detzoo.config import override, pb
+from detzoo.config.names import clip
 from detzoo.config.paths import path_hint
 from detzoo.config.problems import Problem, format_problems
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import write_atomically
+
+MOST_BYTES = 64 * 2**20  # of a text; the largest published config has 10 KB
 
 
 @dataclasses.dataclass
@@ -107,20 +112,28 @@ def read_text(path: str | pathlib.Path, what: str) -> str:
     """The text of a file, with a message that helps where it cannot be read. ``what`` names the file's role.
 
     Raises:
-        UsageError: missing, a folder, not readable, or not text.
+        UsageError: Missing, a folder, a device or pipe, too large, not readable, or not text.
     """
     file = pathlib.Path(path)
     if not str(path):
         raise UsageError(f"the path of the {what} is empty")
-    if file.is_dir():
-        inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in (".config", ".pbtxt"))
-        hint = f"; it contains {', '.join(inside[:5])}" if inside else ""
-        raise UsageError(f"{path} is a folder, not a {what}{hint}")
     try:
-        return file.read_bytes().decode("utf-8")
+        if file.is_dir():
+            inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in (".config", ".pbtxt"))
+            hint = f"; it contains {', '.join(inside[:5])}" if inside else ""
+            raise UsageError(f"{path} is a folder, not a {what}{hint}")
+        status = file.stat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{path} is a device or a pipe; give a {what} as a file")
+        if status.st_size > MOST_BYTES:
+            raise UsageError(f"{path} has {status.st_size} bytes; a {what} has {MOST_BYTES} at most")
+        data = file.read_bytes()
+        return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
     except FileNotFoundError:
-        raise UsageError(f"there is no {what} at {path}{path_hint(path)}") from None
+        raise UsageError(f"there is no {what} at {clip(str(path))}{path_hint(path)}") from None
     except UnicodeDecodeError:
         raise UsageError(f"{path} is not a text file; a {what} is protobuf text") from None
     except OSError as problem:
-        raise UsageError(f"the {what} {path} cannot be read: {problem.strerror}") from None
+        raise UsageError(f"the {what} {clip(str(path))} cannot be read: {problem.strerror}") from None
+    except ValueError as problem:  # a NUL in the path
+        raise UsageError(f"the path {clip(str(path))!r} of the {what} is none: {problem}") from None

@@ -5,11 +5,15 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+LONGEST_NAME = 100  # characters; longer ones are no mistyped names, and comparing them takes minutes
+_MOST_QUOTED = 300  # characters, room for a path
 MOST_LISTED = 12  # A longer list of accepted names hides the answer; then only the nearest are shown.
 
 
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
     """Up to ``count`` candidates that look like ``name``, best first; letter case does not count."""
+    if len(name) > LONGEST_NAME:
+        return []
     by_folded = {candidate.lower(): candidate for candidate in candidates}
     folded = name.lower()
     close = difflib.get_close_matches(folded, by_folded, n=count, cutoff=0.65)
@@ -18,6 +22,11 @@ def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
             (known for known in by_folded if known not in close and (folded in known or known in folded)), key=len
         )
     return [by_folded[known] for known in close[:count]]
+
+
+def clip(text: str) -> str:
+    """Returns a text as messages quote it: of a very long one the beginning."""
+    return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}... ({len(text)} characters)"
 
 
 def suggestion(name: str, candidates: Iterable[str]) -> str:

@@ -19,11 +19,11 @@ from typing import Any
 from google.protobuf.descriptor import FieldDescriptor
 
 from detzoo.config import values
-from detzoo.config.names import suggestion
+from detzoo.config.names import clip, suggestion
 from detzoo.config.problems import Problem, error
 from detzoo.config.text import join
 
-_STEP = re.compile(r"^(?P<name>[A-Za-z_]\w*)(?:\[(?P<index>\d+|\+)\])?$")
+_STEP = re.compile(r"^(?P<name>[A-Za-z_]\w*)(?:\[(?P<index>[0-9]{1,9}|\+)\])?$")
 
 
 def apply_override(message: Any, assignment: str, lines: dict[str, int] | None = None) -> list[Problem]:
@@ -36,13 +36,13 @@ def apply_override(message: Any, assignment: str, lines: dict[str, int] | None =
     if not separator and path.endswith("{}"):
         path, value = path[:-2].strip(), "{}"
     elif not separator:
-        return [error("", 0, f"--set {assignment}: expected PATH=VALUE, or PATH{{}} for an empty block")]
+        return [error("", 0, f"--set {clip(assignment)}: expected PATH=VALUE, or PATH{{}} for an empty block")]
     changed = type(message)()
     changed.CopyFrom(message)
     try:
         resolved = _assign(changed, path, value.strip())
     except ValueError as problem:
-        return [error("", 0, f"--set {assignment}: {problem}")]
+        return [error("", 0, f"--set {clip(assignment)}: {problem}")]
     message.CopyFrom(changed)
     if lines is not None:
         for known in [k for k in lines if k == resolved or k.startswith((resolved + ".", resolved + "["))]:
@@ -66,7 +66,7 @@ def _assign(message: Any, path: str, value: str) -> str:
 def _resolve(message: Any, step: str, here: str, path: str) -> tuple[FieldDescriptor, str | None]:
     match = _STEP.match(step.strip())
     if not match:
-        raise ValueError(f"'{step}' in '{path}' is not a field name, NAME[INDEX] or NAME[+]")
+        raise ValueError(f"'{clip(step)}' in '{clip(path)}' is not a field name, NAME[INDEX] or NAME[+]")
     field = message.DESCRIPTOR.fields_by_name.get(match["name"])
     if field is None:
         owner = f"{here} ({message.DESCRIPTOR.name})" if here else message.DESCRIPTOR.name
@@ -76,7 +76,7 @@ def _resolve(message: Any, step: str, here: str, path: str) -> tuple[FieldDescri
                 branches = ", ".join(branch.name for branch in oneof.fields)
                 raise ValueError(f"{name} is a choice in {owner}: name one of its branches instead: {branches}")
         hint = _deeper(message, name) or suggestion(name, message.DESCRIPTOR.fields_by_name)
-        raise ValueError(f"{owner} has no field '{name}'{hint}")
+        raise ValueError(f"{owner} has no field '{clip(name)}'{hint}")
     if match["index"] is not None and not values.is_repeated(field):
         raise ValueError(f"{join(here, field.name)} occurs once: leave out [{match['index']}]")
     return field, match["index"]
@@ -185,7 +185,7 @@ def _clear(message: Any, field: FieldDescriptor, index: str | None, path: str) -
 def _scalar(field: FieldDescriptor, text: str, path: str) -> Any:
     """A value from the command line: strings need no quotes there."""
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and text[:1] not in ("'", '"'):
-        return text
+        return values.no_nul(text)
     try:
         return values.parse_scalar(field, text)
     except ValueError as problem:

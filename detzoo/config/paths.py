@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pathlib
 import re
@@ -10,6 +11,8 @@ from detzoo.config.names import nearest
 
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")  # Two letters at least: C://data is a drive of Windows.
 _MOST_CHECKPOINTS_SHOWN = 3
+_LONGEST_PATH = 4096  # PATH_MAX of Linux
+_MOST_NAMES_COMPARED = 5000  # half a second of comparing
 _GIVE_A_CHECKPOINT = (
     "give the path of its files up to .index, such as zoo/checkpoint/ckpt-0, or '' to start from scratch"
 )
@@ -23,18 +26,31 @@ def is_remote(path: str) -> bool:
 def path_hint(path: str | pathlib.Path) -> str:
     """What a missing file may have meant: near names in its folder, or the last folder that exists."""
     file = pathlib.Path(path)
-    of_windows = windows_hint(str(path))
-    if of_windows:
-        return of_windows
-    if file.parent.is_dir():
-        close = nearest(file.name, [entry.name for entry in file.parent.iterdir() if entry.is_file()])
+    hint = windows_hint(str(path)) or _length_hint(str(path))
+    if hint:
+        return hint
+    if os.path.isdir(file.parent):
+        close = nearest(file.name, [name for name in _first_names(file.parent) if os.path.isfile(file.parent / name)])
         return (
             f"; did you mean {' or '.join(close)}?"
             if close
             else f"; the folder {file.parent} exists, the file does not"
         )
-    existing = next((str(folder) for folder in file.parents if folder.is_dir()), "")
+    existing = next((str(folder) for folder in file.parents if os.path.isdir(folder)), "")
     return f"; the folder {file.parent} does not exist" + (f" (the path is good up to {existing})" if existing else "")
+
+
+def _length_hint(path: str) -> str:
+    return f"; a path of {len(path)} characters cannot exist" if len(path) > _LONGEST_PATH else ""
+
+
+def _first_names(folder: pathlib.Path) -> list[str]:
+    """Returns the names in a folder, of a very large one the first; none where it cannot be read."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in itertools.islice(entries, _MOST_NAMES_COMPARED)]
+    except OSError:
+        return []
 
 
 def windows_hint(path: str) -> str:
@@ -53,11 +69,11 @@ def windows_hint(path: str) -> str:
 
 def checkpoint_hint(prefix: pathlib.Path) -> str:
     """Where the checkpoints are that a missing prefix, or a folder without one, may have meant."""
-    of_windows = windows_hint(str(prefix))
-    if of_windows:
-        return of_windows
-    folder = prefix if prefix.is_dir() else prefix.parent
-    if not folder.is_dir():
+    hint = windows_hint(str(prefix)) or _length_hint(str(prefix))
+    if hint:
+        return hint
+    folder = prefix if os.path.isdir(prefix) else prefix.parent
+    if not os.path.isdir(folder):
         return f"{path_hint(prefix)}; {_GIVE_A_CHECKPOINT}"
     found = sorted([*folder.glob("*.index"), *folder.glob("checkpoint/*.index")])
     names = [f"'{file.with_suffix('')}'" for file in found[:_MOST_CHECKPOINTS_SHOWN]]

@@ -16,6 +16,8 @@ class Severity(enum.IntEnum):
     ERROR = 3  # cannot be used
 
 
+MOST_PROBLEMS = 100  # that are listed; more have one cause, or the file is no config
+_MOST_SHOWN = 2000  # characters of a message
 _NO_EFFECT = "accepted, no effect: "
 _PLACEHOLDER = "PATH_TO_BE"  # PATH_TO_BE_CONFIGURED; one published config misspells the rest
 
@@ -32,7 +34,8 @@ class Problem(NamedTuple):
         """``file:line: error: path: message``; an override's problem names the override in its message."""
         where = f"{file}:{self.line}" if self.line else file
         path = f"{self.path}: " if self.path else ""
-        return f"{where}: {self.severity.name.lower().replace('_', ' ')}: {path}{self.message}"
+        text = f"{where}: {self.severity.name.lower().replace('_', ' ')}: {path}{self.message[:_MOST_SHOWN]}"
+        return text.encode("utf-8", "backslashreplace").decode("utf-8")  # a terminal refuses lone surrogates
 
     @property
     def is_without_effect(self) -> bool:
@@ -119,6 +122,10 @@ def summarize(problems: Iterable[Problem]) -> str:
 
 
 def format_problems(problems: Iterable[Problem], file: str) -> str:
-    """Every finding on a line of its own, in the order of the text."""
+    """Returns a line per finding in the order of the text; of very many the most severe, and a count of the rest."""
     ordered = sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
-    return "\n".join(problem.format(file) for problem in ordered)
+    worst = sorted(range(len(ordered)), key=lambda index: -ordered[index].severity)
+    lines = [ordered[index].format(file) for index in sorted(worst[:MOST_PROBLEMS])]
+    if rest := summarize(ordered[index] for index in worst[MOST_PROBLEMS:]):
+        lines.append(f"{file}: not listed: {rest}")
+    return "\n".join(lines)

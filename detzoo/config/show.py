@@ -40,7 +40,8 @@ def _descend(message: Any, step: str, path: str) -> Any:
         hint = suggestion(name, message.DESCRIPTOR.fields_by_name)
         raise UsageError(f"--path {path}: {message.DESCRIPTOR.name} has no field '{name}'{hint}")
     if values.is_repeated(field):
-        index = int(rest.rstrip("]")) if rest.rstrip("]").isdigit() else 0
+        number = rest.rstrip("]")[:9]
+        index = int(number) if number.isdecimal() else 0
         items = getattr(message, name)
         if index >= len(items):
             raise UsageError(f"--path {path}: {name} has {len(items)} items")

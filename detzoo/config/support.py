@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import pathlib
+import os
 
 from detzoo.config.names import nearest
 from detzoo.errors import ConfigError
@@ -319,4 +319,4 @@ def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExt
         return f"there are no published Keras weights of {extractor.family}; accepted: '' or a file ({suffixes})"
     if not pretrained_weights.endswith(WEIGHT_FILE_SUFFIXES):
         return f"is '{pretrained_weights}'; accepted: '', '{IMAGENET_WEIGHTS}' or a file ({suffixes})"
-    return "" if pathlib.Path(pretrained_weights).is_file() else f"there is no file {pretrained_weights}"
+    return "" if os.path.isfile(pretrained_weights) else f"there is no file {pretrained_weights}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -248,7 +249,7 @@ class _Planner:
 
     def _check_examples(self) -> None:
         for index, image in enumerate(self.sweep.accuracy.example_image):
-            if not pathlib.Path(image).is_file():
+            if not os.path.isfile(image):
                 self._error(f"accuracy.example_image[{index}]", f"there is no file {image}")
 
     def _check_patterns(self, axes: Sequence[Axis]) -> None:

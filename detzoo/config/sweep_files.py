@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -140,10 +141,10 @@ def _find_checkpoint(point: Point, pattern: str) -> tuple[str, str]:
 
 def newest_checkpoint(path: str) -> str:
     """The prefix of the newest checkpoint in a folder, or the prefix itself; "" where there is none."""
-    if pathlib.Path(f"{path}.index").is_file():
+    if os.path.isfile(f"{path}.index"):
         return path
     for folder in (pathlib.Path(path), pathlib.Path(path) / "checkpoint"):
-        indices = [*folder.glob("*.index")] if folder.is_dir() else []
+        indices = [*folder.glob("*.index")] if os.path.isdir(folder) else []
         if indices:
             return str(max(indices, key=lambda file: (file.stat().st_mtime, file.name)).with_suffix(""))
     return ""
@@ -161,7 +162,7 @@ def _no_data(point: Point, is_trained: bool) -> str:
         for path in paths:
             if not path or is_placeholder(path):
                 return "the config names no data set yet (PATH_TO_BE_CONFIGURED)"
-        if not is_remote(paths[0]) and not pathlib.Path(paths[0]).is_file():
+        if not is_remote(paths[0]) and not os.path.isfile(paths[0]):
             return f"there is no label map at {paths[0]}"
         for path in paths[1:]:
             problem = records_problem(path)

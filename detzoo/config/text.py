@@ -13,10 +13,11 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from detzoo.config import tokens, values
-from detzoo.config.names import nearest, suggestion
+from detzoo.config.names import clip, nearest, suggestion
 from detzoo.config.problems import Problem, error
-from detzoo.config.tokens import Token, tokenize
+from detzoo.config.tokens import Complaints, Token, tokenize
 
+MOST_ITEMS = 10_000  # of a repeated field; what follows them is skipped
 CLOSING = {"{": "}", "<": ">", "[": "]"}
 
 
@@ -45,17 +46,21 @@ class _Block(NamedTuple):
     line: int
 
 
-def parse_text(text: str, message_class: Any) -> ParsedText:
-    """Reads protobuf text into a new message of ``message_class``.
+def parse_text(text: str, message_class: Any, most_items: int = MOST_ITEMS) -> ParsedText:
+    """Reads protobuf text into a new message of ``message_class``; a field of more than ``most_items`` is an error.
 
     Field paths are dotted names from the root, repeated fields with their index: ``eval_input_reader[0].shuffle``. A
     repeated field's bare name has the line of its first item.
     """
-    reader = _Reader(text)
+    reader = _Reader(text, most_items)
     braces_match = reader.missing_closings == 0
     message = message_class()
     reader.read_block(_Block(message, "", tokens.END, 1))
-    return ParsedText(message, reader.lines, reader.problems, braces_match)
+    complaints = reader.complaints
+    if complaints.omitted:
+        text = f"has {complaints.omitted} more errors, which are not listed; fix these first"
+        complaints.problems.append(error("", reader.tokens[-1].line, text))
+    return ParsedText(message, reader.lines, complaints.problems, braces_match)
 
 
 def join(path: str, name: str) -> str:
@@ -66,8 +71,11 @@ def join(path: str, name: str) -> str:
 class _Reader:
     """The tokens, how far they are read, and what was found on the way."""
 
-    def __init__(self, text: str) -> None:
-        self.tokens, self.problems = tokenize(text)
+    def __init__(self, text: str, most_items: int) -> None:
+        self.most_items = most_items
+        self.full_lists: set[str] = set()  # paths of repeated fields with more
+        self.complaints = Complaints()
+        self.tokens = tokenize(text, self.complaints)
         self.index = 0
         self.lines: dict[str, int] = {}
         self.open_blocks: list[_Block] = []
@@ -91,7 +99,7 @@ class _Reader:
         return token.kind == tokens.SYMBOL and token.text in symbols
 
     def complain(self, path: str, line: int, message: str) -> None:
-        self.problems.append(error(path, line, message))
+        self.complaints.add(path, line, message)
 
     def read_block(self, block: _Block) -> None:
         """Reads fields until the block's closing symbol, which it takes."""
@@ -111,6 +119,11 @@ class _Reader:
         self.open_blocks.pop()
 
     def _block_ends(self, block: _Block) -> bool:
+        while block.closing == tokens.END and self.at("}", ">"):
+            token, hint = self.take(), ""
+            if self.last_closed:
+                hint = f"; the block {self.last_closed[0].path} was closed before it, on line {self.last_closed[1]}"
+            self.complain("", token.line, f"'{token.text}' closes nothing: there is one too many{hint}")
         token = self.peek()
         if token.kind == tokens.END:
             if block.closing != tokens.END:
@@ -121,12 +134,6 @@ class _Reader:
         if not self.at("}", ">"):
             return False
         self.take()
-        if block.closing == tokens.END:
-            hint = ""
-            if self.last_closed:
-                hint = f"; the block {self.last_closed[0].path} was closed before it, on line {self.last_closed[1]}"
-            self.complain("", token.line, f"'{token.text}' closes nothing: there is one too many{hint}")
-            return self._block_ends(block)
         if token.text != block.closing:
             self.complain(
                 block.path,
@@ -162,7 +169,7 @@ class _Reader:
             self._skip_until("]")
             return
         while not self.at("]"):
-            token = self.peek()
+            token, start = self.peek(), self.index
             if token.kind == tokens.END or (token.kind == tokens.SYMBOL and token.text in "}:"):
                 self.complain(path, opening.line, "the list opened here is never closed: a ']' is missing")
                 return
@@ -172,6 +179,9 @@ class _Reader:
                 self._read_message(block, field, path, token.line)
             else:
                 self._read_scalar(block, field, path, token.line)
+            if self.index == start:  # neither a value nor the end of the list
+                self._skip_value()
+                self.index = max(self.index, start + 1)
         self.take()
 
     def _read_message(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> None:
@@ -181,6 +191,9 @@ class _Reader:
             self._skip_value()
             return
         opening = self.take()
+        if self._is_full(block, field, path, line):
+            self._skip_until("}", ">")
+            return
         self._note_oneof(block, field, path, line)
         if values.is_map(field):
             self._read_map_entry(block, field, path, opening)
@@ -223,6 +236,8 @@ class _Reader:
         except ValueError as problem:
             self.complain(path, token.line, str(problem))
             return
+        if self._is_full(block, field, path, line):
+            return
         self._note_oneof(block, field, path, line)
         if values.is_repeated(field):
             items = getattr(block.message, field.name)
@@ -238,19 +253,28 @@ class _Reader:
         token = self.take()
         if token.text == "-":
             return "-" + self.take().text
-        text = token.text
-        while token.kind == tokens.STRING and self.peek().kind == tokens.STRING:
-            quote, following = text[0], self.take().text
+        if token.kind != tokens.STRING:
+            return token.text
+        quote, pieces = token.text[0], [token.text[:-1]]
+        while self.peek().kind == tokens.STRING:
+            following = self.take().text
             inner = following[1:-1]
-            if following[0] != quote:
-                inner = inner.replace(quote, "\\" + quote)
-            text = text[:-1] + inner + quote
-        return text
+            pieces.append(inner if following[0] == quote else inner.replace(quote, "\\" + quote))
+        return "".join(pieces) + quote
 
     def _is_field_start(self, descriptor: Descriptor) -> bool:
         """Whether a known field starts here (``name:`` or ``name {``), so that the value before it was left out."""
         after = self.tokens[self.index + 1] if self.index + 1 < len(self.tokens) else self.peek()
         return self.peek().text in descriptor.fields_by_name and after.text in (":", "{", "<")
+
+    def _is_full(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> bool:
+        """Whether a repeated field takes no further item, which is reported once."""
+        if not values.is_repeated(field) or len(getattr(block.message, field.name)) < self.most_items:
+            return False
+        if path not in self.full_lists:
+            self.full_lists.add(path)
+            self.complain(path, line, f"has more than {self.most_items} items; the rest is not read")
+        return True
 
     def _item_path(self, path: str, count: int, line: int) -> str:
         self.lines.setdefault(path, line)
@@ -273,7 +297,7 @@ class _Reader:
         """Complains with the nearest names, or about the brace that explains the stranger; skips its value."""
         fields = block.message.DESCRIPTOR.fields_by_name
         kind = block.message.DESCRIPTOR.name
-        path = join(block.path, name.text)
+        path = join(block.path, clip(name.text))
         owner = next(
             (
                 i
@@ -293,7 +317,7 @@ class _Reader:
             self.index -= 1
             self.unwind_to = owner + 1
             return
-        hint = suggestion(name.text, fields)
+        hint = "" if self.complaints.is_full else suggestion(name.text, fields)
         if owner is not None and not nearest(name.text, fields):
             hint = f"; it belongs to {self.open_blocks[owner].path or 'the top level'}"
         elif (
@@ -327,7 +351,7 @@ class _Reader:
         start = self.index
         self._skip_until("]")
         name = "".join(token.text for token in self.tokens[start : self.index - 1])
-        self.complain(block.path, opening.line, f"the extension [{name}] is not known here")
+        self.complain(block.path, opening.line, f"the extension [{clip(name)}] is not known here")
         if self.at(":"):
             self.take()
         self._skip_value()

@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from detzoo.config.problems import Problem, error
+from detzoo.config.names import clip
+from detzoo.config.problems import MOST_PROBLEMS, Problem, error
 
 NAME, NUMBER, STRING, SYMBOL, END = "name", "number", "string", "symbol", "end of file"
 
+_MOST_OMITTED = 10_000  # problems before the rest of a text is given up
 _PATTERN = re.compile(
     r"""
     (?P<space>[ \t\r\f\v\ufeff]+|\#[^\n]*)
   | (?P<newline>\n)
   | (?P<name>[A-Za-z_]\w*)
-  | (?P<number>\.?\d(?:[eE][+-]|[\w.])*)
+  | (?P<number>\.?\d[\w.]*(?:(?<=[eE])[+-][\w.]*)*)
   | (?P<string>"(?:[^"\\\n]|\\.)*"|'(?:[^'\\\n]|\\.)*')
   | (?P<open_string>["'][^\n]*)
   | (?P<symbol>[{}<>\[\]:;,\-./])
@@ -22,6 +24,31 @@ _PATTERN = re.compile(
     """,
     re.VERBOSE,
 )
+
+
+class Complaints:
+    """The first problems of a text, and how many follow: a file of garbage has as many as it has characters.
+
+    Attributes:
+        problems: The first ones.
+        omitted: Number of those after them.
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+        self.omitted = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the next problem is only counted."""
+        return len(self.problems) >= MOST_PROBLEMS // 2  # The other half is for what the fields mean.
+
+    def add(self, path: str, line: int, message: str) -> None:
+        """Adds an error, or counts it where the list is full."""
+        if self.is_full:
+            self.omitted += 1
+        else:
+            self.problems.append(error(path, line, message))
 
 
 class Token(NamedTuple):
@@ -33,13 +60,12 @@ class Token(NamedTuple):
 
     def describe(self) -> str:
         """How an error message calls it."""
-        return "the end of the file" if self.kind == END else f"'{self.text}'"
+        return "the end of the file" if self.kind == END else f"'{clip(self.text)}'"
 
 
-def tokenize(text: str) -> tuple[list[Token], list[Problem]]:
-    """Splits a text into tokens, the last one of kind END; what is no token is a problem and is left out."""
+def tokenize(text: str, complaints: Complaints) -> list[Token]:
+    """Splits a text into tokens, the last one of kind END; what is no token goes to ``complaints``."""
     tokens: list[Token] = []
-    problems: list[Problem] = []
     line = 1
     for match in _PATTERN.finditer(text):
         kind, piece = match.lastgroup, match.group()
@@ -48,12 +74,14 @@ def tokenize(text: str) -> tuple[list[Token], list[Problem]]:
         elif kind == "open_string":
             is_escaped = piece.rstrip().endswith("\\" + piece[0])
             hint = ": \\ before its end makes the quote a part of it; write / instead" if is_escaped else ""
-            problems.append(error("", line, f"the string {piece.rstrip()[:80]} is not closed on its line{hint}"))
+            complaints.add("", line, f"the string {clip(piece.rstrip())} is not closed on its line{hint}")
             closed = piece.rstrip()[:-2].replace("\\", "/") if is_escaped else piece.rstrip()
             tokens.append(Token(STRING, closed + piece[0], line))
         elif kind == "bad":
-            problems.append(error("", line, f"unexpected character {piece!r}"))
+            complaints.add("", line, f"unexpected character {piece!r}")
+            if complaints.omitted > _MOST_OMITTED:
+                break
         elif kind != "space":
             tokens.append(Token(str(kind), piece, line))
     tokens.append(Token(END, "", line))
-    return tokens, problems
+    return tokens

@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import text_encoding
 from google.protobuf.descriptor import FieldDescriptor
 
-from detzoo.config.names import suggestion
+from detzoo.config.names import clip, suggestion
 
 TRUE_WORDS = ("true", "True", "t", "1")
 FALSE_WORDS = ("false", "False", "f", "0")
@@ -82,8 +82,8 @@ def parse_scalar(field: FieldDescriptor, text: str) -> Any:
     quoted = text[:1] in ("'", '"')
     if kind == FieldDescriptor.CPPTYPE_STRING:
         if not quoted:
-            raise ValueError(f'expected a string in quotes, found {text}; write "{text}"')
-        return unquote(text)
+            raise ValueError(f'expected a string in quotes, found {clip(text)}; write "{clip(text)}"')
+        return no_nul(unquote(text))
     if kind == FieldDescriptor.CPPTYPE_ENUM:
         return _parse_enum(field, text)
     if kind == FieldDescriptor.CPPTYPE_BOOL:
@@ -98,9 +98,20 @@ def parse_scalar(field: FieldDescriptor, text: str) -> Any:
         if integer is not None:
             lowest, highest = INTEGER_RANGES[kind]
             if not lowest <= integer <= highest:
-                raise ValueError(f"{text} is out of range; accepted: {lowest} to {highest}")
+                raise ValueError(f"{clip(text)} is out of range; accepted: {lowest} to {highest}")
             return integer
-    raise ValueError(f"expected {accepted(field)}, found {text}{' (a string)' if quoted else ''}")
+    raise ValueError(f"expected {accepted(field)}, found {clip(text)}{' (a string)' if quoted else ''}")
+
+
+def no_nul(text: str) -> str:
+    """Returns a string as it is.
+
+    Raises:
+        ValueError: It has a NUL, which no path and no name may have.
+    """
+    if "\0" in text:
+        raise ValueError(f"{clip(text)!r} has a NUL character, which no path and no name may have")
+    return text
 
 
 def unquote(text: str) -> str:
@@ -118,11 +129,12 @@ def unquote(text: str) -> str:
             return text_encoding.CUnescape(inner).decode("utf-8")
         except (ValueError, UnicodeDecodeError) as problem:
             if "\\" not in inner:
-                raise ValueError(f"{text} is not a valid string: {problem}") from problem
+                raise ValueError(f"{clip(text)} is not a valid string: {problem}") from problem
     share = "/" if inner.startswith("\\\\") else ""  # \\server\share
     forward = share + inner.replace("\\\\", "/").replace("\\", "/")
     raise ValueError(
-        f'{text}: a single backslash begins an escape, such as \\n; in a path write "{forward}", elsewhere double it'
+        f'{clip(text)}: a single backslash begins an escape, such as \\n; in a path write "{clip(forward)}", elsewhere '
+        "double it"
     )
 
 
@@ -143,9 +155,9 @@ def _parse_enum(field: FieldDescriptor, text: str) -> int:
     if text == name and name in enum.values_by_name:
         return enum.values_by_name[name].number
     if name in enum.values_by_name:
-        raise ValueError(f"{text} is written without quotes: {name}")
+        raise ValueError(f"{clip(text)} is written without quotes: {name}")
     raise ValueError(
-        f"{text} is not a value of {enum.name}{suggestion(name, enum.values_by_name)}" + _all_of(field, name)
+        f"{clip(text)} is not a value of {enum.name}{suggestion(name, enum.values_by_name)}" + _all_of(field, name)
     )
 
 
@@ -181,6 +193,8 @@ def _parse_float(text: str) -> float | None:
     else:
         try:
             value = float(body.rstrip("fF")) if not body.startswith(("0x", "0X")) else float(int(body, 16))
+        except OverflowError:
+            value = math.inf
         except ValueError:
             return None
     return -value if text.startswith("-") else value
