@@ -9,6 +9,7 @@ The text itself (unknown fields, wrong types) is checked by ``load.read_pipeline
     check_training               optimizer, schedule, steps, fine-tune checkpoint
     check_short_training         what is left as it was: statistics, frozen parts, rates of 0
     check_inputs                 label maps, class counts, records, metrics
+    check_size                   tensors that no machine holds
     effects                      what is accepted without effect, and what is not supported
 """
 
@@ -24,13 +25,14 @@ from detzoo.config.check_model import ACCEPTED_MODELS, check_model
 from detzoo.config.check_region_inputs import check_region_inputs
 from detzoo.config.check_segmentation_proposals import check_mask_readers
 from detzoo.config.check_short_training import check_short_training
+from detzoo.config.check_size import check_size
 from detzoo.config.check_spp_classifier import check_classifier_inputs
 from detzoo.config.check_spp_net import check_spp_net_run
 from detzoo.config.check_training import check_merged_labels, check_training
 from detzoo.config.effects import check_effects
 from detzoo.config.limits import check_limits
 from detzoo.config.load import LoadedPipeline, read_pipeline
-from detzoo.config.problems import Findings, Problem, Severity
+from detzoo.config.problems import Findings, Problem, Severity, has_errors
 
 
 def check_file(path: str, overrides: Sequence[str] = (), *, files: bool = True) -> list[Problem]:
@@ -85,6 +87,8 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     check_mask_readers(config, findings)
     check_classifier_inputs(config, findings)
     _check_effects(config, findings)
+    if not has_errors(findings.problems):
+        check_size(config, findings)
     problems = outside + [problem for problem in findings.problems[len(outside) :] if not _follows(problem, outside)]
     return sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
 

@@ -120,7 +120,7 @@ def _check_anchor_strides(anchors: Any, path: str, maps: HeadMaps, findings: Fin
 
 def _check_max_proposals(model: Any, path: str, levels: tuple[int, ...], findings: Findings) -> None:
     """No more proposals than anchors, where the resizer says how large an input can be."""
-    size, counts = _input_size(model.image_resizer), anchors_per_location(model.first_stage_anchor_generator)
+    size, counts = input_size(model.image_resizer), anchors_per_location(model.first_stage_anchor_generator)
     if size is None or not counts:
         return
     height, width = size.height, size.width
@@ -139,7 +139,7 @@ def _check_max_proposals(model: Any, path: str, levels: tuple[int, ...], finding
             findings.error(f"{path}.{name}", text)
 
 
-def _input_size(resizer: Any) -> _InputSize | None:
+def input_size(resizer: Any) -> _InputSize | None:
     """The largest input of an ``image_resizer``; None where images have any size, or where the resizer is wrong."""
     kind = resizer.WhichOneof("image_resizer_oneof")
     if kind == "fixed_shape_resizer":
