@@ -17,7 +17,7 @@ from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter
 from detzoo.data.proposals import ProposalTable, check_images, read_proposals
-from detzoo.data.records import ReadOptions, RecordSource, WeightedSources, check_masks, scan_files
+from detzoo.data.records import ReadOptions, RecordSource, RecordStream, WeightedSources, check_masks, scan_files
 from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
 
@@ -134,7 +134,7 @@ def _check_reader(reader: Any) -> None:
         )
 
 
-def _proposals(reader: Any, source: RecordSource | WeightedSources, all_records: bool) -> ProposalTable | None:
+def _proposals(reader: Any, source: RecordStream, all_records: bool) -> ProposalTable | None:
     """The table that ``proposals_path`` names, once it is known to be of these records."""
     if not reader.proposals_path:
         return None
@@ -173,7 +173,7 @@ def _class_names(reader: Any) -> ClassNames | None:
     return ClassNames(by_display_name | label_map.id_by_name, list(label_map.names))
 
 
-def _build_source(reader: Any, seed: int, dirt: DirtCounter) -> RecordSource | WeightedSources:
+def _build_source(reader: Any, seed: int, dirt: DirtCounter) -> RecordStream:
     """One source of all files, or with ``sample_from_datasets_weights`` one for each ``input_path``."""
     options = ReadOptions(
         shuffle=reader.shuffle,

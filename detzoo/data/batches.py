@@ -22,12 +22,9 @@ from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.dirt_counter import DirtCounter, count_vector
 from detzoo.data.merge_labels import merge_labels
 from detzoo.data.proposals import ProposalTable, attach_proposals
-from detzoo.data.records import RecordSource, WeightedSources
+from detzoo.data.records import RecordStream, as_written, dataset_options
 from detzoo.data.resize import Resizer
 from detzoo.data.sample import Sample
-
-# The stages have no Python control flow on tensors; not converting them halves the time until the first batch.
-_as_written = tf.autograph.experimental.do_not_convert
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +59,7 @@ class _Example(NamedTuple):
 
 
 def make_batches(
-    source: RecordSource | WeightedSources,
+    source: RecordStream,
     decoder: RecordDecoder,
     augmentations: Sequence[Augmentation],
     resizer: Resizer,
@@ -85,15 +82,13 @@ def make_batches(
         A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
     """
     dirt = dirt if dirt is not None else DirtCounter()
-    records = source.stream(options.start, options.num_epochs)
-    if options.num_shards > 1:
-        records = records.filter(lambda index, _: (index < 0) | (index % options.num_shards == options.shard))
+    records = source.stream(options.start, options.num_epochs, options.num_shards, options.shard)
 
     def decode(index: Tensor, serialized: Tensor) -> tuple[Tensor, Decoded]:
         record = decoder(serialized)
         return index, record if proposals is None else attach_proposals(record, proposals)
 
-    decoded = records.map(_as_written(decode), tf.data.AUTOTUNE, deterministic=True)
+    decoded = records.map(as_written(decode), tf.data.AUTOTUNE, deterministic=True)
     decoded = _usable_records(decoded.ignore_errors(), options, dirt)
 
     def finish(index: Tensor, record: Decoded) -> _Example:
@@ -103,27 +98,17 @@ def make_batches(
             chosen = resizer.drawn(uniforms(record_seed(options.seed, "size", index), 1)[0])
         return _to_example(record, sample, index, chosen, options)
 
-    examples = decoded.map(_as_written(finish), tf.data.AUTOTUNE, deterministic=True)
+    examples = decoded.map(as_written(finish), tf.data.AUTOTUNE, deterministic=True)
     if None in resizer.static_shape:
         batches = examples.padded_batch(options.batch_size, drop_remainder=options.drop_remainder).map(
-            _as_written(lambda example: _fill_padding(example, resizer)), tf.data.AUTOTUNE, deterministic=True
+            as_written(lambda example: _fill_padding(example, resizer)), tf.data.AUTOTUNE, deterministic=True
         )
     else:
         batches = examples.batch(options.batch_size, drop_remainder=options.drop_remainder)
-    batches = batches.map(_as_written(_to_batch), tf.data.AUTOTUNE, deterministic=True).prefetch(
+    batches = batches.map(as_written(_to_batch), tf.data.AUTOTUNE, deterministic=True).prefetch(
         options.num_prefetch_batches
     )
-    return batches.with_options(_dataset_options())
-
-
-def _dataset_options() -> tf.data.Options:
-    """The order is part of the promise, and workers are sharded here, not by ``tf.distribute``."""
-    options = tf.data.Options()
-    options.deterministic = True
-    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # An iterator's end waits for the tuning thread, which sleeps up to a minute when it misses its wake-up call.
-    options.autotune.enabled = False
-    return options
+    return batches.with_options(dataset_options())
 
 
 def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtCounter) -> tf.data.Dataset:
@@ -152,7 +137,7 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtC
         state = (expected, tf.where(is_mark, zero, num_usable), tf.where(is_mark, zero, num_seen))
         return state, (index, record._replace(usable=usable))
 
-    return decoded.scan(state, _as_written(account)).filter(lambda _, record: record.usable)
+    return decoded.scan(state, as_written(account)).filter(lambda _, record: record.usable)
 
 
 def _report(found: Tensor, position: Tensor, is_mark: Tensor, dirt: DirtCounter) -> Tensor:

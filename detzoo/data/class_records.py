@@ -135,7 +135,7 @@ class ImageFolderSource(RecordSource):
         records = [f"{ids[name]}{_SEPARATOR}{path}" for name, paths in files.items() for path in paths]
         if not records:
             raise DataError(f"image_folder_reader.path {folder} has no image in a folder of a class")
-        self._records = records[::sample_1_of_n]
+        self._records = tf.constant(records[::sample_1_of_n])
         self._shuffle, self._folder_seed = shuffle, seed
         self.num_records = len(self._records)
 
@@ -143,12 +143,15 @@ class ImageFolderSource(RecordSource):
         """The first ``count`` records."""
         return tf.data.Dataset.from_tensor_slices(self._records[:count])
 
-    def _epoch(self, epoch: Tensor) -> tf.data.Dataset:
-        records = tf.constant(self._records)
+    def _order(self, epoch: Tensor) -> tf.data.Dataset:
+        numbers = tf.range(self.num_records, dtype=tf.int64)
         if self._shuffle:
             seed = tf.stack([tf.constant(self._folder_seed, tf.int64), epoch])
-            records = tf.random.experimental.stateless_shuffle(records, seed)
-        return tf.data.Dataset.from_tensor_slices(records)
+            numbers = tf.random.experimental.stateless_shuffle(numbers, seed)
+        return tf.data.Dataset.from_tensor_slices(numbers)
+
+    def _read(self, number: Tensor) -> Tensor:
+        return tf.gather(self._records, number)
 
 
 def decode_folder_record(record: Tensor) -> Decoded:

@@ -84,7 +84,7 @@ class Dirt(enum.Enum):
     MASK_MISSING = ("object without a mask; left empty", Action.REPAIRED)
     # Records
     RECORD_FILE_TRUNCATED = ("TFRecord file ends within a record", Action.REST_SKIPPED)
-    RECORD_CHECKSUM = ("record's checksum does not fit its data", Action.REST_SKIPPED)
+    RECORD_CHECKSUM = ("record's checksum does not fit its data", Action.IMAGE_SKIPPED)
     RECORD_EMPTY = ("empty record", Action.IMAGE_SKIPPED)
     RECORD_UNREADABLE = ("record is no tf.Example", Action.IMAGE_SKIPPED)
     KEY_MISSING = ("record without a key that is needed", Action.IMAGE_SKIPPED)

@@ -16,7 +16,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 
 from detzoo.config.label_map import LabelMap
 from detzoo.data.conversion import in_parallel
@@ -26,7 +25,7 @@ from detzoo.data.fonts import LabelFonts
 from detzoo.data.progress import track
 from detzoo.data.record_check import CheckedRecord, check_record, image_of, masks_of, parse_features
 from detzoo.data.record_statistics import RecordStatistics
-from detzoo.data.records import RecordFile, match_files, scan_file
+from detzoo.data.records import ReadOptions, RecordFile, RecordSource, match_files, scan_file
 from detzoo.errors import DataError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -104,18 +103,16 @@ def _matched(pattern: str) -> list[str]:
 
 
 def _records(files: Sequence[RecordFile], log: DirtLog) -> Iterator[_Numbered]:
-    """Whole records in the order of files; what follows damaged data in a file is lost, as it is to training."""
-    for file in files:
-        count = 0
-        if file.num_records:
-            iterator = tf.data.TFRecordDataset(file.path).take(file.num_records).as_numpy_iterator()
-            try:
-                for serialized in iterator:
-                    yield _Numbered(f"{os.path.basename(file.path)}: record {count}", serialized)
-                    count += 1
-            except tf.errors.OpError:
-                lost = file.num_records - count
-                log.add(Dirt.RECORD_CHECKSUM, f"{file.path}: record {count}", f"{lost} records lost")
+    """Yields the records in the order of files, without the damaged ones, as training reads them."""
+    places = enumerate((file.path, number) for file in files for number in range(file.num_records))
+    source = RecordSource(files, ReadOptions(shuffle=False, num_readers=1), seed=0)
+    # The mark at the end has a negative index: it ends the search for what is missing behind the last record.
+    for index, serialized in source.stream(num_epochs=1).as_numpy_iterator():
+        for position, (path, number) in places:
+            if position == index:
+                yield _Numbered(f"{os.path.basename(path)}: record {number}", serialized)
+                break
+            log.add(Dirt.RECORD_CHECKSUM, f"{path}: record {number}")
 
 
 def _check(numbered: _Numbered, label_map: LabelMap | None) -> tuple[_Numbered, CheckedRecord]:

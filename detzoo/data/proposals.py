@@ -26,7 +26,7 @@ import tensorflow as tf
 from detzoo.data.decode import Decoded
 from detzoo.data.dirt_counter import count_vector
 from detzoo.data.fields import as_name, as_number, shown
-from detzoo.data.records import CHECKED_RECORDS, RecordSource, WeightedSources
+from detzoo.data.records import CHECKED_RECORDS, RecordStream
 from detzoo.data.source_files import check_regular, decode, parse_json
 from detzoo.errors import DataError
 
@@ -111,7 +111,7 @@ def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
     return record._replace(sample=sample, dirt=record.dirt + missing)
 
 
-def check_images(table: ProposalTable, source: RecordSource | WeightedSources, *, all_records: bool) -> None:
+def check_images(table: ProposalTable, source: RecordStream, *, all_records: bool) -> None:
     """Compares the records of a source with a table.
 
     Args:

@@ -1,20 +1,26 @@
 """TFRecord files -> one endless (or single-pass) stream of numbered, serialized records.
 
-The first stage of the input pipeline. The order is a pure function of (seed, epoch), and a stream can start at any
-position: whole epochs are skipped by arithmetic, because the framing headers of the files were counted, and the rest
-of an epoch is skipped before anything is decoded.
+The first stage of the input pipeline. Shuffling, skipping and sharding work on the numbers of records; a record is read
+only after that, at its byte offset, which the framing headers of the files gave. So the order is a pure function of
+(seed, position), a stream that starts at position k reads nothing of what stands before k, and each of n workers reads
+its own records only.
 """
 
 from __future__ import annotations
 
+import abc
+import array
+import concurrent.futures
 import dataclasses
+import functools
 import logging
 import os
 import re
 import struct
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 from google.protobuf.message import DecodeError
 
@@ -28,7 +34,16 @@ logger = logging.getLogger(__name__)
 _HEADER_BYTES = 12
 _FOOTER_BYTES = 4
 
+_PARALLEL_READS = 16  # records (and, before the first record, files) read at once; hides the latency of remote files
+
+# Weighted sources: positions in which the share of each source is exact, and the steps in which weights are rounded.
+_WEIGHTED_BLOCK = 1024
+_WEIGHT_STEPS = 2**20
+
 CHECKED_RECORDS = 100  # of which is asked, before the first batch, whether they hold what a detector needs
+
+# The stages have no Python control flow on tensors; not converting them halves the time until the first batch.
+as_written = tf.autograph.experimental.do_not_convert
 
 _EMPTY_MESSAGE = "input_path is empty; give a TFRecord file or a glob, such as data/train-?????-of-00010"
 _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+)?$")
@@ -36,11 +51,15 @@ _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+
 
 @dataclasses.dataclass(frozen=True)
 class RecordFile:
-    """One TFRecord file and how many whole records it holds."""
+    """One TFRecord file, how many whole records it holds, and where each of them starts.
+
+    ``offsets`` is int64 [num_records + 1] in bytes; the last one is the end of the last whole record.
+    """
 
     path: str
     num_records: int
     truncated: bool = False
+    offsets: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1, np.int64), compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,18 +109,31 @@ def _no_match_message(pattern: str) -> str:
 
 
 def scan_file(path: str) -> RecordFile:
-    """Counts the whole records of a file by its framing headers, without reading the data between them."""
-    count, offset = 0, 0
-    with tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb") as file:
-        size = tf.io.gfile.stat(path).length
+    """Finds the whole records of a file by its framing headers, without reading the data between them.
+
+    A file that has not changed since is not scanned again in this process.
+    """
+    stat = tf.io.gfile.stat(path)
+    return _scan_file(path, stat.length, stat.mtime_nsec)
+
+
+@functools.lru_cache(maxsize=4096)
+def _scan_file(path: str, size: int, mtime_nsec: int) -> RecordFile:
+    del mtime_nsec  # part of the key only
+    offsets = array.array("q", [0])
+    offset = 0
+    # Unbuffered: a buffer would read kilobytes for each header of 12 bytes.
+    with tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb", buffering=0) as file:
         while offset + _HEADER_BYTES <= size:
             file.seek(offset)
-            (length,) = struct.unpack("<Q", file.read(_HEADER_BYTES)[:8])
-            if offset + _HEADER_BYTES + length + _FOOTER_BYTES > size:
-                break
+            header = file.read(_HEADER_BYTES)
+            (length,) = struct.unpack("<Q", header[:8])
             offset += _HEADER_BYTES + length + _FOOTER_BYTES
-            count += 1
-    return RecordFile(path, count, truncated=offset != size)
+            # No checksum is 0 with a length of 0: a crash left the end of the file unwritten.
+            if offset > size or not any(header):
+                break
+            offsets.append(offset)
+    return RecordFile(path, len(offsets) - 1, offsets[-1] != size, np.array(offsets, np.int64))
 
 
 def scan_files(patterns: Sequence[str], dirt: DirtCounter | None = None) -> list[RecordFile]:
@@ -112,7 +144,9 @@ def scan_files(patterns: Sequence[str], dirt: DirtCounter | None = None) -> list
     """
     if not patterns:
         raise DataError(_EMPTY_MESSAGE)
-    files = [scan_file(path) for pattern in patterns for path in match_files(pattern)]
+    paths = [path for pattern in patterns for path in match_files(pattern)]
+    with concurrent.futures.ThreadPoolExecutor(_PARALLEL_READS) as pool:
+        files = list(pool.map(scan_file, paths))
     for file in files:
         if file.truncated:
             logger.warning("%s ends within a record; its first %d records are read", file.path, file.num_records)
@@ -123,115 +157,170 @@ def scan_files(patterns: Sequence[str], dirt: DirtCounter | None = None) -> list
     return files
 
 
-class RecordSource:
-    """The stream of one set of files. Element: (index int64, record string); index -1 - e ends the epoch before e.
+def dataset_options() -> tf.data.Options:
+    """Returns the options of every dataset of records: a fixed order, sharded here and not by ``tf.distribute``."""
+    options = tf.data.Options()
+    options.deterministic = True
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    # An iterator's end waits for the tuning thread, which sleeps up to a minute when it misses its wake-up call.
+    options.autotune.enabled = False
+    return options
 
-    Position p of the stream is record ``p % num_records`` of epoch ``p // num_records``.
-    """
+
+class _Table(NamedTuple):
+    """The places of R records in F files."""
+
+    paths: Tensor  # string [F]
+    files: Tensor  # int64 [R], row of paths
+    offsets: Tensor  # int64 [R], bytes from the start of the file
+    sizes: Tensor  # int64 [R], bytes with header and checksums
+
+    def read(self, number: Tensor) -> Tensor:
+        """Reads exactly the bytes of one record; raises inside the graph if it is damaged."""
+        # TFRecordDataset of TensorFlow 2.20 has no argument for offsets.
+        variant = tf.raw_ops.TFRecordDatasetV2(
+            filenames=tf.gather(self.paths, tf.gather(self.files, [number])),
+            compression_type="",
+            buffer_size=tf.gather(self.sizes, number),
+            byte_offsets=tf.gather(self.offsets, [number]),
+        )
+        rest = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        return rest.take(1).get_single_element()
+
+
+class RecordStream(abc.ABC):
+    """An endless sequence of records; which one stands at a position is a pure function of (seed, position)."""
+
+    num_records: int  # in an epoch
+
+    def stream(
+        self, start: int = 0, num_epochs: int | None = None, num_shards: int = 1, shard: int = 0
+    ) -> tf.data.Dataset:
+        """The stream from position ``start``, endless or for ``num_epochs`` epochs counted from position 0.
+
+        Law: the stream from k on is that from 0 without its first k records, and shard i of n has those whose position
+        p has ``p % n == i``. Neither reads a record that it does not yield. A damaged record leaves a gap.
+
+        Returns:
+            Dataset of (index int64, record string): the position and its record. At the end of each epoch stands an
+            empty record with the index ``-1 - end``, where ``end`` is the position that follows; every shard has it.
+        """
+        numbered = self._numbered(start, num_epochs)
+        if num_shards > 1:
+            own = as_written(lambda index, _: (index < 0) | (index % num_shards == shard))
+            numbered = numbered.filter(own)
+        records = numbered.map(as_written(self._read_numbered), _PARALLEL_READS, deterministic=True).ignore_errors()
+        return records.with_options(dataset_options())
+
+    def _read_numbered(self, index: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        return index, tf.cond(number < 0, lambda: tf.constant(""), lambda: self._read(number))
+
+    @abc.abstractmethod
+    def first_records(self, count: int) -> tf.data.Dataset:
+        """Up to ``count`` serialized records from the beginnings of the files, never shuffled."""
+
+    @abc.abstractmethod
+    def _numbered(self, start: int, num_epochs: int | None) -> tf.data.Dataset:
+        """As ``stream``, with the number of each record instead of its content; -1 at the end of an epoch."""
+
+    @abc.abstractmethod
+    def _read(self, number: Tensor) -> Tensor:
+        """The record of a number, a string scalar; may raise inside the graph."""
+
+
+class RecordSource(RecordStream):
+    """The stream of one set of files: position p is one of the records of epoch ``p // num_records``."""
 
     def __init__(self, files: Sequence[RecordFile], options: ReadOptions, seed: int) -> None:
         self._options = options
         self._seed = seed
-        # Which of a file's records are sampled depends on their place in the whole set, not on the order of reading.
-        firsts, counts, before = [], [], 0
-        for file in files:
-            first = -before % options.sample_1_of_n
-            firsts.append(first)
-            counts.append(max(0, -(-(file.num_records - first) // options.sample_1_of_n)))
-            before += file.num_records
-        self._paths = [file.path for file in files]
-        self._firsts, self._counts = firsts, counts
-        self.num_records = sum(counts)
+        # The place of a record in the whole set decides if it is sampled, not the order of reading.
+        sampled = slice(None, None, options.sample_1_of_n)
+        rows = np.repeat(np.arange(len(files)), [file.num_records for file in files])[sampled]
+        self._counts = np.bincount(rows, minlength=len(files))
+        self.num_records = len(rows)
+        self.table = _Table(
+            paths=tf.constant([file.path for file in files]),
+            files=tf.constant(rows, tf.int64),
+            offsets=tf.constant(np.concatenate([file.offsets[:-1] for file in files])[sampled]),
+            sizes=tf.constant(np.concatenate([np.diff(file.offsets) for file in files])[sampled]),
+        )
 
-    def stream(self, start: int = 0, num_epochs: int | None = None) -> tf.data.Dataset:
-        """The stream from position ``start``, endless or for ``num_epochs`` epochs counted from position 0.
+    def first_records(self, count: int) -> tf.data.Dataset:
+        """Up to ``count`` serialized records from the beginnings of the files, in turns and never shuffled."""
+        cycle_length = min(count, len(self._counts))
+        numbers = self._in_turns(tf.range(len(self._counts)), cycle_length, 1).take(count)
+        records = numbers.map(as_written(self._read), _PARALLEL_READS, deterministic=True).ignore_errors()
+        return records.with_options(dataset_options())
 
-        At the end of each epoch stands an empty record with the index ``-1 - end``, where ``end`` is the position
-        that follows.
-        """
+    def numbers(self, start: int = 0) -> tf.data.Dataset:
+        """The numbers of the records from position ``start`` on, endless."""
+        numbers = self._numbered(start, None).map(as_written(lambda _, number: number))
+        return numbers.filter(as_written(lambda number: number >= 0))
+
+    def _numbered(self, start: int, num_epochs: int | None) -> tf.data.Dataset:
         first_epoch = start // self.num_records
         last_epoch = num_epochs if num_epochs is not None else tf.int64.max
 
         def one_epoch(epoch: Tensor) -> tf.data.Dataset:
             begin = epoch * self.num_records
-            records = self._epoch(epoch).enumerate(start=begin).skip(tf.maximum(start - begin, 0))
-            end = tf.data.Dataset.from_tensors((-1 - (begin + self.num_records), ""))
-            return records.concatenate(end)
+            numbered = self._order(epoch).enumerate(start=begin).skip(tf.maximum(start - begin, 0))
+            end = tf.data.Dataset.from_tensors((-1 - (begin + self.num_records), tf.constant(-1, tf.int64)))
+            return numbered.concatenate(end)
 
-        return tf.data.Dataset.range(first_epoch, last_epoch).flat_map(one_epoch)
+        return tf.data.Dataset.range(first_epoch, last_epoch).flat_map(as_written(one_epoch))
 
-    def first_records(self, count: int) -> tf.data.Dataset:
-        """Up to ``count`` serialized records from the beginnings of the files, in turns and never shuffled."""
-        columns = (self._paths, tf.constant(self._firsts, tf.int64), tf.constant(self._counts, tf.int64))
-        files = tf.data.Dataset.from_tensor_slices(columns)
-        return files.interleave(self._read_file, cycle_length=min(count, len(self._paths))).take(count)
-
-    def _epoch(self, epoch: Tensor) -> tf.data.Dataset:
-        """The serialized records of one epoch, in its order."""
+    def _order(self, epoch: Tensor) -> tf.data.Dataset:
+        """The numbers of the records of one epoch, int64, in its order."""
         options = self._options
         seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
-        order = tf.range(len(self._paths))
+        files = tf.range(len(self._counts))
         if options.shuffle:
-            order = tf.random.experimental.stateless_shuffle(order, seed)
-        columns = (tf.constant(self._paths), tf.constant(self._firsts, tf.int64), tf.constant(self._counts, tf.int64))
-        files = tf.data.Dataset.from_tensor_slices(tuple(tf.gather(column, order) for column in columns))
-        records = files.interleave(
-            self._read_file,
-            cycle_length=max(1, min(options.num_readers, len(self._paths))),
-            block_length=max(1, options.read_block_length),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=True,
-        )
+            files = tf.random.experimental.stateless_shuffle(files, seed)
+        cycle_length = max(1, min(options.num_readers, len(self._counts)))
+        numbers = self._in_turns(files, cycle_length, max(1, options.read_block_length))
         if not options.shuffle:
-            return records
+            return numbers
         buffer_size = max(1, min(options.shuffle_buffer_size, self.num_records))
         shuffle_seed = tf.random.stateless_uniform([], seed + 1, minval=None, maxval=None, dtype=tf.int64)
-        return records.shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False)
+        return numbers.shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False)
 
-    def _read_file(self, path: Tensor, first: Tensor, count: Tensor) -> tf.data.Dataset:
-        """Exactly ``count`` records of one file: what a damaged block makes unreadable comes as empty records."""
-        records = tf.data.TFRecordDataset(path).ignore_errors()
-        if self._options.sample_1_of_n > 1:
-            records = records.skip(first).shard(self._options.sample_1_of_n, 0)
-        return records.concatenate(tf.data.Dataset.from_tensors("").repeat()).take(count)
+    def _in_turns(self, files: Tensor, cycle_length: int, block_length: int) -> tf.data.Dataset:
+        """The numbers of the records of some files, in the order in which readers that take turns meet them."""
+        ends = np.cumsum(self._counts)
+        columns = tuple(tf.gather(tf.constant(column), files) for column in (ends - self._counts, ends))
+        return tf.data.Dataset.from_tensor_slices(columns).interleave(
+            tf.data.Dataset.range, cycle_length=cycle_length, block_length=block_length
+        )
+
+    def _read(self, number: Tensor) -> Tensor:
+        return self.table.read(number)
 
 
-class WeightedSources:
+class WeightedSources(RecordStream):
     """Several sources drawn from at random with given weights; each has its own epochs.
 
-    Which source position p comes from is a pure function of (seed, p), so a stream can start anywhere here too.
+    The positions are cut into blocks of 1,024. How many positions before a block belong to each source has a closed
+    form, the weights' shares to within the number of sources; within a block the order is shuffled. So a stream can
+    start anywhere without drawing what stands before, and shares are exact where independent draws would scatter.
+    An "epoch" ends after as many records as all sources hold together.
     """
 
-    num_records: int
-
     def __init__(self, sources: Sequence[RecordSource], weights: Sequence[float], seed: int) -> None:
-        if len(sources) != len(weights) or min(weights) < 0 or sum(weights) <= 0:
+        total = sum(weights)
+        if len(sources) != len(weights) or min(weights) < 0 or not 0 < total < float("inf"):
             raise DataError(
                 f"sample_from_datasets_weights {list(weights)} do not fit {len(sources)} input_path entries: "
                 "give one weight of 0 or more for each entry, not all 0"
             )
         self._sources = list(sources)
-        self._logits = tf.math.log(tf.constant([list(weights)], tf.float32))
+        self._shares = [max(1, round(weight / total * _WEIGHT_STEPS)) if weight else 0 for weight in weights]
         self._seed = seed
         self.num_records = sum(source.num_records for source in sources)
-
-    def _choose(self, position: Tensor) -> Tensor:
-        seed = tf.stack([tf.constant(self._seed, tf.int64), position])
-        return tf.random.stateless_categorical(self._logits, 1, seed)[0, 0]
-
-    def stream(self, start: int = 0, num_epochs: int | None = None) -> tf.data.Dataset:
-        """The endless stream from position ``start``, with the elements of ``RecordSource.stream``.
-
-        An "epoch" ends after as many records as all sources hold together; ``num_epochs`` counts these.
-        """
-        positions = tf.data.Dataset.range(start, tf.int64.max)
-        drawn = self._drawn_before(start)
-        streams = [source.stream(count).filter(_is_record) for source, count in zip(self._sources, drawn)]
-        chosen = tf.data.Dataset.choose_from_datasets(streams, positions.map(self._choose), stop_on_empty_dataset=True)
-        numbered = tf.data.Dataset.zip(positions, chosen).map(lambda position, record: (position, record[1]))
-        if num_epochs is not None:
-            numbered = numbered.take(max(0, num_epochs * self.num_records - start))
-        return numbered.flat_map(self._with_epoch_end)
+        tables = [source.table for source in sources]
+        first_files = np.cumsum([0, *(len(table.paths) for table in tables)])
+        moved = [table._replace(files=table.files + first) for table, first in zip(tables, first_files)]
+        self._table = _Table(*(tf.concat(columns, axis=0) for columns in zip(*moved)))
 
     def first_records(self, count: int) -> tf.data.Dataset:
         """Up to ``count`` serialized records, as many of each source."""
@@ -241,26 +330,56 @@ class WeightedSources:
             first = first.concatenate(records)
         return first
 
-    def _with_epoch_end(self, position: Tensor, record: Tensor) -> tf.data.Dataset:
+    def _numbered(self, start: int, num_epochs: int | None) -> tf.data.Dataset:
+        first_block, num_skipped = divmod(start, _WEIGHTED_BLOCK)
+        skipped = self._sources_of_block(first_block)[:num_skipped].numpy()
+        drawn = self._drawn_before(first_block).numpy() + np.bincount(skipped, minlength=len(self._sources))
+        blocks = tf.data.Dataset.range(first_block, tf.int64.max)
+        choices = blocks.map(as_written(self._sources_of_block)).unbatch().skip(num_skipped)
+        numbers, first_number = [], 0
+        for source, count in zip(self._sources, drawn.tolist()):
+            moved = as_written(lambda number, first=first_number: number + first)
+            numbers.append(source.numbers(count).map(moved))
+            first_number += source.num_records
+        chosen = tf.data.Dataset.choose_from_datasets(numbers, choices)
+        numbered = tf.data.Dataset.zip(tf.data.Dataset.range(start, tf.int64.max), chosen)
+        if num_epochs is not None:
+            numbered = numbered.take(max(0, num_epochs * self.num_records - start))
+        return numbered.flat_map(as_written(self._with_epoch_end))
+
+    def _with_epoch_end(self, position: Tensor, number: Tensor) -> tf.data.Dataset:
         end = position + 1
-        ends_here = tf.cast(end % self.num_records == 0, tf.int64)
-        mark = tf.data.Dataset.from_tensors((-1 - end, "")).take(ends_here)
-        return tf.data.Dataset.from_tensors((position, record)).concatenate(mark)
+        length = 1 + tf.cast(end % self.num_records == 0, tf.int64)
+        mark = (-1 - end, tf.constant(-1, tf.int64))
+        return tf.data.Dataset.from_tensor_slices(tuple(map(tf.stack, zip((position, number), mark)))).take(length)
 
-    def _drawn_before(self, start: int) -> list[int]:
-        """How many records each source gave to the positions before ``start``."""
-        if start == 0:
-            return [0] * len(self._sources)
-        chosen = tf.vectorized_map(self._choose, tf.range(start, dtype=tf.int64))
-        return [int(count) for count in tf.math.bincount(tf.cast(chosen, tf.int32), minlength=len(self._sources))]
+    def _sources_of_block(self, block: Tensor | int) -> Tensor:
+        """int64 [1024], the source of each position of a block."""
+        block = tf.cast(block, tf.int64)
+        counts = self._drawn_before(block + 1) - self._drawn_before(block)
+        seed = tf.stack([tf.constant(self._seed, tf.int64), block])
+        return tf.random.experimental.stateless_shuffle(
+            tf.repeat(tf.range(len(self._shares), dtype=tf.int64), counts), seed
+        )
+
+    def _drawn_before(self, block: Tensor | int) -> Tensor:
+        """int64 [sources], how many positions before a block belong to each source.
+
+        The first source takes its share of all positions, the next one its share of the rest, and so on. Each step
+        takes all or part of what a longer rest has more, so no count ever falls.
+        """
+        rest = tf.cast(block, tf.int64) * _WEIGHTED_BLOCK
+        counts = []
+        for row, share in enumerate(self._shares):
+            counts.append(rest * share // max(1, sum(self._shares[row:])))
+            rest -= counts[-1]
+        return tf.stack(counts)
+
+    def _read(self, number: Tensor) -> Tensor:
+        return self._table.read(number)
 
 
-def _is_record(index: Tensor, record: Tensor) -> Tensor:
-    del record
-    return index >= 0
-
-
-def check_masks(source: RecordSource | WeightedSources, png_masks: bool) -> None:
+def check_masks(source: RecordStream, png_masks: bool) -> None:
     """Looks for instance masks in the first records of a source.
 
     Args:

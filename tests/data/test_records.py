@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+import time
 
 import numpy as np
 import pytest
@@ -133,10 +134,81 @@ def test_a_damaged_record_keeps_the_positions_of_the_others(tmp_path):
     write(path, ["first", "second", "third"])
     write(other, ["other"])
     content = bytearray(path.read_bytes())
-    content[content.index(b"second")] ^= 1  # its checksum fails; TensorFlow reads no further in this file
+    content[content.index(b"second")] ^= 1  # its checksum fails
     path.write_bytes(bytes(content))
     stream = source(f"{path},{other}", shuffle=False, num_readers=1).stream(num_epochs=1)
-    assert read(stream) == [(0, "first"), (1, ""), (2, ""), (3, "other")]
+    assert read(stream) == [(0, "first"), (2, "third"), (3, "other")]
+
+
+def test_zeros_that_a_crash_left_at_the_end_of_a_file_are_no_records(tmp_path):
+    path = tmp_path / "zeros"
+    write(path, ["first", ""])  # an empty record has a checksum that is not 0
+    path.write_bytes(path.read_bytes() + bytes(64))
+    assert records.scan_file(str(path)) == records.RecordFile(str(path), 2, truncated=True)
+
+
+def test_a_file_that_grew_is_scanned_again(tmp_path):
+    path = write(tmp_path / "a", ["first"])
+    assert records.scan_file(path).num_records == 1
+    write(tmp_path / "a", ["first", "second"])
+    assert records.scan_file(path).num_records == 2
+
+
+@pytest.fixture
+def bytes_read():
+    """A function: what -> bytes that this process reads while ``what`` runs."""
+    counters = pathlib.Path("/proc/self/io")
+    if not counters.exists():
+        pytest.skip("this system does not count the bytes that a process reads")
+
+    def count(what) -> int:
+        before = int(counters.read_text().split()[1])
+        what()
+        return int(counters.read_text().split()[1]) - before
+
+    return count
+
+
+RECORD_BYTES, NUM_LARGE = 50_000, 400
+
+
+@pytest.fixture
+def large(tmp_path):
+    """400 records of 50,000 bytes (and their framing) in two files, 20 MB: a function that makes their source."""
+    for file in range(2):
+        write(tmp_path / f"large-{file}", ["x" * RECORD_BYTES] * (NUM_LARGE // 2))
+    return lambda: source(f"{tmp_path}/large-*")
+
+
+def test_a_scan_reads_the_headers_alone(large, bytes_read):
+    # 12 bytes for each record; what TensorFlow and this counter read besides is below 10,000 bytes.
+    assert 12 * NUM_LARGE <= bytes_read(large) < 12 * NUM_LARGE + 10_000
+
+
+@pytest.mark.parametrize("start", [0, 200, 399])
+def test_a_start_within_an_epoch_reads_nothing_of_what_stands_before(large, bytes_read, start):
+    stream = large().stream(start)
+    # One record, and those that are read at once ahead of it (16 running, 16 finished, 1 delivered): not hundreds.
+    assert bytes_read(lambda: next(iter(stream))) < 34 * RECORD_BYTES
+
+
+@pytest.mark.parametrize("num_shards", [1, 2, 4])
+def test_a_shard_reads_its_own_records_only(large, bytes_read, num_shards):
+    stream = large().stream(0, 1, num_shards, num_shards - 1)
+    read_bytes = bytes_read(lambda: read(stream))
+    own = NUM_LARGE // num_shards * (RECORD_BYTES + 16)  # length, data and two checksums
+    assert own <= read_bytes < own + 10_000
+
+
+@pytest.mark.parametrize("num_shards", [2, 3])
+@pytest.mark.parametrize("start", [0, 23])
+def test_shards_take_turns_in_the_whole_stream(tmp_path, num_shards, start):
+    made = source(write_shards(tmp_path, [7, 9, 4]), seed=3)
+    whole = list(made.stream(start, 2).as_numpy_iterator())
+    for shard in range(num_shards):
+        # The marks at the end of epochs have negative indices; every shard has them.
+        own = [item for item in whole if item[0] < 0 or item[0] % num_shards == shard]
+        assert list(made.stream(start, 2, num_shards, shard).as_numpy_iterator()) == own
 
 
 @pytest.fixture
@@ -150,27 +222,59 @@ def weighted(tmp_path):
 
 
 def test_weights_decide_how_often_a_source_is_drawn(weighted):
-    drawn = read(weighted().stream(), 900)
-    from_first = np.mean([name.startswith("a") for _, name in drawn])
-    # 0.75 with a standard deviation of sqrt(0.75 * 0.25 / 800) = 0.015; every eighth element is a mark.
-    assert abs(from_first - 0.75) < 0.05
+    drawn = read(weighted().stream(), 2400)
+    from_first = np.array([name.startswith("a") for _, name in drawn])
+    # Every eighth element but one is a mark: over 2,048 positions are left. In each block of 1,024, 3 of 4 are exact.
+    assert [int(from_first[first : first + 1024].sum()) for first in (0, 1024)] == [768, 768]
+    # Within a block the order is random: 64 of 256 windows of 4 positions would all hold 3 if it were not; a random
+    # one does with probability 4 * 0.75**3 * 0.25 = 0.42, 108 of 256 with a standard deviation of 8.
+    threes = int((from_first[:1024].reshape(256, 4).sum(axis=1) == 3).sum())
+    assert 68 <= threes <= 148
     assert [index for index, _ in drawn] == list(range(len(drawn)))
     of_first = [name for _, name in drawn if name.startswith("a")]
     assert all(sorted(of_first[start : start + 3]) == ["a0", "a1", "a2"] for start in range(0, 300, 3))
+
+
+def test_shares_of_three_sources_are_exact_anywhere(tmp_path):
+    sources = [source(write(tmp_path / name, [name] * 2000)) for name in "abc"]
+    drawn = read(records.WeightedSources(sources, (1.0, 0.004, 0.096), seed=2).stream(10**12), 10_010)
+    assert drawn[0][0] == 10**12
+    counts = {name: sum(record == name for _, record in drawn[:10_000]) for name in "abc"}
+    # 10,000 / 1.1 = 9,090.9, 36.4 and 872.7; off by less than 3, and the two blocks that are cut at the ends scatter:
+    # 1,024 positions hold 931, 3.7 and 89.4, of which a part varies by up to sqrt(1024 * p * (1 - p)) / 2 = 5.
+    assert abs(counts["a"] - 9090.9) < 35
+    assert abs(counts["b"] - 36.4) < 10
+    assert abs(counts["c"] - 872.7) < 35
+
+
+def test_a_far_position_of_weighted_sources_is_found_at_once(weighted):
+    began = time.process_time()  # of this process alone: others share the machine
+    far = read(weighted().stream(10**8), 20)
+    assert time.process_time() - began < 1.0
+    assert [index for index, _ in far] == list(range(10**8, 10**8 + len(far)))
+
+
+def test_weighted_shards_take_turns_in_the_whole_stream(weighted):
+    whole = read(weighted().stream(5, num_epochs=4))
+    for shard in range(3):
+        own = [(index, name) for index, name in whole if index % 3 == shard]
+        assert read(weighted().stream(5, 4, 3, shard)) == own
 
 
 def test_a_weight_of_zero_is_never_drawn(weighted):
     assert {name[0] for _, name in read(weighted((0.0, 1.0)).stream(), 60)} == {"b"}
 
 
-@pytest.mark.parametrize("start", [1, 13, 40])
-def test_weighted_streams_can_start_anywhere(weighted, start):
-    whole = read(weighted().stream(num_epochs=6))
-    assert len(whole) == 48
-    assert read(weighted().stream(start, num_epochs=6)) == whole[start:]
+@pytest.mark.parametrize("start", [1, 13, 1023, 1024, 1100])
+def test_weighted_streams_can_start_anywhere(tmp_path, start):
+    sources = [source(write(tmp_path / name, [f"{name}{i}" for i in range(400)])) for name in "ab"]
+    made = records.WeightedSources(sources, (3.0, 1.0), seed=5)
+    whole = read(made.stream(num_epochs=2))
+    assert len(whole) == 2 * 800
+    assert read(made.stream(start, num_epochs=2)) == whole[start:]
 
 
 def test_weights_must_fit_the_sources(weighted):
-    for weights in ((1.0,), (-1.0, 2.0), (0.0, 0.0)):
+    for weights in ((1.0,), (-1.0, 2.0), (0.0, 0.0), (float("nan"), 1.0), (float("inf"), 1.0)):
         with pytest.raises(DataError, match="one weight of 0 or more for each entry"):
             weighted(weights)
