@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -108,6 +109,12 @@ def test_mistakes_in_a_list_are_named(tmp_path, content, message):
         ({"offsets": np.array([0, 3])}, r"offsets int64 \[2\].*accepted: .*offsets int64 \[I \+ 1\]"),
         ({"offsets": np.array([0, 2, 2])}, "offsets must rise from 0 to 3"),
         ({"image_ids": np.array([1, 2])}, r"image_ids int64 \[2\].*accepted: image_ids text"),
+        ({"offsets": np.array([0, 3, 2], np.uint64)}, "offsets must rise from 0 to 3"),
+        ({"image_ids": np.array("a")}, r"image_ids <U1 \[\]"),
+        ({"boxes": np.array(3.0)}, r"boxes float64 \[\]"),
+        ({"boxes": np.zeros([3, 4], "M8[Y]")}, r"boxes datetime64\[Y\] \[3, 4\]"),
+        ({"scores": np.array(["x", "y", "z"])}, r"scores <U1 \[3\]"),
+        ({"scores": np.array([1j, 2j, 3j])}, r"scores complex128 \[3\]"),
         ({"image_ids": np.array(["a", "b"], object)}, "cannot be read: .*allow_pickle"),
         (
             {"boxes": np.array([[0, 0, 1, 1]] * 2 + [[9, 8, 70, 60]], np.float32)},
@@ -123,6 +130,33 @@ def test_mistakes_in_arrays_are_named(tmp_path, changed, message):
     path = save_arrays(tmp_path / "p.npz", **changed)
     with pytest.raises(DataError, match=f"proposals_path {path}.*{message}"):
         read_proposals(path)
+
+
+def test_what_no_program_should_write_is_refused_or_dropped(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(DataError, match="pipe cannot be read: not a regular file"):
+        read_proposals(str(tmp_path / "pipe"))
+    with pytest.raises(DataError, match=r"neither npz nor JSON.*nested too deeply"):
+        read_proposals(save(tmp_path / "deep.json", "[" * 100_000))
+    with pytest.raises(DataError, match=r"entry 0: image_id is '.*'; accepted: a number or a text"):
+        read_proposals(save(tmp_path / "half.json", [{**ENTRY, "image_id": "\ud800"}]))
+    table = read_proposals(save(tmp_path / "huge.json", [{**ENTRY, "bbox": [10**400, 1, 2, 3]}, ENTRY]))
+    assert len(table.lookup(b"139")[0]) == 1
+    table = read_proposals(save_arrays(tmp_path / "p.npz", image_ids=np.array(["\ud800", "b"])))
+    assert len(table.lookup(b"b")[0]) == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_file_with_broken_bytes_is_read_or_refused(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    content = bytearray(pathlib.Path(save_arrays(tmp_path / "p.npz")).read_bytes())
+    for place in random.integers(2, len(content), 8):
+        content[place] = random.integers(256)
+    (tmp_path / "broken.npz").write_bytes(content)
+    try:
+        assert read_proposals(str(tmp_path / "broken.npz")).image_ids
+    except DataError as error:
+        assert "proposals_path" in str(error)  # noqa: PT017
 
 
 def test_no_file_and_half_a_file(tmp_path):
