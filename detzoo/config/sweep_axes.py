@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Problem, error
-from detzoo.config.sweep_traits import TWO_STAGES, resolution_of
+from detzoo.config.sweep_traits import OWN_STRIDE, TWO_STAGES, resolution_of, ssd_stride_of
 
 META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
     "meta_architecture",
@@ -21,10 +21,11 @@ META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
     "resolution",
     "proposals",
 )
+SSD_STRIDES = (8, OWN_STRIDE)
 SHARED_FEATURES = "shared_features"
 FLAG_TEXTS = {False: "false", True: "true"}
 NAMED = (META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS)
-OF_TWO_STAGES = (STRIDE, PROPOSALS)
+_ONLY_FOR = {STRIDE: ("ssd", *TWO_STAGES), PROPOSALS: TWO_STAGES}
 WITH_SECOND_STAGE = ("faster_rcnn", "rfcn", "mask_rcnn")  # and with a first one
 Value: TypeAlias = str | int
 
@@ -36,6 +37,7 @@ _FIELDS = {
         "model.faster_rcnn.image_resizer",
     ),
     STRIDE: (
+        "model.ssd.feature_extractor.output_stride",
         "model.faster_rcnn.feature_extractor.first_stage_features_stride",
         "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.height_stride",
         "model.faster_rcnn.first_stage_anchor_generator.grid_anchor_generator.width_stride",
@@ -102,7 +104,7 @@ class Axis:
             return meta_architecture in self.only_for
         if self.kind == SHARED_FEATURES:
             return meta_architecture in WITH_SECOND_STAGE
-        return self.kind not in OF_TWO_STAGES or meta_architecture in TWO_STAGES
+        return meta_architecture in _ONLY_FOR.get(self.kind, (meta_architecture,))
 
     def fields(self) -> list[str]:
         """The paths that it sets, without indices of first items."""
@@ -188,8 +190,10 @@ def _set_resolution(config: Any, value: int) -> str:
 
 def _set_stride(config: Any, value: int) -> str:
     """The stride, in pixels, with the anchors' and with a proposal head that sees as far as before."""
+    if config.model.WhichOneof("model") == "ssd":
+        return _set_ssd_stride(config.model.ssd.feature_extractor, value)
     if config.model.WhichOneof("model") != "faster_rcnn":
-        return "output_stride is of detectors of two stages; set only_for"
+        return "output_stride is of SSD and of detectors of two stages; set only_for"
     model = config.model.faster_rcnn
     before = model.feature_extractor.first_stage_features_stride
     if value == before:
@@ -205,6 +209,17 @@ def _set_stride(config: Any, value: int) -> str:
     for name in ("height_stride", "width_stride", "height_offset", "width_offset"):
         if grid.HasField(name) or name.endswith("stride"):
             setattr(grid, name, getattr(grid, name) * value // before)
+    return ""
+
+
+def _set_ssd_stride(extractor: Any, value: int) -> str:
+    """The stride of the map of level 4; SSD's anchors follow the sizes of the maps by themselves."""
+    if ssd_stride_of(extractor) is None:
+        return "output_stride needs a feature extractor without a pyramid, whose strides are those of its levels"
+    if value not in SSD_STRIDES:
+        return f"output_stride is {value}; accepted for SSD: {' or '.join(map(str, SSD_STRIDES))} pixels"
+    if value != ssd_stride_of(extractor):
+        extractor.output_stride = 0 if value == OWN_STRIDE else value
     return ""
 
 

@@ -12,6 +12,7 @@ ONE_STAGE = ("ssd", "retinanet", "efficientdet")
 TWO_STAGES = ("faster_rcnn", "rfcn", "mask_rcnn", "fast_rcnn", "rpn")
 SEGMENTATION = "segmentation_proposals"
 SWEPT_MODELS = ("ssd", "faster_rcnn", SEGMENTATION)  # branches of pb.DetectionModel
+OWN_STRIDE = 16  # of level 4
 META_ARCHITECTURES = (*ONE_STAGE, *TWO_STAGES, SEGMENTATION)
 
 
@@ -31,7 +32,8 @@ def traits_of(model: Any) -> Traits:
     kind = model.WhichOneof("model")
     if kind == "ssd":
         ssd = model.ssd
-        return Traits(_one_stage(ssd), extractor_of(ssd.feature_extractor.type), None, resolution_of(ssd), None)
+        extractor = extractor_of(ssd.feature_extractor.type)
+        return Traits(_one_stage(ssd), extractor, ssd_stride_of(ssd.feature_extractor), resolution_of(ssd), None)
     if kind == "faster_rcnn":
         region = model.faster_rcnn
         given = region.proposals_from_reader
@@ -46,6 +48,14 @@ def traits_of(model: Any) -> Traits:
         masks = model.segmentation_proposals
         return Traits(kind, extractor_of(masks.feature_extractor.type), None, resolution_of(masks), None)
     return Traits(kind or "", "", None, None, None)
+
+
+def ssd_stride_of(extractor: Any) -> int | None:
+    """The stride of an SSD's map of level 4, the one that a two-stage detector makes proposals on; None of pyramids."""
+    entry = SSD_EXTRACTORS.get(extractor.type)
+    if entry is None or entry.is_pyramid:
+        return None
+    return min(extractor.output_stride or OWN_STRIDE, OWN_STRIDE)
 
 
 def extractor_of(type_name: str) -> str:

@@ -54,7 +54,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("reason", _T, "of a failure, or why accuracy is missing"),
     Column("meta_architecture", _T, "ssd, faster_rcnn, rfcn, ..."),
     Column("extractor", _T, "mobilenet_v1, resnet101, ..."),
-    Column("output_stride", _I, "of the extractor, pixels; of a two-stage detector"),
+    Column("output_stride", _I, "of the extractor, pixels; of SSD and of a two-stage detector"),
     Column("resolution", _I, "shorter side of the input, pixels"),
     Column("proposals", _I, "of a two-stage detector, an image"),
     Column("axes", _T, "JSON object: path -> value of the other axes"),

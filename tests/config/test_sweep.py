@@ -84,6 +84,22 @@ def test_a_named_axis_gives_the_config_that_was_written_by_hand(
     assert diff_configs(by_hand.model, point.message.model) == []
 
 
+def test_the_stride_of_ssd_is_that_of_its_first_map(tmp_path: pathlib.Path) -> None:
+    text = f'base {{ config: "{CONFIGS}/ssd_resnet101_300.config" }}'
+    own, dense = plan_of(tmp_path, f"{text} axis {{ output_stride {{ values: [16, 8] }} }}").points
+    assert [point.name for point in (own, dense)] == ["ssd_resnet101_300_stride16", "ssd_resnet101_300_stride8"]
+    by_hand = load_pipeline(str(CONFIGS / "ssd_resnet101_300.config")).message.model
+    assert diff_configs(by_hand, own.message.model) == []
+    [difference] = diff_configs(by_hand, dense.message.model)
+    assert difference.path == "ssd.feature_extractor.output_stride"
+    assert dense.traits.output_stride == dense.message.model.ssd.feature_extractor.output_stride == 8
+    wrong = problems_of(tmp_path, f"{text} axis {{ output_stride {{ values: 32 }} }}")
+    assert "output_stride is 32; accepted for SSD: 8 or 16 pixels" in wrong
+    pyramid = text.replace("ssd_resnet101_300", "retinanet_resnet50_400")
+    pyramid += ' axis { output_stride { values: 8 } only_for: "retinanet" }'
+    assert "output_stride needs a feature extractor without a pyramid" in problems_of(tmp_path, pyramid)
+
+
 def test_of_two_bases_of_one_kind_that_of_the_resolution_is_taken(tmp_path: pathlib.Path) -> None:
     text = f"""base {{ config: "{CONFIGS}/ssd_vgg16_300.config" }} base {{ config: "{CONFIGS}/ssd_vgg16_600.config" }}
         axis {{ extractor {{ values: "vgg16" }} }} axis {{ resolution {{ values: [300, 600] }} }}"""
@@ -257,12 +273,22 @@ def test_the_grid_of_the_paper(tmp_path: pathlib.Path) -> None:
     counts: dict[str, int] = {}
     for point in plan.points:
         counts[point.traits.meta_architecture] = counts.get(point.traits.meta_architecture, 0) + 1
-    # Faster R-CNN: (6 + 2 at stride 8) x 2 resolutions x 5 numbers of proposals; R-FCN: (4 + 2) x 2 x 5; SSD: 5 x 2.
-    assert counts == {"faster_rcnn": 80, "rfcn": 60, "ssd": 10}
-    # R-FCN with VGG-16: 2 strides x 2 x 5; Inception v3: SSD 2, R-FCN 2 x 2 x 5; stride 8 of the three light extractors
-    # that are left: R-FCN 2 x 2 x 5, Faster R-CNN 4 x 2 x 5.
-    assert [len(exclusion.matched) for exclusion in plan.exclusions] == [20, 22, 60]
-    assert len({point.name for point in plan.points}) == len({point.key for point in plan.points}) == 150
+    # Faster R-CNN: (6 + 2 at stride 8) x 2 resolutions x 5 numbers of proposals; R-FCN: (4 + 2) x 2 x 5; SSD:
+    # (5 + 2) x 2.
+    assert counts == {"faster_rcnn": 80, "rfcn": 60, "ssd": 14}
+    # R-FCN with VGG-16: 2 strides x 2 x 5; Inception v3: SSD 2 x 2, R-FCN 2 x 2 x 5; stride 8 of the three light
+    # extractors that are left: R-FCN 2 x 2 x 5, Faster R-CNN 4 x 2 x 5, SSD 3 x 2.
+    assert [len(exclusion.matched) for exclusion in plan.exclusions] == [20, 24, 66]
+    assert len({point.name for point in plan.points}) == len({point.key for point in plan.points}) == 154
+    ssd = {p.name: p.message.model.ssd for p in plan.points if p.traits.meta_architecture == "ssd"}
+    at_8 = sorted(name for name, model in ssd.items() if model.feature_extractor.output_stride == 8)
+    assert [name.split("_stride8")[0] for name in at_8] == [
+        "ssd_inception_resnet_v2_300",
+        "ssd_inception_resnet_v2_600",
+        "ssd_resnet101_300",
+        "ssd_resnet101_600",
+    ]
+    assert all(not model.feature_extractor.output_stride for name, model in ssd.items() if name not in at_8)
 
 
 def test_the_quick_sweep_has_eight_points(tmp_path: pathlib.Path) -> None:
@@ -395,7 +421,7 @@ def test_a_file_that_is_not_there(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("config", "meta_architecture", "extractor", "stride", "resolution", "proposals"),
     [
-        ("ssd_resnet101_600", "ssd", "resnet101", None, 600, None),
+        ("ssd_resnet101_600", "ssd", "resnet101", 16, 600, None),
         ("retinanet_resnext101_32x8d_800", "retinanet", "resnext101_32x8d", None, 800, None),
         ("efficientdet_d0", "efficientdet", "efficientnet_b0", None, 512, None),
         ("faster_rcnn_inception_resnet_v2_600_stride8", "faster_rcnn", "inception_resnet_v2", 8, 600, 300),
