@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -29,6 +30,7 @@ from detzoo.detectors.retinanet import RetinaNet
 from detzoo.detectors.ssd import Ssd
 from detzoo.errors import ConfigError
 
+PRETRAINED_FIELD = "pretrained_weights"
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -57,6 +59,15 @@ def build_detector(message: Any, dtype_policy: str = "float32") -> Detector:
             return _DETECTORS[kind](getattr(message, kind))
         except ConfigError as error:
             raise ConfigError(f"model.{kind}: {error}") from error
+
+
+def without_pretrained(message: Any) -> Any:
+    """Returns a copy of a ``model`` block whose feature extractor asks for no pretrained weights."""
+    bare = copy.deepcopy(message)
+    extractor = getattr(getattr(bare, bare.WhichOneof("model") or "", None), "feature_extractor", None)
+    if extractor is not None and PRETRAINED_FIELD in extractor.DESCRIPTOR.fields_by_name:
+        extractor.ClearField(PRETRAINED_FIELD)
+    return bare
 
 
 def _one_stage(ssd: Any) -> Detector:

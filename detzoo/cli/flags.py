@@ -53,6 +53,14 @@ def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) 
     define_set_flag(flag_values)
 
 
+def define_random_weights_flag(flag_values: flags.FlagValues) -> None:
+    """``--allow_random_weights``, for every command that trains."""
+    text = (
+        "Where ImageNet's weights (pretrained_weights) are not available, train from random ones; run.json records it."
+    )
+    flags.DEFINE_bool("allow_random_weights", False, text, flag_values=flag_values)
+
+
 def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "", merged: str = "") -> LoadedPipeline:
     """The config that ``--pipeline_config_path`` and ``--set`` describe, its model checked before anything is built.
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import pathlib
 from typing import Any
 
-PRETRAINED_FIELD = "pretrained_weights"
 CONFIG_FILE = "pipeline.config"  # beside a run's checkpoints and beside an exported model
 
 logger = logging.getLogger(__name__)
@@ -44,14 +42,9 @@ def _leave_out_memory_optimizer() -> None:
 
 def build_untrained(model: Any) -> Any:
     """The detector of a ``model`` block with random weights: nothing is downloaded that a checkpoint would replace."""
-    from detzoo.builders.detector import build_detector
+    from detzoo.builders.detector import build_detector, without_pretrained
 
-    bare = copy.deepcopy(model)
-    extractor = getattr(bare, bare.WhichOneof("model") or "", None)
-    extractor = getattr(extractor, "feature_extractor", None)
-    if extractor is not None and PRETRAINED_FIELD in extractor.DESCRIPTOR.fields_by_name:
-        extractor.ClearField(PRETRAINED_FIELD)
-    return build_detector(bare)
+    return build_detector(without_pretrained(model))
 
 
 def _name_best(exported: pathlib.Path) -> None:

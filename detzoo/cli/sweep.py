@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from detzoo.cli import sweep_choose, sweep_merge, sweep_report
+from detzoo.cli.flags import define_random_weights_flag
 from detzoo.errors import ConfigError, DetzooError
 from detzoo.folders import make_folder
 
@@ -60,6 +61,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_integer("jobs", 1, text, lower_bound=1, flag_values=flag_values)
     text = "I/N: the I-th of N parts, I from 1. Every machine finds the same parts; `merge` joins them."
     flags.DEFINE_string("shard", "", text, flag_values=flag_values)
+    define_random_weights_flag(flag_values)
     flags.DEFINE_bool("retry_failed", True, "Try points again that failed before.", flag_values=flag_values)
     flags.DEFINE_bool("report", True, "Write the report at the end.", flag_values=flag_values)
 
@@ -73,7 +75,8 @@ def run(flag_values: flags.FlagValues) -> None:
     plan, rows = _load(flag_values, output_dir)
     from detzoo.cli.sweep_work import SweepWork
 
-    work = SweepWork(plan, rows, output_dir, shard, flag_values.retry_failed, flag_values.jobs)
+    train_flags = ["--allow_random_weights"] if flag_values.allow_random_weights else []
+    work = SweepWork(plan, rows, output_dir, shard, flag_values.retry_failed, flag_values.jobs, train_flags)
     print(work.summary(), flush=True)
     if flag_values.dry_run:
         print(work.listing())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detzoo.config.load import save_pipeline
@@ -73,7 +73,9 @@ def evaluation_of_two_networks(
     return [[*words, *first], [*words, *second, f"{reader}.max_number_of_proposals={number}"]]
 
 
-def works_before(point: Point, train: Any, output_dir: pathlib.Path, expected: Mapping[str, float]) -> Iterator[Work]:
+def works_before(
+    point: Point, train: Any, output_dir: pathlib.Path, expected: Mapping[str, float], train_flags: Sequence[str] = ()
+) -> Iterator[Work]:
     """What must be done before a point is measured, in its order.
 
     Args:
@@ -81,22 +83,23 @@ def works_before(point: Point, train: Any, output_dir: pathlib.Path, expected: M
         train: the ``pb.SweepTraining``.
         output_dir: of the sweep.
         expected: seconds by key of what is not done yet.
+        train_flags: further flags of the trainings.
     """
     for training in trainings_of(point):
         if training is point and point.proposals:
             yield _proposing(point.proposals, train, output_dir)
-        yield _training(training, train, output_dir, expected.get(training.training_key, 0.0))
+        yield _training(training, train, output_dir, expected.get(training.training_key, 0.0), train_flags)
     if point.proposals and not point.training_key:
         yield _proposing(point.proposals, train, output_dir)
 
 
-def _training(point: Point, train: Any, output_dir: pathlib.Path, seconds: float) -> Work:
+def _training(point: Point, train: Any, output_dir: pathlib.Path, seconds: float, train_flags: Sequence[str]) -> Work:
     key = point.training_key
     folder = training_folder(output_dir, key)
     folder.mkdir(parents=True, exist_ok=True)
     config = folder / PIPELINE_FILE
     save_pipeline(replace_output_dir(point.training, str(output_dir)), config)
-    words = [f"--pipeline_config_path={config}", f"--model_dir={folder / MODEL_FOLDER}"]
+    words = [f"--pipeline_config_path={config}", f"--model_dir={folder / MODEL_FOLDER}", *train_flags]
     verb = "train"
     if point.shares_features is not None:
         verb = "train_four_step"

@@ -61,6 +61,7 @@ class SweepWork:
         shard: the part to do.
         retry_failed: whether points that failed are tried again.
         jobs: processes at a time.
+        train_flags: further flags of the trainings.
     """
 
     def __init__(
@@ -71,8 +72,10 @@ class SweepWork:
         shard: Shard,
         retry_failed: bool,
         jobs: int,
+        train_flags: Sequence[str] = (),
     ) -> None:
         self._plan, self._output_dir, self._shard, self._jobs = plan, output_dir, shard, jobs
+        self._train_flags = train_flags
         self.results = output_dir / RESULTS_FILE
         self._rows = {str(row["key"]): row for row in rows}
         self._points = part_of(plan.points, shard, lambda point: point.training_key or point.key)
@@ -262,7 +265,11 @@ class SweepWork:
             by_training.setdefault(point.training_key or point.key, []).append(point)
         return [
             Unit(
-                tuple(works_before(points[0], self._plan.message.train, self._output_dir, self._expected)),
+                tuple(
+                    works_before(
+                        points[0], self._plan.message.train, self._output_dir, self._expected, self._train_flags
+                    )
+                ),
                 tuple(self._work(point) for point in points),
             )
             for points in by_training.values()

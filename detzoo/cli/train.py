@@ -9,7 +9,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.api_flags import check_trainer_flags, define_trainer_flags
-from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
 
@@ -62,6 +62,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "Which devices: one, all of this machine, or the cluster in TF_CONFIG; auto looks.",
         flag_values=flag_values,
     )
+    define_random_weights_flag(flag_values)
     define_trainer_flags(flag_values)
 
 
@@ -154,6 +155,7 @@ def _train(pipeline: Any, flag_values: flags.FlagValues, stop: Any) -> Any:
         lambda: make_evaluate(pipeline),
         stop,
         flag_values.record_summaries,
+        flag_values.allow_random_weights,
     )
 
 

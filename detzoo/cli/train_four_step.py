@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
 from detzoo.cli.train import check
 from detzoo.cli.training_steps import format_steps, tell_end
 from detzoo.errors import UsageError
@@ -71,6 +71,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "Which devices: one, or all of this machine; auto looks.",
         flag_values=flag_values,
     )
+    define_random_weights_flag(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
@@ -100,7 +101,15 @@ def run(flag_values: flags.FlagValues) -> None:
         start_tensorflow()
         from detzoo.train.four_step import train_four_step
 
-        merged = train_four_step(loaded.message, folder, flag_values.strategy, stages, write_training_proposals, stop)
+        merged = train_four_step(
+            loaded.message,
+            folder,
+            flag_values.strategy,
+            stages,
+            write_training_proposals,
+            stop,
+            flag_values.allow_random_weights,
+        )
         tell_end(None if merged is None else format_summary(merged, folder), stop)
 
 

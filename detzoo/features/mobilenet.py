@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import keras
 
@@ -59,7 +60,7 @@ def mobilenet_v1(
         graph=symbolic(functools.partial(build, weights=None)),
         endpoints=V1_PYRAMID_ENDPOINTS if for_pyramid else V1_SSD_ENDPOINTS,
         hyperparams=HYPERPARAMS,
-        application=Application(functools.partial(build, input_shape=(224, 224, 3))),
+        application=_published(build, depth_multiplier),
         filters=filters,
     )
 
@@ -92,7 +93,7 @@ def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
         graph=graph,
         endpoints=V2_PYRAMID_ENDPOINTS if for_pyramid else V2_SSD_ENDPOINTS,
         hyperparams=dataclasses.replace(HYPERPARAMS, regularize_depthwise=True),
-        application=Application(functools.partial(build, input_shape=(224, 224, 3))),
+        application=_published(build, depth_multiplier),
         filters=filters,
         dropped_adds=frozenset(name.removesuffix("_project") + "_add" for name in narrow),
     )
@@ -102,3 +103,8 @@ def _rounded(channels: float) -> int:
     """The nearest multiple of 8, and never less than 90 % of ``channels`` (arXiv:1801.04381's own code)."""
     nearest = max(_V2_DIVISOR, int(channels + _V2_DIVISOR / 2) // _V2_DIVISOR * _V2_DIVISOR)
     return nearest + _V2_DIVISOR if nearest < 0.9 * channels else nearest
+
+
+def _published(build: Callable[..., keras.Model], depth_multiplier: float) -> Application:
+    """The application of a width; in float32, the configurations' type, 0.35 is 0.3499999940395355."""
+    return Application(functools.partial(build, input_shape=(224, 224, 3), alpha=round(depth_multiplier, 6)))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import keras
+import numpy as np
 
 from detzoo.contracts import ConvHyperparams
 
@@ -29,6 +30,10 @@ _STABLE_STEMS = {
 }
 
 
+def keep_weights(weights: dict[str, dict[str, np.ndarray]]) -> None:
+    """Leaves weights as they are."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Application:
     """The network as ``keras.applications`` has it: the source of its ImageNet weights.
@@ -36,10 +41,14 @@ class Application:
     Attributes:
         build: called with ``weights="imagenet"`` or ``weights=None``, gives the model without its classifier.
         expects_bgr: its weights want the channels in BGR order, as Caffe's did; the first kernel is turned for RGB.
+        with_classifier: the same network with its classifier, where that has weights for the backbone, too.
+        convert: Changes the weights (layer's name -> variable's name -> value) in place into those of our layers.
     """
 
     build: Callable[..., keras.Model]
     expects_bgr: bool = False
+    with_classifier: Application | None = None
+    convert: Callable[[dict[str, dict[str, np.ndarray]]], None] = keep_weights
 
 
 def keep_filters(name: str, filters: int, multiplied_inputs: float) -> int:

@@ -9,9 +9,12 @@ without its classifier (``.weights.h5``, ``.h5``, ``.keras``). What the two netw
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
 import re
+import traceback
+import warnings
 from typing import Any, NamedTuple
 
 import h5py
@@ -23,12 +26,20 @@ from detzoo.features.network import Application, stable_names
 from detzoo.features.rewrite import ACTIVATION_SUFFIX, MODEL_NAME
 
 IMAGENET = "imagenet"
+CLASSIFIER_LAYER = "predictions"  # of the networks in keras.applications
 
+_WITHOUT_IMAGENET = (
+    "Otherwise name a file in pretrained_weights, leave pretrained_weights empty, or train with --allow_random_weights"
+)
 _OWN_BATCH_NORM = re.compile(r"/batch_norm(_\d+)?/vars$")
 
 _logger = logging.getLogger(__name__)
 
 _Weights = dict[str, dict[str, np.ndarray]]  # layer's name -> variable's name -> value
+
+
+class MissingWeightsError(CheckpointError):
+    """ImageNet's weights that a configuration asks for and that cannot be had."""
 
 
 class PretrainedReport(NamedTuple):
@@ -47,10 +58,10 @@ def load_pretrained(model: keras.Model, source: str, application: Application | 
         application: The network's twin in ``keras.applications``; None where there is none.
 
     Returns:
-        What was loaded and what was not. Nothing was loaded where ImageNet's weights cannot be had: that is logged as a
-        warning, and training starts from scratch.
+        What was loaded and what was not.
 
     Raises:
+        MissingWeightsError: ImageNet's weights cannot be downloaded, or do not exist.
         CheckpointError: The file is not there, cannot be read, or has no weight that fits.
     """
     weights = _imagenet_weights(application) if source == IMAGENET else _file_weights(model, source, application)
@@ -60,35 +71,43 @@ def load_pretrained(model: keras.Model, source: str, application: Application | 
             f"pretrained_weights: '{source}' has no weight whose layer and shape are those of the backbone. Accepted "
             "are a file of the same backbone and one of keras.applications' model without its classifier."
         )
-    if report.loaded:
-        _logger.info("Loaded %d weights of the backbone from %s.", len(report.loaded), source)
-        if report.missing:
-            _logger.warning(
-                "%s has no value for %d weights of the backbone, which start from scratch: %s",
-                source,
-                len(report.missing),
-                ", ".join(report.missing),
-            )
+    _logger.info("Loaded %d weights of the backbone from %s.", len(report.loaded), source)
+    if report.missing:
+        _logger.warning(
+            "%s has no value for %d weights of the backbone, which start from scratch: %s",
+            source,
+            len(report.missing),
+            ", ".join(report.missing),
+        )
     return report
 
 
 def _imagenet_weights(application: Application | None) -> _Weights:
     if application is None:
-        _logger.warning(
-            "keras.applications has no ImageNet weights of this backbone: it is trained from scratch. Name a file in "
-            "pretrained_weights, or leave it empty."
+        raise MissingWeightsError(
+            f"pretrained_weights: keras.applications has no ImageNet weights of this backbone. {_WITHOUT_IMAGENET}"
         )
-        return {}
+    application = application.with_classifier or application
     try:
         twin = application.build(weights=IMAGENET)
-    except Exception as error:  # Whatever ends a download or the search for it, training goes on from scratch.
-        _logger.warning(
-            "ImageNet weights could not be downloaded (%s): the backbone is trained from scratch. Put the file in "
-            "~/.keras/models, or name a file in pretrained_weights.",
-            error,
-        )
-        return {}
+    except Exception as error:  # of the network, of the file system, of a damaged file
+        raise MissingWeightsError(_missing_file(error)) from error
     return _application_weights(twin, application)
+
+
+def _missing_file(error: Exception) -> str:
+    """Describes the file that ``keras.applications`` could not get or read, from the frames of its error."""
+    found: dict[str, Any] = {}
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        if frame.f_code.co_name == "get_file" or "weights_path" in frame.f_locals:
+            found |= frame.f_locals
+    path = pathlib.Path(found.get("download_target") or found.get("weights_path") or "")
+    message = f"pretrained_weights: ImageNet's weights are not available: {str(error) or type(error).__name__}."
+    if path.name:
+        expected = f" (hash {found['file_hash']})" if found.get("file_hash") else ""
+        origin = f" from {found['origin']}" if found.get("origin") else ""
+        message += f" Put the file {path.name}{expected}{origin} into the folder {path.parent}."
+    return f"{message} {_WITHOUT_IMAGENET}"
 
 
 def _file_weights(model: keras.Model, source: str, application: Application | None) -> _Weights:
@@ -104,16 +123,27 @@ def _file_weights(model: keras.Model, source: str, application: Application | No
         own = _own_weights(model, path)
         if own or application is None:
             return own
-        twin = application.build(weights=None)
-        twin.load_weights(path)
+        return _twin_weights(path, application)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise CheckpointError(f"pretrained_weights: '{source}' cannot be read: {error}") from error
+
+
+def _twin_weights(path: pathlib.Path, application: Application) -> _Weights:
+    """The weights in a file of the twin, with its classifier where the file has one that is of use."""
+    if application.with_classifier is not None:
+        with contextlib.suppress(ValueError, KeyError), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Keras's, of a file without a classifier
+            return _twin_weights(path, application.with_classifier)
+    twin = application.build(weights=None)
+    twin.load_weights(path)
     return _application_weights(twin, application)
 
 
 def _model_weights(loaded: keras.Model, application: Application | None) -> _Weights:
     if application is None or loaded.name == MODEL_NAME:
         return {layer.name: _values(layer) for layer in loaded.layers}
+    if application.with_classifier is not None and CLASSIFIER_LAYER in {layer.name for layer in loaded.layers}:
+        application = application.with_classifier
     return _application_weights(loaded, application)
 
 
@@ -154,6 +184,7 @@ def _application_weights(twin: keras.Model, application: Application) -> _Weight
         first = next(layer for layer in twin.layers if isinstance(layer, keras.layers.Conv2D))
         values = weights[names[first.name]]
         values["kernel"] = values["kernel"][:, :, ::-1, :]
+    application.convert(weights)
     return weights
 
 

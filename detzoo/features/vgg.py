@@ -7,9 +7,11 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import keras
+import numpy as np
 
 from detzoo.contracts import ConvHyperparams
 from detzoo.features.network import Application, Network, symbolic
@@ -27,6 +29,7 @@ FC_DROPOUT_RATE = 0.5  # configuration D, section 3.1
 # The whole classifier, for a two-stage detector's fully connected layers (``fc1`` and ``fc2``).
 CLASSIFIER = Application(keras.applications.VGG16, expects_bgr=True)
 
+FC_DEPTH, POOL5_SIDE = 4096, 7  # configuration D's, on 224 x 224 pixels
 FC_FILTERS = 1024
 # Every third tap of fc6's 7 x 7 is kept. With pool5 at stride 1 (output stride 16) this becomes SSD's 6.
 FC6_DILATION = 3
@@ -40,11 +43,12 @@ def vgg16(for_pyramid: bool = False) -> Network:
             endpoint 4 is fc7, whose stride is 16 where the model is built with ``SSD_OUTPUT_STRIDE``.
     """
     build = functools.partial(keras.applications.VGG16, include_top=False)
+    with_classifier = dataclasses.replace(CLASSIFIER, convert=subsample_classifier)
     return Network(
         graph=symbolic(lambda: _with_convolutional_fc(build(weights=None))),
         endpoints=PYRAMID_ENDPOINTS if for_pyramid else SSD_ENDPOINTS,
         hyperparams=HYPERPARAMS,
-        application=Application(build, expects_bgr=True),
+        application=Application(build, expects_bgr=True, with_classifier=with_classifier),
     )
 
 
@@ -53,3 +57,15 @@ def _with_convolutional_fc(vgg: keras.Model) -> keras.Model:
         vgg.output
     )
     return keras.Model(vgg.input, keras.layers.Conv2D(FC_FILTERS, 1, activation="relu", name="fc7")(x))
+
+
+def subsample_classifier(weights: dict[str, dict[str, np.ndarray]]) -> None:
+    """Adds fc6 and fc7, subsampled from the classifier's fc1 and fc2 ("a trous", the SSD paper's section 3).
+
+    Of 7 x 7 taps every third stays, of 4096 channels every fourth, as in the authors' ``fc_reduced`` model.
+    """
+    step = FC_DEPTH // FC_FILTERS
+    fc6, fc7 = weights["fc1"], weights["fc2"]
+    taps = fc6["kernel"].reshape(POOL5_SIDE, POOL5_SIDE, -1, FC_DEPTH)[::FC6_DILATION, ::FC6_DILATION, :, ::step]
+    weights["fc6"] = {"kernel": taps, "bias": fc6["bias"][::step]}
+    weights["fc7"] = {"kernel": fc7["kernel"][np.newaxis, np.newaxis, ::step, ::step], "bias": fc7["bias"][::step]}

@@ -11,7 +11,6 @@ and all that is the second stage's own of step 4.
 from __future__ import annotations
 
 import contextlib
-import copy
 import dataclasses
 import gc
 import logging
@@ -21,7 +20,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from detzoo.builders.detector import build_detector
+from detzoo.builders.detector import build_detector, without_pretrained
 from detzoo.checkpoints.files import latest_prefix
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.checkpoints.merge import merge_checkpoints, save_weights
@@ -77,6 +76,7 @@ def train_four_step(
     stages: StageConfigs,
     write_proposals: WriteProposals,
     stop: StopRequest,
+    allow_random_weights: bool = False,
 ) -> MergedRun | None:
     """Runs what is left of the four steps, and merges.
 
@@ -88,6 +88,7 @@ def train_four_step(
         stages: ``pipeline`` for the trainings of each stage.
         write_proposals: writes the proposals of the training set.
         stop: entered already.
+        allow_random_weights: as for ``train_pipeline``.
 
     Returns:
         What it made; None where a signal came first: the same call goes on.
@@ -109,7 +110,7 @@ def train_four_step(
     record = RunRecord(folder, recipe="4-step training")
     for step in STEPS:
         gc.collect()  # the detectors of the steps before are in circles of references
-        if not _run(step, configs[step], pipeline, folder, strategy_name, write_proposals, stop):
+        if not _run(step, configs[step], pipeline, folder, strategy_name, write_proposals, stop, allow_random_weights):
             record.close(
                 last_step=step.folder, ended_by=f"stopped by {stop.signal.name if stop.signal else 'a signal'}"
             )
@@ -179,6 +180,7 @@ def _run(
     strategy_name: str,
     write_proposals: WriteProposals,
     stop: StopRequest,
+    allow_random_weights: bool,
 ) -> bool:
     """Does what is left of a step; False where a signal came first."""
     name, here = f"[{step.number}/{len(STEPS)}] {step.folder}", folder / step.folder
@@ -206,7 +208,7 @@ def _run(
     logger.info("%s: %s, %d steps: %s", name, step.what, config.train_config.num_steps, step.why)
     if stop.requested:
         return False
-    return train_pipeline(config, here, strategy_name, None, stop).finished
+    return train_pipeline(config, here, strategy_name, None, stop, allow_random_weights=allow_random_weights).finished
 
 
 def _propose(
@@ -221,9 +223,7 @@ def _propose(
 
 def _variables_of(pipeline: Any) -> dict[str, tuple[tuple[int, ...], bool]]:
     """Path -> shape, and whether it can train, of the whole detector's variables."""
-    model = copy.deepcopy(pipeline.model)
-    model.faster_rcnn.feature_extractor.ClearField("pretrained_weights")
-    detector = build_detector(model, dtype_policy=dtype_policy_of(pipeline.train_config))
+    detector = build_detector(without_pretrained(pipeline.model), dtype_policy=dtype_policy_of(pipeline.train_config))
     trainable = {variable.path for variable in detector.trainable_variables}
     return {
         path: (tuple(variable.shape), path in trainable)

@@ -70,7 +70,7 @@ class RunCheckpoints:
 
     def latest(self) -> str | None:
         """The prefix of the newest checkpoint, None where there is none."""
-        return next(iter(_newest_first(self._folder)), None)
+        return next(iter(saved_prefixes(self._folder)), None)
 
     def save(self) -> None:
         """Writes ``ckpt-<step>``, unless this step is saved already; every worker must call it.
@@ -125,7 +125,7 @@ class RunCheckpoints:
         """
         self._remove_leftovers(self._folder)
         problems = []
-        for prefix in _newest_first(self._folder):
+        for prefix in saved_prefixes(self._folder):
             try:
                 stored = open_checkpoint(prefix)
                 variables = self._trainer.model_variables
@@ -177,7 +177,7 @@ class RunCheckpoints:
                 leftover.unlink(missing_ok=True)
 
 
-def _newest_first(folder: pathlib.Path) -> list[str]:
+def saved_prefixes(folder: pathlib.Path) -> list[str]:
     """Prefixes ``ckpt-<step>``; also of one after which the process was killed at once: the index comes last."""
     return [prefix for prefix in numbered_prefixes(folder) if re.fullmatch(r"ckpt-\d+", pathlib.Path(prefix).name)]
 
@@ -190,7 +190,7 @@ def _renew_index(folder: pathlib.Path, max_to_keep: int) -> None:
     if not folder.is_dir():
         return
     indexed = [pathlib.Path(prefix).name for prefix in indexed_prefixes(folder)]
-    present = {pathlib.Path(prefix).name: prefix for prefix in reversed(_newest_first(folder))}
+    present = {pathlib.Path(prefix).name: prefix for prefix in reversed(saved_prefixes(folder))}
     if present and indexed[-1:] == list(present)[-1:] and set(indexed) <= set(present):
         return
     if not present and not indexed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import pathlib
 from collections.abc import Callable
@@ -12,15 +13,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from detzoo.builders.detector import build_detector
+from detzoo.builders.detector import build_detector, without_pretrained
 from detzoo.builders.inputs import build_dataset
 from detzoo.builders.optimizer import build_optimizer, moving_average_decay
 from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.errors import DetzooError
+from detzoo.features.pretrained import MissingWeightsError
 from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
+from detzoo.train.saving import saved_prefixes
 from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_warning, settings_from_config
 from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, is_chief
@@ -38,6 +41,7 @@ def train_pipeline(
     make_evaluate: Callable[[], Evaluate] | None,
     stop: StopRequest,
     record_summaries: bool = True,
+    allow_random_weights: bool = False,
 ) -> Outcome:
     """Trains what a config describes, from the newest checkpoint in ``model_dir`` on.
 
@@ -49,6 +53,7 @@ def train_pipeline(
             that what is wrong with its data shows at once.
         stop: Entered already.
         record_summaries: Write TensorBoard's events.
+        allow_random_weights: Train from random weights where ImageNet's are not available, rather than raise.
 
     Raises:
         DetzooError: what the user can mend.
@@ -57,17 +62,27 @@ def train_pipeline(
     warning = precision_warning(dtype_policy_of(pipeline.train_config), bool(tf.config.list_physical_devices("GPU")))
     if warning:
         logger.warning("%s", warning)
-    trainer = build_trainer(pipeline, strategy)
+    folder = pathlib.Path(model_dir)
+    bare = copy.deepcopy(pipeline)
+    bare.model.CopyFrom(without_pretrained(pipeline.model))
+    facts = {}
+    try:  # a checkpoint replaces every pretrained weight
+        trainer = build_trainer(bare if saved_prefixes(folder) else pipeline, strategy)
+    except MissingWeightsError as problem:
+        if not allow_random_weights:
+            raise
+        logger.warning("--allow_random_weights: the backbone starts from random weights. %s", problem)
+        facts["random_weights"] = str(problem)
+        trainer = build_trainer(bare, strategy)
     chief = is_chief(strategy)
     evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
-    folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
     loop = TrainingLoop(trainer, folder, evaluate, stop, record_summaries=record_summaries)
     _start(loop, trainer, pipeline.train_config, folder)
     record = None
     if chief:
         save_pipeline(pipeline, folder / CONFIG_FILE)
-        record = RunRecord(folder, **_facts(trainer, strategy_name))
+        record = RunRecord(folder, **_facts(trainer, strategy_name), **facts)
     try:
         outcome = loop.run()
     except DetzooError as problem:

@@ -6,6 +6,7 @@ import json
 import signal
 import subprocess
 import sys
+import urllib.error
 
 import pytest
 
@@ -178,3 +179,48 @@ def warm_start_with_another_class(raccoons, run, tmp_path, capsys):
     assert "new: head/" in shown
     assert "in the checkpoint" in shown
     assert "another number of classes" in shown
+
+
+@pytest.fixture
+def without_network(tmp_path, monkeypatch):
+    """The path of a config that asks for ImageNet's weights, and records for it; no download succeeds."""
+
+    def fail(url, *_):
+        raise urllib.error.URLError("no route to host")
+
+    (tmp_path / "keras").mkdir()
+    monkeypatch.setattr("keras.src.backend.config.keras_home", lambda: str(tmp_path / "keras"))
+    monkeypatch.setattr("keras.src.utils.file_utils.urlretrieve", fail)
+    shapes = tmp_path / "shapes"
+    assert main(["dataset", "shapes", f"--output_path={shapes}", "--num_images=8", "--image_size=96"]) == 0
+    text = (MODEL + READERS).replace("LABELS", str(tmp_path / "label_map.pbtxt")).replace("RECORDS", f"{shapes}-*")
+    text = text.replace("num_classes: 1", "num_classes: 5").replace("eval_every_n_steps: 6", "eval_every_n_steps: 0")
+    config = tmp_path / "pipeline.config"
+    config.write_text(text.replace("min_depth: 8", "min_depth: 8 pretrained_weights: 'imagenet'"))
+    return config
+
+
+def test_imagenet_weights_that_are_not_available_are_an_error(without_network, tmp_path, capsys):
+    assert train(without_network, tmp_path / "run") == 1
+    message = capsys.readouterr().err
+    assert "ImageNet's weights are not available: URL fetch failure on https://storage.googleapis.com/" in message
+    file = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
+    assert f"Put the file {file} from https://" in message
+    assert f" into the folder {tmp_path}/keras/models. Otherwise name a file in pretrained_weights" in message
+    assert "Traceback" not in message
+    assert not (tmp_path / "run" / "run.json").exists()
+
+
+@pytest.mark.slow
+def test_random_weights_are_recorded_where_they_are_allowed_and_a_resume_needs_no_imagenet(
+    without_network, tmp_path, capsys
+):
+    run = tmp_path / "run"
+    assert train(without_network, run, "--num_train_steps", "1", "--allow_random_weights") == 0
+    assert "the backbone starts from random weights" in capsys.readouterr().err
+    assert train(without_network, run, "--num_train_steps", "2") == 0
+    assert "resuming from step 1 of 2" in capsys.readouterr().err
+    first, second = json.loads((run / "run.json").read_text())["sessions"]
+    assert "URL fetch failure" in first["random_weights"]
+    assert "random_weights" not in second
+    assert 'pretrained_weights: "imagenet"' in (run / "pipeline.config").read_text()
