@@ -5,11 +5,12 @@ Checkpoints of detzoo and object-based ones of the Object Detection API are take
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import logging
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from detzoo.checkpoints.layout import variables_by_path
@@ -35,6 +36,9 @@ _CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)
 def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: bool = True) -> int:
     """Sets every variable of a detector from a checkpoint.
 
+    The checkpoint may have whole parts that the detector lacks, as that of a Faster R-CNN has for its first stage
+    alone. A log message counts the variables of these parts.
+
     Args:
         detector: A built detector.
         path: A model_dir, a folder with a checkpoint, or a prefix such as ``model_dir/ckpt-1000``.
@@ -48,7 +52,14 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
     """
     variables = variables_by_path(detector.variables)
     stored = find_weights(path, list(variables), prefer_ema)
-    check_same_model(stored, variables)
+    unused = _of_other_parts(stored)
+    check_same_model(stored, variables, unused)
+    if unused:
+        parts = collections.Counter(_part_in_file(stored, name) for name in unused)
+        counts = ", ".join(f"{part} {count}" for part, count in parts.items())
+        logger.warning(
+            "%s: %d variables are not used, because the model has no such part: %s", stored.prefix, len(unused), counts
+        )
     if stored.leftovers:
         logger.info(
             "%s: %d variables of its classification network that no detector uses are left out:\n%s",
@@ -62,6 +73,17 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
     return stored.step
 
 
+def _of_other_parts(stored: StoredWeights) -> set[str]:
+    """The unused variables of a checkpoint that belong to parts of which the detector has no variable."""
+    used = {_part_in_file(stored, stored.names.get(path, path)) for path in stored.shapes}
+    return {name for name in stored.unused if _part_in_file(stored, name) not in used}
+
+
+def _part_in_file(stored: StoredWeights, name: str) -> str:
+    """The part of a model that a name in the file belongs to; the Object Detection API's names start with "model/"."""
+    return "/".join(name.split("/")[: 1 if stored.is_own else 2])
+
+
 def _assign(stored: StoredWeights, variables: Mapping[str, Any], names: Iterable[str]) -> None:
     """Sets variables; nothing is set before everything could be read."""
     values = {name: stored.read(name) for name in names}
@@ -69,8 +91,13 @@ def _assign(stored: StoredWeights, variables: Mapping[str, Any], names: Iterable
         variables[name].assign(value)
 
 
-def check_same_model(stored: StoredWeights, variables: Mapping[str, Any]) -> None:
-    """Whether a checkpoint has exactly the variables of a detector.
+def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare: Collection[str] = ()) -> None:
+    """Checks that a checkpoint has exactly the variables of a detector.
+
+    Args:
+        stored: The checkpoint.
+        variables: Of the detector, by path.
+        spare: Names in the file that the detector may lack.
 
     Raises:
         CheckpointError: it has not, with the first differences.
@@ -78,7 +105,7 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any]) -> Non
     shapes = stored.shapes
     missing = [name for name in variables if name not in shapes]
     other = [name for name in shapes if shapes[name] != tuple(variables[name].shape)]
-    if not (missing or stored.unused or other):
+    if not (missing or other or set(stored.unused) - set(spare)):
         return
     findings = []
     if other:

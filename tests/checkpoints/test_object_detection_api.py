@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 
 import keras
 import numpy as np
@@ -236,6 +237,14 @@ def test_another_backbone_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match=r"another network than this model's: .*first backbone/stem/kernel \(mod"):
         warm_start(model, prefix, "detection")
     assert set(values_of(model).values()) == {0}
+
+
+def test_a_whole_part_that_the_model_lacks_is_left_out_and_counted(tmp_path, caplog):
+    model = make_model()
+    with caplog.at_level(logging.WARNING):
+        restore_for_inference(model, save(tmp_path, published(_mask=convolution(1, 1, 2, 2, value=9))))
+    assert values_of(model) == EXPECTED
+    assert "1 variables are not used, because the model has no such part: model/_mask 1" in caplog.text
 
 
 def test_all_that_differs_is_told_for_inference(tmp_path):

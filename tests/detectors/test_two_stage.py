@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ import tensorflow as tf
 
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
+from detzoo.checkpoints.merge import save_weights
 from detzoo.contracts import Groundtruth
+from detzoo.errors import CheckpointError
 
 RPN_PREDICTORS = ("rpn/box_predictor", "rpn/objectness_predictor", "rpn/conv")
 SECOND_STAGE_TERMS = ("localization", "classification", "mask")
@@ -356,3 +360,29 @@ def test_paths_of_variables_do_not_depend_on_what_was_built_before(small):
         "box_head",
         "mask_head",
     }
+
+
+@pytest.mark.parametrize(("whole", "part"), [("plain", "first_stage"), ("plain", "from_reader"), ("masks", "plain")])
+def test_a_checkpoint_restores_a_detector_that_lacks_whole_parts(small, tmp_path, caplog, whole, part):
+    trained = small.build(whole)
+    values = {}
+    for number, (path, variable) in enumerate(variables_by_path(trained.variables).items()):
+        values[path] = np.full(variable.shape, number, np.float32)
+    save_weights(tmp_path, 3, values)
+    smaller = small.build(part)
+    with caplog.at_level(logging.WARNING):
+        assert restore_for_inference(smaller, tmp_path) == 3
+    kept = variables_by_path(smaller.variables)
+    for path, variable in kept.items():
+        np.testing.assert_array_equal(variable, values[path])
+    dropped = {"first_stage": ("box_backbone", "box_head"), "from_reader": ("rpn",), "plain": ("mask_head",)}[part]
+    assert {path.split("/")[0] for path in values.keys() - kept.keys()} == set(dropped)
+    [message] = [record.message for record in caplog.records if "not used" in record.message]
+    assert (
+        f"{len(values) - len(kept)} variables are not used, because the model has no such part: {dropped[0]} "
+        in message
+    )
+    # The other way round, what the checkpoint lacks is an error.
+    save_weights(tmp_path / "small", 3, {path: values[path] for path in kept})
+    with pytest.raises(CheckpointError, match="variables of the model are not in it"):
+        restore_for_inference(trained, tmp_path / "small")
