@@ -146,7 +146,7 @@ def _report(found: Tensor, position: Tensor, is_mark: Tensor, dirt: DirtCounter)
     def add(vector, position, is_mark):  # type: ignore[no-untyped-def]
         dirt.add(vector, where=f"at or before record {position} of the stream")
         if is_mark:
-            dirt.log_summary()
+            dirt.end_epoch(position)
         return True
 
     return tf.cond(

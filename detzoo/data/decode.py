@@ -40,6 +40,10 @@ IMAGE_LABEL_TYPES = {"image/class/text": tf.string, "image/class/label": tf.int6
 # Coordinates may pass the image by this much (float32 rounding of exact values) without being called dirt.
 CLIP_TOLERANCE = 1e-4
 
+# A loss is a sum of products with weights: above this it overflows float16, and soon float32.
+MAX_WEIGHT = 1e4
+MAX_CLASS_ID = 2**31 - 1
+
 _JPEG_MAGIC = b"\xff\xd8\xff"
 _PNG_MAGIC = b"\x89PNG"
 
@@ -156,7 +160,9 @@ class RecordDecoder:
         boxes = tf.ensure_shape(tf.stack(sides, axis=1), [None, 4])
         count = tf.shape(boxes)[0]
         labels = _or_default(fields["image/object/class/label"], count, 0)
-        if self._class_names is not None:
+        if self._class_names is None:
+            labels = tf.where(labels <= MAX_CLASS_ID, tf.maximum(labels, 0), 0)
+        else:
             labels = self._class_names.lookup(_or_default(fields["image/object/class/text"], count, ""), labels)
         objects = (
             boxes,
@@ -222,9 +228,16 @@ class RecordDecoder:
             "inverted_box": kept & within & inverted,
             "box_outside_image": kept & within & beyond,
         }
-        weights = tf.where(tf.math.is_finite(sample.weights), sample.weights, 1.0)
-        area = tf.where(tf.math.is_finite(sample.area_px), sample.area_px, 0.0)
-        cleaned = sample._replace(boxes_norm=clipped, weights=weights, area_px=area)
+        # Comparisons with NaN are false.
+        right_weight = (sample.weights >= 0.0) & (sample.weights <= MAX_WEIGHT)
+        right_area = (sample.area_px >= 0.0) & tf.math.is_finite(sample.area_px)
+        found["wrong_weight"] = kept & within & ~right_weight
+        found["wrong_area"] = kept & within & ~right_area
+        cleaned = sample._replace(
+            boxes_norm=clipped,
+            weights=tf.where(right_weight, sample.weights, 1.0),
+            area_px=tf.where(right_area, sample.area_px, 0.0),
+        )
         return keep_objects(cleaned, kept & within), found
 
 

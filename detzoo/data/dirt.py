@@ -78,6 +78,8 @@ class Dirt(enum.Enum):
     BOX_OUTSIDE = ("box wholly outside the image", Action.OBJECT_SKIPPED)
     BOX_INVERTED = ("box with minimum above maximum; exchanged", Action.REPAIRED)
     BOX_CLIPPED = ("box reaching beyond the image; clipped", Action.REPAIRED)
+    WEIGHT_WRONG = ("weight that is not finite, negative or above 1e4; 1 taken", Action.REPAIRED)
+    AREA_WRONG = ("area that is not finite or negative; taken as unknown", Action.REPAIRED)
     CLASS_WITHOUT_NAME = ("class id without a name", Action.OBJECT_SKIPPED)
     CLASS_NOT_IN_LABEL_MAP = ("class that is not in the label map", Action.OBJECT_SKIPPED)
     MASK_UNREADABLE = ("mask cannot be drawn; left empty", Action.REPAIRED)

@@ -27,6 +27,8 @@ REASONS = (
     "too_many_boxes",  # beyond max_number_of_boxes; the object is dropped
     "inverted_box",  # minimum above maximum; repaired by exchanging them
     "box_outside_image",  # reaches beyond the image; repaired by clipping
+    "wrong_weight",  # not finite, negative or above 1e4; the weight becomes 1
+    "wrong_area",  # not finite or negative; the area becomes 0, unknown
 )
 
 _LOGGED_PER_REASON = 3
@@ -47,6 +49,13 @@ class DirtCounter:
         self._lock = threading.Lock()
         self._counts = np.zeros(len(REASONS), np.int64)
         self._total_logged = 0
+        self.first_epoch_end: int | None = None  # position in the stream after the first end of an epoch that was read
+
+    def end_epoch(self, position: int) -> None:
+        """Logs the counts at the end of an epoch, which lies before a position of the stream."""
+        if self.first_epoch_end is None:
+            self.first_epoch_end = int(position)
+        self.log_summary()
 
     def add(self, vector: np.ndarray, where: str = "") -> None:
         """Adds an int64 [len(REASONS)] vector; the first few of each reason are logged with ``where``."""

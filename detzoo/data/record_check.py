@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from detzoo.config.label_map import LabelMap
 from detzoo.data import repair
-from detzoo.data.decode import CLIP_TOLERANCE, LIST_TYPES, SCALAR_TYPES
+from detzoo.data.decode import CLIP_TOLERANCE, LIST_TYPES, MAX_CLASS_ID, MAX_WEIGHT, SCALAR_TYPES
 from detzoo.data.dirt import Dirt, Finding
 
 NEEDED_SIDES = ("ymin", "xmin", "ymax", "xmax")
@@ -123,6 +123,7 @@ def _check_features(features: Mapping[str, list], where: str, label_map: LabelMa
         for index, box in enumerate(boxes)
         if _keep_box(box, where, findings) and _is_known(texts[index], labels[index], label_map, where, findings)
     ]
+    _check_numbers(features, len(boxes), kept, where, findings)
     if not len(boxes):
         findings.append(Finding(Dirt.NO_BOXES, where))
     num_masks = _check_masks(features, len(boxes), size, where, findings)
@@ -223,11 +224,23 @@ def _keep_box(box: np.ndarray, where: str, findings: list[Finding]) -> bool:
     return True
 
 
+def _check_numbers(
+    features: Mapping[str, list], count: int, kept: Sequence[int], where: str, findings: list[Finding]
+) -> None:
+    """Finds weights and areas that training replaces; a list of another length counts as absent, as in decode."""
+    limits = {"weight": (MAX_WEIGHT, Dirt.WEIGHT_WRONG), "area": (np.finfo(np.float32).max, Dirt.AREA_WRONG)}
+    for key, (limit, dirt) in limits.items():
+        values = features.get(f"{OBJECT}/{key}", [])
+        wrong = [values[row] for row in kept if not 0.0 <= values[row] <= limit] if len(values) == count else []
+        findings.extend(Finding(dirt, where, f"{key} {value:g}") for value in wrong)
+
+
 def _is_known(text: str, label: int, label_map: LabelMap | None, where: str, findings: list[Finding]) -> bool:
     if label_map is None:
-        if not text and label < 1:
+        known = bool(text) or 1 <= label <= MAX_CLASS_ID
+        if not known:
             findings.append(Finding(Dirt.CLASS_WITHOUT_NAME, where, f"label {label}"))
-        return bool(text) or label >= 1
+        return known
     class_id = _class_id(text, label, label_map)
     if class_id is None:
         dirt = Dirt.CLASS_NOT_IN_LABEL_MAP if text else Dirt.CLASS_WITHOUT_NAME

@@ -7,7 +7,7 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,16 @@ from detzoo.train.trainer import GRADIENT_NORM, LEARNING_RATE, TOTAL, LoopResult
 # Steps in one go take about this long: short enough for a live progress line and a quick answer to SIGTERM.
 LOOP_SECONDS = 1.0
 MAX_REASON_LENGTH = 1000  # of an error that is shown
+
+STEPS_WITHOUT_OBJECTS = 200  # after which training stops if no batch had an object; or after the first epoch
+
+MAX_NAMED_RECORDS = 64  # of a batch whose loss is not finite
+
+REASONS_NOT_COUNTED = {
+    "crowd": "crowds (image/object/is_crowd or group_of is 1)",
+    "weight 0": "of weight 0 (image/object/weight)",
+    "no mask": "without a mask, which this detector learns from",
+}
 
 Evaluate = Callable[[Any], Mapping[str, float]]
 
@@ -87,6 +97,8 @@ class TrainingLoop:
         self._evaluated_step: int | None = None  # also where that failed
         self._num_failed = 0
         self._evaluation_problem: str | None = None  # of the last evaluation
+        self._first_step = self._step
+        self._has_objects = False  # in any batch of this session
         self._sum_over_workers = tf.function(self._reduce)
         self._momenta = [layer.momentum for layer in layers_with_moving_statistics(trainer.detector)]
         self._recomputed_step: int | None = None
@@ -98,10 +110,12 @@ class TrainingLoop:
         the run is not marked as finished, so that the same command evaluates again.
 
         Raises:
-            TrainingError: a loss that is not finite, too little memory, or a last evaluation that failed.
+            TrainingError: no batch with an object to learn from, a loss that is not finite, too little memory, or a last
+                evaluation that failed.
             DiskFullError: a checkpoint could not be written; those before are kept.
         """
-        self._step = int(self._trainer.step)
+        self._step = self._first_step = int(self._trainer.step)
+        self._starts_with_data = int(self._trainer.next_record) == 0
         self._selection.resume(self._step)
         self._stop.listen_again()
         try:
@@ -156,6 +170,7 @@ class TrainingLoop:
                 self._recompute_statistics()
             self.checkpoints.save()
         if finished:
+            self._check_objects(last=True)
             self._evaluate_if_due(last=True)
         return Outcome(self._step, finished, reason)
 
@@ -167,17 +182,38 @@ class TrainingLoop:
         self._step = result.step
         if result.failed_step is not None:
             raise TrainingError(self._describe_failure(result))
+        self._check_objects()
         is_first = self._step_seconds is None
         self._step_seconds = 0.0 if is_first else seconds / num_steps
         self._progress.update(result, None if is_first else self._step_seconds)
         if self._at(self._settings.log_every_n_steps):
             self._summaries.training(result, self._progress.images_per_second)
 
+    def _check_objects(self, last: bool = False) -> None:
+        """Stops a training whose first epoch, or first 200 steps, had no object that counts.
+
+        Raises:
+            TrainingError: On all workers, with the reason.
+        """
+        num_steps = self._step - self._first_step
+        if self._has_objects or num_steps == 0:
+            return
+        objects, end = self._trainer.objects(), self._trainer.dirt.first_epoch_end
+        self._has_objects = objects["counted"] > 0
+        if self._has_objects:
+            return
+        epoch_ended = self._starts_with_data and end is not None and int(self._trainer.next_record) >= end
+        # All workers have the same position, but do not read the end of the epoch at the same step.
+        if self._agree(last or epoch_ended or num_steps >= STEPS_WITHOUT_OBJECTS, 0)[0]:
+            raise TrainingError(_describe_no_objects(num_steps, objects, self._trainer.dirt.counts()))
+
     def _next_num_steps(self) -> int:
         """Steps until the loop should return: about LOOP_SECONDS, and never past a step where something is due."""
         settings = self._settings
         intervals = [settings.log_every_n_steps, settings.checkpoint_every_n_steps, settings.eval_every_n_steps]
         until_due = [interval - self._step % interval for interval in intervals if interval > 0]
+        if not self._has_objects:
+            until_due.append(max(1, self._first_step + STEPS_WITHOUT_OBJECTS - self._step))
         most = min([settings.num_steps - self._step, *until_due])
         if not self._step_seconds:
             return 1  # the first step traces, the second one gives the speed
@@ -288,6 +324,7 @@ class TrainingLoop:
         parts = ", ".join(f"{name} {value:g}" for name, value in values.items())
         is_loss = not all(map(math.isfinite, values.values()))
         what = "the loss is" if is_loss else "the loss is finite, its gradients are"
+        part = "" if self._num_workers == 1 else " (this worker's part)"
         kept = self.checkpoints.latest()
         advice = (
             f"The last good checkpoint is kept: {kept}; training again goes on from it."
@@ -296,7 +333,8 @@ class TrainingLoop:
         )
         return (
             f"{what} not finite at step {result.failed_step}: {parts}; learning rate {rate:g}, gradient norm {norm:g}. "
-            f"Lower the learning rate, lengthen its warm-up, or set train_config.gradient_clipping_by_norm. {advice}"
+            f"Its batch{part} has the images {_listed(result.failed_records)}: look at these records first. Else "
+            f"lower the learning rate, lengthen its warm-up, or set train_config.gradient_clipping_by_norm. {advice}"
         )
 
     def _agree(self, stop: bool, num_steps: int) -> tuple[bool, int]:
@@ -314,3 +352,24 @@ class TrainingLoop:
         # A copy made by the replica: what is passed in has no device, and a reduction wants one.
         results = strategy.run(lambda: all_reduce_sum(tf.identity(share)))
         return strategy.experimental_local_results(results)[0]
+
+
+def _listed(records: Sequence[tuple[str, int]]) -> str:
+    named = [f"'{image_id}' (record {position})" for image_id, position in records[:MAX_NAMED_RECORDS]]
+    return ", ".join(named) + (f" and {len(records) - len(named)} more" if len(records) > len(named) else "")
+
+
+def _describe_no_objects(num_steps: int, objects: Mapping[str, int], issues: Mapping[str, int]) -> str:
+    """Returns why no object of ``num_steps`` steps counts, and what helps."""
+    ignored = {kind: count for kind, count in objects.items() if count}
+    dropped = {kind: issues[kind] for kind in ("unknown_class", "nan_box", "empty_box") if issues.get(kind)}
+    found = [f"{count} objects are {REASONS_NOT_COUNTED[kind]}" for kind, count in ignored.items()]
+    found += [f"{count} objects were dropped as {kind}" for kind, count in dropped.items()]
+    if not found:
+        found = ["the records have no boxes (image/object/bbox/ymin, xmin, ymax, xmax), or augmentation removes all"]
+    advice = "`detzoo dataset inspect --input_path ... --label_map ...` lists what the records hold"
+    if "unknown_class" in dropped:
+        advice = "train_input_reader.label_map_path has other names or ids than the records; " + advice
+    if "crowd" in ignored:
+        advice = "import them with is_crowd 0 if they are single objects; " + advice
+    return f"no object to learn from in {num_steps} steps: {'; '.join(found)}. To fix it: {advice}"

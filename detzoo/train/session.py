@@ -123,9 +123,11 @@ def build_trainer(
             seed=settings.seed,
             start_record=start_record,
             input_context=context,
+            dirt=trainer.dirt,
         )
 
-    return Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)
+    trainer = Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)
+    return trainer
 
 
 def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path) -> None:

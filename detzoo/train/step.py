@@ -15,13 +15,15 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
-from detzoo.contracts import Batch, Tensor
+from detzoo.contracts import Batch, Groundtruth, Tensor
 from detzoo.detectors.batch_norm_statistics import training_predictions
 from detzoo.train.loss_scale import LossScale
 from detzoo.train.settings import TrainSettings
 from detzoo.train.variables import has_weight_decay, is_bias
 
 REGULARIZATION = "regularization"
+# The objects of a batch: what the loss learns from, and why it ignores the others.
+OBJECT_KINDS = ("counted", "crowd", "weight 0", "no mask")
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class StepOutputs(NamedTuple):
     gradient_norm: Tensor  # float32 scalar, before clipping
     learning_rate: Tensor  # float32 scalar, of this step
     next_record: Tensor  # int64 scalar, one more than the highest record_index of the global batch
+    objects: Tensor  # float32 [len(OBJECT_KINDS)], objects of the global batch of each kind
 
 
 class TrainStep:
@@ -70,14 +73,18 @@ class TrainStep:
             scaled_loss = tf.add_n(list(parts.values())) * scale
         self.part_names = tuple(parts)
         gradients = self._global_gradients(tape, scaled_loss, scale)
-        losses = all_reduce_sum(tf.stack(list(parts.values())))
+        needs_masks = getattr(self._detector, "proposes_masks", False)
+        objects = count_objects(batch.groundtruth, needs_masks)
+        losses, objects = tf.split(
+            all_reduce_sum(tf.concat([tf.stack(list(parts.values())), objects], axis=0)), [len(parts), -1]
+        )
         norm = tf.linalg.global_norm(gradients)
         if self._settings.gradient_clipping_norm > 0:
             gradients, _ = tf.clip_by_global_norm(gradients, self._settings.gradient_clipping_norm, use_norm=norm)
         rate = tf.cast(self._optimizer.learning_rate, tf.float32)
         tf.distribute.get_replica_context().merge_call(self._update, args=(gradients, rate, tf.math.is_finite(norm)))
         last = tf.reduce_max(batch.record_index)
-        return StepOutputs(losses, tf.reduce_sum(losses), norm, rate, all_reduce_max(last) + 1)
+        return StepOutputs(losses, tf.reduce_sum(losses), norm, rate, all_reduce_max(last) + 1, objects)
 
     def _local_losses(self, batch: Batch) -> dict[str, Tensor]:
         """This replica's share of each part: the shares of all replicas add up to the value of the global batch."""
@@ -136,6 +143,28 @@ class TrainStep:
             strategy.extended.update(variable.value, descend, args=(gradient, rate), group=False)
         self._optimizer.iterations.assign_add(1)
         return tf.constant(True)
+
+
+def count_objects(groundtruth: Groundtruth, needs_masks: bool = False) -> Tensor:
+    """Counts the objects of a batch.
+
+    Args:
+        groundtruth: Objects of the batch.
+        needs_masks: True if an object without a mask does not count either.
+
+    Returns:
+        float32 [len(OBJECT_KINDS)]: each object that is no padding is of one kind.
+    """
+    left = groundtruth.classes >= 0
+    kinds = [groundtruth.is_crowd, groundtruth.weights <= 0.0]
+    if needs_masks:
+        kinds.append(~tf.reduce_any(groundtruth.masks > 0, axis=[2, 3]))
+    ignored = []
+    for kind in kinds:
+        ignored.append(left & kind)
+        left &= ~kind
+    counts = [tf.math.count_nonzero(objects, dtype=tf.float32) for objects in (left, *ignored)]
+    return tf.stack(counts + [tf.zeros([])] * (len(OBJECT_KINDS) - len(counts)))
 
 
 def num_replicas() -> int:

@@ -18,12 +18,13 @@ import tensorflow as tf
 
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.contracts import Tensor
+from detzoo.data.dirt_counter import DirtCounter
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import UsageError
 from detzoo.train.loss_scale import LossScale
 from detzoo.train.moving_average import MovingAverage
 from detzoo.train.settings import TrainSettings
-from detzoo.train.step import TrainStep
+from detzoo.train.step import OBJECT_KINDS, TrainStep
 from detzoo.train.variables import is_frozen, select_trainable
 
 # (start_record, input_context) -> endless dataset of Batch for one pipeline, a replica's share of the images a batch
@@ -45,6 +46,7 @@ class LoopResult:
         learning_rate: Of the last step.
         failed_step: The first step (from 1) whose loss or gradients were not finite; None for none.
         failed_values: Loss parts, total, gradient norm and learning rate of that step.
+        failed_records: Image ids and positions in the stream of this worker's part of that step's batch.
     """
 
     step: int
@@ -53,6 +55,7 @@ class LoopResult:
     learning_rate: float
     failed_step: int | None = None
     failed_values: dict[str, float] = dataclasses.field(default_factory=dict)
+    failed_records: tuple[tuple[str, int], ...] = ()
 
 
 class Trainer(orbit.StandardTrainer):
@@ -112,6 +115,11 @@ class Trainer(orbit.StandardTrainer):
         self._count = tf.Variable(0.0, trainable=False, name="count")
         self._failed_step = tf.Variable(0, dtype=tf.int64, trainable=False, name="failed_step")
         self._failed_values = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="failed_values")
+        # Not in the scope of the strategy: strings live on the host.
+        self._failed_ids = tf.Variable([], dtype=tf.string, shape=[None], trainable=False, name="failed_ids")
+        self._failed_indices = tf.Variable([], dtype=tf.int64, shape=[None], trainable=False, name="failed_indices")
+        self._objects = tf.Variable(tf.zeros([len(OBJECT_KINDS)]), trainable=False, name="objects")
+        self.dirt = DirtCounter()  # of the input, where it counts data issues
         self._synchronize = tf.function(self._mean_of_statistics)
         self._batch_statistics: BatchNormStatistics | None = None
         self._synchronized_step: int | None = None
@@ -122,6 +130,10 @@ class Trainer(orbit.StandardTrainer):
         if self.loss_scale is not None:
             state |= {"loss_scale": self.loss_scale.scale, "finite_steps": self.loss_scale.finite_steps}
         return state
+
+    def objects(self) -> dict[str, int]:
+        """Counts the objects that this session has trained on so far, over all replicas, by ``OBJECT_KINDS``."""
+        return dict(zip(OBJECT_KINDS, map(int, self._objects.numpy())))
 
     def run_steps(self, num_steps: int) -> LoopResult:
         """Runs some steps; the first call builds the input, from ``next_record`` on, and traces.
@@ -173,7 +185,8 @@ class Trainer(orbit.StandardTrainer):
 
     def train_step(self, iterator: Any) -> None:
         """One step of all replicas, in cross-replica context."""
-        outputs = self.strategy.run(self._traced_as_written, args=(next(iterator),))
+        batch = next(iterator)
+        outputs = self.strategy.run(self._traced_as_written, args=(batch,))
         outputs = type(outputs)(*(self.strategy.experimental_local_results(value)[0] for value in outputs))
         values = [outputs.losses, [outputs.total_loss, outputs.gradient_norm, outputs.learning_rate]]
         padded = tf.concat([*values, tf.zeros([_MAX_VALUES - len(self._value_names())])], axis=0)
@@ -182,7 +195,8 @@ class Trainer(orbit.StandardTrainer):
         self.next_record.assign(outputs.next_record)
         if self.average is not None:
             self.average.update(self.step)
-        self._note(padded, tf.math.is_finite(outputs.total_loss), tf.math.is_finite(outputs.gradient_norm))
+        self._objects.assign_add(outputs.objects)
+        self._note(batch, padded, tf.math.is_finite(outputs.total_loss), tf.math.is_finite(outputs.gradient_norm))
 
     def train_loop_end(self) -> LoopResult:
         """Fetches the values of the loop: the one moment at which the host waits."""
@@ -193,7 +207,9 @@ class Trainer(orbit.StandardTrainer):
         mean.pop(LEARNING_RATE)
         failed = int(self._failed_step)
         failed_values = dict(zip(names, self._failed_values.numpy().tolist())) if failed else {}
-        return LoopResult(int(self.step), mean, norm, last[LEARNING_RATE], failed or None, failed_values)
+        ids = [image_id.decode("utf-8", "replace") for image_id in self._failed_ids.numpy()]
+        records = tuple(zip(ids, self._failed_indices.numpy().tolist()))
+        return LoopResult(int(self.step), mean, norm, last[LEARNING_RATE], failed or None, failed_values, records)
 
     def _distributed_dataset(self, start_record: int) -> Any:
         """The input of all replicas of this worker."""
@@ -208,7 +224,7 @@ class Trainer(orbit.StandardTrainer):
     def _value_names(self) -> tuple[str, ...]:
         return (*self._replica_step.part_names, *_EXTRA_VALUES)
 
-    def _note(self, values: Tensor, finite_loss: Tensor, finite_gradients: Tensor) -> None:
+    def _note(self, batch: Any, values: Tensor, finite_loss: Tensor, finite_gradients: Tensor) -> None:
         """Adds to the means of the loop; remembers the first failure."""
         # With loss scaling, gradients overflow now and then: those steps are skipped, not failures.
         healthy = finite_loss if self.loss_scale is not None else finite_loss & finite_gradients
@@ -216,8 +232,15 @@ class Trainer(orbit.StandardTrainer):
         self._last.assign(values)
         self._count.assign_add(1.0)
         first_failure = ~healthy & (self._failed_step == 0)
+        tf.cond(first_failure, lambda: self._note_records(batch), lambda: tf.constant(False))
         self._failed_step.assign(tf.where(first_failure, self.step, self._failed_step))
         self._failed_values.assign(tf.where(first_failure, values, self._failed_values))
+
+    def _note_records(self, batch: Any) -> Tensor:
+        """Remembers which images of this worker are in a batch."""
+        for variable, field in ((self._failed_ids, batch.image_ids), (self._failed_indices, batch.record_index)):
+            variable.assign(tf.concat(self.strategy.experimental_local_results(field), axis=0))
+        return tf.constant(True)
 
     def _make_average(self, trainable: list[Any]) -> MovingAverage | None:
         if self.settings.moving_average_decay is None:

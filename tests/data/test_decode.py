@@ -304,3 +304,29 @@ def test_labels_of_whole_images_are_looked_up_as_those_of_objects():
 def test_labels_of_whole_images_need_a_label_map():
     with pytest.raises(ConfigError, match="need a label map: set label_map_path"):
         RecordDecoder(DecodeOptions(load_image_labels=True))
+
+
+def three_objects(**features: list) -> bytes:
+    return example(**boxes(*[(0.1, 0.2, 0.5, 0.6)] * 3), **{"class__label": [1, 2, 3], **features})
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0, 10_000.1, 3e38])
+def test_weights_that_break_a_loss_become_1_and_are_counted(value):
+    decoded = decode(three_objects(weight=[value, 10_000.0, 0.0]))
+    assert decoded.sample.weights.numpy().tolist() == [1.0, 10_000.0, 0.0]
+    assert dirt_of(decoded) == {"wrong_weight": 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
+def test_areas_that_are_none_become_unknown_and_are_counted(value):
+    decoded = decode(three_objects(area=[value, 10.0, 0.0]))
+    assert decoded.sample.area_px.numpy().tolist() == [0.0, 10.0, 0.0]
+    assert dirt_of(decoded) == {"wrong_area": 1}
+
+
+@pytest.mark.parametrize("label", [-(2**63), -1, 0, 2**31, 2**32 + 1, 2**63 - 1])
+def test_class_ids_beyond_int32_are_unknown(label):
+    # 2**32 + 1 in 32 bits would be class 1.
+    decoded = decode(three_objects(class__label=[label, 2, 3]))
+    assert decoded.sample.classes.numpy().tolist() == [1, 2]
+    assert dirt_of(decoded) == {"unknown_class": 1}

@@ -9,6 +9,7 @@ import tensorflow as tf
 from detzoo.config.label_map import LabelMap
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.dirt import Action, Dirt
+from detzoo.data.dirt_counter import REASONS
 from detzoo.data.record_check import check_record, image_of, masks_of, parse_features
 
 NAN = float("nan")
@@ -80,6 +81,10 @@ def one_box(ymin, xmin, ymax, xmax):
         ({"class__label": None}, []),
         ({"class__text": [b"cat", b"Dog"]}, []),
         ({"class__label": [4, 4]}, [Dirt.LABEL_CONTRADICTS]),
+        ({"weight": [1e4, 3e38]}, [Dirt.WEIGHT_WRONG]),
+        ({"weight": [NAN, -1.0]}, [Dirt.WEIGHT_WRONG] * 2),
+        ({"area": [float("inf"), NAN]}, [Dirt.AREA_WRONG] * 2),
+        ({"area": [0.0, -3.0]}, [Dirt.AREA_WRONG]),
         ({f"bbox__{side}": None for side in ("ymin", "xmin", "ymax", "xmax")}
          | {"class__text": None, "class__label": None}, [Dirt.NO_BOXES]),
     ],
@@ -95,6 +100,10 @@ def test_objects_are_kept_exactly_where_training_keeps_them(images, decoder, cha
     np.testing.assert_allclose(checked.boxes_norm, decoded.sample.boxes_norm, atol=1e-6)
     trained = [LABEL_MAP.names[class_index + 1] for class_index in decoded.sample.classes.numpy()]
     assert list(checked.class_names) == trained
+    counted = dict(zip(REASONS, decoded.dirt.numpy()))
+    assert (counted["wrong_weight"], counted["wrong_area"]) == tuple(
+        map(found.count, (Dirt.WEIGHT_WRONG, Dirt.AREA_WRONG))
+    )
     num_skipped = sum(dirt.action is Action.OBJECT_SKIPPED for dirt in found)
     assert len(trained) == (0 if Dirt.NO_BOXES in found else 2 - num_skipped)
 
@@ -220,3 +229,11 @@ def test_masks(images):
         assert detail in checked.findings[0].detail
         assert checked.usable, "training drops it only where masks are asked for"
     assert masks_of(parse_features(record(encoded, mask=[mask, b"rubbish"]))) is None
+
+
+@pytest.mark.parametrize("label", [2**31, 2**32 + 1, 2**63 - 1])
+def test_class_ids_beyond_int32_are_found_without_a_label_map(images, label):
+    serialized = record(images.encode(images.scene()), class__text=None, class__label=[1, label])
+    checked = check_record(serialized, "file: record 3", None)
+    assert kinds(checked) == [Dirt.CLASS_WITHOUT_NAME]
+    assert RecordDecoder(DecodeOptions())(serialized).sample.classes.numpy().tolist() == [0]

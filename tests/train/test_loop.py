@@ -16,6 +16,7 @@ import tensorflow as tf
 from detzoo.builders.optimizer import ManualStepRate
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import latest_prefix
+from detzoo.data.dirt_counter import DirtCounter, count_vector
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import CheckpointError, ConfigError, DataError, DiskFullError, TrainingError
 from detzoo.train.loop import TrainingLoop
@@ -285,6 +286,77 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(trai
         training_toy.run_to_end(tmp_path, one_device, optimizer=lambda: keras.optimizers.SGD(rate))
     assert latest_prefix(tmp_path).endswith("ckpt-5")
     assert all(np.isfinite(value).all() for value in weights_at(tmp_path).values())
+
+
+def train_on(training_toy, strategy, folder, change, num_records=None, counter=None, **run):
+    """Trains on the toy's batches after a change of their ground truth."""
+    optimizer = lambda: keras.optimizers.SGD(1e-6)  # noqa: E731 - at the toy's own rate it diverges without objects
+    trainer = training_toy.make_trainer(strategy, training_toy.settings(**run), optimizer, num_records)
+    made = trainer._make_dataset
+    trainer._make_dataset = lambda start, context: made(start, context).map(
+        lambda batch: batch._replace(groundtruth=batch.groundtruth._replace(**change(batch)))
+    )
+    if counter is not None:
+        trainer.dirt = counter
+    return TrainingLoop(trainer, folder, None, StopRequest()).run()
+
+
+def without_objects(batch):
+    return {"classes": -tf.ones_like(batch.groundtruth.classes)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without_objects, "no object to learn from in 200 steps: the records have no boxes"),
+        (
+            lambda batch: {"is_crowd": tf.ones_like(batch.groundtruth.is_crowd)},
+            # Record i has i % 3 + 1 objects: 800 records are 266 times six objects, and one and two more.
+            r"in 200 steps: 1599 objects are crowds \(image/object/is_crowd.*import them with is_crowd 0",
+        ),
+        (lambda batch: {"weights": tf.zeros_like(batch.groundtruth.weights)}, "1599 objects are of weight 0"),
+    ],
+)
+def test_200_steps_without_an_object_stop_a_training(training_toy, one_device, tmp_path, change, message):
+    with pytest.raises(TrainingError, match=message):
+        train_on(training_toy, one_device, tmp_path, change, num_steps=300, checkpoint_every_n_steps=1000)
+
+
+def test_an_epoch_without_an_object_stops_a_training_with_what_was_dropped(training_toy, one_device, tmp_path):
+    counter = DirtCounter()
+    counter.add(count_vector(unknown_class=7))
+    counter.end_epoch(12)
+    message = "in [345] steps: 7 objects were dropped as unknown_class.*label_map_path has other names or ids"
+    with pytest.raises(TrainingError, match=message):
+        train_on(training_toy, one_device, tmp_path, without_objects, counter=counter)
+
+
+def test_a_training_that_ends_without_an_object_is_an_error(training_toy, two_replicas, tmp_path):
+    with pytest.raises(TrainingError, match="no object to learn from in 2 steps"):
+        train_on(training_toy, two_replicas, tmp_path, without_objects, num_records=11)
+    assert read_finished(tmp_path) is None
+
+
+def test_one_object_in_an_epoch_is_enough(training_toy, one_device, tmp_path):
+    counter = DirtCounter()
+    counter.end_epoch(12)
+
+    def only_record_2(batch):
+        return {"classes": tf.where(batch.record_index[:, tf.newaxis] == 2, batch.groundtruth.classes, -1)}
+
+    assert train_on(training_toy, one_device, tmp_path, only_record_2, counter=counter).finished
+
+
+def test_a_loss_that_is_not_finite_names_the_records_of_its_batch(training_toy, two_replicas, tmp_path):
+    def poison(batch):
+        return {"boxes_norm": batch.groundtruth.boxes_norm * 1e38}
+
+    message = (
+        r"not finite at step 1: localization inf, classification [\d.]+; learning rate 1e-06.*Its batch has the images "
+        r"'0' \(record 0\), '1' \(record 1\), '2' \(record 2\), '3' \(record 3\): look"
+    )
+    with pytest.raises(TrainingError, match=message):
+        train_on(training_toy, two_replicas, tmp_path, poison)
 
 
 def weights_at(folder):
