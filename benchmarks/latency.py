@@ -13,7 +13,7 @@ same with what is installed beside it, of which Keras imports scikit-learn, pand
 
 The rows of two-stage detectors have 300 proposals, and all of them score above the threshold. On a machine of that
 speed the Object Detection API's Faster R-CNN ResNet-50 640 takes 2.3 s and 3.4 GB. A ratio is that of the medians of
-two detectors called in turn, and the first is wanted to be faster.
+two detectors called in turn, and the first is wanted to be faster; multiply-adds are those of model_configs/models.csv.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from absl import app, flags, logging
 from rows import Row, report, timed_row
 
 from detzoo.benchmark.latency import time_alternately
+from detzoo.benchmark.models import read_table
 from detzoo.benchmark.process import measure_process
 from detzoo.benchmark.runner import BenchmarkOptions, benchmark_saved_model
 from detzoo.benchmark.yardstick import beside_yardstick
@@ -76,7 +77,13 @@ PAIRS = (
         Case("R-FCN ResNet-101 600", "rfcn_resnet101_600", None),
         Case("Faster R-CNN ResNet-101 600", "faster_rcnn_resnet101_600", None),
     ),
+    (  # 600 x 800 and 800 x 1067 pixels: 122 and 172 ms in the RetinaNet paper, figure 2
+        Case("RetinaNet ResNet-101 600", "retinanet_resnet101_600", None),
+        Case("Faster R-CNN ResNet-101 FPN 800", "faster_rcnn_resnet101_fpn_800", None),
+    ),
 )
+# Configs of pairs of which the first has more multiply-adds nevertheless.
+MORE_MULTIPLY_ADDS = ("faster_rcnn_resnet50_v1_fpn_640",)
 WANTED_LOAD_SECONDS, WANTED_EXPORT_SECONDS = 2.0, 20.0
 
 
@@ -136,7 +143,14 @@ def measure_pair(faster: Case, slower: Case) -> list[Row]:
         for case, latency in zip((faster, slower), latencies, strict=True)
     ]
     ratio = latencies[0].median_ms / latencies[1].median_ms
-    return [*rows, Row(f"  ratio to {slower.name}", ratio, "x", gflops, ratio, 1.0)]
+    table = read_table(ROOT / "model_configs")
+    adds = table[faster.config].multiply_adds / table[slower.config].multiply_adds
+    wanted = None if faster.config in MORE_MULTIPLY_ADDS else 1.0
+    return [
+        *rows,
+        Row(f"  ratio to {slower.name}", ratio, "x", gflops, ratio, 1.0),
+        Row("  ratio of multiply-adds", adds, "x", gflops, adds, wanted),
+    ]
 
 
 def load_model(config: str) -> Any:

@@ -117,6 +117,16 @@ def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
 
 
 @pytest.mark.slow
+def test_canvases_are_compared(tmp_path):
+    small = ["--only", "shapes_ssd", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
+    *_, alone, _ = run("canvas.py", *small).strip().splitlines()
+    name, _, *found, spread = alone.split()
+    assert (name, float(spread)) == ("shapes_ssd_mobilenet_v1", 0.0)
+    assert len(set(found)) == 1
+    assert len(found) == 4
+
+
+@pytest.mark.slow
 def test_the_report_of_the_papers_grid_is_timed(tmp_path):
     output = tmp_path / "rows.csv"
     printed = run("sweep_report.py", "--output_dir", str(tmp_path / "sweep"), "--output", str(output))

@@ -97,7 +97,8 @@ def _check_model(model: Any) -> None:
     if kind != "fixed_shape_resizer" and not pads:
         raise ConfigError(
             f"--format=tflite needs an input of one size, and the size that {kind} gives depends on the image; add "
-            "--set model.ssd.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension=true, or "
+            "--set model.ssd.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension=true, with a "
+            "max_dimension that is a multiple of the coarsest stride, or "
             "--set model.ssd.image_resizer.fixed_shape_resizer.height=... and .width=..."
         )
 

@@ -242,7 +242,8 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     counts = _counts_of_run(predict, image) if runs else count_in_function(predict)
     adds = sum(counts.values())
     parameters = sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
-    return ModelRow(file.stem, "x".join(map(str, image.shape[:2])), parameters, adds, digest)
+    size = detector.whole_cells(image[tf.newaxis], None).shape[1:3]
+    return ModelRow(file.stem, "x".join(map(str, size)), parameters, adds, digest)
 
 
 def _counts_of_run(function: Any, image: Any) -> dict[str, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from detzoo.config.bifpn import check_bifpn
+from detzoo.config.check_parts import input_size
 from detzoo.config.check_pyramid import check_pyramid
 from detzoo.config.problems import Findings
 from detzoo.config.support import SsdExtractor
@@ -12,6 +13,7 @@ from detzoo.config.support import SsdExtractor
 _EXTRACTOR_PATH = "model.ssd.feature_extractor"
 _ANCHORS_PATH = "model.ssd.anchor_generator"
 _REDUCED_LOWEST_LAYER = 3  # boxes
+_MOST_LEVEL = 30  # of a stride that is checked
 
 
 class HeadMaps(NamedTuple):
@@ -38,6 +40,7 @@ def check_anchors(ssd: Any, extractor: SsdExtractor, findings: Findings) -> None
     is_shared = ssd.box_predictor.HasField("weight_shared_convolutional_box_predictor")
     maps = HeadMaps(levels, source, not message.output_stride, is_shared)
     check_generator(ssd.anchor_generator, _ANCHORS_PATH, maps, findings)
+    check_cells(ssd.anchor_generator, ssd.image_resizer, "model.ssd.image_resizer", findings)
     generator = getattr(ssd.anchor_generator, kind)
     if not getattr(generator, "normalize_coordinates", True):
         text = "anchors in pixels are not supported, they are fractions of the padded image; accepted: true"
@@ -78,6 +81,35 @@ def check_generator(anchors: Any, path: str, maps: HeadMaps, findings: Findings)
             "multiscale_anchor_generator or flexible_grid_anchor_generator"
         )
         findings.error(path, text)
+
+
+def check_cells(anchors: Any, resizer: Any, path: str, findings: Findings) -> None:
+    """Warns of a fixed input whose sides the strides of multiscale anchors do not divide.
+
+    The Object Detection API puts the first centre of a level half a stride inside where its stride divides the side,
+    and on the border elsewhere: half a stride away from the middle of the first cell. The coarsest level alone is no
+    warning, because published configs (320 pixels, levels 3 to 7) have that.
+
+    Args:
+        anchors: ``pb.AnchorGenerator``.
+        resizer: ``pb.ImageResizer``.
+        path: Path of the resizer.
+        findings: Gets the warning.
+    """
+    size, generator = input_size(resizer), anchors.multiscale_anchor_generator
+    if size is None or not size.is_static or not anchors.HasField("multiscale_anchor_generator"):
+        return
+    levels = range(max(generator.min_level, 0), min(generator.max_level, _MOST_LEVEL) + 1)
+    off = [level for level in levels if size.height % 2**level or size.width % 2**level]
+    if len(off) < 2:
+        return
+    strides = ", ".join(str(2**level) for level in off)
+    text = (
+        f"makes an input of {size.height}x{size.width} pixels, no multiple of the strides {strides}: there the Object "
+        f"Detection API's rule puts anchors half a stride off their cells. Use multiples of {2 ** levels[-1]}, or a "
+        "keep_aspect_ratio_resizer without pad_to_max_dimension, whose input is padded to such multiples"
+    )
+    findings.warning(f"{path}.{resizer.WhichOneof('image_resizer_oneof')}", text)
 
 
 def anchors_per_location(anchors: Any) -> list[int] | None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from detzoo.config import pb, support
 from detzoo.config.problems import Findings
 
 _SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
+
+
+class InputSize(NamedTuple):
+    """Sides of the network's input in pixels, before it is padded to a multiple."""
+
+    height: int
+    width: int
+    is_static: bool  # False: no image is larger
 
 
 def check_resizer(resizer: Any, path: str, findings: Findings) -> None:
@@ -23,6 +31,28 @@ def check_resizer(resizer: Any, path: str, findings: Findings) -> None:
                 findings.error(f"{path}.training_min_dimensions[{index}]", text)
     elif kind == "conditional_shape_resizer" and chosen.condition == pb.ConditionalShapeResizer.INVALID:
         findings.error(f"{path}.condition", "is INVALID; accepted: GREATER, SMALLER")
+
+
+def input_size(resizer: Any) -> InputSize | None:
+    """The largest input of an ``image_resizer``; None where images have any size, or where the resizer is wrong."""
+    kind = resizer.WhichOneof("image_resizer_oneof")
+    if kind == "fixed_shape_resizer":
+        chosen = resizer.fixed_shape_resizer
+        return _positive(chosen.height, chosen.width, is_static=True)
+    if kind == "keep_aspect_ratio_resizer":
+        chosen = resizer.keep_aspect_ratio_resizer
+        if chosen.pad_to_max_dimension:
+            return _positive(chosen.max_dimension, chosen.max_dimension, is_static=True)
+        return _positive(chosen.min_dimension, chosen.max_dimension, is_static=False)
+    if kind == "conditional_shape_resizer":
+        chosen = resizer.conditional_shape_resizer
+        if chosen.condition == pb.ConditionalShapeResizer.GREATER:
+            return _positive(chosen.size_threshold, chosen.size_threshold, is_static=False)
+    return None
+
+
+def _positive(height: int, width: int, *, is_static: bool) -> InputSize | None:
+    return InputSize(height, width, is_static) if height > 0 and width > 0 else None
 
 
 def check_backbone(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from detzoo.config import pb
-from detzoo.config.check_anchors import HeadMaps, anchors_per_location, check_generator
+from detzoo.config.check_anchors import HeadMaps, anchors_per_location, check_cells, check_generator
+from detzoo.config.check_parts import input_size
 from detzoo.config.check_pyramid import check_pyramid
 from detzoo.config.effects import supported_branches
 from detzoo.config.problems import Findings, has_errors
@@ -13,14 +14,6 @@ from detzoo.config.support import RegionExtractor
 
 _DEEPEST_STRIDE = 32  # of the last map of every backbone
 _STRIDE_BEFORE_LAST = 16  # of the map that proposals are read from, unless use_last_map
-
-
-class _InputSize(NamedTuple):
-    """Sides of the network's input in pixels, before it is padded to a multiple."""
-
-    height: int
-    width: int
-    is_static: bool  # False: no image is larger
 
 
 def check_region_maps(model: Any, path: str, extractor: RegionExtractor, findings: Findings) -> None:
@@ -48,6 +41,7 @@ def check_region_maps(model: Any, path: str, extractor: RegionExtractor, finding
         already = len(findings.problems)
         maps = HeadMaps(levels, source, shares_predictions=model.first_stage_head_sharing == pb.FasterRcnn.ALL)
         check_generator(anchors, here, maps, findings)
+        check_cells(anchors, model.image_resizer, f"{path}.image_resizer", findings)
         if not has_errors(findings.problems[already:]):
             _check_anchor_strides(anchors, here, maps, findings)
             _check_max_proposals(model, path, levels, findings)
@@ -123,7 +117,9 @@ def _check_max_proposals(model: Any, path: str, levels: tuple[int, ...], finding
     size, counts = input_size(model.image_resizer), anchors_per_location(model.first_stage_anchor_generator)
     if size is None or not counts:
         return
-    height, width = size.height, size.width
+    # An input of free size is padded to the coarsest stride where a pyramid is read.
+    multiple = 1 if size.is_static or len(levels) == 1 else 2 ** max(levels)
+    height, width = (side + -side % multiple for side in size[:2])
     if len(counts) == 1:
         counts *= len(levels)
     total = sum(
@@ -137,25 +133,3 @@ def _check_max_proposals(model: Any, path: str, levels: tuple[int, ...], finding
                 f"accepted: 1 to {total}"
             )
             findings.error(f"{path}.{name}", text)
-
-
-def input_size(resizer: Any) -> _InputSize | None:
-    """The largest input of an ``image_resizer``; None where images have any size, or where the resizer is wrong."""
-    kind = resizer.WhichOneof("image_resizer_oneof")
-    if kind == "fixed_shape_resizer":
-        chosen = resizer.fixed_shape_resizer
-        return _positive(chosen.height, chosen.width, is_static=True)
-    if kind == "keep_aspect_ratio_resizer":
-        chosen = resizer.keep_aspect_ratio_resizer
-        if chosen.pad_to_max_dimension:
-            return _positive(chosen.max_dimension, chosen.max_dimension, is_static=True)
-        return _positive(chosen.min_dimension, chosen.max_dimension, is_static=False)
-    if kind == "conditional_shape_resizer":
-        chosen = resizer.conditional_shape_resizer
-        if chosen.condition == pb.ConditionalShapeResizer.GREATER:
-            return _positive(chosen.size_threshold, chosen.size_threshold, is_static=False)
-    return None
-
-
-def _positive(height: int, width: int, *, is_static: bool) -> _InputSize | None:
-    return _InputSize(height, width, is_static) if height > 0 and width > 0 else None

@@ -10,7 +10,7 @@ from typing import Any
 
 from detzoo.config import stages, support
 from detzoo.config.check_anchors import anchors_per_location
-from detzoo.config.check_region_maps import input_size
+from detzoo.config.check_parts import input_size
 from detzoo.config.problems import Findings
 
 MOST_BYTES = 10**12  # of one tensor; the memory of the largest machines that train detectors

@@ -110,9 +110,9 @@ class TrainingLoop:
         the run is not marked as finished, so that the same command evaluates again.
 
         Raises:
-            TrainingError: no batch with an object to learn from, a loss that is not finite, too little memory, or a last
-                evaluation that failed.
-            DiskFullError: a checkpoint could not be written; those before are kept.
+            TrainingError: No batch with an object to learn from, a loss that is not finite, too little memory, or a
+                last evaluation that failed.
+            DiskFullError: A checkpoint could not be written; those before are kept.
         """
         self._step = self._first_step = int(self._trainer.step)
         self._starts_with_data = int(self._trainer.next_record) == 0

@@ -31,6 +31,27 @@ def test_a_good_config_has_no_problem(config_path):
     assert problems(config_path) == []
 
 
+RESIZER = f"{SSD}.image_resizer"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "off"),
+    [
+        # Levels 3 to 6: strides 8 to 64. 683 = 8 * 85.4, 600 = 8 * 75, 640 = 64 * 10, 608 = 32 * 19.
+        (("keep_aspect_ratio_resizer.max_dimension=683", "keep_aspect_ratio_resizer.pad_to_max_dimension=true"), 4),
+        (("fixed_shape_resizer.height=640", "fixed_shape_resizer.width=600"), 3),
+        (("fixed_shape_resizer.height=640", "fixed_shape_resizer.width=640"), 0),
+        (("fixed_shape_resizer.height=640", "fixed_shape_resizer.width=608"), 0),  # the coarsest level alone
+        (("keep_aspect_ratio_resizer.max_dimension=683",), 0),  # of free size: padded to multiples of 64
+        (("identity_resizer{}",), 0),
+    ],
+)
+def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overrides, off):
+    warnings = found(config_path, *(f"{RESIZER}.{text}" for text in overrides), severity=Severity.WARNING)
+    strides = ", ".join(str(2**level) for level in range(7 - off, 7))
+    assert [f"no multiple of the strides {strides}: " in text for text in warnings.values()] == [True] * bool(off)
+
+
 @pytest.mark.parametrize(
     ("overrides", "path", "says"),
     [

@@ -6,7 +6,9 @@ import pathlib
 
 import pytest
 
-from detzoo.config.load import to_text
+from detzoo.config.check_anchors import check_cells
+from detzoo.config.load import load_pipeline, to_text
+from detzoo.config.problems import Findings
 from detzoo.config.sweep import SweepPlan, load_plan
 from detzoo.config.sweep_files import replace_output_dir
 from detzoo.errors import ConfigError
@@ -310,3 +312,25 @@ def test_scales_of_table_1e_are_those_of_the_published_configs() -> None:
     assert sizes["retinanet_50_600"] == ("resnet50", 600, 1024)
     assert sizes["retinanet_101_800"] == ("resnet101", 800, 1333)
     assert len(sizes) == 10
+    for point in plan.points:
+        _, depth, side = point.name.split("_")
+        row = load_pipeline(str(CONFIGS / f"retinanet_resnet{depth}_{side}.config")).message
+        assert to_text(point.message.model) == to_text(row.model)
+
+
+@pytest.mark.parametrize(
+    ("name", "small"),
+    [
+        *((name, small) for name in PAPERS for small in (False, True)),
+        ("quick.sweep", False),
+        ("tradeoffs.sweep", False),
+    ],
+)
+def test_no_point_has_anchors_off_their_cells(name: str, small: bool) -> None:
+    findings = Findings(lambda path: 0)
+    for point in load_plan(str(CONFIGS / "sweeps" / name), small=small).points:
+        model = getattr(point.message.model, point.message.model.WhichOneof("model"))
+        for field in ("anchor_generator", "first_stage_anchor_generator"):
+            if hasattr(model, field):
+                check_cells(getattr(model, field), model.image_resizer, field, findings)
+    assert findings.problems == []

@@ -1,0 +1,109 @@
+"""Accuracy of detectors of free size with more and less padding: the canvas of a batch must not matter.
+
+    python benchmarks/canvas.py --output_dir runs/shapes [--only shapes_ssd]
+
+Trains configs of benchmarks/shapes_accuracy.py, unless they are trained in the folder. Then the detector is built for
+images of any size and measured on the held-out images, each on canvases of several sizes.
+
+How to read the table. Each cell is a mAP. In "alone" an image comes by itself with padding at the bottom and right; the
+detector cuts what lies beyond the image, so the row is one number. In "in a batch" it comes with an empty image of the
+canvas's size, to whose whole cells both are padded: zeros next to an image are not what convolutions see at its border
+(a bias and a normalisation later), so cells within reach of the border differ a little. The spread is wanted below 0.5.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import shapes_accuracy as shapes
+import tensorflow as tf
+from absl import app, logging
+
+from detzoo.builders.detector import build_detector
+from detzoo.checkpoints import restore_for_inference
+from detzoo.cli.evaluate import make_evaluator
+from detzoo.config.load import load_pipeline
+
+CANVASES_PX = (0, 2, 4, 16)  # more than the image: 128, 130, 132 and 144 pixels
+WANTED_SPREAD = 0.5  # points of mAP
+NAMES = ("shapes_faster_rcnn_mobilenet_v1_fpn", "shapes_mask_rcnn_mobilenet_v1_fpn", "shapes_ssd_mobilenet_v1")
+
+
+class OnCanvas:
+    """A detector whose images come with more padding.
+
+    Args:
+        detector: Of free size.
+        more_px: Pixels of padding at the bottom and right.
+        in_batch: Whether an empty image of the canvas's size comes along.
+    """
+
+    def __init__(self, detector: Any, more_px: int, in_batch: bool) -> None:
+        self._detector, self._more_px, self._in_batch = detector, more_px, in_batch
+
+    def preprocess(self, images: Any) -> Any:
+        """Pads with black, and adds the empty image."""
+        canvas = tf.pad(images, [[0, 0], [0, self._more_px], [0, self._more_px], [0, 0]])
+        canvas = tf.concat([canvas, tf.zeros_like(canvas)], axis=0) if self._in_batch else canvas
+        return self._detector.preprocess(canvas)
+
+    def predict(self, inputs: Any, true_shapes: Any, proposals: Any = None) -> Any:
+        """Predictions, and the shapes that go with them."""
+        del proposals
+        shape = tf.shape(inputs)[1:3]
+        if self._in_batch:
+            true_shapes = tf.concat([true_shapes, tf.tile(shape[tf.newaxis], [tf.shape(true_shapes)[0], 1])], axis=0)
+        return self._detector.predict(inputs, true_shapes=true_shapes), true_shapes, shape
+
+    def postprocess(self, predictions: Any, true_shapes: Any, padded_shape: Any) -> Any:
+        """Detections of the images without the empty one."""
+        del padded_shape
+        found, all_shapes, shape = predictions
+        detections = self._detector.postprocess(found, all_shapes, tuple(tf.unstack(shape)))
+        return tf.nest.map_structure(lambda x: x[: tf.shape(true_shapes)[0]], detections)
+
+
+def main(argv: list[str]) -> None:
+    """Prints one table, and exits with 1 where a spread is wider than wanted."""
+    del argv
+    logging.set_verbosity(logging.ERROR)
+    if not shapes.OUTPUT_DIR.value:
+        sys.exit("give --output_dir, the folder of benchmarks/shapes_accuracy.py")
+    out = pathlib.Path(shapes.OUTPUT_DIR.value)
+    shapes.draw(out / "data" / "train", shapes.NUM_IMAGES.value, seed=1)
+    shapes.draw(out / "data" / "heldout", shapes.HELDOUT_IMAGES, seed=2)
+    lines, is_reached = [], True
+    for name in (name for name in NAMES if shapes.ONLY.value in name):
+        shapes.train_and_evaluate(out, name)
+        for in_batch in (False, True):
+            found = measure(out / name / "model", in_batch)
+            spread = max(found) - min(found)
+            is_reached = is_reached and spread <= WANTED_SPREAD
+            row = f"{name:38} {'in a batch' if in_batch else 'alone':10}"
+            lines.append(f"{row} {' '.join(f'{value:6.2f}' for value in found)}  {spread:6.2f}")
+    heading = " ".join(f"{f'+{more}':>6}" for more in CANVASES_PX)
+    print(f"\n{'config':38} {'image':10} {heading}  spread (wanted: at most {WANTED_SPREAD})")
+    print("\n".join(lines))
+    sys.exit(0 if is_reached else 1)
+
+
+def measure(model_dir: pathlib.Path, in_batch: bool) -> list[float]:
+    """The mAP of each canvas, in points."""
+    message = load_pipeline(str(model_dir / "pipeline.config")).message
+    resizer = getattr(message.model, message.model.WhichOneof("model")).image_resizer
+    side = resizer.fixed_shape_resizer.height
+    resizer.keep_aspect_ratio_resizer.min_dimension = resizer.keep_aspect_ratio_resizer.max_dimension = side
+    message.eval_config.batch_size = 1
+    evaluator = make_evaluator(message)
+    detector = build_detector(message.model)
+    restore_for_inference(detector, str(model_dir))
+    return [100 * evaluator(OnCanvas(detector, more, in_batch))["mAP"] for more in CANVASES_PX]
+
+
+if __name__ == "__main__":
+    app.run(main)
