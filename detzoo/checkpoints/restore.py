@@ -96,7 +96,7 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
 
     Args:
         stored: The checkpoint.
-        variables: Of the detector, by path.
+        variables: The variables of the detector, by path.
         spare: Names in the file that the detector may lack.
 
     Raises:

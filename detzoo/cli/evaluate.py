@@ -55,7 +55,8 @@ Two SPP-nets (model.spp_net) are measured as one, the windows of both scored bef
 
     detzoo evaluate --pipeline_config_path=a/pipeline.config --checkpoint_dir=a --combine_with=b --output_dir=a_and_b
 
-A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. They
+A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. The
+checkpoint may be that of the whole detector, with --set model.faster_rcnn.number_of_stages=1. The proposals
 are written to proposals.npz, which another model's input readers can name as their proposals_path. Segmentation
 proposals are measured by the recall of their masks, mask AR@10, AR@100 and AR@1000, and need load_instance_masks: true.
 """

@@ -55,9 +55,7 @@ def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) 
 
 def define_random_weights_flag(flag_values: flags.FlagValues) -> None:
     """``--allow_random_weights``, for every command that trains."""
-    text = (
-        "Where ImageNet's weights (pretrained_weights) are not available, train from random ones; run.json records it."
-    )
+    text = "If ImageNet's weights (pretrained_weights) are not available, train from random ones; run.json records it."
     flags.DEFINE_bool("allow_random_weights", False, text, flag_values=flag_values)
 
 

@@ -71,7 +71,7 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
 
 
 def bypass_identities(graph_def: Any) -> Any:
-    """Rewires consumers around the IdentityN of operations with a gradient of their own.
+    """Rewires consumers around IdentityN, which operations with a custom gradient end with.
 
     The IdentityN of a swish hides from Grappler that it is one.
 

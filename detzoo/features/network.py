@@ -41,7 +41,7 @@ class Application:
     Attributes:
         build: called with ``weights="imagenet"`` or ``weights=None``, gives the model without its classifier.
         expects_bgr: its weights want the channels in BGR order, as Caffe's did; the first kernel is turned for RGB.
-        with_classifier: the same network with its classifier, where that has weights for the backbone, too.
+        with_classifier: The same network with its classifier, if the backbone takes weights from the classifier, too.
         convert: Changes the weights (layer's name -> variable's name -> value) in place into those of our layers.
     """
 

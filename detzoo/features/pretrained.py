@@ -58,7 +58,7 @@ def load_pretrained(model: keras.Model, source: str, application: Application | 
         application: The network's twin in ``keras.applications``; None where there is none.
 
     Returns:
-        What was loaded and what was not.
+        The names of the weights that were loaded, and of those that were not.
 
     Raises:
         MissingWeightsError: ImageNet's weights cannot be downloaded, or do not exist.
@@ -132,7 +132,7 @@ def _twin_weights(path: pathlib.Path, application: Application) -> _Weights:
     """The weights in a file of the twin, with its classifier where the file has one that is of use."""
     if application.with_classifier is not None:
         with contextlib.suppress(ValueError, KeyError), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Keras's, of a file without a classifier
+            warnings.simplefilter("ignore")  # Keras warns of files without a classifier
             return _twin_weights(path, application.with_classifier)
     twin = application.build(weights=None)
     twin.load_weights(path)

@@ -32,7 +32,7 @@ def bilinear_crop(
     Returns:
         [N, h, w, C] in the features' type; 0 for samples outside the map.
     """
-    # The kernel knows no bfloat16.
+    # The kernel has no bfloat16.
     sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
     crops = tf.cast(tf.image.crop_and_resize(sampled, boxes_norm, image_indices, size), features.dtype)
     return with_gradient(crops, [features, boxes_norm, image_indices], _crop_gradient)

@@ -44,7 +44,7 @@ def position_sensitive_crop(
     """
     _check_sizes(crop_size, num_bins, features.shape[-1])
     total_bins = num_bins[0] * num_bins[1]
-    # The sampling kernel knows no bfloat16.
+    # The sampling kernel has no bfloat16.
     sampled = tf.cast(features, tf.float32) if features.dtype == tf.bfloat16 else features
     mean = tf.cast(_sample_bins(sampled, boxes_norm, crop_size, num_bins) / total_bins, features.dtype)
     crops = with_gradient(mean, [features, boxes_norm], _crop_gradient, crop_size, num_bins)
