@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import re
+from collections.abc import Iterator
 from typing import Any
 
 from detzoo.config import stages
@@ -17,6 +18,7 @@ AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 LONG_DECAY = 10  # trainings; published configs have decay_steps of up to four
 _PATH = "train_config"
+_LEAST_RANGE = 1e-6  # of values that are scaled
 _SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
 _OPTIMIZERS = "rms_prop_optimizer, momentum_optimizer, adam_optimizer"
 _SCHEDULES = (
@@ -38,12 +40,8 @@ def check_training(config: Any, findings: Findings, files: bool, by_steps: bool 
             findings.warning(f"{_PATH}.num_steps", "is 0: `detzoo train` then needs --num_train_steps")
         _check_optimizer(config, findings)
     for index, step in enumerate(config.data_augmentation_options):
-        if step.WhichOneof("preprocessing_step") is None:
-            findings.error(f"{_PATH}.data_augmentation_options[{index}]", "is empty; name an augmentation or delete it")
-        elif step.HasField("autoaugment_image") and step.autoaugment_image.policy_name not in AUTOAUGMENT_POLICIES:
-            name = step.autoaugment_image.policy_name
-            path = f"{_PATH}.data_augmentation_options[{index}].autoaugment_image.policy_name"
-            findings.error(path, f"is '{name}'; accepted: {', '.join(AUTOAUGMENT_POLICIES)}")
+        for field, text in _problems_of_step(step):
+            findings.error(f"{_PATH}.data_augmentation_options[{index}]{field}", text)
     for name in ("freeze_variables", "update_trainable_variables"):
         for index, pattern in enumerate(getattr(config, name)):
             try:
@@ -58,6 +56,29 @@ def check_training(config: Any, findings: Findings, files: bool, by_steps: bool 
     if config.fine_tune_checkpoint_type not in CHECKPOINT_TYPES:
         hint = suggestion(config.fine_tune_checkpoint_type, CHECKPOINT_TYPES[1:])
         findings.error(f"{_PATH}.fine_tune_checkpoint_type", f"is '{config.fine_tune_checkpoint_type}'{hint}")
+
+
+def _problems_of_step(step: Any) -> Iterator[tuple[str, str]]:
+    """Yields the field below a ``pb.PreprocessingStep``, and what is wrong with it."""
+    kind = step.WhichOneof("preprocessing_step")
+    chosen = getattr(step, kind) if kind else None
+    if kind is None:
+        yield "", "is empty; name an augmentation or delete it"
+    elif kind == "autoaugment_image" and chosen.policy_name not in AUTOAUGMENT_POLICIES:
+        yield f".{kind}.policy_name", f"is '{clip(chosen.policy_name)}'; accepted: {', '.join(AUTOAUGMENT_POLICIES)}"
+    elif kind == "normalize_image" and chosen.original_maxval - chosen.original_minval < _LEAST_RANGE:
+        text = (
+            f"is {chosen.original_maxval:g}, but must be above original_minval ({chosen.original_minval:g}), as 255 is"
+        )
+        yield f".{kind}.original_maxval", text
+    elif kind == "subtract_channel_mean" and not chosen.means:
+        yield f".{kind}.means", "is missing; give 3 values, one per channel"
+    elif kind == "random_pad_image":
+        for bound in ("min", "max"):
+            height, width = f"{bound}_image_height", f"{bound}_image_width"
+            if chosen.HasField(height) != chosen.HasField(width):
+                missing, given = (width, height) if chosen.HasField(height) else (height, width)
+                yield f".{kind}.{given}", f"goes with {missing}, which is missing; give both or neither"
 
 
 def check_merged_labels(config: Any, findings: Findings) -> None:
