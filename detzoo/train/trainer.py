@@ -115,9 +115,9 @@ class Trainer(orbit.StandardTrainer):
         self._count = tf.Variable(0.0, trainable=False, name="count")
         self._failed_step = tf.Variable(0, dtype=tf.int64, trainable=False, name="failed_step")
         self._failed_values = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="failed_values")
-        # Not in the scope of the strategy: strings live on the host.
-        self._failed_ids = tf.Variable([], dtype=tf.string, shape=[None], trainable=False, name="failed_ids")
-        self._failed_indices = tf.Variable([], dtype=tf.int64, shape=[None], trainable=False, name="failed_indices")
+        with tf.device("CPU:0"):  # strings live on the host
+            self._failed_ids = tf.Variable([], dtype=tf.string, shape=[None], trainable=False, name="failed_ids")
+            self._failed_indices = tf.Variable([], dtype=tf.int64, shape=[None], trainable=False, name="failed_indices")
         self._objects = tf.Variable(tf.zeros([len(OBJECT_KINDS)]), trainable=False, name="objects")
         self.dirt = DirtCounter()  # of the input, where it counts data issues
         self._synchronize = tf.function(self._mean_of_statistics)
