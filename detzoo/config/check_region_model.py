@@ -44,7 +44,7 @@ def check_region_model(model: Any, findings: Findings, files: bool) -> None:
 
 def _check_stages(model: Any, findings: Findings) -> None:
     number, path = model.number_of_stages, f"{_PATH}.number_of_stages"
-    if stages.has_second_stage(model) and not model.num_classes:  # A first stage alone knows no classes.
+    if stages.has_second_stage(model) and not model.num_classes:  # A first stage alone has none.
         findings.error(f"{_PATH}.num_classes", "is 0; accepted: 1 or more, the background not counted")
     if number == 1 and model.proposals_from_reader:
         text = (

@@ -63,19 +63,20 @@ def _second_stage(model: Any, batch: int) -> Iterator[tuple[str, str, int]]:
 
 def _num_anchors(model: Any, kind: str, height: int, width: int) -> int:
     """Returns the number of anchors on the finest map of an image, 0 for a model without anchors."""
-    if kind == "ssd":
-        generator, extractor = model.anchor_generator, support.SSD_EXTRACTORS[model.feature_extractor.type]
-        stride = 2 ** extractor.backbone_levels[0]
-    elif kind == "faster_rcnn" and not model.proposals_from_reader:
-        generator, extractor = (
-            model.first_stage_anchor_generator,
-            support.REGION_EXTRACTORS[model.feature_extractor.type],
-        )
-        stride = model.feature_extractor.first_stage_features_stride
-    else:
+    if kind not in ("ssd", "faster_rcnn") or (kind == "faster_rcnn" and model.proposals_from_reader):
         return 0
+    message, extractor = model.feature_extractor, _extractor_of(model, kind)
     if extractor.is_fpn:
-        stride = 2**model.feature_extractor.fpn.min_level
-    elif getattr(extractor, "is_bifpn", False):
-        stride = 2**model.feature_extractor.bifpn.min_level
+        stride = 2**message.fpn.min_level
+    elif kind == "faster_rcnn":
+        stride = message.first_stage_features_stride
+    else:
+        stride = 2 ** (message.bifpn.min_level if extractor.is_bifpn else extractor.backbone_levels[0])
+    generator = model.anchor_generator if kind == "ssd" else model.first_stage_anchor_generator
     return -(-height // stride) * -(-width // stride) * (anchors_per_location(generator) or [0])[0]
+
+
+def _extractor_of(model: Any, kind: str) -> Any:
+    """Returns the ``SsdExtractor`` or ``RegionExtractor`` of a model."""
+    table: dict[str, Any] = support.SSD_EXTRACTORS if kind == "ssd" else support.REGION_EXTRACTORS
+    return table[model.feature_extractor.type]

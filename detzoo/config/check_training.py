@@ -61,7 +61,7 @@ def check_training(config: Any, findings: Findings, files: bool, by_steps: bool 
 def _problems_of_step(step: Any) -> Iterator[tuple[str, str]]:
     """Yields the field below a ``pb.PreprocessingStep``, and what is wrong with it."""
     kind = step.WhichOneof("preprocessing_step")
-    chosen = getattr(step, kind) if kind else None
+    chosen: Any = getattr(step, kind) if kind else None
     if kind is None:
         yield "", "is empty; name an augmentation or delete it"
     elif kind == "autoaugment_image" and chosen.policy_name not in AUTOAUGMENT_POLICIES:

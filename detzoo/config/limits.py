@@ -19,7 +19,7 @@ from detzoo.config.problems import Findings
 from detzoo.config.text import join
 
 _RANGE = re.compile(
-    r"((?P<count>\d+) of )?(?P<opening>[\[(])(?P<low>\S+), (?P<high>[^\])]+)(?P<closing>[\])])(?P<reason>.*)"
+    r"((?P<num_values>\d+) of )?(?P<opening>[\[(])(?P<low>\S+), (?P<high>[^\])]+)(?P<closing>[\])])(?P<reason>.*)"
 )
 _NUMBERS = (*values.INTEGER_RANGES, *values.FLOATS)
 
@@ -32,7 +32,7 @@ class Limit(NamedTuple):
         high: Upper end of the interval; infinite for every finite number from ``low`` on.
         excludes_low: Whether ``low`` itself is outside.
         excludes_high: Whether ``high`` itself is outside.
-        count: Length of a list that is not empty; 0 for any length.
+        num_values: Length of a list that is not empty; 0 for any length.
         reason: What follows the interval: unit or reason, "" for none.
     """
 
@@ -40,7 +40,7 @@ class Limit(NamedTuple):
     high: float
     excludes_low: bool = False
     excludes_high: bool = False
-    count: int = 0
+    num_values: int = 0
     reason: str = ""
 
     def holds(self, number: float) -> bool:
@@ -98,8 +98,8 @@ def limit_of(field: FieldDescriptor) -> Limit:
     if match is None:
         raise ValueError(f"{field.full_name}: the range '{text}' is not an interval such as (0, 1]")
     low, high = (_bound(match[end], field) for end in ("low", "high"))
-    count = int(match["count"] or 0)
-    return Limit(low, high, match["opening"] == "(", match["closing"] == ")", count, match["reason"])
+    num_values = int(match["num_values"] or 0)
+    return Limit(low, high, match["opening"] == "(", match["closing"] == ")", num_values, match["reason"])
 
 
 def _bound(text: str, field: FieldDescriptor) -> float:
@@ -150,8 +150,8 @@ def _check_order(message: Any, path: str, findings: Findings) -> None:
 
 
 def _check_list(numbers: Any, path: str, limit: Limit, findings: Findings) -> None:
-    if limit.count and len(numbers) not in (0, limit.count):
-        findings.error(path, f"has {len(numbers)} values; accepted: none, or {limit.count}")
+    if limit.num_values and len(numbers) not in (0, limit.num_values):
+        findings.error(path, f"has {len(numbers)} values; accepted: none, or {limit.num_values}")
     for index, number in enumerate(numbers):
         if not limit.holds(number):
             findings.error(f"{path}[{index}]", f"is {shown(number)}; accepted: {limit.accepted()}")

@@ -124,7 +124,7 @@ def read_text(path: str | pathlib.Path, what: str) -> str:
             raise UsageError(f"{path} is a folder, not a {what}{hint}")
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path} is a device or a pipe; give a {what} as a file")
+            raise UsageError(f"{path} is a device or a pipe; a {what} must be a file")
         if status.st_size > MOST_BYTES:
             raise UsageError(f"{path} has {status.st_size} bytes; a {what} has {MOST_BYTES} at most")
         data = file.read_bytes()

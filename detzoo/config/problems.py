@@ -122,7 +122,7 @@ def summarize(problems: Iterable[Problem]) -> str:
 
 
 def format_problems(problems: Iterable[Problem], file: str) -> str:
-    """Returns a line per finding in the order of the text; of very many the most severe, and a count of the rest."""
+    """Returns one line per finding in the order of the text. Of many it lists the most severe and counts the rest."""
     ordered = sorted(problems, key=lambda problem: (problem.line == 0, problem.line))
     worst = sorted(range(len(ordered)), key=lambda index: -ordered[index].severity)
     lines = [ordered[index].format(file) for index in sorted(worst[:MOST_PROBLEMS])]

@@ -268,7 +268,7 @@ class _Reader:
         return self.peek().text in descriptor.fields_by_name and after.text in (":", "{", "<")
 
     def _is_full(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> bool:
-        """Whether a repeated field takes no further item, which is reported once."""
+        """Returns whether a repeated field takes no further item; reports that once."""
         if not values.is_repeated(field) or len(getattr(block.message, field.name)) < self.most_items:
             return False
         if path not in self.full_lists:

@@ -40,7 +40,7 @@ class Complaints:
 
     @property
     def is_full(self) -> bool:
-        """Whether the next problem is only counted."""
+        """True if the next problem is only counted."""
         return len(self.problems) >= MOST_PROBLEMS // 2  # The other half is for what the fields mean.
 
     def add(self, path: str, line: int, message: str) -> None:

@@ -252,7 +252,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         ),
         # Numbers that nobody means.
         ([f"{EXTRACTOR}.min_depth=-5"], f"{EXTRACTOR}.min_depth", "is -5; accepted: 0 to 8192 channels"),
-        ([f"{EXTRACTOR}.depth_multiplier=inf"], f"{EXTRACTOR}.depth_multiplier", "is inf; accepted: above 0"),
+        ([f"{EXTRACTOR}.depth_multiplier=inf"], f"{EXTRACTOR}.depth_multiplier", "is inf; accepted: 0.05 to 8"),
         ([f"{GRID}.scales[2]=inf"], f"{GRID}.scales[2]", "is inf; accepted: above 0"),
         (
             [f"{GRID}.aspect_ratios[1]=nan"],

@@ -58,7 +58,7 @@ def test_a_good_config_has_no_problem(tmp_path):
         ("network.pyramid_bins[1]=0", "network.pyramid_bins[1]", "is 0; accepted: 1 to 64 bins per side"),
         ("network.fc_depth=0", "network.fc_depth", "is 0; accepted: 1 to 16384 units"),
         ("network.dropout=1", "network.dropout", "is 1; accepted: 0 to below 1"),
-        ("network.depth_multiplier=0", "network.depth_multiplier", "is 0; accepted: above 0"),
+        ("network.depth_multiplier=0", "network.depth_multiplier", "is 0; accepted: 0.05 to 8"),
         ("network.weight_decay=-1", "network.weight_decay", "is -1; accepted: 0 to 1"),
         ("scale[0]=0", "scale[0]", "is 0; accepted: 1 to 16384 pixels"),
         ("scale[1]=480", "scale[1]", "is 480, a second time"),

@@ -23,7 +23,7 @@ STEP = "data_augmentation_options { random_horizontal_flip {} }"
 
 
 def answer(path, *overrides) -> str:
-    """What `config check` prints of a file; fails where it takes too long."""
+    """Returns what `config check` prints of a file; fails if it takes too long."""
     start = time.process_time()
     text = format_problems(check_file(str(path), overrides), "CONFIG")
     assert time.process_time() - start < MOST_SECONDS
