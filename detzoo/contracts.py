@@ -132,7 +132,7 @@ class RegionPredictions(NamedTuple):
     targets: Any = ()  # RegionTargets in training, else ()
     mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K] in training with a mask head, else ()
     maps: Any = ()  # level -> the map that regions are cropped from, where masks are predicted from detections
-    canvas_shape: Any = ()  # int32 [2], (height, width) in pixels of what the maps cover; () where none are given
+    canvas_shape: Any = ()  # int32 [2], (height, width) in pixels that the maps cover; () for detectors without
 
 
 class MaskTargets(NamedTuple):

@@ -34,7 +34,7 @@ def check_resizer(resizer: Any, path: str, findings: Findings) -> None:
 
 
 def input_size(resizer: Any) -> InputSize | None:
-    """The largest input of an ``image_resizer``; None where images have any size, or where the resizer is wrong."""
+    """The largest input of an ``image_resizer``; None if images have any size or the resizer is wrong."""
     kind = resizer.WhichOneof("image_resizer_oneof")
     if kind == "fixed_shape_resizer":
         chosen = resizer.fixed_shape_resizer

@@ -62,9 +62,9 @@ class Detector(keras.Model):
 
     @property
     def cell_multiple_px(self) -> int:
-        """What both sides of the network's input are padded to multiples of where any size is accepted; 1 for nothing.
+        """The network's input of free size is padded to multiples of this; 1 pads nothing.
 
-        It is the coarsest stride of a pyramid: at other sizes the cells of its maps, and anchors with them, lie
+        A pyramid needs multiples of its coarsest stride. At other sizes the cells of its maps and the anchors lie
         elsewhere in the image.
         """
         return 1
@@ -72,8 +72,8 @@ class Detector(keras.Model):
     def whole_cells(self, inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
         """Cuts a batch to its largest image and pads that to multiples of ``cell_multiple_px``.
 
-        So the network sees an image of a batch of one at the same size, whatever the padding that it came with. An
-        input of fixed size stays as it is.
+        So the network sees a single image at one size, whatever padding came with the image. An input of fixed size
+        stays as it is.
 
         Args:
             inputs: float32 [B, H, W, 3] from ``preprocess``.
@@ -93,7 +93,7 @@ class Detector(keras.Model):
         return pad_to_multiple(inputs, self.cell_multiple_px) + self._padding_colour() * outside
 
     def _padding_colour(self) -> Any:
-        """What ``preprocess`` makes of a resizer's padding: black for all but one-stage detectors."""
+        """The padding of a resizer after ``preprocess``: black for all but one-stage detectors."""
         return self.preprocess(tf.zeros([1, 1, 1, 3]))
 
     def preprocess(self, images: Tensor) -> Tensor:
