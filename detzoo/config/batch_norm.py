@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from detzoo.config.support import REGION_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.config.values import PATTERN_ERRORS
 
 MAX_INITIAL_SHARE = 0.05  # of the moving statistics, at the end of a training
 # Momentum of each backbone family's own batch normalization, as in the Object Detection API; VGG-16 has none.
@@ -112,7 +113,7 @@ def finds(pattern: str, path: str) -> bool:
     """Returns whether a pattern finds a path; never for "" and for what is no regular expression."""
     try:
         return bool(pattern) and re.search(pattern, path) is not None
-    except re.error:
+    except PATTERN_ERRORS:
         return False
 
 

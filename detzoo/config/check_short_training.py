@@ -72,11 +72,7 @@ def _check_reach(config: Any, findings: Findings) -> None:
 
 
 def _check_recomputation(config: Any, trained: list[TrainedStatistics], findings: Findings) -> None:
-    if not config.HasField("recompute_batch_norm"):
-        return
-    if not config.recompute_batch_norm.num_batches:
-        findings.error(f"{_RECOMPUTE}.num_batches", "is 0; accepted: 1 or more training batches, 100 is usual")
-    if not trained:
+    if config.HasField("recompute_batch_norm") and not trained:
         text = "has no effect: the model has no batch normalization whose statistics training moves"
         findings.warning(_RECOMPUTE, text)
 

@@ -13,6 +13,7 @@ from detzoo.config.names import clip, suggestion
 from detzoo.config.paths import checkpoint_hint, is_remote
 from detzoo.config.problems import Findings, is_placeholder
 from detzoo.config.schedule import chosen_schedule, learning_rate_warning
+from detzoo.config.values import PATTERN_ERRORS
 
 AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
@@ -46,7 +47,7 @@ def check_training(config: Any, findings: Findings, files: bool, by_steps: bool 
         for index, pattern in enumerate(getattr(config, name)):
             try:
                 re.compile(pattern)
-            except (re.error, RecursionError, OverflowError) as problem:
+            except PATTERN_ERRORS as problem:
                 text = f"'{clip(pattern)}' is not a regular expression: {problem}"
                 findings.error(f"{_PATH}.{name}[{index}]", text)
     if config.HasField("early_stopping"):

@@ -23,6 +23,8 @@ INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
+PATTERN_ERRORS = (re.error, RecursionError, OverflowError)  # of a text that is no regular expression
+
 _ESCAPE = re.compile(r"\\(.)")
 _KNOWN_ESCAPES = "abfnrtvxXuU01234567?'\"\\"
 _CONTROL_ESCAPES = "abfnrtv"

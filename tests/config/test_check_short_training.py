@@ -142,7 +142,7 @@ def test_recomputing_nothing(region_path):
     warnings = found(region_path, f"{REGION}.batch_norm_trainable=false", weights)
     assert "has no effect" in warnings["train_config.recompute_batch_norm"]
     errors = found(region_path, "train_config.recompute_batch_norm.num_batches=0", severity=Severity.ERROR)
-    assert "is 0; accepted: 1 or more" in errors["train_config.recompute_batch_norm.num_batches"]
+    assert "is 0; accepted: 1 to" in errors["train_config.recompute_batch_norm.num_batches"]
 
 
 @pytest.mark.parametrize(("size", "says"), [(1, "of 1 image,"), (2, "of 2 images,")])
