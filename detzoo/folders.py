@@ -6,11 +6,16 @@ So nothing computed is lost, and nobody reads half of it.
 from __future__ import annotations
 
 import contextlib
+import datetime
 import errno
+import json
+import logging
 import os
 import pathlib
 import re
 import shutil
+import socket
+from collections.abc import Iterator
 
 from detzoo.errors import DiskFullError, UsageError
 
@@ -18,6 +23,9 @@ from detzoo.errors import DiskFullError, UsageError
 _FULL = {errno.ENOSPC: os.strerror(errno.ENOSPC), errno.EDQUOT: os.strerror(errno.EDQUOT)}
 _FILE_IN_TEXT = re.compile(r"(?:^|}} )(/[^;\n]*); (?:" + "|".join(_FULL.values()) + ")")
 _BYTES_PER_MB = 1e6
+_LOCK_FILE, _HOLDER_FILE = ".training.lock", ".training.json"
+
+logger = logging.getLogger(__name__)
 
 
 def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
@@ -38,6 +46,48 @@ def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {path} cannot be written to")
     return folder
+
+
+@contextlib.contextmanager
+def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
+    """Holds a folder for this process; the lock ends with the process, however that ends.
+
+    Args:
+        folder: The folder, which exists.
+        flag: Flag that named it.
+
+    Raises:
+        UsageError: Another process holds it; the message has its id and its host.
+    """
+    import filelock  # here: most commands lock nothing
+
+    folder = pathlib.Path(folder)
+    lock, holder = filelock.FileLock(folder / _LOCK_FILE, timeout=0), folder / _HOLDER_FILE
+    try:
+        lock.acquire()
+    except filelock.Timeout:
+        try:
+            found = json.loads(holder.read_text(encoding="utf-8"))
+            who = f"process {found['pid']} on {found['host']}, started {found['started']}"
+        except (OSError, ValueError, LookupError, TypeError):
+            who = "another process"
+        raise UsageError(
+            f"{flag} {folder} is in use by {who}: two trainings would overwrite each other's checkpoints. Wait for its "
+            f"end, stop it, or use another {flag}"
+        ) from None
+    except (NotImplementedError, OSError) as problem:
+        if full_disk(problem):
+            raise
+        logger.warning("%s cannot be locked (%s): start no second training in it", folder, problem)
+        yield
+        return
+    try:
+        started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+        facts = {"pid": os.getpid(), "host": socket.gethostname(), "started": started}
+        write_atomically(holder, json.dumps(facts) + "\n")
+        yield
+    finally:
+        lock.release()
 
 
 def write_atomically(file: str | pathlib.Path, text: str) -> None:

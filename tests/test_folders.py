@@ -6,6 +6,7 @@ import errno
 import os
 import pathlib
 import re
+import socket
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from detzoo.cli.main import main
 from detzoo.errors import DataError, DiskFullError, UsageError
-from detzoo.folders import full_disk, make_folder, write_atomically
+from detzoo.folders import full_disk, make_folder, reserved, write_atomically
 
 
 def test_a_folder_and_those_above_it_are_made(tmp_path):
@@ -64,7 +65,7 @@ def test_a_full_disk_is_recognized_wherever_it_shows(tmp_path):
         rf"the disk is full \(Disk quota exceeded\){free}; 2\.5 MB \(2,500,000 bytes\) were to be", str(quota)
     )
     wrapped = DataError("cannot write to records")
-    wrapped.__context__ = of_tensorflow  # as where it is raised while the other is handled
+    wrapped.__context__ = of_tensorflow  # as if it is raised while the other is handled
     assert isinstance(full_disk(wrapped), DiskFullError)
 
 
@@ -97,3 +98,28 @@ def test_results_that_cannot_be_printed_are_a_failure():
     assert done.returncode == 1
     assert done.stderr.startswith("detzoo: the disk is full (No space left on device)")
     assert len(done.stderr.splitlines()) == 1
+
+
+HOLD = """
+import sys, time
+from detzoo.folders import reserved
+with reserved(sys.argv[1], "--model_dir"):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_reserved_folder_is_refused_until_its_process_ends_however_it_ends(tmp_path):
+    holder = subprocess.Popen([sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        message = rf"--model_dir {tmp_path} is in use by process {holder.pid} on {socket.gethostname()}, started 20"
+        with pytest.raises(UsageError, match=message), reserved(tmp_path, "--model_dir"):
+            pass
+    finally:
+        holder.kill()
+        holder.communicate(timeout=10)
+    with reserved(tmp_path, "--model_dir"), pytest.raises(UsageError, match=f"process {os.getpid()} on"):
+        reserved(tmp_path, "--model_dir").__enter__()
+    with reserved(tmp_path, "--model_dir"):
+        pass  # given back

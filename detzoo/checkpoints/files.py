@@ -276,9 +276,9 @@ def _report_skipped(prefix: str, reason: str, used: str) -> None:
 
 
 def _newest_in(folder: str) -> str | None:
-    """The newest whole checkpoint of a folder; None where the folder or a checkpoint is missing.
+    """Returns the newest whole checkpoint of a folder, None if the folder or a checkpoint is missing.
 
-    The file ``checkpoint`` is a hint only: where it is damaged, or names missing files, the files themselves decide.
+    The file ``checkpoint`` is a hint only. If it is damaged or names missing files, the files themselves decide.
 
     Raises:
         CheckpointError: every checkpoint is incomplete.

@@ -13,7 +13,7 @@ from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, 
 from detzoo.cli.train import check
 from detzoo.cli.training_steps import format_steps, tell_end
 from detzoo.errors import UsageError
-from detzoo.folders import make_folder
+from detzoo.folders import make_folder, reserved
 
 SUMMARY = "Train a two-stage detector in the four steps of the Faster R-CNN paper."
 DESCRIPTION = """
@@ -94,7 +94,7 @@ def run(flag_values: flags.FlagValues) -> None:
     for difference in check_folder(folder, loaded.message):
         logger.warning("changed since this run began, without effect on its finished steps: %s", difference)
     make_folder(folder, "--model_dir")
-    with StopRequest() as stop:
+    with StopRequest() as stop, reserved(folder, "--model_dir"):
         logger.info("starting TensorFlow ...")
         from detzoo.cli.inference import start_tensorflow
 

@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from detzoo.cli.training_steps import format_steps, tell_end
-from detzoo.folders import make_folder
+from detzoo.folders import make_folder, reserved
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ def run_chain(loaded: Any, model_dir: str, strategy_name: str) -> None:
     for difference in check_folder(folder, loaded.message):
         logger.warning("changed since this run began, without effect on its finished steps: %s", difference)
     make_folder(folder, "--model_dir")
-    with StopRequest() as stop:
+    with StopRequest() as stop, reserved(folder, "--model_dir"):
         logger.info("starting TensorFlow ...")
         from detzoo.cli.inference import start_tensorflow
 

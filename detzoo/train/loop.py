@@ -120,11 +120,6 @@ class TrainingLoop:
         self._stop.listen_again()
         try:
             outcome = self._train()
-        except (tf.errors.UnavailableError, tf.errors.AbortedError) as problem:
-            raise TrainingError(
-                f"lost another worker after step {self._step} ({type(problem).__name__}). Start all workers again: "
-                "they go on from the last checkpoint"
-            ) from None
         except tf.errors.ResourceExhaustedError as problem:
             raise full_disk(problem) or TrainingError(
                 f"out of memory after step {self._step}: {str(problem).splitlines()[0][:200]}. Lower "

@@ -21,6 +21,7 @@ from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.errors import DetzooError
 from detzoo.features.pretrained import MissingWeightsError
+from detzoo.folders import reserved
 from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
 from detzoo.train.saving import saved_prefixes
@@ -28,6 +29,7 @@ from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_
 from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, is_chief
 from detzoo.train.trainer import DatasetFactory, Trainer
+from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
 
 CONFIG_FILE = "pipeline.config"
 
@@ -58,11 +60,43 @@ def train_pipeline(
     Raises:
         DetzooError: what the user can mend.
     """
+    folder = pathlib.Path(model_dir)
+    folder.mkdir(parents=True, exist_ok=True)
     strategy = create_strategy(strategy_name)
+    with report_lost_workers(strategy), contextlib.ExitStack() as stack:
+        refused = None
+        if is_chief(strategy):
+            try:
+                stack.enter_context(reserved(folder, "--model_dir"))
+            except DetzooError as problem:
+                refused = problem
+        check_same_config(strategy, pipeline, folder, refused)
+        return _train(
+            pipeline,
+            folder,
+            strategy_name,
+            strategy,
+            make_evaluate,
+            stop,
+            record_summaries=record_summaries,
+            allow_random_weights=allow_random_weights,
+        )
+
+
+def _train(
+    pipeline: Any,
+    folder: pathlib.Path,
+    strategy_name: str,
+    strategy: tf.distribute.Strategy,
+    make_evaluate: Callable[[], Evaluate] | None,
+    stop: StopRequest,
+    record_summaries: bool,
+    allow_random_weights: bool,
+) -> Outcome:
+    """Does as ``train_pipeline``, with the folder reserved and one config for all workers."""
     warning = precision_warning(dtype_policy_of(pipeline.train_config), bool(tf.config.list_physical_devices("GPU")))
     if warning:
         logger.warning("%s", warning)
-    folder = pathlib.Path(model_dir)
     bare = copy.deepcopy(pipeline)
     bare.model.CopyFrom(without_pretrained(pipeline.model))
     facts = {}
@@ -76,9 +110,13 @@ def train_pipeline(
         trainer = build_trainer(bare, strategy)
     chief = is_chief(strategy)
     evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
-    folder.mkdir(parents=True, exist_ok=True)
     loop = TrainingLoop(trainer, folder, evaluate, stop, record_summaries=record_summaries)
-    _start(loop, trainer, pipeline.train_config, folder)
+    step = refused = None
+    try:
+        step = _start(loop, trainer, pipeline.train_config, folder)
+    except DetzooError as problem:
+        refused = problem
+    check_same_start(trainer, folder, step, refused)
     record = None
     if chief:
         save_pipeline(pipeline, folder / CONFIG_FILE)
@@ -130,8 +168,8 @@ def build_trainer(
     return trainer
 
 
-def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path) -> None:
-    """Resumes, or warm-starts a new run."""
+def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path) -> int | None:
+    """Resumes, or warm-starts a new run. Returns the step of the checkpoint, None without one."""
     step = loop.checkpoints.restore_latest()
     if step is not None:
         logger.info("resuming from step %d of %d in %s", step, trainer.settings.num_steps, folder)
@@ -140,6 +178,7 @@ def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Pa
         logger.info("%s", report.describe())
         if trainer.average is not None:
             trainer.average.reset()
+    return step
 
 
 def _facts(trainer: Trainer, strategy_name: str) -> dict[str, Any]:

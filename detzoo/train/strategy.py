@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import re
+import signal
+import threading
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from detzoo.errors import UsageError
+
+SECONDS_BETWEEN_REPORTS = 30.0  # while the other workers have not started
+TF_CONFIG_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+_OTHER_ROLES = {
+    "ps": 'there are no parameter servers, every worker has all weights; list these machines as "worker"',
+    "evaluator": "run `detzoo evaluate --continuous` on that machine instead, without TF_CONFIG",
+    "master": 'that is TensorFlow 1\'s name of the "chief"',
+}
+_UNKNOWN_ROLE = 'the roles are "worker" and "chief"'
+_MAX_SHOWN = 500  # characters of TF_CONFIG in a message
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
@@ -34,10 +49,10 @@ def create_strategy(name: str = "auto", device_type: str | None = None) -> tf.di
     if name == "multi_worker":
         if not os.environ.get("TF_CONFIG"):
             raise UsageError(
-                "--strategy multi_worker needs the environment variable TF_CONFIG, for example "
-                '\'{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}\''
+                f"--strategy multi_worker needs the environment variable TF_CONFIG, for example '{TF_CONFIG_EXAMPLE}'"
             )
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _watched_start():
+            return tf.distribute.MultiWorkerMirroredStrategy()
     devices = _logical(device_type or "GPU") or _logical("CPU")
     if name == "mirrored":
         # On CPUs TensorFlow's collectives would share their keys with any other strategy of the process, and mix up.
@@ -50,18 +65,96 @@ def workers_of_environment() -> int:
     """How many workers (the chief counts) TF_CONFIG names; 0 where it is not set.
 
     Raises:
-        UsageError: TF_CONFIG is no JSON object.
+        UsageError: TF_CONFIG describes no cluster of synchronous workers.
+    """
+    cluster, _, _ = _read_tf_config()
+    return sum(map(len, cluster.values()))
+
+
+def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
+    """Returns (role -> addresses, own role, own index) of TF_CONFIG; ({}, "", 0) if it is not set.
+
+    Raises:
+        UsageError: It cannot be read, or has roles that take no part in synchronous training.
     """
     text = os.environ.get("TF_CONFIG", "")
     if not text:
-        return 0
+        return {}, "", 0
+
+    def refuse(problem: str) -> UsageError:
+        return UsageError(
+            f"the environment variable TF_CONFIG {problem}; received: {text[:_MAX_SHOWN]}. Give every machine "
+            f"'{TF_CONFIG_EXAMPLE}' with its index, or unset it to train on this machine alone"
+        )
+
     try:
-        cluster = json.loads(text).get("cluster", {})
-        return sum(len(cluster.get(kind, ())) for kind in ("chief", "worker"))
-    except (ValueError, AttributeError) as problem:
-        raise UsageError(
-            f"the environment variable TF_CONFIG is not a JSON object: {problem}; received: {text}"
-        ) from None
+        config = json.loads(text)
+    except (ValueError, RecursionError) as problem:
+        raise refuse(f"is not a JSON object: {problem}") from None
+    if not isinstance(config, dict):
+        raise refuse(f"is not a JSON object: it is a {type(config).__name__}")
+    cluster, task = config.get("cluster"), config.get("task")
+    if not isinstance(cluster, dict) or not cluster:
+        raise refuse('names no "cluster": an object of roles and their addresses')
+    if not isinstance(task, dict):
+        raise refuse('names no "task": the role and index of this process')
+    for role in (*cluster, task.get("type")):
+        if role not in ("chief", "worker"):
+            raise refuse(f"has the role {json.dumps(role)}: {_OTHER_ROLES.get(str(role), _UNKNOWN_ROLE)}")
+    for role, addresses in cluster.items():
+        if not isinstance(addresses, list) or not all(_is_address(address) for address in addresses):
+            raise refuse(f'has {json.dumps(addresses)} as the addresses of "{role}": it takes a list of "host:port"')
+    everyone = [address for addresses in cluster.values() for address in addresses]
+    if len(set(everyone)) < len(everyone):
+        raise refuse("names an address twice: each process needs another port")
+    if len(cluster.get("chief", ())) > 1:
+        raise refuse('names more than one chief: name the others "worker"')
+    if not cluster.get("worker"):
+        raise refuse('names no "worker": a chief alone is no cluster')
+    role, index = task["type"], task.get("index", 0)
+    if role not in cluster:
+        raise refuse(f'says that this process is a "{role}", which its cluster does not have')
+    if isinstance(index, bool) or not isinstance(index, int) or not 0 <= index < len(cluster[role]):
+        last = len(cluster[role]) - 1
+        raise refuse(f"has the task index {json.dumps(index)}: the {role}s of its cluster are 0 to {last}")
+    return cluster, role, index
+
+
+def _is_address(address: object) -> bool:
+    return isinstance(address, str) and bool(re.fullmatch(r"[^\s/]+:\d{1,5}", address))
+
+
+@contextlib.contextmanager
+def _watched_start() -> Iterator[None]:
+    """Within, this process waits for the others: it says so now and then, and signals end it at once."""
+    cluster, role, index = _read_tf_config()
+    others = [
+        address
+        for kind, addresses in cluster.items()
+        for number, address in enumerate(addresses)
+        if (kind, number) != (role, index)
+    ]
+    started = threading.Event()
+
+    def report() -> None:
+        while not started.wait(SECONDS_BETWEEN_REPORTS):
+            logger.warning(
+                "still waiting for the other workers: %s. Did one of them refuse to start? Ctrl-C ends this",
+                ", ".join(others),
+            )
+
+    logger.info("waiting for the other workers: %s", ", ".join(others))
+    handlers = {}
+    if threading.current_thread() is threading.main_thread():
+        # TensorFlow waits without returning to Python, where a handler would run. Nothing is computed yet.
+        handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    threading.Thread(target=report, daemon=True).start()
+    try:
+        yield
+    finally:
+        started.set()
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
@@ -73,12 +166,16 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process is the one that writes checkpoints and reports."""
+    return worker_index(strategy) == 0
+
+
+def worker_index(strategy: tf.distribute.Strategy) -> int:
+    """Returns this process's place among the workers, the chief first; 0 if there is one."""
     resolver = strategy.cluster_resolver
     if resolver is None or num_workers(strategy) == 1:
-        return True
-    if "chief" in resolver.cluster_spec().as_dict():
-        return resolver.task_type == "chief"
-    return resolver.task_id == 0
+        return 0
+    spec = resolver.cluster_spec().as_dict()
+    return int(resolver.task_id) + (len(spec.get("chief", ())) if resolver.task_type == "worker" else 0)
 
 
 def _logical(device_type: str) -> list[tf.config.LogicalDevice]:

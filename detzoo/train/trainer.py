@@ -154,7 +154,7 @@ class Trainer(orbit.StandardTrainer):
     def synchronize_statistics(self) -> None:
         """Replaces the statistics of each replica's batch normalisation by their mean; every worker must call it.
 
-        Does nothing where this step has been done: a worker may call it again alone.
+        Does nothing if this step has been done, so that a worker may call it again alone.
         """
         if self.strategy.num_replicas_in_sync > 1 and self._statistics and self._synchronized_step != int(self.step):
             self._synchronize()

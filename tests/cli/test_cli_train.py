@@ -12,6 +12,8 @@ import pytest
 
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline
+from detzoo.errors import UsageError
+from detzoo.folders import reserved
 from detzoo.train.session import train_pipeline
 from detzoo.train.stop import StopRequest
 
@@ -140,6 +142,13 @@ def test_a_finished_run_says_so(config, tmp_path, capsys):
     assert "is finished: step 6, reached num_train_steps. To train on, raise" in capsys.readouterr().err
     # More steps were asked for, so the run would go on, were its data there.
     assert train(config, run, "--num_train_steps", "7") == 2
+
+
+def test_a_folder_that_another_training_uses_is_refused_before_anything_is_built(config, tmp_path):
+    pipeline, before = load_pipeline(str(config)).message, {".training.json", ".training.lock"}
+    with reserved(tmp_path, "--model_dir"), pytest.raises(UsageError, match=rf"--model_dir {tmp_path} is in use by"):
+        train_pipeline(pipeline, tmp_path, "one_device", None, StopRequest())
+    assert {file.name for file in tmp_path.iterdir()} == {"pipeline.config", *before}
 
 
 @pytest.mark.slow

@@ -273,7 +273,8 @@ def test_a_signal_while_proposing_ends_it_at_once_and_it_is_done_again(recorded)
 
 
 def test_several_machines_are_refused(recorded, monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"worker": ["a:1", "b:2"]}}))
+    cluster = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(cluster))
     with pytest.raises(UsageError, match="runs on one machine: unset TF_CONFIG"):
         recorded.go()
     assert recorded.events == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import sys
 import time
 
 import numpy as np
+import pytest
 
 SCRIPT = pathlib.Path(__file__).resolve().parent / "training_toy.py"
 ENVIRONMENT = {
@@ -38,25 +40,26 @@ def free_ports(count):
     return ports
 
 
+def run_two_workers(folders, environments=({}, {})):
+    """Starts both, waits for both. Returns the processes and their (stdout, stderr)."""
+    workers = [f"localhost:{port}" for port in free_ports(2)]
+    tasks = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}} for index in range(2)]
+    processes = [
+        start("multi_worker", folder, 6, TF_CONFIG=json.dumps(task), **environment)
+        for folder, task, environment in zip(folders, tasks, environments)
+    ]
+    try:
+        return processes, [process.communicate(timeout=90) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+
+
 def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_path):
     trainer = training_toy.make_trainer(one_device, batch_norm="frozen")
     first_loss = trainer.run_steps(1).losses["total"]
     trainer.run_steps(5)
-    workers = [f"localhost:{port}" for port in free_ports(2)]
-    processes = [
-        start(
-            "multi_worker",
-            tmp_path,
-            6,
-            TF_CONFIG=json.dumps({"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}),
-        )
-        for index in range(2)
-    ]
-    try:
-        outputs = [process.communicate(timeout=90) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
+    processes, outputs = run_two_workers([tmp_path, tmp_path])
     for process, (out, err) in zip(processes, outputs):
         assert process.returncode == 0, err[-2000:]
         lines = dict(line.split(" ", 1) for line in out.replace("first loss", "loss").splitlines() if " " in line)
@@ -69,6 +72,32 @@ def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_
     assert "step 6/6" in outputs[0][1]
     assert "step 6/6" not in outputs[1][1]
     assert (tmp_path / "ckpt-6.index").is_file()
+
+
+def saved_toy(training_toy, one_device, folder, num_steps):
+    training_toy.run_to_end(folder, one_device, training_toy.settings(num_steps=num_steps), batch_norm="frozen")
+
+
+@pytest.mark.parametrize(
+    ("steps", "second", "message"),
+    [
+        ((5, None), {}, r"different steps: worker 0 \(.*, .*/0\) resumes from step 5; worker 1 \(.*, .*/1\) has no"),
+        ((5, 10), {}, r"worker 0 .* resumes from step 5; worker 1 .* resumes from step 10\. --model_dir must be one"),
+        ((None, None), {"BATCH_SIZE": "8"}, r"train_config\.batch_size: 4 on worker 0 .*, 8 on worker 1"),
+        ((5, 5), {"SHIFT": "1.0"}, r"different weights: worker 0 .* has the checksum \w+; worker 1 .* checksum \w+"),
+    ],
+)
+@pytest.mark.slow
+def test_workers_that_differ_refuse_to_start(training_toy, one_device, tmp_path, steps, second, message):
+    for index, step in enumerate(steps):
+        (tmp_path / str(index)).mkdir()
+        if step is not None:
+            saved_toy(training_toy, one_device, tmp_path / str(index), step)
+    processes, outputs = run_two_workers([tmp_path / "0", tmp_path / "1"], ({}, second))
+    for process, (out, err) in zip(processes, outputs):
+        assert process.returncode == 1, err[-2000:]
+        assert re.search(message, err), err[-2000:]
+        assert "first loss" not in out  # nothing was trained
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(training_toy, one_device, tmp_path):

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import signal
+import time
+
 import pytest
 import tensorflow as tf
 
 from detzoo.errors import UsageError
-from detzoo.train.strategy import create_strategy, is_chief, num_workers
+from detzoo.train import strategy as strategy_module
+from detzoo.train.strategy import create_strategy, is_chief, num_workers, workers_of_environment
 
 
 def test_auto_without_gpus_is_one_device(monkeypatch):
@@ -28,6 +33,78 @@ def test_errors_say_what_is_accepted(monkeypatch):
         create_strategy("tpu")
     with pytest.raises(UsageError, match=r"needs the environment variable TF_CONFIG, for example '\{\"cluster\""):
         create_strategy("multi_worker")
-    monkeypatch.setenv("TF_CONFIG", "worker 1")
-    with pytest.raises(UsageError, match=r"TF_CONFIG is not a JSON object: .*received: worker 1"):
-        create_strategy("auto")
+
+
+WORKERS = {"worker": ["a:1", "b:2"]}
+FIRST = {"type": "worker", "index": 0}
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("worker 1", r"is not a JSON object: .*received: worker 1"),
+        ("[" * 100_000, r"is not a JSON object: "),
+        ([1], "is not a JSON object: it is a list"),
+        ({"task": FIRST}, 'names no "cluster"'),
+        ({"cluster": ["a:1"], "task": FIRST}, 'names no "cluster"'),
+        ({"cluster": WORKERS}, 'names no "task"'),
+        ({"cluster": {**WORKERS, "ps": ["c:3"]}, "task": FIRST}, 'has the role "ps": there are no parameter servers'),
+        ({"cluster": WORKERS, "task": {"type": "ps", "index": 0}}, 'has the role "ps"'),
+        ({"cluster": WORKERS, "task": {"type": "evaluator", "index": 0}}, "run `detzoo evaluate --continuous` on that"),
+        (
+            {"cluster": {**WORKERS, "master": ["c:3"]}, "task": FIRST},
+            'role "master": that is TensorFlow 1',
+        ),
+        ({"cluster": {**WORKERS, "boss": ["c:3"]}, "task": FIRST}, 'role "boss": the roles are "worker" and "chief"'),
+        ({"cluster": WORKERS, "task": {"index": 0}}, "has the role null"),
+        ({"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}, "a chief alone is no cluster"),
+        (
+            {"cluster": {"chief": ["a:1", "c:3"], **WORKERS}, "task": FIRST},
+            "names (an address twice|more than one chief)",
+        ),
+        ({"cluster": {"chief": ["c:3", "d:4"], **WORKERS}, "task": FIRST}, "names more than one chief"),
+        ({"cluster": WORKERS, "task": {"type": "chief", "index": 0}}, 'is a "chief", which its cluster does not have'),
+        (
+            {"cluster": WORKERS, "task": {"type": "worker", "index": 2}},
+            "task index 2: the workers .* are 0 to 1",
+        ),
+        ({"cluster": WORKERS, "task": {"type": "worker", "index": -1}}, "has the task index -1"),
+        ({"cluster": WORKERS, "task": {"type": "worker", "index": "1"}}, 'has the task index "1"'),
+        (
+            {"cluster": {"worker": ["a", "b:2"]}, "task": FIRST},
+            'as the addresses of "worker": it takes a list',
+        ),
+        ({"cluster": {"worker": "a:1,b:2"}, "task": FIRST}, r'as the addresses of "worker"'),
+        ({"cluster": {"worker": ["a:1", "a:1"]}, "task": FIRST}, "names an address twice"),
+    ],
+)
+def test_clusters_that_cannot_train_are_refused_with_the_reason(monkeypatch, config, message):
+    monkeypatch.setenv("TF_CONFIG", config if isinstance(config, str) else json.dumps(config))
+    for name in ("auto", "multi_worker"):
+        with pytest.raises(UsageError, match=rf"TF_CONFIG .*{message}(.|\n)*unset it to train on this machine alone$"):
+            create_strategy(name)
+
+
+@pytest.mark.parametrize(
+    ("config", "count"),
+    [({"cluster": WORKERS, "task": FIRST}, 2), ({"cluster": {"chief": ["c:3"], **WORKERS}, "task": FIRST}, 3)],
+)
+def test_workers_are_counted_with_the_chief(monkeypatch, config, count):
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config))
+    assert workers_of_environment() == count
+
+
+def test_a_worker_waits_for_the_others_and_says_for_whom(monkeypatch, caplog):
+    monkeypatch.setenv("TF_CONFIG", json.dumps({"cluster": {"chief": ["c:3"], **WORKERS}, "task": FIRST}))
+    monkeypatch.setattr(strategy_module, "SECONDS_BETWEEN_REPORTS", 0.01)
+
+    def wait_for_the_cluster():
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # TensorFlow does not return to Python
+        time.sleep(0.2)
+
+    monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", wait_for_the_cluster)
+    caplog.set_level("INFO")
+    before = signal.getsignal(signal.SIGTERM)
+    create_strategy("multi_worker")
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert "still waiting for the other workers: c:3, b:2. Did one of them refuse to start?" in caplog.text

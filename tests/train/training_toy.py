@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import sys
 
 import keras
@@ -118,16 +120,36 @@ def run_to_end(model_dir, strategy, run=None, evaluate=None, stop=None, **traine
 
 def main():
     """STRATEGY MODEL_DIR STEPS: a process of its own that trains and prints what the tests compare."""
+    from detzoo.errors import DetzooError
+
+    try:
+        train_in_process(*sys.argv[1:4])
+    except DetzooError as problem:
+        print("refused", problem, file=sys.stderr, flush=True)
+        sys.exit(problem.exit_code)
+
+
+def train_in_process(strategy_name, model_dir, num_steps):
+    """As ``session.train_pipeline`` does it, with the toy; the environment's BATCH_SIZE goes into the config."""
+    from detzoo.config import pb
     from detzoo.train.loop import TrainingLoop
     from detzoo.train.stop import StopRequest
     from detzoo.train.strategy import create_strategy, is_chief
+    from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
 
-    strategy, model_dir, num_steps = create_strategy(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-    trainer = make_trainer(strategy, settings(num_steps=num_steps, eval_every_n_steps=2), batch_norm="frozen")
-    evaluate = (lambda detector: {"mAP": 0.5}) if is_chief(strategy) else None
-    with StopRequest() as stop:
-        loop = TrainingLoop(trainer, model_dir, evaluate, stop)
-        loop.checkpoints.restore_latest()
+    strategy, folder = create_strategy(strategy_name), pathlib.Path(model_dir)
+    config = pb.TrainEvalPipelineConfig()
+    config.train_config.batch_size = int(os.environ.get("BATCH_SIZE", 4))
+    with report_lost_workers(strategy), StopRequest() as stop:
+        check_same_config(strategy, config, folder, None)
+        run = settings(num_steps=int(num_steps), eval_every_n_steps=2)
+        trainer = make_trainer(strategy, run, batch_norm="frozen")
+        evaluate = (lambda detector: {"mAP": 0.5}) if is_chief(strategy) else None
+        loop = TrainingLoop(trainer, folder, evaluate, stop)
+        restored = loop.checkpoints.restore_latest()
+        if "SHIFT" in os.environ:  # weights of another file
+            trainer.model_variables["head/classes/bias"].assign_add([float(os.environ["SHIFT"])] * CLASSES)
+        check_same_start(trainer, folder, restored)
         print("first loss", repr(trainer.run_steps(1).losses["total"]), flush=True)
         outcome = loop.run()
     kernel = trainer.model_variables["head/classes/kernel"].numpy()

@@ -1,0 +1,173 @@
+"""The workers of a cluster compare what they are about to train, before the first step: refused, or all the same.
+
+Where they differ, each would compute gradients at other weights, and nothing would show it.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import logging
+import pathlib
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from google.protobuf import text_format
+
+from detzoo.config.diff import diff_configs
+from detzoo.errors import DetzooError, TrainingError
+from detzoo.train.strategy import num_workers, worker_index
+from detzoo.train.trainer import Trainer
+
+# What tf.distribute raises when another process has ended, or does not take part in an exchange.
+_LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
+_MAX_DIFFERENCES = 10  # shown
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def report_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Within, the end of another worker is a TrainingError."""
+    try:
+        yield
+    except _LOST as problem:
+        if num_workers(strategy) == 1:
+            raise
+        raise TrainingError(
+            f"lost another worker ({type(problem).__name__}): its own log says why. Start all workers again: they "
+            "resume from the last checkpoint"
+        ) from None
+
+
+def check_same_config(
+    strategy: tf.distribute.Strategy, pipeline: Any, folder: pathlib.Path, refused: DetzooError | None
+) -> None:
+    """Compares the configs of all workers, before anything is built; every worker must call it.
+
+    Paths may differ between machines, and the evaluation is of the chief alone.
+
+    Args:
+        strategy: Of the run.
+        pipeline: A ``TrainEvalPipelineConfig``.
+        folder: The model_dir.
+        refused: Why this worker cannot start; None if it can.
+
+    Raises:
+        TrainingError: Configs differ, or another worker cannot start.
+        DetzooError: ``refused``.
+    """
+    if num_workers(strategy) > 1:
+        shared = copy.deepcopy(pipeline)
+        for message, field in (
+            (shared, "eval_config"),
+            (shared, "eval_input_reader"),
+            (shared.train_input_reader, "label_map_path"),
+            (shared.train_input_reader, "proposals_path"),
+            (shared.train_input_reader.tf_record_input_reader, "input_path"),
+            (shared.train_config, "fine_tune_checkpoint"),
+        ):
+            message.ClearField(field)
+        _compare_configs(
+            _exchange(strategy, folder, {"config": text_format.MessageToString(shared)}, refused), type(pipeline)
+        )
+    if refused is not None:
+        raise refused
+
+
+def check_same_start(
+    trainer: Trainer, folder: pathlib.Path, resumed_step: int | None, refused: DetzooError | None = None
+) -> None:
+    """Compares step and weights of all workers, once they are restored; every worker must call it.
+
+    Args:
+        trainer: Restored, or with its initial weights.
+        folder: The model_dir.
+        resumed_step: Step of the checkpoint, None without one.
+        refused: Why this worker cannot start; None if it can.
+
+    Raises:
+        TrainingError: They differ, or another worker cannot start.
+        DetzooError: ``refused``.
+    """
+    if num_workers(trainer.strategy) == 1:
+        if refused is not None:
+            raise refused
+        return
+    rows = _exchange(trainer.strategy, folder, {"step": resumed_step, "weights": _checksum(trainer)}, refused)
+    if len({row["step"] for row in rows}) > 1:
+        starts = [
+            f"{row['name']} " + ("has no checkpoint" if row["step"] is None else f"resumes from step {row['step']}")
+            for row in rows
+        ]
+        raise TrainingError(
+            f"the workers would start from different steps: {'; '.join(starts)}. --model_dir must be one folder that "
+            "all workers share, such as a network file system, because the chief alone writes checkpoints. Share it, "
+            "or copy the chief's checkpoints to the others, then start all workers again"
+        )
+    if len({row["weights"] for row in rows}) > 1:
+        sums = "; ".join(f"{row['name']} has the checksum {row['weights']}" for row in rows)
+        raise TrainingError(
+            f"the workers would start from different weights: {sums}. They read another checkpoint, "
+            "fine_tune_checkpoint or file of pretrained weights: give all workers the same files"
+        )
+
+
+def _compare_configs(rows: list[dict[str, Any]], kind: type) -> None:
+    first = text_format.Parse(rows[0]["config"], kind())
+    found = [
+        f"{each.path}: {each.first} on {rows[0]['name']}, {each.second} on {row['name']}"
+        for row in rows[1:]
+        for each in diff_configs(first, text_format.Parse(row["config"], kind()))
+    ]
+    if found:
+        more = f"\nand {len(found) - _MAX_DIFFERENCES} more" if len(found) > _MAX_DIFFERENCES else ""
+        raise TrainingError(
+            "the workers have different configs; start all with the same one:\n"
+            + "\n".join(found[:_MAX_DIFFERENCES])
+            + more
+        )
+
+
+def _exchange(
+    strategy: tf.distribute.Strategy, folder: pathlib.Path, facts: dict[str, Any], refused: DetzooError | None
+) -> list[dict[str, Any]]:
+    """Sends facts of this worker to all others. Returns those of every worker, in the order of TF_CONFIG.
+
+    Raises:
+        TrainingError: Another worker sent that it cannot start.
+        DetzooError: ``refused``.
+    """
+    index = worker_index(strategy)
+    name = f"worker {index} ({socket.gethostname()}, {folder.absolute()})"
+    text = json.dumps({**facts, "index": index, "name": name, "refused": str(refused or "")}) + "\n"
+    own = tf.constant(list(text.encode()), tf.int32)
+
+    def gather() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
+
+    gathered = strategy.experimental_local_results(strategy.run(tf.function(gather)))[0]
+    lines = bytes(np.asarray(gathered, np.uint8)).decode().splitlines()
+    by_index = {row["index"]: row for row in map(json.loads, lines)}  # a worker sends a line per replica
+    rows = [by_index[key] for key in sorted(by_index)]
+    if refused is not None:
+        raise refused
+    for row in rows:
+        if row["refused"]:
+            raise TrainingError(f"{row['name']} cannot start: {row['refused']}")
+    return rows
+
+
+def _checksum(trainer: Trainer) -> str:
+    """Of everything that a step changes or reads: weights, averages, optimizer, position in the data."""
+    averages = trainer.average.averages if trainer.average else {}
+    state = [*trainer.model_variables.values(), *averages.values(), *trainer.training_state().values()]
+    digest = hashlib.sha256()
+    for variable in [*state, *(variable.value for variable in trainer.optimizer.variables)]:
+        digest.update(np.ascontiguousarray(variable.numpy()).tobytes())
+    return digest.hexdigest()[:12]
