@@ -28,7 +28,10 @@ folder of its own in --model_dir; run again, it goes on in the step where it was
 
 train_config has the rest: eval_every_n_steps, best_checkpoint_metric (kept in model_dir/best), early_stopping,
 mixed_precision, fine_tune_checkpoint, freeze_variables. Several machines: the same command on each, with TF_CONFIG set
-and a --model_dir that all of them see.
+and a --model_dir that all of them see. Workers with another config, step or weights than the first refuse to start.
+
+An evaluation that fails is reported, the weights are saved, and training continues; if the last one fails, the exit
+code is 1, and the same command evaluates again. A --model_dir that another training uses is refused.
 """
 POSITIONAL = ()
 
