@@ -109,8 +109,8 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
         raise refuse("names an address twice: each process needs another port")
     if len(cluster.get("chief", ())) > 1:
         raise refuse('names more than one chief: name the others "worker"')
-    if not cluster.get("worker"):
-        raise refuse('names no "worker": a chief alone is no cluster')
+    if not everyone:
+        raise refuse("names no address of any machine")
     role, index = task["type"], task.get("index", 0)
     if role not in cluster:
         raise refuse(f'says that this process is a "{role}", which its cluster does not have')

@@ -57,7 +57,7 @@ FIRST = {"type": "worker", "index": 0}
         ),
         ({"cluster": {**WORKERS, "boss": ["c:3"]}, "task": FIRST}, 'role "boss": the roles are "worker" and "chief"'),
         ({"cluster": WORKERS, "task": {"index": 0}}, "has the role null"),
-        ({"cluster": {"chief": ["a:1"]}, "task": {"type": "chief", "index": 0}}, "a chief alone is no cluster"),
+        ({"cluster": {"worker": []}, "task": FIRST}, "names no address of any machine"),
         (
             {"cluster": {"chief": ["a:1", "c:3"], **WORKERS}, "task": FIRST},
             "names (an address twice|more than one chief)",
@@ -87,7 +87,11 @@ def test_clusters_that_cannot_train_are_refused_with_the_reason(monkeypatch, con
 
 @pytest.mark.parametrize(
     ("config", "count"),
-    [({"cluster": WORKERS, "task": FIRST}, 2), ({"cluster": {"chief": ["c:3"], **WORKERS}, "task": FIRST}, 3)],
+    [
+        ({"cluster": WORKERS, "task": FIRST}, 2),
+        ({"cluster": {"chief": ["c:3"], **WORKERS}, "task": FIRST}, 3),
+        ({"cluster": {"chief": ["c:3"]}, "task": {"type": "chief", "index": 0}}, 1),  # a managed job of one machine
+    ],
 )
 def test_workers_are_counted_with_the_chief(monkeypatch, config, count):
     monkeypatch.setenv("TF_CONFIG", json.dumps(config))
