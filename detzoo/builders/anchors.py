@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from detzoo.config import pb
 from detzoo.errors import ConfigError
 from detzoo.ops.anchors import AnchorGenerator, GridAnchors, MultiscaleAnchors, SsdAnchors, sizes_of, ssd_layer_sizes
 
 
-def build_anchor_generator(config: Any, pixels_allowed: bool = False) -> AnchorGenerator:
+def build_anchor_generator(config: pb.AnchorGenerator, pixels_allowed: bool = False) -> AnchorGenerator:
     """The generator of a ``pb.AnchorGenerator``.
 
     Args:
@@ -34,7 +35,7 @@ def build_anchor_generator(config: Any, pixels_allowed: bool = False) -> AnchorG
     return _BUILDERS[kind](generator)
 
 
-def _ssd(config: Any) -> AnchorGenerator:
+def _ssd(config: pb.SsdAnchorGenerator) -> AnchorGenerator:
     path = "anchor_generator.ssd_anchor_generator"
     if config.num_layers < 1:
         raise ConfigError(f"{path}.num_layers is {config.num_layers}; it must be at least 1, one a feature map.")
@@ -66,7 +67,7 @@ def _pairs(path: str, config: Any, height_field: str, width_field: str) -> tuple
     return tuple(zip(heights, widths, strict=True))
 
 
-def _multiscale(config: Any) -> AnchorGenerator:
+def _multiscale(config: pb.MultiscaleAnchorGenerator) -> AnchorGenerator:
     path = "anchor_generator.multiscale_anchor_generator"
     if config.min_level > config.max_level:
         raise ConfigError(
@@ -84,7 +85,7 @@ def _multiscale(config: Any) -> AnchorGenerator:
     )
 
 
-def _grid(config: Any) -> AnchorGenerator:
+def _grid(config: pb.GridAnchorGenerator) -> AnchorGenerator:
     path = "anchor_generator.grid_anchor_generator"
     scales = _positive(f"{path}.scales", config.scales)
     ratios = _positive(f"{path}.aspect_ratios", config.aspect_ratios)
@@ -97,7 +98,7 @@ def _grid(config: Any) -> AnchorGenerator:
     )
 
 
-def _flexible_grid(config: Any) -> AnchorGenerator:
+def _flexible_grid(config: pb.FlexibleGridAnchorGenerator) -> AnchorGenerator:
     path = "anchor_generator.flexible_grid_anchor_generator"
     if not config.anchor_grid:
         raise ConfigError(f"{path}.anchor_grid is empty; give one grid for each feature map.")

@@ -20,7 +20,7 @@ _REFUSED = {
 }
 
 
-def build_augmentations(steps: Iterable[Any]) -> list[Augmentation]:
+def build_augmentations(steps: Iterable[pb.PreprocessingStep]) -> list[Augmentation]:
     """The augmentations of the ``pb.PreprocessingStep``s, one each.
 
     Raises:
@@ -30,7 +30,7 @@ def build_augmentations(steps: Iterable[Any]) -> list[Augmentation]:
     return [_build_step(index, step) for index, step in enumerate(steps)]
 
 
-def _build_step(index: int, step: Any) -> Augmentation:
+def _build_step(index: int, step: pb.PreprocessingStep) -> Augmentation:
     kind = step.WhichOneof("preprocessing_step")
     where = f"train_config.data_augmentation_options[{index}]"
     accepted = f"accepted are {', '.join(sorted(_BUILDERS))}"
@@ -95,32 +95,32 @@ def _pad_limits(config: Any, color: tuple[float, float, float] | None) -> PadLim
     )
 
 
-def _normalize_image(config: Any) -> Augmentation:
+def _normalize_image(config: pb.NormalizeImage) -> Augmentation:
     if config.original_minval == config.original_maxval:
         raise ConfigError("original_minval and original_maxval are equal; give the range of the values, such as 0, 255")
     names = ("original_minval", "original_maxval", "target_minval", "target_maxval")
     return _with_fields(augment_color.normalize_image, *names)(config)
 
 
-def _subtract_channel_mean(config: Any) -> Augmentation:
+def _subtract_channel_mean(config: pb.SubtractChannelMean) -> Augmentation:
     means = _triple(config.means, "means")
     if means is None:
         raise ConfigError("means is empty; give 3 values, one a channel")
     return functools.partial(augment_color.subtract_channel_mean, means=means)
 
 
-def _distort_color(config: Any) -> Augmentation:
+def _distort_color(config: pb.RandomDistortColor) -> Augmentation:
     if config.color_ordering not in (0, 1):
         raise ConfigError(f"color_ordering is {config.color_ordering}; it is 0 or 1")
     return functools.partial(augment_color.random_distort_color, color_ordering=config.color_ordering)
 
 
-def _jitter_boxes(config: Any) -> Augmentation:
+def _jitter_boxes(config: pb.RandomJitterBoxes) -> Augmentation:
     mode = type(config).JitterMode.Name(config.jitter_mode)
     return functools.partial(augment_objects.random_jitter_boxes, ratio=config.ratio, mode=mode)
 
 
-def _pad_image(config: Any) -> Augmentation:
+def _pad_image(config: pb.RandomPadImage) -> Augmentation:
     sizes: dict[str, tuple[int, int] | None] = {}
     color = _triple(config.pad_color, "pad_color")
     for bound in ("min", "max"):
@@ -134,7 +134,7 @@ def _pad_image(config: Any) -> Augmentation:
     )
 
 
-def _absolute_pad_image(config: Any) -> Augmentation:
+def _absolute_pad_image(config: pb.RandomAbsolutePadImage) -> Augmentation:
     return functools.partial(
         augment_geometry.random_absolute_pad_image,
         max_height_padding=config.max_height_padding,
@@ -148,7 +148,7 @@ def _check_target(height: int, width: int) -> None:
         raise ConfigError(f"the target height {height} and width {width} must be above 0")
 
 
-def _resize_image(config: Any) -> Augmentation:
+def _resize_image(config: pb.ResizeImage) -> Augmentation:
     name = type(config).Method.Name(config.method)
     method = RESIZE_METHODS[pb.ResizeType.Value(name)]
     _check_target(config.new_height, config.new_width)
@@ -157,28 +157,28 @@ def _resize_image(config: Any) -> Augmentation:
     )
 
 
-def _resize_method(config: Any) -> Augmentation:
+def _resize_method(config: pb.RandomResizeMethod) -> Augmentation:
     _check_target(config.target_height, config.target_width)
     return _with_fields(augment_geometry.random_resize_method, "target_height", "target_width")(config)
 
 
-def _crop_image(config: Any) -> Augmentation:
+def _crop_image(config: pb.RandomCropImage) -> Augmentation:
     return functools.partial(augment_crop.random_crop_image, limits=_crop_limits(config))
 
 
-def _crop_pad_image(config: Any) -> Augmentation:
+def _crop_pad_image(config: pb.RandomCropPadImage) -> Augmentation:
     padding = _pad_limits(config, _triple(config.pad_color, "pad_color"))
     return functools.partial(augment_crop.random_crop_pad_image, limits=_crop_limits(config), padding=padding)
 
 
-def _ssd_random_crop(config: Any) -> Augmentation:
+def _ssd_random_crop(config: pb.SSDRandomCrop) -> Augmentation:
     if not config.operations:
         return augment_crop.ssd_random_crop
     choices = [_crop_limits(operation) for operation in config.operations]
     return functools.partial(augment_crop.ssd_random_crop, choices=choices)
 
 
-def _ssd_random_crop_pad(config: Any) -> Augmentation:
+def _ssd_random_crop_pad(config: pb.SSDRandomCropPad) -> Augmentation:
     if not config.operations:
         return augment_crop.ssd_random_crop_pad
     choices = [_crop_limits(operation) for operation in config.operations]
@@ -189,7 +189,7 @@ def _ssd_random_crop_pad(config: Any) -> Augmentation:
     return functools.partial(augment_crop.ssd_random_crop_pad, choices=choices, paddings=paddings)
 
 
-def _ssd_fixed_aspect_ratio(config: Any) -> Augmentation:
+def _ssd_fixed_aspect_ratio(config: pb.SSDRandomCropFixedAspectRatio) -> Augmentation:
     ratio = config.aspect_ratio
     crop = functools.partial(augment_crop.ssd_random_crop_fixed_aspect_ratio, aspect_ratio=ratio)
     if not config.operations:
@@ -197,7 +197,7 @@ def _ssd_fixed_aspect_ratio(config: Any) -> Augmentation:
     return functools.partial(crop, choices=[_crop_limits(operation, (ratio, ratio)) for operation in config.operations])
 
 
-def _ssd_pad_fixed_aspect_ratio(config: Any) -> Augmentation:
+def _ssd_pad_fixed_aspect_ratio(config: pb.SSDRandomCropPadFixedAspectRatio) -> Augmentation:
     crop = functools.partial(
         augment_crop.ssd_random_crop_pad_fixed_aspect_ratio,
         aspect_ratio=config.aspect_ratio,
@@ -208,13 +208,13 @@ def _ssd_pad_fixed_aspect_ratio(config: Any) -> Augmentation:
     return functools.partial(crop, choices=[_crop_limits(operation) for operation in config.operations])
 
 
-def _autoaugment(config: Any) -> Augmentation:
+def _autoaugment(config: pb.AutoAugmentImage) -> Augmentation:
     if config.policy_name not in augment_policy.POLICIES:
         raise ConfigError(f"policy_name is {config.policy_name!r}; accepted are {', '.join(augment_policy.POLICIES)}")
     return functools.partial(augment_policy.autoaugment_image, policy_name=config.policy_name)
 
 
-def _drop_label(config: Any) -> Augmentation:
+def _drop_label(config: pb.DropLabelProbabilistically) -> Augmentation:
     return functools.partial(
         augment_objects.drop_label_probabilistically,
         dropped_class=_class_of_id(config.label, "label"),
@@ -222,7 +222,7 @@ def _drop_label(config: Any) -> Augmentation:
     )
 
 
-def _remap_labels(config: Any) -> Augmentation:
+def _remap_labels(config: pb.RemapLabels) -> Augmentation:
     originals = [_class_of_id(label, "original_labels") for label in config.original_labels]
     new_class = _class_of_id(config.new_label, "new_label")
     return functools.partial(augment_objects.remap_labels, original_classes=originals, new_class=new_class)

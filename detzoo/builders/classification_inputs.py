@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 from detzoo.builders.augment import build_augmentations
+from detzoo.config import pb
 from detzoo.config.image_folders import label_map_of_folders
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
@@ -26,9 +27,9 @@ FOLDERS, RECORDS = "image_folder_reader", "tf_record_input_reader"
 
 
 def build_class_dataset(
-    reader: Any,
+    reader: pb.InputReader,
     resizer: ClassifierResizer,
-    train_config: Any | None,
+    train_config: pb.TrainConfig | None,
     options: BatchOptions,
     training: bool,
     dirt: DirtCounter | None = None,
@@ -62,7 +63,7 @@ def build_class_dataset(
     return dataset.map(resized, tf.data.AUTOTUNE, deterministic=True).prefetch(options.num_prefetch_batches)
 
 
-def class_label_map(reader: Any) -> LabelMap:
+def class_label_map(reader: pb.InputReader) -> LabelMap:
     """The classes of a reader: its label map, or the names of the folders, sorted.
 
     Raises:
@@ -76,7 +77,7 @@ def class_label_map(reader: Any) -> LabelMap:
     raise ConfigError("label_map_path is missing: it names the classes of the records")
 
 
-def _source(reader: Any, seed: int, dirt: DirtCounter | None) -> tuple[RecordSource, Any]:
+def _source(reader: pb.InputReader, seed: int, dirt: DirtCounter | None) -> tuple[RecordSource, Any]:
     """Where records come from, and what decodes them."""
     kind = reader.WhichOneof("input_reader")
     label_map = class_label_map(reader)

@@ -22,6 +22,7 @@ from detzoo.builders.spp_classifier import build_spp_classifier
 from detzoo.builders.spp_net import build_spp_net
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
+from detzoo.config import pb
 from detzoo.config.support import lookup_ssd_extractor
 from detzoo.contracts import FeatureExtractor, Tensor
 from detzoo.detectors.base import Detector, OneStageDetector, one_stage_network
@@ -34,7 +35,7 @@ PRETRAINED_FIELD = "pretrained_weights"
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def build_detector(message: Any, dtype_policy: str = "float32") -> Detector:
+def build_detector(message: pb.DetectionModel, dtype_policy: str = "float32") -> Detector:
     """The detector that a ``model`` block describes, with fresh (or its pretrained) weights.
 
     Args:
@@ -61,7 +62,7 @@ def build_detector(message: Any, dtype_policy: str = "float32") -> Detector:
             raise ConfigError(f"model.{kind}: {error}") from error
 
 
-def without_pretrained(message: Any) -> Any:
+def without_pretrained(message: pb.DetectionModel) -> Any:
     """Returns a copy of a ``model`` block whose feature extractor asks for no pretrained weights."""
     bare = copy.deepcopy(message)
     extractor = getattr(getattr(bare, bare.WhichOneof("model") or "", None), "feature_extractor", None)
@@ -70,7 +71,7 @@ def without_pretrained(message: Any) -> Any:
     return bare
 
 
-def _one_stage(ssd: Any) -> Detector:
+def _one_stage(ssd: pb.Ssd) -> Detector:
     """SSD, or where the feature extractor has a pyramid RetinaNet or EfficientDet."""
     if ssd.num_classes < 1:
         raise ConfigError(f"num_classes is {ssd.num_classes}; it must be 1 or more (the background is not counted)")
@@ -85,7 +86,7 @@ def _one_stage(ssd: Any) -> Detector:
     return detector(network, normalize, anchors, targets, loss, detections, ssd.num_classes, name)
 
 
-def _network(ssd: Any, num_anchors_per_location: tuple[int, ...]) -> tuple[keras.Model, Callable[[Tensor], Tensor]]:
+def _network(ssd: pb.Ssd, num_anchors_per_location: tuple[int, ...]) -> tuple[keras.Model, Callable[[Tensor], Tensor]]:
     """Backbone, neck and head, and the normalisation of the pixels that they expect."""
     message = ssd.feature_extractor
     neck = build_neck(message, ssd.freeze_batchnorm)
@@ -103,7 +104,7 @@ def _network(ssd: Any, num_anchors_per_location: tuple[int, ...]) -> tuple[keras
     return network, extractor.normalize
 
 
-def _feature_extractor(ssd: Any, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
+def _feature_extractor(ssd: pb.Ssd, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
     message = ssd.feature_extractor
     own = build_hyperparams(message.conv_hyperparams) if message.override_base_feature_extractor_hyperparams else None
     height, width = (_next_multiple(size, message.pad_to_multiple) for size in image_shape)

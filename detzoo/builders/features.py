@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
 
+from detzoo.config import pb
 from detzoo.config.bifpn import bifpn_of
 from detzoo.config.support import Normalization, RegionExtractor, SsdExtractor, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
@@ -30,7 +30,7 @@ COARSEST_BACKBONE_LEVEL = 5
 
 
 def build_feature_extractor(
-    message: Any,
+    message: pb.SsdFeatureExtractor,
     image_shape: tuple[int | None, int | None] = (None, None),
     conv_hyperparams: ConvHyperparams | None = None,
     levels: Sequence[int] | None = None,
@@ -76,7 +76,7 @@ def build_feature_extractor(
     return FeatureExtractor(model, specs, normalization(row))
 
 
-def _levels(row: SsdExtractor, message: Any, network: Network) -> list[int]:
+def _levels(row: SsdExtractor, message: pb.SsdFeatureExtractor, network: Network) -> list[int]:
     if not row.is_pyramid:
         return list(row.backbone_levels[: row.num_maps(message.num_layers)])
     pyramid = bifpn_of(message, row) if row.is_bifpn else message.fpn
@@ -94,7 +94,7 @@ def _known(levels: Sequence[int], network: Network, type_name: str) -> list[int]
     return list(levels)
 
 
-def _output_stride(row: SsdExtractor, message: Any) -> int:
+def _output_stride(row: SsdExtractor, message: pb.SsdFeatureExtractor) -> int:
     own = vgg.SSD_OUTPUT_STRIDE if row.family == "vgg16" and not row.is_fpn else NATIVE_OUTPUT_STRIDE
     stride = message.output_stride or own
     if stride not in OUTPUT_STRIDES:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detzoo.builders.hyperparams import build_hyperparams
+from detzoo.config import pb
 from detzoo.contracts import Tensor
 from detzoo.errors import ConfigError
 from detzoo.heads.dense_head import (
@@ -20,7 +21,7 @@ DenseHead = Callable[[Mapping[int, Tensor]], DenseOutputs]
 
 
 def build_dense_head(
-    message: Any, num_anchors_per_location: Sequence[int], num_columns: int, freeze_batchnorm: bool = False
+    message: pb.BoxPredictor, num_anchors_per_location: Sequence[int], num_columns: int, freeze_batchnorm: bool = False
 ) -> DenseHead:
     """The head that a ``box_predictor`` block describes.
 
@@ -54,7 +55,9 @@ def build_dense_head(
     return _HEADS[branch](predictor, num_anchors_per_location, num_columns, freeze_batchnorm)
 
 
-def _options(predictor: Any, sigmoid_class_outputs: bool) -> DenseHeadOptions:
+def _options(
+    predictor: pb.ConvolutionalBoxPredictor | pb.WeightSharedConvolutionalBoxPredictor, sigmoid_class_outputs: bool
+) -> DenseHeadOptions:
     clip_range = predictor.box_encodings_clip_range if predictor.HasField("box_encodings_clip_range") else None
     return DenseHeadOptions(
         kernel_size=predictor.kernel_size,
@@ -68,7 +71,10 @@ def _options(predictor: Any, sigmoid_class_outputs: bool) -> DenseHeadOptions:
 
 
 def _convolutional(
-    predictor: Any, num_anchors_per_location: Sequence[int], num_columns: int, freeze_batchnorm: bool
+    predictor: pb.ConvolutionalBoxPredictor,
+    num_anchors_per_location: Sequence[int],
+    num_columns: int,
+    freeze_batchnorm: bool,
 ) -> DenseHead:
     if predictor.min_depth > predictor.max_depth:
         raise ConfigError(
@@ -93,7 +99,10 @@ def _convolutional(
 
 
 def _weight_shared(
-    predictor: Any, num_anchors_per_location: Sequence[int], num_columns: int, freeze_batchnorm: bool
+    predictor: pb.WeightSharedConvolutionalBoxPredictor,
+    num_anchors_per_location: Sequence[int],
+    num_columns: int,
+    freeze_batchnorm: bool,
 ) -> DenseHead:
     if len(set(num_anchors_per_location)) != 1:
         raise ConfigError(

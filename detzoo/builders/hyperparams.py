@@ -28,7 +28,7 @@ _ACTIVATIONS: dict[int, str | Callable[[Tensor], Tensor] | None] = {
 }
 
 
-def build_hyperparams(message: Any, freeze_batchnorm: bool = False) -> ConvHyperparams:
+def build_hyperparams(message: pb.Hyperparams, freeze_batchnorm: bool = False) -> ConvHyperparams:
     """The hyperparameters of a part.
 
     Args:
@@ -54,7 +54,7 @@ def build_hyperparams(message: Any, freeze_batchnorm: bool = False) -> ConvHyper
     )
 
 
-def _batch_norm(message: Any, freeze_batchnorm: bool) -> BatchNormHyperparams | None:
+def _batch_norm(message: pb.Hyperparams, freeze_batchnorm: bool) -> BatchNormHyperparams | None:
     normalizer = message.WhichOneof("normalizer_oneof")
     if normalizer is None:
         return None
@@ -74,7 +74,7 @@ def _batch_norm(message: Any, freeze_batchnorm: bool) -> BatchNormHyperparams | 
     )
 
 
-def _regularizer_weights(message: Any) -> tuple[float, float]:
+def _regularizer_weights(message: pb.Hyperparams) -> tuple[float, float]:
     """(l1, l2) as Keras counts them."""
     branch = message.WhichOneof("regularizer_oneof")
     l1_weight = message.l1_regularizer.weight if branch == "l1_regularizer" else 0.0
@@ -82,7 +82,7 @@ def _regularizer_weights(message: Any) -> tuple[float, float]:
     return l1_weight, l2_weight
 
 
-def _initializer_factory(message: Any) -> Callable[[], Any]:
+def _initializer_factory(message: pb.Initializer) -> Callable[[], Any]:
     """A function that makes a fresh initializer; Glorot uniform, Keras's default, where none is configured."""
     branch = message.WhichOneof("initializer_oneof")
     if branch is None:
@@ -90,15 +90,15 @@ def _initializer_factory(message: Any) -> Callable[[], Any]:
     return _INITIALIZERS[branch](getattr(message, branch))
 
 
-def _truncated_normal(message: Any) -> Callable[[], Any]:
+def _truncated_normal(message: pb.TruncatedNormalInitializer) -> Callable[[], Any]:
     return functools.partial(keras.initializers.TruncatedNormal, mean=message.mean, stddev=message.stddev)
 
 
-def _random_normal(message: Any) -> Callable[[], Any]:
+def _random_normal(message: pb.RandomNormalInitializer) -> Callable[[], Any]:
     return functools.partial(keras.initializers.RandomNormal, mean=message.mean, stddev=message.stddev)
 
 
-def _variance_scaling(message: Any) -> Callable[[], Any]:
+def _variance_scaling(message: pb.VarianceScalingInitializer) -> Callable[[], Any]:
     return functools.partial(
         keras.initializers.VarianceScaling,
         scale=message.factor,

@@ -23,9 +23,9 @@ from detzoo.errors import ConfigError
 
 
 def build_dataset(
-    reader: Any,
+    reader: pb.InputReader,
     resizer: Any,
-    train_config: Any | None,
+    train_config: pb.TrainConfig | None,
     *,
     training: bool,
     batch_size: int,
@@ -97,7 +97,7 @@ def build_dataset(
 
 
 def _batch_options(
-    reader: Any,
+    reader: pb.InputReader,
     training: bool,
     batch_size: int,
     seed: int,
@@ -117,7 +117,7 @@ def _batch_options(
     )
 
 
-def _check_reader(reader: Any) -> None:
+def _check_reader(reader: pb.InputReader) -> None:
     if reader.WhichOneof("input_reader") != "tf_record_input_reader":
         raise ConfigError(
             "the input reader needs tf_record_input_reader { input_path: '...' }, the only kind supported"
@@ -134,7 +134,7 @@ def _check_reader(reader: Any) -> None:
         )
 
 
-def _proposals(reader: Any, source: RecordStream, all_records: bool) -> ProposalTable | None:
+def _proposals(reader: pb.InputReader, source: RecordStream, all_records: bool) -> ProposalTable | None:
     """The table that ``proposals_path`` names, once it is known to be of these records."""
     if not reader.proposals_path:
         return None
@@ -143,12 +143,12 @@ def _proposals(reader: Any, source: RecordStream, all_records: bool) -> Proposal
     return table
 
 
-def _max_boxes(reader: Any, train_config: Any | None, training: bool) -> int:
+def _max_boxes(reader: pb.InputReader, train_config: pb.TrainConfig | None, training: bool) -> int:
     """Training pads to the trainer's number, evaluation to the reader's, as in the Object Detection API."""
     return train_config.max_number_of_boxes if training and train_config is not None else reader.max_number_of_boxes
 
 
-def _merged_classes(names: ClassNames | None, train_config: Any, training: bool) -> int:
+def _merged_classes(names: ClassNames | None, train_config: pb.TrainConfig | None, training: bool) -> int:
     """Classes of the label sets where training merges boxes with several labels; 0 where it does not."""
     if not training or train_config is None or not train_config.merge_multiple_label_boxes:
         return 0
@@ -164,7 +164,7 @@ def _per_replica(batch_size: int, input_context: tf.distribute.InputContext | No
     return batch_size // num_replicas
 
 
-def _class_names(reader: Any) -> ClassNames | None:
+def _class_names(reader: pb.InputReader) -> ClassNames | None:
     """Names and display names both count, as in the Object Detection API; a name wins where they contradict."""
     if not reader.label_map_path:
         return None
@@ -173,7 +173,7 @@ def _class_names(reader: Any) -> ClassNames | None:
     return ClassNames(by_display_name | label_map.id_by_name, list(label_map.names))
 
 
-def _build_source(reader: Any, seed: int, dirt: DirtCounter) -> RecordStream:
+def _build_source(reader: pb.InputReader, seed: int, dirt: DirtCounter) -> RecordStream:
     """One source of all files, or with ``sample_from_datasets_weights`` one for each ``input_path``."""
     options = ReadOptions(
         shuffle=reader.shuffle,

@@ -16,7 +16,7 @@ from detzoo.losses.localization import LocalizationLoss
 from detzoo.ops.box_coder import BoxCoder
 
 
-def build_dense_loss(config: Any, num_classes: int) -> DenseLoss:
+def build_dense_loss(config: pb.Ssd, num_classes: int) -> DenseLoss:
     """The loss of a ``pb.Ssd``.
 
     Args:
@@ -49,7 +49,7 @@ def build_dense_loss(config: Any, num_classes: int) -> DenseLoss:
     )
 
 
-def check_background(config: Any) -> None:
+def check_background(config: pb.Ssd) -> None:
     """Refuses what a ``pb.Ssd`` may say about the background and is not supported.
 
     Raises:
@@ -62,7 +62,7 @@ def check_background(config: Any) -> None:
         )
 
 
-def build_classification_loss(config: Any) -> ClassificationLoss:
+def build_classification_loss(config: pb.ClassificationLoss) -> ClassificationLoss:
     """The loss of a ``pb.ClassificationLoss``.
 
     Raises:
@@ -76,7 +76,7 @@ def build_classification_loss(config: Any) -> ClassificationLoss:
     return _CLASSIFICATION[kind](getattr(config, kind))
 
 
-def build_localization_loss(config: Any, box_coder: BoxCoder) -> LocalizationLoss:
+def build_localization_loss(config: pb.LocalizationLoss, box_coder: BoxCoder) -> LocalizationLoss:
     """The loss of a ``pb.LocalizationLoss``.
 
     Raises:
@@ -88,7 +88,7 @@ def build_localization_loss(config: Any, box_coder: BoxCoder) -> LocalizationLos
     return _LOCALIZATION[kind](getattr(config, kind), box_coder)
 
 
-def _classification_of_ssd(config: Any) -> ClassificationLoss:
+def _classification_of_ssd(config: pb.Ssd) -> ClassificationLoss:
     message = config.loss.classification_loss
     if message.WhichOneof("classification_loss") == "weighted_softmax":
         if not config.add_background_class:
@@ -104,7 +104,7 @@ def _classification_of_ssd(config: Any) -> ClassificationLoss:
     return build_classification_loss(message)
 
 
-def _bootstrapped(config: Any) -> ClassificationLoss:
+def _bootstrapped(config: pb.BootstrappedSigmoidClassificationLoss) -> ClassificationLoss:
     if not config.HasField("alpha"):
         raise ConfigError(
             "classification_loss.bootstrapped_sigmoid.alpha is not set; give the share of the label in the target, "
@@ -113,11 +113,11 @@ def _bootstrapped(config: Any) -> ClassificationLoss:
     return classification.BootstrappedSigmoidCrossEntropy(config.alpha, config.hard_bootstrap)
 
 
-def _focal(config: Any) -> ClassificationLoss:
+def _focal(config: pb.SigmoidFocalClassificationLoss) -> ClassificationLoss:
     return classification.SigmoidFocal(config.gamma, config.alpha if config.HasField("alpha") else None)
 
 
-def _focal_star(config: Any) -> ClassificationLoss:
+def _focal_star(config: pb.FocalStarClassificationLoss) -> ClassificationLoss:
     if config.gamma <= 0:
         raise ConfigError(f"classification_loss.focal_star.gamma is {config.gamma:g}; it must be above 0.")
     return classification.FocalStar(config.gamma, config.beta, config.alpha if config.HasField("alpha") else None)
@@ -141,7 +141,7 @@ _LOCALIZATION: dict[str, Callable[[Any, BoxCoder], LocalizationLoss]] = {
 }
 
 
-def _ssd_miner(loss: Any) -> HardExampleMiner | None:
+def _ssd_miner(loss: pb.Loss) -> HardExampleMiner | None:
     if not loss.HasField("hard_example_miner"):
         return None
     if loss.classification_loss.WhichOneof("classification_loss") == "weighted_sigmoid_focal":
@@ -152,7 +152,9 @@ def _ssd_miner(loss: Any) -> HardExampleMiner | None:
     return build_miner(loss.hard_example_miner, loss.classification_weight, loss.localization_weight)
 
 
-def build_miner(miner: Any, classification_weight: float, localization_weight: float) -> HardExampleMiner:
+def build_miner(
+    miner: pb.HardExampleMiner, classification_weight: float, localization_weight: float
+) -> HardExampleMiner:
     """The miner of a ``pb.HardExampleMiner``; the weights are those of the losses that it adds up."""
     factors = {
         pb.HardExampleMiner.BOTH: (classification_weight, localization_weight),
@@ -171,7 +173,7 @@ def build_miner(miner: Any, classification_weight: float, localization_weight: f
     )
 
 
-def _positive_sample_fraction(loss: Any) -> float | None:
+def _positive_sample_fraction(loss: pb.Loss) -> float | None:
     for name in ("expected_loss_weights", "equalization_loss"):
         if loss.HasField(name) and (name != "expected_loss_weights" or loss.expected_loss_weights != loss.NONE):
             raise ConfigError(f"loss.{name} is not supported. Remove it, or use hard_example_miner or a focal loss.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.config import pb
@@ -23,7 +22,7 @@ MOST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
 PYRAMID_OUTPUT_STRIDES = (0, 32)
 
 
-def neck_levels(message: Any) -> tuple[int, ...]:
+def neck_levels(message: pb.SsdFeatureExtractor) -> tuple[int, ...]:
     """Levels of the maps that the head reads, in ascending order.
 
     Args:
@@ -47,7 +46,7 @@ def neck_levels(message: Any) -> tuple[int, ...]:
     return extractor.ssd_levels(message.num_layers)
 
 
-def num_maps(message: Any, num_backbone_maps: int) -> int:
+def num_maps(message: pb.SsdFeatureExtractor, num_backbone_maps: int) -> int:
     """Number of maps that the head reads, where the backbone delivers ``num_backbone_maps``.
 
     An ``output_stride`` can let two maps of the backbone fall on one level, of which one is left.
@@ -56,7 +55,7 @@ def num_maps(message: Any, num_backbone_maps: int) -> int:
     return len(neck_levels(message)) if extractor.is_pyramid else num_backbone_maps + _num_added(message, extractor)
 
 
-def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
+def build_neck(message: pb.SsdFeatureExtractor, freeze_batchnorm: bool = False) -> Neck:
     """The neck that a ``feature_extractor`` block describes: SSD's extra or pooled levels, or a feature pyramid.
 
     Args:
@@ -78,7 +77,7 @@ def build_neck(message: Any, freeze_batchnorm: bool = False) -> Neck:
     return (_pyramid if extractor.is_fpn else _extra_levels)(message, extractor, freeze_batchnorm)
 
 
-def _extra_levels(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
+def _extra_levels(message: pb.SsdFeatureExtractor, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
     num_extra = _num_added(message, extractor)
 
@@ -98,12 +97,12 @@ def _extra_levels(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool)
     return neck
 
 
-def _num_added(message: Any, extractor: SsdExtractor) -> int:
+def _num_added(message: pb.SsdFeatureExtractor, extractor: SsdExtractor) -> int:
     """Levels that the neck adds to the backbone's maps."""
     return max(extractor.num_maps(message.num_layers) - len(extractor.backbone_levels), 0)
 
 
-def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
+def _pyramid(message: pb.SsdFeatureExtractor, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
     fpn = message.fpn
 
@@ -122,7 +121,7 @@ def _pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> N
     return neck
 
 
-def _bidirectional_pyramid(message: Any, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
+def _bidirectional_pyramid(message: pb.SsdFeatureExtractor, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
     bifpn = bifpn_of(message, extractor)
     options = BifpnOptions(bifpn.num_iterations, bifpn.num_filters, bifpn.fusion)
@@ -133,7 +132,7 @@ def _bidirectional_pyramid(message: Any, extractor: SsdExtractor, freeze_batchno
     return neck
 
 
-def _check_bifpn(message: Any, extractor: SsdExtractor) -> None:
+def _check_bifpn(message: pb.SsdFeatureExtractor, extractor: SsdExtractor) -> None:
     bifpn, path = bifpn_of(message, extractor), "feature_extractor.bifpn"
     for name in ("num_iterations", "num_filters"):
         if getattr(bifpn, name) < 1:
@@ -151,7 +150,7 @@ def _check_bifpn(message: Any, extractor: SsdExtractor) -> None:
     _check_output_stride(message)
 
 
-def _check_pyramid(message: Any) -> None:
+def _check_pyramid(message: pb.SsdFeatureExtractor) -> None:
     fpn = message.fpn
     if fpn.coarse_source == pb.FeaturePyramidNetworks.SUBSAMPLE or fpn.finest_level_only:
         raise ConfigError("feature_extractor.fpn: SUBSAMPLE and finest_level_only are made for faster_rcnn only")
@@ -168,7 +167,7 @@ def _check_pyramid(message: Any) -> None:
     _check_output_stride(message)
 
 
-def _check_output_stride(message: Any) -> None:
+def _check_output_stride(message: pb.SsdFeatureExtractor) -> None:
     if message.output_stride not in PYRAMID_OUTPUT_STRIDES:
         raise ConfigError(
             f"feature_extractor.output_stride is {message.output_stride}; a pyramid needs maps that double in size, so "

@@ -17,6 +17,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from detzoo.config import pb
 from detzoo.contracts import Tensor
 from detzoo.errors import ConfigError
 
@@ -152,7 +153,7 @@ class RmsProp(keras.optimizers.RMSprop):
             mean_square.assign(tf.fill(mean_square.shape, tf.cast(RMS_PROP_INITIAL_MEAN_SQUARE, mean_square.dtype)))
 
 
-def build_optimizer(config: Any) -> keras.optimizers.Optimizer:
+def build_optimizer(config: pb.Optimizer) -> keras.optimizers.Optimizer:
     """The optimizer of a ``pb.Optimizer``; ``weight_decay`` is decoupled, in units of the learning rate.
 
     Differs from the Object Detection API on TF2: ``rms_prop_optimizer.decay`` is the decay of the mean square, as on
@@ -170,7 +171,7 @@ def build_optimizer(config: Any) -> keras.optimizers.Optimizer:
     return optimizer
 
 
-def build_schedule(config: Any) -> keras.optimizers.schedules.LearningRateSchedule:
+def build_schedule(config: pb.LearningRate) -> keras.optimizers.schedules.LearningRateSchedule:
     """The schedule of a ``pb.LearningRate``: step (int or tensor) -> rate, float32 scalar.
 
     Raises:
@@ -182,29 +183,29 @@ def build_schedule(config: Any) -> keras.optimizers.schedules.LearningRateSchedu
     return _SCHEDULES[kind](getattr(config, kind))
 
 
-def moving_average_decay(config: Any) -> float | None:
+def moving_average_decay(config: pb.Optimizer) -> float | None:
     """The decay of the weights' moving average that a ``pb.Optimizer`` asks for, None for no average."""
     return config.moving_average_decay if config.use_moving_average and config.moving_average_decay > 0 else None
 
 
-def _rms_prop(config: Any, schedule: Any) -> keras.optimizers.Optimizer:
+def _rms_prop(config: pb.RMSPropOptimizer, schedule: Any) -> keras.optimizers.Optimizer:
     momentum = config.momentum_optimizer_value
     return RmsProp(schedule, rho=config.decay, momentum=momentum, epsilon=config.epsilon, name="rms_prop")
 
 
-def _momentum(config: Any, schedule: Any) -> keras.optimizers.Optimizer:
+def _momentum(config: pb.MomentumOptimizer, schedule: Any) -> keras.optimizers.Optimizer:
     return keras.optimizers.SGD(schedule, momentum=config.momentum_optimizer_value, name="momentum")
 
 
-def _adam(config: Any, schedule: Any) -> keras.optimizers.Optimizer:
+def _adam(config: pb.AdamOptimizer, schedule: Any) -> keras.optimizers.Optimizer:
     return keras.optimizers.Adam(schedule, epsilon=config.epsilon, name="adam")
 
 
-def _constant(config: Any) -> ConstantRate:
+def _constant(config: pb.ConstantLearningRate) -> ConstantRate:
     return ConstantRate(config.learning_rate)
 
 
-def _exponential(config: Any) -> ExponentialRate:
+def _exponential(config: pb.ExponentialDecayLearningRate) -> ExponentialRate:
     if config.decay_steps == 0:
         raise ConfigError("exponential_decay_learning_rate.decay_steps must be above 0")
     return ExponentialRate(
@@ -218,7 +219,7 @@ def _exponential(config: Any) -> ExponentialRate:
     )
 
 
-def _manual_step(config: Any) -> ManualStepRate:
+def _manual_step(config: pb.ManualStepLearningRate) -> ManualStepRate:
     boundaries = [stage.step for stage in config.schedule]
     if not boundaries:
         raise ConfigError("manual_step_learning_rate has no schedule { step learning_rate }; one rate needs none of it")
@@ -228,7 +229,7 @@ def _manual_step(config: Any) -> ManualStepRate:
     return ManualStepRate(boundaries, rates, config.warmup)
 
 
-def _cosine(config: Any) -> CosineRate:
+def _cosine(config: pb.CosineDecayLearningRate) -> CosineRate:
     warmup_steps, hold_steps = config.warmup_steps, config.hold_base_rate_steps
     if warmup_steps and config.learning_rate_base < config.warmup_learning_rate:
         raise ConfigError(

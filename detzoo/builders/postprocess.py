@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from detzoo.builders.losses import check_background
 from detzoo.builders.targets import build_box_coder
 from detzoo.config import pb
@@ -19,7 +17,7 @@ _SCORE_FUNCTIONS = {
 }
 
 
-def build_dense_detections(config: Any) -> DenseDetections:
+def build_dense_detections(config: pb.Ssd) -> DenseDetections:
     """The post-processing of a ``pb.Ssd``.
 
     Args:
@@ -41,7 +39,7 @@ def build_dense_detections(config: Any) -> DenseDetections:
     )
 
 
-def build_score_converter(config: Any) -> ScoreConverter:
+def build_score_converter(config: pb.PostProcessing) -> ScoreConverter:
     """The score converter of a ``pb.PostProcessing``.
 
     Raises:
@@ -54,7 +52,7 @@ def build_score_converter(config: Any) -> ScoreConverter:
     return ScoreConverter(_SCORE_FUNCTIONS[config.score_converter], config.logit_scale)
 
 
-def build_nms_limits(config: Any) -> NmsLimits:
+def build_nms_limits(config: pb.BatchNonMaxSuppression) -> NmsLimits:
     """The limits of a ``pb.BatchNonMaxSuppression``.
 
     Raises:

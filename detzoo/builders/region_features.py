@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 
@@ -59,7 +58,7 @@ class RegionFeatures:
         added_hyperparams: of what is added to them: the pyramid, the fully connected layers.
     """
 
-    message: Any
+    message: pb.FasterRcnnFeatureExtractor
     row: RegionExtractor
     network: Network
     hyperparams: ConvHyperparams
@@ -100,7 +99,7 @@ class RegionFeatures:
         depth, coarsest = block.additional_layer_depth, block.max_level
         return lambda maps: region_pyramid(maps, depth, coarsest, self.added_hyperparams, parts)
 
-    def is_fully_connected(self, model: Any) -> bool:
+    def is_fully_connected(self, model: pb.FasterRcnn) -> bool:
         """Whether the box features of a ``pb.FasterRcnn`` are two fully connected layers, not the rest of the backbone.
 
         Raises:
@@ -161,7 +160,7 @@ class RegionFeatures:
             model.trainable = False
 
 
-def read_region_features(message: Any) -> RegionFeatures:
+def read_region_features(message: pb.FasterRcnnFeatureExtractor) -> RegionFeatures:
     """Reads a ``pb.FasterRcnnFeatureExtractor``.
 
     Raises:

@@ -7,8 +7,6 @@ its scale (ImageNet's mean, or grey). Its two-stage detectors pad first: the pad
 
 from __future__ import annotations
 
-from typing import Any
-
 from detzoo.builders.features import pixel_scale
 from detzoo.builders.spp_classifier import build_classifier_resizer
 from detzoo.config import pb
@@ -35,7 +33,7 @@ RESIZE_METHODS = {
 _BLACK_AND_ONE = PixelScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
-def build_model_resizer(model: Any) -> Resizer:
+def build_model_resizer(model: pb.DetectionModel) -> Resizer:
     """The resizer of a ``pb.DetectionModel``, with the padding that its detector expects.
 
     Raises:
@@ -51,7 +49,7 @@ def build_model_resizer(model: Any) -> Resizer:
     return build_resizer(chosen.image_resizer, pixel_scale(lookup_ssd_extractor(chosen.feature_extractor.type)))
 
 
-def build_resizer(config: Any, padding_scale: PixelScale = _BLACK_AND_ONE) -> Resizer:
+def build_resizer(config: pb.ImageResizer, padding_scale: PixelScale = _BLACK_AND_ONE) -> Resizer:
     """The resizer of a ``pb.ImageResizer``.
 
     Args:
@@ -72,7 +70,7 @@ def build_resizer(config: Any, padding_scale: PixelScale = _BLACK_AND_ONE) -> Re
     return _BUILDERS[kind](getattr(config, kind), padding_scale)
 
 
-def _fixed_shape(config: Any, padding_scale: PixelScale) -> Resizer:
+def _fixed_shape(config: pb.FixedShapeResizer, padding_scale: PixelScale) -> Resizer:
     del padding_scale
     if config.height <= 0 or config.width <= 0:
         raise ConfigError(f"fixed_shape_resizer: height {config.height} and width {config.width} must be above 0")
@@ -81,7 +79,7 @@ def _fixed_shape(config: Any, padding_scale: PixelScale) -> Resizer:
     )
 
 
-def _keep_aspect_ratio(config: Any, padding_scale: PixelScale) -> Resizer:
+def _keep_aspect_ratio(config: pb.KeepAspectRatioResizer, padding_scale: PixelScale) -> Resizer:
     if not 0 < config.min_dimension <= config.max_dimension:
         raise ConfigError(
             f"keep_aspect_ratio_resizer: min_dimension {config.min_dimension} must be above 0 and at most "
@@ -106,12 +104,12 @@ def _keep_aspect_ratio(config: Any, padding_scale: PixelScale) -> Resizer:
     )
 
 
-def _identity(config: Any, padding_scale: PixelScale) -> Resizer:
+def _identity(config: pb.IdentityResizer, padding_scale: PixelScale) -> Resizer:
     del config
     return IdentityResizer(pad_value=padding_scale.zero)
 
 
-def _conditional_shape(config: Any, padding_scale: PixelScale) -> Resizer:
+def _conditional_shape(config: pb.ConditionalShapeResizer, padding_scale: PixelScale) -> Resizer:
     conditions = {config.GREATER: True, config.SMALLER: False}
     if config.condition not in conditions:
         raise ConfigError("conditional_shape_resizer: condition is INVALID; use GREATER or SMALLER")
@@ -124,7 +122,7 @@ def _conditional_shape(config: Any, padding_scale: PixelScale) -> Resizer:
     )
 
 
-def _pad_to_multiple(config: Any, padding_scale: PixelScale) -> Resizer:
+def _pad_to_multiple(config: pb.PadToMultipleResizer, padding_scale: PixelScale) -> Resizer:
     if config.multiple <= 0:
         raise ConfigError(f"pad_to_multiple_resizer: multiple is {config.multiple}; it must be above 0")
     return PadToMultipleResizer(

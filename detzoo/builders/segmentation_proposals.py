@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 
 from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.builders.region_features import read_region_features
 from detzoo.builders.resize import build_resizer
+from detzoo.config import pb
 from detzoo.config.segmentation_proposals import HEAD_FACTORS, heads_of, problem_of_numbers
 from detzoo.detectors.base import Detector
 from detzoo.detectors.segmentation_proposals import SegmentationProposals, sliding_network
@@ -19,7 +18,7 @@ from detzoo.ops.sliding_windows import SlidingWindows
 from detzoo.targets.mask_proposal_targets import MaskProposalTargets
 
 
-def build_segmentation_proposals(config: Any) -> Detector:
+def build_segmentation_proposals(config: pb.SegmentationProposals) -> Detector:
     """The detector of a ``pb.SegmentationProposals``.
 
     Raises:

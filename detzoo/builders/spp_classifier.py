@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from detzoo.config import pb
 from detzoo.data.class_images import ClassifierResizer
 from detzoo.detectors.base import ImageShape
@@ -19,7 +17,7 @@ _VIEWS = {
 }
 
 
-def build_spp_classifier(config: Any) -> SppClassifier:
+def build_spp_classifier(config: pb.SppClassifier) -> SppClassifier:
     """The classifier of a ``pb.SppClassifier``.
 
     Raises:
@@ -45,7 +43,7 @@ def build_spp_classifier(config: Any) -> SppClassifier:
     return SppClassifier(parts, normalize_pixels, network.type, bins, views, config.num_classes)
 
 
-def build_classifier_resizer(config: Any) -> ClassifierResizer:
+def build_classifier_resizer(config: pb.SppClassifier) -> ClassifierResizer:
     """The resizer of a ``pb.SppClassifier``'s images: to the largest shorter side that a view needs.
 
     Raises:
@@ -63,7 +61,7 @@ def build_classifier_resizer(config: Any) -> ClassifierResizer:
     )
 
 
-def _bins_and_shape(config: Any) -> tuple[tuple[int, ...], ImageShape]:
+def _bins_and_shape(config: pb.SppClassifier) -> tuple[tuple[int, ...], ImageShape]:
     """The pyramid's levels and the size of image that is known before the image."""
     network, crop = config.network, config.crop_size
     smallest = min([crop, *config.train_size])

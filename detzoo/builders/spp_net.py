@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from detzoo.builders.postprocess import build_nms_limits
 from detzoo.config import pb
 from detzoo.detectors.base import Detector
@@ -16,7 +14,7 @@ DEFAULT_SCALES = (688,)  # arXiv:1406.4729, section 4.1: the 1-scale version
 _FEATURES = {pb.SppNet.FC7: Features.FC7, pb.SppNet.FC6: Features.FC6, pb.SppNet.POOL5: Features.POOL5}
 
 
-def build_spp_net(config: Any) -> Detector:
+def build_spp_net(config: pb.SppNet) -> Detector:
     """The detector of a ``pb.SppNet``.
 
     Raises:
@@ -55,6 +53,6 @@ def build_spp_net(config: Any) -> Detector:
     )
 
 
-def window_scales(config: Any) -> tuple[int, ...]:
+def window_scales(config: pb.SppNet) -> tuple[int, ...]:
     """The shorter sides of a ``pb.SppNet``, pixels."""
     return tuple(config.scale) or DEFAULT_SCALES

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from detzoo.config import pb
 from detzoo.errors import ConfigError
 from detzoo.ops import matching
 from detzoo.ops.box_coder import BoxCoder, FasterRcnnBoxCoder, MeanStddevBoxCoder, SquareBoxCoder
@@ -12,7 +13,7 @@ from detzoo.ops.matching import Matcher, Similarity
 from detzoo.targets.anchor_targets import AnchorTargets
 
 
-def build_anchor_targets(config: Any) -> AnchorTargets:
+def build_anchor_targets(config: pb.Ssd) -> AnchorTargets:
     """The assignment of a ``pb.Ssd``.
 
     Args:
@@ -36,7 +37,7 @@ def build_anchor_targets(config: Any) -> AnchorTargets:
     )
 
 
-def _check_code_size(config: Any, box_coder: BoxCoder) -> None:
+def _check_code_size(config: pb.Ssd, box_coder: BoxCoder) -> None:
     kind = config.box_predictor.WhichOneof("box_predictor_oneof")
     predicted = getattr(getattr(config.box_predictor, kind), "box_code_size", None) if kind else None
     if predicted is not None and predicted != box_coder.code_size:
@@ -46,7 +47,7 @@ def _check_code_size(config: Any, box_coder: BoxCoder) -> None:
         )
 
 
-def build_box_coder(config: Any) -> BoxCoder:
+def build_box_coder(config: pb.BoxCoder) -> BoxCoder:
     """The coder of a ``pb.BoxCoder``.
 
     Raises:
@@ -55,7 +56,7 @@ def build_box_coder(config: Any) -> BoxCoder:
     return _one_of(_BOX_CODERS, config, "box_coder_oneof", "box_coder")
 
 
-def build_matcher(config: Any) -> Matcher:
+def build_matcher(config: pb.Matcher) -> Matcher:
     """The matcher of a ``pb.Matcher``.
 
     Raises:
@@ -64,7 +65,7 @@ def build_matcher(config: Any) -> Matcher:
     return _one_of(_MATCHERS, config, "matcher_oneof", "matcher")
 
 
-def build_similarity(config: Any) -> Similarity:
+def build_similarity(config: pb.RegionSimilarityCalculator) -> Similarity:
     """The similarity of a ``pb.RegionSimilarityCalculator``.
 
     Raises:
@@ -80,11 +81,11 @@ def _one_of(builders: dict[str, Callable[[Any], Any]], config: Any, oneof: str, 
     return builders[kind](getattr(config, kind))
 
 
-def _faster_rcnn_coder(config: Any) -> BoxCoder:
+def _faster_rcnn_coder(config: pb.FasterRcnnBoxCoder) -> BoxCoder:
     return FasterRcnnBoxCoder((config.y_scale, config.x_scale, config.height_scale, config.width_scale))
 
 
-def _keypoint_coder(config: Any) -> BoxCoder:
+def _keypoint_coder(config: pb.KeypointBoxCoder) -> BoxCoder:
     if config.num_keypoints:
         raise ConfigError(
             f"box_coder.keypoint_box_coder.num_keypoints is {config.num_keypoints}, but keypoints are not read. Set it "
@@ -93,7 +94,7 @@ def _keypoint_coder(config: Any) -> BoxCoder:
     return _faster_rcnn_coder(config)
 
 
-def _argmax(config: Any) -> Matcher:
+def _argmax(config: pb.ArgMaxMatcher) -> Matcher:
     if config.ignore_thresholds:
         return matching.ArgmaxMatcher(None, force_match_for_each_row=config.force_match_for_each_row)
     matched, unmatched = config.matched_threshold, config.unmatched_threshold

@@ -52,7 +52,7 @@ _SHARING = {
 }
 
 
-def build_two_stage(config: Any) -> Detector:
+def build_two_stage(config: pb.FasterRcnn) -> Detector:
     """The detector of a ``pb.FasterRcnn``: Faster R-CNN, R-FCN, Mask R-CNN, either stage alone.
 
     Raises:
@@ -87,7 +87,9 @@ def build_two_stage(config: Any) -> Detector:
     return FasterRcnn(network, normalize, first_stage, second_stage, crop, box_network, mask_stage, config.num_classes)
 
 
-def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], Any]]:
+def _first_stage(
+    config: pb.FasterRcnn, features: RegionFeatures
+) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], Any]]:
     anchors = build_anchor_generator(config.first_stage_anchor_generator, pixels_allowed=True)
     box_coder = FasterRcnnBoxCoder()
     training_count = config.first_stage_max_proposals_in_training or config.first_stage_max_proposals
@@ -137,7 +139,7 @@ def _first_stage(config: Any, features: RegionFeatures) -> tuple[FirstStage, Cal
     return stage, head
 
 
-def _proposal_limits(config: Any, count: int) -> NmsLimits:
+def _proposal_limits(config: pb.FasterRcnn, count: int) -> NmsLimits:
     if count < 1:
         raise ConfigError(f"first_stage_max_proposals is {count}; it must be 1 or more")
     return NmsLimits(config.first_stage_nms_score_threshold, config.first_stage_nms_iou_threshold, count, count)
@@ -152,7 +154,7 @@ def _check_maps(stage: FirstStage, num_maps: int) -> None:
         )
 
 
-def _second_stage(config: Any) -> SecondStage:
+def _second_stage(config: pb.FasterRcnn) -> SecondStage:
     box_coder = FasterRcnnBoxCoder()
     miner = None
     weights = (config.second_stage_classification_loss_weight, config.second_stage_localization_loss_weight)
@@ -175,7 +177,7 @@ def _second_stage(config: Any) -> SecondStage:
     )
 
 
-def _classification_loss(config: Any) -> Any:
+def _classification_loss(config: pb.FasterRcnn) -> Any:
     message = config.second_stage_classification_loss
     if message.WhichOneof("classification_loss") is None:
         return SoftmaxCrossEntropy()
@@ -183,7 +185,7 @@ def _classification_loss(config: Any) -> Any:
 
 
 def _box_stage(
-    config: Any, features: RegionFeatures, crop_maps: Mapping[int, Tensor]
+    config: pb.FasterRcnn, features: RegionFeatures, crop_maps: Mapping[int, Tensor]
 ) -> tuple[RegionCrop, keras.Model]:
     """The crop, and the network from crops to features, boxes and classes."""
     predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
@@ -216,12 +218,12 @@ def _check_code_size(name: str, predictor: Any) -> None:
         raise ConfigError(f"{name}.box_code_size is {predictor.box_code_size}; accepted: {BOX_CODE_SIZE}")
 
 
-def _has_own_grid(config: Any) -> bool:
+def _has_own_grid(config: pb.FasterRcnn) -> bool:
     """Whether regions become bins, whose values depend on all cells that they cover."""
     return config.roi_operation != pb.FasterRcnn.CROP_AND_RESIZE
 
 
-def _build_crop(config: Any, skipped: int = 1) -> tuple[roi_crop.Crop, tuple[int, int]]:
+def _build_crop(config: pb.FasterRcnn, skipped: int = 1) -> tuple[roi_crop.Crop, tuple[int, int]]:
     """What a region becomes, and the size of that in cells, where the reader takes every ``skipped``-th cell."""
     size, pool = config.initial_crop_size, max(config.maxpool_kernel_size, 1)
     if size < 1:
@@ -247,13 +249,13 @@ def _build_crop(config: Any, skipped: int = 1) -> tuple[roi_crop.Crop, tuple[int
     return crop, (side, side)
 
 
-def _canonical_level(config: Any, features: RegionFeatures) -> int:
+def _canonical_level(config: pb.FasterRcnn, features: RegionFeatures) -> int:
     """The level of a region of 224 x 224 pixels; the Object Detection API's is the second coarsest."""
     return config.roi_canonical_level or features.message.fpn.max_level - 1
 
 
 def _mask_stage(
-    config: Any, features: RegionFeatures, crop_maps: Mapping[int, Tensor], box_network: keras.Model
+    config: pb.FasterRcnn, features: RegionFeatures, crop_maps: Mapping[int, Tensor], box_network: keras.Model
 ) -> MaskStage:
     predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
     crop = None
@@ -281,7 +283,7 @@ def _mask_stage(
 
 
 def _rfcn(
-    config: Any,
+    config: pb.FasterRcnn,
     features: RegionFeatures,
     network: keras.Model,
     normalize: Callable[[Tensor], Tensor],

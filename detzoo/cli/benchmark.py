@@ -258,7 +258,7 @@ def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path
     export_detector(detector, build_model_resizer(message.model), folder, "image_tensor", beside)
 
 
-def export_untrained(model: object, folder: str | pathlib.Path, optimize_for: str = "cpu") -> None:
+def export_untrained(model: Any, folder: str | pathlib.Path, optimize_for: str = "cpu") -> None:
     """A ``model`` block as a SavedModel with random weights, for "cpu" or "gpu"."""
     from detzoo.benchmark.random_weights import randomize
     from detzoo.builders.resize import build_model_resizer
