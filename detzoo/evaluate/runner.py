@@ -13,6 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
@@ -151,7 +152,7 @@ class Evaluator:
             with_masks = True
         images: list[EvaluatedImage] = []
         with tqdm(desc=self._title, unit=" images", disable=not self._show_progress, leave=False) as bar:
-            for batch in self._dataset:
+            for batch in (part for whole in self._dataset for part in _of_one_size(whole, detector)):
                 detections = detect(batch.images, batch.true_shapes, batch.proposals)
                 if with_masks and isinstance(detections.masks, tuple):
                     raise ConfigError(f"eval_config.metrics_set: {MASK_METRICS} needs a detector with a mask head")
@@ -194,6 +195,18 @@ class Evaluator:
             self._traced = tf.function(detect, input_signature=signature, autograph=False)
             self._traced_for = detector
         return self._traced
+
+
+def _of_one_size(batch: Batch, detector: Any) -> list[Batch]:
+    """The batch, or its images one by one if they differ in size and the detector takes any size.
+
+    Next to a larger image an image would have more padding than an exported model gives it, and other detections near
+    its border.
+    """
+    shapes = np.asarray(batch.true_shapes)
+    if None not in getattr(detector, "input_shape_px", ()) or (shapes == shapes[:1]).all():
+        return [batch]
+    return [tf.nest.map_structure(lambda x, row=row: x[row : row + 1], batch) for row in range(len(shapes))]
 
 
 def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: Proposals | None = None) -> Detections:

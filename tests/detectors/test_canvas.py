@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 
 from detzoo.benchmark.random_weights import randomize
+from detzoo.contracts import Batch, Groundtruth
+from detzoo.evaluate.runner import Evaluator
 from detzoo.ops.anchors import MultiscaleAnchors
 
 FREE = "image_resizer { identity_resizer {} }"
@@ -100,6 +102,31 @@ def test_anchors_of_an_image_are_the_same_next_to_a_larger_one(name, training, l
         first_rows[size] = np.stack([anchors[0], anchors[1]])
     for size in CANVASES:
         np.testing.assert_allclose(first_rows[size], first_rows[128], atol=1e-3)
+
+
+def test_an_evaluation_gives_an_image_the_same_detections_in_every_batch(load_module):
+    detector = build("retinanet", load_module)
+    randomize(detector, 0)
+    shapes = tf.constant([[128, 120], [144, 130], [128, 120]])
+    images = np.zeros((3, 144, 130, 3), np.float32)
+    images[0, :128, :120], images[1], images[2, :128, :120] = IMAGE, 200.0, IMAGE[::-1]
+    off = tf.zeros([3, 1], tf.bool)
+    nothing = Groundtruth(
+        tf.zeros([3, 1, 4]),
+        tf.fill([3, 1], -1),
+        tf.zeros([3, 1]),
+        off,
+        off,
+        tf.zeros([3, 1]),
+        tf.zeros([3, 1, 0, 0], tf.uint8),
+    )
+    whole = Batch(tf.constant(images), shapes, shapes, tf.constant(["1", "2", "3"]), tf.range(3), nothing)
+    records = tf.data.Dataset.from_tensor_slices(whole)
+    one_by_one, together = (Evaluator(records.batch(n), {1: "a"}, show_progress=False).detect(detector) for n in (1, 3))
+    assert [len(image.boxes_px) > 0 for image in together] == [True] * 3
+    for alone, other in zip(one_by_one, together, strict=True):
+        np.testing.assert_allclose(other.boxes_px, alone.boxes_px, atol=1e-3)
+        np.testing.assert_allclose(other.scores, alone.scores, atol=1e-6)
 
 
 def test_anchors_lie_half_a_stride_inside_at_every_size(load_module):
