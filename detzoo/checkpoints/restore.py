@@ -56,7 +56,7 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
     check_same_model(stored, variables, unused)
     if unused:
         parts = collections.Counter(_part_in_file(stored, name) for name in unused)
-        counts = ", ".join(f"{part} {count}" for part, count in parts.items())
+        counts = ", ".join(f"{part} {count}" for part, count in sorted(parts.items()))
         logger.warning(
             "%s: %d variables are not used, because the model has no such part: %s", stored.prefix, len(unused), counts
         )

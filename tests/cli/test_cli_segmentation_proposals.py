@@ -69,9 +69,9 @@ def test_evaluated_by_the_recall_of_masks(run, capsys):
 def test_exported_measured_and_drawn(run, capsys, monkeypatch):
     limits = []
 
-    def remember(*arguments):
+    def remember(*arguments, **options):
         limits.extend(given.max_drawn_overlap for given in arguments if isinstance(given, DetectionLimits))
-        return detect_files(*arguments)
+        return detect_files(*arguments, **options)
 
     monkeypatch.setattr("detzoo.detect.runner.detect_files", remember)
     flags = [f"--pipeline_config_path={run}/model/pipeline.config", f"--trained_checkpoint_dir={run}/model"]

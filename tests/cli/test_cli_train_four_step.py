@@ -216,7 +216,7 @@ def recorded(monkeypatch, toy_config, tmp_path):
     message = load_pipeline(str(toy_config("pyramid"))).message
     noted = types.SimpleNamespace(events=[], folder=tmp_path, message=message)
 
-    def fake_training(config, folder, strategy_name, make_evaluate, stop):
+    def fake_training(config, folder, strategy_name, make_evaluate, stop, allow_random_weights):
         noted.events.append((folder.name, config.train_config.num_steps))
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "checkpoint").touch()
@@ -324,7 +324,7 @@ def test_a_one_stage_config_is_refused_before_tensorflow_starts(tmp_path):
 def test_steps_and_settings_of_each_stage(toy_config, tmp_path, monkeypatch, capsys):
     seen = {}
 
-    def fake(pipeline, folder, strategy, stages, write_proposals, stop):
+    def fake(pipeline, folder, strategy, stages, write_proposals, stop, allow_random_weights):
         seen.update(whole=pipeline, rpn=stages.rpn, box=stages.box, strategy=strategy)
 
     monkeypatch.setattr(four_step, "train_four_step", fake)

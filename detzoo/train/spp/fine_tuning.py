@@ -151,13 +151,14 @@ def _windows_of(
 def _as_batch(pooled: Tensor, labels: Tensor, record_index: Tensor) -> Batch:
     """What the trainer reads; the other fields have nothing to say about windows."""
     nothing = tf.zeros([tf.shape(labels)[0]])
+    none = tf.zeros_like(nothing, tf.bool)
     shapes = tf.zeros([tf.shape(labels)[0], 2], tf.int32)
     truth = Groundtruth(
         boxes_norm=nothing,
         classes=labels,
         weights=tf.ones_like(nothing),
-        is_crowd=nothing,
-        is_difficult=nothing,
+        is_crowd=none,
+        is_difficult=none,
         area_px=nothing,
         masks=nothing,
     )
