@@ -97,7 +97,7 @@ def _check_arrival(config: Any, trained: list[TrainedStatistics], findings: Find
         text = (
             f"the batch normalization of {parts[0].where}{others} has momentum {momentum:g}: after num_steps "
             f"{train_config.num_steps} its moving statistics, with which detections are made, are still "
-            f"{initial_share(momentum, train_config.num_steps):.0%} {initial}; {MAX_INITIAL_SHARE:.0%} are left after "
+            f"{initial_share(momentum, train_config.num_steps):.0%} {initial}; {MAX_INITIAL_SHARE:.0%} is left after "
             f"{steps} steps. A momentum of {_fitting_momentum(train_config.num_steps):.3g} fits num_steps. "
             f"{HOW_TO_RECOMPUTE}"
         )

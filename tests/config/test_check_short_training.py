@@ -37,14 +37,14 @@ def steps(number):
 def test_shares_and_steps():
     assert initial_share(0.9, 2) == pytest.approx(0.81)
     assert initial_share(0.9997, 1500) == pytest.approx(math.exp(1500 * math.log(0.9997)))  # 0.6376
-    # 0.5 ** 4 = 0.0625 is above 0.05, 0.5 ** 5 = 0.03125 is not.
-    assert steps_to_arrive(0.5) == 5
-    # log(0.05) = -2.995732; log(0.9997) = -0.000300045; their quotient is 9984.3.
-    assert steps_to_arrive(0.9997) == 9985
+    # 0.5 ** 6 = 0.0156 is above 0.01, 0.5 ** 7 = 0.0078 is not.
+    assert steps_to_arrive(0.5) == 7
+    # log(0.01) = -4.605170; log(0.9997) = -0.000300045; their quotient is 15348.3.
+    assert steps_to_arrive(0.9997) == 15349
     assert (steps_to_arrive(0.0), steps_to_arrive(1.0)) == (1, math.inf)
-    assert arrival_warning([0.9, 0.5], 29) == ""  # 0.9 ** 29 = 0.0471
-    assert "still 5% their" in arrival_warning([0.9, 0.5], 28)  # 0.0523
-    assert "momentum 1: 5% are left after inf steps" in arrival_warning([1.0], 10)
+    assert arrival_warning([0.9, 0.5], 44) == ""  # 0.9 ** 44 = 0.0097
+    assert "still 1% their" in arrival_warning([0.9, 0.5], 43)  # 0.0108
+    assert "momentum 1: 1% is left after inf steps" in arrival_warning([1.0], 10)
     assert arrival_warning([], 1) == ""
 
 
@@ -73,11 +73,11 @@ def test_a_momentum_that_does_not_reach_the_backbone(config_path):
     assert "set override_base_feature_extractor_hyperparams: true" in warnings[DECAY]
     # 0.9997 ** 1500 = 0.638
     assert "num_steps 1500" in warnings[f"{EXTRACTOR}.type"]
-    assert "still 64% those of mean 0 and variance 1; 5% are left after 9985 steps" in warnings[f"{EXTRACTOR}.type"]
+    assert "still 64% those of mean 0 and variance 1; 1% is left after 15349 steps" in warnings[f"{EXTRACTOR}.type"]
     assert "--recompute_batch_norm" in warnings[f"{EXTRACTOR}.type"]
     assert found(config_path, *overrides, f"{OVERRIDE}=true") == {}
-    assert found(config_path, *PLAIN, *steps(9985), f"{DECAY}=0.9997") == {}
-    assert found(config_path, *PLAIN, *steps(9984), f"{DECAY}=0.9997").keys() == {f"{EXTRACTOR}.type", DECAY}
+    assert found(config_path, *PLAIN, *steps(15349), f"{DECAY}=0.9997") == {}
+    assert found(config_path, *PLAIN, *steps(15348), f"{DECAY}=0.9997").keys() == {f"{EXTRACTOR}.type", DECAY}
     assert "does not reach" in found(config_path, *PLAIN, *steps(20000), f"{DECAY}=0.97")[DECAY]
     frozen = f"{HYPERPARAMS}.batch_norm.train=false"
     assert "is false, but does not reach" in found(config_path, *steps(1500), frozen)[frozen.split("=")[0]]
@@ -132,7 +132,7 @@ def test_two_stages(region_path):
     assert found(region_path) == {}
     warnings = found(region_path, *PLAIN)
     assert "still 74% those" in warnings[f"{REGION}.type"]  # ResNet: 0.997 ** 100 = 0.7405
-    assert found(region_path, *PLAIN, *steps(999)) == {}  # log(0.05) / log(0.997) = 997.1
+    assert found(region_path, *PLAIN, *steps(1533)) == {}  # log(0.01) / log(0.997) = 1532.8
     weights = f"{REGION}.pretrained_weights=imagenet"
     assert found(region_path, *PLAIN, f"{REGION}.batch_norm_trainable=false", weights) == {}
 

@@ -416,9 +416,9 @@ def test_recomputed_statistics_are_evaluated_and_saved_and_change_nothing_else(
     run = training_toy.settings(num_steps=10, eval_every_n_steps=5)
     plain, _ = training_toy.run_to_end(tmp_path / "plain", one_device, run, evaluate, batch_norm=True)
     shown = capsys.readouterr().err
-    # Keras's momentum of 0.99: 0.99 ** 5 = 0.951, 0.99 ** 10 = 0.904, log(0.05) / log(0.99) = 298.07.
+    # Keras's momentum of 0.99: 0.99 ** 5 = 0.951, 0.99 ** 10 = 0.904, log(0.01) / log(0.99) = 458.2.
     assert "after 5 steps the moving statistics of batch normalization are still 95% their initial values" in shown
-    assert "still 90% their initial values (momentum 0.99: 5% are left after 299 steps)" in shown
+    assert "still 90% their initial values (momentum 0.99: 1% is left after 459 steps)" in shown
     assert "--recompute_batch_norm" in shown
     run = training_toy.settings(num_steps=10, eval_every_n_steps=5, recompute_batch_norm_batches=3)
     precise, _ = training_toy.run_to_end(tmp_path / "precise", one_device, run, evaluate, batch_norm=True)
