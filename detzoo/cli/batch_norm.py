@@ -73,7 +73,8 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
     config = message.train_config
     if num_batches is None:
         momenta = [part.momentum for part in trained_statistics(message)]
-        warning = "" if recomputed_batches(config) else arrival_warning(momenta, step)
+        # A published checkpoint does not state its steps; its statistics are those of a long training.
+        warning = arrival_warning(momenta, step) if step and not recomputed_batches(config) else ""
         if warning:
             logger.warning("%s. %s", warning, HOW_TO_RECOMPUTE)
         return {}

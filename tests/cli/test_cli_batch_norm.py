@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import pathlib
 
 import pytest
 
+from detzoo.cli.batch_norm import prepare_statistics
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline, save_pipeline
 
@@ -125,3 +127,11 @@ def test_an_exported_model_has_no_statistics_to_recompute(run, capsys):
     flags = [f"--pipeline_config_path={run / 'pipeline.config'}", f"--output_dir={run / 'no'}", "--saved_model=x"]
     assert main(["evaluate", *flags, "--recompute_batch_norm=5"]) == 2
     assert "--recompute_batch_norm needs a checkpoint" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("step", "warned"), [(0, False), (100, True)])
+def test_a_checkpoint_of_unknown_step_is_not_said_to_be_untrained(caplog, step, warned):
+    message = load_pipeline(str(QUICKSTART), CHANGES).message
+    with caplog.at_level(logging.WARNING):
+        assert prepare_statistics(None, message, None, step) == {}
+    assert ("after 100 steps the moving statistics" in caplog.text) == bool(caplog.records) == warned
