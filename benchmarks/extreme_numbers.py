@@ -34,11 +34,11 @@ from detzoo.builders.postprocess import build_dense_detections
 from detzoo.builders.resize import build_model_resizer
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.config import limits, values
-from detzoo.config.check import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.effects import supported_branches
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.problems import Findings, has_errors
-from detzoo.data.augment import augment
+from detzoo.data.augment.apply import augment
 from detzoo.data.sample import Sample
 from detzoo.features.network import symbolic
 from detzoo.train.settings import settings_from_config

@@ -39,9 +39,9 @@ from detzoo.benchmark.process import measure_process
 from detzoo.benchmark.runner import BenchmarkOptions, benchmark_saved_model
 from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.cli.benchmark import export_untrained
-from detzoo.cli.inference import start_tensorflow
 from detzoo.config.load import load_pipeline
-from detzoo.detectors.saved_detector import SavedDetector
+from detzoo.serving.saved_detector import SavedDetector
+from detzoo.tasks.models import start_tensorflow
 
 WANTED_POSTPROCESS_SHARE = 0.10
 ROOT = pathlib.Path(__file__).resolve().parents[1]

@@ -30,10 +30,10 @@ from detzoo.benchmark.latency import time_alternately
 from detzoo.benchmark.multiply_adds import count_in_graph_def
 from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.cli.benchmark import export_untrained
-from detzoo.cli.inference import start_tensorflow
 from detzoo.config.load import load_pipeline
-from detzoo.detectors.frozen import to_constants
-from detzoo.detectors.saved_detector import SavedDetector
+from detzoo.serving.frozen import to_constants
+from detzoo.serving.saved_detector import SavedDetector
+from detzoo.tasks.models import start_tensorflow
 
 FASTER_RCNN, RFCN = "Faster R-CNN", "R-FCN"
 PREFIXES = {FASTER_RCNN: "faster_rcnn", RFCN: "rfcn"}  # of config files

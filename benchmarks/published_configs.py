@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 
 from detzoo.cli.main import main as detzoo
-from detzoo.config.check import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import has_errors

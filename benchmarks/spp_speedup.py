@@ -32,10 +32,10 @@ from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.builders.detector import build_detector
 from detzoo.cli.benchmark import image_shape
-from detzoo.cli.inference import start_tensorflow
 from detzoo.config.load import load_pipeline
-from detzoo.detectors.given_regions import random_regions
 from detzoo.ops.spatial_pyramid import spatial_pyramid
+from detzoo.serving.given_regions import random_regions
+from detzoo.tasks.models import start_tensorflow
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "model_configs"
 USUAL = ["spp_net_zf5_1scale_ftfc7", "spp_net_zf5_5scale_ftfc7"]

@@ -99,8 +99,8 @@ def milliseconds(model: pathlib.Path, folder: pathlib.Path) -> float:
     import numpy as np
     import tensorflow as tf
 
-    from detzoo.detectors.tflite_detector import TfliteDetector, is_tflite
     from detzoo.export.parity import textured_images
+    from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
 
     tf.config.threading.set_intra_op_parallelism_threads(THREADS.value)
     tf.config.threading.set_inter_op_parallelism_threads(1)

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from detzoo.config.check import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Problem, Severity
 from detzoo.config.stages import predicts_masks

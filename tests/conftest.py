@@ -113,3 +113,9 @@ def _fixed_seed():
     import keras
 
     keras.utils.set_random_seed(7)
+
+
+@pytest.fixture(scope="session")
+def images(load_module):
+    """The module datasets/dirty_images.py."""
+    return load_module("datasets/dirty_images.py")

@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAPERS = sorted((ROOT / "docs" / "papers").glob("*.md"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-# `losses/focal.py`, `detzoo/data/`, `train/four_step*.py`, `model_configs/sweeps/fpn_table1.sweep`.
+# `losses/focal.py`, `detzoo/data/`, `recipes/four_step*.py`, `model_configs/sweeps/fpn_table1.sweep`.
 FILE = re.compile(r"`((?:[\w*]+/)+(?:[\w*{},]+\.(?:py|config|sweep|proto|md))?)`")
 CONFIG = re.compile(r"`([\w{},]+\.config)`")
 

@@ -18,7 +18,7 @@ import tensorflow as tf
 from detzoo.builders.anchors import build_anchor_generator
 from detzoo.builders.detector import build_detector
 from detzoo.builders.optimizer import build_optimizer
-from detzoo.config.check import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
 from detzoo.config.stages import has_second_stage, predicts_masks

@@ -16,7 +16,7 @@ import pytest
 
 from detzoo.builders.detector import build_detector
 from detzoo.builders.optimizer import build_optimizer
-from detzoo.config.check import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity, has_errors
 from detzoo.features.network import symbolic

@@ -10,10 +10,10 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from detzoo.data.image_files import find_images
-from detzoo.data.repair import UnusableImage, read_upright
-from detzoo.detectors.given_regions import GivenRegions, random_regions
 from detzoo.errors import DataError, UsageError
+from detzoo.files.image_files import find_images
+from detzoo.files.images import UnusableImage, read_upright
+from detzoo.serving.given_regions import GivenRegions, random_regions
 
 NUM_RANDOM = 8
 MAX_POOL_BYTES = 2**29  # of decoded pixels; beyond it, images come again

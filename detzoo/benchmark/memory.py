@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.benchmark.precision import OPTIMIZERS
-from detzoo.detectors.frozen import quiet_conversion
-from detzoo.detectors.given_regions import INPUT_NAME as REGIONS_NAME
-from detzoo.detectors.saved_detector import SIGNATURE
+from detzoo.serving.frozen import quiet_conversion
+from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
+from detzoo.serving.saved_detector import SIGNATURE
 
 _MIB = 2.0**20
 _SERVE = "serve"  # the tag of what is in a SavedModel to be served

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from detzoo.detectors.frozen import quiet_conversion
 from detzoo.errors import DetzooError, UsageError
+from detzoo.serving.frozen import quiet_conversion
 
 FLOAT32, BFLOAT16, FLOAT16 = "float32", "bfloat16", "float16"
 # What a graph optimizer is called by precision and device. TensorFlow has one for float16 on CPUs as well; it only

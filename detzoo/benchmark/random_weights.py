@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Proposals
-from detzoo.detectors.given_regions import random_regions
+from detzoo.serving.given_regions import random_regions
 
 _SPREAD = 0.05  # of biases, scales and offsets
 _LEAST_VARIANCE = (

@@ -23,10 +23,10 @@ from detzoo.benchmark.load import LoadMeter, judge, load_before
 from detzoo.benchmark.measures import KINDS, MAX_DIFFERENCE, BenchmarkOptions, Latency, Stages
 from detzoo.benchmark.process import ProcessCosts, ServingSettings, measure_process
 from detzoo.benchmark.yardstick import beside_yardstick
-from detzoo.detectors.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
-from detzoo.detectors.given_regions import inputs_of
-from detzoo.detectors.saved_detector import EXPORT_RECORD, SavedDetector
 from detzoo.errors import DetzooError
+from detzoo.serving.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
+from detzoo.serving.given_regions import inputs_of
+from detzoo.serving.saved_detector import EXPORT_RECORD, SavedDetector
 
 USUAL_SHAPE = (480, 640)  # (height, width) of random images where none is given
 MAX_STAGE_SECONDS = 20.0  # timing the parts of a slow detector takes fewer runs than its whole

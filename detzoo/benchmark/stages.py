@@ -14,11 +14,11 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.benchmark.measures import COUNTED_STAGES, Stages
-from detzoo.detectors.frozen import FrozenGraph, node_of
-from detzoo.detectors.given_regions import inputs_of
-from detzoo.detectors.saved_detector import MASKS_OUTPUT
-from detzoo.detectors.serving import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
 from detzoo.layers.stage_end import FEATURES
+from detzoo.serving.frozen import FrozenGraph, node_of
+from detzoo.serving.given_regions import inputs_of
+from detzoo.serving.saved_detector import MASKS_OUTPUT
+from detzoo.serving.served import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
 
 # The parts in their order; a graph has those of them whose ends it names.
 PREPROCESS, EXTRACTOR, FIRST_STAGE, NETWORK, BOXES, MASKS = (

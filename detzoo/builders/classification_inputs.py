@@ -19,7 +19,7 @@ from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer, EpochSizes
 from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, check_classes, decode_folder_record
 from detzoo.data.decode import ClassNames
-from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.records import ReadOptions, RecordSource, scan_files
 from detzoo.errors import ConfigError
 
@@ -32,7 +32,7 @@ def build_class_dataset(
     train_config: pb.TrainConfig | None,
     options: BatchOptions,
     training: bool,
-    dirt: DirtCounter | None = None,
+    issue: IssueCounter | None = None,
 ) -> tf.data.Dataset:
     """The input pipeline of a classifier.
 
@@ -42,7 +42,7 @@ def build_class_dataset(
         train_config: the ``pb.TrainConfig`` with augmentations; None for evaluation.
         options: batch size, position, seed.
         training: True: augmented crops, of the epoch's size. False: whole images, the shorter side as configured.
-        dirt: gets the counts of what was dropped.
+        issue: gets the counts of what was dropped.
 
     Returns:
         A dataset of ``Batch`` with one object an image: its class, and the whole image as its box.
@@ -51,11 +51,11 @@ def build_class_dataset(
         ConfigError: the reader asks for what is not supported.
         DataError: there is nothing to read.
     """
-    source, decoder = _source(reader, options.seed, dirt)
+    source, decoder = _source(reader, options.seed, issue)
     steps = train_config.data_augmentation_options if training and train_config is not None else ()
     options = dataclasses.replace(options, max_number_of_boxes=1, draw_sizes=training)
     crops = resizer.for_training() if training else resizer
-    dataset = make_batches(source, decoder, build_augmentations(steps), crops, options, dirt)
+    dataset = make_batches(source, decoder, build_augmentations(steps), crops, options, issue)
     if not training or resizer.train_sizes in ((), (resizer.crop_size,)):
         return dataset
     sizes = EpochSizes(resizer.train_sizes, resizer.random_train_size, source.num_records, options.seed)
@@ -77,7 +77,7 @@ def class_label_map(reader: pb.InputReader) -> LabelMap:
     raise ConfigError("label_map_path is missing: it names the classes of the records")
 
 
-def _source(reader: pb.InputReader, seed: int, dirt: DirtCounter | None) -> tuple[RecordSource, Any]:
+def _source(reader: pb.InputReader, seed: int, issue: IssueCounter | None) -> tuple[RecordSource, Any]:
     """Where records come from, and what decodes them."""
     kind = reader.WhichOneof("input_reader")
     label_map = class_label_map(reader)
@@ -95,7 +95,7 @@ def _source(reader: pb.InputReader, seed: int, dirt: DirtCounter | None) -> tupl
         num_readers=reader.num_readers,
         read_block_length=reader.read_block_length,
     )
-    files = scan_files(list(reader.tf_record_input_reader.input_path), dirt)
+    files = scan_files(list(reader.tf_record_input_reader.input_path), issue)
     source, decoder = RecordSource(files, options, seed), ClassRecordDecoder(ClassNames(by_name, list(label_map.names)))
     check_classes(source, decoder)
     return source, decoder

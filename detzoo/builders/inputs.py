@@ -15,7 +15,7 @@ from detzoo.config.label_map import load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
-from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.proposals import ProposalTable, check_images, read_proposals
 from detzoo.data.records import ReadOptions, RecordSource, RecordStream, WeightedSources, check_masks, scan_files
 from detzoo.data.resize import Resizer
@@ -32,7 +32,7 @@ def build_dataset(
     seed: int,
     start_record: int = 0,
     input_context: tf.distribute.InputContext | None = None,
-    dirt: DirtCounter | None = None,
+    issue: IssueCounter | None = None,
     image_labels: bool = False,
     all_proposals: bool = False,
 ) -> tf.data.Dataset:
@@ -49,10 +49,10 @@ def build_dataset(
         start_record: position in the stream of records at which to start; to go on after a batch, one more than the
             highest ``Batch.record_index`` of all workers.
         input_context: of ``tf.distribute``; its pipeline i of n reads the records i, i + n, ... of the same order.
-        dirt: gets the counts of what was repaired and dropped; counts are logged in any case.
+        issue: gets the counts of what was repaired and dropped; counts are logged in any case.
         image_labels: fill ``Batch.labeled_classes`` from the labels of whole images.
         all_proposals: look for the proposals of every record before the first is decoded, not of the first ones only;
-            one without them is an error then, and counted as dirt else.
+            one without them is an error then, and counted as a data issue else.
 
     Returns:
         A dataset of ``Batch``; heights and widths are static with resizers of fixed output.
@@ -64,9 +64,9 @@ def build_dataset(
     """
     if isinstance(resizer, ClassifierResizer):
         options = _batch_options(reader, training, batch_size, seed, start_record, input_context)
-        return build_class_dataset(reader, resizer, train_config, options, training, dirt)
+        return build_class_dataset(reader, resizer, train_config, options, training, issue)
     _check_reader(reader)
-    dirt = dirt if dirt is not None else DirtCounter()
+    issue = issue if issue is not None else IssueCounter()
     names = _class_names(reader)
     decode_options = DecodeOptions(
         max_number_of_boxes=_max_boxes(reader, train_config, training),
@@ -82,7 +82,7 @@ def build_dataset(
         draw_sizes=training,
         merged_classes=_merged_classes(names, train_config, training),
     )
-    source = _build_source(reader, seed, dirt)
+    source = _build_source(reader, seed, issue)
     if reader.load_instance_masks:
         check_masks(source, decode_options.png_masks)
     return make_batches(
@@ -91,7 +91,7 @@ def build_dataset(
         build_augmentations(steps),
         resizer if isinstance(resizer, Resizer) else build_resizer(resizer),
         options,
-        dirt,
+        issue,
         _proposals(reader, source, all_proposals),
     )
 
@@ -173,7 +173,7 @@ def _class_names(reader: pb.InputReader) -> ClassNames | None:
     return ClassNames(by_display_name | label_map.id_by_name, list(label_map.names))
 
 
-def _build_source(reader: pb.InputReader, seed: int, dirt: DirtCounter) -> RecordStream:
+def _build_source(reader: pb.InputReader, seed: int, issue: IssueCounter) -> RecordStream:
     """One source of all files, or with ``sample_from_datasets_weights`` one for each ``input_path``."""
     options = ReadOptions(
         shuffle=reader.shuffle,
@@ -185,8 +185,8 @@ def _build_source(reader: pb.InputReader, seed: int, dirt: DirtCounter) -> Recor
     patterns = list(reader.tf_record_input_reader.input_path)
     weights = list(reader.sample_from_datasets_weights)
     if not weights:
-        return RecordSource(scan_files(patterns, dirt), options, seed)
+        return RecordSource(scan_files(patterns, issue), options, seed)
     sources = [
-        RecordSource(scan_files([pattern], dirt), options, seed + number) for number, pattern in enumerate(patterns)
+        RecordSource(scan_files([pattern], issue), options, seed + number) for number, pattern in enumerate(patterns)
     ]
     return WeightedSources(sources, weights, seed)

@@ -77,7 +77,7 @@ class Focal:
             _check_message(message, flag_values.pipeline_config_path)
         elif flag_values.set:
             raise UsageError("--set changes a config; give --pipeline_config_path, too")
-        from detzoo.cli.inference import start_tensorflow
+        from detzoo.tasks.models import start_tensorflow
 
         start_tensorflow()
         from detzoo.analyze.focal_report import write_curves
@@ -121,7 +121,7 @@ def _analyze_detector(
     from detzoo.builders.inputs import build_dataset
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
-    from detzoo.cli.inference import build_untrained
+    from detzoo.tasks.models import build_untrained
 
     detector = build_untrained(message.model)
     restore_for_inference(detector, flag_values.checkpoint_dir)

@@ -128,7 +128,7 @@ def _measured(
 ) -> Iterator[dict[str, Any]]:
     """The result of each batch size."""
     if loaded is None:
-        from detzoo.detectors.saved_detector import find_saved_model
+        from detzoo.serving.saved_detector import find_saved_model
 
         find_saved_model(flag_values.saved_model)  # a wrong path is told first
         options, pool = start_measuring(options, max(batch_sizes))
@@ -231,7 +231,7 @@ def start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[Benc
     from detzoo.benchmark.environment import choose_threads
     from detzoo.benchmark.precision import check_precision
     from detzoo.benchmark.runner import images_for
-    from detzoo.cli.inference import start_tensorflow
+    from detzoo.tasks.models import start_tensorflow
 
     choose_threads(options.intra_op_threads, options.inter_op_threads)
     device = _choose_device(options.device.lower())
@@ -246,9 +246,9 @@ def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import latest_prefix
-    from detzoo.cli.inference import build_untrained
     from detzoo.config.load import to_text
     from detzoo.export.exporter import Export, export_detector
+    from detzoo.tasks.models import build_untrained
 
     latest_prefix(checkpoint_dir)  # a wrong path is told before the model is built
     logger.info("building and exporting the detector with the weights of %s", checkpoint_dir)
@@ -262,8 +262,8 @@ def export_untrained(model: Any, folder: str | pathlib.Path, optimize_for: str =
     """A ``model`` block as a SavedModel with random weights, for "cpu" or "gpu"."""
     from detzoo.benchmark.random_weights import randomize
     from detzoo.builders.resize import build_model_resizer
-    from detzoo.cli.inference import build_untrained
     from detzoo.export.exporter import Export, export_detector
+    from detzoo.tasks.models import build_untrained
 
     logger.info("building and exporting the detector with random weights")
     detector = build_untrained(model)

@@ -48,7 +48,7 @@ class Check:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the findings; raises ConfigError when there are errors."""
-        from detzoo.config.check import check_file
+        from detzoo.config.check.pipeline import check_file
         from detzoo.config.problems import Severity, format_problems, summarize
 
         [path] = flag_values.positional

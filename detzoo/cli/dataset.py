@@ -17,9 +17,9 @@ from detzoo.cli.flags import define_font_flag
 from detzoo.folders import make_folder
 
 if TYPE_CHECKING:
-    from detzoo.data.annotations import Annotations
-    from detzoo.data.conversion import ConversionResult
-    from detzoo.data.dirt import DirtLog
+    from detzoo.datasets.annotations import Annotations
+    from detzoo.datasets.conversion import ConversionResult
+    from detzoo.files.issues import IssueLog
 
 SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or look into records."
 DESCRIPTION = """
@@ -65,10 +65,10 @@ class Coco:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, converts, reports."""
-        from detzoo.data.dirt import DirtLog
-        from detzoo.data.import_coco import read_coco
+        from detzoo.datasets.import_coco import read_coco
+        from detzoo.files.issues import IssueLog
 
-        log, with_masks = DirtLog(), flag_values.include_masks
+        log, with_masks = IssueLog(), flag_values.include_masks
         read = read_coco(
             flag_values.images_dir,
             flag_values.annotations_file,
@@ -107,10 +107,10 @@ class Voc:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, converts, reports."""
-        from detzoo.data.dirt import DirtLog
-        from detzoo.data.import_voc import read_voc
+        from detzoo.datasets.import_voc import read_voc
+        from detzoo.files.issues import IssueLog
 
-        log = DirtLog()
+        log = IssueLog()
         folders = (flag_values.images_dir, flag_values.annotations_dir)
         options = {"image_set": flag_values.image_set, "follow_links": flag_values.follow_links}
         read = read_voc(*folders, log, **options)
@@ -145,10 +145,10 @@ class Yolo:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, converts, reports."""
-        from detzoo.data.dirt import DirtLog
-        from detzoo.data.import_yolo import has_masks, read_yolo
+        from detzoo.datasets.import_yolo import has_masks, read_yolo
+        from detzoo.files.issues import IssueLog
 
-        log = DirtLog()
+        log = IssueLog()
         sources = (flag_values.images_dir, flag_values.labels_dir, flag_values.class_names)
         read = read_yolo(*sources, log, follow_links=flag_values.follow_links)
         _convert(read, flag_values, log, with_masks=has_masks(read))
@@ -176,10 +176,10 @@ class Csv:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, converts, reports."""
-        from detzoo.data.dirt import DirtLog
-        from detzoo.data.import_csv import read_csv
+        from detzoo.datasets.import_csv import read_csv
+        from detzoo.files.issues import IssueLog
 
-        log = DirtLog()
+        log = IssueLog()
         sources = (flag_values.images_dir, flag_values.annotations_file)
         read = read_csv(*sources, log, follow_links=flag_values.follow_links)
         _convert(read, flag_values, log)
@@ -221,8 +221,8 @@ class Shapes:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Draws, converts, reports."""
-        from detzoo.data import shapes
-        from detzoo.data.dirt import DirtLog
+        from detzoo.datasets import shapes
+        from detzoo.files.issues import IssueLog
 
         drawn = shapes.draw_annotations(
             flag_values.num_images,
@@ -231,7 +231,7 @@ class Shapes:
             flag_values.max_objects,
             flag_values.min_object_side,
         )
-        _convert(drawn, flag_values, DirtLog(), with_masks=True)
+        _convert(drawn, flag_values, IssueLog(), with_masks=True)
         if flag_values.images_dir:
             _write_images(drawn, pathlib.Path(flag_values.images_dir))
 
@@ -239,10 +239,10 @@ class Shapes:
 class Inspect:
     """``detzoo dataset inspect``."""
 
-    SUMMARY = "Print counts, box sizes and shapes, and dirt of records, and draw some of them."
+    SUMMARY = "Print counts, box sizes and shapes, and data issues of records, and draw some of them."
     DESCRIPTION = """
     Reads every record as training will, decodes every image, and says what training will skip or repair. Prints a
-    report; writes it to output_dir as report.txt with classes.csv, histograms.csv, histograms.png, dirt.csv and
+    report; writes it to output_dir as report.txt with classes.csv, histograms.csv, histograms.png, issue.csv and
     samples/*.png.
 
         detzoo dataset inspect --input_path='records/train-*' --label_map=records/label_map.pbtxt --output_dir=look
@@ -265,8 +265,8 @@ class Inspect:
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, prints, writes."""
         from detzoo.config.label_map import load_label_map
-        from detzoo.data.fonts import LabelFonts
-        from detzoo.data.inspect import inspect_records
+        from detzoo.datasets.fonts import LabelFonts
+        from detzoo.datasets.inspect import inspect_records
 
         label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
         output_dir = make_folder(flag_values.output_dir, "--output_dir")
@@ -308,10 +308,10 @@ def _define_output(flag_values: flags.FlagValues) -> None:
 
 
 def _convert(
-    read: Annotations, flag_values: flags.FlagValues, log: DirtLog, *, with_masks: bool = False
+    read: Annotations, flag_values: flags.FlagValues, log: IssueLog, *, with_masks: bool = False
 ) -> ConversionResult:
     """Writes the records and prints what was written, skipped and repaired."""
-    from detzoo.data.conversion import convert
+    from detzoo.datasets.conversion import convert
 
     with _terminated_as_exit():
         result = convert(
@@ -328,7 +328,7 @@ def _convert(
 
 
 def _summary(result: ConversionResult, num_annotated: int) -> str:
-    """What was written, objects a class, and the table of dirt."""
+    """What was written, objects a class, and the table of data issues."""
     counts = result.objects_per_class
     width = min(max(map(len, counts)), MAX_NAME_SHOWN)
     shown = sorted(counts.items(), key=lambda item: -item[1])

@@ -81,8 +81,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Finds the images, loads the model, detects."""
     from detzoo.config.label_map import load_label_map
-    from detzoo.data.fonts import LabelFonts
-    from detzoo.data.image_files import find_images
+    from detzoo.datasets.fonts import LabelFonts
+    from detzoo.files.image_files import find_images
 
     if bool(flag_values.saved_model) == bool(flag_values.ensemble):
         raise UsageError("`detzoo detect` needs --saved_model, or --ensemble instead of it")
@@ -90,8 +90,8 @@ def run(flag_values: flags.FlagValues) -> None:
     label_map = load_label_map(flag_values.label_map) if flag_values.label_map else None
     fonts = LabelFonts(flag_values.font)
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
-    from detzoo.cli.inference import start_tensorflow
-    from detzoo.detect.runner import DETECTIONS_FILE, DetectionLimits, detect_files
+    from detzoo.tasks.detect_files import DETECTIONS_FILE, DetectionLimits, detect_files
+    from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()
     detector, label_map_of_model = _load(flag_values)
@@ -120,7 +120,7 @@ def run(flag_values: flags.FlagValues) -> None:
 
 def _made_with(flag_values: flags.FlagValues) -> dict[str, Any]:
     """The files and flags that detections depend on: a stopped run is continued only with the same ones."""
-    from detzoo.detect.journal import fingerprint
+    from detzoo.tasks.detect_journal import fingerprint
 
     made_with: dict[str, Any] = {"font": flag_values.font}
     for name in ("saved_model", "ensemble", "proposals"):
@@ -174,8 +174,8 @@ def _load(flag_values: flags.FlagValues) -> tuple[Any, LabelMap | None]:
         from detzoo.ensemble.description import read_ensemble
 
         return load_ensemble(read_ensemble(flag_values.ensemble))
-    from detzoo.cli.inference import load_exported
-    from detzoo.detectors.saved_detector import label_map_beside
+    from detzoo.serving.saved_detector import label_map_beside
+    from detzoo.tasks.models import load_exported
 
     detector = load_exported(flag_values.saved_model)
     return detector, label_map_beside(detector.folder)

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags
-from detzoo.ensemble.description import Ensemble, EnsembleModel, read_ensemble, scaled_weights
+from detzoo.ensemble.description import Ensemble, EnsembleModel, check_distinct, read_ensemble, scaled_weights
 from detzoo.ensemble.measured import OVERALL
 from detzoo.ensemble.options import SCORE_RULES, MergeOptions, check_merging
 from detzoo.ensemble.selection import DEFAULT_NUM_MODELS
@@ -166,19 +166,6 @@ def split_paths(words: Sequence[str]) -> list[str]:
                 paths.append(part)
     check_distinct(paths)
     return paths
-
-
-def check_distinct(paths: Sequence[str]) -> None:
-    """Refuses a path that is there twice, under whatever name.
-
-    Raises:
-        UsageError: one is.
-    """
-    seen: dict[pathlib.Path, str] = {}
-    for path in paths:
-        first = seen.setdefault(pathlib.Path(path).resolve(), path)
-        if first is not path:
-            raise UsageError(f"{path} is given twice (the other time as {first}): a model adds nothing to itself")
 
 
 def _define_merging_flags(flag_values: flags.FlagValues) -> None:

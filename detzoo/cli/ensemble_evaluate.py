@@ -35,8 +35,8 @@ def evaluate_models(ensemble: Ensemble, flag_values: flags.FlagValues) -> None:
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
     from detzoo.cli.ensemble_models import check_classes, load_ensemble
     from detzoo.cli.evaluate import measure_exported
-    from detzoo.cli.inference import start_tensorflow
     from detzoo.config.label_map import load_label_map
+    from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()
     detector, label_map = load_ensemble(ensemble)
@@ -80,9 +80,9 @@ def measure_merged(
         merging: thresholds and rules.
         started: of the monotonic clock; None for now.
     """
-    from detzoo.data.progress import track
     from detzoo.ensemble.offline import merge_images
     from detzoo.evaluate.runner import COCO_METRICS, MASK_METRICS, EvaluationResult, measure
+    from detzoo.progress import track
 
     started = time.monotonic() if started is None else started
     have_masks = [each.has_masks for each in evaluations]

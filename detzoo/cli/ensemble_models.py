@@ -6,8 +6,7 @@ import logging
 import pathlib
 from typing import TYPE_CHECKING, Any
 
-from detzoo.cli.ensemble import check_distinct
-from detzoo.ensemble.description import Ensemble, EnsembleModel
+from detzoo.ensemble.description import Ensemble, EnsembleModel, check_distinct
 from detzoo.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,8 +28,8 @@ def load_ensemble(ensemble: Ensemble) -> tuple[EnsembleDetector, LabelMap | None
     paths = [_exported_path(model) for model in ensemble.models]
     check_distinct(paths)
     label_map = _common_label_map([_folder(path) for path in paths])
-    from detzoo.cli.inference import load_exported
     from detzoo.ensemble.detector import EnsembleDetector, Member
+    from detzoo.tasks.models import load_exported
 
     loaded = [load_exported(path) for path in paths]
     given = [path for path, model in zip(paths, loaded) if getattr(model, "wants_proposals", False)]
@@ -75,8 +74,8 @@ def _exported_path(model: EnsembleModel) -> str:
 
 def _folder(path: str) -> pathlib.Path:
     """Where to look for a label map; raises UsageError where there is no model."""
-    from detzoo.detectors.saved_detector import find_saved_model
-    from detzoo.detectors.tflite_detector import is_tflite
+    from detzoo.serving.saved_detector import find_saved_model
+    from detzoo.serving.tflite_detector import is_tflite
 
     if not is_tflite(path):
         return find_saved_model(path)
@@ -86,7 +85,7 @@ def _folder(path: str) -> pathlib.Path:
 
 
 def _common_label_map(folders: list[pathlib.Path]) -> LabelMap | None:
-    from detzoo.detectors.saved_detector import label_map_beside
+    from detzoo.serving.saved_detector import label_map_beside
 
     maps = [(folder, label_map_beside(folder)) for folder in folders]
     known = [(folder, label_map) for folder, label_map in maps if label_map is not None]

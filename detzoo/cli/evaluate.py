@@ -16,11 +16,11 @@ from detzoo.cli.api_flags import (
     define_evaluation_flags,
     define_training_flags_of_evaluation,
 )
-from detzoo.cli.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
-from detzoo.cli.combination import check_combination, combined, define_combination_flag
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
+from detzoo.tasks.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
+from detzoo.tasks.combination import check_combination, combined, define_combination_flag
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
@@ -115,8 +115,8 @@ def run(flag_values: flags.FlagValues) -> None:
         _evaluate_exported(message, flag_values.saved_model, output_dir)
         return
     from detzoo.checkpoints.files import latest_prefix
-    from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.evaluate.watch import new_checkpoints
+    from detzoo.tasks.models import build_untrained, start_tensorflow
 
     start_tensorflow()
     if not flag_values.continuous:
@@ -241,9 +241,9 @@ def _check_exported(message: Any) -> None:
 
 def _evaluate_exported(message: Any, saved_model: str, output_dir: pathlib.Path) -> None:
     """Measures an exported model on the images as they are: it resizes them itself."""
-    from detzoo.cli.inference import load_exported, start_tensorflow
     from detzoo.evaluate.report import format_table, write_results
     from detzoo.provenance import commit, versions
+    from detzoo.tasks.models import load_exported, start_tensorflow
 
     start_tensorflow()
     result = measure_exported(message, load_exported(saved_model, message.model))
@@ -260,7 +260,7 @@ def measure_exported(message: Any, detect: Any) -> Any:
         detect: image uint8 [H, W, 3] -> ImageDetections, with ``has_masks``.
     """
     from detzoo.config.stages import knows_classes
-    from detzoo.detectors.one_by_one import OneByOne
+    from detzoo.serving.one_by_one import OneByOne
 
     raw = copy.deepcopy(message)
     chosen = getattr(raw.model, raw.model.WhichOneof("model"))

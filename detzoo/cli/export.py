@@ -9,9 +9,9 @@ from absl import flags
 
 from detzoo.cli import export_tflite
 from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
-from detzoo.cli.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import DetzooError, UsageError
+from detzoo.tasks.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
 
 SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature, or as a TFLite model."
 DESCRIPTION = (
@@ -45,7 +45,7 @@ PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
 )
 POSITIONAL = ()
 
-# Kept in step with detzoo.detectors.serving.INPUT_SPECS by a test: --help must not import TensorFlow.
+# Kept in step with detzoo.serving.served.INPUT_SPECS by a test: --help must not import TensorFlow.
 INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
 
 DEVICES = ("cpu", "gpu")
@@ -89,9 +89,9 @@ def run(flag_values: flags.FlagValues) -> None:
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import best_instead, latest_prefix
-    from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
+    from detzoo.tasks.models import build_untrained, start_tensorflow
 
     start_tensorflow()
     latest_prefix(flag_values.trained_checkpoint_dir)  # a wrong path is told before the model is built

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.data.pixel_limit import DEFAULT_MEGAPIXELS, FLAG, VARIABLE
+from detzoo.files.pixel_limit import DEFAULT_MEGAPIXELS, FLAG, VARIABLE
 
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
@@ -72,7 +72,7 @@ def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "", mer
         UsageError: the file cannot be read.
         ConfigError: with every problem of the text, of the overrides, of the model and of the reader.
     """
-    from detzoo.config.check import check_pipeline
+    from detzoo.config.check.pipeline import check_pipeline
     from detzoo.config.load import load_pipeline
     from detzoo.config.problems import Severity, format_problems
     from detzoo.errors import ConfigError

@@ -33,8 +33,8 @@ from absl import flags
 from detzoo.cli.flags import flags_of
 from detzoo.cli.help import REQUIRED_MESSAGE, overview, verb_help
 from detzoo.config.names import suggestion
-from detzoo.data.pixel_limit import FLAG, limited_to
 from detzoo.errors import ConfigError, DetzooError, DiskFullError, UsageError
+from detzoo.files.pixel_limit import FLAG, limited_to
 from detzoo.folders import full_disk
 
 VERBS = {

@@ -87,7 +87,7 @@ def run(flag_values: flags.FlagValues) -> None:
 def grouped(files: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
     """Heading of a kind of detector -> its configs, in their order; kinds without a config are left out."""
     from detzoo.config.load import read_pipeline
-    from detzoo.config.sweep_traits import traits_of
+    from detzoo.sweep.plan.traits import traits_of
 
     groups: dict[str, list[pathlib.Path]] = {name: [] for name in (FIRST_STEPS, *GROUPS.values(), OTHERS)}
     for file in files:
@@ -213,8 +213,8 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     from detzoo.benchmark.multiply_adds import count_in_function
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints.layout import variables_by_path
-    from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.config.load import load_pipeline
+    from detzoo.tasks.models import build_untrained, start_tensorflow
 
     start_tensorflow()
     import keras

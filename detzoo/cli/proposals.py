@@ -7,7 +7,7 @@ import pathlib
 
 from absl import flags
 
-from detzoo.data.selective_search import DEFAULT_FOLDER, FOLDER_VARIABLE, MODES, PACKAGE, SearchOptions, find_opencv
+from detzoo.datasets.selective_search import DEFAULT_FOLDER, FOLDER_VARIABLE, MODES, PACKAGE, SearchOptions, find_opencv
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder
 
@@ -71,9 +71,9 @@ def run(flag_values: flags.FlagValues) -> None:
         raise UsageError(f"--output {output} is a folder; give the file to write, such as {output}/proposals.npz")
     opencv_folder = find_opencv(flag_values.opencv_folder)
     make_folder(output.parent, "--output")
-    from detzoo.cli.inference import start_tensorflow
-    from detzoo.data.image_files import find_images
-    from detzoo.data.proposal_search import images_of_files, images_of_records, write_searched
+    from detzoo.datasets.proposal_search import images_of_files, images_of_records, write_searched
+    from detzoo.files.image_files import find_images
+    from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()
     if flag_values.images:

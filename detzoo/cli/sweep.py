@@ -14,7 +14,7 @@ from detzoo.errors import ConfigError, DetzooError
 from detzoo.folders import make_folder
 
 if TYPE_CHECKING:
-    from detzoo.config.sweep import SweepPlan
+    from detzoo.sweep.plan.sweep_plan import SweepPlan
 
 SUMMARY = "Measure many configs alike, each in its own process; then figures, a report and a choice."
 DESCRIPTION = """
@@ -68,7 +68,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Checks everything, says what is to do, does it."""
-    from detzoo.sweep.shard import parse_shard
+    from detzoo.sweep.run.shard import parse_shard
 
     shard = parse_shard(flag_values.shard)
     output_dir = pathlib.Path(flag_values.output_dir)
@@ -104,7 +104,7 @@ def _load(flag_values: flags.FlagValues, output_dir: pathlib.Path) -> tuple[Swee
     Raises:
         ConfigError: every problem of both.
     """
-    from detzoo.config.sweep import load_plan
+    from detzoo.sweep.plan.sweep_plan import load_plan
     from detzoo.sweep.results import RESULTS_FILE, read_with_problems
 
     overrides = [*flag_values.set]

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detzoo.config.load import save_pipeline
-from detzoo.config.sweep_axes import change_config
-from detzoo.config.sweep_files import MODEL_FOLDER, replace_output_dir, trained_model
-from detzoo.config.sweep_points import Point, Proposals, stage_sets
-from detzoo.config.sweep_proposals import EVAL_FILE, PROPOSALS, TRAIN_FILE
-from detzoo.sweep.points import FINISHED_FILE, PIPELINE_FILE, POINT_FILE, training_folder, write_json
-from detzoo.sweep.runner import Work
+from detzoo.sweep.plan.axes import change_config
+from detzoo.sweep.plan.files import MODEL_FOLDER, replace_output_dir, trained_model
+from detzoo.sweep.plan.points import Point, Proposals, stage_sets
+from detzoo.sweep.plan.proposals import EVAL_FILE, PROPOSALS, TRAIN_FILE
+from detzoo.sweep.run.point_files import FINISHED_FILE, PIPELINE_FILE, POINT_FILE, training_folder, write_json
+from detzoo.sweep.run.runner import Work
 
 POINT_MODULE = "detzoo.cli.sweep_point"
 _TRAININGS_OF_A_STAGE = 2  # in a training of four steps

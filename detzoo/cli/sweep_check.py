@@ -21,9 +21,9 @@ def check_checkpoints(file: pathlib.Path) -> int:
     import keras
 
     from detzoo.checkpoints import restore_for_inference
-    from detzoo.cli.inference import build_untrained, start_tensorflow
     from detzoo.config.load import load_pipeline
     from detzoo.errors import DetzooError
+    from detzoo.tasks.models import build_untrained, start_tensorflow
 
     start_tensorflow()
     problems = []

@@ -13,7 +13,7 @@ from detzoo.errors import DetzooError, UsageError
 from detzoo.sweep.measured import ACCURACIES, LATENCY, MEMORIES
 
 if TYPE_CHECKING:
-    from detzoo.sweep.choose import Choice, Limit
+    from detzoo.sweep.report.choose import Choice, Limit
 
 SUMMARY = "The best points of a sweep within limits of time, memory, size and accuracy."
 DESCRIPTION = """
@@ -51,8 +51,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Answers."""
-    from detzoo.sweep.choose import choose
     from detzoo.sweep.measured import clean_rows
+    from detzoo.sweep.report.choose import choose
     from detzoo.sweep.results import read_results
 
     source = results_path(flag_values.output_dir, flag_values.results)
@@ -72,7 +72,7 @@ def run(flag_values: flags.FlagValues) -> None:
 
 
 def _limits(flag_values: flags.FlagValues) -> list[Limit]:
-    from detzoo.sweep.choose import Limit
+    from detzoo.sweep.report.choose import Limit
 
     columns = {
         "max_latency_ms": LATENCY,

@@ -29,7 +29,7 @@ def measure_checkpoint(message: Any, checkpoint: str) -> Any:
     """The EvaluationResult of a checkpoint on a config's first eval_input_reader, as of ``detzoo evaluate``."""
     from detzoo.checkpoints import restore_for_inference
     from detzoo.cli.evaluate import make_evaluator
-    from detzoo.cli.inference import build_untrained
+    from detzoo.tasks.models import build_untrained
 
     detector = build_untrained(message.model)
     restore_for_inference(detector, checkpoint)
@@ -45,7 +45,7 @@ def measure_two_networks(message: Any, training: str, folder: pathlib.Path) -> A
         folder: for the proposals of the first step.
     """
     from detzoo.evaluate.report import PROPOSALS_FILE
-    from detzoo.train.four_step_plan import STEPS
+    from detzoo.recipes.four_step_plan import STEPS
 
     proposing, classifying = STEPS[:2]
     number = message.model.faster_rcnn.first_stage_max_proposals
@@ -69,7 +69,7 @@ def propose(message: Any, reader: Any, checkpoint: str, number: int, file: pathl
         file: the proposals.npz.
     """
     from detzoo.cli.train_four_step import write_training_proposals
-    from detzoo.train.four_step_plan import config_of_proposals
+    from detzoo.recipes.four_step_plan import config_of_proposals
 
     asked = copy.deepcopy(message)
     asked.train_input_reader.CopyFrom(reader)
@@ -81,10 +81,10 @@ def propose(message: Any, reader: Any, checkpoint: str, number: int, file: pathl
 
 def write_all_proposals(folder: pathlib.Path) -> int:
     """Writes what the point.json of a folder asks for; 0, the exit code."""
-    from detzoo.cli.inference import start_tensorflow
     from detzoo.config.load import load_pipeline
-    from detzoo.config.sweep_proposals import EVAL_FILE, TRAIN_FILE
-    from detzoo.sweep.points import PIPELINE_FILE, POINT_FILE
+    from detzoo.sweep.plan.proposals import EVAL_FILE, TRAIN_FILE
+    from detzoo.sweep.run.point_files import PIPELINE_FILE, POINT_FILE
+    from detzoo.tasks.models import start_tensorflow
 
     spec = json.loads((folder / POINT_FILE).read_text(encoding="utf-8"))
     message = load_pipeline(str(folder / PIPELINE_FILE)).message

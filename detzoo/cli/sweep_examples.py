@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 def images_of_files(paths: Sequence[str]) -> list[tuple[str, np.ndarray]]:
     """(name, uint8 [H, W, 3]) of image files, upright; one that cannot be read is skipped with a warning."""
-    from detzoo.data.repair import UnusableImage, read_upright
+    from detzoo.files.images import UnusableImage, read_upright
 
     images = []
     for path in map(pathlib.Path, paths):
@@ -33,9 +33,9 @@ def images_of_records(reader: Any, count: int) -> list[tuple[str, np.ndarray]]:
     """(name, uint8 [H, W, 3]) of the first images of an input reader's records; unreadable ones are skipped."""
     import tensorflow as tf
 
-    from detzoo.data.record_check import UnusableRecord, image_of, parse_features
     from detzoo.data.records import match_files
-    from detzoo.data.repair import UnusableImage
+    from detzoo.datasets.record_check import UnusableRecord, image_of, parse_features
+    from detzoo.files.images import UnusableImage
 
     files = [file for pattern in reader.tf_record_input_reader.input_path for file in match_files(pattern)]
     images: list[tuple[str, np.ndarray]] = []

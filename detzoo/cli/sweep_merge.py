@@ -30,7 +30,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Joins, and says what came from where."""
-    from detzoo.sweep.merge import merge
+    from detzoo.sweep.run.merge import merge
 
     parts = [pathlib.Path(part) for part in flag_values.positional]
     output_dir = pathlib.Path(flag_values.output_dir)

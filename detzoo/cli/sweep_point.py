@@ -22,8 +22,8 @@ import time
 from typing import Any
 
 from detzoo.cli.main import EXIT_FAILURE, configure_logging, main, quiet_tensorflow, start_without_unused_packages
-from detzoo.sweep.points import EXAMPLES, EXAMPLES_FILE, PIPELINE_FILE, POINT_FILE, write_json
-from detzoo.sweep.runner import RESULT_FILE
+from detzoo.sweep.run.point_files import EXAMPLES, EXAMPLES_FILE, PIPELINE_FILE, POINT_FILE, write_json
+from detzoo.sweep.run.runner import RESULT_FILE
 
 _EXPORT_FOLDER = "export"
 _MOST_EXAMPLE_BOXES = 50
@@ -106,7 +106,7 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
 def _where() -> dict[str, Any]:
     """The machine and the versions, as a benchmark tells them; TensorFlow is started."""
     from detzoo.benchmark.environment import describe_environment
-    from detzoo.cli.inference import start_tensorflow
+    from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()
     return {"environment": describe_environment()}
@@ -115,12 +115,12 @@ def _where() -> dict[str, Any]:
 def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:
     """Accuracy of what was exported, and its detections on the example images; or of the checkpoint alone."""
     from detzoo.cli.evaluate import measure_exported
-    from detzoo.cli.inference import load_exported, start_tensorflow
     from detzoo.cli.sweep_evaluate import is_measured_as_exported, measure_checkpoint, measure_two_networks
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline
     from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE, METRICS_FILE, write_results
     from detzoo.provenance import commit, versions
+    from detzoo.tasks.models import load_exported, start_tensorflow
 
     message = load_pipeline(str(folder / PIPELINE_FILE)).message
     exported = None

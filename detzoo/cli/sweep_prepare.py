@@ -17,9 +17,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.load import save_pipeline, to_text
-from detzoo.config.sweep_files import EVAL_SHARDS, TRAIN_SHARDS
-from detzoo.config.sweep_points import Point, fingerprint
 from detzoo.errors import CheckpointError, DetzooError
+from detzoo.sweep.plan.files import EVAL_SHARDS, TRAIN_SHARDS
+from detzoo.sweep.plan.points import Point, fingerprint
 
 _GPU_DEVICE = re.compile(r"nvidia\d+|dxg|kfd")  # in /dev: NVIDIA's, those of Windows' Linux, AMD's
 _SIDE_FOR_CHECKS = 320  # pixels: small, and large enough for every level

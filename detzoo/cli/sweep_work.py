@@ -25,14 +25,15 @@ from detzoo.cli.sweep_before import (
 )
 from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
 from detzoo.config.load import save_pipeline
-from detzoo.config.sweep import SweepPlan
-from detzoo.config.sweep_files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
-from detzoo.config.sweep_points import Point
-from detzoo.config.sweep_published import PUBLISHED_COLUMNS
 from detzoo.errors import UsageError
-from detzoo.sweep import estimate
 from detzoo.sweep.columns import PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, Status, published
-from detzoo.sweep.points import (
+from detzoo.sweep.plan.files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
+from detzoo.sweep.plan.points import Point
+from detzoo.sweep.plan.published import PUBLISHED_COLUMNS
+from detzoo.sweep.plan.sweep_plan import SweepPlan
+from detzoo.sweep.results import RESULTS_FILE, Row, Value, retire_rows, set_cells
+from detzoo.sweep.run import estimate
+from detzoo.sweep.run.point_files import (
     AND,
     PIPELINE_FILE,
     POINT_FILE,
@@ -41,10 +42,9 @@ from detzoo.sweep.points import (
     point_folder,
     write_json,
 )
-from detzoo.sweep.progress import SweepProgress
-from detzoo.sweep.results import RESULTS_FILE, Row, Value, retire_rows, set_cells
-from detzoo.sweep.runner import Runner, Unit, Work
-from detzoo.sweep.shard import Shard, part_of
+from detzoo.sweep.run.progress import SweepProgress
+from detzoo.sweep.run.runner import Runner, Unit, Work
+from detzoo.sweep.run.shard import Shard, part_of
 
 _UNKNOWN_EVAL_IMAGES = 5000  # as COCO's validation set has, where nothing says how many there are
 

@@ -130,7 +130,7 @@ def check(loaded: Any, needs_steps: bool = True) -> None:
         ConfigError: with every error, warning and path that is still to be set, one a line.
         UsageError: the number of steps is missing.
     """
-    from detzoo.config.check import check_pipeline
+    from detzoo.config.check.pipeline import check_pipeline
     from detzoo.config.problems import Severity, cannot_start, format_problems
 
     problems = check_pipeline(loaded)
@@ -145,7 +145,7 @@ def check(loaded: Any, needs_steps: bool = True) -> None:
 
 
 def _train(pipeline: Any, flag_values: flags.FlagValues, stop: Any) -> Any:
-    from detzoo.cli.inference import start_tensorflow
+    from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()
     from detzoo.train.session import train_pipeline

@@ -76,7 +76,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Checks the config and the folder, then runs the steps that are left."""
-    from detzoo.train.four_step_plan import RECIPE_FILE, check_folder, check_pipeline_for_recipe
+    from detzoo.recipes.four_step_plan import RECIPE_FILE, check_folder, check_pipeline_for_recipe
     from detzoo.train.run_record import read_finished
     from detzoo.train.stop import StopRequest
 
@@ -96,10 +96,10 @@ def run(flag_values: flags.FlagValues) -> None:
     make_folder(folder, "--model_dir")
     with StopRequest() as stop, reserved(folder, "--model_dir"):
         logger.info("starting TensorFlow ...")
-        from detzoo.cli.inference import start_tensorflow
+        from detzoo.tasks.models import start_tensorflow
 
         start_tensorflow()
-        from detzoo.train.four_step import train_four_step
+        from detzoo.recipes.four_step import train_four_step
 
         merged = train_four_step(
             loaded.message,
@@ -125,7 +125,7 @@ def checked_stages(loaded: Any, flag_values: flags.FlagValues) -> Any:
         UsageError: A number of steps is missing, or a flag changes more than the training.
     """
     from detzoo.config.load import load_pipeline
-    from detzoo.train.four_step_plan import StageConfigs
+    from detzoo.recipes.four_step_plan import StageConfigs
 
     num_steps, made = flag_values.num_train_steps, []
     for stage in ("rpn", "box"):
@@ -164,9 +164,9 @@ def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: 
     from detzoo.builders.inputs import build_dataset
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints import restore_for_inference
-    from detzoo.cli.inference import build_untrained
     from detzoo.evaluate.report import write_proposals_of
     from detzoo.evaluate.runner import Evaluator
+    from detzoo.tasks.models import build_untrained
 
     detector = build_untrained(pipeline.model)
     restore_for_inference(detector, checkpoint_dir)
@@ -186,7 +186,7 @@ def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: 
 
 def format_summary(merged: Any, folder: pathlib.Path) -> str:
     """What lies where, and what to do with it."""
-    from detzoo.train.four_step_plan import STEPS
+    from detzoo.recipes.four_step_plan import STEPS
 
     by_step = {number: [p for p, source in merged.parts.items() if source == number] for number in (2, 3, 4)}
     sources = ", ".join(f"{' and '.join(parts)} of {number}" for number, parts in by_step.items())

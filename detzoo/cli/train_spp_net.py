@@ -28,7 +28,7 @@ def run_chain(loaded: Any, model_dir: str, strategy_name: str) -> None:
         model_dir: Of the run.
         strategy_name: Of ``--strategy``.
     """
-    from detzoo.train.spp.plan import check_folder, make_plan
+    from detzoo.recipes.spp.plan import check_folder, make_plan
     from detzoo.train.stop import StopRequest
 
     folder = pathlib.Path(model_dir)
@@ -38,10 +38,10 @@ def run_chain(loaded: Any, model_dir: str, strategy_name: str) -> None:
     make_folder(folder, "--model_dir")
     with StopRequest() as stop, reserved(folder, "--model_dir"):
         logger.info("starting TensorFlow ...")
-        from detzoo.cli.inference import start_tensorflow
+        from detzoo.tasks.models import start_tensorflow
 
         start_tensorflow()
-        from detzoo.train.spp.chain import train_spp_net
+        from detzoo.recipes.spp.chain import train_spp_net
 
         made = train_spp_net(loaded.message, folder, plan, strategy_name, stop)
         tell_end(None if made is None else format_summary(made, folder), stop)
@@ -49,7 +49,7 @@ def run_chain(loaded: Any, model_dir: str, strategy_name: str) -> None:
 
 def is_finished(model_dir: str) -> bool:
     """Whether the chain has ended in this folder; says so. Needs no TensorFlow."""
-    from detzoo.train.spp import plan
+    from detzoo.recipes.spp import plan
 
     folder = pathlib.Path(model_dir)
     if not plan.is_finished(folder):

@@ -7,7 +7,7 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from detzoo.cli.inference import CONFIG_FILE
+from detzoo.tasks.models import CONFIG_FILE
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from detzoo.config.check_pyramid import COARSEST_LEVEL
+from detzoo.config.check.pyramid import COARSEST_LEVEL
 from detzoo.config.names import nearest
 from detzoo.config.problems import Findings
 from detzoo.config.support import PYRAMID_LEVELS, SsdExtractor

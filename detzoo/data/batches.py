@@ -17,9 +17,9 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Proposals, Tensor
-from detzoo.data.augment import Augmentation, augment, record_seed, uniforms
+from detzoo.data.augment.apply import Augmentation, augment, record_seed, uniforms
 from detzoo.data.decode import Decoded, RecordDecoder
-from detzoo.data.dirt_counter import DirtCounter, count_vector
+from detzoo.data.issue_counter import IssueCounter, count_vector
 from detzoo.data.merge_labels import merge_labels
 from detzoo.data.proposals import ProposalTable, attach_proposals
 from detzoo.data.records import RecordStream, as_written, dataset_options
@@ -64,7 +64,7 @@ def make_batches(
     augmentations: Sequence[Augmentation],
     resizer: Resizer,
     options: BatchOptions,
-    dirt: DirtCounter | None = None,
+    issue: IssueCounter | None = None,
     proposals: ProposalTable | None = None,
 ) -> tf.data.Dataset:
     """The whole pipeline.
@@ -75,13 +75,13 @@ def make_batches(
         augmentations: applied in this order; empty for evaluation.
         resizer: the model's image resizer.
         options: batch size, position, seed.
-        dirt: gets the counts of what was repaired and dropped.
+        issue: gets the counts of what was repaired and dropped.
         proposals: what ``Batch.proposals`` is filled from; None leaves it empty.
 
     Returns:
         A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
     """
-    dirt = dirt if dirt is not None else DirtCounter()
+    issue = issue if issue is not None else IssueCounter()
     records = source.stream(options.start, options.num_epochs, options.num_shards, options.shard)
 
     def decode(index: Tensor, serialized: Tensor) -> tuple[Tensor, Decoded]:
@@ -89,7 +89,7 @@ def make_batches(
         return index, record if proposals is None else attach_proposals(record, proposals)
 
     decoded = records.map(as_written(decode), tf.data.AUTOTUNE, deterministic=True)
-    decoded = _usable_records(decoded.ignore_errors(), options, dirt)
+    decoded = _usable_records(decoded.ignore_errors(), options, issue)
 
     def finish(index: Tensor, record: Decoded) -> _Example:
         sample = augment(record.sample, augmentations, options.seed, index)
@@ -111,8 +111,8 @@ def make_batches(
     return batches.with_options(dataset_options())
 
 
-def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtCounter) -> tf.data.Dataset:
-    """Drops unusable records and epoch marks; counts dirt, and as "unreadable" the gaps that errors left.
+def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issue: IssueCounter) -> tf.data.Dataset:
+    """Drops unusable records and epoch marks; counts data issues, and as "unreadable" the gaps that errors left.
 
     An epoch in which not one record was usable stops the pipeline, because an endless one would search forever.
     """
@@ -125,9 +125,9 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtC
         is_mark = index < 0
         position = tf.where(is_mark, -1 - index, index)
         missed = tf.maximum(position - expected + options.num_shards - 1, 0) // options.num_shards
-        found = tf.where(is_mark, tf.zeros_like(record.dirt), record.dirt)
+        found = tf.where(is_mark, tf.zeros_like(record.issue), record.issue)
         found += missed * tf.constant(count_vector(unreadable=1))
-        reported = _report(found, position, is_mark, dirt)
+        reported = _report(found, position, is_mark, issue)
         usable = ~is_mark & record.usable
         num_usable += tf.cast(usable, tf.int64)
         num_seen += missed + tf.cast(~is_mark, tf.int64)
@@ -140,13 +140,13 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, dirt: DirtC
     return decoded.scan(state, as_written(account)).filter(lambda _, record: record.usable)
 
 
-def _report(found: Tensor, position: Tensor, is_mark: Tensor, dirt: DirtCounter) -> Tensor:
+def _report(found: Tensor, position: Tensor, is_mark: Tensor, issue: IssueCounter) -> Tensor:
     """Adds the vector to the counter, calling Python only if there is something to add or an epoch ends."""
 
     def add(vector, position, is_mark):  # type: ignore[no-untyped-def]
-        dirt.add(vector, where=f"at or before record {position} of the stream")
+        issue.add(vector, where=f"at or before record {position} of the stream")
         if is_mark:
-            dirt.end_epoch(position)
+            issue.end_epoch(position)
         return True
 
     return tf.cond(

@@ -11,7 +11,7 @@ import dataclasses
 import tensorflow as tf
 
 from detzoo.contracts import Batch, Tensor
-from detzoo.data.augment import between, integer_between, record_seed, uniforms
+from detzoo.data.augment.apply import between, integer_between, record_seed, uniforms
 from detzoo.data.resize import KeepAspectRatioResizer, Resizer, resize_image
 from detzoo.ops.views import CENTER_AND_CORNERS, window_origins
 

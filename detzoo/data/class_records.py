@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from detzoo.config.image_folders import images_by_class
 from detzoo.contracts import Tensor
-from detzoo.data.decode import ClassNames, Decoded, count_dirt, decode_within_limit
+from detzoo.data.decode import ClassNames, Decoded, count_issues, decode_within_limit
 from detzoo.data.records import CHECKED_RECORDS, RecordSource
 from detzoo.data.sample import Sample
 from detzoo.errors import DataError
@@ -192,4 +192,4 @@ def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
         masks=None,
     )
     found = {"missing_image": is_missing, "unknown_class": ~is_missing & ~is_known, "too_many_pixels": too_large}
-    return Decoded(sample, image_id, count_dirt(found), usable)
+    return Decoded(sample, image_id, count_issues(found), usable)

@@ -1,7 +1,7 @@
 """Serialized tf.Example -> Sample: the keys of the Object Detection API, label lookup, cleaning of boxes.
 
-Second stage of the input pipeline. What has one right answer is repaired, other dirt is dropped, and both are counted
-in a vector that travels with the sample (see ``dirt_counter``). A record or image that cannot be decoded at all raises
+Second stage of the input pipeline. What has one right answer is repaired, other issue is dropped, and both are counted
+in a vector that travels with the sample (see ``issue_counter``). A record or image that cannot be decoded at all raises
 inside the pipeline; ``batches`` turns that into a count.
 """
 
@@ -15,11 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.data import repair
-from detzoo.data.dirt_counter import REASONS
-from detzoo.data.pixel_limit import max_pixels
+from detzoo.data.issue_counter import REASONS
 from detzoo.data.sample import Sample, keep_objects
 from detzoo.errors import ConfigError
+from detzoo.files import images
+from detzoo.files.pixel_limit import max_pixels
 
 # What is parsed: values of another type, or a scalar that is a list, make TensorFlow refuse the whole record.
 SCALAR_TYPES = {
@@ -37,7 +37,7 @@ LIST_TYPES = {
 
 IMAGE_LABEL_TYPES = {"image/class/text": tf.string, "image/class/label": tf.int64}
 
-# Coordinates may pass the image by this much (float32 rounding of exact values) without being called dirt.
+# Coordinates may pass the image by this much (float32 rounding of exact values) without being called issue.
 CLIP_TOLERANCE = 1e-4
 
 # A loss is a sum of products with weights: above this it overflows float16, and soon float32.
@@ -86,7 +86,7 @@ class Decoded(NamedTuple):
 
     sample: Sample
     image_id: Tensor  # string scalar, may be empty
-    dirt: Tensor  # int64 [len(REASONS)]
+    issue: Tensor  # int64 [len(REASONS)]
     usable: Tensor  # bool scalar
     labeled_classes: Any = ()  # bool [K], which classes image/class names; () where it is not read
 
@@ -133,7 +133,7 @@ class RecordDecoder:
         found["missing_masks"] = ~image_missing & consistent & masks_missing
         found["too_many_pixels"] = too_large
         labeled = () if self._image_labels is None else _labeled_classes(fields, self._image_labels)
-        return Decoded(sample, fields["image/source_id"], count_dirt(found), usable, labeled)
+        return Decoded(sample, fields["image/source_id"], count_issues(found), usable, labeled)
 
     def _consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
         """Whether the lists that every object needs are equally long."""
@@ -249,8 +249,8 @@ def _labeled_classes(fields: Mapping[str, Tensor], names: ClassNames) -> Tensor:
     return tf.reduce_any(ids[:, tf.newaxis] == tf.range(1, names.num_classes + 1, dtype=ids.dtype), axis=0)
 
 
-def count_dirt(found: Mapping[str, Tensor]) -> Tensor:
-    """The dirt vector, int64 [len(REASONS)]: how many values are true under each reason."""
+def count_issues(found: Mapping[str, Tensor]) -> Tensor:
+    """The vector of issue counts, int64 [len(REASONS)]: how many values are true under each reason."""
     none = tf.constant(0, tf.int64)
     return tf.stack([tf.math.count_nonzero(found[reason]) if reason in found else none for reason in REASONS])
 
@@ -318,13 +318,13 @@ def _png_size(encoded: Tensor) -> Tensor:
 
 
 def _decode_with_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
-    return np.asarray(repair.to_rgb(repair.decode_image(_as_bytes(encoded), "")[0]))
+    return np.asarray(images.to_rgb(images.decode_image(_as_bytes(encoded), "")[0]))
 
 
 def _size_with_pillow(encoded: bytes | np.ndarray) -> np.ndarray:
     try:
-        image = repair.open_header(_as_bytes(encoded))
-    except repair.UnusableImage:  # too many pixels
+        image = images.open_header(_as_bytes(encoded))
+    except images.UnusableImage:  # too many pixels
         return np.array([np.iinfo(np.int32).max] * 2, np.int64)
     return np.array([image.height, image.width], np.int64)
 

@@ -24,11 +24,11 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.data.decode import Decoded
-from detzoo.data.dirt_counter import count_vector
-from detzoo.data.fields import as_name, as_number, shown
+from detzoo.data.issue_counter import count_vector
 from detzoo.data.records import CHECKED_RECORDS, RecordStream
-from detzoo.data.source_files import check_regular, decode, parse_json
 from detzoo.errors import DataError
+from detzoo.files.fields import as_name, as_number, shown
+from detzoo.files.text_files import check_regular, decode, parse_json
 
 ARRAYS = ("image_ids", "offsets", "boxes", "scores")
 ENTRY_FIELDS = ("image_id", "bbox", "score")
@@ -97,7 +97,7 @@ class ProposalTable:
 
 
 def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
-    """The record with the proposals of its image; one without an entry gets none and is counted as dirt."""
+    """The record with the proposals of its image; one without an entry gets none and is counted as a data issue."""
     boxes, scores, found = tf.numpy_function(
         table.lookup, [record.image_id], [tf.float32, tf.float32, tf.bool], stateful=False
     )
@@ -108,7 +108,7 @@ def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
         proposals_norm=tf.clip_by_value(boxes, 0.0, 1.0), proposal_scores=tf.ensure_shape(scores, [None])
     )
     missing = tf.cast(record.usable & ~found, tf.int64) * tf.constant(count_vector(missing_proposals=1))
-    return record._replace(sample=sample, dirt=record.dirt + missing)
+    return record._replace(sample=sample, issue=record.issue + missing)
 
 
 def check_images(table: ProposalTable, source: RecordStream, *, all_records: bool) -> None:

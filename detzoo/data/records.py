@@ -25,7 +25,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from detzoo.contracts import Tensor
-from detzoo.data.dirt_counter import DirtCounter, count_vector
+from detzoo.data.issue_counter import IssueCounter, count_vector
 from detzoo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -136,8 +136,8 @@ def _scan_file(path: str, size: int, mtime_nsec: int) -> RecordFile:
     return RecordFile(path, len(offsets) - 1, offsets[-1] != size, np.array(offsets, np.int64))
 
 
-def scan_files(patterns: Sequence[str], dirt: DirtCounter | None = None) -> list[RecordFile]:
-    """All files of the ``input_path`` entries with their record counts; truncated ones are counted as dirt.
+def scan_files(patterns: Sequence[str], issue: IssueCounter | None = None) -> list[RecordFile]:
+    """All files of the ``input_path`` entries with their record counts; truncated ones are counted as data issues.
 
     Raises:
         DataError: an entry matches no file, or no file holds a record.
@@ -150,8 +150,8 @@ def scan_files(patterns: Sequence[str], dirt: DirtCounter | None = None) -> list
     for file in files:
         if file.truncated:
             logger.warning("%s ends within a record; its first %d records are read", file.path, file.num_records)
-            if dirt is not None:
-                dirt.add(count_vector(truncated_file=1), where=file.path)
+            if issue is not None:
+                issue.add(count_vector(truncated_file=1), where=file.path)
     if not sum(file.num_records for file in files):
         raise DataError(f"the files matching {', '.join(patterns)} hold no records")
     return files

@@ -73,6 +73,19 @@ def write_ensemble(path: str | pathlib.Path, ensemble: Ensemble, selection: Mapp
     write_atomically(path, json.dumps(content, indent=2) + "\n")
 
 
+def check_distinct(paths: Sequence[str]) -> None:
+    """Checks that no two paths lead to the same place.
+
+    Raises:
+        UsageError: Two paths do.
+    """
+    seen: dict[pathlib.Path, str] = {}
+    for path in paths:
+        first = seen.setdefault(pathlib.Path(path).resolve(), path)
+        if first is not path:
+            raise UsageError(f"{path} is given twice (the other time as {first}): a model adds nothing to itself")
+
+
 def read_ensemble(path: str | pathlib.Path) -> Ensemble:
     """Reads a description.
 

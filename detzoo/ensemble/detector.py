@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detzoo.detectors.saved_detector import ImageDetections
-from detzoo.detectors.serving import FIRST_CLASS_ID
 from detzoo.ensemble.merging import Candidates, Source, merge
 from detzoo.ensemble.options import MergeOptions
 from detzoo.ensemble.views import View, ViewPlan, are_cut
 from detzoo.errors import UsageError
+from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.served import FIRST_CLASS_ID
 
 
 class Member(NamedTuple):

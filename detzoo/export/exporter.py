@@ -24,8 +24,6 @@ import tensorflow as tf
 
 from detzoo.checkpoints.files import EXPORTED_FOLDER
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
-from detzoo.detectors.frozen import FrozenGraph
-from detzoo.detectors.serving import ServingModule
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.parity import ParityReport, check_parity, example_input, reference_outputs
@@ -33,6 +31,8 @@ from detzoo.export.saved_model import write_saved_model
 from detzoo.export.winograd import use_winograd
 from detzoo.folders import make_folder
 from detzoo.provenance import commit, versions
+from detzoo.serving.frozen import FrozenGraph
+from detzoo.serving.served import ServingModule
 
 SAVED_MODEL_FOLDER = "saved_model"
 CHECKPOINT_FOLDER = EXPORTED_FOLDER

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from detzoo.detectors.frozen import FrozenGraph, node_of, to_constants
+from detzoo.serving.frozen import FrozenGraph, node_of, to_constants
 
 _GRADIENT_NAME = "_gradient_op_type"
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")

@@ -16,9 +16,9 @@ import tensorflow as tf
 from PIL import Image
 
 from detzoo.contracts import Tensor
-from detzoo.detectors.given_regions import GivenRegions, inputs_of, random_regions
-from detzoo.detectors.serving import CLASS_SCORES, ServingModule
 from detzoo.errors import DetzooError
+from detzoo.serving.given_regions import GivenRegions, inputs_of, random_regions
+from detzoo.serving.served import CLASS_SCORES, ServingModule
 
 # Rounding of float32 in another order of summation, through a hundred layers.
 ABSOLUTE_TOLERANCE = 1e-3

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from detzoo.data.image_files import SUFFIXES, images_inside
-from detzoo.data.record_check import UnusableRecord, image_of, parse_features
 from detzoo.data.records import match_files, scan_file
-from detzoo.data.repair import UnusableImage, read_upright
+from detzoo.datasets.record_check import UnusableRecord, image_of, parse_features
 from detzoo.errors import DataError
+from detzoo.files.image_files import SUFFIXES, images_inside
+from detzoo.files.images import UnusableImage, read_upright
 
 # Ranges settle within a few hundred images (Jacob et al., arXiv:1712.05877, calibrate on as few); more only takes time.
 MAX_IMAGES = 200

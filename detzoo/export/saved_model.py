@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.detectors.frozen import FrozenGraph
+from detzoo.serving.frozen import FrozenGraph
 
 SIGNATURE = "serving_default"
 

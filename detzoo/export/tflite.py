@@ -23,8 +23,6 @@ import numpy as np
 from detzoo.config.label_map import load_label_map
 from detzoo.data.resize import to_gray
 from detzoo.detectors.base import OneStageDetector
-from detzoo.detectors.serving import FIRST_CLASS_ID
-from detzoo.detectors.tflite_detector import SUFFIX, TfliteDetector
 from detzoo.errors import DetzooError, UsageError
 from detzoo.export.exporter import CONFIG_FILE, LABEL_MAP_FILE, Export, num_parameters
 from detzoo.export.parity import textured_images
@@ -42,6 +40,8 @@ from detzoo.export.tflite_join import complete, join
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
 from detzoo.folders import make_folder
 from detzoo.provenance import commit, versions
+from detzoo.serving.served import FIRST_CLASS_ID
+from detzoo.serving.tflite_detector import SUFFIX, TfliteDetector
 
 LABELS_FILE = "labels.txt"
 UNNAMED = "???"  # what TensorFlow's own label files have at the place of an id without a class

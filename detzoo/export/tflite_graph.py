@@ -29,13 +29,13 @@ import tensorflow as tf
 from detzoo.contracts import Tensor
 from detzoo.data.resize import to_gray
 from detzoo.detectors.base import OneStageDetector
-from detzoo.detectors.frozen import quiet_conversion
-from detzoo.detectors.tflite_detector import OUTPUTS
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver
 from detzoo.ops.box_coder import FasterRcnnBoxCoder
 from detzoo.postprocess.dense_detections import DenseDetections
+from detzoo.serving.frozen import quiet_conversion
+from detzoo.serving.tflite_detector import OUTPUTS
 
 POSTPROCESS_OP = "TFLite_Detection_PostProcess"
 IMAGE, DELTAS, LOGITS = "image", "box_deltas", "class_logits"

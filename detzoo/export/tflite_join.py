@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from detzoo.detectors.tflite_detector import OUTPUTS
 from detzoo.export.tflite_graph import DELTAS, IMAGE, LOGITS, POSTPROCESS_OP
+from detzoo.serving.tflite_detector import OUTPUTS
 
 DESCRIPTION = "detzoo: one-stage detector"
 

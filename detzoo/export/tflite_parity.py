@@ -19,9 +19,9 @@ import tensorflow as tf
 
 from detzoo.contracts import Detections, Predictions
 from detzoo.detectors.base import OneStageDetector
-from detzoo.detectors.tflite_detector import OUTPUTS, open_interpreter
 from detzoo.errors import DetzooError
 from detzoo.ops.boxes import pairwise_iou
+from detzoo.serving.tflite_detector import OUTPUTS, open_interpreter
 
 TOLERANCE = 1e-3  # of boxes in fractions of the input, and of scores
 MIN_EQUAL = 0.98  # of a float model's detections: ties may fall the other way

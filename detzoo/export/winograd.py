@@ -30,9 +30,9 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.detectors.frozen import FrozenGraph, node_of
-from detzoo.detectors.given_regions import inputs_of
 from detzoo.export.freeze import add_constant, constant_behind
+from detzoo.serving.frozen import FrozenGraph, node_of
+from detzoo.serving.given_regions import inputs_of
 
 # Outputs of a tile in each direction -> where the polynomials are evaluated, beside infinity. With the usual points 0,
 # +-1, +-2 the large tile has twice the rounding errors.

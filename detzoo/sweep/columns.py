@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 from typing import NamedTuple
 
-from detzoo.config.sweep_published import PUBLISHED_COLUMNS
+from detzoo.sweep.plan.published import PUBLISHED_COLUMNS
 
 
 class Kind(enum.Enum):

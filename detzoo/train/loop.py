@@ -193,14 +193,14 @@ class TrainingLoop:
         num_steps = self._step - self._first_step
         if self._has_objects or num_steps == 0:
             return
-        objects, end = self._trainer.objects(), self._trainer.dirt.first_epoch_end
+        objects, end = self._trainer.objects(), self._trainer.issue.first_epoch_end
         self._has_objects = objects["counted"] > 0
         if self._has_objects:
             return
         epoch_ended = self._starts_with_data and end is not None and int(self._trainer.next_record) >= end
         # All workers have the same position, but do not read the end of the epoch at the same step.
         if self._agree(last or epoch_ended or num_steps >= STEPS_WITHOUT_OBJECTS, 0)[0]:
-            raise TrainingError(_describe_no_objects(num_steps, objects, self._trainer.dirt.counts()))
+            raise TrainingError(_describe_no_objects(num_steps, objects, self._trainer.issue.counts()))
 
     def _next_num_steps(self) -> int:
         """Steps until the loop should return: about LOOP_SECONDS, and never past a step where something is due."""

@@ -161,7 +161,7 @@ def build_trainer(
             seed=settings.seed,
             start_record=start_record,
             input_context=context,
-            dirt=trainer.dirt,
+            issue=trainer.issue,
         )
 
     trainer = Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)

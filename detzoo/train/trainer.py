@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.contracts import Tensor
-from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.issue_counter import IssueCounter
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import UsageError
 from detzoo.train.loss_scale import LossScale
@@ -119,7 +119,7 @@ class Trainer(orbit.StandardTrainer):
             self._failed_ids = tf.Variable([], dtype=tf.string, shape=[None], trainable=False, name="failed_ids")
             self._failed_indices = tf.Variable([], dtype=tf.int64, shape=[None], trainable=False, name="failed_indices")
         self._objects = tf.Variable(tf.zeros([len(OBJECT_KINDS)]), trainable=False, name="objects")
-        self.dirt = DirtCounter()  # of the input, where it counts data issues
+        self.issue = IssueCounter()  # of the input, where it counts data issues
         self._synchronize = tf.function(self._mean_of_statistics)
         self._batch_statistics: BatchNormStatistics | None = None
         self._synchronized_step: int | None = None

@@ -11,9 +11,9 @@ from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.random_weights import randomize
 from detzoo.builders.detector import build_detector
 from detzoo.builders.resize import build_model_resizer
-from detzoo.detectors.given_regions import GivenRegions
-from detzoo.detectors.saved_detector import SavedDetector
 from detzoo.export.exporter import Export, export_detector
+from detzoo.serving.given_regions import GivenRegions
+from detzoo.serving.saved_detector import SavedDetector
 from tests import small_two_stage
 from tests.detectors.test_spp_net import message_of as spp_net_of
 

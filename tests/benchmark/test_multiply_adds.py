@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 
 from detzoo.benchmark.multiply_adds import count_in_function, count_in_graph_def
-from detzoo.detectors.frozen import to_constants
 from detzoo.features.grouped_convolution import GroupedConv2D
+from detzoo.serving.frozen import to_constants
 
 
 def traced(model, shape):

@@ -12,9 +12,9 @@ from detzoo.benchmark.measures import BenchmarkOptions, Stages
 from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.report import format_table
 from detzoo.builders.resize import build_resizer
-from detzoo.detectors.frozen import node_of, to_constants
-from detzoo.detectors.saved_detector import SavedDetector
 from detzoo.export.exporter import Export, export_detector
+from detzoo.serving.frozen import node_of, to_constants
+from detzoo.serving.saved_detector import SavedDetector
 
 KINDS = ("plain", "rfcn", "pyramid_masks", "first_stage")
 

@@ -12,9 +12,9 @@ from google.protobuf import text_format
 
 from detzoo.builders.augment import build_augmentations
 from detzoo.config import pb
-from detzoo.data import augment_crop, augment_geometry
-from detzoo.data.augment import augment
-from detzoo.data.augment_crop import CropLimits, PadLimits
+from detzoo.data.augment import crop, geometry
+from detzoo.data.augment.apply import augment
+from detzoo.data.augment.crop import CropLimits, PadLimits
 from detzoo.data.sample import Sample
 from detzoo.errors import ConfigError
 
@@ -110,7 +110,7 @@ def test_published_configs_build(shared):
             {"limits": CropLimits(0.0, (0.75, 3.0), (0.75, 1.0), 0.0, False, 0.5)},
         ),
         ("autoaugment_image { policy_name: 'v2' }", {"policy_name": "v2"}),
-        ("ssd_random_crop {}", {"choices": augment_crop.SSD_CROPS}),
+        ("ssd_random_crop {}", {"choices": crop.SSD_CROPS}),
         (
             "ssd_random_crop { operations { min_object_covered: 0.5 min_aspect_ratio: 0.5 max_aspect_ratio: 2.0 "
             "min_area: 0.25 max_area: 1.0 overlap_thresh: 0.5 random_coef: 0.125 } }",
@@ -125,7 +125,7 @@ def test_published_configs_build(shared):
             "max_padded_size_ratio: [3, 4] pad_color_g: 9 } }",
             {"paddings": [PadLimits((1.0, 1.0), (3.0, 4.0), (0.0, 9.0, 0.0))]},
         ),
-        ("ssd_random_crop_pad {}", {"paddings": None, "choices": augment_crop.SSD_CROPS[1:]}),
+        ("ssd_random_crop_pad {}", {"paddings": None, "choices": crop.SSD_CROPS[1:]}),
         (
             "ssd_random_crop_pad_fixed_aspect_ratio { min_padded_size_ratio: [1.5, 2] }",
             {"padding": PadLimits((1.5, 2.0), (2.0, 2.0))},
@@ -140,9 +140,9 @@ def test_fields_arrive(text, expected):
 def test_order_is_kept():
     steps = [text_format.Parse(f"{kind} {{}}", pb.PreprocessingStep()) for kind in ("ssd_random_crop", "rgb_to_gray")]
     first, second = build_augmentations(steps)
-    assert first is augment_crop.ssd_random_crop
+    assert first is crop.ssd_random_crop
     assert arguments(second) == {}
-    assert build("random_vertical_flip {}").func is augment_geometry.random_vertical_flip
+    assert build("random_vertical_flip {}").func is geometry.random_vertical_flip
 
 
 @pytest.mark.parametrize(

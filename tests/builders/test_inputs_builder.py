@@ -15,7 +15,7 @@ from PIL import Image
 from detzoo.builders.inputs import build_dataset
 from detzoo.config import pb
 from detzoo.config.label_map import LabelMap
-from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.proposals import write_proposals
 from detzoo.errors import ConfigError, DataError
 
@@ -115,10 +115,10 @@ def test_sizes_are_drawn_in_training_only(folder):
 
 
 def test_max_number_of_boxes(folder):
-    dirt = DirtCounter()
-    batch = next(iter(read(folder, "max_number_of_boxes: 4", dirt=dirt)))
+    issue = IssueCounter()
+    batch = next(iter(read(folder, "max_number_of_boxes: 4", issue=issue)))
     assert batch.groundtruth.classes.shape == (4, 4)
-    assert dirt.counts()["too_many_boxes"] >= 8
+    assert issue.counts()["too_many_boxes"] >= 8
     batch = next(iter(read(folder, "max_number_of_boxes: 4", training=True, train_config="max_number_of_boxes: 7")))
     np.testing.assert_array_equal(batch.groundtruth.classes[0], [1] * 6 + [-1])
 
@@ -219,9 +219,9 @@ def proposals_of(dataset: tf.data.Dataset) -> dict[str, tuple[np.ndarray, ...]]:
 
 
 def test_proposals_come_with_their_images(named):
-    dirt = DirtCounter()
+    issue = IssueCounter()
     fields = f"proposals_path: '{named}/proposals.npz' max_number_of_proposals: 3"
-    dataset = read(named, fields, batch_size=4, dirt=dirt)
+    dataset = read(named, fields, batch_size=4, issue=issue)
     assert dataset.element_spec.proposals.boxes_norm.shape.as_list() == [None, 3, 4]
     found = proposals_of(dataset)
     assert {name: count for name, (_, _, count) in found.items()} == {"n1": 1, "n2": 2, "n3": 0, "n4": 3}
@@ -230,7 +230,7 @@ def test_proposals_come_with_their_images(named):
     np.testing.assert_allclose(boxes, [[0, 0, 1, 1], [0.5, 0, 1, 1], [0, 0, 1, 0.5]])
     np.testing.assert_allclose(found["n2"][0], [[0, 0, 1, 0.5], [0, 0.25, 0.5, 1], [0, 0, 0, 0]])
     np.testing.assert_allclose(found["n3"][1], [0, 0, 0])
-    assert dirt.counts() == {"missing_proposals": 1}
+    assert issue.counts() == {"missing_proposals": 1}
     assert read(named).element_spec.proposals == ()
 
 
@@ -302,9 +302,9 @@ def test_batch_size_must_divide_over_replicas(folder):
 def test_raccoon_records_as_they_are(shared):
     path = shared / "data" / "raccoon" / "test.record"
     reader = text_format.Parse(f"tf_record_input_reader {{ input_path: '{path}' }}", pb.InputReader())
-    dirt = DirtCounter()
-    dataset = build_dataset(reader, RESIZER, None, training=False, batch_size=8, seed=0, dirt=dirt)
+    issue = IssueCounter()
+    dataset = build_dataset(reader, RESIZER, None, training=False, batch_size=8, seed=0, issue=issue)
     batches = list(dataset)
     assert sum(len(batch.images) for batch in batches) == 40
     assert sum(int((np.asarray(batch.groundtruth.classes) == 0).sum()) for batch in batches) > 40
-    assert "unreadable" not in dirt.counts()
+    assert "unreadable" not in issue.counts()

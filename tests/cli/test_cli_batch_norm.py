@@ -8,9 +8,9 @@ import pathlib
 
 import pytest
 
-from detzoo.cli.batch_norm import prepare_statistics
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline, save_pipeline
+from detzoo.tasks.batch_norm import prepare_statistics
 
 QUICKSTART = pathlib.Path(__file__).parents[2] / "model_configs" / "shapes_ssd_mobilenet_v1.config"
 STEPS = 160

@@ -14,7 +14,7 @@ from PIL import Image
 
 from detzoo.cli.main import main
 from detzoo.config.label_map import load_label_map
-from detzoo.data import conversion
+from detzoo.datasets import conversion
 
 SUBCOMMANDS = ("coco", "voc", "yolo", "csv", "shapes", "inspect")
 
@@ -145,7 +145,7 @@ def test_shapes_then_inspect(capsys, tmp_path):
     assert main([*inspect, label_map, "--num_samples=3"]) == 0
     out = capsys.readouterr().out
     assert "images:  4 usable of 4 records" in out
-    assert "no dirt found" in out
+    assert "no data issues found" in out
     assert f"samples are in {tmp_path}/look" in out
     written = ["classes.csv", "dirt.csv", "histograms.csv", "histograms.png", "report.txt", "samples"]
     assert listed(tmp_path / "look") == written

@@ -95,7 +95,7 @@ def test_files_of_every_kind_cost_themselves_alone(exported, photos, capsys):
 
 
 def test_another_model_threshold_or_font_starts_over(exported, photos, capsys, monkeypatch):
-    monkeypatch.setattr("detzoo.detect.journal.Journal.finish", lambda self: None)
+    monkeypatch.setattr("detzoo.tasks.detect_journal.Journal.finish", lambda self: None)
     assert main(arguments(exported, photos)) == 0
     assert main(arguments(exported, photos)) == 0
     assert "2 images were done by a run that was stopped: continuing behind them" in capsys.readouterr().err

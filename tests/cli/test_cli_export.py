@@ -12,7 +12,7 @@ from detzoo.cli import export
 from detzoo.cli.main import main
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import load_pipeline
-from detzoo.detectors.serving import INPUT_SPECS
+from detzoo.serving.served import INPUT_SPECS
 from tests.cli.conftest import save_best
 
 

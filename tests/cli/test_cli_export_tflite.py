@@ -12,8 +12,8 @@ from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
 from detzoo.cli import export_tflite
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline, save_pipeline
-from detzoo.detectors.tflite_detector import TfliteDetector
 from detzoo.export.tflite_graph import INPUT_DTYPES, QUANTIZATIONS
+from detzoo.serving.tflite_detector import TfliteDetector
 
 SUPPRESSION = "model.ssd.post_processing.batch_non_max_suppression"
 

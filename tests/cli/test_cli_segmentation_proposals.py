@@ -11,8 +11,8 @@ import tensorflow as tf
 from PIL import Image
 
 from detzoo.cli.main import main
-from detzoo.detect.runner import DetectionLimits, detect_files
 from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES
+from detzoo.tasks.detect_files import DetectionLimits, detect_files
 
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "model_configs" / "shapes_segmentation_proposals.config"
 MODEL = "model.segmentation_proposals"
@@ -73,7 +73,7 @@ def test_exported_measured_and_drawn(run, capsys, monkeypatch):
         limits.extend(given.max_drawn_overlap for given in arguments if isinstance(given, DetectionLimits))
         return detect_files(*arguments, **options)
 
-    monkeypatch.setattr("detzoo.detect.runner.detect_files", remember)
+    monkeypatch.setattr("detzoo.tasks.detect_files.detect_files", remember)
     flags = [f"--pipeline_config_path={run}/model/pipeline.config", f"--trained_checkpoint_dir={run}/model"]
     assert main(["export", *flags, f"--output_directory={run}/exported"]) == 0
     assert 'name: "object"' in (run / "exported" / "label_map.pbtxt").read_text()

@@ -258,8 +258,8 @@ def test_a_second_stage_is_trained_and_measured_on_the_proposals_of_a_first_one(
 def test_a_checkpoint_that_does_not_fit_is_named_before_the_first_point(
     tmp_path: pathlib.Path, capfd: pytest.CaptureFixture[str], load_module
 ) -> None:
-    from detzoo.cli.inference import build_untrained
     from detzoo.config.load import load_pipeline
+    from detzoo.tasks.models import build_untrained
 
     half = load_pipeline(str(CONFIGS / "shapes_ssd_mobilenet_v1.config")).message.model
     load_module("cli/conftest.py").save_checkpoint(build_untrained(half), tmp_path / "half", 3)

@@ -22,8 +22,8 @@ from detzoo.cli.train_four_step import write_training_proposals
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Proposals
 from detzoo.errors import DataError, UsageError
-from detzoo.train import four_step
-from detzoo.train.four_step_plan import PROPOSALS_FILE, STEPS, StageConfigs, config_of_proposals, config_of_step
+from detzoo.recipes import four_step
+from detzoo.recipes.four_step_plan import PROPOSALS_FILE, STEPS, StageConfigs, config_of_proposals, config_of_step
 from detzoo.train.loop import Outcome
 from detzoo.train.run_record import write_finished
 from detzoo.train.stop import StopRequest
@@ -57,7 +57,7 @@ def toy_config(load_module, tmp_path_factory):
 
     def write(family):
         path = folder / f"{family}.config"
-        path.write_text(load_module("train/four_step_toy.py").config_text(family, folder))
+        path.write_text(load_module("recipes/four_step_toy.py").config_text(family, folder))
         return path
 
     return write

@@ -6,7 +6,7 @@ import pytest
 
 from detzoo.config import pb
 from detzoo.config.bifpn import bifpn_of
-from detzoo.config.check import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
 from detzoo.config.support import SSD_EXTRACTORS, Normalization, lookup_ssd_extractor

@@ -11,7 +11,7 @@ import time
 import pytest
 
 from detzoo.cli.main import main
-from detzoo.config.check import check_file
+from detzoo.config.check.pipeline import check_file
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import load_pipeline, read_text
 from detzoo.config.problems import format_problems

@@ -11,13 +11,13 @@ import pytest
 from google.protobuf import text_format
 
 from detzoo.config import pb
-from detzoo.config.check import check_file, check_pipeline
+from detzoo.config.check.pipeline import check_file, check_pipeline
 from detzoo.config.effects import NO_EFFECT, UNSUPPORTED
 from detzoo.config.limits import check_limits, limit_of
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Findings, Severity
-from detzoo.config.sweep import load_plan
 from detzoo.errors import ConfigError
+from detzoo.sweep.plan.sweep_plan import load_plan
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Blocks that no detector of this version reads.

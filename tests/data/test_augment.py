@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.data import augment_color, augment_crop, augment_geometry
-from detzoo.data.augment import augment, integer_between, uniforms
-from detzoo.data.augment_crop import CropLimits, PadLimits
+from detzoo.data.augment import color, crop, geometry
+from detzoo.data.augment.apply import augment, integer_between, uniforms
+from detzoo.data.augment.crop import CropLimits, PadLimits
 from detzoo.data.sample import OBJECT_FIELDS, Sample, keep_objects
 
 HEIGHT, WIDTH = 60, 90
@@ -69,42 +69,38 @@ def assert_box_on_object(sample: Sample, tolerance_px: float = 1.0) -> bool:
 
 
 GEOMETRY = {
-    "flip": augment_geometry.random_horizontal_flip,
-    "flip_up": augment_geometry.random_vertical_flip,
-    "rotate": augment_geometry.random_rotation90,
-    "scale": augment_geometry.random_image_scale,
-    "resize": functools.partial(augment_geometry.resize_image_to, new_height=50, new_width=130),
-    "resize_method": functools.partial(augment_geometry.random_resize_method, target_height=80, target_width=70),
+    "flip": geometry.random_horizontal_flip,
+    "flip_up": geometry.random_vertical_flip,
+    "rotate": geometry.random_rotation90,
+    "scale": geometry.random_image_scale,
+    "resize": functools.partial(geometry.resize_image_to, new_height=50, new_width=130),
+    "resize_method": functools.partial(geometry.random_resize_method, target_height=80, target_width=70),
     "downscale": functools.partial(
-        augment_geometry.random_downscale_to_target_pixels, min_target_pixels=1500, max_target_pixels=4000
+        geometry.random_downscale_to_target_pixels, min_target_pixels=1500, max_target_pixels=4000
     ),
-    "pad": augment_geometry.random_pad_image,
+    "pad": geometry.random_pad_image,
     "absolute_pad": functools.partial(
-        augment_geometry.random_absolute_pad_image, max_height_padding=30, max_width_padding=7, pad_color=(9, 9, 9)
+        geometry.random_absolute_pad_image, max_height_padding=30, max_width_padding=7, pad_color=(9, 9, 9)
     ),
-    "pad_ratio": functools.partial(augment_geometry.random_pad_to_aspect_ratio, aspect_ratio=0.8),
-    "scale_to_square": functools.partial(
-        augment_geometry.random_scale_crop_and_pad_to_square, output_size=64, scale_min=0.4
-    ),
-    "square_crop": augment_geometry.random_square_crop_by_scale,
-    "crop": functools.partial(augment_crop.random_crop_image, limits=CropLimits(0.5)),
-    "crop_unclipped": functools.partial(augment_crop.random_crop_image, limits=CropLimits(0.3, clip_boxes=False)),
-    "crop_pad": functools.partial(
-        augment_crop.random_crop_pad_image, padding=PadLimits((1.0, 1.0), (1.5, 1.2), (7, 7, 7))
-    ),
-    "crop_ratio": functools.partial(augment_crop.random_crop_to_aspect_ratio, aspect_ratio=0.7),
-    "ssd_crop": augment_crop.ssd_random_crop,
+    "pad_ratio": functools.partial(geometry.random_pad_to_aspect_ratio, aspect_ratio=0.8),
+    "scale_to_square": functools.partial(geometry.random_scale_crop_and_pad_to_square, output_size=64, scale_min=0.4),
+    "square_crop": geometry.random_square_crop_by_scale,
+    "crop": functools.partial(crop.random_crop_image, limits=CropLimits(0.5)),
+    "crop_unclipped": functools.partial(crop.random_crop_image, limits=CropLimits(0.3, clip_boxes=False)),
+    "crop_pad": functools.partial(crop.random_crop_pad_image, padding=PadLimits((1.0, 1.0), (1.5, 1.2), (7, 7, 7))),
+    "crop_ratio": functools.partial(crop.random_crop_to_aspect_ratio, aspect_ratio=0.7),
+    "ssd_crop": crop.ssd_random_crop,
     "ssd_crop_ranges": functools.partial(
-        augment_crop.ssd_random_crop, choices=[CropLimits(0.2, (0.8, 1.2)), CropLimits(0.9, (0.4, 0.6), (0.3, 0.8))]
+        crop.ssd_random_crop, choices=[CropLimits(0.2, (0.8, 1.2)), CropLimits(0.9, (0.4, 0.6), (0.3, 0.8))]
     ),
-    "ssd_crop_pad": functools.partial(augment_crop.ssd_random_crop_pad, paddings=[PadLimits(color=(90, 0, 9))] * 6),
+    "ssd_crop_pad": functools.partial(crop.ssd_random_crop_pad, paddings=[PadLimits(color=(90, 0, 9))] * 6),
     "ssd_crop_pads": functools.partial(
-        augment_crop.ssd_random_crop_pad,
+        crop.ssd_random_crop_pad,
         choices=[CropLimits(), CropLimits(0.5)],
         paddings=[PadLimits(color=(1, 2, 3)), PadLimits(max_size_ratio=(1.2, 1.2), color=(0, 0, 0))],
     ),
-    "ssd_crop_fixed": functools.partial(augment_crop.ssd_random_crop_fixed_aspect_ratio, aspect_ratio=1.2),
-    "ssd_crop_pad_fixed": augment_crop.ssd_random_crop_pad_fixed_aspect_ratio,
+    "ssd_crop_fixed": functools.partial(crop.ssd_random_crop_fixed_aspect_ratio, aspect_ratio=1.2),
+    "ssd_crop_pad_fixed": crop.ssd_random_crop_pad_fixed_aspect_ratio,
 }
 
 
@@ -148,7 +144,7 @@ def test_a_proposal_stays_on_what_it_was_on(name):
 
 
 def test_proposals_of_an_image_beside_itself_come_twice():
-    both = augment_geometry.random_self_concat_image(
+    both = geometry.random_self_concat_image(
         with_proposals(make_sample()),
         tf.constant([1, 2], tf.int64),
         concat_vertical_probability=0.0,
@@ -163,8 +159,8 @@ def test_proposals_of_an_image_beside_itself_come_twice():
 
 def test_what_a_crop_cut_off_does_not_come_back_with_a_pad():
     # A window on the left third, then the full size again: the proposal on columns 40 to 80 is gone for good.
-    window = augment_geometry.view_window(with_proposals(make_sample()), tf.constant([0, 0]), tf.constant([60, 30]))
-    padded = augment_geometry.view_window(window, tf.constant([0, 0]), tf.constant([60, 90]))
+    window = geometry.view_window(with_proposals(make_sample()), tf.constant([0, 0]), tf.constant([60, 30]))
+    padded = geometry.view_window(window, tf.constant([0, 0]), tf.constant([60, 90]))
     proposals = np.asarray(padded.proposals_norm) * (60, 90, 60, 90)
     np.testing.assert_allclose(proposals, [[15, 30, 45, 30], [5, 4, 50, 20]], rtol=1e-5)
 
@@ -182,7 +178,7 @@ def test_without_masks_and_without_objects(name):
 
 
 def test_the_seed_and_the_record_decide():
-    steps = [augment_geometry.random_image_scale, augment_crop.ssd_random_crop, augment_color.random_distort_color]
+    steps = [geometry.random_image_scale, crop.ssd_random_crop, color.random_distort_color]
     sample = make_sample()
     first = augment(sample, steps, 1, tf.constant(7, tf.int64))
     again = augment(sample, steps, 1, tf.constant(7, tf.int64))
@@ -197,7 +193,7 @@ def test_the_seed_and_the_record_decide():
 def test_the_same_step_twice_draws_twice():
     # Two flips with one common draw would always cancel or both be skipped: the image would never be mirrored.
     sample = make_sample()
-    steps = [augment_geometry.random_horizontal_flip] * 2
+    steps = [geometry.random_horizontal_flip] * 2
     mirrored = [
         not np.array_equal(augment(sample, steps, 3, tf.constant(i, tf.int64)).image, sample.image) for i in range(20)
     ]
@@ -206,7 +202,7 @@ def test_the_same_step_twice_draws_twice():
 
 def test_a_box_squeezed_to_nothing_is_dropped():
     sample = make_sample()._replace(boxes_norm=tf.constant([[0.1, 0.2, 0.1, 0.5], [0.1, 0.2, 0.3, 0.5]]))
-    changed = augment(sample, [augment_geometry.random_horizontal_flip], 0, tf.constant(0, tf.int64))
+    changed = augment(sample, [geometry.random_horizontal_flip], 0, tf.constant(0, tf.int64))
     np.testing.assert_array_equal(changed.classes, [4])
 
 

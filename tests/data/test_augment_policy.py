@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from detzoo.data import augment_policy
-from detzoo.data.augment_policy_pixels import STEPS
+from detzoo.data.augment import policy
+from detzoo.data.augment.policy_pixels import STEPS
 from detzoo.data.sample import Sample, keep_objects
 
 HEIGHT, WIDTH = 48, 70
@@ -69,7 +69,7 @@ def test_solarize_add_and_cutout():
 @pytest.mark.parametrize("number", range(3))
 def test_boxes_and_masks_move_with_the_object(name, number):
     level = 1 if name.startswith("Translate") else 8
-    moved = augment_policy.apply_step(make_sample(), seed(number), name, 1.0, level / 10)
+    moved = policy.apply_step(make_sample(), seed(number), name, 1.0, level / 10)
     pixels = np.argwhere(green(moved.image))
     assert not np.array_equal(green(moved.image), green(make_sample().image))
     box = np.asarray(moved.boxes_norm[0]) * [HEIGHT, WIDTH, HEIGHT, WIDTH]
@@ -79,7 +79,7 @@ def test_boxes_and_masks_move_with_the_object(name, number):
 
 def test_translation_fills_with_gray_and_drops_what_leaves():
     # 100 pixels to either side: nothing of the image is left, and no box.
-    moved = augment_policy.apply_step(make_sample(), seed(0), "TranslateX_BBox", 1.0, 0.4)
+    moved = policy.apply_step(make_sample(), seed(0), "TranslateX_BBox", 1.0, 0.4)
     assert (np.asarray(moved.image) == 128).all()
     assert moved.boxes_norm.shape == (0, 4)
     assert moved.masks.shape == (0, HEIGHT, WIDTH)
@@ -88,7 +88,7 @@ def test_translation_fills_with_gray_and_drops_what_leaves():
 @pytest.mark.parametrize("name", ["TranslateY", "ShearX", "Cutout", "Equalize"])
 def test_steps_inside_boxes_leave_the_rest(name):
     sample = make_sample()._replace(image=tf.constant(NOISE))
-    changed = augment_policy.apply_step(sample, seed(1), f"{name}_Only_BBoxes", 3.0, 0.1)
+    changed = policy.apply_step(sample, seed(1), f"{name}_Only_BBoxes", 3.0, 0.1)
     difference = (np.asarray(changed.image) != NOISE).any(axis=-1)
     inside = np.asarray(sample.masks[0]) > 0
     assert difference[inside].mean() > 0.1
@@ -99,16 +99,14 @@ def test_steps_inside_boxes_leave_the_rest(name):
 def test_a_flip_inside_a_box():
     image = NOISE.copy()
     sample = make_sample()._replace(image=tf.constant(image))
-    flipped = augment_policy.apply_step(sample, seed(1), "Flip_Only_BBoxes", 3.0, 1.0)
+    flipped = policy.apply_step(sample, seed(1), "Flip_Only_BBoxes", 3.0, 1.0)
     image[12:36, 20:52] = NOISE[12:36, 20:52][:, ::-1]
     np.testing.assert_array_equal(flipped.image, image)
 
 
 def test_a_policy_runs_and_is_deterministic():
     sample = make_sample(masks=False)._replace(image=tf.constant(NOISE))
-    apply = tf.function(
-        lambda sample, key: augment_policy.autoaugment_image(sample, key, policy_name="v1"), autograph=False
-    )
+    apply = tf.function(lambda sample, key: policy.autoaugment_image(sample, key, policy_name="v1"), autograph=False)
     results = [apply(sample, seed(number)) for number in range(30)]
     for result in results:
         assert result.image.shape == (HEIGHT, WIDTH, 3)
@@ -122,7 +120,7 @@ def test_images_without_objects():
     sample = make_sample()
     none = keep_objects(sample, tf.constant([False]))
     for name in ("BBox_Cutout", "ShearX_Only_BBoxes", "Rotate_BBox", "Cutout_Only_BBoxes"):
-        changed = augment_policy.apply_step(none, seed(2), name, 3.0, 0.5)
+        changed = policy.apply_step(none, seed(2), name, 3.0, 0.5)
         assert changed.boxes_norm.shape == (0, 4)
         assert changed.masks.shape == (0, HEIGHT, WIDTH)
 
@@ -135,7 +133,7 @@ def test_proposals_move_with_the_image_and_are_cut_to_it():
     sample = sample._replace(
         proposals_norm=tf.concat([sample.boxes_norm, outside], axis=0), proposal_scores=tf.constant([0.5, 0.25])
     )
-    turned = augment_policy.apply_step(sample, seed(1), "Rotate_BBox", 1.0, 3.0)
+    turned = policy.apply_step(sample, seed(1), "Rotate_BBox", 1.0, 3.0)
     top, left, bottom, right = np.asarray(turned.proposals_norm)[0] * (HEIGHT, WIDTH, HEIGHT, WIDTH)
     assert (left, right) == (pytest.approx(23, abs=1e-3), pytest.approx(47, abs=1e-3))
     assert (top, bottom) in ((pytest.approx(7, abs=1e-3), pytest.approx(39, abs=1e-3)),
@@ -143,13 +141,13 @@ def test_proposals_move_with_the_image_and_are_cut_to_it():
     gone = np.asarray(turned.proposals_norm)[1]
     assert gone[0] == gone[2]  # no height is left
     np.testing.assert_array_equal(turned.proposal_scores, [0.5, 0.25])
-    loop = tf.function(lambda sample, key: augment_policy.autoaugment_image(sample, key), autograph=False)
+    loop = tf.function(lambda sample, key: policy.autoaugment_image(sample, key), autograph=False)
     assert loop(sample, seed(3)).proposals_norm.shape == (2, 4)
 
 
 def test_every_step_of_every_policy_is_known():
-    for steps in (steps for policy in augment_policy.POLICIES.values() for steps in policy):
+    for steps in (steps for steps_of in policy.POLICIES.values() for steps in steps_of):
         for name, probability, level in steps:
-            changed = augment_policy.apply_step(make_sample(), seed(0), name, 1.0, level / 10)
+            changed = policy.apply_step(make_sample(), seed(0), name, 1.0, level / 10)
             assert changed.image.shape == (HEIGHT, WIDTH, 3)
             assert 0.0 <= probability <= 1.0

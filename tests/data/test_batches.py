@@ -1,4 +1,4 @@
-"""The whole pipeline on small records: padding, units, determinism, sharding, resuming, dirt."""
+"""The whole pipeline on small records: padding, units, determinism, sharding, resuming, issue."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.data import augment_crop, augment_geometry, augment_objects, records, resize
+from detzoo.data import records, resize
+from detzoo.data.augment import crop, geometry, objects
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.decode import DecodeOptions, RecordDecoder
-from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.issue_counter import IssueCounter
 
 BOX = (0.25, 0.5, 0.75, 1.0)
 SMALL = resize.FixedShapeResizer(height=10, width=12)
@@ -60,13 +61,13 @@ def batches(
     resizer: resize.Resizer = SMALL,
     augmentations=(),
     shuffle: bool = False,
-    dirt: DirtCounter | None = None,
+    issue: IssueCounter | None = None,
     decode: DecodeOptions = FIVE_BOXES,
     **options,
 ) -> tf.data.Dataset:
-    source = records.RecordSource(records.scan_files([path], dirt), records.ReadOptions(shuffle=shuffle), 0)
+    source = records.RecordSource(records.scan_files([path], issue), records.ReadOptions(shuffle=shuffle), 0)
     values = {"batch_size": 2, "max_number_of_boxes": 5, "num_epochs": 1, **options}
-    return make_batches(source, RecordDecoder(decode), augmentations, resizer, BatchOptions(**values), dirt)
+    return make_batches(source, RecordDecoder(decode), augmentations, resizer, BatchOptions(**values), issue)
 
 
 def numbers(dataset: tf.data.Dataset) -> list[int]:
@@ -170,7 +171,7 @@ def test_the_last_batch_is_dropped_or_smaller(ten):
     assert [len(batch.images) for batch in batches(ten, batch_size=4, drop_remainder=False)] == [4, 4, 2]
 
 
-MOVES = (augment_geometry.random_horizontal_flip, augment_objects.random_jitter_boxes)
+MOVES = (geometry.random_horizontal_flip, objects.random_jitter_boxes)
 
 
 def test_a_pipeline_that_starts_later_yields_the_same_batches(ten):
@@ -212,22 +213,22 @@ def test_dirty_records_are_skipped_counted_and_leave_gaps(tmp_path, caplog):
     serialized[2] = record(2, b"\xff\xd8\xff broken")
     serialized[3] = b""
     serialized[5] = record(5, num_boxes=7)
-    dirt = DirtCounter()
+    issue = IssueCounter()
     path = write(tmp_path / "dirty", serialized)
     with caplog.at_level(logging.WARNING):
-        dataset = batches(path, dirt=dirt, batch_size=1, num_epochs=2)
+        dataset = batches(path, issue=issue, batch_size=1, num_epochs=2)
         indices = [int(batch.record_index[0]) for batch in dataset]
     assert indices == [0, 1, 4, 5, 6, 7, 8, 9, 12, 13, 14, 15]
-    assert dirt.counts() == {"unreadable": 2, "missing_image": 2, "too_many_boxes": 4}
+    assert issue.counts() == {"unreadable": 2, "missing_image": 2, "too_many_boxes": 4}
     assert "unreadable (at or before record 3 of the stream)" in caplog.text
     assert "2 unreadable, 2 missing_image, 4 too_many_boxes" in caplog.text
 
 
 def test_unreadable_records_are_counted_by_the_shard_that_meets_them(tmp_path):
     path = write(tmp_path / "dirty", [record(n, b"broken" if n in (1, 4, 5) else None) for n in range(6)])
-    dirt = DirtCounter()
-    list(batches(path, dirt=dirt, batch_size=1, num_shards=2, shard=1))
-    assert dirt.counts() == {"unreadable": 2}
+    issue = IssueCounter()
+    list(batches(path, issue=issue, batch_size=1, num_shards=2, shard=1))
+    assert issue.counts() == {"unreadable": 2}
 
 
 def test_an_epoch_without_a_usable_record_stops(tmp_path):
@@ -244,7 +245,7 @@ def test_nothing_that_is_not_finite_reaches_a_batch(tmp_path):
     features["image/object/weight"].float_list.value.extend([float("nan")] * 3)
     features["image/object/area"].float_list.value.extend([float("nan")] * 3)
     path = write(tmp_path / "nan", [message.SerializeToString()] * 8)
-    for batch in batches(path, augmentations=(augment_crop.ssd_random_crop,), num_epochs=2):
+    for batch in batches(path, augmentations=(crop.ssd_random_crop,), num_epochs=2):
         for field in tf.nest.flatten(batch):
             if field.dtype == tf.float32:
                 assert np.isfinite(field).all()

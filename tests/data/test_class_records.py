@@ -11,10 +11,10 @@ from PIL import Image
 
 from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, check_classes, decode_folder_record
 from detzoo.data.decode import ClassNames
-from detzoo.data.dirt_counter import REASONS
-from detzoo.data.pixel_limit import limited_to
+from detzoo.data.issue_counter import REASONS
 from detzoo.data.records import ReadOptions, RecordSource, scan_files
 from detzoo.errors import DataError
+from detzoo.files.pixel_limit import limited_to
 
 NAMES = ClassNames({"cat": 1, "dog": 2, "n03": 3, "bird": 3}, [1, 2, 3])
 
@@ -159,4 +159,4 @@ def test_an_image_of_too_many_pixels_is_counted():
     with limited_to(14e-6):
         decoded = ClassRecordDecoder(NAMES)(tf.constant(record))
     assert not bool(decoded.usable)
-    assert int(decoded.dirt[REASONS.index("too_many_pixels")]) == 1
+    assert int(decoded.issue[REASONS.index("too_many_pixels")]) == 1

@@ -11,9 +11,9 @@ import tensorflow as tf
 from PIL import Image
 
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder, decode_image
-from detzoo.data.dirt_counter import REASONS
-from detzoo.data.pixel_limit import limited_to
+from detzoo.data.issue_counter import REASONS
 from detzoo.errors import ConfigError
+from detzoo.files.pixel_limit import limited_to
 
 HEIGHT, WIDTH = 6, 9
 
@@ -61,8 +61,8 @@ def decode(serialized: bytes, names: ClassNames | None = None, **options):
     return decoder(names, DecodeOptions(**options))(tf.constant(serialized))
 
 
-def dirt_of(decoded) -> dict[str, int]:
-    return {reason: int(count) for reason, count in zip(REASONS, decoded.dirt) if count}
+def issue_of(decoded) -> dict[str, int]:
+    return {reason: int(count) for reason, count in zip(REASONS, decoded.issue) if count}
 
 
 def test_every_field_arrives():
@@ -87,7 +87,7 @@ def test_every_field_arrives():
     np.testing.assert_array_equal(sample.is_difficult, [True, False])
     assert sample.masks is None
     assert bool(decoded.usable)
-    assert dirt_of(decoded) == {}
+    assert issue_of(decoded) == {}
 
 
 def test_missing_optional_keys_have_defaults():
@@ -105,7 +105,7 @@ def test_an_image_without_boxes_is_usable():
 def test_an_empty_record_or_image_is_dropped_and_counted(serialized):
     decoded = decode(serialized)
     assert not bool(decoded.usable)
-    assert dirt_of(decoded) == {"missing_image": 1}
+    assert issue_of(decoded) == {"missing_image": 1}
 
 
 def test_lists_of_different_lengths_are_dropped_and_counted():
@@ -113,7 +113,7 @@ def test_lists_of_different_lengths_are_dropped_and_counted():
     for record in (example(**ragged, class__label=[1]), example(**boxes((0.1, 0.2, 0.5, 0.6)), class__label=[1, 2])):
         decoded = decode(record)
         assert not bool(decoded.usable)
-        assert dirt_of(decoded) == {"inconsistent_record": 1}
+        assert issue_of(decoded) == {"inconsistent_record": 1}
 
 
 @pytest.mark.parametrize("encoded", [b"not an image", PNG[:40], b"\xff\xd8\xff broken"])
@@ -127,17 +127,17 @@ def test_labels_come_from_text_then_from_the_label():
     four = boxes(*[(0.1, 0.1, 0.5, 0.5)] * 4)
     decoded = decode(example(**four, class__text=["dog", "", "cow", "cat"], class__label=[1, 7, 1, 99]), names)
     np.testing.assert_array_equal(decoded.sample.classes, [6, 6, 0])  # an unknown name is not replaced by its label
-    assert dirt_of(decoded) == {"unknown_class": 1}
+    assert issue_of(decoded) == {"unknown_class": 1}
 
 
 def test_a_label_without_a_name_is_dropped_with_a_label_map_only():
     record = example(**boxes(*[(0.1, 0.1, 0.5, 0.5)] * 3), class__label=[1, 5, 0])
     named = decode(record, ClassNames({"cat": 1, "dog": 7}, [1, 7]))
     np.testing.assert_array_equal(named.sample.classes, [0])
-    assert dirt_of(named) == {"unknown_class": 2}
+    assert issue_of(named) == {"unknown_class": 2}
     unnamed = decode(record)
     np.testing.assert_array_equal(unnamed.sample.classes, [0, 4])
-    assert dirt_of(unnamed) == {"unknown_class": 1}  # 0 is the background
+    assert issue_of(unnamed) == {"unknown_class": 1}  # 0 is the background
 
 
 def test_dirty_boxes_are_repaired_or_dropped():
@@ -148,7 +148,7 @@ def test_dirty_boxes_are_repaired_or_dropped():
         (-0.2, 0.5, 0.5, 1.5),  # reaches beyond: clipped
         (1.1, 0.0, 1.4, 0.5),  # outside entirely: nothing is left
         (0.0, 0.0, float("inf"), 1.0),
-        (0.0, 0.0, 1.00001, 1.0),  # rounding, not dirt
+        (0.0, 0.0, 1.00001, 1.0),  # rounding, not issue
     ]
     decoded = decode(example(**boxes(*rows), class__label=[1, 2, 3, 4, 5, 6, 7]))
     np.testing.assert_allclose(
@@ -156,7 +156,7 @@ def test_dirty_boxes_are_repaired_or_dropped():
     )
     np.testing.assert_array_equal(decoded.sample.classes, [1, 3, 6])
     expected = {"nan_box": 2, "empty_box": 2, "inverted_box": 1, "box_outside_image": 1}
-    assert dirt_of(decoded) == expected
+    assert issue_of(decoded) == expected
 
 
 def test_other_numbers_that_are_not_finite_are_replaced():
@@ -169,7 +169,7 @@ def test_boxes_beyond_the_maximum_are_dropped_and_counted():
     record = example(**boxes(*[(0.1, 0.1, 0.5, 0.5)] * 5), class__label=[1, 2, 3, 4, 5])
     decoded = decode(record, max_number_of_boxes=3)
     np.testing.assert_array_equal(decoded.sample.classes, [0, 1, 2])
-    assert dirt_of(decoded) == {"too_many_boxes": 2}
+    assert issue_of(decoded) == {"too_many_boxes": 2}
 
 
 MASKS = np.zeros((2, HEIGHT, WIDTH), np.uint8)
@@ -197,7 +197,7 @@ def test_objects_without_the_masks_asked_for_are_counted():
     for png in (True, False):
         decoded = decode(record, load_instance_masks=True, png_masks=png)
         assert not bool(decoded.usable)
-        assert dirt_of(decoded) == {"missing_masks": 1}
+        assert issue_of(decoded) == {"missing_masks": 1}
         empty = decode(example(), load_instance_masks=True, png_masks=png)
         assert bool(empty.usable)
         assert empty.sample.masks.shape == (0, HEIGHT, WIDTH)
@@ -255,7 +255,7 @@ def test_an_image_of_too_many_pixels_is_counted_and_not_decoded(kind):
         decoded = RecordDecoder(DecodeOptions())(tf.constant(record))
     assert not bool(decoded.usable)
     assert decoded.sample.image.shape == (1, 1, 3)
-    assert dirt_of(decoded) == {"too_many_pixels": 1}
+    assert issue_of(decoded) == {"too_many_pixels": 1}
     with limited_to(0.002304):
         decoded = RecordDecoder(DecodeOptions())(tf.constant(record))
     assert bool(decoded.usable)
@@ -267,7 +267,7 @@ def test_a_header_of_a_gigabyte_costs_no_memory(monkeypatch):
     huge = PNG[:16] + (30000).to_bytes(4, "big") * 2 + PNG[24:]
     monkeypatch.setattr(tf.io, "decode_png", lambda *_, **__: tf.debugging.Assert(False, ["decoded"]))
     decoded = RecordDecoder(DecodeOptions())(tf.constant(example(huge)))
-    assert dirt_of(decoded) == {"too_many_pixels": 1}
+    assert issue_of(decoded) == {"too_many_pixels": 1}
 
 
 def test_real_records_with_every_field(shared):
@@ -314,14 +314,14 @@ def three_objects(**features: list) -> bytes:
 def test_weights_that_break_a_loss_become_1_and_are_counted(value):
     decoded = decode(three_objects(weight=[value, 10_000.0, 0.0]))
     assert decoded.sample.weights.numpy().tolist() == [1.0, 10_000.0, 0.0]
-    assert dirt_of(decoded) == {"wrong_weight": 1}
+    assert issue_of(decoded) == {"wrong_weight": 1}
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -1.0])
 def test_areas_that_are_none_become_unknown_and_are_counted(value):
     decoded = decode(three_objects(area=[value, 10.0, 0.0]))
     assert decoded.sample.area_px.numpy().tolist() == [0.0, 10.0, 0.0]
-    assert dirt_of(decoded) == {"wrong_area": 1}
+    assert issue_of(decoded) == {"wrong_area": 1}
 
 
 @pytest.mark.parametrize("label", [-(2**63), -1, 0, 2**31, 2**32 + 1, 2**63 - 1])
@@ -329,4 +329,4 @@ def test_class_ids_beyond_int32_are_unknown(label):
     # 2**32 + 1 in 32 bits would be class 1.
     decoded = decode(three_objects(class__label=[label, 2, 3]))
     assert decoded.sample.classes.numpy().tolist() == [1, 2]
-    assert dirt_of(decoded) == {"unknown_class": 1}
+    assert issue_of(decoded) == {"unknown_class": 1}

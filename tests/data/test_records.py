@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.data import records
-from detzoo.data.dirt_counter import DirtCounter
+from detzoo.data.issue_counter import IssueCounter
 from detzoo.errors import DataError
 
 
@@ -119,11 +119,11 @@ def test_a_truncated_file_is_read_up_to_the_break(tmp_path, caplog):
     path = tmp_path / "cut"
     write(path, ["first", "second", "third"])
     path.write_bytes(path.read_bytes()[:-7])
-    dirt = DirtCounter()
+    issue = IssueCounter()
     with caplog.at_level(logging.WARNING):
-        files = records.scan_files([str(path)], dirt)
+        files = records.scan_files([str(path)], issue)
     assert files == [records.RecordFile(str(path), 2, truncated=True)]
-    assert dirt.counts() == {"truncated_file": 1}
+    assert issue.counts() == {"truncated_file": 1}
     assert "its first 2 records are read" in caplog.text
     stream = records.RecordSource(files, records.ReadOptions(shuffle=False), 0).stream(num_epochs=2)
     assert [name for _, name in read(stream)] == ["first", "second"] * 2

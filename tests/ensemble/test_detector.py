@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detzoo.detectors.saved_detector import ImageDetections
 from detzoo.ensemble.detector import EnsembleDetector, Member
 from detzoo.ensemble.options import MergeOptions
 from detzoo.ensemble.views import ViewPlan
 from detzoo.errors import UsageError
+from detzoo.serving.saved_detector import ImageDetections
 
 SHAPE = (100, 200)
 

@@ -12,10 +12,10 @@ import pytest
 import tensorflow as tf
 
 from detzoo.checkpoints import restore_for_inference
-from detzoo.detectors.serving import INPUT_SPECS, ServingModule
 from detzoo.errors import DetzooError, UsageError
 from detzoo.export import exporter, parity
 from detzoo.export.exporter import Export, export_detector
+from detzoo.serving.served import INPUT_SPECS, ServingModule
 
 BESIDE = Export("model {}\n", 'item { id: 1 name: "cat" }\n', "run/ckpt-7", 7)
 

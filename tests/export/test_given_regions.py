@@ -9,12 +9,12 @@ import tensorflow as tf
 from detzoo.builders.detector import build_detector
 from detzoo.builders.resize import build_model_resizer
 from detzoo.contracts import Proposals
-from detzoo.detectors.given_regions import GivenRegions, as_proposals, inputs_of, random_regions
-from detzoo.detectors.one_by_one import OneByOne
-from detzoo.detectors.saved_detector import SavedDetector
 from detzoo.errors import UsageError
 from detzoo.evaluate.runner import detect_batch
 from detzoo.export.exporter import Export, export_detector
+from detzoo.serving.given_regions import GivenRegions, as_proposals, inputs_of, random_regions
+from detzoo.serving.one_by_one import OneByOne
+from detzoo.serving.saved_detector import SavedDetector
 from tests import small_two_stage
 from tests.detectors.test_spp_net import message_of as spp_net_of
 

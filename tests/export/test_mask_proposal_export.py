@@ -9,10 +9,10 @@ import tensorflow as tf
 from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.stages import find_outputs, split
 from detzoo.builders.resize import build_resizer
-from detzoo.detectors.frozen import to_constants
-from detzoo.detectors.saved_detector import SavedDetector
-from detzoo.detectors.serving import ServingModule
 from detzoo.export.exporter import Export, export_detector
+from detzoo.serving.frozen import to_constants
+from detzoo.serving.saved_detector import SavedDetector
+from detzoo.serving.served import ServingModule
 
 
 @pytest.fixture(scope="module")

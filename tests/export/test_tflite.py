@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.detectors.serving import ServingModule
-from detzoo.detectors.tflite_detector import OUTPUTS, TfliteDetector, open_interpreter
 from detzoo.errors import DataError, DetzooError, UsageError
 from detzoo.export import tflite, tflite_parity
 from detzoo.export.exporter import Export
@@ -19,6 +17,8 @@ from detzoo.export.tflite import TfliteOptions, export_tflite
 from detzoo.export.tflite_graph import convert_network, convert_postprocessing, operation_attributes
 from detzoo.export.tflite_join import complete
 from detzoo.export.tflite_parity import check_quantized
+from detzoo.serving.served import ServingModule
+from detzoo.serving.tflite_detector import OUTPUTS, TfliteDetector, open_interpreter
 
 BESIDE = Export("model {}\n", "item { id: 1 name: 'cat' } item { id: 3 name: 'dog' display_name: 'Dog' }", "run", 7)
 FLOAT = TfliteOptions()

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 
 from detzoo.benchmark.multiply_adds import count_in_graph_def
-from detzoo.detectors.frozen import to_constants
 from detzoo.export import winograd
+from detzoo.serving.frozen import to_constants
 
 
 def test_small_tiles_have_the_matrices_of_the_paper():

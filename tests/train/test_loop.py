@@ -16,7 +16,7 @@ import tensorflow as tf
 from detzoo.builders.optimizer import ManualStepRate
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import latest_prefix
-from detzoo.data.dirt_counter import DirtCounter, count_vector
+from detzoo.data.issue_counter import IssueCounter, count_vector
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import CheckpointError, ConfigError, DataError, DiskFullError, TrainingError
 from detzoo.train.loop import TrainingLoop
@@ -297,7 +297,7 @@ def train_on(training_toy, strategy, folder, change, num_records=None, counter=N
         lambda batch: batch._replace(groundtruth=batch.groundtruth._replace(**change(batch)))
     )
     if counter is not None:
-        trainer.dirt = counter
+        trainer.issue = counter
     return TrainingLoop(trainer, folder, None, StopRequest()).run()
 
 
@@ -323,7 +323,7 @@ def test_200_steps_without_an_object_stop_a_training(training_toy, one_device, t
 
 
 def test_an_epoch_without_an_object_stops_a_training_with_what_was_dropped(training_toy, one_device, tmp_path):
-    counter = DirtCounter()
+    counter = IssueCounter()
     counter.add(count_vector(unknown_class=7))
     counter.end_epoch(12)
     message = "in [345] steps: 7 objects were dropped as unknown_class.*label_map_path has other names or ids"
@@ -338,7 +338,7 @@ def test_a_training_that_ends_without_an_object_is_an_error(training_toy, two_re
 
 
 def test_one_object_in_an_epoch_is_enough(training_toy, one_device, tmp_path):
-    counter = DirtCounter()
+    counter = IssueCounter()
     counter.end_epoch(12)
 
     def only_record_2(batch):

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
-from detzoo.sweep.frontier import optimality_frontier
 from detzoo.sweep.measured import LATENCY, Row, column
 from detzoo.sweep.report.drawing import Drawing, MissingDataError, left_out, rows_with
+from detzoo.sweep.report.frontier import optimality_frontier
 from detzoo.sweep.report.frontier_labels import FRONTIER_COLOUR, draw_frontier, label_frontier
 from detzoo.sweep.report.names import (
     IMAGENET_TOP_1,

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from detzoo.data.drawing import draw_detections
-from detzoo.data.repair import UnusableImage, read_upright
-from detzoo.sweep.frontier import optimality_frontier
+from detzoo.datasets.drawing import draw_detections
+from detzoo.files.images import UnusableImage, read_upright
 from detzoo.sweep.measured import LATENCY, Row, groups_by_device, measured_rows
+from detzoo.sweep.report.frontier import optimality_frontier
 from detzoo.sweep.report.names import is_one_stage, point_labels, printable
 
 MOST_DRAWN = 20  # arXiv:1611.10012, section 4.4

@@ -14,11 +14,11 @@ import string
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from detzoo.sweep.frontier import optimality_frontier
 from detzoo.sweep.measured import LATENCY, Row, column, failed_rows, groups_by_device, measured_rows, with_values
 from detzoo.sweep.report.escape import escaped, printable_line, script_data
 from detzoo.sweep.report.examples import ExampleImage
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure
+from detzoo.sweep.report.frontier import optimality_frontier
 from detzoo.sweep.report.names import extractor_colour, point_labels
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.published import published_rows, published_table

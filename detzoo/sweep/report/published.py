@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.axes import Axes
 
-from detzoo.config.sweep_published import LATENCY, PUBLISHED_COLUMNS
 from detzoo.figures import add_axes, new_figure
 from detzoo.sweep.columns import PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
 from detzoo.sweep.measured import Row, measured_rows, with_values
+from detzoo.sweep.plan.published import LATENCY, PUBLISHED_COLUMNS
 from detzoo.sweep.report.cells import ACCURACY_HEADINGS, PERCENT
 from detzoo.sweep.report.drawing import Drawing, rows_with
 from detzoo.sweep.report.escape import escaped

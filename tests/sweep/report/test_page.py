@@ -316,7 +316,7 @@ def test_the_report_starts_without_tensorflow():
     program = (
         "import sys\n"
         "from detzoo.cli import sweep_choose, sweep_report\n"
-        "import detzoo.sweep.report.write, detzoo.sweep.choose, detzoo.sweep.results\n"
+        "import detzoo.sweep.report.write, detzoo.sweep.report.choose, detzoo.sweep.results\n"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

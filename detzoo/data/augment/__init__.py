@@ -1,0 +1,1 @@
+"""Augmentation of one sample: image, boxes, masks and classes change together."""

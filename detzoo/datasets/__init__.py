@@ -1,0 +1,1 @@
+"""Annotations to records: importers, repair, inspection, embedded data sets, proposal search, drawing."""

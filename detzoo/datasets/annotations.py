@@ -1,0 +1,135 @@
+"""Annotated images as the importers read them, before anything is checked: the input of the conversion.
+
+Flow: ``import_{coco,voc,yolo,csv}`` and ``shapes`` -> Annotations -> ``repair`` -> ``examples`` -> TFRecord shards.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detzoo.files.issues import DataIssue
+
+# In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes where it is too long.
+MAX_POLYGON_SPAN = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedObject:
+    """One object as its annotation states it.
+
+    ``box`` is (ymin, xmin, ymax, xmax) in pixels or, where the image says ``boxes_are_normalized``, in fractions.
+    ``mask`` draws the object: it takes (height, width) of the annotated image and returns uint8 [height, width] of 0
+    and 1. ``where`` names the file and line (or annotation id), for messages.
+    """
+
+    box: tuple[float, float, float, float]
+    class_name: str
+    where: str
+    area_px: float | None = None
+    is_crowd: bool = False
+    is_difficult: bool = False
+    is_truncated: bool = False
+    is_group_of: bool = False
+    view: str = ""
+    mask: Callable[[int, int], np.ndarray] | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class AnnotatedImage:
+    """One image file with its objects.
+
+    ``declared_size`` is the (height, width) that the annotation states, None where it states none. ``content`` holds
+    the encoded bytes where the image was drawn and is not a file. ``unusable`` is why there is no file to read.
+    """
+
+    path: pathlib.Path
+    filename: str
+    source_id: str
+    objects: tuple[AnnotatedObject, ...]
+    declared_size: tuple[int, int] | None = None
+    boxes_are_normalized: bool = False
+    content: bytes | None = None
+    unusable: tuple[DataIssue, str] | None = None
+
+
+class Annotations(NamedTuple):
+    """A whole data set: its images in a fixed order, and the name of each class id (ids from 1, gaps allowed)."""
+
+    images: list[AnnotatedImage]
+    class_names: dict[int, str]
+
+
+def numbered(names: set[str] | list[str]) -> dict[int, str]:
+    """Class names, sorted where they are a set, with ids from 1."""
+    ordered = sorted(names) if isinstance(names, set) else names
+    return dict(enumerate(ordered, start=1))
+
+
+def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list[np.ndarray], list[str]]:
+    """Reads the polygons of an outline, however they are nested.
+
+    Args:
+        outline: One polygon [x0, y0, ...] or [[x0, y0], ...], or a list of polygons; numbers may be text.
+        size: (height, width) of the image, by which polygons far outside are found.
+
+    Returns:
+        The polygons, float64 [2 * points] of x0, y0, x1, y1, ..., and the reason for each that was dropped.
+    """
+    if _is_list_of(outline, (int, float, str)) or _is_list_of(outline, (list,), length=2):
+        outline = [outline]
+    elif _is_list_of(outline, (list,)) and all(
+        _is_list_of(part, (list,)) and _is_list_of(part[0], (list,)) for part in outline
+    ):
+        outline = [polygon for part in outline for polygon in part]  # one level more than COCO has
+    polygons, reasons = [], []
+    for part in outline if isinstance(outline, list) else []:
+        try:
+            polygon = np.asarray(part, np.float64).ravel()
+            check_polygon(polygon, size)
+        except (TypeError, ValueError, OverflowError) as error:
+            reasons.append(str(error))
+        else:
+            polygons.append(polygon)
+    return polygons, reasons
+
+
+def _is_list_of(value: Any, kinds: tuple[type, ...], length: int | None = None) -> bool:
+    """True for a list, not empty, of items of these types (and lists of this length)."""
+    if not isinstance(value, list) or not value or not all(isinstance(item, kinds) for item in value):
+        return False
+    return length is None or all(len(item) == length for item in value)
+
+
+def check_polygon(polygon_px: np.ndarray, size: tuple[int, int] | None) -> None:
+    """Raises ValueError: fewer than three points, or a coordinate that is not finite or far outside."""
+    if len(polygon_px) < 6 or len(polygon_px) % 2 or not np.isfinite(polygon_px).all():
+        raise ValueError(f"a polygon of {len(polygon_px)} numbers; 6 or more finite ones, an even count, are needed")
+    farthest = np.abs(polygon_px).max()
+    if size is not None and farthest > MAX_POLYGON_SPAN * max(size):
+        raise ValueError(f"a polygon reaches to {farthest:g} in an image of {size[1]} x {size[0]}")
+
+
+def box_of_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray]) -> tuple[float, float, float, float]:
+    """Returns (ymin, xmin, ymax, xmax) around polygons [x0, y0, x1, y1, ...], one at least."""
+    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons_px])
+    (xmin, ymin), (xmax, ymax) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
+    return ymin, xmin, ymax, xmax
+
+
+def mask_from_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray], height: int, width: int) -> np.ndarray:
+    """The union of polygons [x0, y0, x1, y1, ...] in pixels, as COCO rasterises it: uint8 [height, width] of 0 and 1.
+
+    Raises:
+        ValueError: a polygon has fewer than three points, or a coordinate that is not finite or far outside.
+    """
+    from pycocotools import mask as coco_mask
+
+    for polygon in polygons_px:
+        check_polygon(np.asarray(polygon, np.float64), (height, width))
+    runs = coco_mask.frPyObjects([[float(value) for value in polygon] for polygon in polygons_px], height, width)
+    return coco_mask.decode(runs).max(axis=2)

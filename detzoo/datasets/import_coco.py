@@ -1,0 +1,272 @@
+"""COCO annotation files -> Annotations.
+
+Category ids are kept where they start at 1 or above, gaps and all, as the published COCO models (90 ids for 80
+classes) need. Where an id below 1 or beyond ``MAX_LABEL_ID`` is in use, or one that is no number, the categories are
+numbered from 1: id 0 is the background in a label map, and a model has an output for each id up to the highest.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import json
+import logging
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from detzoo.datasets.annotations import (
+    AnnotatedImage,
+    AnnotatedObject,
+    Annotations,
+    box_of_polygons,
+    mask_from_polygons,
+    polygons_of,
+)
+from detzoo.datasets.box_units import settle_box_units
+from detzoo.datasets.source_folder import SourceFolder
+from detzoo.errors import DataError
+from detzoo.files.fields import as_flag, as_id, as_name, as_number, as_size, shown
+from detzoo.files.images import IMAGE_SUFFIXES
+from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.text_files import parse_json, read_named_text
+
+logger = logging.getLogger(__name__)
+
+MAX_LABEL_ID = 99_999
+MAX_AREA_PX = 1e12
+MAX_OUTLINE_PX = 100_000_000  # pixels that are drawn to find the box of run lengths
+LISTS = ("images", "annotations", "categories")
+NAME_KEYS = ("file_name", "filename", "path", "coco_url")
+# Other files that end in .json, by one of their keys.
+OTHER_JSON = {
+    "shapes": "labelme's JSON of one image",
+    "_via_img_metadata": "a project of the VGG Image Annotator",
+    "segments_info": "COCO's panoptic form",
+    "log": "a list of results",
+    "bbox": "a list in COCO's results format",
+    "annotations": "a list of CreateML's images",
+}
+
+
+def read_coco(
+    images_dir: str,
+    annotations_file: str,
+    log: IssueLog,
+    *,
+    include_masks: bool = False,
+    crowds_as_objects: bool = False,
+    follow_links: bool = False,
+) -> Annotations:
+    """Reads a COCO instances file; boxes are [x, y, width, height] in pixels there.
+
+    Args:
+        images_dir: Folder of the images.
+        annotations_file: The JSON file, with images, annotations and categories.
+        log: Takes annotations that cannot be read.
+        include_masks: Read polygons and run-length codes as well.
+        crowds_as_objects: Read annotations with iscrowd as single objects.
+        follow_links: Read images that are links out of their folder.
+
+    Raises:
+        DataError: The file is not COCO's JSON; names file and line.
+        UsageError: The folder or the file is not there.
+    """
+    path = pathlib.Path(annotations_file)
+    folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
+    content = _load(path, log)
+    categories = _categories(content, path, log)
+    images: dict[int | str, dict[str, Any]] = {}
+    for index, image in enumerate(content["images"]):
+        where, key = f"{path.name}: images[{index}]", as_id(image.get("id")) if isinstance(image, dict) else None
+        if key is None or not _file_name(image):
+            log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, where, "no file_name or no id")
+        elif key in images:  # nothing decides between their annotations
+            log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, where, f"id {shown(key)} is that of an earlier image")
+        else:
+            images[key] = image | {"where": where, "size": as_size(image.get("height"), image.get("width"))}
+    objects: dict[int | str, list[AnnotatedObject]] = collections.defaultdict(list)
+    used = set()
+    for index, annotation in enumerate(content["annotations"]):
+        stated = as_name(annotation.get("id")) if isinstance(annotation, dict) else ""
+        where = f"{path.name}: annotation {stated or f'number {index}'}"
+        image_id = as_id(annotation.get("image_id")) if isinstance(annotation, dict) else None
+        if image_id not in images:
+            log.add(DataIssue.ANNOTATION_WITHOUT_IMAGE, where)
+            continue
+        category_id = as_id(annotation.get("category_id"))
+        used.add(category_id)
+        if category_id not in categories:
+            log.add(DataIssue.CLASS_WITHOUT_NAME, where, f"category_id {shown(annotation.get('category_id'))}")
+            continue
+        item = _object(annotation, where, categories[category_id], images[image_id]["size"], log, include_masks)
+        if item is not None:
+            objects[image_id].append(dataclasses.replace(item, is_crowd=False) if crowds_as_objects else item)
+    read = [_image(key, image, folder, tuple(objects[key])) for key, image in images.items()]
+    _warn_of_crowds([item for image in read for item in image.objects], path)
+    return Annotations(settle_box_units(read, log), _class_names(categories, used, path, log))
+
+
+def _warn_of_crowds(objects: list[AnnotatedObject], path: pathlib.Path) -> None:
+    if objects and all(item.is_crowd for item in objects):
+        logger.warning(
+            "%s: iscrowd is set on every object, as brush tools write it; training and evaluation ignore crowds, so"
+            " that nothing is left to learn from: --crowds_as_objects imports them as objects",
+            path,
+        )
+
+
+def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
+    try:
+        content = parse_json(read_named_text(path, "--annotations_file", log))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+    first = content[0] if isinstance(content, list) and content else content
+    for key in LISTS:
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            there = (
+                ", ".join(key[:40] for key in content)[:200] if isinstance(content, dict) else type(content).__name__
+            )
+            known = [text for name, text in OTHER_JSON.items() if isinstance(first, dict) and name in first]
+            hint = f"; it looks like {known[0]}" if known and "images" not in first else ""
+            raise DataError(
+                f"{path} has no list {key!r}; a COCO instances file has images, annotations and categories"
+                f" (here: {there}){hint}"
+            )
+    return content
+
+
+def _categories(content: dict[str, Any], path: pathlib.Path, log: IssueLog) -> dict[int | str | None, str]:
+    """Category id -> name; of two names for one id the first counts."""
+    categories: dict[int | str | None, str] = {}
+    for index, category in enumerate(content["categories"]):
+        is_dict = isinstance(category, dict)
+        key, name = (as_id(category.get("id")), as_name(category.get("name"))) if is_dict else (None, "")
+        where = f"{path.name}: categories[{index}]"
+        if key is None or not name:
+            log.add(DataIssue.CATEGORY_UNREADABLE, where, f"{shown(category)} has no id or no name")
+        elif categories.setdefault(key, name) != name:
+            log.add(DataIssue.CATEGORY_UNREADABLE, where, f"id {shown(key)} is that of {shown(categories[key])}")
+    return categories
+
+
+def _class_names(
+    categories: dict[int | str | None, str], used: set[int | str | None], path: pathlib.Path, log: IssueLog
+) -> dict[int, str]:
+    """Label map ids; see the module's docstring. Names that occur twice share the lowest id."""
+    # An unused category 0 is the "supercategory" line that some export tools write.
+    kept = {key: name for key, name in categories.items() if _is_label_id(key) or key in used}
+    first_id: dict[str, Any] = {}
+    for key in sorted(kept, key=lambda key: (isinstance(key, str), key)):
+        first_id.setdefault(kept[key], key)
+    if all(map(_is_label_id, first_id.values())):
+        return {key: name for name, key in first_id.items()}
+    log.add(DataIssue.IDS_RENUMBERED, path.name, ", ".join(f"{shown(key)} {name}" for name, key in first_id.items()))
+    return dict(enumerate(first_id, start=1))
+
+
+def _is_label_id(key: int | str | None) -> bool:
+    return isinstance(key, int) and 1 <= key <= MAX_LABEL_ID
+
+
+def _object(
+    annotation: dict[str, Any],
+    where: str,
+    class_name: str,
+    size: tuple[int, int] | None,
+    log: IssueLog,
+    include_masks: bool,
+) -> AnnotatedObject | None:
+    bbox, outline = annotation.get("bbox"), annotation.get("segmentation")
+    try:
+        left, top, width, height = (as_number(value) for value in bbox)  # type: ignore[union-attr]
+        box = (top, left, top + height, left + width)
+    except (TypeError, ValueError):
+        box = None
+    needs_box = outline and (box is None or (width == 0 and height == 0))
+    if outline and not isinstance(outline, dict) and (include_masks or needs_box):
+        outline, dropped = polygons_of(outline, size)
+        for reason in dropped:
+            log.add(DataIssue.OUTLINE_PART, where, reason)
+    if needs_box:
+        box = _box_of(outline, size) or box
+        if box is not None:
+            log.add(DataIssue.BOX_OF_OUTLINE, where, "" if bbox is None else f"bbox is {shown(bbox)}")
+    if box is None:
+        log.add(DataIssue.ANNOTATION_UNREADABLE, where, f"bbox is {shown(bbox)}")
+        return None
+    return AnnotatedObject(
+        box=box,
+        class_name=class_name,
+        where=where,
+        area_px=_area(annotation.get("area"), where, log),
+        is_crowd=as_flag(annotation.get("iscrowd"), where, log),
+        mask=functools.partial(draw_segmentation, outline) if include_masks and outline else None,
+    )
+
+
+def _area(value: Any, where: str, log: IssueLog) -> float | None:
+    """The stated area in pixels; None if none is stated or if it is a fraction of the image."""
+    if value is None:
+        return None
+    try:
+        area = as_number(value)
+    except ValueError:
+        area = -1.0
+    if not 0 <= area <= MAX_AREA_PX:
+        log.add(DataIssue.AREA_UNUSABLE, where, shown(value))
+        return None
+    return area if area >= 1 else None
+
+
+def _box_of(outline: Any, size: tuple[int, int] | None) -> tuple[float, float, float, float] | None:
+    """The box around polygons or the pixels of run lengths; None if they cannot be read or are empty."""
+    if isinstance(outline, list):
+        return box_of_polygons(outline) if outline else None
+    try:
+        height, width = size or as_size(*outline["size"]) or (0, 0)
+        if height * width > MAX_OUTLINE_PX:
+            return None
+        rows, columns = np.nonzero(draw_segmentation(outline, height, width))
+    except Exception:  # pycocotools raises bare Exceptions and TypeErrors on malformed run lengths
+        return None
+    return (rows.min(), columns.min(), rows.max() + 1.0, columns.max() + 1.0) if len(rows) else None
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    return next(filter(None, (as_name(image.get(key)) for key in NAME_KEYS)), "")
+
+
+def _image(
+    key: int | str, image: dict[str, Any], folder: SourceFolder, objects: tuple[AnnotatedObject, ...]
+) -> AnnotatedImage:
+    source_id = image["id"] if isinstance(image["id"], str) else str(key)
+    placed = folder.place(_file_name(image), image["where"])
+    return AnnotatedImage(source_id=source_id, objects=objects, declared_size=image["size"], **placed)
+
+
+def draw_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
+    """Polygons, run lengths or compressed run lengths of COCO -> uint8 [height, width] of 0 and 1."""
+    from pycocotools import mask as coco_mask
+
+    if isinstance(segmentation, list):
+        if segmentation and max(map(max, segmentation)) <= 1:  # fractions: no object is smaller than a pixel
+            segmentation = [(np.reshape(part, (-1, 2)) * (width, height)).ravel() for part in segmentation]
+        return mask_from_polygons(segmentation, height, width)
+    if not isinstance(segmentation, dict) or "counts" not in segmentation or "size" not in segmentation:
+        raise ValueError("a segmentation is a list of polygons or has counts and size")
+    if [as_number(side) for side in segmentation["size"]] != [height, width]:  # pycocotools crashes on some others
+        raise ValueError(f"size {shown(segmentation['size'])} for an image of {height} rows and {width} columns")
+    counts = segmentation["counts"]
+    if isinstance(counts, list):
+        counts = [int(as_number(count)) for count in counts]
+        if min(counts, default=0) < 0 or sum(counts) != height * width:
+            raise ValueError(f"Invalid RLE: counts of {sum(counts)} pixels for an image of {height * width}")
+    run_lengths = {"size": [height, width], "counts": counts}
+    if isinstance(counts, list):
+        run_lengths = coco_mask.frPyObjects(run_lengths, height, width)
+    return coco_mask.decode(run_lengths)

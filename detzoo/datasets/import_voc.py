@@ -1,0 +1,171 @@
+"""Pascal VOC annotation folders (one XML file per image) -> Annotations.
+
+Coordinates go into the records as they are, divided by the image size, as the Object Detection API's own script does.
+VOC counts pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree. Objects with a
+polygon (LabelMe) or an oriented box (roLabelImg) instead of a ``bndbox`` get the upright box around it.
+"""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import posixpath
+import xml.etree.ElementTree as ElementTree
+
+from detzoo.datasets.annotations import (
+    AnnotatedImage,
+    AnnotatedObject,
+    Annotations,
+    box_of_polygons,
+    numbered,
+    polygons_of,
+)
+from detzoo.datasets.box_units import settle_box_units
+from detzoo.datasets.source_folder import SourceFile, SourceFolder
+from detzoo.errors import DataError
+from detzoo.files.fields import as_flag, as_name, as_number, as_size
+from detzoo.files.images import IMAGE_SUFFIXES
+from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.text_files import LINE, parse_xml, read_named_text, read_text
+
+SIDES = ("ymin", "xmin", "ymax", "xmax")
+# Other files that end in .xml, by their root element.
+OTHER_XML = {
+    "annotations": "CVAT's own XML; export the task as Pascal VOC or COCO",
+    "dataset": "imglab's XML (dlib); convert it to Pascal VOC",
+    "tagset": "the XML of the ICDAR 2003 text data sets",
+}
+
+Box = tuple[float, float, float, float]
+
+
+def read_voc(
+    images_dir: str, annotations_dir: str, log: IssueLog, *, image_set: str | None = None, follow_links: bool = False
+) -> Annotations:
+    """Reads the XML files below a folder in the order of their names, or those that an image set lists, in its order.
+
+    Args:
+        images_dir: Folder of the images.
+        annotations_dir: Folder of the XML files.
+        log: Takes files and objects that cannot be read.
+        image_set: A file with one image name a line, extension optional; VOC's second column (1, 0, -1) is ignored.
+        follow_links: Read files that are links out of their folder.
+
+    Raises:
+        UsageError: A folder or the image set is not there.
+        DataError: The folder has no XML file.
+    """
+    images = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
+    annotations = SourceFolder(annotations_dir, "--annotations_dir", (".xml",), log, follow_links=follow_links)
+    read = []
+    for file in _annotation_files(annotations, image_set, log):
+        try:
+            if file.problem:
+                raise ValueError(file.problem)
+            root = parse_xml(read_text(annotations.path / file.relative, file.relative, log))
+            if root.tag != "annotation":
+                other = OTHER_XML.get(root.tag, f"XML of another kind, its root is <{root.tag[:40]}>")
+                raise ValueError(f"a VOC file has the root <annotation>; this is {other}")
+        except (OSError, ValueError) as error:
+            line = getattr(error, "lineno", None)
+            where = f"{file.relative}:{line}" if line else file.relative
+            log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, where, str(error))
+            continue
+        read.append(_image(root, file.relative, images, log))
+    read = settle_box_units(read, log)
+    names = {item.class_name for image in read for item in image.objects}
+    return Annotations(read, numbered(names))
+
+
+def _annotation_files(folder: SourceFolder, image_set: str | None, log: IssueLog) -> list[SourceFile]:
+    if image_set is None:
+        if not folder.files:
+            raise DataError(f"--annotations_dir {folder.path} has no .xml file")
+        return folder.files
+    files = []
+    for number, line in enumerate(read_named_text(pathlib.Path(image_set), "--image_set", log).split("\n"), start=1):
+        name, _, flag = line.strip().rpartition(" ")
+        name = name.strip() if name and flag in ("1", "0", "-1") else line.strip()
+        if not name:
+            continue
+        found = folder.find(name)
+        if len(found) == 1:
+            files.append(found[0])
+        else:
+            several = " and ".join(file.relative for file in found)
+            log.add(DataIssue.ANNOTATION_MISSING, f"{image_set}:{number}", several or f"{name}: no such .xml")
+    return files
+
+
+def _image(root: ElementTree.Element, relative: str, images: SourceFolder, log: IssueLog) -> AnnotatedImage:
+    own_name = relative[: -len(".xml")]
+    stated = as_name(root.findtext("filename")) or as_name(root.findtext("path")) or posixpath.basename(own_name)
+    own_folder = posixpath.join(posixpath.dirname(own_name), stated)
+    placed = images.place(own_folder, relative, f"{as_name(root.findtext('folder'))}/{stated}")
+    if placed["unusable"] is not None and placed["unusable"][0] is DataIssue.IMAGE_MISSING:
+        # Files are renamed together with their annotation.
+        by_annotation = images.place(own_name, relative)
+        if by_annotation["unusable"] is None:
+            log.add(DataIssue.WRONG_FILENAME, relative, f"filename is {stated}")
+            placed = by_annotation
+        else:
+            placed["filename"] = stated
+    size = as_size(root.findtext("size/height"), root.findtext("size/width"))
+    objects = [_object(element, f"{relative}:{element.get(LINE)}", log) for element in root.findall("object")]
+    return AnnotatedImage(
+        source_id=placed["filename"],
+        objects=tuple(filter(None, objects)),
+        declared_size=size or as_size(root.findtext("imagesize/nrows"), root.findtext("imagesize/ncols")),
+        **placed,
+    )
+
+
+def _object(element: ElementTree.Element, where: str, log: IssueLog) -> AnnotatedObject | None:
+    if as_flag(element.findtext("deleted"), where, log):  # LabelMe keeps what was removed
+        return None
+    name = as_name(element.findtext("name"))
+    if not name:
+        log.add(DataIssue.CLASS_WITHOUT_NAME, where, "object without a name")
+        return None
+    try:
+        box = _box(element, where, log)
+    except ValueError as error:
+        log.add(DataIssue.ANNOTATION_UNREADABLE, where, str(error))
+        return None
+    return AnnotatedObject(
+        box=box,
+        class_name=name,
+        where=where,
+        is_difficult=as_flag(element.findtext("difficult"), where, log),
+        is_truncated=as_flag(element.findtext("truncated"), where, log),
+        view=as_name(element.findtext("pose")),
+    )
+
+
+def _box(element: ElementTree.Element, where: str, log: IssueLog) -> Box:
+    """The box of an object, or that around its polygon or oriented box; raises ValueError if it has none."""
+    polygon = element.find("polygon")
+    if element.find("bndbox") is None and polygon is not None:
+        # LabelMe has <pt><x/><y/></pt>, Roboflow <x1/><y1/><x2/><y2/>.
+        values = [item.text or "" for item in polygon.iter() if item.tag.rstrip("0123456789") in ("x", "y")]
+        polygons, reasons = polygons_of(values)
+        if not polygons:
+            raise ValueError(f"no bndbox, and its polygon cannot be read: {'; '.join(reasons) or 'no points'}")
+        log.add(DataIssue.BOX_OF_OUTLINE, where)
+        return box_of_polygons(polygons)
+    if element.find("bndbox") is None and element.find("robndbox") is not None:
+        x, y, width, height, angle = _numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle"))
+        across, down = abs(math.cos(angle)), abs(math.sin(angle))
+        half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
+        log.add(DataIssue.ORIENTED_BOX, where, f"angle {angle:g}")
+        return y - half_height, x - half_width, y + half_height, x + half_width
+    ymin, xmin, ymax, xmax = _numbers(element, "bndbox", SIDES)
+    return ymin, xmin, ymax, xmax
+
+
+def _numbers(element: ElementTree.Element, tag: str, names: tuple[str, ...]) -> list[float]:
+    values = [element.findtext(f"{tag}/{name}") for name in names]
+    try:
+        return [as_number(value) for value in values]
+    except ValueError:
+        raise ValueError(f"{tag} ({', '.join(names)}) is {[value and value[:20] for value in values]}") from None

@@ -1,0 +1,188 @@
+"""Looks into TFRecord files before training does: counts, histograms, data issues, and some records drawn.
+
+Flow: record files -> ``record_check`` (each record) -> ``record_statistics`` + ``IssueLog`` -> report and files.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import logging
+import os
+import pathlib
+import random
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detzoo.config.label_map import LabelMap
+from detzoo.data.records import ReadOptions, RecordFile, RecordSource, match_files, scan_file
+from detzoo.datasets.conversion import in_parallel
+from detzoo.datasets.drawing import draw_detections
+from detzoo.datasets.fonts import LabelFonts
+from detzoo.datasets.record_check import CheckedRecord, check_record, image_of, masks_of, parse_features
+from detzoo.datasets.record_statistics import RecordStatistics
+from detzoo.errors import DataError, UsageError
+from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.progress import track
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_SEED = 0  # the same records are drawn each time
+
+
+class _Numbered(NamedTuple):
+    """A serialized record and where it is."""
+
+    where: str
+    serialized: bytes
+
+
+def inspect_records(
+    pattern: str,
+    label_map: LabelMap | None,
+    output_dir: pathlib.Path,
+    num_samples: int = 16,
+    fonts: LabelFonts | None = None,
+) -> str:
+    """Reads all records of a pattern, and writes report.txt, CSV files, histograms.png and samples/ to a folder.
+
+    Args:
+        pattern: TFRecord files as an ``input_path`` names them.
+        label_map: that of the training; None takes the names from the records.
+        output_dir: an existing folder.
+        num_samples: how many records to draw; those with objects come first.
+        fonts: Fonts of the names; None for DejaVu Sans.
+
+    Returns:
+        The report as text.
+
+    Raises:
+        UsageError: no file matches.
+        DataError: no file holds a record.
+    """
+    log, statistics = IssueLog(), RecordStatistics(label_map)
+    files = [scan_file(path) for path in _matched(pattern)]
+    total = sum(file.num_records for file in files)
+    for file in files:
+        if file.truncated:
+            log.add(DataIssue.RECORD_FILE_TRUNCATED, file.path, f"{file.num_records} whole records before it")
+    if not total:
+        sizes = ", ".join(f"{file.path} ({os.path.getsize(file.path)} bytes)" for file in files[:3])
+        raise DataError(
+            f"no whole record in {sizes}; TFRecord files without compression are read"
+            " (`detzoo dataset coco|voc|yolo|csv|shapes` write them)"
+        )
+    samples = _Samples(num_samples)
+    first_with: dict[bytes, str] = {}
+    check = functools.partial(_check, label_map=label_map)
+    for numbered, record in track(in_parallel(check, _records(files, log)), total, "inspecting", "records"):
+        log.extend(record.findings)
+        statistics.add(record)
+        if not record.usable:
+            continue
+        samples.offer(numbered, record)
+        before = first_with.setdefault(record.digest, numbered.where)
+        if before != numbered.where:
+            log.add(DataIssue.SAME_IMAGE, numbered.where, f"as {before}")
+    report = _report(files, statistics, log)
+    fonts = fonts or LabelFonts()
+    _write_tables(report, statistics, log, output_dir)
+    statistics.draw(output_dir / "histograms.png", fonts.extra)
+    samples.draw(output_dir / "samples", fonts)
+    return report
+
+
+def _matched(pattern: str) -> list[str]:
+    try:
+        return match_files(pattern)
+    except DataError as problem:  # here the pattern is a flag, not a field of a config
+        raise UsageError(f"--input_path: {problem}") from None
+
+
+def _records(files: Sequence[RecordFile], log: IssueLog) -> Iterator[_Numbered]:
+    """Yields the records in the order of files, without the damaged ones, as training reads them."""
+    places = enumerate((file.path, number) for file in files for number in range(file.num_records))
+    source = RecordSource(files, ReadOptions(shuffle=False, num_readers=1), seed=0)
+    # The mark at the end has a negative index: it ends the search for what is missing behind the last record.
+    for index, serialized in source.stream(num_epochs=1).as_numpy_iterator():
+        for position, (path, number) in places:
+            if position == index:
+                yield _Numbered(f"{os.path.basename(path)}: record {number}", serialized)
+                break
+            log.add(DataIssue.RECORD_CHECKSUM, f"{path}: record {number}")
+
+
+def _check(numbered: _Numbered, label_map: LabelMap | None) -> tuple[_Numbered, CheckedRecord]:
+    return numbered, check_record(numbered.serialized, numbered.where, label_map)
+
+
+class _Samples:
+    """A fair choice of records with objects (reservoir sampling), filled up with such without."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._random = random.Random(SAMPLE_SEED)
+        self._with_objects: list[tuple[_Numbered, CheckedRecord]] = []
+        self._without: list[tuple[_Numbered, CheckedRecord]] = []
+        self._num_seen = 0
+
+    def offer(self, numbered: _Numbered, record: CheckedRecord) -> None:
+        """Keeps the record or not."""
+        if not record.class_names:
+            if len(self._without) < self._count:
+                self._without.append((numbered, record))
+            return
+        self._num_seen += 1
+        if len(self._with_objects) < self._count:
+            self._with_objects.append((numbered, record))
+            return
+        place = self._random.randrange(self._num_seen)
+        if place < self._count:
+            self._with_objects[place] = (numbered, record)
+
+    def draw(self, folder: pathlib.Path, fonts: LabelFonts | None) -> None:
+        """Writes one PNG a record, and removes those of an earlier run."""
+        chosen = [*self._with_objects, *self._without][: self._count]
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.glob("[0-9][0-9][0-9]_*.png"):
+            old.unlink()
+        for number, (numbered, record) in enumerate(chosen):
+            stem = re.sub(r"[^\w.-]+", "_", pathlib.PurePath(record.name).stem)[:60]  # of up to 4 bytes each
+            _draw(numbered.serialized, record, fonts).save(folder / f"{number:03d}_{stem}.png")
+
+
+def _draw(serialized: bytes, record: CheckedRecord, fonts: LabelFonts | None) -> Any:
+    features = parse_features(serialized)
+    masks = masks_of(features)
+    usable = masks is not None and len(masks) == len(record.class_names) and record.num_masks
+    stacked = np.stack(masks) if usable and masks else None
+    return draw_detections(image_of(features), record.boxes_norm, record.class_names, masks=stacked, fonts=fonts)
+
+
+def _report(files: Sequence[RecordFile], statistics: RecordStatistics, log: IssueLog) -> str:
+    num_bytes = sum(os.path.getsize(file.path) for file in files)
+    shown = files[0].path + (f" ... {os.path.basename(files[-1].path)}" if len(files) > 1 else "")
+    head = f"files:   {len(files)}, {num_bytes / 2**20:.1f} MiB: {shown}"
+    issue = [f"  {line}" for line in log.table().splitlines()]
+    return "\n".join([head, statistics.text(), "", "data issues, and what training will do about them", *issue])
+
+
+def _write_tables(report: str, statistics: RecordStatistics, log: IssueLog, folder: pathlib.Path) -> None:
+    (folder / "report.txt").write_text(report + "\n", encoding="utf-8")
+    _write_csv(folder / "classes.csv", ("id", "name", "objects", "images"), statistics.class_rows())
+    rows = [(histogram.title, *row) for histogram in statistics.histograms() for row in histogram.rows()]
+    _write_csv(folder / "histograms.csv", ("histogram", "bin", "objects"), rows)
+    found = [
+        (finding.issue.text, finding.issue.action.value, finding.where, finding.detail) for finding in log.findings()
+    ]
+    _write_csv(folder / "dirt.csv", ("dirt", "action", "where", "detail"), found)
+
+
+def _write_csv(path: pathlib.Path, heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(heading)
+        writer.writerows(rows)

@@ -1,0 +1,235 @@
+"""Proposals by selective search, of OpenCV's contrib modules (Uijlings et al., IJCV 2013).
+
+What SPP-net (arXiv:1406.4729, section 4.1) and R-CNN classify: about 2000 windows of an image in the "fast" mode.
+
+OpenCV's ordinary build, which tf-models-official brings as ``opencv-python-headless``, lacks selective search; the
+contrib build has it, but its package writes the same folder ``cv2``, so that the two would overwrite each other. It is
+therefore installed into a folder of its own, and loaded by worker processes alone that look there first. No process
+ever holds both. An environment whose own ``cv2`` is the contrib build needs no such folder.
+
+This module imports neither TensorFlow nor OpenCV, so that workers start fast.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import ctypes
+import importlib.util
+import logging
+import multiprocessing
+import os
+import pathlib
+import sys
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detzoo.errors import DataError, UsageError
+from detzoo.files.pixel_limit import as_flag, max_pixels
+
+MODES = ("fast", "quality", "single")
+PACKAGE = "opencv-contrib-python-headless"
+FOLDER_VARIABLE = "DETZOO_OPENCV_CONTRIB"
+DEFAULT_FOLDER = "~/.local/share/detzoo/opencv_contrib"
+_MODULE = "cv2"
+_QUEUED = 4  # images that wait for each worker
+
+logger = logging.getLogger(__name__)
+
+
+class SearchOptions(NamedTuple):
+    """How windows are searched.
+
+    Attributes:
+        mode: "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy).
+        max_proposals: windows of an image at most, in OpenCV's order.
+        image_width: pixels that images are resized to before the search, as in R-CNN (arXiv:1311.2524); 0 leaves them.
+        min_size: windows with a shorter side of less, in pixels of the resized image, are left out.
+        turns_upright: images are turned as their EXIF orientation says: files are, records are not, in detzoo.
+    """
+
+    mode: str = "fast"
+    max_proposals: int = 2000
+    image_width: int = 500
+    min_size: int = 20
+    turns_upright: bool = False
+
+
+class Proposed(NamedTuple):
+    """The windows of an image, best first."""
+
+    boxes_norm: np.ndarray  # float32 [R, 4], [ymin, xmin, ymax, xmax] in fractions of the image
+    scores: np.ndarray  # float32 [R], from 1 down to above 0 by place: selective search gives an order, no scores
+
+
+def find_opencv(folder: str = "") -> str:
+    """The folder that the contrib build is loaded from; "" for the environment's own.
+
+    Args:
+        folder: where the user says it is; empty looks at ``FOLDER_VARIABLE``, then at ``DEFAULT_FOLDER``.
+
+    Raises:
+        UsageError: there is no build with selective search; the message says how to get one.
+    """
+    named = folder or os.environ.get(FOLDER_VARIABLE, "")
+    for candidate in filter(None, (named, "" if named else DEFAULT_FOLDER)):
+        path = pathlib.Path(candidate).expanduser()
+        if (path / _MODULE).is_dir():
+            return str(path)
+    own = importlib.util.find_spec(_MODULE)
+    if not named and own is not None and _has_search(pathlib.Path(own.origin or "").parent):
+        return ""
+    found = f"there is no {_MODULE} in {named}. " if named else ""
+    pip = f"{pathlib.Path(sys.executable).name} -m pip install --no-deps --target {named or DEFAULT_FOLDER} {PACKAGE}"
+    raise UsageError(
+        f"{found}Selective search needs OpenCV's contrib build. It must not be installed over the "
+        "opencv-python-headless of tf-models-official, so give it a folder of its own:\n\n"
+        f"    {pip}\n\n"
+        f"It is found there by itself; in another folder by --opencv_folder or the variable {FOLDER_VARIABLE}. "
+        "Proposals of another program can be read as well: a JSON list in COCO's results format as proposals_path"
+    )
+
+
+def search_images(
+    images: Iterable[tuple[str, bytes]], options: SearchOptions, opencv_folder: str, num_workers: int
+) -> Iterator[tuple[str, Proposed]]:
+    """Searches encoded images in worker processes; what comes is in the order of the images.
+
+    Args:
+        images: id and encoded file of each.
+        options: how.
+        opencv_folder: of ``find_opencv``.
+        num_workers: processes.
+
+    An image that cannot be decoded has no windows, and a warning names it.
+
+    Raises:
+        DataError: an image cannot be read; raised behind what those before it gave.
+        UsageError: the OpenCV there cannot be loaded, or has no selective search.
+    """
+    context = multiprocessing.get_context("spawn")
+    with concurrent.futures.ProcessPoolExecutor(num_workers, context, _start_worker, (opencv_folder,)) as pool:
+        waiting: list[tuple[str, concurrent.futures.Future[Any]]] = []
+        try:
+            failure: list[DataError] = []
+            for image_id, encoded in _until_failure(images, failure):
+                waiting.append((image_id, pool.submit(_search, encoded, options)))
+                if len(waiting) >= _QUEUED * num_workers:
+                    yield _result(*waiting.pop(0))
+            while waiting:
+                yield _result(*waiting.pop(0))
+            if failure:
+                raise failure[0]
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _until_failure(images: Iterable[tuple[str, bytes]], failure: list[DataError]) -> Iterator[tuple[str, bytes]]:
+    """The images up to one that cannot be read, so that what is being searched is not lost with it."""
+    try:
+        yield from images
+    except DataError as problem:
+        failure.append(problem)
+
+
+def _result(image_id: str, future: concurrent.futures.Future[Any]) -> tuple[str, Proposed]:
+    try:
+        return image_id, future.result()
+    except concurrent.futures.process.BrokenProcessPool as problem:
+        raise UsageError(f"the processes that search windows have ended: {problem}") from None
+    except _Undecodable as problem:
+        logger.warning("image %r cannot be decoded: it gets no windows (%s)", image_id, problem)
+        return image_id, Proposed(np.zeros([0, 4], np.float32), np.zeros([0], np.float32))
+
+
+class _Undecodable(Exception):
+    """OpenCV cannot read an image; its text says why. Pickles, as UnusableImage does not."""
+
+
+def _start_worker(opencv_folder: str) -> None:
+    """What a worker starts with: the contrib build in front of any other, one thread, Ctrl-C left to its parent."""
+    import signal
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if opencv_folder:
+        sys.path.insert(0, opencv_folder)
+
+
+def _search(encoded: bytes, options: SearchOptions) -> Proposed:
+    import cv2
+
+    if not hasattr(cv2, "ximgproc"):
+        raise UsageError(
+            f"OpenCV {cv2.__version__} in {pathlib.Path(cv2.__file__).parent} has no selective search: it is not the "
+            f"contrib build ({PACKAGE})"
+        )
+    cv2.setNumThreads(1)
+    flags = cv2.IMREAD_COLOR | (0 if options.turns_upright else cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = _decode(cv2, encoded, flags)
+    height, width = pixels.shape[:2]
+    if options.image_width and width != options.image_width:
+        height, width = max(1, round(height * options.image_width / width)), options.image_width
+        if height * width > max_pixels():
+            raise _Undecodable(f"at a width of {width} it has {height} rows, more than {as_flag()}")
+        pixels = cv2.resize(pixels, (width, height))
+    return to_proposals(_windows(cv2, pixels, options.mode), (height, width), options)
+
+
+def _decode(cv2: Any, encoded: bytes, flags: int) -> np.ndarray:
+    """Decodes an image file to uint8 [H, W, 3], BGR; OpenCV decides which formats it reads."""
+    from detzoo.files.images import UnusableImage, open_header
+
+    try:
+        open_header(encoded)
+    except UnusableImage as problem:  # too many pixels
+        raise _Undecodable(str(problem)) from None
+    except Exception as problem:
+        logger.debug("Pillow: %s", problem)
+    try:
+        pixels = cv2.imdecode(np.frombuffer(encoded, np.uint8), flags)
+    except Exception as problem:  # OpenCV's own kind of error, by its build
+        raise _Undecodable(" ".join(str(problem).split())) from None
+    if pixels is None:
+        raise _Undecodable("OpenCV finds no image in it")
+    return pixels
+
+
+def _windows(cv2: Any, pixels: np.ndarray, mode: str) -> np.ndarray:
+    """Windows int [R, 4], x, y, width and height, in OpenCV's order."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).srand(0)  # OpenCV orders by rand(): the same for an image wherever it comes
+    search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
+    search.setBaseImage(pixels)
+    if mode == "single":
+        search.switchToSingleStrategy()
+    elif mode == "quality":
+        search.switchToSelectiveSearchQuality()
+    else:
+        search.switchToSelectiveSearchFast()
+    return search.process()
+
+
+def to_proposals(windows: np.ndarray, shape: tuple[int, int], options: SearchOptions) -> Proposed:
+    """Windows of the search as fractions of the image: small ones and repeated ones left out, best first.
+
+    Args:
+        windows: int [R, 4], x, y, width and height in pixels, best first.
+        shape: (height, width) of the image that was searched.
+        options: limits.
+    """
+    windows = np.asarray(windows, np.int64).reshape(-1, 4)
+    windows = windows[(windows[:, 2:] >= options.min_size).all(axis=1)]
+    _, first = np.unique(windows, axis=0, return_index=True)
+    windows = windows[np.sort(first)][: options.max_proposals]
+    corner, size = windows[:, 1::-1], windows[:, 3:1:-1]
+    boxes = np.concatenate([corner, corner + size], axis=1) / np.tile(np.array(shape, np.float64), 2)
+    count = max(len(windows), 1)
+    scores = 1.0 - np.arange(len(windows)) / count
+    return Proposed(np.clip(boxes, 0.0, 1.0).astype(np.float32), scores.astype(np.float32))
+
+
+def _has_search(folder: pathlib.Path) -> bool:
+    """Whether a build of OpenCV has the contrib modules, seen without loading it."""
+    return (folder / "ximgproc").is_dir()

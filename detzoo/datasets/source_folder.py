@@ -1,0 +1,199 @@
+"""The regular files below a folder, found by the names that annotations made on other machines state.
+
+A stated name may have another machine's folders, drive letters, backslashes or URL, another case, Unicode form or
+extension, or none. It is looked for by its longest tail that is the end of some file's path. Nothing outside of the
+folder is ever found; a link that leads out of it is found only with ``follow_links``.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import unicodedata
+import urllib.parse
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from detzoo.errors import DataError, UsageError
+from detzoo.files.images import IMAGE_SUFFIXES
+from detzoo.files.issues import DataIssue, IssueLog
+
+MAX_STATED_PARTS = 16  # folders of a stated path that are compared
+MAX_CANDIDATES = 3  # files of one name that are remembered
+ANNOTATION_SUFFIXES = (".xml", ".txt")
+
+_URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*/|^[a-z]:", re.IGNORECASE)
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.IGNORECASE)  # Label Studio prefixes names by 8 digits
+
+
+class SourceFile(NamedTuple):
+    """A file: its path below the folder, with slashes, and why it must not be read ("" if it may)."""
+
+    relative: str
+    problem: str = ""
+
+
+class SourceFolder:
+    """An index of a folder, made once.
+
+    Args:
+        folder: Path of the folder.
+        flag: Name of the flag that names the folder, for messages.
+        suffixes: Extensions in lower case of the files that are listed and are found without their extension.
+        log: Takes images that two annotations name.
+        follow_links: Read what links inside the folder name outside of it.
+
+    Raises:
+        UsageError: The folder is not there.
+        DataError: The folder cannot be read.
+    """
+
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        flag: str,
+        suffixes: tuple[str, ...],
+        log: IssueLog,
+        *,
+        follow_links: bool = False,
+    ) -> None:
+        self.path = pathlib.Path(folder)
+        if not os.path.isdir(folder):
+            raise UsageError(f"{flag} {folder} is not a folder")
+        self._real = os.path.realpath(folder)
+        self._suffixes, self._log, self._follow_links = suffixes, log, follow_links
+        self._claimed: dict[str, str] = {}
+        self._by_path: dict[str, SourceFile] = {}
+        self._by_name: dict[str, list[SourceFile]] = {}
+        self._by_stem: dict[str, list[SourceFile]] = {}
+        self._walked = {self._real}
+        try:
+            found = sorted(self._walk(self._real, ""), key=lambda file: file.relative.split("/"))
+        except OSError as error:
+            raise DataError(f"{flag} {folder} cannot be read: {error}") from None
+        self._own_name = os.path.basename(self._real)
+        self.files = [file for file in found if _suffix(file.relative) in suffixes]
+        self._at: dict[str, list[SourceFile]] = {}
+        for file in self.files:
+            self._at.setdefault(_fold(_without_suffix(file.relative)), []).append(file)
+        for file in found:
+            self._by_path[file.relative] = file
+            for tail in _tails([self._own_name, *file.relative.split("/")]):
+                _remember(self._by_name, tail, file)
+                if _suffix(tail) in suffixes:
+                    _remember(self._by_stem, _without_suffix(tail), file)
+
+    def _walk(self, folder: str, prefix: str) -> Iterator[SourceFile]:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                relative = prefix + entry.name
+                target = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                leaves = bool(target) and not target.startswith(self._real + os.sep)
+                if entry.name.startswith("._"):  # macOS's second halves of files
+                    continue
+                if entry.is_dir(follow_symlinks=False) or (leaves and self._follow_links and self._is_new(target)):
+                    yield from self._walk(entry.path, relative + "/")
+                elif leaves and not self._follow_links:
+                    problem = f"a link to {target}; --follow_links reads it"
+                    if entry.is_dir():
+                        self._log.add(DataIssue.IMAGE_OUTSIDE, relative, problem)
+                    yield SourceFile(relative, problem)
+                elif not entry.is_dir():
+                    yield SourceFile(relative, "" if entry.is_file() else "not a regular file")
+
+    def _is_new(self, target: str) -> bool:
+        """True if a link's target is a folder that no other link led to; links may form circles."""
+        is_new = os.path.isdir(target) and target not in self._walked
+        self._walked.add(target)
+        return is_new
+
+    def _ends_with(self, file: SourceFile, key: str) -> bool:
+        """True if a file has a name in this very spelling."""
+        path = f"/{self._own_name}/{file.relative}"
+        return path.endswith("/" + key) or _without_suffix(path).endswith("/" + key)
+
+    def at(self, relative: str) -> SourceFile | None:
+        """Returns the file at this very path below the folder, but for case, Unicode form and extension."""
+        stem = _without_suffix(relative)
+        hits = self._at.get(_fold(stem), [])
+        exact = [file for file in hits if _without_suffix(file.relative) == stem]
+        return next(iter(exact or hits), None)
+
+    def find(self, stated: str) -> list[SourceFile]:
+        """Returns the file that a stated name means: none, one, or several between which nothing decides."""
+        for text in _readings(stated):
+            parts = [part for part in text.split("/") if part not in ("", ".", "..")][-MAX_STATED_PARTS:]
+            if not parts:
+                continue
+            if "/".join(parts) in self._by_path:
+                return [self._by_path["/".join(parts)]]
+            uploaded = _UPLOADED.fullmatch(parts[-1])
+            for last in filter(None, (parts[-1], uploaded and uploaded.group(1))):
+                tails = list(_tails([*parts[:-1], last]))
+                for table, keys in ((self._by_name, tails), (self._by_stem, map(_without_suffix, tails))):
+                    for key in keys:
+                        hits = table.get(_fold(key), [])
+                        exact = [file for file in hits if self._ends_with(file, key)]
+                        if hits:
+                            return exact or hits
+        return []
+
+    def place(self, stated: str, claimant: str, *other_names: str) -> dict[str, Any]:
+        """Returns ``path``, ``filename`` and ``unusable`` of an ``AnnotatedImage`` for a stated name.
+
+        Args:
+            stated: Name of the image as its annotation states it.
+            claimant: Place of the annotation; two annotations that name one image are logged.
+            other_names: Names that decide where ``stated`` means none or several.
+        """
+        found = self.find(stated)
+        for name in other_names:
+            found = found if len(found) == 1 else self.find(name) or found
+        if len(found) == 1:
+            return self.taken(found[0], claimant)
+        several = " and ".join(file.relative for file in found)
+        unusable = (DataIssue.IMAGE_AMBIGUOUS, f"{several}; remove one, or state its folder") if found else None
+        return {"path": self.path, "filename": stated, "unusable": unusable or (DataIssue.IMAGE_MISSING, "")}
+
+    def taken(self, file: SourceFile, claimant: str) -> dict[str, Any]:
+        """Returns the same for a file of this folder."""
+        earlier = self._claimed.setdefault(file.relative, claimant)
+        name = os.fsencode(file.relative).decode("utf-8", "replace")
+        if earlier != claimant:
+            self._log.add(DataIssue.SAME_IMAGE, claimant, f"{name}, as {earlier}")
+        unusable = (DataIssue.IMAGE_OUTSIDE, file.problem) if file.problem else None
+        return {"path": self.path / file.relative, "filename": name, "unusable": unusable}
+
+
+def _remember(table: dict[str, list[SourceFile]], key: str, file: SourceFile) -> None:
+    of_key = table.setdefault(_fold(key), [])
+    if len(of_key) < MAX_CANDIDATES:
+        of_key.append(file)
+
+
+def _readings(stated: str) -> list[str]:
+    """A stated name as a path with slashes, then with its URL's query and escapes resolved."""
+    path = _URL.sub("/", stated.strip().replace("\\", "/"))
+    plain, _, query = path.partition("?")
+    local = query[2:] if query.startswith("d=") else ""  # Label Studio's /data/local-files/?d=folder/name.jpg
+    return [reading for text in (local, plain, path) if text for reading in (text, urllib.parse.unquote(text))]
+
+
+def _tails(parts: list[str]) -> Iterator[str]:
+    """a/b/c, b/c, c."""
+    for first in range(max(len(parts) - MAX_STATED_PARTS, 0), len(parts)):
+        yield "/".join(parts[first:])
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFC", text).casefold()
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _without_suffix(name: str) -> str:
+    """The name without an extension of images or annotations; other dots belong to the name."""
+    return os.path.splitext(name)[0] if _suffix(name) in (*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES) else name

@@ -1,1 +1,0 @@
-"""Run an exported detector over image files and draw what it finds (floor 5)."""

@@ -1,0 +1,84 @@
+"""From what a user names (files, folders, globs) to image files."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import pathlib
+from collections.abc import Sequence
+
+from detzoo.config.names import nearest
+from detzoo.errors import UsageError
+from detzoo.files.images import IMAGE_SUFFIXES
+
+# Suffixes looked for in folders; a file that is named itself may have any.
+SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".mpo")))
+
+logger = logging.getLogger(__name__)
+
+
+def find_images(names: Sequence[str]) -> list[pathlib.Path]:
+    """The image files that names mean, each once, in the order of the names and sorted within a folder or glob.
+
+    Args:
+        names: files, folders (searched with their subfolders), globs, or several of these with commas between.
+
+    Raises:
+        UsageError: a name means nothing, or no image was found.
+    """
+    found: dict[pathlib.Path, None] = {}
+    for name in _split_at_commas(names):
+        for path in _meant_by(name):
+            found.setdefault(path)
+    if not found:
+        raise UsageError(f"--images {', '.join(names) or '(empty)'}: no image there; looked for {', '.join(SUFFIXES)}")
+    return list(found)
+
+
+def _split_at_commas(names: Sequence[str]) -> list[str]:
+    """Each name, or its parts where it has commas and no file of that very name exists."""
+    parts: list[str] = []
+    for name in names:
+        whole = [name] if os.path.lexists(name) else name.split(",")
+        parts += [part.strip() for part in whole if part.strip()]
+    return parts
+
+
+def _meant_by(name: str) -> list[pathlib.Path]:
+    path = pathlib.Path(name)
+    if os.path.isdir(path):
+        return images_inside(path)
+    if os.path.lexists(path):
+        return [path]
+    if glob.has_magic(name):
+        matches = [pathlib.Path(match) for match in sorted(glob.glob(name, recursive=True))]
+        if not matches:
+            raise UsageError(f"--images {name} matches nothing")
+        inside = [file for match in matches if match.is_dir() for file in images_inside(match)]
+        return sorted({*inside, *(match for match in matches if not match.is_dir())})
+    raise UsageError(f"--images {name}: there is no such file or folder{_hint(path)}")
+
+
+def images_inside(folder: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what has an image's suffix in a folder and its subfolders, sorted; not all of it need be readable.
+
+    A link to a file outside of the folder is left out, with a warning.
+    """
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
+    whole = os.path.realpath(folder) + os.sep
+    outside = {file for file in files if file.is_symlink() and not os.path.realpath(file).startswith(whole)}
+    if outside:
+        logger.warning(
+            "%d links in %s are skipped, such as %s: they lead out of the folder; name the files or a pattern to read "
+            "them, such as '%s/*'",
+            *(len(outside), folder, min(outside), folder),
+        )
+    return [file for file in files if file not in outside]
+
+
+def _hint(path: pathlib.Path) -> str:
+    if not os.path.isdir(path.parent):
+        return f" (nor the folder {path.parent})"
+    close = nearest(path.name, [entry.name for entry in path.parent.iterdir()])
+    return f"; did you mean {' or '.join(close)}?" if close else ""

@@ -1,0 +1,256 @@
+"""Reads image files of strangers: upright 8-bit RGB out, or UnusableImage with the reason.
+
+Every image file that is read outside of a TensorFlow graph passes ``decode_image``. Well-formed JPEG and PNG images
+pass ``repair_image`` byte for byte; other formats, deep pixels, palettes and rotated pixels are encoded again.
+"""
+
+from __future__ import annotations
+
+import io
+import pathlib
+import stat
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from detzoo.errors import DetzooError
+from detzoo.files.issues import DataIssue
+from detzoo.files.pixel_limit import as_flag, max_pixels
+
+Result = TypeVar("Result")
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+EXIF_ORIENTATION = 0x0112
+MAX_BYTES_PER_PIXEL = 8  # of a file: four channels of 16 bits, not compressed
+# Formats of pixels; JPEG has MPO. Pillow has others that run programs (EPS) or draw what a file describes.
+FORMATS = (
+    *("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "PCX", "PNG"),
+    *("PPM", "PSD", "QOI", "SGI", "TGA", "TIFF", "WEBP"),
+)
+JPEG_QUALITY = 95  # of images that have to be encoded again
+JPEG_FORMATS = ("JPEG", "MPO")  # MPO is a JPEG with more pictures behind it; decoders read the first
+SUFFIX_FORMATS = {
+    ".jpg": JPEG_FORMATS,
+    ".jpeg": JPEG_FORMATS,
+    ".png": ("PNG",),
+    ".bmp": ("BMP", "DIB"),
+    ".gif": ("GIF",),
+    ".tif": ("TIFF",),
+    ".tiff": ("TIFF",),
+    ".webp": ("WEBP",),
+}
+
+# How to show stored pixels upright, by EXIF orientation.
+TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class UnusableImage(Exception):
+    """An image that cannot be repaired; ``issue`` is the reason."""
+
+    def __init__(self, issue: DataIssue, detail: str = "") -> None:
+        super().__init__(detail or issue.text)
+        self.issue = issue
+        self.detail = detail
+
+
+class RepairedImage(NamedTuple):
+    """An upright 8-bit RGB image, encoded, and what had to be done to it."""
+
+    encoded: bytes
+    image_format: str  # "jpeg" or "png"
+    size: tuple[int, int]  # (height, width), upright
+    orientation: int  # EXIF orientation of the source, 1..8
+    flaws: tuple[tuple[DataIssue, str], ...]  # what was repaired, with details
+
+
+def repair_image(content: bytes, filename: str) -> RepairedImage:
+    """Checks an encoded image by decoding it, and encodes it again only where it is not plain upright RGB.
+
+    Args:
+        content: the bytes of the image file.
+        filename: its name; only the suffix matters.
+
+    Raises:
+        UnusableImage: the image is empty, unknown, too large, corrupt, or has pixels without one way to 8-bit RGB.
+    """
+    image, flaws = decode_image(content, filename)
+    lossy = image.format in (*JPEG_FORMATS, "WEBP")
+    if image.format not in (*JPEG_FORMATS, "PNG"):
+        flaws.append((DataIssue.OTHER_FORMAT, image.format or ""))
+    orientation = next((int(text.split()[-1]) for issue, text in flaws if issue is DataIssue.EXIF_ROTATED), 1)
+    size = (image.height, image.width)
+    if any(issue is not DataIssue.WRONG_EXTENSION for issue, _ in flaws):
+        pixels = _of_one_image(upright_rgb, image)
+        size = (pixels.height, pixels.width)
+        content = encode_image(pixels, lossy=lossy)
+    return RepairedImage(content, "jpeg" if lossy else "png", size, orientation, tuple(flaws))
+
+
+def read_upright(path: pathlib.Path) -> np.ndarray:
+    """Returns an image file as uint8 [H, W, 3], RGB, turned as its EXIF orientation says.
+
+    Raises:
+        UnusableImage: the file cannot be read, or holds no image, one of too many pixels, or a broken one.
+    """
+    image, _ = decode_image(read_content(path), path.name)
+    return np.asarray(_of_one_image(upright_rgb, image))
+
+
+def read_content(path: pathlib.Path) -> bytes:
+    """Returns the bytes of an image file.
+
+    Raises:
+        UnusableImage: the file is missing, not a regular one (a device, a pipe), too large, or cannot be read.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise UnusableImage(DataIssue.IMAGE_UNKNOWN, "not a regular file")
+        if found.st_size > MAX_BYTES_PER_PIXEL * max_pixels():
+            raise UnusableImage(
+                DataIssue.IMAGE_HUGE, f"{found.st_size / 1e6:.0f} MB, more than any image of {as_flag()} needs"
+            )
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise UnusableImage(DataIssue.IMAGE_MISSING) from None
+    except OSError as error:
+        raise UnusableImage(DataIssue.IMAGE_CORRUPT, error.strerror or str(error)) from None
+    except ValueError as error:  # a NUL in the name
+        raise UnusableImage(DataIssue.IMAGE_MISSING, str(error)) from None
+
+
+def decode_image(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[DataIssue, str]]]:
+    """Decodes the first frame and lists what is unusual about the image, without changing it.
+
+    Every image file that detzoo reads outside of a TensorFlow graph passes here.
+
+    Raises:
+        UnusableImage: as ``repair_image``.
+    """
+    if not content:
+        raise UnusableImage(DataIssue.IMAGE_EMPTY)
+    return _of_one_image(_decode, content, filename)
+
+
+def open_header(content: bytes) -> Image.Image:
+    """Opens an image whose pixels are not decoded yet.
+
+    Raises:
+        UnusableImage: it has more pixels than the limit.
+        Exception: of any kind, by Pillow.
+    """
+    limit = max_pixels()
+    if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
+        Image.MAX_IMAGE_PIXELS = limit  # Pillow's own limit, 89 million, warns below ours
+    Image.init()
+    image = Image.open(io.BytesIO(content), formats=[name for name in Image.ID if name in FORMATS])
+    count = image.width * image.height
+    if count > limit:
+        raise UnusableImage(
+            DataIssue.IMAGE_HUGE, f"{image.width} x {image.height} = {count} pixels, more than {as_flag()}"
+        )
+    return image
+
+
+def _of_one_image(work: Callable[..., Result], *arguments: object) -> Result:
+    """Returns ``work(*arguments)``; any exception of Pillow in it becomes that image's UnusableImage."""
+    try:
+        return work(*arguments)
+    except (UnusableImage, DetzooError):
+        raise
+    except UnidentifiedImageError:
+        raise UnusableImage(DataIssue.IMAGE_UNKNOWN) from None
+    except Image.DecompressionBombError as error:
+        seen = str(error).partition(" exceeds")[0]
+        raise UnusableImage(DataIssue.IMAGE_HUGE, f"{seen}, more than {as_flag()}") from None
+    except Exception as error:  # Pillow's plugins raise all kinds on broken files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UnusableImage(DataIssue.IMAGE_CORRUPT, reason) from None
+
+
+def _decode(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[DataIssue, str]]]:
+    image = open_header(content)
+    flaws = _flaws(image, content, filename)
+    image.load()
+    if image.format == "PNG":
+        # Pillow overlooks wrong checksums and a missing end while it loads; other decoders refuse such files.
+        open_header(content).verify()
+    if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format != "PNG"):
+        raise UnusableImage(DataIssue.IMAGE_PIXEL_TYPE, f"{image.format} of mode {image.mode}")
+    return image, flaws
+
+
+def encode_image(image: Image.Image, *, lossy: bool) -> bytes:
+    """An RGB image as JPEG of high quality without chroma subsampling, or as PNG; without metadata."""
+    clean = Image.fromarray(np.asarray(image))
+    buffer = io.BytesIO()
+    if lossy:
+        clean.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
+    else:
+        clean.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def _flaws(image: Image.Image, content: bytes, filename: str) -> list[tuple[DataIssue, str]]:
+    """What is unusual about an opened, not yet loaded image."""
+    flaws = []
+    suffix = pathlib.PurePath(filename).suffix.lower()
+    if suffix in SUFFIX_FORMATS and image.format not in SUFFIX_FORMATS[suffix]:
+        flaws.append((DataIssue.WRONG_EXTENSION, f"content is {image.format}"))
+    orientation = _orientation(image)
+    if orientation != 1:
+        flaws.append((DataIssue.EXIF_ROTATED, f"orientation {orientation}"))
+    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
+        flaws.append((DataIssue.ANIMATED, f"{image.n_frames} frames"))  # type: ignore[attr-defined]
+    # Bit depth of a PNG is byte 24; Pillow shows a 16-bit colour PNG as 8-bit RGB.
+    if image.mode.startswith("I") or (image.format == "PNG" and len(content) > 24 and content[24] == 16):
+        flaws.append((DataIssue.DEEP_PIXELS, ""))
+    elif image.mode in ("L", "1", "LA"):
+        flaws.append((DataIssue.GRAY, ""))
+    elif image.mode == "CMYK":
+        flaws.append((DataIssue.CMYK, ""))
+    elif image.mode in ("P", "PA"):
+        flaws.append((DataIssue.PALETTE, ""))
+    elif image.mode != "RGB" and "A" not in image.mode:
+        flaws.append((DataIssue.OTHER_FORMAT, f"mode {image.mode}"))
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La", "RGBX") or "transparency" in image.info:
+        flaws.append((DataIssue.ALPHA, ""))
+    return flaws
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF orientation, 1 where there is none or it makes no sense."""
+    try:
+        orientation = image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # a broken EXIF block is no reason to lose the image
+        return 1
+    return orientation if orientation in TRANSPOSES else 1
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Turns a decoded image as its EXIF orientation says, and makes it RGB as ``to_rgb``."""
+    # Not by ImageOps.exif_transpose, which writes the EXIF block again and fails on broken ones. Pillow has turned a
+    # TIFF while loading it, and removed its tag.
+    orientation = _orientation(image)
+    rgb = to_rgb(image)
+    return rgb if orientation == 1 else rgb.transpose(TRANSPOSES[orientation])
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB: gray copied to three channels, 16 bits cut to the upper 8, alpha dropped."""
+    if image.mode.startswith("I"):
+        deep = np.asarray(image)
+        return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    if image.mode in ("P", "PA"):
+        return image.convert("RGBA").convert("RGB")
+    return image.convert("RGB")

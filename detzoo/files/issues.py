@@ -1,0 +1,188 @@
+"""What can be wrong with annotations, images and records, what is done about it, and the table that says so.
+
+The importers and the conversion add findings to a ``IssueLog``; ``inspect`` uses the same words for what it finds in
+records. (``issue_counter`` counts while training reads records.)
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import threading
+from collections.abc import Iterable
+from typing import NamedTuple
+
+KEPT_PER_KIND = 1000  # findings remembered of each kind; all are counted
+EXAMPLES_PER_KIND = 2  # findings shown of each kind in the table
+EXAMPLE_WIDTH = 100  # characters
+MESSAGE_WIDTH = 500  # characters of a finding in an error message
+
+
+class Action(enum.Enum):
+    """What is done about a finding. ``NOTED`` changes nothing and is no error with ``--strict``."""
+
+    IMAGE_SKIPPED = "image skipped"
+    OBJECT_SKIPPED = "object skipped"
+    REST_SKIPPED = "rest of the file skipped"
+    REPAIRED = "repaired"
+    NOTED = "kept"
+
+
+class DataIssue(enum.Enum):
+    """A kind of data issue; its ``text`` is what the table calls it, its ``action`` what is done about it."""
+
+    # Annotation files
+    ANNOTATION_FILE_UNREADABLE = ("annotation of an image cannot be read", Action.IMAGE_SKIPPED)
+    ANNOTATION_MISSING = ("image listed without an annotation file", Action.IMAGE_SKIPPED)
+    ANNOTATION_WITHOUT_IMAGE = ("annotation of an unknown image", Action.OBJECT_SKIPPED)
+    ANNOTATION_UNREADABLE = ("annotation of an object cannot be read", Action.OBJECT_SKIPPED)
+    WRONG_FILENAME = ("annotation names another file; taken by the annotation's own name", Action.REPAIRED)
+    ENCODING_GUESSED = ("text is not UTF-8 and states no encoding; guessed", Action.NOTED)
+    IDS_RENUMBERED = ("category ids below 1, beyond a label map's, or no numbers; numbered from 1", Action.NOTED)
+    FRACTIONS = ("all coordinates of the data set within 0..1; read as fractions of the image", Action.NOTED)
+    CATEGORY_UNREADABLE = ("category cannot be read", Action.OBJECT_SKIPPED)
+    # Image files
+    IMAGE_AMBIGUOUS = ("several files have the stated name", Action.IMAGE_SKIPPED)
+    IMAGE_OUTSIDE = ("file outside of the folder, or no regular file", Action.IMAGE_SKIPPED)
+    IMAGE_MISSING = ("image file is missing", Action.IMAGE_SKIPPED)
+    IMAGE_EMPTY = ("image file is empty", Action.IMAGE_SKIPPED)
+    IMAGE_UNKNOWN = ("not an image of a known format", Action.IMAGE_SKIPPED)
+    IMAGE_CORRUPT = ("image is corrupt or truncated", Action.IMAGE_SKIPPED)
+    IMAGE_HUGE = ("image has too many pixels", Action.IMAGE_SKIPPED)
+    IMAGE_PIXEL_TYPE = ("pixels without one way to 8-bit RGB", Action.IMAGE_SKIPPED)
+    IMAGE_UNFIT = ("image that the model cannot take", Action.IMAGE_SKIPPED)
+    EXIF_ROTATED = ("EXIF-rotated; turned upright", Action.REPAIRED)
+    ANIMATED = ("animated; first frame taken", Action.REPAIRED)
+    DEEP_PIXELS = ("16-bit; upper 8 bits taken", Action.REPAIRED)
+    GRAY = ("gray; made RGB", Action.REPAIRED)
+    CMYK = ("CMYK; made RGB", Action.REPAIRED)
+    PALETTE = ("palette; made RGB", Action.REPAIRED)
+    ALPHA = ("transparency; dropped", Action.REPAIRED)
+    OTHER_FORMAT = ("neither JPEG nor PNG; encoded anew", Action.REPAIRED)
+    SIZE_SCALED = ("stated size is another scale; boxes scaled", Action.REPAIRED)
+    SIZE_WRONG = ("stated size is wrong; the image's own taken", Action.REPAIRED)
+    WRONG_EXTENSION = ("extension does not fit the content", Action.NOTED)
+    NO_BOXES = ("image without boxes", Action.NOTED)
+    # Objects
+    BOX_OF_OUTLINE = ("no box; that of the outline taken", Action.NOTED)
+    ORIENTED_BOX = ("oriented box; the upright box around its corners taken", Action.NOTED)
+    KEYPOINTS = ("keypoints; the box taken", Action.NOTED)
+    CONFIDENCE = ("confidence behind the coordinates; ignored", Action.NOTED)
+    AREA_UNUSABLE = ("area is no number of pixels; that of the mask or box taken", Action.REPAIRED)
+    FLAG_UNKNOWN = ("truth value that is neither yes nor no; taken as no", Action.REPAIRED)
+    CORNER_OR_SIZE = ("maximum below minimum: exchanged corners, or a width and height?", Action.OBJECT_SKIPPED)
+    SIZE_FOR_CORNER = ("width and height in place of the maximum; corners made of them", Action.REPAIRED)
+    OUTLINE_PART = ("part of an outline that is no polygon; dropped", Action.REPAIRED)
+    BOX_NOT_FINITE = ("box with NaN or infinity", Action.OBJECT_SKIPPED)
+    BOX_WITHOUT_AREA = ("box without area", Action.OBJECT_SKIPPED)
+    BOX_OUTSIDE = ("box wholly outside the image", Action.OBJECT_SKIPPED)
+    BOX_INVERTED = ("box with minimum above maximum; exchanged", Action.REPAIRED)
+    BOX_CLIPPED = ("box reaching beyond the image; clipped", Action.REPAIRED)
+    WEIGHT_WRONG = ("weight that is not finite, negative or above 1e4; 1 taken", Action.REPAIRED)
+    AREA_WRONG = ("area that is not finite or negative; taken as unknown", Action.REPAIRED)
+    CLASS_WITHOUT_NAME = ("class id without a name", Action.OBJECT_SKIPPED)
+    CLASS_NOT_IN_LABEL_MAP = ("class that is not in the label map", Action.OBJECT_SKIPPED)
+    MASK_UNREADABLE = ("mask cannot be drawn; left empty", Action.REPAIRED)
+    MASK_MISSING = ("object without a mask; left empty", Action.REPAIRED)
+    # Records
+    RECORD_FILE_TRUNCATED = ("TFRecord file ends within a record", Action.REST_SKIPPED)
+    RECORD_CHECKSUM = ("record's checksum does not fit its data", Action.IMAGE_SKIPPED)
+    RECORD_EMPTY = ("empty record", Action.IMAGE_SKIPPED)
+    RECORD_UNREADABLE = ("record is no tf.Example", Action.IMAGE_SKIPPED)
+    KEY_MISSING = ("record without a key that is needed", Action.IMAGE_SKIPPED)
+    KEY_TYPE = ("key of another type or length than training reads", Action.IMAGE_SKIPPED)
+    LENGTHS_DIFFER = ("lists of objects of different lengths", Action.IMAGE_SKIPPED)
+    MASK_UNUSABLE = ("masks that do not fit image or objects, where masks are loaded", Action.IMAGE_SKIPPED)
+    IMAGE_UNUSUAL = ("image that is not plain upright RGB; decoded as stored", Action.NOTED)
+    KEY_ABSENT = ("record without a key that evaluation likes to have", Action.NOTED)
+    LABEL_CONTRADICTS = ("class text and label disagree; the text counts", Action.NOTED)
+    SAME_IMAGE = ("image that another record has, too", Action.NOTED)
+
+    @property
+    def text(self) -> str:
+        """What the table calls it."""
+        return self.value[0]
+
+    @property
+    def action(self) -> Action:
+        """What is done about it."""
+        return self.value[1]
+
+
+class Finding(NamedTuple):
+    """One data issue: its kind, the file and line (or record) it is in, and what was seen there."""
+
+    issue: DataIssue
+    where: str
+    detail: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.where}: {self.issue.text}" + (f" ({self.detail})" if self.detail else "")
+        return _printable(text if len(text) <= MESSAGE_WIDTH else text[: MESSAGE_WIDTH - 3] + "...")
+
+
+class IssueLog:
+    """Findings in the order in which they were made, counted by kind; thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: collections.Counter[DataIssue] = collections.Counter()
+        self._kept: dict[DataIssue, list[Finding]] = collections.defaultdict(list)
+
+    def add(self, issue: DataIssue, where: str, detail: str = "") -> None:
+        """Adds one finding."""
+        self.extend([Finding(issue, where, detail)])
+
+    def extend(self, findings: Iterable[Finding]) -> None:
+        """Adds findings."""
+        with self._lock:
+            for finding in findings:
+                self._counts[finding.issue] += 1
+                if len(self._kept[finding.issue]) < KEPT_PER_KIND:
+                    self._kept[finding.issue].append(finding)
+
+    def counts(self) -> dict[DataIssue, int]:
+        """How often each kind occurred, in the order of ``DataIssue``, without those that did not."""
+        return {issue: self._counts[issue] for issue in DataIssue if self._counts[issue]}
+
+    def findings(self, issue: DataIssue | None = None) -> list[Finding]:
+        """The findings of one kind or of all, by kind; the first ``KEPT_PER_KIND`` of each."""
+        return [finding for kind in DataIssue if issue in (None, kind) for finding in self._kept.get(kind, [])]
+
+    def strict_findings(self) -> list[Finding]:
+        """Those of ``findings`` that are an error with ``--strict``: what was skipped or repaired."""
+        return [finding for finding in self.findings() if finding.issue.action is not Action.NOTED]
+
+    @property
+    def num_strict(self) -> int:
+        """How many findings are an error with ``--strict``, those that are not remembered included."""
+        return sum(count for issue, count in self._counts.items() if issue.action is not Action.NOTED)
+
+    def table(self) -> str:
+        """A table of what was found, by action: count, kind, and where the first ones are; or one line if nothing."""
+        counts = self.counts()
+        if not counts:
+            return "no data issues found"
+        lines = []
+        for action in Action:
+            of_action = {issue: count for issue, count in counts.items() if issue.action is action}
+            if not of_action:
+                continue
+            lines.append(f"{action.value} ({sum(of_action.values())})")
+            for issue, count in sorted(of_action.items(), key=lambda item: -item[1]):
+                lines.append(f"  {count:>7}  {issue.text}")
+                lines += [f"             {_example(finding)}" for finding in self._kept[issue][:EXAMPLES_PER_KIND]]
+                if count > EXAMPLES_PER_KIND:
+                    lines.append(f"             ... and {count - EXAMPLES_PER_KIND} more")
+        return "\n".join(lines)
+
+
+def _example(finding: Finding) -> str:
+    """Where a finding is, and what was seen, cut to one short line."""
+    text = " ".join(f"{finding.where}: {finding.detail}".removesuffix(": ").split())
+    return _printable(text if len(text) <= EXAMPLE_WIDTH else text[: EXAMPLE_WIDTH - 3] + "...")
+
+
+def _printable(text: str) -> str:
+    """Text that every terminal's encoding of Unicode takes: halves of surrogate pairs become escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

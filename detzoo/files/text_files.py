@@ -1,0 +1,215 @@
+"""Annotation files of any encoding -> text, JSON, YAML and XML, with bounds on what a hostile file can cost.
+
+Only regular files are opened. Text is UTF-8, what a byte order mark or a declaration states, or a guess that the log
+names. Nesting beyond any real file's, entities of XML and aliases of YAML's collections are refused: each of them can
+make a few hundred bytes cost minutes or all memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import itertools
+import json
+import os
+import pathlib
+import re
+import stat
+import xml.etree.ElementTree as ElementTree
+from typing import Any
+from xml.parsers import expat
+
+from detzoo.errors import DataError, UsageError
+from detzoo.files.issues import DataIssue, IssueLog
+
+LINE = "line"  # attribute that keeps the line of an XML element
+MAX_NUL_PART = 0.05  # of the characters; few cost the lines that they are in, many are no text
+MAX_XML_DEPTH = 100
+MAX_YAML_CHARS = 2_000_000  # a minute of PyYAML; a data.yaml of 1,000 classes has 20,000
+MAX_YAML_BRACKETS = 100  # open at a time
+MAX_INT_DIGITS = 400  # longer whole numbers are beyond the range of a float
+
+_MARKS = ((codecs.BOM_UTF8, "utf-8-sig"), (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"),
+          (codecs.BOM_UTF16_BE, "utf-16"))  # fmt: skip
+# Chinese tools declare the smallest set and write the largest.
+_WIDER = {"gb2312": "gb18030", "gbk": "gb18030", "iso8859-1": "cp1252", "ascii": "utf-8"}
+_SLOW_CODECS = ("idna", "punycode")  # quadratic
+_CHINESE = re.compile(rb"(?:[\x00-\x7f]|[\xa1-\xf7][\xa1-\xfe])*")
+_DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w.:-]{1,40})["']""")
+
+
+class MalformedXml(ValueError):
+    """XML that is not well-formed; ``lineno`` says where."""
+
+    def __init__(self, message: str, lineno: int) -> None:
+        super().__init__(message)
+        self.lineno = lineno
+
+
+def check_regular(path: str | os.PathLike[str]) -> None:
+    """Checks that a file can be read to its end.
+
+    Raises:
+        OSError: The file is missing, or is a folder, a device or a pipe.
+        ValueError: The path holds a NUL.
+    """
+    mode = os.stat(path).st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(None, "Is a directory")
+    if not stat.S_ISREG(mode):
+        raise OSError(None, "not a regular file (a device, pipe or socket)")
+
+
+def read_bytes(path: str | os.PathLike[str]) -> bytes:
+    """Returns the content of a regular file; raises as ``check_regular``."""
+    check_regular(path)
+    return pathlib.Path(path).read_bytes()
+
+
+def decode(content: bytes, declared: str = "") -> tuple[str, str]:
+    """Returns the text of a file and the encoding that was guessed, "" where none had to be.
+
+    Raises:
+        ValueError: The content is no text.
+    """
+    marked = next((name for mark, name in _MARKS if content.startswith(mark)), "")
+    if not marked and b"\0" in content[:2]:
+        marked = "utf-16-be" if content[0] == 0 else "utf-16-le"
+    for name in filter(None, (marked, _codec(declared), "utf-8")):
+        try:
+            return _checked(content.decode(name)), ""
+        except UnicodeDecodeError:
+            if name == marked:
+                raise
+    guess = "gb18030" if _CHINESE.fullmatch(content) else "cp1252"
+    return _checked(content.decode(guess, "replace")), guess
+
+
+def _codec(declared: str) -> str:
+    """The codec for a declared encoding; "" for none that is known."""
+    try:
+        info = codecs.lookup(declared)
+    except LookupError:
+        return ""
+    usable = getattr(info, "_is_text_encoding", True) and info.name not in _SLOW_CODECS
+    return _WIDER.get(info.name, info.name) if usable else ""
+
+
+def _checked(text: str) -> str:
+    if text.count("\0") > len(text) * MAX_NUL_PART:
+        raise ValueError("holds NUL bytes, so it is not a text file")
+    return text
+
+
+def read_text(path: pathlib.Path, where: str, log: IssueLog, content: bytes | None = None) -> str:
+    """Returns the text of a file with line ends of one character; a guess of its encoding goes to the log.
+
+    Raises:
+        OSError, ValueError: As ``read_bytes`` and ``decode``.
+    """
+    content = read_bytes(path) if content is None else content
+    declared = _DECLARED.match(content[:200])
+    text, guess = decode(content, declared.group(1).decode() if declared else "")
+    if guess:
+        log.add(DataIssue.ENCODING_GUESSED, where, f"read as {guess}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_named_text(path: pathlib.Path, flag: str, log: IssueLog) -> str:
+    """Returns the text of a file that a flag names.
+
+    Raises:
+        UsageError: The file is missing.
+        DataError: The file cannot be read.
+    """
+    try:
+        return read_text(path, path.name, log)
+    except FileNotFoundError:
+        raise UsageError(f"{flag} {path} is not there") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
+def parse_json(text: str) -> Any:
+    """Returns the values of JSON; a number of more than 400 digits becomes infinity.
+
+    Raises:
+        ValueError: The text is not JSON or nested too deeply. ``json.JSONDecodeError`` has the line.
+    """
+    try:
+        try:
+            return json.loads(text, strict=False)
+        except json.JSONDecodeError:
+            raise
+        except ValueError:  # Python refuses whole numbers of more than 4,300 digits
+            return json.loads(text, strict=False, parse_int=_parse_int)
+    except RecursionError:
+        raise ValueError("nested too deeply for an annotation file") from None
+
+
+def _parse_int(digits: str) -> int | float:
+    return int(digits) if len(digits) < MAX_INT_DIGITS else float(digits)
+
+
+def parse_yaml(text: str) -> Any:
+    """Returns the values of YAML, all scalars as text, so that a class "no" stays one.
+
+    Raises:
+        ValueError: The text is not YAML, is nested too deeply, or repeats collections by aliases.
+    """
+    import yaml
+
+    class Loader(yaml.BaseLoader):
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            is_alias = self.check_event(yaml.AliasEvent)
+            node = super().compose_node(parent, index)
+            if is_alias and not isinstance(node, yaml.ScalarNode):
+                raise yaml.YAMLError(f"the alias on line {node.start_mark.line + 1} repeats a collection; write it out")
+            return node
+
+    if len(text) > MAX_YAML_CHARS:
+        raise ValueError(f"{len(text)} characters, at most {MAX_YAML_CHARS} are read")
+    steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
+    try:
+        if max(itertools.accumulate(steps), default=0) > MAX_YAML_BRACKETS:  # PyYAML takes a second for every 1,000
+            raise RecursionError
+        return yaml.load(text, Loader)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"not YAML: {error}") from None
+
+
+def parse_xml(text: str) -> ElementTree.Element:
+    """Returns the root of XML; tags are in lower case, and every element has an attribute ``line``.
+
+    Raises:
+        MalformedXml: The text is not well-formed.
+        ValueError: The text is nested too deeply or declares entities.
+    """
+    builder = ElementTree.TreeBuilder()
+    parser = expat.ParserCreate("utf-8")
+    depth = 0
+
+    def start(tag: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_XML_DEPTH:
+            raise ValueError(f"elements are nested more than {MAX_XML_DEPTH} deep")
+        builder.start(tag.lower(), {**attributes, LINE: str(parser.CurrentLineNumber)})
+
+    def end(tag: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(tag.lower())
+
+    def refuse(*_: Any) -> None:
+        raise ValueError("declares entities, which annotation files do not need")
+
+    parser.StartElementHandler, parser.EndElementHandler = start, end
+    parser.CharacterDataHandler = builder.data
+    parser.EntityDeclHandler = refuse
+    try:
+        parser.Parse(text.lstrip().encode("utf-8", "replace"), True)
+    except expat.ExpatError as error:
+        raise MalformedXml(str(error), error.lineno) from None
+    return builder.close()

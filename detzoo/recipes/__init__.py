@@ -1,0 +1,1 @@
+"""Trainings of several steps, which resume after the last finished step."""

@@ -1,0 +1,1 @@
+"""Exported models, ready to call: SavedModel, TFLite and frozen graphs."""

@@ -1,0 +1,98 @@
+"""An exported model in the form that an evaluation takes: images in batches, detections padded to one length.
+
+An exported model resizes images itself, so batches must hold them as they are (the identity resizer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.contracts import Detections, Tensor
+from detzoo.layers.resample import spatial_shape
+from detzoo.ops import boxes
+from detzoo.postprocess.dense_detections import image_windows
+from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.served import FIRST_CLASS_ID
+
+
+class OneByOne:
+    """Detects on the images of a batch, one after the other, outside of TensorFlow's graph.
+
+    Args:
+        detect: image uint8 [H, W, 3] -> ImageDetections; where it wants proposals, also their boxes [R, 4].
+        has_masks: whether these have masks.
+        wants_proposals: whether ``detect`` is given the regions of each image.
+        proposes_only: whether the detections are class-agnostic proposals.
+    """
+
+    def __init__(
+        self,
+        detect: Callable[..., ImageDetections],
+        has_masks: bool = False,
+        wants_proposals: bool = False,
+        proposes_only: bool = False,
+    ) -> None:
+        self._detect = detect
+        self._has_masks = has_masks
+        self.wants_proposals = wants_proposals
+        self.proposes_only = proposes_only
+        self.proposes_masks = proposes_only and has_masks
+
+    def preprocess(self, images: Tensor) -> Tensor:
+        """The images as they are."""
+        return images
+
+    def predict(self, inputs: Tensor, true_shapes: Tensor, **context: Any) -> tuple[Tensor, ...]:
+        """Boxes [B, M, 4], scores [B, M], ids [B, M], count [B] and masks [B, M, h, w] of images [B, H, W, 3]."""
+        dtypes = (tf.float32, tf.float32, tf.int32, tf.int32, tf.float32)
+        regions: list[Tensor] = []
+        if self.wants_proposals:
+            proposals = context["proposals"]
+            windows = image_windows(true_shapes, spatial_shape(inputs))[:, tf.newaxis]
+            regions = [boxes.change_coordinate_frame(proposals.boxes_norm, windows), proposals.num_valid]
+        return tuple(tf.numpy_function(self._run, [inputs, true_shapes, *regions], dtypes))
+
+    def postprocess(self, predictions: tuple[Tensor, ...], true_shapes: Tensor, padded_shape: Any) -> Detections:
+        """The final detections; what only a detector in memory knows is empty."""
+        del true_shapes, padded_shape
+        boxes_norm, scores, class_ids, count, masks = predictions
+        nothing = tf.zeros([0])
+        detections = Detections(
+            boxes_norm=tf.ensure_shape(boxes_norm, [None, None, 4]),
+            scores=tf.ensure_shape(scores, [None, None]),
+            classes=tf.ensure_shape(class_ids, [None, None]) - FIRST_CLASS_ID,
+            num_valid=tf.ensure_shape(count, [None]),
+            multiclass_scores=nothing,
+            anchor_indices=nothing,
+            raw_boxes_norm=nothing,
+            raw_scores=nothing,
+        )
+        return detections._replace(masks=masks) if self._has_masks else detections
+
+    def _run(self, images: np.ndarray, true_shapes: np.ndarray, *regions: np.ndarray) -> tuple[np.ndarray, ...]:
+        pixels = [
+            np.rint(image[:height, :width]).astype(np.uint8) for image, (height, width) in zip(images, true_shapes)
+        ]
+        of_image = [(rows[:number],) for rows, number in zip(*regions)] if regions else [()] * len(pixels)
+        found = [self._detect(image, *given) for image, given in zip(pixels, of_image)]
+        length = max(len(detections.scores) for detections in found)
+        masks = [np.zeros([0, 0, 0]) if each.masks is None else each.masks for each in found]
+        columns = ([each.boxes_norm for each in found], [each.scores for each in found], [d.class_ids for d in found])
+        boxes_norm, scores, class_ids = (np.stack([_pad(rows, length) for rows in column]) for column in columns)
+        padded_masks = np.stack([_pad(rows, length) for rows in masks])
+        count = np.array([len(detections.scores) for detections in found], np.int32)
+        return (
+            boxes_norm.astype(np.float32),
+            scores.astype(np.float32),
+            class_ids.astype(np.int32),
+            count,
+            padded_masks.astype(np.float32),
+        )
+
+
+def _pad(rows: np.ndarray, length: int) -> np.ndarray:
+    return np.pad(rows, [(0, length - len(rows))] + [(0, 0)] * (rows.ndim - 1))

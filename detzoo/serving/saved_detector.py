@@ -1,0 +1,172 @@
+"""A SavedModel with the Object Detection API's signature, called with one image of any size.
+
+Exports of detzoo and of the original API both work; what a model wants is read from its signature.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.errors import UsageError
+from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
+from detzoo.serving.given_regions import GivenRegions, inputs_of
+from detzoo.serving.served import CLASS_SCORES
+
+SIGNATURE = "serving_default"
+NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
+MASKS_OUTPUT = "detection_masks"
+LABEL_MAP_FILE = "label_map.pbtxt"
+EXPORT_RECORD = "export.json"
+
+
+class ImageDetections(NamedTuple):
+    """The detections of one image, best first, D of them."""
+
+    boxes_norm: np.ndarray  # float32 [D, 4], fractions of the image
+    scores: np.ndarray  # float32 [D]
+    class_ids: np.ndarray  # int32 [D], from 1
+    masks: np.ndarray | None = None  # float32 [D, h, w] in [0, 1], stretched over each box; None without a mask head
+
+
+class SavedDetector:
+    """A loaded SavedModel.
+
+    Args:
+        path: the folder with saved_model.pb, or an export's output_directory.
+        needs_boxes: whether a classifier of images is refused; else it can be run, but not called for detections.
+
+    Raises:
+        UsageError: there is no such SavedModel, or it is not a detector.
+    """
+
+    def __init__(self, path: str | pathlib.Path, needs_boxes: bool = True) -> None:
+        self.folder = find_saved_model(path)
+        try:
+            loaded = tf.saved_model.load(str(self.folder))
+        except Exception as problem:  # TensorFlow raises many kinds, none of them its own
+            reason = str(problem).strip().splitlines()[0][:200]
+            raise UsageError(f"the SavedModel {self.folder} cannot be loaded: {reason}") from problem
+        self._loaded = loaded  # keeps the variables alive
+        self._function = _detection_signature(loaded, self.folder, needs_boxes)
+        specs = dict(self._function.structured_input_signature[1])
+        self.wants_proposals = specs.pop(REGIONS_NAME, None) is not None and bool(specs)
+        [(self._input_name, self._spec)] = specs.items()
+        self._is_example = _input_type(self.folder) == "tf_example"
+
+    def __call__(self, image: np.ndarray, proposals_norm: np.ndarray | None = None) -> ImageDetections:
+        """The detections of one image.
+
+        Args:
+            image: uint8 [H, W, 3], RGB.
+            proposals_norm: float32 [R, 4], fractions of the image; for a model with ``wants_proposals`` only.
+
+        Raises:
+            UsageError: the model wants proposals and there are none.
+        """
+        given = self.as_input(image)
+        if self.wants_proposals:
+            if proposals_norm is None:
+                raise UsageError(
+                    f"the SavedModel {self.folder} classifies given regions, so it needs the proposals of each image"
+                )
+            given = GivenRegions(given, tf.constant(proposals_norm[np.newaxis], tf.float32))
+        outputs = self.outputs(given)
+        count = int(outputs["num_detections"][0]) if "num_detections" in outputs else None
+        boxes, scores, classes = (outputs[name].numpy()[0, :count] for name in NEEDED_OUTPUTS)
+        masks = outputs[MASKS_OUTPUT].numpy()[0, :count] if MASKS_OUTPUT in outputs else None
+        return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32), masks)
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether detections have masks."""
+        return MASKS_OUTPUT in self._function.structured_outputs
+
+    def outputs(self, given: Any) -> dict[str, Any]:
+        """All outputs for an input as the signature wants it; ``GivenRegions`` for a model with ``wants_proposals``."""
+        return self._function(**dict(zip((self._input_name, REGIONS_NAME), inputs_of(given))))
+
+    def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
+        """An image uint8 [H, W, 3], ``batch_size`` times, in the type of the signature's input."""
+        return self.as_batch([image] * batch_size)
+
+    def as_batch(self, images: Sequence[np.ndarray]) -> Any:
+        """Images uint8 [H, W, 3] of one size in the type of the signature's input."""
+        if self._spec.dtype != tf.string:
+            return tf.cast(np.stack(images), self._spec.dtype)
+        return tf.constant([self._encode(image) for image in images])
+
+    def _encode(self, image: np.ndarray) -> bytes:
+        encoded = tf.io.encode_png(image, compression=1).numpy()
+        if not self._is_example:
+            return encoded
+        feature = {"image/encoded": tf.train.Feature(bytes_list=tf.train.BytesList(value=[encoded]))}
+        return tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+
+    @property
+    def function(self) -> Any:
+        """The signature, a concrete function of images, or of images and regions, that returns a dict."""
+        return self._function
+
+
+def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
+    """The folder that holds saved_model.pb: the path itself, ``saved_model`` in it, or the folder of that file.
+
+    Raises:
+        UsageError: there is none.
+    """
+    given = pathlib.Path(path)
+    if given.name == "saved_model.pb":
+        given = given.parent
+    for folder in (given, given / "saved_model"):
+        if (folder / "saved_model.pb").is_file():
+            return folder
+    if not given.exists():
+        raise UsageError(f"--saved_model {path} does not exist")
+    inside = ", ".join(sorted(entry.name for entry in given.iterdir())[:5]) if given.is_dir() else "it is a file"
+    inside = inside or "it is empty"
+    raise UsageError(f"--saved_model {path} has no saved_model.pb ({inside}); `detzoo export` makes one")
+
+
+def label_map_beside(saved_model: pathlib.Path) -> LabelMap | None:
+    """The label map that an export left beside or in its SavedModel, None where there is none."""
+    for folder in (saved_model.parent, saved_model, saved_model / "assets"):
+        if (folder / LABEL_MAP_FILE).is_file():
+            return load_label_map(folder / LABEL_MAP_FILE)
+    return None
+
+
+def _detection_signature(loaded: Any, folder: pathlib.Path, needs_boxes: bool) -> Any:
+    if SIGNATURE not in loaded.signatures:
+        known = ", ".join(loaded.signatures) or "none"
+        raise UsageError(f"the SavedModel {folder} has no signature {SIGNATURE} (it has: {known})")
+    function = loaded.signatures[SIGNATURE]
+    if CLASS_SCORES in function.structured_outputs:
+        if needs_boxes:
+            raise UsageError(
+                f"the SavedModel {folder} is a classifier: it gives {CLASS_SCORES} of images, and no boxes to draw "
+                "or to measure; `detzoo evaluate --checkpoint_dir` measures a classifier"
+            )
+        return function
+    missing = [name for name in NEEDED_OUTPUTS if name not in function.structured_outputs]
+    inputs = set(function.structured_input_signature[1])
+    if missing or len(inputs) != 1 + (REGIONS_NAME in inputs and len(inputs) > 1):
+        raise UsageError(
+            f"the SavedModel {folder} is not a detector: a signature with one input and the outputs "
+            f"{', '.join(NEEDED_OUTPUTS)} is needed; it has {', '.join(sorted(function.structured_outputs))}"
+        )
+    return function
+
+
+def _input_type(saved_model: pathlib.Path) -> str:
+    """What `detzoo export` noted, "" where there is no note: a string input does not tell images from examples."""
+    try:
+        return json.loads((saved_model.parent / EXPORT_RECORD).read_text(encoding="utf-8"))["input_type"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""

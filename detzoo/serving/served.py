@@ -1,0 +1,172 @@
+"""A detector as the Object Detection API serves it: raw images in, a dict of float32 arrays out.
+
+The last step of the flow before export. The signature, input and output names are those of
+``object_detection/exporter_lib_v2.py``, so that code written against its SavedModels runs unchanged; one widening: a
+batch may have any number of images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from detzoo.contracts import Detections, MaskProposalPredictions, Proposals, RegionPredictions, Tensor
+from detzoo.errors import UsageError
+from detzoo.layers.resample import spatial_shape
+from detzoo.postprocess.dense_detections import image_windows
+from detzoo.serving import given_regions
+
+INPUT_NAME = "input_tensor"
+FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
+
+# Nodes of an exported graph between its stages: a benchmark measures up to them. Where the extractor ends has names as
+# well, see ``detzoo.layers.stage_end``.
+NETWORK_INPUT = "stage_network_input"
+NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits", "stage_mask_logits")
+PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
+CLASS_SCORES = "class_scores"  # the one output of a classifier of images
+REGION_MAP = "stage_region_map_"  # and a level: what masks are predicted from, once boxes are known
+
+INPUT_SPECS = {
+    "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, name=INPUT_NAME),
+    "float_image_tensor": tf.TensorSpec([None, None, None, 3], tf.float32, name=INPUT_NAME),
+    "encoded_image_string_tensor": tf.TensorSpec([None], tf.string, name=INPUT_NAME),
+    "tf_example": tf.TensorSpec([None], tf.string, name=INPUT_NAME),
+}
+
+
+class ServingModule(tf.Module):
+    """Raw images of any size -> the output dict of an exported detector.
+
+    Outputs, all float32, with B images, M detections, A anchors and C class columns (background first where there is
+    one): ``detection_boxes`` [B, M, 4] in fractions of the image, ``detection_scores`` [B, M], ``detection_classes``
+    [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
+    ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
+    and ``raw_detection_scores`` [B, A, C]; of a detector of masks also ``detection_masks`` [B, M, h, w] in
+    [0, 1], each stretched over its box.
+
+    A classifier of images has one output, ``class_scores`` [B, K]: column k is of the class with id k + 1.
+
+    A detector that classifies given regions takes them as a second input, ``proposals`` float32 [B, R, 4], fractions of
+    the image; rows without area are padding.
+
+    Args:
+        detector: answers preprocess, predict and postprocess.
+        resizer: one image [H, W, 3], or B of one size, -> (padded float32 images, true shape int32 [2]); its
+            ``static_shape`` is (h, w) of the padded image, None where it follows the image.
+        input_type: what the caller sends. ``image_tensor``: uint8 [B, H, W, 3]; ``float_image_tensor``: float32 of the
+            same shape, 0..255; ``encoded_image_string_tensor``: B encoded JPEG, PNG, GIF or BMP files, of different
+            sizes if the resizer makes them equal; ``tf_example``: B serialized examples with ``image/encoded``.
+
+    Raises:
+        UsageError: the input type is none of these.
+    """
+
+    def __init__(
+        self, detector: Any, resizer: Callable[[Tensor], tuple[Tensor, Tensor]], input_type: str = "image_tensor"
+    ) -> None:
+        super().__init__(name="serving")
+        if input_type not in INPUT_SPECS:
+            raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
+        self.detector = detector
+        regions = (given_regions.INPUT_SPEC,) if getattr(detector, "wants_proposals", False) else ()
+        self.input_specs = (INPUT_SPECS[input_type], *regions)
+        self._input_type = input_type
+        self._resizer = resizer
+        self._traced = tf.function(self.detect, input_signature=list(self.input_specs), autograph=False)
+
+    def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Detect through one traced function, whatever the size of the images."""
+        return self._traced(*inputs)
+
+    def concrete_function(self) -> Any:
+        """The traced function, ready to be written or frozen."""
+        return self._traced.get_concrete_function()
+
+    def detect(self, input_tensor: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
+        """The whole way from raw input (and regions) to the output dict, untraced."""
+        images, true_shapes = self.resize(input_tensor)
+        padded_shape = spatial_shape(images)
+        inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
+        if getattr(self.detector, "classifies_images", False):  # images of one call have one size: no padding
+            return {CLASS_SCORES: tf.identity(self.detector.predict(inputs).scores)}
+        regions: dict[str, Proposals] = {}
+        if proposals is not None:
+            windows = image_windows(true_shapes, padded_shape)
+            regions = {given_regions.INPUT_NAME: given_regions.as_proposals(proposals, windows)}
+        predictions = self.detector.predict(inputs, training=False, true_shapes=true_shapes, **regions)
+        predictions = name_outputs(predictions)
+        return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
+
+    def resize(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
+        """Raw input -> float32 [B, H, W, 3] of the detector's input size, and int32 [B, 2], the part images cover."""
+        if self._input_type in ("image_tensor", "float_image_tensor"):
+            return resize_batch(self._resizer, input_tensor)
+        read = decode_image if self._input_type == "encoded_image_string_tensor" else decode_example
+        return map_to_images(lambda element: self._resizer(read(element)), input_tensor, self._resizer)
+
+
+def name_outputs(predictions: Any) -> Any:
+    """The predictions with names on all that ``postprocess`` reads of them and that follows from the image."""
+    if isinstance(predictions, RegionPredictions):
+        boxes, scores, num_valid = predictions.proposals
+        if predictions.first_stage:
+            boxes, scores, num_valid = map(tf.identity, predictions.proposals, PROPOSALS)
+        maps = {level: tf.identity(x, name=f"{REGION_MAP}{level}") for level, x in dict(predictions.maps).items()}
+        predictions = predictions._replace(proposals=Proposals(boxes, scores, num_valid), maps=maps)
+        if isinstance(predictions.class_logits, tuple):  # a first stage alone
+            return predictions
+    if isinstance(predictions, MaskProposalPredictions):
+        return predictions._replace(
+            score_logits=tf.identity(predictions.score_logits, name=NETWORK_OUTPUTS[1]),
+            mask_logits=tf.identity(predictions.mask_logits, name=NETWORK_OUTPUTS[2]),
+        )
+    return predictions._replace(
+        box_deltas=tf.identity(predictions.box_deltas, name=NETWORK_OUTPUTS[0]),
+        class_logits=tf.identity(predictions.class_logits, name=NETWORK_OUTPUTS[1]),
+    )
+
+
+def resize_batch(resizer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Resize images [B, H, W, 3] of one size: -> (float32 [B, h, w, 3], true shapes int32 [B, 2])."""
+    padded, true_shape = resizer(images)
+    return padded, tf.tile(true_shape[tf.newaxis], [tf.shape(images)[0], 1])
+
+
+def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: Any) -> tuple[Tensor, Tensor]:
+    """Map each element to (padded image, true shape), with the resizer's static shape."""
+    height, width = resizer.static_shape
+    image_spec = tf.TensorSpec([height, width, 3], tf.float32)
+    shape_spec = tf.TensorSpec([2], tf.int32)
+    return tf.map_fn(function, elements, fn_output_signature=(image_spec, shape_spec))
+
+
+def decode_image(encoded: Tensor) -> Tensor:
+    """Encoded image -> uint8 [H, W, 3]; of an animation the first frame."""
+    image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
+    return tf.ensure_shape(image, [None, None, 3])
+
+
+def decode_example(serialized: Tensor) -> Tensor:
+    """A serialized tf.Example with ``image/encoded`` -> uint8 [H, W, 3]."""
+    features = tf.io.parse_single_example(serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
+    return decode_image(features["image/encoded"])
+
+
+def output_dict(detections: Detections) -> dict[str, Tensor]:
+    """Detections under the original API's names and in its type."""
+    outputs = {
+        "detection_boxes": detections.boxes_norm,
+        "detection_scores": detections.scores,
+        "detection_classes": detections.classes + FIRST_CLASS_ID,
+        "num_detections": detections.num_valid,
+        "detection_multiclass_scores": detections.multiclass_scores,
+        "detection_anchor_indices": detections.anchor_indices,
+        "raw_detection_boxes": detections.raw_boxes_norm,
+        "raw_detection_scores": detections.raw_scores,
+    }
+    if not isinstance(detections.masks, tuple):
+        outputs["detection_masks"] = detections.masks
+    return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}

@@ -1,0 +1,1 @@
+"""A sweep file expanded to points, each with its config."""

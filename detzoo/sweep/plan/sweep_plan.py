@@ -1,0 +1,403 @@
+"""Sweep file -> plan: every point resolved, checked and named, or every problem at once (no TensorFlow).
+
+read      the file, its bases, axes and exclusions        sweep_axes, sweep_excluded
+count     the grid, before it is expanded
+expand    combinations, those left out with their reason  sweep_points
+check     each distinct config as `detzoo config check` does
+locate    checkpoints and data sets                       sweep_files
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from detzoo.config import pb
+from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.limits import check_limits
+from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
+from detzoo.config.names import suggestion
+from detzoo.config.override import apply_override
+from detzoo.config.problems import Findings, Problem, Severity, error
+from detzoo.config.text import parse_text
+from detzoo.errors import ConfigError, UsageError
+from detzoo.sweep.plan.axes import (
+    EXTRACTOR,
+    META,
+    NAMED,
+    SHARED_FEATURES,
+    Axis,
+    axes_of,
+    change_config,
+    same_field,
+)
+from detzoo.sweep.plan.excluded import OUTPUT_DIR, Exclusion, placeholders_of, read_exclusions
+from detzoo.sweep.plan.files import apply_data, data_patterns, locate
+from detzoo.sweep.plan.points import (
+    Base,
+    Group,
+    How,
+    Point,
+    apply_axes,
+    groups_of,
+    how_variants,
+    of_resolution,
+    point_name,
+    point_traits,
+)
+from detzoo.sweep.plan.proposals import name_proposals, read_proposals_of, reads_proposals
+from detzoo.sweep.plan.published import read_published, values_by_point
+from detzoo.sweep.plan.small import choose_small
+from detzoo.sweep.plan.start import check_four_steps, start_trainings
+from detzoo.sweep.plan.traits import META_ARCHITECTURES, SWEPT_MODELS, traits_of
+
+MOST_POINTS = 10_000
+_SHOWN = 3  # names of points in a message
+_MANY = 500  # combinations, whose configs take more than a second or two to check
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepPlan:
+    """A sweep as it will run.
+
+    Attributes:
+        file: the sweep file.
+        message: the ``pb.Sweep``, overrides applied.
+        points: in the order of the file, each with its key.
+        exclusions: with the combinations that each left out.
+        published: name of a point -> column -> value, accuracies as shares of 1.
+    """
+
+    file: str
+    message: Any
+    points: list[Point]
+    exclusions: list[Exclusion]
+    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
+
+    @property
+    def num_trainings(self) -> int:
+        """How many detectors are trained."""
+        return len({point.training_key for point in self.points if point.training_key})
+
+
+def load_plan(path: str, overrides: Sequence[str] = (), small: bool = False) -> SweepPlan:
+    """Reads and checks a sweep.
+
+    Args:
+        path: of the sweep file.
+        overrides: ``path=value`` changes of the sweep file itself, e.g. ``measure.runs=500``.
+        small: whether its small version is meant; overrides change that.
+
+    Raises:
+        UsageError: the file cannot be read at all.
+        ConfigError: with every problem, one a line.
+    """
+    planner = _Planner(path, overrides, small)
+    plan = planner.plan()
+    if planner.problems:
+        raise ConfigError("\n".join(dict.fromkeys(planner.problems)))
+    return plan
+
+
+class _Planner:
+    """The steps from text to points; each adds what it finds wrong and goes on with the rest."""
+
+    def __init__(self, path: str, overrides: Sequence[str], small: bool) -> None:
+        self.path, self._is_small = path, small
+        parsed = parse_text(read_text(path, "sweep file"), pb.Sweep)
+        self.sweep, self._lines = parsed.message, parsed.lines
+        self.problems = [problem.format(path) for problem in parsed.problems]
+        self._is_readable = parsed.braces_match
+        missing = choose_small(self.sweep, self._lines) if small and self._is_readable else ""
+        if missing:
+            self._error("", missing)
+            self._is_readable = False
+        for assignment in overrides:
+            self._add(apply_override(self.sweep, assignment, self._lines))
+        findings = Findings(lambda place: 0)
+        self.sweep = check_limits(self.sweep, findings)
+        for problem in findings.problems:
+            self._error(problem.path, problem.message)
+
+    def _add(self, problems: Sequence[Problem], file: str = "") -> None:
+        self.problems += [problem.format(file or self.path) for problem in problems]
+
+    def _error(self, place: str, message: str) -> None:
+        line, here = 0, place
+        while here and not line:
+            line = self._lines.get(here, 0)
+            here = here.rpartition(".")[0]
+        self._add([error(place, line, message)])
+
+    def plan(self) -> SweepPlan:
+        """All steps; what follows from a problem that is told is not told again."""
+        empty = SweepPlan(self.path, self.sweep, [], [])
+        if not self._is_readable:
+            return empty
+        bases = self._read_bases()
+        axes = self._read_axes()
+        exclusions, found = read_exclusions(self.sweep, axes)
+        for place, message in found:
+            self._error(place, message)
+        self._check_examples()
+        self._check_patterns(axes)
+        if not bases or not all(axis.is_complete for axis in axes):
+            return empty
+        groups = groups_of(bases, axes)
+        self._check_kinds(axes, bases)
+        self._check_same_fields(axes, groups)
+        self._check_values(axes, groups)
+        check_four_steps(axes, bases, self.sweep, self._error)
+        variants = how_variants(self.sweep.measure)
+        if not self._is_small_enough(groups, len(variants)) or self.problems:
+            return empty
+        count = sum(group.size for group in groups)
+        if count > _MANY:
+            logger.info("checking %d combinations", count)
+        points = self._expand(groups, exclusions, variants)
+        for exclusion in exclusions:
+            if not exclusion.matched:
+                self._error(exclusion.place, "leaves nothing out: no combination meets its conditions")
+        self._check_points(points)
+        points = locate(points, self.sweep, self._error)
+        points = start_trainings(points, self.sweep.train, self._error)
+        points = read_proposals_of(points, self.sweep.train, self._error)
+        self._check_keys(points)
+        self._check_measures(points)
+        if not points and not self.problems:
+            self._error("exclude", "every combination is left out: there is no point")
+        published = self._published(axes, bases, points)
+        return SweepPlan(self.path, self.sweep, points, exclusions, published)
+
+    def _published(
+        self, axes: Sequence[Axis], bases: Sequence[Base], points: Sequence[Point]
+    ) -> dict[str, Mapping[str, float]]:
+        if not self.sweep.HasField("published"):
+            return {}
+        rows = read_published(self.sweep.published, axes, bases, self._error)
+        if self.problems:
+            return {}
+        return values_by_point(rows, points, not self._is_small, self._error)
+
+    def _read_bases(self) -> list[Base]:
+        bases: list[Base] = []
+        if not self.sweep.base:
+            self._error("base", "is missing; accepted: one `base { config: 'FILE' }` or more")
+        for index, block in enumerate(self.sweep.base):
+            base = self._read_base(block, f"base[{index}]")
+            bases += [base] if base else []
+        for index, base in enumerate(bases):
+            if base.name in [other.name for other in bases[:index]]:
+                self._error(base.place, f"two bases are called '{base.name}'; give one a name")
+        return bases
+
+    def _read_base(self, block: Any, place: str) -> Base | None:
+        file = pathlib.Path(self.path).parent / block.config
+        if not block.config:
+            self._error(place, "has no config; give a pipeline.config, relative to this file's folder")
+            return None
+        try:
+            loaded, problems = read_pipeline(str(file))
+        except UsageError as unreadable:
+            self._error(f"{place}.config", str(unreadable))
+            return None
+        self._add(problems, str(file))
+        kind = loaded.message.model.WhichOneof("model")
+        if kind and kind not in SWEPT_MODELS:
+            told = f"model.{kind}, which sweeps do not measure; accepted: {', '.join(SWEPT_MODELS)}"
+            self._error(f"{place}.config", f"{file.name} has {told}")
+            return None
+        sets = [(f"{place}.set[{i}]", assignment) for i, assignment in enumerate(block.set)]
+        sets += [(f"set[{i}]", assignment) for i, assignment in enumerate(self.sweep.set)]
+        for where, assignment in sets:
+            for problem in change_config(loaded.message, assignment, loaded.lines):
+                self._error(where, f"{problem.message.removeprefix('--set ')} ({file.name})")
+        apply_data(loaded.message, self.sweep.data)
+        if self.sweep.train.proposals_from and reads_proposals(loaded.message):
+            name_proposals(loaded.message, "later")  # known when all points are
+        return Base(block.name or file.stem, place, loaded, traits_of(loaded.message.model))
+
+    def _read_axes(self) -> list[Axis]:
+        axes = list(axes_of(self.sweep))
+        for axis in axes:
+            if not axis.kind:
+                kinds = ", ".join((*NAMED, SHARED_FEATURES, "path { }", "choice { }"))
+                self._error(axis.place, f"says not what varies; accepted: {kinds}")
+                continue
+            if axis.kind == "path" and not axis.path:
+                self._error(f"{axis.place}.path", "has no path; give a field such as model.ssd.num_classes")
+            elif not axis.name:
+                self._error(f"{axis.place}.choice", "has no name; patterns and results need one")
+            elif axis.kind in ("path", "choice") and axis.name in (*NAMED, SHARED_FEATURES, "base", "name", OUTPUT_DIR):
+                self._error(axis.place, f"is called '{axis.name}', which means something else; give it another name")
+            if not axis.values:
+                self._error(f"{axis.place}.{axis.kind}", "has no values")
+            for index, value in enumerate(axis.values):
+                if value in axis.values[:index]:
+                    self._error(axis.place_of(index), f"'{value}' is there twice; keep one")
+            for meta in axis.only_for:
+                if meta not in META_ARCHITECTURES:
+                    hint = suggestion(meta, META_ARCHITECTURES)
+                    self._error(f"{axis.place}.only_for", f"there is no meta-architecture '{meta}'{hint}")
+        return axes
+
+    def _check_examples(self) -> None:
+        for index, image in enumerate(self.sweep.accuracy.example_image):
+            if not os.path.isfile(image):
+                self._error(f"accuracy.example_image[{index}]", f"there is no file {image}")
+
+    def _check_patterns(self, axes: Sequence[Axis]) -> None:
+        names = {*NAMED, "base", "name", *(axis.name for axis in axes if axis.name)}
+        for place, pattern in data_patterns(self.sweep):
+            known = sorted(names | {OUTPUT_DIR} if place.startswith("data.") else names)
+            for name in placeholders_of(pattern):
+                if name not in known:
+                    self._error(place, f"'{{{name}}}' is no value of a point{suggestion(name, known)}")
+            if place.startswith("data.") and "{name}" in pattern:
+                self._error(place, "'{name}' is known after the data; use the axes' names")
+
+    def _check_kinds(self, axes: Sequence[Axis], bases: Sequence[Base]) -> None:
+        """Values of meta_architecture and extractor that no base has."""
+        for axis in axes:
+            if axis.kind in (META, EXTRACTOR):
+                present = {getattr(base.traits, axis.kind) for base in bases}
+                for index, value in enumerate(axis.values):
+                    if value not in present:
+                        hint = suggestion(str(value), present)
+                        self._error(axis.place_of(index), f"no base has the {axis.kind} '{value}'{hint}")
+
+    def _check_same_fields(self, axes: Sequence[Axis], groups: Sequence[Group]) -> None:
+        for index, axis in enumerate(axes):
+            for other in axes[:index]:
+                field = same_field(other, axis)
+                if field:
+                    self._error(axis.place, f"sets {field}, as {other.place} ({other.name}) does; keep one of them")
+                elif other.name == axis.name and any(axis in g.axes and other in g.axes for g in groups):
+                    self._error(axis.place, f"two axes are called '{axis.name}'; give one another name")
+            if axis.kind not in (META, EXTRACTOR) and not any(axis in group.axes for group in groups):
+                self._error(axis.place, f"the axis '{axis.name}' applies to no base; see only_for")
+
+    def _check_values(self, axes: Sequence[Axis], groups: Sequence[Group]) -> None:
+        """Tries each value of each axis alone on each base that it applies to."""
+        for axis in axes:
+            bases = {base.place: base for group in groups if axis in group.axes for base in group.bases}
+            for index, value in enumerate(axis.values):
+                failing: dict[str, list[str]] = {}
+                for base in bases.values():
+                    for message in apply_axes(base, [axis], {axis.name: value})[2]:
+                        failing.setdefault(message.removeprefix("--set "), []).append(base.name)
+                for message, names in failing.items():
+                    everywhere = len(names) == len(bases)
+                    self._error(axis.place_of(index), message + ("" if everywhere else f" (of {_listed(names)})"))
+
+    def _is_small_enough(self, groups: Sequence[Group], num_variants: int) -> bool:
+        count = sum(group.size for group in groups) * num_variants
+        if count > MOST_POINTS:
+            parts = " + ".join(
+                f"{len(same)} x {' x '.join(str(len(axis.values)) for axis in same[0].axes) or '1'}"
+                for same in _same_axes(groups)
+            )
+            times = f", {num_variants} ways of measuring each" if num_variants > 1 else ""
+            self._error("axis", f"the grid has {count} points ({parts}{times}); accepted: {MOST_POINTS} at most")
+        return count <= MOST_POINTS
+
+    def _expand(
+        self, groups: Sequence[Group], exclusions: Sequence[Exclusion], variants: Sequence[tuple[str, How]]
+    ) -> list[Point]:
+        points: list[Point] = []
+        for group in groups:
+            for combination in group.combinations():
+                points += self._points_of(group, combination, exclusions, variants)
+        seen: dict[str, Point] = {}
+        for point in points:
+            if point.name in seen:
+                self._error("axis", f"two points are called {point.name}; give a base or a choice another name")
+            seen[point.name] = point
+        return points
+
+    def _points_of(
+        self,
+        group: Group,
+        combination: dict[str, Any],
+        exclusions: Sequence[Exclusion],
+        variants: Sequence[tuple[str, How]],
+    ) -> list[Point]:
+        kinds = combination
+        if not group.label:
+            traits = group.bases[0].traits
+            kinds = {META: traits.meta_architecture, EXTRACTOR: traits.extractor, **combination}
+        excluded = next((exclusion for exclusion in exclusions if exclusion.matches(kinds)), None)
+        name = point_name(group, combination, "")
+        if excluded:
+            excluded.matched.append(name)
+            return []
+        found = group.base_for(combination)
+        if len(found) != 1:
+            told = f"several bases ({_listed([base.name for base in found])})" if found else "no base"
+            advice = "keep one, or add an axis that tells them apart" if found else "add one, or exclude it"
+            self._error("base", f"{told} for {group.title.replace('_', ' ') if not found else group.title}: {advice}")
+            return []
+        message, training, problems = apply_axes(found[0], group.axes, combination)
+        for problem in problems:
+            self._error("axis", f"{name}: {problem}")
+        traits = point_traits(message)
+        return [
+            Point(name + suffix, combination, found[0], message, traits, of_resolution(how, traits), training)
+            for suffix, how in variants
+        ]
+
+    def _check_measures(self, points: Sequence[Point]) -> None:
+        """Whether something is measured of each point."""
+        for point in points:
+            if not (point.how.speed or point.measures_accuracy):
+                why = point.checkpoint_note or "accuracy.measure is false"
+                self._error("measure.speed", f"is false, and {point.name} has no accuracy: {why}")
+
+    def _check_keys(self, points: Sequence[Point]) -> None:
+        seen: dict[str, str] = {}
+        for point in points:
+            if point.key in seen:
+                self._error("base", f"{seen[point.key]} and {point.name} are the same config; leave one out")
+            seen.setdefault(point.key, point.name)
+
+    def _check_points(self, points: Sequence[Point]) -> None:
+        """The checks of `detzoo config check`, one message for all points that have the same problem."""
+        found: dict[tuple[str, str], list[str]] = {}
+        checked: dict[int, list[str]] = {}
+        for point in points:
+            if not point.how.image_height:
+                found.setdefault((self.path, "give measure.image_height and image_width: the config has no size"), [])
+            if id(point.message) not in checked:
+                base = point.base.loaded
+                loaded = LoadedPipeline(point.message, base.path, "", base.lines)
+                checked[id(point.message)] = [
+                    f"{problem.path}: {problem.message}"
+                    for problem in check_pipeline(loaded, files=False)
+                    if problem.severity is Severity.ERROR
+                ]
+            for text in checked[id(point.message)]:
+                found.setdefault((point.base.loaded.path, text), []).append(point.name)
+        self.problems += [
+            f"{file}: error: {text}" + (f" (points: {_listed(names)})" if names else "")
+            for (file, text), names in found.items()
+        ]
+
+
+def _same_axes(groups: Sequence[Group]) -> list[list[Any]]:
+    """Groups with the same axes, together."""
+    found: dict[tuple[Any, ...], list[Group]] = {}
+    for group in groups:
+        found.setdefault(group.axes, []).append(group)
+    return list(found.values())
+
+
+def _listed(names: Sequence[str]) -> str:
+    """A few names, and how many more there are."""
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
