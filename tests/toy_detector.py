@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Detections, Predictions, Proposals, RegionPredictions
+from detzoo.detectors.base import Detector
 from detzoo.layers.normalization import BatchNorm
 
 STRIDE = 8
@@ -42,13 +43,11 @@ def toy_network(num_classes=3, shape=(32, 48)):
     return keras.Model(image, [boxes, classes], name="toy_network")
 
 
-class ToyDetector(keras.Model):
+class ToyDetector(Detector):
     """Answers preprocess, predict and postprocess; detections are the M anchors of the best class scores."""
 
     def __init__(self, num_classes=3, shape=(32, 48), max_detections=5):
-        super().__init__(name="toy")
-        self.num_classes = num_classes
-        self.input_shape_px = shape
+        super().__init__(num_classes, shape, name="toy")
         self.max_detections = max_detections
         self.network = toy_network(num_classes, shape)
         rows, columns = shape[0] // STRIDE, shape[1] // STRIDE

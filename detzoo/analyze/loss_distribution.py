@@ -19,7 +19,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from detzoo.contracts import Batch, Groundtruth, Tensor
-from detzoo.detectors.base import OneStageDetector
+from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import ConfigError, DataError
 from detzoo.losses.classification import SigmoidFocal, class_targets
 

@@ -111,7 +111,7 @@ def batches(detector: Any, pool: Pool, batch_size: int, num_proposals: int = 0) 
     ]
     with tf.device("CPU:0"):
         given = [detector.as_batch([pool.images[index] for index in indices]) for indices in chosen]
-        if not getattr(detector, "wants_proposals", False):
+        if not detector.wants_proposals:
             return given
         regions = [random_regions(batch_size, num_proposals, seed) for seed in range(len(given))]
         return [GivenRegions(images, tf.constant(boxes)) for images, boxes in zip(given, regions)]

@@ -50,7 +50,7 @@ def randomize(detector: Any, seed: int = 0) -> None:
     images = _image(generator, height, width)
     norms = [x for x in detector._flatten_layers() if isinstance(x, keras.layers.BatchNormalization)]
     options: dict[str, Any] = {}
-    if getattr(detector, "wants_proposals", False):
+    if detector.wants_proposals:
         regions = random_regions(1, _NUM_REGIONS)
         options["proposals"] = Proposals(tf.constant(regions), tf.zeros([1, _NUM_REGIONS]), tf.constant([_NUM_REGIONS]))
     with _measuring(norms):

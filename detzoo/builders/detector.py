@@ -23,12 +23,9 @@ from detzoo.builders.spp_net import build_spp_net
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
 from detzoo.config import pb
-from detzoo.config.support import lookup_ssd_extractor
 from detzoo.contracts import FeatureExtractor, Tensor
-from detzoo.detectors.base import Detector, OneStageDetector, one_stage_network
-from detzoo.detectors.efficientdet import EfficientDet
-from detzoo.detectors.retinanet import RetinaNet
-from detzoo.detectors.ssd import Ssd
+from detzoo.detectors.base import Detector
+from detzoo.detectors.one_stage import OneStageDetector, one_stage_network
 from detzoo.errors import ConfigError
 
 PRETRAINED_FIELD = "pretrained_weights"
@@ -72,18 +69,14 @@ def without_pretrained(message: pb.DetectionModel) -> Any:
 
 
 def _one_stage(ssd: pb.Ssd) -> Detector:
-    """SSD, or where the feature extractor has a pyramid RetinaNet or EfficientDet."""
+    """SSD, RetinaNet or EfficientDet, by the neck of the feature extractor."""
     if ssd.num_classes < 1:
         raise ConfigError(f"num_classes is {ssd.num_classes}; it must be 1 or more (the background is not counted)")
     anchors = build_anchor_generator(ssd.anchor_generator)
     targets, loss = build_anchor_targets(ssd), build_dense_loss(ssd, ssd.num_classes)
     detections = build_dense_detections(ssd)
-    extractor = lookup_ssd_extractor(ssd.feature_extractor.type)
-    detector: type[OneStageDetector] = RetinaNet if extractor.is_fpn else Ssd
-    detector = EfficientDet if extractor.is_bifpn else detector
     network, normalize = _network(ssd, anchors.num_anchors_per_location)
-    name = detector.__name__.lower()
-    return detector(network, normalize, anchors, targets, loss, detections, ssd.num_classes, name)
+    return OneStageDetector(network, normalize, anchors, targets, loss, detections, ssd.num_classes, name="ssd")
 
 
 def _network(ssd: pb.Ssd, num_anchors_per_location: tuple[int, ...]) -> tuple[keras.Model, Callable[[Tensor], Tensor]]:

@@ -10,11 +10,10 @@ from detzoo.config import pb
 from detzoo.config.bifpn import FUSIONS, NOT_FOR_BIFPN, bifpn_of
 from detzoo.config.support import PYRAMID_LEVELS, SsdExtractor, lookup_ssd_extractor
 from detzoo.contracts import Tensor
-from detzoo.detectors.retinanet import retinanet_pyramid
-from detzoo.detectors.ssd import ssd_pyramid
 from detzoo.errors import ConfigError
 from detzoo.necks.bifpn import BifpnOptions, bidirectional_pyramid
-from detzoo.necks.ssd_levels import add_pooled_levels, scaled_depth
+from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyramid
+from detzoo.necks.ssd_levels import add_extra_levels, add_pooled_levels, normalize_levels, scaled_depth
 
 Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
 
@@ -82,16 +81,15 @@ def _extra_levels(message: pb.SsdFeatureExtractor, extractor: SsdExtractor, free
     num_extra = _num_added(message, extractor)
 
     def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
-        return ssd_pyramid(
-            maps,
+        return add_extra_levels(
+            normalize_levels(maps, extractor.l2_normalized_levels),
             extractor.extra_depths[:num_extra],
             hyperparams,
-            normalized_levels=extractor.l2_normalized_levels,
-            depth_multiplier=message.depth_multiplier,
-            min_depth=message.min_depth,
-            use_depthwise=message.use_depthwise,
-            explicit_padding=message.use_explicit_padding,
-            extra_kernel_sizes=extractor.extra_kernel_sizes[:num_extra],
+            message.depth_multiplier,
+            message.min_depth,
+            message.use_depthwise,
+            message.use_explicit_padding,
+            extractor.extra_kernel_sizes[:num_extra],
         )
 
     return neck
@@ -105,18 +103,17 @@ def _num_added(message: pb.SsdFeatureExtractor, extractor: SsdExtractor) -> int:
 def _pyramid(message: pb.SsdFeatureExtractor, extractor: SsdExtractor, freeze_batchnorm: bool) -> Neck:
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
     fpn = message.fpn
+    of_backbone = fpn.coarse_source == pb.FeaturePyramidNetworks.BACKBONE
+    parts = PyramidParts(
+        coarse_levels=CoarseLevels.CONVOLVE_BACKBONE if of_backbone else CoarseLevels.CONVOLVE_PYRAMID,
+        is_normalized=fpn.top_down_normalization,
+        use_depthwise=message.use_depthwise,
+        explicit_padding=message.use_explicit_padding,
+    )
 
     def neck(maps: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
-        return retinanet_pyramid(
-            maps,
-            scaled_depth(fpn.additional_layer_depth, message.depth_multiplier, message.min_depth),
-            fpn.max_level,
-            hyperparams,
-            coarse_from_c5=fpn.coarse_source == pb.FeaturePyramidNetworks.BACKBONE,
-            normalized=fpn.top_down_normalization,
-            use_depthwise=message.use_depthwise,
-            explicit_padding=message.use_explicit_padding,
-        )
+        depth = scaled_depth(fpn.additional_layer_depth, message.depth_multiplier, message.min_depth)
+        return feature_pyramid(maps, depth, fpn.max_level, hyperparams, parts)
 
     return neck
 

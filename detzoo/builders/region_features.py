@@ -13,7 +13,6 @@ from detzoo.config import pb
 from detzoo.config.stages import is_backbone_used_up, keeps_backbone
 from detzoo.config.support import RegionExtractor, lookup_region_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
-from detzoo.detectors.faster_rcnn import CoarseLevels, PyramidParts, region_pyramid
 from detzoo.errors import ConfigError
 from detzoo.features import vgg
 from detzoo.features.network import Network
@@ -26,6 +25,7 @@ from detzoo.features.rewrite import (
     entry_stride,
 )
 from detzoo.heads.box_head import fully_connected_features
+from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyramid
 
 CROPPED_LEVEL, LAST_LEVEL = 4, 5
 PYRAMID_STRIDE = 32
@@ -97,7 +97,7 @@ class RegionFeatures:
             is_normalized=block.top_down_normalization,
         )
         depth, coarsest = block.additional_layer_depth, block.max_level
-        return lambda maps: region_pyramid(maps, depth, coarsest, self.added_hyperparams, parts)
+        return lambda maps: feature_pyramid(maps, depth, coarsest, self.added_hyperparams, parts)
 
     def is_fully_connected(self, model: pb.FasterRcnn) -> bool:
         """Whether the box features of a ``pb.FasterRcnn`` are two fully connected layers, not the rest of the backbone.

@@ -105,7 +105,7 @@ def run(flag_values: flags.FlagValues) -> None:
     names = label_map.display_names if label_map else {}
     overlap = flag_values.max_drawn_overlap
     if overlap is None:
-        proposes = dict(names) == {1: PROPOSAL_NAME} and getattr(detector, "has_masks", False)
+        proposes = dict(names) == {1: PROPOSAL_NAME} and detector.has_masks
         overlap = PROPOSALS_OVERLAP if proposes else 1.0
     limits = DetectionLimits(flag_values.score_threshold, flag_values.max_boxes, overlap)
     made_with = _made_with(flag_values)
@@ -141,7 +141,7 @@ def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any
         UsageError: the flag is missing, has no meaning for the model, or the file lacks an image.
         DataError: the file cannot be read.
     """
-    if not getattr(detector, "wants_proposals", False):
+    if not detector.wants_proposals:
         if file:
             raise UsageError("--proposals has no meaning for this model: it finds its regions itself; leave it out")
         return None

@@ -32,7 +32,7 @@ def load_ensemble(ensemble: Ensemble) -> tuple[EnsembleDetector, LabelMap | None
     from detzoo.tasks.models import load_exported
 
     loaded = [load_exported(path) for path in paths]
-    given = [path for path, model in zip(paths, loaded) if getattr(model, "wants_proposals", False)]
+    given = [path for path, model in zip(paths, loaded) if model.wants_proposals]
     if given:
         raise UsageError(
             f"{', '.join(given)} classifies given regions, which an ensemble's images do not bring. Two SPP-nets are "

@@ -257,7 +257,7 @@ def measure_exported(message: Any, detect: Any) -> Any:
 
     Args:
         message: the config; its own resizer counts for nothing.
-        detect: image uint8 [H, W, 3] -> ImageDetections, with ``has_masks``.
+        detect: an ImageDetector.
     """
     from detzoo.config.stages import knows_classes
     from detzoo.serving.one_by_one import OneByOne
@@ -267,9 +267,7 @@ def measure_exported(message: Any, detect: Any) -> Any:
     if "image_resizer" in chosen.DESCRIPTOR.fields_by_name:  # others take images as they are
         chosen.image_resizer.identity_resizer.SetInParent()
     raw.eval_config.batch_size = 1
-    wants_proposals = getattr(detect, "wants_proposals", False)
-    detector = OneByOne(detect, detect.has_masks, wants_proposals, not knows_classes(message.model))
-    return make_evaluator(raw).evaluate(detector)
+    return make_evaluator(raw).evaluate(OneByOne(detect, not knows_classes(message.model)))
 
 
 def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:

@@ -232,7 +232,7 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     detector = build_untrained(model)
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
     runs = model.HasField("spp_net")  # its maps have the sizes of its scales, which a graph only knows when it runs
-    options = {"proposals": _some_proposals(model)} if getattr(detector, "wants_proposals", False) else {}
+    options = {"proposals": _some_proposals(model)} if detector.wants_proposals else {}
 
     def outputs(inputs: Any) -> dict[str, Any]:
         found = detector.predict(inputs, **options)._asdict()

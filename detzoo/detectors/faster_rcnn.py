@@ -6,11 +6,11 @@ Fast R-CNN, Girshick, arXiv:1504.08083.
 
 | section of the pyramid's paper | here |
 |---|---|
-| 3 top-down pathway, lateral connections | ``region_pyramid``, with ``detzoo.necks.fpn`` |
+| 3 top-down pathway, lateral connections | ``detzoo.necks.feature_pyramid`` |
 | 4.1 proposals from P2 to P6 | ``detzoo.heads.proposal_head``, ``detzoo.targets.proposal_targets`` |
 | 4.2 equation 1, the level of a region | ``RegionCrop`` |
 | 4.2 two fully connected layers | ``detzoo.heads.box_head.fully_connected_features`` |
-| 5.1.2, tables 1 to 3: what each part gains | ``PyramidParts`` |
+| 5.1.2, tables 1 to 3: what each part gains | ``necks.feature_pyramid.PyramidParts`` |
 
 Of the trade-offs paper: 3.1 crop instead of pooling, without a gradient to the boxes, in ``detzoo.ops.roi_crop``.
 """
@@ -18,16 +18,14 @@ Of the trade-offs paper: 3.1 crop instead of pooling, without a gradient to the 
 from __future__ import annotations
 
 import dataclasses
-import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from detzoo.contracts import ConvHyperparams, Detections, RegionPredictions, Tensor
+from detzoo.contracts import Detections, RegionPredictions, Tensor
 from detzoo.detectors.two_stage import ClassifiedRegions, FirstStage, SecondStage, TwoStageDetector
-from detzoo.necks import fpn
 from detzoo.ops import boxes
 from detzoo.ops.roi_crop import Crop, assign_levels, multilevel_crop, single_level_crop
 from detzoo.postprocess.dense_detections import image_windows
@@ -148,65 +146,3 @@ def _by_image(rows: Tensor, regions_norm: Tensor) -> Tensor:
     shape = tf.shape(regions_norm)
     num_regions = regions_norm.shape[1] if regions_norm.shape[1] is not None else shape[1]
     return tf.reshape(rows, [shape[0], num_regions, *rows.shape[1:]])
-
-
-class CoarseLevels(enum.Enum):
-    """What the levels past the backbone's are made of."""
-
-    CONVOLVE_PYRAMID = "convolve_pyramid"  # strided convolutions of the coarsest P; the Object Detection API
-    CONVOLVE_BACKBONE = "convolve_backbone"  # of the coarsest C; RetinaNet
-    SUBSAMPLE = "subsample"  # every other cell of the coarsest P; the pyramid's paper
-
-
-@dataclasses.dataclass(frozen=True)
-class PyramidParts:
-    """Which parts a pyramid has; all but the last two are the paper's, section 5.1.2 says what is lost without.
-
-    Attributes:
-        top_down: add coarser maps to finer ones; without it table 1 (d).
-        lateral: add the backbone's maps; without it table 1 (e).
-        finest_only: predict from the finest level only; table 1 (f).
-        coarse_levels: how P6 is made.
-        is_normalized: normalise and activate the 3 x 3 convolutions as the Object Detection API does.
-    """
-
-    top_down: bool = True
-    lateral: bool = True
-    finest_only: bool = False
-    coarse_levels: CoarseLevels = CoarseLevels.SUBSAMPLE
-    is_normalized: bool = False
-
-
-def region_pyramid(
-    maps: Mapping[int, Tensor], depth: int, max_level: int, hyperparams: ConvHyperparams, parts: PyramidParts
-) -> dict[int, Tensor]:
-    """The maps that proposals are made from.
-
-    Args:
-        maps: Level to C_l of the backbone [B, H_l, W_l, C_l], consecutive levels.
-        depth: Channels of every P_l; 256 in the paper.
-        max_level: The coarsest level; 6 in the paper.
-        hyperparams: Of the convolutions.
-        parts: What the pyramid has.
-
-    Returns:
-        Level to P_l [B, H_l, W_l, depth], ascending, from the finest of ``maps`` to ``max_level``.
-    """
-    hyperparams = hyperparams if parts.is_normalized else fpn.without_nonlinearity(hyperparams)
-    if not parts.top_down:
-        pyramid = fpn.bottom_up_only(maps, depth, hyperparams)
-    elif not parts.lateral:
-        pyramid = fpn.top_down_only(maps, depth, hyperparams)
-    else:
-        pathway = fpn.smoothed_top_down if parts.is_normalized else fpn.plain_top_down
-        pyramid = pathway(maps, depth, hyperparams)
-    if parts.finest_only:
-        finest = min(pyramid)
-        return {finest: pyramid[finest]}
-    if parts.coarse_levels is CoarseLevels.CONVOLVE_BACKBONE:
-        coarse = fpn.coarse_from_backbone(maps, depth, max_level, hyperparams)
-    elif parts.coarse_levels is CoarseLevels.CONVOLVE_PYRAMID:
-        coarse = fpn.coarse_from_pyramid(pyramid, depth, max_level, hyperparams)
-    else:
-        coarse = fpn.coarse_by_subsampling(pyramid, max_level)
-    return {**pyramid, **coarse}

@@ -7,7 +7,7 @@ Lin et al., "Feature pyramid networks for object detection", arXiv:1612.03144, s
 
 | section of the paper | here |
 |---|---|
-| 6, A: pyramid of 128 channels, P2 to P6 | ``detzoo.detectors.faster_rcnn.region_pyramid`` |
+| 6, A: pyramid of 128 channels, P2 to P6 | ``detzoo.necks.feature_pyramid`` |
 | A: 5 x 5 and 7 x 7 MLP, shared over the levels | ``detzoo.heads.mask_proposal_head`` |
 | A: scales, half octaves, padding of 25 % | ``detzoo.ops.sliding_windows`` |
 | A: assignment by centre and scale, sampling 1:3 | ``detzoo.targets.mask_proposal_targets`` |

@@ -154,8 +154,6 @@ class SppNet(Detector):
         num_classes: Number of classes, the background not counted.
     """
 
-    chooses_regions = False  # they are given: rows of an export are those of the detector
-    proposes_only = False
     wants_proposals = True
 
     def __init__(

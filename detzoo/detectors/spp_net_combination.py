@@ -28,8 +28,6 @@ class CombinedSppNets(Detector):
         ConfigError: They cannot be combined.
     """
 
-    chooses_regions = False
-    proposes_only = False
     wants_proposals = True
 
     def __init__(self, members: Sequence[SppNet]) -> None:

@@ -34,7 +34,8 @@ from detzoo.contracts import (
     RegionPredictions,
     Tensor,
 )
-from detzoo.detectors.base import AnchorGenerator, Detector, ImageShape
+from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.one_stage import AnchorGenerator
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.layers.resample import spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
@@ -106,6 +107,8 @@ class TwoStageDetector(Detector):
         name: Of the model.
     """
 
+    chooses_regions = True
+
     def __init__(
         self,
         network: keras.Model,
@@ -120,20 +123,10 @@ class TwoStageDetector(Detector):
         self.network = network
         self._first = first_stage
         self._second = second_stage
+        self.wants_proposals = first_stage is None
+        self.proposes_only = second_stage is None
         self._static_anchors = self._make_static_anchors()
         self.built = True
-
-    chooses_regions = True  # what is predicted depends on which regions are looked at
-
-    @property
-    def proposes_only(self) -> bool:
-        """Whether the detections are class-agnostic proposals."""
-        return self._second is None
-
-    @property
-    def wants_proposals(self) -> bool:
-        """Whether ``predict`` needs proposals from outside."""
-        return self._first is None
 
     @property
     def cell_multiple_px(self) -> int:

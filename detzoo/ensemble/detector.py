@@ -14,7 +14,7 @@ from detzoo.ensemble.merging import Candidates, Source, merge
 from detzoo.ensemble.options import MergeOptions
 from detzoo.ensemble.views import View, ViewPlan, are_cut
 from detzoo.errors import UsageError
-from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.served import FIRST_CLASS_ID
 
 
@@ -26,7 +26,7 @@ class Member(NamedTuple):
     weight: float = 1.0  # factor of its scores, in (0, 1]
 
 
-class EnsembleDetector:
+class EnsembleDetector(ImageDetector):
     """Answers like one model.
 
     Args:

@@ -81,7 +81,7 @@ def reads_image_labels(metrics_set: Sequence[str]) -> bool:
 class Evaluator:
     """Measures detectors on one data set.
 
-    A detector with the attribute ``proposes_only`` is measured by the recall of its proposals, whatever the metrics
+    A detector that ``proposes_only`` is measured by the recall of its proposals, whatever the metrics
     set, with ``proposes_masks`` of their masks; one with ``wants_proposals`` is given those that the data set brings.
 
     Args:
@@ -136,18 +136,18 @@ class Evaluator:
         started = time.monotonic()
         images = self.detect(detector)
         per_class: dict[str, dict[str, float]] = {}
-        if _proposes_only(detector):
-            metrics = evaluate_proposals(images, MASKS if _proposes_masks(detector) else BOXES)
+        if detector.proposes_only:
+            metrics = evaluate_proposals(images, MASKS if detector.proposes_masks else BOXES)
         else:
             metrics, per_class = measure(images, self._class_names, self._metrics_set)
         seconds = time.monotonic() - started
-        return EvaluationResult(metrics, per_class, images, self._class_names, seconds, _proposes_only(detector))
+        return EvaluationResult(metrics, per_class, images, self._class_names, seconds, detector.proposes_only)
 
     def detect(self, detector: Any) -> list[EvaluatedImage]:
         """Truth and detections of every image, in the order of the data set."""
         detect = self._traced_detection(detector)
-        with_masks = MASK_METRICS in self._metrics_set and not _proposes_only(detector)
-        if _proposes_masks(detector):
+        with_masks = MASK_METRICS in self._metrics_set and not detector.proposes_only
+        if detector.proposes_masks:
             self._check_masks("segmentation proposals are measured by")
             with_masks = True
         images: list[EvaluatedImage] = []
@@ -177,7 +177,7 @@ class Evaluator:
             spec: Batch = self._dataset.element_spec
             image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
             shape_spec = tf.TensorSpec([None, 2], tf.int32)
-            wanted = getattr(detector, "wants_proposals", False)
+            wanted = detector.wants_proposals
             if wanted and not spec.proposals:
                 raise ConfigError(
                     "the model classifies proposals of the input reader (proposals_from_reader), but the reader has "
@@ -204,7 +204,7 @@ def _of_one_size(batch: Batch, detector: Any) -> list[Batch]:
     its border.
     """
     shapes = np.asarray(batch.true_shapes)
-    if None not in getattr(detector, "input_shape_px", ()) or (shapes == shapes[:1]).all():
+    if None not in detector.input_shape_px or (shapes == shapes[:1]).all():
         return [batch]
     return [tf.nest.map_structure(lambda x, row=row: x[row : row + 1], batch) for row in range(len(shapes))]
 
@@ -216,14 +216,6 @@ def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: 
     """
     predictions = detector.predict(detector.preprocess(images), true_shapes=true_shapes, proposals=proposals)
     return detector.postprocess(predictions, true_shapes, spatial_shape(images))
-
-
-def _proposes_only(detector: Any) -> bool:
-    return getattr(detector, "proposes_only", False)
-
-
-def _proposes_masks(detector: Any) -> bool:
-    return getattr(detector, "proposes_masks", False)
 
 
 def measure(

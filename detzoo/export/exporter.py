@@ -159,7 +159,7 @@ def _write_checked(
         How closely it follows the detector, and how many convolutions were rewritten.
     """
     references = reference_outputs(serving, input_type) if beside.compares else []
-    chooses_regions = getattr(serving.detector, "chooses_regions", False)
+    chooses_regions = serving.detector.chooses_regions
 
     def compared() -> ParityReport | None:
         return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions) if references else None

@@ -22,7 +22,7 @@ import numpy as np
 
 from detzoo.config.label_map import load_label_map
 from detzoo.data.resize import to_gray
-from detzoo.detectors.base import OneStageDetector
+from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError, UsageError
 from detzoo.export.exporter import CONFIG_FILE, LABEL_MAP_FILE, Export, num_parameters
 from detzoo.export.parity import textured_images

@@ -28,7 +28,7 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 from detzoo.data.resize import to_gray
-from detzoo.detectors.base import OneStageDetector
+from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver

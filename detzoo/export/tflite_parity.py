@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Detections, Predictions
-from detzoo.detectors.base import OneStageDetector
+from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError
 from detzoo.ops.boxes import pairwise_iou
 from detzoo.serving.tflite_detector import OUTPUTS, open_interpreter

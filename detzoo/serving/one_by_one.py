@@ -5,7 +5,6 @@ An exported model resizes images itself, so batches must hold them as they are (
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from detzoo.contracts import Detections, Tensor
 from detzoo.layers.resample import spatial_shape
 from detzoo.ops import boxes
 from detzoo.postprocess.dense_detections import image_windows
-from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.image_detector import ImageDetector
 from detzoo.serving.served import FIRST_CLASS_ID
 
 
@@ -23,24 +22,21 @@ class OneByOne:
     """Detects on the images of a batch, one after the other, outside of TensorFlow's graph.
 
     Args:
-        detect: image uint8 [H, W, 3] -> ImageDetections; where it wants proposals, also their boxes [R, 4].
-        has_masks: whether these have masks.
-        wants_proposals: whether ``detect`` is given the regions of each image.
-        proposes_only: whether the detections are class-agnostic proposals.
+        detect: Exported model.
+        proposes_only: The detections are class-agnostic proposals.
     """
+
+    input_shape_px = ()  # images are of any size, each is resized by the model
 
     def __init__(
         self,
-        detect: Callable[..., ImageDetections],
-        has_masks: bool = False,
-        wants_proposals: bool = False,
+        detect: ImageDetector,
         proposes_only: bool = False,
     ) -> None:
         self._detect = detect
-        self._has_masks = has_masks
-        self.wants_proposals = wants_proposals
+        self.wants_proposals = detect.wants_proposals
         self.proposes_only = proposes_only
-        self.proposes_masks = proposes_only and has_masks
+        self.proposes_masks = proposes_only and detect.has_masks
 
     def preprocess(self, images: Tensor) -> Tensor:
         """The images as they are."""
@@ -71,7 +67,7 @@ class OneByOne:
             raw_boxes_norm=nothing,
             raw_scores=nothing,
         )
-        return detections._replace(masks=masks) if self._has_masks else detections
+        return detections._replace(masks=masks) if self._detect.has_masks else detections
 
     def _run(self, images: np.ndarray, true_shapes: np.ndarray, *regions: np.ndarray) -> tuple[np.ndarray, ...]:
         pixels = [

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +17,7 @@ from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import UsageError
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.serving.given_regions import GivenRegions, inputs_of
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.served import CLASS_SCORES
 
 SIGNATURE = "serving_default"
@@ -26,16 +27,7 @@ LABEL_MAP_FILE = "label_map.pbtxt"
 EXPORT_RECORD = "export.json"
 
 
-class ImageDetections(NamedTuple):
-    """The detections of one image, best first, D of them."""
-
-    boxes_norm: np.ndarray  # float32 [D, 4], fractions of the image
-    scores: np.ndarray  # float32 [D]
-    class_ids: np.ndarray  # int32 [D], from 1
-    masks: np.ndarray | None = None  # float32 [D, h, w] in [0, 1], stretched over each box; None without a mask head
-
-
-class SavedDetector:
+class SavedDetector(ImageDetector):
     """A loaded SavedModel.
 
     Args:
@@ -55,6 +47,7 @@ class SavedDetector:
             raise UsageError(f"the SavedModel {self.folder} cannot be loaded: {reason}") from problem
         self._loaded = loaded  # keeps the variables alive
         self._function = _detection_signature(loaded, self.folder, needs_boxes)
+        self.has_masks = MASKS_OUTPUT in self._function.structured_outputs
         specs = dict(self._function.structured_input_signature[1])
         self.wants_proposals = specs.pop(REGIONS_NAME, None) is not None and bool(specs)
         [(self._input_name, self._spec)] = specs.items()
@@ -82,11 +75,6 @@ class SavedDetector:
         boxes, scores, classes = (outputs[name].numpy()[0, :count] for name in NEEDED_OUTPUTS)
         masks = outputs[MASKS_OUTPUT].numpy()[0, :count] if MASKS_OUTPUT in outputs else None
         return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32), masks)
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether detections have masks."""
-        return MASKS_OUTPUT in self._function.structured_outputs
 
     def outputs(self, given: Any) -> dict[str, Any]:
         """All outputs for an input as the signature wants it; ``GivenRegions`` for a model with ``wants_proposals``."""

@@ -71,7 +71,7 @@ class ServingModule(tf.Module):
         if input_type not in INPUT_SPECS:
             raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
         self.detector = detector
-        regions = (given_regions.INPUT_SPEC,) if getattr(detector, "wants_proposals", False) else ()
+        regions = (given_regions.INPUT_SPEC,) if detector.wants_proposals else ()
         self.input_specs = (INPUT_SPECS[input_type], *regions)
         self._input_type = input_type
         self._resizer = resizer
@@ -90,7 +90,7 @@ class ServingModule(tf.Module):
         images, true_shapes = self.resize(input_tensor)
         padded_shape = spatial_shape(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
-        if getattr(self.detector, "classifies_images", False):  # images of one call have one size: no padding
+        if self.detector.classifies_images:  # images of one call have one size: no padding
             return {CLASS_SCORES: tf.identity(self.detector.predict(inputs).scores)}
         regions: dict[str, Proposals] = {}
         if proposals is not None:

@@ -17,14 +17,14 @@ import tensorflow as tf
 from detzoo.data.resize import FixedShapeResizer
 from detzoo.errors import UsageError
 from detzoo.serving.frozen import quiet_conversion
-from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.served import FIRST_CLASS_ID
 
 SUFFIX = ".tflite"
 OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_detections")
 
 
-class TfliteDetector:
+class TfliteDetector(ImageDetector):
     """A loaded TFLite model.
 
     Args:
@@ -55,8 +55,6 @@ class TfliteDetector:
         _, height, width, _ = (int(size) for size in self._input["shape"])
         self.input_shape_px = height, width
         self._resizer = resizer or FixedShapeResizer(height=height, width=width)
-
-    has_masks = False
 
     @property
     def dtype(self) -> Any:

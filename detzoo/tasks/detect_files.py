@@ -27,7 +27,7 @@ from detzoo.files.images import UnusableImage, read_upright
 from detzoo.files.issues import DataIssue
 from detzoo.folders import write_atomically
 from detzoo.progress import track
-from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.image_detector import ImageDetections
 from detzoo.tasks.detect_journal import Entries, Journal
 
 DETECTIONS_FILE = "detections.json"

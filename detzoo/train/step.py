@@ -73,7 +73,7 @@ class TrainStep:
             scaled_loss = tf.add_n(list(parts.values())) * scale
         self.part_names = tuple(parts)
         gradients = self._global_gradients(tape, scaled_loss, scale)
-        needs_masks = getattr(self._detector, "proposes_masks", False)
+        needs_masks = self._detector.proposes_masks
         objects = count_objects(batch.groundtruth, needs_masks)
         losses, objects = tf.split(
             all_reduce_sum(tf.concat([tf.stack(list(parts.values())), objects], axis=0)), [len(parts), -1]

@@ -13,6 +13,8 @@ from detzoo.errors import DataError, UsageError
 class Detector:
     """The batch as numpy."""
 
+    wants_proposals = False
+
     def as_batch(self, given):
         return np.stack(given)
 

@@ -8,18 +8,17 @@ import pytest
 import tensorflow as tf
 
 from detzoo.benchmark.random_weights import randomize
+from detzoo.detectors.base import Detector
 from detzoo.layers.normalization import BatchNorm
 
 NUM_BLOCKS = 24
 
 
-class Residual(keras.Model):
+class Residual(Detector):
     """Blocks x + norm(conv(norm(x))), as a detector; its batch normalisation is frozen."""
 
-    input_shape_px = (None, 24)
-
     def __init__(self):
-        super().__init__(name="residual")
+        super().__init__(1, (None, 24), name="residual")
         image = keras.Input((None, None, 3))
         x = keras.layers.Conv2D(16, 1)(image)
         for _ in range(NUM_BLOCKS):

@@ -14,7 +14,7 @@ from detzoo.builders.necks import build_neck, neck_levels
 from detzoo.builders.resize import build_model_resizer
 from detzoo.config import pb
 from detzoo.contracts import FeatureSpec
-from detzoo.detectors.efficientdet import EfficientDet
+from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import ConfigError
 from detzoo.features.network import symbolic
 from detzoo.layers.activation import swish
@@ -130,7 +130,7 @@ def test_what_does_not_exist_is_refused(text, error):
 
 def test_the_detector_and_its_predictions():
     detector = symbolic(lambda: build_detector(model_of(DETECTOR)))
-    assert type(detector) is EfficientDet
+    assert type(detector) is OneStageDetector
     assert detector.name == "efficientdet"
     # 12^2 + 6^2 + 3^2 + 2^2 + 1 cells with 3 ratios of 2 scales.
     assert detector.network.output["class_logits"].shape == (None, (144 + 36 + 9 + 4 + 1) * 6, 3)

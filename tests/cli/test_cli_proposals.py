@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from tests.datasets.test_selective_search import STAND_IN
 
 from detzoo.cli.main import main
 from detzoo.data.proposals import read_proposals
 from detzoo.datasets.selective_search import FOLDER_VARIABLE
+from tests.datasets.test_selective_search import STAND_IN
 
 
 @pytest.fixture

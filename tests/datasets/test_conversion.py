@@ -287,7 +287,7 @@ def test_control_c_while_images_are_read(tmp_path, clean, monkeypatch):
             os.kill(os.getpid(), signal.SIGINT)
         return path.read_bytes()
 
-    monkeypatch.setattr(conversion.repair, "read_content", interrupt)
+    monkeypatch.setattr(conversion.images, "read_content", interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         convert(tmp_path, *[clean] * 2000)
     assert files(tmp_path / "out") == {}

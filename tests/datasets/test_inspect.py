@@ -121,7 +121,7 @@ def test_all_dirt_is_found_with_its_place(tmp_path, look, images, make):
     second.write_bytes(second.read_bytes()[:-10])
     report = inspect_records(str(tmp_path / "train-*"), LABEL_MAP, look)
     found = [
-        (text, where.removeprefix(f"{tmp_path}/"), detail) for text, _, where, detail in rows(look / "issue.csv")[1:]
+        (text, where.removeprefix(f"{tmp_path}/"), detail) for text, _, where, detail in rows(look / "dirt.csv")[1:]
     ]
     a, b = "train-00000-of-00002: record", "train-00001-of-00002: record"
     assert pathlib.Path(first).name == "train-00000-of-00002"
@@ -152,7 +152,7 @@ def test_a_damaged_record_costs_that_record(tmp_path, look, make):
     path.write_bytes(bytes(content))
     report = inspect_records(str(path), LABEL_MAP, look)
     assert "2 usable of 2 records" in report
-    assert rows(look / "issue.csv")[1:] == [
+    assert rows(look / "dirt.csv")[1:] == [
         ["record's checksum does not fit its data", "image skipped", f"{path}: record 1", ""]
     ]
 
@@ -199,7 +199,7 @@ def test_every_named_file_is_written_and_the_picture_shows_something(tmp_path, l
     inspect_records(write(tmp_path / "train", make(item())), None, look)
     assert sorted(path.name for path in look.iterdir()) == [
         "classes.csv",
-        "issue.csv",
+        "dirt.csv",
         "histograms.csv",
         "histograms.png",
         "report.txt",
@@ -208,7 +208,7 @@ def test_every_named_file_is_written_and_the_picture_shows_something(tmp_path, l
     picture = np.asarray(Image.open(look / "histograms.png").convert("RGB"))
     assert min(picture.shape[:2]) >= 600
     assert 0.02 < (picture < 200).any(-1).mean() < 0.6
-    assert rows(look / "issue.csv") == [["issue", "action", "where", "detail"]]
+    assert rows(look / "dirt.csv") == [["dirt", "action", "where", "detail"]]
 
 
 def test_records_without_objects_only(tmp_path, look, make):
@@ -243,7 +243,7 @@ def test_pets_of_the_object_detection_api_are_read_with_every_field(look, shared
     report = inspect_records(str(path), None, look)
     assert "images:  10 usable of 10 records" in report
     assert "objects: 10, of them crowd 0, difficult 0; masks 0" in report
-    assert rows(look / "issue.csv")[1:] == []
+    assert rows(look / "dirt.csv")[1:] == []
     counted = [(row[1], row[2]) for row in rows(look / "classes.csv")[1:]]
     serialized = list(tf.data.TFRecordDataset(str(path)).as_numpy_iterator())
     for number, record in enumerate(serialized):

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Predictions
-from detzoo.detectors.base import Detector, OneStageDetector, one_stage_network
+from detzoo.detectors.base import Detector
+from detzoo.detectors.one_stage import OneStageDetector, one_stage_network
 from detzoo.heads.dense_head import DenseHeadOptions, convolutional_head
 from detzoo.layers.conv import conv_block
 from detzoo.necks.ssd_levels import add_extra_levels

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Groundtruth
-from detzoo.detectors.retinanet import retinanet_pyramid
+from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyramid
 
 HYPERPARAMS = ConvHyperparams(
     kernel_initializer=keras.initializers.Ones, activation="relu6", batch_norm=BatchNormHyperparams(scale=True)
@@ -18,9 +18,11 @@ HYPERPARAMS = ConvHyperparams(
 SHAPES = {3: (10, 16, 8), 4: (5, 8, 16), 5: (3, 4, 32)}  # an image of 80 x 128
 
 
-def pyramid_model(max_level=7, hyperparams=HYPERPARAMS, **kwargs):
+def pyramid_model(max_level=7, hyperparams=HYPERPARAMS, coarse_from_c5=False, is_normalized=True, **options):
     maps = {level: keras.Input(shape, name=f"c{level}") for level, shape in SHAPES.items()}
-    pyramid = retinanet_pyramid(maps, 4, max_level, hyperparams, **kwargs)
+    coarse = CoarseLevels.CONVOLVE_BACKBONE if coarse_from_c5 else CoarseLevels.CONVOLVE_PYRAMID
+    parts = PyramidParts(coarse_levels=coarse, is_normalized=is_normalized, **options)
+    pyramid = feature_pyramid(maps, 4, max_level, hyperparams, parts)
     return keras.Model(list(maps.values()), list(pyramid.values()))
 
 
@@ -31,12 +33,12 @@ def shapes_by_path(model):
 @pytest.mark.parametrize("coarse_from_c5", [False, True])
 @pytest.mark.parametrize("normalized", [False, True])
 def test_every_form_has_five_maps_of_one_depth(coarse_from_c5, normalized):
-    model = pyramid_model(coarse_from_c5=coarse_from_c5, normalized=normalized)
+    model = pyramid_model(coarse_from_c5=coarse_from_c5, is_normalized=normalized)
     assert [x.shape[1:] for x in model.outputs] == [(10, 16, 4), (5, 8, 4), (3, 4, 4), (2, 2, 4), (1, 1, 4)]
 
 
 def test_the_papers_form_is_plain_and_takes_p6_from_c5():
-    shapes = shapes_by_path(pyramid_model(coarse_from_c5=True, normalized=False))
+    shapes = shapes_by_path(pyramid_model(coarse_from_c5=True, is_normalized=False))
     assert not any("batch_norm" in path for path in shapes)
     assert shapes["fpn_coarse_6_conv/kernel"] == (3, 3, 32, 4)
     assert shapes["fpn_coarse_7_conv/kernel"] == (3, 3, 4, 4)
@@ -64,7 +66,7 @@ def test_pyramid_may_end_where_the_backbone_ends():
 
 def test_p7_sees_p6_through_a_relu_in_the_papers_form():
     negative = dataclasses.replace(HYPERPARAMS, kernel_initializer=lambda: keras.initializers.Constant(-1.0))
-    model = pyramid_model(hyperparams=negative, coarse_from_c5=True, normalized=False)
+    model = pyramid_model(hyperparams=negative, coarse_from_c5=True, is_normalized=False)
     *_, p6, p7 = model([np.ones((1, *shape), np.float32) for shape in SHAPES.values()])
     assert float(np.max(p6)) < 0.0
     np.testing.assert_array_equal(p7, np.zeros((1, 1, 1, 4)))

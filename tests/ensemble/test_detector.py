@@ -9,7 +9,7 @@ from detzoo.ensemble.detector import EnsembleDetector, Member
 from detzoo.ensemble.options import MergeOptions
 from detzoo.ensemble.views import ViewPlan
 from detzoo.errors import UsageError
-from detzoo.serving.saved_detector import ImageDetections
+from detzoo.serving.image_detector import ImageDetections
 
 SHAPE = (100, 200)
 

@@ -49,6 +49,8 @@ def batch(num_images=2, ids=("7", "9"), gt_boxes=((0.0, 0.0, 0.5, 0.5),), area_p
 class PerfectDetector:
     """Always detects class 1 on the top left quarter of the padded input, and counts how often it is traced."""
 
+    wants_proposals = proposes_only = proposes_masks = False
+    input_shape_px = (32, 48)
     traces = 0
 
     def preprocess(self, images):

@@ -89,7 +89,7 @@ def test_an_evaluation_gives_an_exported_model_the_regions_of_each_image(spp_net
     shapes = tf.constant([[50, 70], [60, 80]])
     scale = np.array([[[50 / 60, 70 / 80] * 2], [[1.0] * 4]], np.float32)
     given = Proposals(tf.constant(WINDOWS * scale), tf.zeros([2, 3]), tf.constant([3, 2]))
-    found = detect_batch(OneByOne(exported, wants_proposals=True), tf.constant(images), shapes, given)
+    found = detect_batch(OneByOne(exported), tf.constant(images), shapes, given)
     for row, expected in enumerate((exported(image(), WINDOWS), exported(image(60, 80), WINDOWS[:2]))):
         count = int(found.num_valid[row])
         assert count == len(expected.scores)

@@ -16,7 +16,8 @@ from pycocotools import mask as coco_mask
 from detzoo.errors import UsageError
 from detzoo.export.exporter import Export, export_detector
 from detzoo.files.images import read_upright
-from detzoo.serving.saved_detector import ImageDetections, SavedDetector, find_saved_model, label_map_beside
+from detzoo.serving.image_detector import ImageDetections
+from detzoo.serving.saved_detector import SavedDetector, find_saved_model, label_map_beside
 from detzoo.serving.served import INPUT_SPECS
 from detzoo.tasks.detect_files import DetectionLimits, apply_limits, detect_files, picture_names
 from detzoo.tasks.detect_journal import JOURNAL_FILE

@@ -10,18 +10,18 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import Batch, Groundtruth, LossTerm, Predictions
+from detzoo.detectors.base import Detector
 from detzoo.layers.normalization import BatchNorm
 from detzoo.train.settings import TrainSettings
 
 HEIGHT, WIDTH, CLASSES = 16, 24, 3
 
 
-class TrainingToy(keras.Model):
+class TrainingToy(Detector):
     """Says for each cell of 8 x 8 pixels where its box is and which class it has; a cell matches by its class."""
 
     def __init__(self, num_classes=CLASSES, batch_norm=False, l2=0.0, channels=4):
-        super().__init__(name="toy")
-        self.num_classes, self.input_shape_px = num_classes, (HEIGHT, WIDTH)
+        super().__init__(num_classes, (HEIGHT, WIDTH), name="toy")
         regularizer = keras.regularizers.L2(l2) if l2 else None
         image = keras.Input((HEIGHT, WIDTH, 3))
         with keras.name_scope("backbone"):

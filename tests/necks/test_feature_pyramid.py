@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
-from detzoo.detectors.faster_rcnn import CoarseLevels, PyramidParts, region_pyramid
+from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyramid
 
 HYPERPARAMS = ConvHyperparams(
     kernel_initializer=lambda: keras.initializers.RandomNormal(stddev=0.1, seed=3),
@@ -23,7 +23,7 @@ PAPER = PyramidParts()
 
 def pyramid_model(max_level=6, depth=5, **parts):
     inputs = {level: keras.Input(shape, name=str(level)) for level, shape in SHAPES.items()}
-    outputs = region_pyramid(inputs, depth, max_level, HYPERPARAMS, dataclasses.replace(PAPER, **parts))
+    outputs = feature_pyramid(inputs, depth, max_level, HYPERPARAMS, dataclasses.replace(PAPER, **parts))
     return keras.Model(list(inputs.values()), outputs)
 
 
