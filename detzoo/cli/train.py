@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import pathlib
 import sys
 from typing import Any
 
@@ -96,12 +97,22 @@ def run(flag_values: flags.FlagValues) -> None:
 
 
 def _run_chain(loaded: Any, flag_values: flags.FlagValues) -> None:
-    """SPP-net is trained in steps of different kinds."""
-    from detzoo.cli import train_spp_net
+    """Trains SPP-net in its steps."""
+    from detzoo.cli.recipes import report_finished, run_recipe
+    from detzoo.recipes.spp.plan import RECIPE, check_folder, make_plan
 
-    if not train_spp_net.is_finished(flag_values.model_dir):
-        check(loaded, needs_steps=False)
-        train_spp_net.run_chain(loaded, flag_values.model_dir, flag_values.strategy)
+    folder = pathlib.Path(flag_values.model_dir)
+    if report_finished(RECIPE, folder, "all steps of SPP-net are done", "its folder"):
+        return
+    check(loaded, needs_steps=False)
+    plan = make_plan(loaded.message, loaded.path)
+
+    def train(stop: Any) -> Any:
+        from detzoo.recipes.spp.chain import train_spp_net
+
+        return train_spp_net(loaded.message, folder, plan, flag_values.strategy, stop)
+
+    run_recipe(folder, check_folder(folder, loaded.message), train)
 
 
 def is_finished(model_dir: str, num_steps: int) -> bool:

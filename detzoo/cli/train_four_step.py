@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
 import sys
 from typing import Any
@@ -10,10 +9,9 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
+from detzoo.cli.recipes import report_finished, run_recipe
 from detzoo.cli.train import check
-from detzoo.cli.training_steps import format_steps, tell_end
 from detzoo.errors import UsageError
-from detzoo.folders import make_folder, reserved
 
 SUMMARY = "Train a two-stage detector in the four steps of the Faster R-CNN paper."
 DESCRIPTION = """
@@ -45,8 +43,6 @@ POSITIONAL = ()
 
 STRATEGIES = ("auto", "one_device", "mirrored")
 
-logger = logging.getLogger(__name__)
-
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Those of ``detzoo train``, and the steps of each stage."""
@@ -75,33 +71,21 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 
 def run(flag_values: flags.FlagValues) -> None:
-    """Checks the config and the folder, then runs the steps that are left."""
-    from detzoo.recipes.four_step_plan import RECIPE_FILE, check_folder, check_pipeline_for_recipe
-    from detzoo.train.run_record import read_finished
-    from detzoo.train.stop import StopRequest
+    """Checks the config and the folder, then runs the remaining steps."""
+    from detzoo.recipes.four_step_plan import RECIPE, check_folder, check_pipeline_for_recipe
 
     loaded = load_pipeline_from_flags(flag_values)
     check_pipeline_for_recipe(loaded.message, loaded.path)
     folder = pathlib.Path(flag_values.model_dir)
-    if (folder / RECIPE_FILE).is_file() and read_finished(folder) is not None:
-        print(
-            f"{folder} is finished: the four steps are merged. To train anew, use another --model_dir; to repeat a "
-            f"step, delete its folder, those with a higher number, and {folder / 'finished'}",
-            file=sys.stderr,
-        )
+    repeat = "its folder, those with a higher number,"
+    if report_finished(RECIPE, folder, "the four steps are merged", repeat):
         return
     stages = checked_stages(loaded, flag_values)
-    for difference in check_folder(folder, loaded.message):
-        logger.warning("changed since this run began, without effect on its finished steps: %s", difference)
-    make_folder(folder, "--model_dir")
-    with StopRequest() as stop, reserved(folder, "--model_dir"):
-        logger.info("starting TensorFlow ...")
-        from detzoo.tasks.models import start_tensorflow
 
-        start_tensorflow()
+    def train(stop: Any) -> Any:
         from detzoo.recipes.four_step import train_four_step
 
-        merged = train_four_step(
+        return train_four_step(
             loaded.message,
             folder,
             flag_values.strategy,
@@ -110,7 +94,8 @@ def run(flag_values: flags.FlagValues) -> None:
             stop,
             flag_values.allow_random_weights,
         )
-        tell_end(None if merged is None else format_summary(merged, folder), stop)
+
+    run_recipe(folder, check_folder(folder, loaded.message), train)
 
 
 def checked_stages(loaded: Any, flag_values: flags.FlagValues) -> Any:
@@ -182,14 +167,3 @@ def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: 
     images = evaluator.detect(detector)
     write_proposals_of(images, file)
     return len(images)
-
-
-def format_summary(merged: Any, folder: pathlib.Path) -> str:
-    """What lies where, and what to do with it."""
-    from detzoo.recipes.four_step_plan import STEPS
-
-    by_step = {number: [p for p, source in merged.parts.items() if source == number] for number in (2, 3, 4)}
-    sources = ", ".join(f"{' and '.join(parts)} of {number}" for number, parts in by_step.items())
-    rows = [(merged.checkpoints[step.folder], step.what) for step in STEPS]
-    rows.append((merged.checkpoint, f"the whole detector: {sources}"))
-    return format_steps(rows, folder)

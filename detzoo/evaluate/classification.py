@@ -2,8 +2,8 @@
 
 dataset of Batch -> classifier (one traced function) -> scores of each image -> errors by name -> files and table
 
-metrics.json      the numbers by name at the top; below them per_class, num_images and what made them
-predictions.json  image_id, class, and the five best classes with their scores
+metrics.json      metrics by name, then per_class, num_images and provenance
+predictions.json  image_id, class, and the five best classes with scores
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ PREDICTIONS_FILE = "predictions.json"
 NUM_KEPT = 5  # best classes of an image
 
 _DESCRIPTIONS = {
-    TOP_1: "images whose best class is another one",
-    TOP_5: "images whose class is not among the five best",
+    TOP_1: "images with a wrong best class",
+    TOP_5: "images with a class that is not among the five best",
 }
 
 
 class ClassifiedImage(NamedTuple):
-    """One image: what it is, and the best classes, best first."""
+    """One image with its true class and the best predicted classes, best first."""
 
     image_id: str
     true_class: int  # 0-based
@@ -45,14 +45,14 @@ class ClassifiedImage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationResult:
-    """What an evaluation found.
+    """Errors and predictions of an evaluation.
 
     Attributes:
-        metrics: errors by name, in [0, 1].
-        per_class: class name -> "top-1 error" and number of "images"; classes with images only.
-        images: every image.
-        class_names: name of each class id (from 1).
-        seconds: wall time, reading included.
+        metrics: Errors by name, in [0, 1].
+        per_class: Class name to "top-1 error" and number of "images", for classes with images.
+        images: All images.
+        class_names: Name of each class id (from 1).
+        seconds: Wall time, reading included.
     """
 
     metrics: dict[str, float]
@@ -63,12 +63,12 @@ class ClassificationResult:
 
 
 class ClassifierEvaluator:
-    """Measures classifiers on one data set.
+    """Evaluator of classifiers on one data set.
 
     Args:
-        dataset: a finite tf.data.Dataset of Batch, one object an image.
-        label_map: an object with ``names`` (id from 1 -> name), or such a dict.
-        show_progress: draw a progress bar on stderr.
+        dataset: Finite tf.data.Dataset of Batch, with one object per image.
+        label_map: Object with ``names`` (id from 1 to name), or such a dict.
+        show_progress: Show a progress bar on stderr.
     """
 
     def __init__(self, dataset: tf.data.Dataset, label_map: Any, *, show_progress: bool = True) -> None:
@@ -79,14 +79,14 @@ class ClassifierEvaluator:
         self._traced: Any = None
 
     def __call__(self, classifier: Any) -> dict[str, float]:
-        """The metrics of ``evaluate`` alone."""
+        """Returns the metrics of ``evaluate``."""
         return self.evaluate(classifier).metrics
 
     def evaluate(self, classifier: Any) -> ClassificationResult:
-        """Classifies every image and counts.
+        """Classifies every image and computes errors.
 
         Raises:
-            DataError: the data set has no image of a known class.
+            DataError: The data set has no image of a class of the label map.
         """
         started = time.monotonic()
         classify = self._traced_classifier(classifier)
@@ -102,7 +102,7 @@ class ClassifierEvaluator:
         return ClassificationResult(metrics, per_class, images, self._class_names, time.monotonic() - started)
 
     def _traced_classifier(self, classifier: Any) -> Any:
-        """One traced function for each classifier, whatever the size of the last batch."""
+        """Returns one traced function per classifier, for batches of any number of images."""
         if self._traced_for is not classifier:
             spec: Batch = self._dataset.element_spec
 
@@ -117,10 +117,10 @@ class ClassifierEvaluator:
 
 
 def classified_images(batch: Batch, scores: np.ndarray) -> list[ClassifiedImage]:
-    """The images of a batch with their best classes; of equal scores the lower class comes first.
+    """Returns the images of a batch with their best classes; for equal scores the lower class is first.
 
     Args:
-        batch: one object an image.
+        batch: Batch with one object per image.
         scores: float32 [B, K].
     """
     order = np.argsort(-scores, axis=1, kind="stable")[:, :NUM_KEPT]
@@ -135,7 +135,7 @@ def classified_images(batch: Batch, scores: np.ndarray) -> list[ClassifiedImage]
 def measure(
     images: Sequence[ClassifiedImage], class_names: Mapping[int, str], num_classes: int
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """Errors of all images, and top-1 errors by class; no top-5 error where there are no more than five classes."""
+    """Returns errors of all images, and top-1 errors per class. Up to five classes there is no top-5 error."""
     true = np.array([image.true_class for image in images])
     is_wrong = np.array([image.best_classes[0] != image.true_class for image in images])
     metrics = {TOP_1: float(is_wrong.mean())}
@@ -150,7 +150,7 @@ def measure(
 
 
 def write_classification(result: ClassificationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Writes the files; ``facts`` (checkpoint, step, versions) go into metrics.json, which is written last."""
+    """Writes the files; ``facts`` (checkpoint, step, versions) are added to metrics.json, which is written last."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     names = result.class_names
@@ -177,7 +177,7 @@ def write_classification(result: ClassificationResult, folder: str | pathlib.Pat
 
 
 def format_classification(result: ClassificationResult, most_classes: int = 20) -> str:
-    """The errors with what they mean, then those of the classes, worst first."""
+    """Formats the errors with descriptions, then those of the classes, worst first."""
     lines = [f"{name}  {value:7.2%}  {_DESCRIPTIONS[name]}" for name, value in result.metrics.items()]
     rows = sorted(result.per_class.items(), key=lambda row: -row[1][TOP_1])
     width = max(len("class"), *(len(name) for name, _ in rows[:most_classes]))

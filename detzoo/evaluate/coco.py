@@ -1,8 +1,7 @@
-"""COCO's detection metrics through pycocotools, without its output (from evaluated images to named numbers).
+"""COCO's detection metrics by pycocotools, without its output (from evaluated images to named numbers).
 
-A crowd box is ignored: a detection on it is neither right nor wrong. A value of -1 means that there was nothing to
-measure (no object of that size, no object of that class), as pycocotools has it. By masks the same twelve numbers have
-the prefix "mask ".
+A crowd box is ignored, so a detection on it is neither right nor wrong. As in pycocotools, -1 means that there was
+nothing to measure (no object of a size or class). The twelve metrics by masks have the prefix "mask ".
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ METRIC_NAMES = (
 MASK_PREFIX = "mask "
 MASK_METRIC_NAMES = tuple(f"{MASK_PREFIX}{name}" for name in METRIC_NAMES)
 
-BOXES, MASKS = "bbox", "segm"  # pycocotools' names of what overlaps
+BOXES, MASKS = "bbox", "segm"  # pycocotools' names of the kinds of overlap
 
 
 class ClassPrecision(NamedTuple):
@@ -56,7 +55,7 @@ class CocoResult(NamedTuple):
 
 
 def coco_groundtruth(images: Sequence[EvaluatedImage], class_names: Mapping[int, str]) -> dict[str, Any]:
-    """The truth as a COCO annotation file: pixels of the original images, ids from 1, boxes [x, y, width, height]."""
+    """Returns ground truth as a COCO annotation file, in pixels of the original images and with ids from 1."""
     annotations: list[dict[str, Any]] = []
     image_entries = []
     for number, image in zip(numeric_image_ids(list(images)), images):
@@ -79,7 +78,7 @@ def coco_groundtruth(images: Sequence[EvaluatedImage], class_names: Mapping[int,
 
 
 def coco_detections(images: Sequence[EvaluatedImage]) -> Iterator[dict[str, Any]]:
-    """The detections in COCO's results format: one entry a detection, best first within an image."""
+    """Yields detections in COCO's results format, best first within an image."""
     for number, image in zip(numeric_image_ids(list(images)), images):
         for row, (box, score, class_index) in enumerate(zip(image.boxes_px, image.scores, image.classes)):
             entry = {
@@ -96,16 +95,15 @@ def coco_detections(images: Sequence[EvaluatedImage]) -> Iterator[dict[str, Any]
 def evaluate_coco(
     images: Sequence[EvaluatedImage], class_names: Mapping[int, str], overlap_of: str = BOXES
 ) -> CocoResult:
-    """COCO's twelve numbers over all images.
+    """Computes COCO's twelve metrics over all images.
 
     Args:
-        images: truth and detections of every image, also of those without either.
-        class_names: name of each id (from 1, gaps allowed). What bears an id without a name is not measured.
-        overlap_of: ``BOXES``, or ``MASKS`` where every image has both kinds of masks.
+        images: Ground truth and detections of every image, including images without either.
+        class_names: Name of each id (from 1, gaps allowed). Ids without a name are not measured.
+        overlap_of: ``BOXES``, or ``MASKS`` if every image has both kinds of masks.
 
     Returns:
-        The metrics under the names of ``METRIC_NAMES``, or of ``MASK_METRIC_NAMES``, and each class's average precision
-        under its name.
+        Metrics by the names of ``METRIC_NAMES`` or ``MASK_METRIC_NAMES``, and the average precision per class name.
     """
     names = METRIC_NAMES if overlap_of == BOXES else MASK_METRIC_NAMES
     evaluation = run_pycocotools(coco_groundtruth(images, class_names), list(coco_detections(images)), overlap_of)
@@ -126,13 +124,13 @@ def run_pycocotools(
     overlap_of: str = BOXES,
     max_detections: Sequence[int] = (),
 ) -> Any:
-    """An accumulated COCOeval, or None where there is no object to find.
+    """Returns an accumulated COCOeval, or None if there is no object to find.
 
     Args:
-        groundtruth: as of ``coco_groundtruth``.
-        detections: as of ``coco_detections``.
+        groundtruth: Result of ``coco_groundtruth``.
+        detections: Entries of ``coco_detections``.
         overlap_of: ``BOXES`` or ``MASKS``.
-        max_detections: numbers of detections of an image that count, ascending; empty for COCO's own.
+        max_detections: Numbers of detections per image that count, ascending; empty for COCO's numbers.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -154,7 +152,7 @@ def run_pycocotools(
 
 
 def _as_annotations(detections: list[dict[str, Any]], overlap_of: str) -> list[dict[str, Any]]:
-    """What ``COCO.loadRes`` makes of results; it refuses an empty list, this does not."""
+    """Converts results as ``COCO.loadRes`` does, which refuses an empty list."""
 
     def area(detection: dict[str, Any]) -> float:
         by_mask = overlap_of == MASKS
@@ -166,7 +164,7 @@ def _as_annotations(detections: list[dict[str, Any]], overlap_of: str) -> list[d
 
 
 def _per_class(evaluation: Any, class_names: Mapping[int, str]) -> dict[str, ClassPrecision]:
-    """Average precision by class from the precision table [IoU thresholds, recalls, classes, areas, max detections]."""
+    """Returns average precision per class from the table [IoU thresholds, recalls, classes, areas, max detections]."""
     precision = evaluation.eval["precision"][:, :, :, 0, -1]
     result = {}
     for column, class_id in enumerate(evaluation.params.catIds):
@@ -185,6 +183,6 @@ def _mean_of_measured(values: np.ndarray) -> float:
 
 
 def _xywh(box: np.ndarray) -> list[float]:
-    """[ymin, xmin, ymax, xmax] -> COCO's [x, y, width, height]."""
+    """Converts [ymin, xmin, ymax, xmax] to COCO's [x, y, width, height]."""
     ymin, xmin, ymax, xmax = (float(value) for value in box)
     return [xmin, ymin, xmax - xmin, ymax - ymin]

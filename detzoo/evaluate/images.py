@@ -1,4 +1,4 @@
-"""One image with its truth and its detections, in pixels of the original image (between detector and metrics)."""
+"""One image with ground truth and detections, in pixels of the original image (between detector and metrics)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from detzoo.contracts import PADDING_CLASS, Batch, Detections, Groundtruth
 from detzoo.data.masks import PastedMasks, Rle, encode_mask, mask_area, restore_masks
+from detzoo.ops.numpy_boxes import areas
 
 
 class EvaluatedImage(NamedTuple):
-    """What the metrics need of one image. G ground-truth objects, D detections, boxes [ymin, xmin, ymax, xmax]."""
+    """Ground truth (G objects) and detections (D) of one image, boxes [ymin, xmin, ymax, xmax]."""
 
     image_id: str
     shape: tuple[int, int]  # (height, width) of the original image
@@ -19,19 +20,19 @@ class EvaluatedImage(NamedTuple):
     gt_classes: np.ndarray  # int32 [G], 0-based
     gt_is_crowd: np.ndarray  # bool [G]
     gt_is_difficult: np.ndarray  # bool [G]
-    gt_area_px: np.ndarray  # float32 [G]; of the mask, or else of the box, where the record has none
+    gt_area_px: np.ndarray  # float32 [G]; that of the mask or box if the record has none
     boxes_px: np.ndarray  # float32 [D, 4], best first
     scores: np.ndarray  # float32 [D]
     classes: np.ndarray  # int32 [D], 0-based
-    gt_masks: list[Rle] | None = None  # G of them; None where masks are not measured
-    masks: list[Rle] | None = None  # D of them
-    verified_classes: np.ndarray | None = None  # int [V], 0-based: labelled, as there or as not; None for all of them
+    gt_masks: list[Rle] | None = None  # G masks; None if masks are not measured
+    masks: list[Rle] | None = None  # D masks
+    verified_classes: np.ndarray | None = None  # int [V], 0-based, labelled as present or absent; None for all
 
 
 def numeric_image_ids(images: list[EvaluatedImage]) -> list[int]:
-    """Numbers for the images, as COCO wants them: the ids themselves if these are distinct numbers, else 1, 2, 3, ...
+    """Returns COCO's numbers of the images: the ids if these are distinct numbers, else 1, 2, 3, ...
 
-    COCO's records have the image's number as ``image/source_id``; other data sets have names or nothing there.
+    COCO's records have the number as ``image/source_id``; other data sets have names or nothing.
     """
     ids = [image.image_id for image in images]
     if all(name.isascii() and name.isdigit() for name in ids):
@@ -44,13 +45,13 @@ def numeric_image_ids(images: list[EvaluatedImage]) -> list[int]:
 def images_of_batch(
     batch: Batch, detections: Detections, with_masks: bool = False, unlabeled_are_complete: bool = True
 ) -> list[EvaluatedImage]:
-    """Bring a batch and what was detected on it to the pixels of the original images; padding rows are dropped.
+    """Converts a batch and its detections to pixels of the original images, without padding rows.
 
     Args:
-        batch: what the input pipeline delivered (tensors or arrays); boxes are fractions of the padded input.
-        detections: the detector's answer for it; boxes are fractions of the true image.
-        with_masks: whether the masks of both are there and wanted.
-        unlabeled_are_complete: whether an image without labels of its own is one in which every class is verified.
+        batch: Batch of the input pipeline (tensors or arrays); boxes are fractions of the padded input.
+        detections: Detections of the batch; boxes are fractions of the true image.
+        with_masks: Convert masks, too.
+        unlabeled_are_complete: All classes are verified in an image without image-level labels.
 
     Returns:
         One entry for each image of the batch.
@@ -100,7 +101,7 @@ def _text(value: Any) -> str:
 
 
 def _verified(labeled_classes: Any, row: int, unlabeled_are_complete: bool) -> np.ndarray | None:
-    """Classes that the labels of an image verify; None for all, which is so where no labels are read."""
+    """Returns the classes that image-level labels verify; None for all, also if no labels are read."""
     if isinstance(labeled_classes, tuple):
         return None
     labeled = np.flatnonzero(np.asarray(labeled_classes)[row])
@@ -108,9 +109,6 @@ def _verified(labeled_classes: Any, row: int, unlabeled_are_complete: bool) -> n
 
 
 def _areas(recorded_px: np.ndarray, boxes_px: np.ndarray, masks: list[Rle] | None) -> np.ndarray:
-    """The recorded areas; where nothing was recorded that of the mask, or of the box where there is none."""
-    if masks is not None:
-        measured = np.array([mask_area(mask) for mask in masks], np.float32)
-    else:
-        measured = np.prod(np.maximum(boxes_px[:, 2:] - boxes_px[:, :2], 0.0), axis=1)
+    """Returns the recorded areas, with areas of masks or boxes for missing ones."""
+    measured = areas(boxes_px) if masks is None else np.array([mask_area(mask) for mask in masks], np.float32)
     return np.where(recorded_px > 0, recorded_px, measured)

@@ -1,13 +1,12 @@
-"""Open Images' average precision: Pascal VOC's, with boxes around groups of objects, and images labelled in part.
+"""Open Images' average precision: Pascal VOC's for data with boxes around groups and partially labelled images.
 
-A. Kuznetsova et al., "The Open Images Dataset V4", section 5.3.1, and the rules of the Open Images Challenge 2018. Both
-rules are those of the Object Detection API: a detection that finds no object of its own, but lies in a box around a
-group by at least half of its own area, is not wrong. By the rule of version 2 it does not count at all; by the
-challenge's the group is one more object, which its best detection finds. The challenge, too, leaves out detections of
-classes that nobody has verified in the image.
+A. Kuznetsova et al., "The Open Images Dataset V4", section 5.3.1, and the rules of the Open Images Challenge 2018. As
+in the Object Detection API, a detection without an object but with half of its area in a box around a group is not
+wrong. By the rule of version 2 such a detection does not count. By the rule of the challenge the group is one more
+object, found by its best detection, and detections of classes that are not verified in the image do not count.
 
-Differs from the Object Detection API: a crowd (``image/object/is_crowd``) is a group like any other; there it is an
-object. Open Images has no crowds.
+Differs from the Object Detection API: a crowd (``image/object/is_crowd``) is a group and not an object. Open Images has
+no crowds.
 """
 
 from __future__ import annotations
@@ -22,16 +21,14 @@ from detzoo.evaluate.pascal_voc import (
     IOU_THRESHOLD,
     VocResult,
     average_precision_area,
-    box_areas,
-    intersections,
     mean_of_classes,
-    overlaps,
     precision_recall,
 )
+from detzoo.ops.numpy_boxes import areas, intersections, pairwise_iou
 
 
 class _Verdicts(NamedTuple):
-    """What the detections of a class in an image count for: scores, and whether each is right."""
+    """Scores and correctness of the detections of a class in an image that count."""
 
     scores: list[float]
     is_right: list[bool]
@@ -44,16 +41,16 @@ def evaluate_open_images(
     challenge: bool = False,
     threshold: float = IOU_THRESHOLD,
 ) -> VocResult:
-    """Open Images' mean average precision.
+    """Computes Open Images' mean average precision.
 
     Args:
-        images: truth and detections of every image; crowds are the groups.
-        class_names: name of each id (from 1, gaps allowed).
-        challenge: the rule of the Challenge 2018 instead of that of version 2.
-        threshold: least intersection over union with an object, and over a detection's own area with a group.
+        images: Ground truth and detections of every image; crowds are groups.
+        class_names: Name of each id (from 1, gaps allowed).
+        challenge: Use the rule of the Challenge 2018 instead of that of version 2.
+        threshold: Least IoU with an object, and least share of a detection's area in a group.
 
     Returns:
-        The mean (-1 where no class has an object) and the average precision of each class.
+        The mean (-1 if no class has objects) and the average precision of each class.
     """
     per_class = {}
     for class_id, name in sorted(class_names.items()):
@@ -75,22 +72,22 @@ def evaluate_open_images(
 
 
 def _is_verified(image: EvaluatedImage, class_index: int) -> bool:
-    """Whether somebody has said that the class is in the image, or that it is not."""
+    """Returns whether the class is verified as present or absent in the image."""
     if image.verified_classes is None or class_index in image.verified_classes:
         return True
     return bool(np.any(image.gt_classes == class_index))
 
 
 def _judge(image: EvaluatedImage, class_index: int, threshold: float, *, groups_count: bool) -> _Verdicts:
-    """The detections that count, first those of objects, then with ``groups_count`` the groups that are found."""
+    """Returns the detections that count, followed by the groups that are found if ``groups_count``."""
     of_class = image.gt_classes == class_index
     is_group = image.gt_is_crowd[of_class]
     truth = image.gt_boxes_px[of_class]
-    mine = (image.classes == class_index) & (box_areas(image.boxes_px) > 0)
+    mine = (image.classes == class_index) & (areas(image.boxes_px) > 0)
     order = np.argsort(-image.scores[mine], kind="stable")
     boxes, scores = image.boxes_px[mine][order], image.scores[mine][order]
-    with_objects = overlaps(boxes, truth[~is_group])
-    with_groups = intersections(boxes, truth[is_group]) / box_areas(boxes)[:, None]
+    with_objects = pairwise_iou(boxes, truth[~is_group])
+    with_groups = intersections(boxes, truth[is_group]) / areas(boxes)[:, None]
     found = np.zeros(with_objects.shape[1], bool)
     group_scores = np.zeros(with_groups.shape[1])
     verdicts = _Verdicts([], [])

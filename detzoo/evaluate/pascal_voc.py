@@ -1,8 +1,8 @@
-"""Pascal VOC's average precision, by area under the curve (2010 on) and at eleven recalls (2007).
+"""Pascal VOC's average precision, by area under the curve (since 2010) and at eleven recalls (2007).
 
-M. Everingham et al., "The PASCAL Visual Object Classes challenge", section 4.2. A difficult object counts neither as
-found nor as missed, and a detection on it is neither right nor wrong; a crowd is treated alike. Every further detection
-of an object already found is wrong. Boxes are continuous: no pixel is added to their sides, unlike the devkit.
+M. Everingham et al., "The PASCAL Visual Object Classes challenge", section 4.2. A difficult object or a crowd counts
+neither as found nor as missed, and a detection on it is neither right nor wrong. Every further detection of an object
+that is already found is wrong. Boxes are continuous: no pixel is added to their sides, unlike the devkit.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from detzoo.evaluate.images import EvaluatedImage
+from detzoo.ops.numpy_boxes import pairwise_iou
 
 IOU_THRESHOLD = 0.5
 ELEVEN_RECALLS = np.linspace(0.0, 1.0, 11)
@@ -32,16 +33,16 @@ def evaluate_voc(
     eleven_points: bool = False,
     iou_threshold: float = IOU_THRESHOLD,
 ) -> VocResult:
-    """Pascal VOC's mean average precision.
+    """Computes Pascal VOC's mean average precision.
 
     Args:
-        images: truth and detections of every image.
-        class_names: name of each id (from 1, gaps allowed).
-        eleven_points: the rule of VOC 2007 instead of the area under the curve.
-        iou_threshold: least overlap of a detection that finds an object.
+        images: Ground truth and detections of every image.
+        class_names: Name of each id (from 1, gaps allowed).
+        eleven_points: Use the rule of VOC 2007 instead of the area under the curve.
+        iou_threshold: Least overlap of a detection that finds an object.
 
     Returns:
-        The mean (-1 where no class has an object) and the average precision of each class.
+        The mean (-1 if no class has objects) and the average precision of each class.
     """
     average = average_precision_eleven_points if eleven_points else average_precision_area
     per_class = {}
@@ -53,13 +54,13 @@ def evaluate_voc(
 
 
 def mean_of_classes(per_class: dict[str, float]) -> VocResult:
-    """The mean over the classes that have objects, which are those that are not NaN; -1 where none has."""
+    """Returns the mean over the classes with objects, which are not NaN; -1 if there are none."""
     measured = [value for value in per_class.values() if not np.isnan(value)]
     return VocResult(float(np.mean(measured)) if measured else -1.0, per_class)
 
 
 def precision_recall(scores: np.ndarray, is_right: np.ndarray, num_objects: int) -> tuple[np.ndarray, np.ndarray]:
-    """Recall and precision after each detection, best score first. A tie keeps the given order."""
+    """Returns recall and precision after each detection, best score first. Ties keep the given order."""
     order = np.argsort(-scores, kind="stable")
     right = np.cumsum(is_right[order].astype(np.float64))
     recall = right / max(num_objects, 1)
@@ -68,7 +69,7 @@ def precision_recall(scores: np.ndarray, is_right: np.ndarray, num_objects: int)
 
 
 def average_precision_area(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Area under the precision-recall curve, after precision is made to fall (VOC 2010 on)."""
+    """Returns the area under the precision-recall curve with monotone precision (since VOC 2010)."""
     edges = np.concatenate([[0.0], recall, [1.0]])
     heights = np.concatenate([[0.0], precision, [0.0]])
     falling = np.maximum.accumulate(heights[::-1])[::-1]
@@ -76,7 +77,7 @@ def average_precision_area(recall: np.ndarray, precision: np.ndarray) -> float:
 
 
 def average_precision_eleven_points(recall: np.ndarray, precision: np.ndarray) -> float:
-    """Mean of the best precision at recall of at least 0, .1, ..., 1 (VOC 2007)."""
+    """Returns the mean of the best precision at recall of at least 0, .1, ..., 1 (VOC 2007)."""
     best = [np.max(precision[recall >= wanted - 1e-9], initial=0.0) for wanted in ELEVEN_RECALLS]
     return float(np.mean(best))
 
@@ -84,7 +85,7 @@ def average_precision_eleven_points(recall: np.ndarray, precision: np.ndarray) -
 def _judge_class(
     images: Sequence[EvaluatedImage], class_index: int, iou_threshold: float
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores and verdicts of all detections of a class that count, and the number of objects to find."""
+    """Returns scores and verdicts of all detections of a class that count, and the number of objects to find."""
     scores: list[float] = []
     verdicts: list[bool] = []
     num_objects = 0
@@ -95,7 +96,7 @@ def _judge_class(
         mine = image.classes == class_index
         image_scores = image.scores[mine]
         order = np.argsort(-image_scores, kind="stable")
-        with_truth = overlaps(image.boxes_px[mine][order], image.gt_boxes_px[of_class])
+        with_truth = pairwise_iou(image.boxes_px[mine][order], image.gt_boxes_px[of_class])
         for score, verdict in zip(image_scores[order], _judge_image(with_truth, ignored, iou_threshold)):
             if verdict is not None:
                 scores.append(float(score))
@@ -104,7 +105,7 @@ def _judge_class(
 
 
 def _judge_image(with_truth: np.ndarray, ignored: np.ndarray, iou_threshold: float) -> list[bool | None]:
-    """True (finds an object), False (wrong) or None (on an ignored object) for each detection, best first."""
+    """Returns True (finds an object), False (wrong) or None (on an ignored object) per detection, best first."""
     found = np.zeros(len(ignored), bool)
     verdicts: list[bool | None] = []
     for row in with_truth:
@@ -117,23 +118,3 @@ def _judge_image(with_truth: np.ndarray, ignored: np.ndarray, iou_threshold: flo
             verdicts.append(not found[best])
             found[best] = True
     return verdicts
-
-
-def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[D, 4], [G, 4] -> intersection over union [D, G]; 0 where both are empty."""
-    intersection = intersections(boxes, others)
-    union = box_areas(boxes)[:, None] + box_areas(others)[None, :] - intersection
-    return np.where(union > 0, intersection / np.maximum(union, 1e-12), 0.0)
-
-
-def intersections(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """[D, 4], [G, 4] -> area that each two share [D, G]."""
-    low = np.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    sides = np.maximum(high - low, 0.0)
-    return sides[..., 0] * sides[..., 1]
-
-
-def box_areas(boxes: np.ndarray) -> np.ndarray:
-    """[D, 4] -> area [D]; 0 where a side is turned around."""
-    return np.maximum(boxes[:, 2] - boxes[:, 0], 0.0) * np.maximum(boxes[:, 3] - boxes[:, 1], 0.0)

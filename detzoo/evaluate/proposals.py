@@ -1,8 +1,8 @@
-"""Average recall of class-agnostic proposals, what a first stage alone is measured by (FPN, arXiv:1612.03144, 5.1.1).
+"""Average recall of class-agnostic proposals, the metric of a first stage alone (FPN, arXiv:1612.03144, 5.1.1).
 
-COCO's recall, averaged over IoU .50 to .95, of the objects of all classes by the best 10, 100 or 1000 proposals of each
-image, through pycocotools. A crowd counts neither as an object nor against a proposal on it. Proposals with masks are
-measured by the overlap of the masks (section 6); the same numbers have the prefix "mask ".
+The recall is that of COCO, averaged over IoU .50 to .95, for objects of all classes and the best 10, 100 or 1000
+proposals per image, by pycocotools. A crowd counts neither as an object nor against a proposal on it. Proposals with
+masks are measured by the overlap of masks (section 6); these metrics have the prefix "mask ".
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from detzoo.evaluate.coco import (
     run_pycocotools,
 )
 from detzoo.evaluate.images import EvaluatedImage
+from detzoo.ops.numpy_boxes import pairwise_iou
 
 NUMBERS_OF_PROPOSALS = (10, 100, 1000)
 AREAS = ("all", "small", "medium", "large")  # in pycocotools' order
 MOST_PROPOSALS = NUMBERS_OF_PROPOSALS[-1]
-SUMMARY = f"AR@{MOST_PROPOSALS}"  # the one number by which a first stage is called better than another
+SUMMARY = f"AR@{MOST_PROPOSALS}"  # the metric that compares first stages
 PROPOSAL_METRIC_NAMES = (
     *(f"AR@{number}" for number in NUMBERS_OF_PROPOSALS),
     *(f"{SUMMARY} ({area})" for area in AREAS[1:]),
@@ -33,19 +34,19 @@ PROPOSAL_METRIC_NAMES = (
 
 MASK_PROPOSAL_METRIC_NAMES = tuple(f"{MASK_PREFIX}{name}" for name in PROPOSAL_METRIC_NAMES)
 
-_IMAGES_AT_ONCE = 500  # pycocotools keeps an entry for each proposal; this bounds the memory
+_IMAGES_AT_ONCE = 500  # limits the memory of pycocotools, which keeps an entry per proposal
 _LEAST_OVERLAP = 0.45  # below COCO's smallest threshold, with room for rounding
 
 
 def evaluate_proposals(images: Sequence[EvaluatedImage], overlap_of: str = BOXES) -> dict[str, float]:
-    """Average recall over all images; -1 without an object.
+    """Computes average recall over all images; -1 without objects.
 
     Args:
-        images: truth of any classes, and proposals as detections, best first.
-        overlap_of: ``BOXES``, or ``MASKS`` where every image has both kinds of masks.
+        images: Ground truth of any classes, and proposals as detections, best first.
+        overlap_of: ``BOXES``, or ``MASKS`` if every image has both kinds of masks.
 
     Returns:
-        Under the names of ``PROPOSAL_METRIC_NAMES``, or of ``MASK_PROPOSAL_METRIC_NAMES``.
+        Metrics by the names of ``PROPOSAL_METRIC_NAMES`` or ``MASK_PROPOSAL_METRIC_NAMES``.
     """
     names = PROPOSAL_METRIC_NAMES if overlap_of == BOXES else MASK_PROPOSAL_METRIC_NAMES
     found, objects = np.zeros([len(NUMBERS_OF_PROPOSALS), len(AREAS)]), np.zeros(len(AREAS))
@@ -62,15 +63,15 @@ def evaluate_proposals(images: Sequence[EvaluatedImage], overlap_of: str = BOXES
 
 
 def _best_near_objects(image: EvaluatedImage, overlap_of: str) -> list[EvaluatedImage]:
-    """For each of ``NUMBERS_OF_PROPOSALS`` the image with those of its best that could find an object; of one class.
+    """Returns the image for each of ``NUMBERS_OF_PROPOSALS``, with only proposals that could find an object.
 
-    pycocotools goes through every proposal in Python; most overlap no object enough to matter at any threshold.
+    All objects get one class. The reduction saves time, because pycocotools loops over proposals in Python.
     """
     order = np.argsort(-image.scores, kind="stable")
     if overlap_of == MASKS:
         overlaps = _largest_mask_overlaps(image)[order]
     else:
-        overlaps = _largest_overlaps(image.boxes_px, image.gt_boxes_px)[order]
+        overlaps = np.max(pairwise_iou(image.boxes_px, image.gt_boxes_px), axis=1, initial=0.0)[order]
     found = []
     for number in NUMBERS_OF_PROPOSALS:
         kept = order[:number][overlaps[:number] >= _LEAST_OVERLAP]
@@ -88,7 +89,7 @@ def _best_near_objects(image: EvaluatedImage, overlap_of: str) -> list[Evaluated
 
 
 def _recall(images: Sequence[EvaluatedImage], overlap_of: str) -> tuple[np.ndarray, np.ndarray]:
-    """Recall [4] for objects of each size, 0 where there are none, and the number of these objects [4]."""
+    """Returns recall [4] for objects of each size (0 without objects), and the numbers of objects [4]."""
     truth = coco_groundtruth(images, {1: "object"})
     evaluation = run_pycocotools(truth, list(coco_detections(images)), overlap_of, (MOST_PROPOSALS,))
     counts = np.zeros(len(AREAS))
@@ -102,18 +103,8 @@ def _recall(images: Sequence[EvaluatedImage], overlap_of: str) -> tuple[np.ndarr
     return np.where(counts > 0, recall.mean(axis=0), 0.0), counts
 
 
-def _largest_overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """The largest intersection over union of each box [N, 4] with any of the others [M, 4]; 0 without others."""
-    low = np.maximum(boxes[:, np.newaxis, :2], others[:, :2])
-    high = np.minimum(boxes[:, np.newaxis, 2:], others[:, 2:])
-    common = np.prod(np.maximum(high - low, 0.0), axis=2)
-    areas, other_areas = (np.prod(b[:, 2:] - b[:, :2], axis=1) for b in (boxes, others))
-    union = areas[:, np.newaxis] + other_areas - common
-    return np.max(common / np.maximum(union, np.finfo(np.float32).tiny), axis=1, initial=0.0)
-
-
 def _largest_mask_overlaps(image: EvaluatedImage) -> np.ndarray:
-    """The largest intersection over union of each proposal's mask with any object's, [D]; 0 without objects."""
+    """Returns the largest IoU of each proposal's mask with any object's mask, [D]; 0 without objects."""
     from pycocotools.mask import iou
 
     if not image.masks or not image.gt_masks:

@@ -1,10 +1,10 @@
 """The files and the table of an evaluation.
 
-metrics.json     the numbers by name at the top; below them per_class, step, num_images and what made them
-detections.json  COCO's results format, pixels of the original images; with masks where these were measured
-proposals.npz    of class-agnostic proposals: what InputReader.proposals_path reads
-groundtruth.json COCO's annotation format: which image_id is which image/source_id; with detections.json it is all
-                 that pycocotools or another tool needs to measure again
+metrics.json     metrics by name, then per_class, step, num_images and provenance
+detections.json  COCO's results format, pixels of the original images; with masks if these were measured
+proposals.npz    class-agnostic proposals, in the format of InputReader.proposals_path
+groundtruth.json COCO's annotation format, with image/source_id as file name; together with detections.json it
+                 suffices for pycocotools and other tools
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _DESCRIPTIONS = {
     "mAP (small)": "objects below 32 x 32 pixels",
     "mAP (medium)": "objects of 32 x 32 to 96 x 96",
     "mAP (large)": "objects above 96 x 96",
-    "AR@1": "average recall with 1 detection an image",
+    "AR@1": "average recall with 1 detection per image",
     "AR@10": "with 10",
     "AR@100": "with 100",
     "AR@100 (small)": "objects below 32 x 32 pixels",
@@ -58,7 +58,7 @@ _DESCRIPTIONS = {
     "OpenImagesChallenge mAP@.50IOU": "Open Images Challenge 2018: a group is an object, verified classes only",
 }
 _PROPOSAL_DESCRIPTIONS = {
-    "AR@10": "average recall of all classes' objects with 10 proposals an image, IoU .50 to .95",
+    "AR@10": "average recall of all classes' objects with 10 proposals per image, IoU .50 to .95",
     "AR@100": "with 100",
     "AR@1000": "with 1000",
     "AR@1000 (small)": "objects below 32 x 32 pixels",
@@ -70,9 +70,9 @@ _PROPOSAL_DESCRIPTIONS = {
 def write_results(
     result: EvaluationResult | ClassificationResult, folder: str | pathlib.Path, facts: Mapping[str, Any]
 ) -> None:
-    """Writes the files; ``facts`` (checkpoint, step, versions) go into metrics.json.
+    """Writes the files; ``facts`` (checkpoint, step, versions) are added to metrics.json.
 
-    metrics.json is written last and in one go, so that a reader never sees numbers of a run that is not complete.
+    metrics.json is written last and atomically, so readers never see metrics of an incomplete evaluation.
     """
     if isinstance(result, ClassificationResult):
         write_classification(result, folder, facts)
@@ -81,7 +81,7 @@ def write_results(
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / DETECTIONS_FILE).open("w", encoding="utf-8") as file:
         separator = "["
-        for entry in coco_detections(result.images):  # one by one: proposals of COCO's images are millions
+        for entry in coco_detections(result.images):  # one by one, because COCO has millions of proposals
             file.write(f"{separator}{json.dumps(entry)}")
             separator = ", "
         file.write("]" if separator != "[" else "[]")
@@ -100,13 +100,13 @@ def write_results(
 
 
 def write_proposals_of(images: Sequence[EvaluatedImage], file: str | pathlib.Path) -> None:
-    """Writes the detections of a first stage alone as the proposals.npz that ``InputReader.proposals_path`` reads."""
+    """Writes the detections of a first stage alone in the format of ``InputReader.proposals_path``."""
     boxes_norm = [image.boxes_px / np.array([*image.shape, *image.shape], np.float32) for image in images]
     write_proposals(file, [image.image_id for image in images], boxes_norm, [image.scores for image in images])
 
 
 def format_table(result: EvaluationResult | ClassificationResult) -> str:
-    """The numbers with what they mean, then those of each class; "-" where there was nothing to measure."""
+    """Formats the metrics with descriptions, then those of each class; "-" if there was nothing to measure."""
     if isinstance(result, ClassificationResult):
         return format_classification(result)
     width = max(len(name) for name in result.metrics)

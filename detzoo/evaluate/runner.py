@@ -1,4 +1,4 @@
-"""Run a detector over a data set and measure it; used by ``detzoo evaluate`` and while training.
+"""Runs a detector on a data set and computes metrics, for ``detzoo evaluate`` and during training.
 
 dataset of Batch -> detector (one traced function) -> EvaluatedImage -> coco, pascal_voc, open_images -> numbers by name
                                                                      -> proposals, for class-agnostic boxes and masks
@@ -46,15 +46,15 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """What an evaluation found.
+    """Metrics, ground truth and detections of an evaluation.
 
     Attributes:
-        metrics: numbers by name, -1 where there was nothing to measure.
-        per_class: class name -> metric name -> number; NaN or -1 where a class has no object.
-        images: truth and detections of every image.
-        class_names: name of each class id (from 1).
-        seconds: wall time, reading included.
-        proposes_only: whether the detections are class-agnostic proposals.
+        metrics: Metrics by name; -1 if there was nothing to measure.
+        per_class: Class name to metric name to number; NaN or -1 for classes without objects.
+        images: Ground truth and detections of every image.
+        class_names: Name of each class id (from 1).
+        seconds: Wall time, reading included.
+        proposes_only: The detections are class-agnostic proposals.
     """
 
     metrics: dict[str, float]
@@ -66,7 +66,7 @@ class EvaluationResult:
 
 
 def asked_metrics(eval_config: Any) -> list[str]:
-    """The metrics sets that an ``EvalConfig`` message asks for; ``eval_instance_masks`` asks for those by masks."""
+    """Returns the metrics sets of an ``EvalConfig`` message; ``eval_instance_masks`` adds those by masks."""
     names = list(eval_config.metrics_set)
     if eval_config.eval_instance_masks and MASK_METRICS not in names:
         names.append(MASK_METRICS)
@@ -74,28 +74,28 @@ def asked_metrics(eval_config: Any) -> list[str]:
 
 
 def reads_image_labels(metrics_set: Sequence[str]) -> bool:
-    """Whether some of the metrics need the labels that a record has for its image as a whole."""
+    """Returns whether a metric needs the image-level labels of records."""
     return CHALLENGE_METRICS in metrics_set
 
 
 class Evaluator:
-    """Measures detectors on one data set.
+    """Evaluator of detectors on one data set.
 
-    A detector that ``proposes_only`` is measured by the recall of its proposals, whatever the metrics
-    set, with ``proposes_masks`` of their masks; one with ``wants_proposals`` is given those that the data set brings.
+    A detector that ``proposes_only`` is evaluated by the recall of its proposals for any metrics set, by masks if it
+    ``proposes_masks``. A detector with ``wants_proposals`` gets the proposals of the data set.
 
     Args:
-        dataset: a finite tf.data.Dataset of Batch, in a fixed order.
-        label_map: an object with ``names`` (id from 1 -> name), or such a dict.
-        metrics_set: which numbers; names of ``METRICS_SETS``. Empty means COCO's; COCO's by masks bring those by boxes
-            along.
-        show_progress: draw a progress bar on stderr.
-        title: what the progress bar is called.
-        unlabeled_are_complete: for the Open Images Challenge's metrics: whether an image without labels of its own is
-            one in which every class is verified, rather than those of its boxes only.
+        dataset: Finite tf.data.Dataset of Batch, in a fixed order.
+        label_map: Object with ``names`` (id from 1 to name), or such a dict.
+        metrics_set: Names of ``METRICS_SETS``. Empty means COCO's metrics; COCO's metrics by masks include those by
+            boxes.
+        show_progress: Show a progress bar on stderr.
+        title: Label of the progress bar.
+        unlabeled_are_complete: For metrics of the Open Images Challenge, all classes are verified in an image without
+            labels, not only those of its boxes.
 
     Raises:
-        ConfigError: an unknown metrics set, or one that the data set cannot serve.
+        ConfigError: A metrics set is unknown, or the data set lacks what it needs.
     """
 
     def __init__(
@@ -123,15 +123,15 @@ class Evaluator:
             self._check_masks(f"eval_config.metrics_set: {MASK_METRICS} needs")
 
     def __call__(self, detector: Any) -> dict[str, float]:
-        """The metrics of ``evaluate`` alone."""
+        """Returns the metrics of ``evaluate``."""
         return self.evaluate(detector).metrics
 
     def evaluate(self, detector: Any) -> EvaluationResult:
-        """Detect on every image of the data set and measure.
+        """Detects on every image of the data set and computes metrics.
 
         Raises:
-            DataError: the data set has no image.
-            ConfigError: the detector does not fit the data set or the metrics.
+            DataError: The data set has no image.
+            ConfigError: The detector does not fit the data set or the metrics.
         """
         started = time.monotonic()
         images = self.detect(detector)
@@ -144,7 +144,7 @@ class Evaluator:
         return EvaluationResult(metrics, per_class, images, self._class_names, seconds, detector.proposes_only)
 
     def detect(self, detector: Any) -> list[EvaluatedImage]:
-        """Truth and detections of every image, in the order of the data set."""
+        """Returns ground truth and detections of every image, in the order of the data set."""
         detect = self._traced_detection(detector)
         with_masks = MASK_METRICS in self._metrics_set and not detector.proposes_only
         if detector.proposes_masks:
@@ -164,15 +164,15 @@ class Evaluator:
         return images
 
     def _check_masks(self, who: str) -> None:
-        """Raises where the data set was read without masks, which the message says who needs."""
+        """Raises a ConfigError if the data set was read without masks."""
         if self._dataset.element_spec.groundtruth.masks.shape[-1] == 0:
             raise ConfigError(
-                f"{who} the masks of the records; set eval_input_reader[0].load_instance_masks: true (and mask_type: "
-                "PNG_MASKS where they are PNG)"
+                f"{who} the masks of the records. Set eval_input_reader[0].load_instance_masks: true (and mask_type: "
+                "PNG_MASKS if they are PNG)"
             )
 
     def _traced_detection(self, detector: Any) -> Any:
-        """One traced function for each detector; the last, smaller batch of a data set traces no second one."""
+        """Returns one traced function per detector, for batches of any number of images."""
         if self._traced_for is not detector:
             spec: Batch = self._dataset.element_spec
             image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
@@ -198,10 +198,10 @@ class Evaluator:
 
 
 def _of_one_size(batch: Batch, detector: Any) -> list[Batch]:
-    """The batch, or its images one by one if they differ in size and the detector takes any size.
+    """Returns the batch, or its images one by one if they differ in size and the detector takes any size.
 
-    Next to a larger image an image would have more padding than an exported model gives it, and other detections near
-    its border.
+    In a batch with a larger image, an image would have more padding than in an exported model, and other detections
+    near its border.
     """
     shapes = np.asarray(batch.true_shapes)
     if None not in detector.input_shape_px or (shapes == shapes[:1]).all():
@@ -210,7 +210,7 @@ def _of_one_size(batch: Batch, detector: Any) -> list[Batch]:
 
 
 def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: Proposals | None = None) -> Detections:
-    """Detections on resized and padded images [B, H, W, 3] whose true parts measure ``true_shapes`` [B, 2].
+    """Returns detections on resized and padded images [B, H, W, 3] with true parts of ``true_shapes`` [B, 2].
 
     ``proposals`` are the regions to classify, for a detector without a first stage.
     """
@@ -221,10 +221,12 @@ def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: 
 def measure(
     images: Sequence[EvaluatedImage], class_names: Mapping[int, str], metrics_set: Sequence[str]
 ) -> tuple[dict[str, float], dict[str, dict[str, float]]]:
-    """The asked metrics of evaluated images, and the same by class."""
+    """Returns the given metrics of evaluated images, and the same by class."""
     unnamed = sum(int(c) + 1 not in class_names for image in images for c in image.gt_classes)
     if unnamed:
-        logger.warning("%d ground-truth objects bear a class id without a name in the label map: not measured", unnamed)
+        logger.warning(
+            "%d ground-truth objects have a class id without a name in the label map and are not measured", unnamed
+        )
     metrics: dict[str, float] = {}
     per_class: dict[str, dict[str, float]] = {name: {} for _, name in sorted(class_names.items())}
     if COCO_METRICS in metrics_set or MASK_METRICS in metrics_set:

@@ -1,8 +1,7 @@
-"""What ``write_results`` wrote, read again: the truth and the detections of every image (from files to metrics).
+"""Reads the files of ``write_results``: ground truth and detections of every image (from files to metrics).
 
-With it several finished evaluations can be merged, or measured again, without running a model. Two things are not in
-the files, so Pascal VOC's and Open Images' numbers cannot be had from them: which objects are difficult, and which
-classes an image was verified for.
+Finished evaluations can be merged or measured again without running a model. The files do not contain difficult flags
+and verified classes, so the metrics of Pascal VOC and Open Images cannot be computed from them.
 """
 
 from __future__ import annotations
@@ -23,20 +22,20 @@ _MOST_NAMED = 5
 
 
 class StoredEvaluation(NamedTuple):
-    """An evaluation as it was written."""
+    """Evaluation read from files."""
 
     folder: pathlib.Path
     images: list[EvaluatedImage]
     class_names: dict[int, str]
-    has_masks: bool  # of both the truth and the detections
+    has_masks: bool  # of both ground truth and detections
 
 
 def read_evaluation(folder: str | pathlib.Path) -> StoredEvaluation:
-    """Reads groundtruth.json and detections.json of a folder; measured again they give the numbers in metrics.json.
+    """Reads groundtruth.json and detections.json of a folder.
 
     Raises:
-        UsageError: a file is missing.
-        DataError: a file is not what ``detzoo evaluate`` writes.
+        UsageError: A file is missing.
+        DataError: A file is not in the format of ``detzoo evaluate``.
     """
     folder = pathlib.Path(folder)
     truth, entries = read_json(folder / GROUNDTRUTH_FILE), read_json(folder / DETECTIONS_FILE)
@@ -64,11 +63,11 @@ def read_evaluation(folder: str | pathlib.Path) -> StoredEvaluation:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """The content of a file of an evaluation.
+    """Reads a JSON file of an evaluation.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: it is not JSON.
+        UsageError: The file does not exist.
+        DataError: The file is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -79,10 +78,10 @@ def read_json(path: pathlib.Path) -> Any:
 
 
 def with_same_truth(evaluations: Sequence[StoredEvaluation]) -> list[StoredEvaluation]:
-    """The evaluations with their images in the order of the first.
+    """Returns the evaluations with the images in the order of the first.
 
     Raises:
-        DataError: they differ in classes, in images or in the objects of an image.
+        DataError: The evaluations differ in classes, images or objects.
     """
     first = evaluations[0]
     aligned = [first]
@@ -123,7 +122,7 @@ def _image(entry: Any, annotations: Sequence[Any], detections: Sequence[Any], ha
 
 
 def _boxes(entries: Sequence[Any]) -> np.ndarray:
-    """COCO's [x, y, width, height] -> [ymin, xmin, ymax, xmax], [N, 4]."""
+    """Converts COCO's [x, y, width, height] to [ymin, xmin, ymax, xmax], [N, 4]."""
     x, y, width, height = np.array([each["bbox"] for each in entries], np.float64).reshape(-1, 4).T
     return np.stack([y, x, y + height, x + width], axis=1).astype(np.float32)
 
@@ -133,7 +132,7 @@ def _classes(entries: Sequence[Any]) -> np.ndarray:
 
 
 def _keys(evaluation: StoredEvaluation) -> list[Any]:
-    """What tells its images apart: their ids, or where these are not distinct their places."""
+    """Returns distinct keys of the images: ids, or positions if ids are not distinct."""
     ids = [image.image_id for image in evaluation.images]
     return ids if len(set(ids)) == len(ids) else list(range(len(ids)))
 
@@ -168,7 +167,7 @@ def _check_objects(first: pathlib.Path, other: pathlib.Path, one: EvaluatedImage
         one.shape == same.shape
         and np.array_equal(one.gt_classes, same.gt_classes)
         and np.array_equal(one.gt_is_crowd, same.gt_is_crowd)
-        # The pixels of two models' inputs are rounded differently on their way to the original image's.
+        # Boxes of models with different input sizes are rounded differently.
         and np.allclose(one.gt_boxes_px, same.gt_boxes_px, rtol=0.0, atol=0.01 * max(one.shape))
     )
     if not is_same:

@@ -1,4 +1,4 @@
-"""Waits for the checkpoints that a running training writes."""
+"""Waits for the checkpoints of a running training."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ def new_checkpoints(
     poll_seconds: float = POLL_SECONDS,
     is_finished: Callable[[], bool] = lambda: False,
 ) -> Iterator[str]:
-    """Yields each checkpoint once as it becomes the newest; those that came and went meanwhile are left out.
+    """Yields each checkpoint once when it is the newest; checkpoints that were replaced meanwhile are skipped.
 
     Args:
-        newest: gives the prefix of the newest checkpoint; raises CheckpointError where there is none yet.
-        timeout_seconds: ends after so long without a new one.
-        poll_seconds: pause between two looks.
-        is_finished: whether no more checkpoints will come.
+        newest: Function that returns the prefix of the newest checkpoint and raises CheckpointError without one.
+        timeout_seconds: Largest time without a new checkpoint.
+        poll_seconds: Interval between two checks.
+        is_finished: Function that returns whether no more checkpoints will come.
     """
     last: str | None = None
     waiting_since = time.monotonic()
-    told = False
+    reported = False
     while True:
-        # Asked before the look, so that the last checkpoint of a training that ends in between is not missed.
+        # Checked before the search, so that the last checkpoint of a training that ends in between is not missed.
         finished = is_finished()
         try:
             found: str | None = newest()
         except CheckpointError as problem:
             found = None
-            if not told:
+            if not reported:
                 logger.info("%s; waiting", problem)
-                told = True
+                reported = True
         if found is not None and found != last:
             last = found
             yield found
-            waiting_since, told = time.monotonic(), False
+            waiting_since, reported = time.monotonic(), False
             continue
         if finished:
             return
         if time.monotonic() - waiting_since >= timeout_seconds:
             logger.info("no new checkpoint within %.0f s", timeout_seconds)
             return
-        if not told:
+        if not reported:
             logger.info("waiting for a new checkpoint")
-            told = True
+            reported = True
         time.sleep(poll_seconds)

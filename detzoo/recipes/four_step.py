@@ -1,17 +1,16 @@
-"""The 4-step training with shared features: runs the steps of ``four_step_plan``, goes on where it was, and merges.
+"""The 4-step training with shared features: runs the steps of ``four_step_plan`` and merges their results.
 
-Ren et al., arXiv:1506.01497, section 3.2. Each step is an ordinary run of ``train_pipeline`` in a folder of its own:
+Ren et al., arXiv:1506.01497, section 3.2. Each step is an ordinary run of ``train_pipeline`` in a separate folder:
 
     train 1_rpn -> propose -> train 2_fast_rcnn -> train 3_rpn -> propose -> train 4_fast_rcnn -> merge 3 and 4
 
 The result is one checkpoint of the whole detector: the backbone (and pyramid) of step 2, the proposal head of step 3,
-and all that is the second stage's own of step 4.
+and the remaining layers of the second stage of step 4.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import gc
 import logging
 import pathlib
@@ -25,13 +24,12 @@ from detzoo.checkpoints.files import latest_prefix
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.checkpoints.merge import merge_checkpoints, save_weights
 from detzoo.checkpoints.restore import part_of
-from detzoo.config.load import save_pipeline
 from detzoo.data.records import CHECKED_RECORDS, ReadOptions, RecordSource, scan_files
-from detzoo.errors import CheckpointError, DataError, UsageError
+from detzoo.errors import CheckpointError, DataError
 from detzoo.recipes.four_step_plan import (
-    CONFIG_FILE,
     FIRST_STAGE_PART,
     PROPOSALS_FILE,
+    RECIPE,
     SHARED_PARTS,
     STEPS,
     StageConfigs,
@@ -39,34 +37,18 @@ from detzoo.recipes.four_step_plan import (
     config_of_proposals,
     config_of_step,
     num_proposals,
-    write_recipe,
 )
-from detzoo.train.run_record import RunRecord, read_finished, write_finished
+from detzoo.recipes.recipe import CONFIG_FILE, FinishedRecipe
+from detzoo.train.run_record import read_finished, write_finished
 from detzoo.train.session import train_pipeline
 from detzoo.train.settings import dtype_policy_of
 from detzoo.train.stop import StopNow, StopRequest
-from detzoo.train.strategy import workers_of_environment
 
-# (config of a first stage, folder of its checkpoint, file): writes the proposals of the config's train_input_reader and
-# gives the number of images.
+# (config of a first stage, folder of the checkpoint, file): writes the proposals for the config's train_input_reader
+# and returns the number of images.
 WriteProposals = Callable[[Any, pathlib.Path, pathlib.Path], int]
 
 logger = logging.getLogger(__name__)
-
-
-@dataclasses.dataclass(frozen=True)
-class MergedRun:
-    """What a whole run made.
-
-    Attributes:
-        checkpoint: prefix of the merged checkpoint.
-        checkpoints: folder of a step -> prefix of its last checkpoint.
-        parts: part of the model -> number of the step that it is of.
-    """
-
-    checkpoint: str
-    checkpoints: dict[str, str]
-    parts: dict[str, int]
 
 
 def train_four_step(
@@ -77,59 +59,67 @@ def train_four_step(
     write_proposals: WriteProposals,
     stop: StopRequest,
     allow_random_weights: bool = False,
-) -> MergedRun | None:
-    """Runs what is left of the four steps, and merges.
+) -> FinishedRecipe | None:
+    """Runs the remaining steps and merges.
 
     Args:
-        pipeline: a ``TrainEvalPipelineConfig`` of a whole two-stage detector that ``check_pipeline_for_recipe`` and
-            ``config.check`` passed.
-        model_dir: of the run; ``check_folder`` passed it.
-        strategy_name: as for ``train_pipeline``, of one machine.
+        pipeline: ``TrainEvalPipelineConfig`` of a whole two-stage detector, passed by ``check_pipeline_for_recipe``
+            and ``config.check``.
+        model_dir: Folder of the run, passed by ``check_folder``.
+        strategy_name: See ``train_pipeline``; one machine only.
         stages: ``pipeline`` for the trainings of each stage.
-        write_proposals: writes the proposals of the training set.
-        stop: entered already.
-        allow_random_weights: as for ``train_pipeline``.
+        write_proposals: Function that writes the proposals for the training set.
+        stop: Stop request, entered already.
+        allow_random_weights: See ``train_pipeline``.
 
     Returns:
-        What it made; None where a signal came first: the same call goes on.
+        The results, or None if a signal came first.
 
     Raises:
-        DetzooError: what the user can mend.
+        DetzooError: The config, the data or a checkpoint is unfit.
     """
     folder = pathlib.Path(model_dir)
-    if strategy_name == "multi_worker" or workers_of_environment() > 1:
-        raise UsageError("the 4-step training runs on one machine: unset TF_CONFIG, use --strategy auto")
+    RECIPE.check_machine(strategy_name)
     check_image_ids(pipeline.train_input_reader)
     variables = _variables_of(pipeline)
     trains = {path: can_train for path, (_, can_train) in variables.items()}
     configs = {step: config_of_step(step, stages, folder, trains) for step in STEPS}
     if pipeline.train_config.eval_every_n_steps:
         logger.warning("train_config.eval_every_n_steps has no effect here: evaluate the merged model at the end")
-    write_recipe(folder, {})
-    save_pipeline(pipeline, folder / CONFIG_FILE)
-    record = RunRecord(folder, recipe="4-step training")
-    for step in STEPS:
-        gc.collect()  # the detectors of the steps before are in circles of references
-        if not _run(step, configs[step], pipeline, folder, strategy_name, write_proposals, stop, allow_random_weights):
-            record.close(
-                last_step=step.folder, ended_by=f"stopped by {stop.signal.name if stop.signal else 'a signal'}"
+    RECIPE.write(folder, {})
+
+    def runner(step: Step) -> Callable[[str], bool]:
+        def run(label: str) -> bool:
+            gc.collect()  # the detectors of the steps before are in circles of references
+            here = folder / step.folder
+            if _is_finished(label, here, configs[step].train_config.num_steps):
+                return True
+            if step.reads_proposals_of and not _propose(label, step, pipeline, folder, write_proposals, stop):
+                return False
+            logger.info("%s: %s, %d steps: %s", label, step.what, configs[step].train_config.num_steps, step.why)
+            if stop.requested:
+                return False
+            outcome = train_pipeline(
+                configs[step], here, strategy_name, None, stop, allow_random_weights=allow_random_weights
             )
-            return None
+            return outcome.finished
+
+        return run
+
     shapes = {path: shape for path, (shape, _) in variables.items()}
-    merged = merge_steps(folder, shapes)
-    record.close(last_step=STEPS[-1].folder, ended_by="merged")
-    return merged
+    steps = [(step.folder, runner(step)) for step in STEPS]
+    return RECIPE.run(folder, pipeline, steps, lambda: merge_steps(folder, shapes), stop)
 
 
-def merge_steps(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> MergedRun:
+def merge_steps(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> FinishedRecipe:
     """Merges the checkpoints of steps 3 and 4 into one of the whole detector, in the run's folder.
 
     Args:
-        folder: of the run, its steps finished.
-        shapes: path -> shape of the whole detector's variables.
+        folder: Folder of the run with finished steps.
+        shapes: Path to shape of the whole detector's variables.
 
     Raises:
-        CheckpointError: the backbones of the two are not identical, or they lack something of the detector.
+        CheckpointError: The backbones of the two are not identical, or variables are missing.
     """
     weights = merge_checkpoints(folder / STEPS[2].folder, folder / STEPS[3].folder, SHARED_PARTS)
     found = {path: value.shape for path, value in weights.items()}
@@ -143,16 +133,21 @@ def merge_steps(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> 
     total = sum(facts.get("step", 0) for facts in done.values())
     prefix = save_weights(folder, total, {path: weights[path] for path in shapes})
     checkpoints = {step.folder: latest_prefix(folder / step.folder) for step in STEPS}
-    write_recipe(folder, {"steps": done, "checkpoints": checkpoints, "merged": prefix})
+    RECIPE.write(folder, {"steps": done, "checkpoints": checkpoints, "merged": prefix})
     write_finished(folder, total, total, "merged the four steps")
-    return MergedRun(prefix, checkpoints, {part_of(path): _source_of(part_of(path)) for path in shapes})
+    by_step: dict[int, list[str]] = {2: [], 3: [], 4: []}
+    for part in dict.fromkeys(part_of(path) for path in shapes):
+        by_step[2 if part in SHARED_PARTS else 3 if part == FIRST_STAGE_PART else 4].append(part)
+    sources = ", ".join(f"{' and '.join(parts)} of {number}" for number, parts in by_step.items())
+    rows = [(checkpoints[step.folder], step.what) for step in STEPS]
+    return FinishedRecipe(prefix, (*rows, (prefix, f"the whole detector: {sources}")))
 
 
 def check_image_ids(reader: Any) -> None:
-    """Whether images can be told apart: their proposals are found by ``image/source_id``.
+    """Checks that records have an ``image/source_id``, by which proposals are assigned to images.
 
     Raises:
-        DataError: fewer than half of the first records have one.
+        DataError: Fewer than half of the first records have one.
     """
     source = RecordSource(scan_files(list(reader.tf_record_input_reader.input_path)), ReadOptions(), seed=0)
     features = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
@@ -167,62 +162,40 @@ def check_image_ids(reader: Any) -> None:
         )
 
 
-def _source_of(part: str) -> int:
-    """The step that a part of the merged detector is of."""
-    return 2 if part in SHARED_PARTS else 3 if part == FIRST_STAGE_PART else 4
-
-
-def _run(
-    step: Step,
-    config: Any,
-    pipeline: Any,
-    folder: pathlib.Path,
-    strategy_name: str,
-    write_proposals: WriteProposals,
-    stop: StopRequest,
-    allow_random_weights: bool,
-) -> bool:
-    """Does what is left of a step; False where a signal came first."""
-    name, here = f"[{step.number}/{len(STEPS)}] {step.folder}", folder / step.folder
-    finished = read_finished(here)
-    if finished is not None:
-        logger.info("%s: finished already, at step %d", name, finished["step"])
-        if finished["num_train_steps"] != config.train_config.num_steps:
-            logger.warning(
-                "%s was to have %d steps, now %d", name, finished["num_train_steps"], config.train_config.num_steps
-            )
-        return True
-    if step.reads_proposals_of:
-        proposer = folder / step.reads_proposals_of
-        file = proposer / PROPOSALS_FILE
-        if not file.is_file():
-            logger.info(
-                "%s: first the proposals of %s for every training image, at most %d of each -> %s",
-                name,
-                step.reads_proposals_of,
-                num_proposals(pipeline),
-                file,
-            )
-            if not _propose(config_of_proposals(pipeline), proposer, file, write_proposals, stop):
-                return False
-    logger.info("%s: %s, %d steps: %s", name, step.what, config.train_config.num_steps, step.why)
-    if stop.requested:
+def _is_finished(label: str, folder: pathlib.Path, num_steps: int) -> bool:
+    finished = read_finished(folder)
+    if finished is None:
         return False
-    return train_pipeline(config, here, strategy_name, None, stop, allow_random_weights=allow_random_weights).finished
+    logger.info("%s: finished already, at step %d", label, finished["step"])
+    if finished["num_train_steps"] != num_steps:
+        logger.warning("%s was to have %d steps, now %d", label, finished["num_train_steps"], num_steps)
+    return True
 
 
 def _propose(
-    config: Any, proposer: pathlib.Path, file: pathlib.Path, write_proposals: WriteProposals, stop: StopRequest
+    label: str,
+    step: Step,
+    pipeline: Any,
+    folder: pathlib.Path,
+    write_proposals: WriteProposals,
+    stop: StopRequest,
 ) -> bool:
+    """Writes the proposals that a step reads, unless they exist. Returns False if a signal came first."""
+    proposer = folder / step.reads_proposals_of
+    file = proposer / PROPOSALS_FILE
+    if file.is_file():
+        return True
+    text = "%s: first the proposals of %s for every training image, at most %d of each -> %s"
+    logger.info(text, label, step.reads_proposals_of, num_proposals(pipeline), file)
     with contextlib.suppress(StopNow), stop.interruptible():
-        num_images = write_proposals(config, proposer, file)
+        num_images = write_proposals(config_of_proposals(pipeline), proposer, file)
         logger.info("proposals of %d images are in %s", num_images, file)
         return True
     return False
 
 
 def _variables_of(pipeline: Any) -> dict[str, tuple[tuple[int, ...], bool]]:
-    """Path -> shape, and whether it can train, of the whole detector's variables."""
+    """Returns path to (shape, whether the variable is trainable) for the whole detector."""
     detector = build_detector(without_pretrained(pipeline.model), dtype_policy=dtype_policy_of(pipeline.train_config))
     trainable = {variable.path for variable in detector.trainable_variables}
     return {

@@ -1,41 +1,41 @@
-"""The plan of the 4-step training with shared features: its steps, and the config of each of them (no TensorFlow).
+"""The plan of the 4-step training with shared features: the steps and the config of each step (no TensorFlow).
 
-Ren et al., arXiv:1506.01497, section 3.2, "4-step alternating training"; Lin et al., arXiv:1612.03144, section 5.2 and
-table 5, use it on a pyramid, which is shared along with the backbone.
+Ren et al., arXiv:1506.01497, section 3.2, "4-step alternating training". Lin et al., arXiv:1612.03144, section 5.2 and
+table 5, use it with a pyramid, which is shared together with the backbone.
 
     1_rpn          the first stage alone, from the weights that the config names
-    2_fast_rcnn    the second stage on the proposals of 1, with a backbone of its own, from the same weights as 1
+    2_fast_rcnn    the second stage on the proposals of 1, with a separate backbone from the same weights as 1
     3_rpn          the first stage again, on the backbone of 2, which no longer changes
     4_fast_rcnn    the second stage of 2, on the proposals of 3, while the backbone does not change
 
-``detzoo.recipes.four_step`` runs them. What follows the crop of the regions is the second stage's own.
+``detzoo.recipes.four_step`` runs them. The layers after the crop of the regions belong to the second stage alone.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-import json
 import pathlib
 import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from detzoo.config.diff import diff_configs
-from detzoo.config.load import load_pipeline
 from detzoo.config.stages import has_second_stage
 from detzoo.errors import ConfigError, UsageError
-from detzoo.folders import write_atomically
+from detzoo.recipes.recipe import CONFIG_FILE, Recipe
 from detzoo.train.run_record import read_finished
 
-CONFIG_FILE = "pipeline.config"
-RECIPE_FILE = "four_step.json"
+RECIPE = Recipe(
+    name="4-step training",
+    article="the ",
+    source="4-step alternating training, arXiv:1506.01497, section 3.2",
+    file="four_step.json",
+    end="merged",
+)
 PROPOSALS_FILE = "proposals.npz"
 SHARED_PARTS = ("backbone", "neck")
 FIRST_STAGE_PART = "rpn"
 SHARED_PATTERN = f"^({'|'.join(SHARED_PARTS)})/"  # a regular expression of freeze_variables
-
-_RUN_MARKS = ("ckpt-*.index", "checkpoint", "run.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Step:
     """One of the four trainings.
 
     Attributes:
-        folder: its folder in the run's; begins with its number.
-        what: what it does, for the log.
-        why: what that is for.
-        is_first_stage: whether it trains the proposal network; else Fast R-CNN.
-        reads_proposals_of: folder of the step that proposes the regions, "" for none.
-        starts_from: folder of the step whose weights it starts from, and whose backbone it keeps; "" for those that
-            the config names.
+        folder: Name of the step's folder, which begins with the step's number.
+        what: Description for the log.
+        why: Purpose for the log.
+        is_first_stage: The step trains the proposal network; otherwise Fast R-CNN.
+        reads_proposals_of: Folder of the step that proposes the regions, or "".
+        starts_from: Folder of the step that provides the initial weights and the frozen backbone; "" for the weights
+            that the config names.
     """
 
     folder: str
@@ -61,11 +61,11 @@ class Step:
 
     @property
     def number(self) -> int:
-        """1 to 4."""
+        """Number of the step, 1 to 4."""
         return int(self.folder[0])
 
     def trains_on(self, path: str) -> bool:
-        """Whether its model has the variable ``path`` of the whole model."""
+        """Returns whether the step's model has the variable ``path`` of the whole model."""
         part = path.split("/", 1)[0]
         return part in SHARED_PARTS or (part == FIRST_STAGE_PART) == self.is_first_stage
 
@@ -74,22 +74,22 @@ STEPS = (
     Step("1_rpn", "train the first stage alone", "it proposes the regions that step 2 learns from", True),
     Step(
         "2_fast_rcnn",
-        "train the second stage on the proposals of step 1, with a backbone of its own",
+        "train the second stage on the proposals of step 1, with a separate backbone",
         "its backbone, made for classifying regions, is the one that both stages will share",
         False,
         reads_proposals_of="1_rpn",
     ),
     Step(
         "3_rpn",
-        "train the first stage on the backbone of step 2, which stays as it is",
+        "train the first stage on the backbone of step 2, which is frozen",
         "from here on both stages share it",
         True,
         starts_from="2_fast_rcnn",
     ),
     Step(
         "4_fast_rcnn",
-        "train the second stage on the proposals of step 3, while the backbone stays as it is",
-        "it gets used to the proposals that it will meet",
+        "train the second stage on the proposals of step 3, while the backbone is frozen",
+        "the second stage adapts to the proposals of the final first stage",
         False,
         reads_proposals_of="3_rpn",
         starts_from="2_fast_rcnn",
@@ -99,30 +99,30 @@ STEPS = (
 
 @dataclasses.dataclass(frozen=True)
 class StageConfigs:
-    """The whole detector's ``TrainEvalPipelineConfig`` for the trainings of each stage; train_config may differ.
+    """The whole detector's ``TrainEvalPipelineConfig`` for the trainings of each stage; only train_config differs.
 
     Attributes:
-        rpn: for steps 1 and 3.
-        box: for steps 2 and 4.
+        rpn: Config for steps 1 and 3.
+        box: Config for steps 2 and 4.
     """
 
     rpn: Any
     box: Any
 
     def of(self, step: Step) -> Any:
-        """The one for a step."""
+        """Returns the config for a step."""
         return self.rpn if step.is_first_stage else self.box
 
 
 def check_pipeline_for_recipe(pipeline: Any, path: str) -> None:
-    """Whether a config has two stages that can share a backbone.
+    """Checks that a config has two stages that can share a backbone.
 
     Args:
-        pipeline: a ``TrainEvalPipelineConfig``.
-        path: its file, for the messages.
+        pipeline: ``TrainEvalPipelineConfig``.
+        path: File of the config, for messages.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: It does not.
     """
     kind = pipeline.model.WhichOneof("model")
     if kind != "faster_rcnn":
@@ -144,21 +144,15 @@ def check_pipeline_for_recipe(pipeline: Any, path: str) -> None:
 
 
 def check_folder(folder: pathlib.Path, pipeline: Any) -> list[str]:
-    """Whether a run of this config may begin or go on in a folder.
+    """Checks that a run of this config may start or continue in a folder.
 
     Returns:
-        What in the config differs from that of the run so far, as text; nothing of the model.
+        Differences of the config from that of the run so far, as text; none concerns the model.
 
     Raises:
-        UsageError: the folder has another run, one of another model, or one with a gap.
+        UsageError: The folder has another run, one of another model, or an unfinished step before others.
     """
-    if not (folder / RECIPE_FILE).is_file():
-        found = [entry.name for mark in _RUN_MARKS for entry in sorted(folder.glob(mark))]
-        if found:
-            raise UsageError(
-                f"--model_dir {folder} has another run in it ({', '.join(found[:3])}), not one of the 4-step training; "
-                "name another folder"
-            )
+    different = RECIPE.differences(folder, pipeline)
     started = [step for step in STEPS if any((folder / step.folder).glob("ckpt-*.index"))]
     for step in STEPS:
         later = [other.folder for other in started if other.number > step.number]
@@ -167,30 +161,28 @@ def check_folder(folder: pathlib.Path, pipeline: Any) -> list[str]:
                 f"{folder / step.folder} is not finished, but {' and '.join(later)} had begun, on another one. To "
                 f"repeat it, delete {' and '.join(later)} as well"
             )
-    if not started or not (folder / CONFIG_FILE).is_file():
+    if not started:
         return []
-    earlier = load_pipeline(str(folder / CONFIG_FILE)).message
-    different = diff_configs(earlier, pipeline)
     of_model = [str(difference) for difference in different if difference.path.split(".")[0] == "model"]
     if of_model:
         raise UsageError(
-            f"--model_dir {folder} has a run of another model: {'; '.join(of_model[:5])}. Name another folder, or the "
+            f"--model_dir {folder} has another model: {'; '.join(of_model[:5])}. Name another folder, or the "
             f"config of that run, {folder / CONFIG_FILE}"
         )
     return [str(difference) for difference in different]
 
 
 def config_of_step(step: Step, stages: StageConfigs, folder: pathlib.Path, variables: Mapping[str, bool]) -> Any:
-    """The config that ``detzoo train`` would take to do one of the steps.
+    """Returns the config with which ``detzoo train`` performs one of the steps.
 
     Args:
-        step: which one.
-        stages: the whole detector's configs; not changed.
-        folder: of the run.
-        variables: the whole detector's: path -> whether it can train.
+        step: Step.
+        stages: Configs of the whole detector; not changed.
+        folder: Folder of the run.
+        variables: Path to whether the variable is trainable, for the whole detector.
 
     Raises:
-        ConfigError: freeze_variables and update_trainable_variables leave nothing to train in it.
+        ConfigError: freeze_variables and update_trainable_variables leave nothing to train in the step.
     """
     made = copy.deepcopy(stages.of(step))
     model, train = made.model.faster_rcnn, made.train_config
@@ -213,16 +205,16 @@ def config_of_step(step: Step, stages: StageConfigs, folder: pathlib.Path, varia
 
 
 def num_proposals(pipeline: Any) -> int:
-    """Proposals of a training image: those that the whole detector would train on."""
+    """Returns the number of proposals per training image, which is that of the whole detector in training."""
     model = pipeline.model.faster_rcnn
     return model.first_stage_max_proposals_in_training or model.first_stage_max_proposals
 
 
 def config_of_proposals(pipeline: Any) -> Any:
-    """A config whose detector proposes, and whose ``train_input_reader`` yields every training image once, as it is.
+    """Returns the config of the first stage alone whose ``train_input_reader`` yields every training image once.
 
     Args:
-        pipeline: the whole detector's ``TrainEvalPipelineConfig``; not changed.
+        pipeline: ``TrainEvalPipelineConfig`` of the whole detector; not changed.
     """
     made = copy.deepcopy(pipeline)
     model, reader = made.model.faster_rcnn, made.train_input_reader
@@ -232,20 +224,14 @@ def config_of_proposals(pipeline: Any) -> Any:
     reader.load_instance_masks = False
     reader.ClearField("proposals_path")
     if reader.sample_from_datasets_weights:
-        # Drawn by weights, an image may come twice or not at all; which of a file's records are sampled changes, too.
+        # Sampling by weights can draw an image twice or never, and changes which records of a file are read.
         reader.ClearField("sample_from_datasets_weights")
         reader.sample_1_of_n_examples = 1
     return made
 
 
-def write_recipe(folder: pathlib.Path, facts: Mapping[str, Any]) -> None:
-    """Marks a folder as a run of the 4-step training; ``facts`` say what it made."""
-    recipe = "4-step alternating training, arXiv:1506.01497, section 3.2"
-    write_atomically(folder / RECIPE_FILE, json.dumps({"recipe": recipe, **facts}, indent=2) + "\n")
-
-
 def _keep_patterns_that_find(step: Step, train: Any, variables: Mapping[str, bool]) -> None:
-    """Drops what a stage alone would refuse: patterns of variables that only the other stage has."""
+    """Removes patterns of variables that only the other stage has, because a stage alone would refuse them."""
     paths = [path for path in variables if step.trains_on(path)]
     update, freeze = list(train.update_trainable_variables), list(train.freeze_variables)
     kept = [path for path in paths if variables[path] and (not update or _finds(update, path))]
@@ -255,7 +241,9 @@ def _keep_patterns_that_find(step: Step, train: Any, variables: Mapping[str, boo
             f"[{', '.join(update)}] leave nothing to train in step {step.number}, {step.folder}"
         )
     for patterns in (train.update_trainable_variables, train.freeze_variables):
-        finding = [p for p in patterns if _found(p, paths) or not _found(p, variables)]  # a wrong one is told later
+        finding = [
+            p for p in patterns if _found(p, paths) or not _found(p, variables)
+        ]  # a pattern without any variable is reported by the training
         del patterns[:]
         patterns.extend(finding)
 

@@ -1,4 +1,4 @@
-"""A traced detector as one flat graph of constants: what export writes and what benchmark counts and cuts."""
+"""A traced detector as one flat graph of constants, for export and benchmark."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 
 class FrozenGraph(NamedTuple):
-    """A graph without variables, functions inlined."""
+    """Graph without variables, with inlined functions."""
 
     graph_def: Any  # tf.compat.v1.GraphDef
     input_name: str  # tensor name of the images
-    output_names: dict[str, str]  # output -> tensor name
-    proposals_name: str = ""  # tensor name of the regions, "" where images are the only input
+    output_names: dict[str, str]  # output to tensor name
+    proposals_name: str = ""  # tensor name of the regions, "" if images are the only input
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -24,10 +24,10 @@ class FrozenGraph(NamedTuple):
 
 
 def to_constants(function: Any) -> FrozenGraph:
-    """Inlines a function and turns its variables into constants.
+    """Inlines a function and replaces variables by constants.
 
     Args:
-        function: a concrete function of images, or of images and regions, that returns a dict of tensors.
+        function: Concrete function of images (and regions) that returns a dict of tensors.
     """
     with quiet_conversion():
         graph_def, (images, *regions), outputs = _convert(function)
@@ -36,10 +36,10 @@ def to_constants(function: Any) -> FrozenGraph:
 
 
 def _convert(function: Any) -> tuple[Any, list[str], list[str]]:
-    """The converted graph, the tensor names of its inputs and those of its outputs.
+    """Returns the converted graph and the tensor names of inputs and outputs.
 
-    Steps of TensorFlow's own converter, which makes a function of the graph again: three quarters of its time, for
-    nothing here. Where a TensorFlow lacks the steps, the converter itself.
+    The steps are those of TensorFlow's converter without the last one, which makes a function of the graph again and
+    takes three quarters of the time. If a TensorFlow lacks these steps, the converter is called.
     """
     from tensorflow.python.eager import context
     from tensorflow.python.framework import convert_to_constants as converter
@@ -52,7 +52,7 @@ def _convert(function: Any) -> tuple[Any, list[str], list[str]]:
         return frozen.graph.as_graph_def(), inputs, outputs
     data = read(func=function, lower_control_flow=False, aggressive_inlining=False)
     graph_def, converted = replace(data)
-    for function_def in graph_def.library.function:  # bodies of loops and branches, which inlining made anew
+    for function_def in graph_def.library.function:  # bodies of loops and branches, which inlining replaced
         if context.context().has_function(function_def.signature.name):
             context.context().remove_function(function_def.signature.name)
         context.context().add_function_def(function_def)
@@ -62,13 +62,13 @@ def _convert(function: Any) -> tuple[Any, list[str], list[str]]:
 
 
 def node_of(tensor_name: str) -> str:
-    """The node's name in "node:0", "node" or "^node"."""
+    """Returns the node's name in "node:0", "node" or "^node"."""
     return tensor_name.lstrip("^").split(":")[0]
 
 
 @contextlib.contextmanager
 def quiet_conversion() -> Iterator[None]:
-    """Without what TensorFlow's converters write to stderr from C++ whatever the log level."""
+    """Suppresses the messages that TensorFlow's converters write from C++ at any log level."""
     sys.stderr.flush()
     saved, sink = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(sink, 2)

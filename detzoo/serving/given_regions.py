@@ -1,7 +1,7 @@
-"""The second input of a served detector that has no first stage: regions beside the images.
+"""Regions, the second input of exported detectors without a first stage.
 
-SPP-net and Fast R-CNN classify regions that come from outside. What such a model is called with travels as
-``GivenRegions``; a model of another kind is called with the images alone.
+SPP-net and Fast R-CNN classify given regions. The inputs of such a model are a ``GivenRegions``; the input of other
+models is the images.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from detzoo.ops import boxes
 
 INPUT_NAME = "proposals"
 INPUT_SPEC = tf.TensorSpec([None, None, 4], tf.float32, name=INPUT_NAME)
-_SMALLEST, _LARGEST = 0.05, 0.9  # sides of regions drawn at random, in fractions of the image
+_SMALLEST, _LARGEST = 0.05, 0.9  # sides of random regions, in fractions of the image
 
 
 class GivenRegions(NamedTuple):
-    """The inputs of a model that classifies given regions, in the order of its signature."""
+    """Inputs of a model that classifies given regions, in the order of its signature."""
 
-    images: Any  # as a model without regions takes them
+    images: Any  # as for a model without regions
     proposals: Any  # float32 [B, R, 4], fractions of the image, [ymin, xmin, ymax, xmax]; rows without area are padding
 
 
 def inputs_of(given: Any) -> tuple[Any, ...]:
-    """What a model is called with, one value for each of its inputs."""
+    """Returns the values of a model's inputs."""
     return tuple(given) if isinstance(given, GivenRegions) else (given,)
 
 
 def as_proposals(regions_norm: Tensor, windows: Tensor) -> Proposals:
-    """Regions as a caller sends them, as a detector takes them.
+    """Converts regions of a caller to proposals of a detector.
 
     Args:
-        regions_norm: float32 [B, R, 4], fractions of the image; what lies outside of it is cut off.
-        windows: float32 [B, 4], the part of the padded input that each image covers, in fractions of it.
+        regions_norm: float32 [B, R, 4], fractions of the image, clipped to the image.
+        windows: float32 [B, 4], the part of the padded input that each image covers, as fractions.
 
     Returns:
-        Proposals in fractions of the padded input, with scores of 0; rows behind the last one with an area are padding.
+        Proposals in fractions of the padded input, with scores of 0; rows after the last one with an area are padding.
     """
     inside = tf.clip_by_value(regions_norm, 0.0, 1.0)
     places = tf.range(1, tf.shape(inside)[1] + 1) * tf.cast(boxes.is_valid(inside), tf.int32)
@@ -49,7 +49,7 @@ def as_proposals(regions_norm: Tensor, windows: Tensor) -> Proposals:
 
 
 def random_regions(num_images: int, num_regions: int, seed: int = 0) -> np.ndarray:
-    """Regions of all sizes and shapes, float32 [num_images, num_regions, 4], for tests and measurements."""
+    """Returns random regions float32 [num_images, num_regions, 4], for tests and measurements."""
     generator = np.random.default_rng(seed)
     sizes = np.exp(generator.uniform(np.log(_SMALLEST), np.log(_LARGEST), (num_images, num_regions, 2)))
     corners = generator.uniform(0.0, 1.0, (num_images, num_regions, 2)) * (1.0 - sizes)

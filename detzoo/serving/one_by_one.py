@@ -1,6 +1,6 @@
-"""An exported model in the form that an evaluation takes: images in batches, detections padded to one length.
+"""Adapter of exported models for evaluation: batches of images in, detections padded to one length out.
 
-An exported model resizes images itself, so batches must hold them as they are (the identity resizer).
+Exported models resize images, so the batches must hold original images (identity resizer).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from detzoo.serving.served import FIRST_CLASS_ID
 
 
 class OneByOne:
-    """Detects on the images of a batch, one after the other, outside of TensorFlow's graph.
+    """Detector on batches that calls an exported model per image, outside of TensorFlow's graph.
 
     Args:
         detect: Exported model.
@@ -39,11 +39,11 @@ class OneByOne:
         self.proposes_masks = proposes_only and detect.has_masks
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """The images as they are."""
+        """Returns the images unchanged."""
         return images
 
     def predict(self, inputs: Tensor, true_shapes: Tensor, **context: Any) -> tuple[Tensor, ...]:
-        """Boxes [B, M, 4], scores [B, M], ids [B, M], count [B] and masks [B, M, h, w] of images [B, H, W, 3]."""
+        """Returns boxes [B, M, 4], scores [B, M], ids [B, M], count [B] and masks [B, M, h, w]."""
         dtypes = (tf.float32, tf.float32, tf.int32, tf.int32, tf.float32)
         regions: list[Tensor] = []
         if self.wants_proposals:
@@ -53,7 +53,7 @@ class OneByOne:
         return tuple(tf.numpy_function(self._run, [inputs, true_shapes, *regions], dtypes))
 
     def postprocess(self, predictions: tuple[Tensor, ...], true_shapes: Tensor, padded_shape: Any) -> Detections:
-        """The final detections; what only a detector in memory knows is empty."""
+        """Returns the detections; fields that exported models lack are empty."""
         del true_shapes, padded_shape
         boxes_norm, scores, class_ids, count, masks = predictions
         nothing = tf.zeros([0])

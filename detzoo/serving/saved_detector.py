@@ -1,6 +1,6 @@
 """A SavedModel with the Object Detection API's signature, called with one image of any size.
 
-Exports of detzoo and of the original API both work; what a model wants is read from its signature.
+Exports of detzoo and of the Object Detection API both work; the inputs are read from the signature.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ EXPORT_RECORD = "export.json"
 
 
 class SavedDetector(ImageDetector):
-    """A loaded SavedModel.
+    """Loaded SavedModel.
 
     Args:
-        path: the folder with saved_model.pb, or an export's output_directory.
-        needs_boxes: whether a classifier of images is refused; else it can be run, but not called for detections.
+        path: Folder with saved_model.pb, or output_directory of an export.
+        needs_boxes: Refuse a classifier of images, which has outputs but no detections.
 
     Raises:
-        UsageError: there is no such SavedModel, or it is not a detector.
+        UsageError: The SavedModel does not exist, or is no detector.
     """
 
     def __init__(self, path: str | pathlib.Path, needs_boxes: bool = True) -> None:
         self.folder = find_saved_model(path)
         try:
             loaded = tf.saved_model.load(str(self.folder))
-        except Exception as problem:  # TensorFlow raises many kinds, none of them its own
+        except Exception as problem:  # TensorFlow raises exceptions of many kinds
             reason = str(problem).strip().splitlines()[0][:200]
             raise UsageError(f"the SavedModel {self.folder} cannot be loaded: {reason}") from problem
         self._loaded = loaded  # keeps the variables alive
@@ -54,14 +54,14 @@ class SavedDetector(ImageDetector):
         self._is_example = _input_type(self.folder) == "tf_example"
 
     def __call__(self, image: np.ndarray, proposals_norm: np.ndarray | None = None) -> ImageDetections:
-        """The detections of one image.
+        """Returns the detections of one image.
 
         Args:
             image: uint8 [H, W, 3], RGB.
             proposals_norm: float32 [R, 4], fractions of the image; for a model with ``wants_proposals`` only.
 
         Raises:
-            UsageError: the model wants proposals and there are none.
+            UsageError: The model needs proposals and there are none.
         """
         given = self.as_input(image)
         if self.wants_proposals:
@@ -77,15 +77,15 @@ class SavedDetector(ImageDetector):
         return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32), masks)
 
     def outputs(self, given: Any) -> dict[str, Any]:
-        """All outputs for an input as the signature wants it; ``GivenRegions`` for a model with ``wants_proposals``."""
+        """Returns all outputs for an input of the signature; ``GivenRegions`` for a model with ``wants_proposals``."""
         return self._function(**dict(zip((self._input_name, REGIONS_NAME), inputs_of(given))))
 
     def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
-        """An image uint8 [H, W, 3], ``batch_size`` times, in the type of the signature's input."""
+        """Repeats an image uint8 [H, W, 3] ``batch_size`` times, in the type of the signature's input."""
         return self.as_batch([image] * batch_size)
 
     def as_batch(self, images: Sequence[np.ndarray]) -> Any:
-        """Images uint8 [H, W, 3] of one size in the type of the signature's input."""
+        """Converts images uint8 [H, W, 3] of one size to the type of the signature's input."""
         if self._spec.dtype != tf.string:
             return tf.cast(np.stack(images), self._spec.dtype)
         return tf.constant([self._encode(image) for image in images])
@@ -99,15 +99,15 @@ class SavedDetector(ImageDetector):
 
     @property
     def function(self) -> Any:
-        """The signature, a concrete function of images, or of images and regions, that returns a dict."""
+        """The signature: concrete function of images (and regions) that returns a dict."""
         return self._function
 
 
 def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
-    """The folder that holds saved_model.pb: the path itself, ``saved_model`` in it, or the folder of that file.
+    """Returns the folder of saved_model.pb: the path, ``saved_model`` in it, or the folder of the given file.
 
     Raises:
-        UsageError: there is none.
+        UsageError: There is none.
     """
     given = pathlib.Path(path)
     if given.name == "saved_model.pb":
@@ -117,13 +117,13 @@ def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
             return folder
     if not given.exists():
         raise UsageError(f"--saved_model {path} does not exist")
-    inside = ", ".join(sorted(entry.name for entry in given.iterdir())[:5]) if given.is_dir() else "it is a file"
-    inside = inside or "it is empty"
+    inside = ", ".join(sorted(entry.name for entry in given.iterdir())[:5]) if given.is_dir() else "a file"
+    inside = inside or "an empty folder"
     raise UsageError(f"--saved_model {path} has no saved_model.pb ({inside}); `detzoo export` makes one")
 
 
 def label_map_beside(saved_model: pathlib.Path) -> LabelMap | None:
-    """The label map that an export left beside or in its SavedModel, None where there is none."""
+    """Returns the label map that an export wrote next to or into its SavedModel, or None."""
     for folder in (saved_model.parent, saved_model, saved_model / "assets"):
         if (folder / LABEL_MAP_FILE).is_file():
             return load_label_map(folder / LABEL_MAP_FILE)
@@ -153,7 +153,7 @@ def _detection_signature(loaded: Any, folder: pathlib.Path, needs_boxes: bool) -
 
 
 def _input_type(saved_model: pathlib.Path) -> str:
-    """What `detzoo export` noted, "" where there is no note: a string input does not tell images from examples."""
+    """Returns the input type that `detzoo export` recorded, or "". A string input may be an image or an example."""
     try:
         return json.loads((saved_model.parent / EXPORT_RECORD).read_text(encoding="utf-8"))["input_type"]
     except (OSError, ValueError, KeyError, TypeError):

@@ -1,8 +1,8 @@
-"""A detector as the Object Detection API serves it: raw images in, a dict of float32 arrays out.
+"""A detector with the interface of the Object Detection API: raw images in, a dict of float32 arrays out.
 
 The last step of the flow before export. The signature, input and output names are those of
-``object_detection/exporter_lib_v2.py``, so that code written against its SavedModels runs unchanged; one widening: a
-batch may have any number of images.
+``object_detection/exporter_lib_v2.py``, so code for its SavedModels runs unchanged. In addition, a batch may have any
+number of images.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from detzoo.serving import given_regions
 INPUT_NAME = "input_tensor"
 FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
 
-# Nodes of an exported graph between its stages: a benchmark measures up to them. Where the extractor ends has names as
-# well, see ``detzoo.layers.stage_end``.
+# Nodes between the stages of an exported graph, for benchmarks of stages. For the end of the extractor see
+# ``detzoo.layers.stage_end``.
 NETWORK_INPUT = "stage_network_input"
 NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits", "stage_mask_logits")
 PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
-CLASS_SCORES = "class_scores"  # the one output of a classifier of images
-REGION_MAP = "stage_region_map_"  # and a level: what masks are predicted from, once boxes are known
+CLASS_SCORES = "class_scores"  # the only output of a classifier of images
+REGION_MAP = "stage_region_map_"  # followed by a level; maps for the prediction of masks after the boxes
 
 INPUT_SPECS = {
     "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, name=INPUT_NAME),
@@ -38,30 +38,30 @@ INPUT_SPECS = {
 
 
 class ServingModule(tf.Module):
-    """Raw images of any size -> the output dict of an exported detector.
+    """Module from raw images of any size to the output dict of an exported detector.
 
-    Outputs, all float32, with B images, M detections, A anchors and C class columns (background first where there is
-    one): ``detection_boxes`` [B, M, 4] in fractions of the image, ``detection_scores`` [B, M], ``detection_classes``
+    Outputs are float32, with B images, M detections, A anchors and C class columns (a background is first):
+    ``detection_boxes`` [B, M, 4] in fractions of the image, ``detection_scores`` [B, M], ``detection_classes``
     [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
     ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
-    and ``raw_detection_scores`` [B, A, C]; of a detector of masks also ``detection_masks`` [B, M, h, w] in
+    and ``raw_detection_scores`` [B, A, C]; a detector of masks adds ``detection_masks`` [B, M, h, w] in
     [0, 1], each stretched over its box.
 
-    A classifier of images has one output, ``class_scores`` [B, K]: column k is of the class with id k + 1.
+    A classifier of images has the output ``class_scores`` [B, K] only; column k belongs to the class with id k + 1.
 
-    A detector that classifies given regions takes them as a second input, ``proposals`` float32 [B, R, 4], fractions of
-    the image; rows without area are padding.
+    A detector of given regions has a second input ``proposals`` float32 [B, R, 4], fractions of the image; rows without
+    area are padding.
 
     Args:
-        detector: answers preprocess, predict and postprocess.
-        resizer: one image [H, W, 3], or B of one size, -> (padded float32 images, true shape int32 [2]); its
-            ``static_shape`` is (h, w) of the padded image, None where it follows the image.
-        input_type: what the caller sends. ``image_tensor``: uint8 [B, H, W, 3]; ``float_image_tensor``: float32 of the
-            same shape, 0..255; ``encoded_image_string_tensor``: B encoded JPEG, PNG, GIF or BMP files, of different
-            sizes if the resizer makes them equal; ``tf_example``: B serialized examples with ``image/encoded``.
+        detector: Detector.
+        resizer: Function from one image [H, W, 3], or B images of one size, to (padded float32 images, true shape
+            int32 [2]). The attribute ``static_shape`` is (h, w) of the padded image, None for any size.
+        input_type: ``image_tensor`` (uint8 [B, H, W, 3]), ``float_image_tensor`` (float32, 0..255),
+            ``encoded_image_string_tensor`` (B encoded JPEG, PNG, GIF or BMP files, of different sizes if the resizer
+            makes them equal), or ``tf_example`` (B serialized examples with ``image/encoded``).
 
     Raises:
-        UsageError: the input type is none of these.
+        UsageError: The input type is none of these.
     """
 
     def __init__(
@@ -78,15 +78,15 @@ class ServingModule(tf.Module):
         self._traced = tf.function(self.detect, input_signature=list(self.input_specs), autograph=False)
 
     def __call__(self, *inputs: Tensor) -> dict[str, Tensor]:
-        """Detect through one traced function, whatever the size of the images."""
+        """Detects by one traced function for images of any size."""
         return self._traced(*inputs)
 
     def concrete_function(self) -> Any:
-        """The traced function, ready to be written or frozen."""
+        """Returns the traced function for writing or freezing."""
         return self._traced.get_concrete_function()
 
     def detect(self, input_tensor: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
-        """The whole way from raw input (and regions) to the output dict, untraced."""
+        """Returns the output dict for raw input (and regions), untraced."""
         images, true_shapes = self.resize(input_tensor)
         padded_shape = spatial_shape(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
@@ -101,7 +101,7 @@ class ServingModule(tf.Module):
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
 
     def resize(self, input_tensor: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw input -> float32 [B, H, W, 3] of the detector's input size, and int32 [B, 2], the part images cover."""
+        """Converts raw input to float32 [B, H, W, 3] of the input size, and int32 [B, 2] of the covered parts."""
         if self._input_type in ("image_tensor", "float_image_tensor"):
             return resize_batch(self._resizer, input_tensor)
         read = decode_image if self._input_type == "encoded_image_string_tensor" else decode_example
@@ -109,7 +109,7 @@ class ServingModule(tf.Module):
 
 
 def name_outputs(predictions: Any) -> Any:
-    """The predictions with names on all that ``postprocess`` reads of them and that follows from the image."""
+    """Returns the predictions with node names on the tensors that ``postprocess`` reads."""
     if isinstance(predictions, RegionPredictions):
         boxes, scores, num_valid = predictions.proposals
         if predictions.first_stage:
@@ -130,13 +130,13 @@ def name_outputs(predictions: Any) -> Any:
 
 
 def resize_batch(resizer: Any, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Resize images [B, H, W, 3] of one size: -> (float32 [B, h, w, 3], true shapes int32 [B, 2])."""
+    """Resizes images [B, H, W, 3] of one size to (float32 [B, h, w, 3], true shapes int32 [B, 2])."""
     padded, true_shape = resizer(images)
     return padded, tf.tile(true_shape[tf.newaxis], [tf.shape(images)[0], 1])
 
 
 def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: Any) -> tuple[Tensor, Tensor]:
-    """Map each element to (padded image, true shape), with the resizer's static shape."""
+    """Maps each element to (padded image, true shape), with the resizer's static shape."""
     height, width = resizer.static_shape
     image_spec = tf.TensorSpec([height, width, 3], tf.float32)
     shape_spec = tf.TensorSpec([2], tf.int32)
@@ -144,19 +144,19 @@ def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: 
 
 
 def decode_image(encoded: Tensor) -> Tensor:
-    """Encoded image -> uint8 [H, W, 3]; of an animation the first frame."""
+    """Decodes an image (the first frame of an animation) to uint8 [H, W, 3]."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 
 
 def decode_example(serialized: Tensor) -> Tensor:
-    """A serialized tf.Example with ``image/encoded`` -> uint8 [H, W, 3]."""
+    """Decodes ``image/encoded`` of a serialized tf.Example to uint8 [H, W, 3]."""
     features = tf.io.parse_single_example(serialized, {"image/encoded": tf.io.FixedLenFeature([], tf.string)})
     return decode_image(features["image/encoded"])
 
 
 def output_dict(detections: Detections) -> dict[str, Tensor]:
-    """Detections under the original API's names and in its type."""
+    """Returns detections with names and type of the Object Detection API."""
     outputs = {
         "detection_boxes": detections.boxes_norm,
         "detection_scores": detections.scores,

@@ -1,6 +1,6 @@
-"""A TFLite model that `detzoo export --format tflite` wrote, called with one image of any size.
+"""A TFLite model of `detzoo export --format tflite`, called with one image of any size.
 
-image -> resize -> LiteRT interpreter -> detections, as clients of the file do it.
+image -> resize -> LiteRT interpreter -> detections
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ OUTPUTS = ("detection_boxes", "detection_classes", "detection_scores", "num_dete
 
 
 class TfliteDetector(ImageDetector):
-    """A loaded TFLite model.
+    """Loaded TFLite model.
 
     Args:
-        model: path of the file, or its content.
-        resizer: image [H, W, 3] -> (padded float32 image, true shape int32 [2]), of the model's configuration; None
-            stretches images to the input's size.
-        num_threads: of the interpreter; None for one a CPU.
+        model: Path of the file, or its content.
+        resizer: Function from an image [H, W, 3] to (padded float32 image, true shape int32 [2]) of the model's
+            config; None stretches images to the input size.
+        num_threads: Threads of the interpreter; None for one per CPU.
 
     Raises:
-        UsageError: there is no such file, or it is not a detector that detzoo exported.
+        UsageError: The file does not exist, or is no detector exported by detzoo.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class TfliteDetector(ImageDetector):
         num_threads: int | None = None,
     ) -> None:
         self._interpreter = open_interpreter(model, num_threads or os.cpu_count() or 1)
-        self.folder = pathlib.Path("" if isinstance(model, bytes) else model)  # the file: a label map is beside it
+        self.folder = pathlib.Path("" if isinstance(model, bytes) else model)  # next to the label map
         [self._input], self._outputs = self._interpreter.get_input_details(), self._interpreter.get_output_details()
         if tuple(output["name"] for output in self._outputs) != OUTPUTS:
             names = ", ".join(output["name"] for output in self._outputs)
@@ -58,11 +58,11 @@ class TfliteDetector(ImageDetector):
 
     @property
     def dtype(self) -> Any:
-        """Of the input: uint8 or float32, 0..255 either way."""
+        """Type of the input, uint8 or float32; the range is 0..255 for both."""
         return self._input["dtype"]
 
     def __call__(self, image: np.ndarray) -> ImageDetections:
-        """The detections of one image.
+        """Returns the detections of one image.
 
         Args:
             image: uint8 [H, W, 3], RGB.
@@ -78,7 +78,7 @@ class TfliteDetector(ImageDetector):
         return ImageDetections(boxes_norm[has_area], scores[0, :found][has_area], class_ids[has_area])
 
     def outputs(self, images: np.ndarray) -> list[np.ndarray]:
-        """Boxes [1, M, 4], classes from 0 [1, M], scores [1, M] and count [1] of an image [1, H, W, 3], 0..255."""
+        """Returns boxes [1, M, 4], classes from 0 [1, M], scores [1, M] and count [1] of an image [1, H, W, 3]."""
         if self.dtype == np.uint8:
             images = np.clip(np.rint(images), 0, 255)
         self._interpreter.set_tensor(self._input["index"], images.astype(self.dtype))
@@ -87,17 +87,17 @@ class TfliteDetector(ImageDetector):
 
 
 def open_interpreter(model: str | pathlib.Path | bytes, num_threads: int) -> Any:
-    """TensorFlow's own LiteRT interpreter, ready to run, without its notes; of a file or of its content.
+    """Returns TensorFlow's LiteRT interpreter of a file or its content, without its messages.
 
     Raises:
-        UsageError: the file is not there, or is not a TFLite model.
+        UsageError: The file does not exist, or is no TFLite model.
     """
     if not isinstance(model, bytes):
         if not pathlib.Path(model).is_file():
             raise UsageError(f"there is no TFLite model {model}; `detzoo export --format tflite` makes one")
         model = pathlib.Path(model).read_bytes()
     try:
-        # It warns that its successor is a package of its own, ai_edge_litert, which runs the same files.
+        # It warns that the successor is the package ai_edge_litert, which runs the same files.
         with warnings.catch_warnings(), quiet_conversion():
             warnings.simplefilter("ignore")
             interpreter = tf.lite.Interpreter(model_content=model, num_threads=num_threads)
@@ -109,5 +109,5 @@ def open_interpreter(model: str | pathlib.Path | bytes, num_threads: int) -> Any
 
 
 def is_tflite(path: str | pathlib.Path) -> bool:
-    """Whether a path names a TFLite model, by its suffix."""
+    """Returns whether a path has the suffix of a TFLite model."""
     return str(path).endswith(SUFFIX)

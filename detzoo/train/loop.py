@@ -1,4 +1,4 @@
-"""The outer loop: steps, progress, checkpoints, evaluation, the best checkpoint, early stopping, and how a run ends."""
+"""The outer loop: steps, progress, checkpoints, evaluation, the best checkpoint and early stopping."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ from detzoo.train.strategy import is_chief, num_workers
 from detzoo.train.summaries import Summaries
 from detzoo.train.trainer import GRADIENT_NORM, LEARNING_RATE, TOTAL, LoopResult, Trainer
 
-# Steps in one go take about this long: short enough for a live progress line and a quick answer to SIGTERM.
+# Duration of the steps of one call: short enough for a live progress line and a quick response to SIGTERM.
 LOOP_SECONDS = 1.0
-MAX_REASON_LENGTH = 1000  # of an error that is shown
+MAX_REASON_LENGTH = 1000  # characters of an error in a message
 
-STEPS_WITHOUT_OBJECTS = 200  # after which training stops if no batch had an object; or after the first epoch
+STEPS_WITHOUT_OBJECTS = 200  # or one epoch, after which training stops if no batch had an object
 
-MAX_NAMED_RECORDS = 64  # of a batch whose loss is not finite
+MAX_NAMED_RECORDS = 64  # of a batch with a loss that is not finite
 
 REASONS_NOT_COUNTED = {
     "crowd": "crowds (image/object/is_crowd or group_of is 1)",
     "weight 0": "of weight 0 (image/object/weight)",
-    "no mask": "without a mask, which this detector learns from",
+    "no mask": "without a mask, which the loss of this detector needs",
 }
 
 Evaluate = Callable[[Any], Mapping[str, float]]
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """How a run ended: ``finished`` by itself, or asked to stop; ``reason`` in words."""
+    """The end of a run: ``finished`` is False after a request to stop; ``reason`` is text."""
 
     step: int
     finished: bool
@@ -56,15 +56,15 @@ class Outcome:
 
 
 class TrainingLoop:
-    """Runs a trainer to its last step.
+    """Loop that runs a trainer to the last step.
 
     Args:
-        trainer: What trains.
-        model_dir: Where everything goes.
-        evaluate: detector -> metrics by name; None for no evaluation.
-        stop: Tells that a signal came.
-        progress: Where to report; by default stderr.
-        record_summaries: Write TensorBoard's events.
+        trainer: Trainer.
+        model_dir: Folder of all results.
+        evaluate: Function from a detector to metrics by name; None for no evaluation.
+        stop: Stop request.
+        progress: Progress display; by default on stderr.
+        record_summaries: Write TensorBoard events.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class TrainingLoop:
         self._is_chief = is_chief(trainer.strategy)
         self._num_workers = num_workers(trainer.strategy)
         self._evaluate = evaluate
-        # Workers that do not evaluate take part in what goes before and after it.
+        # Workers that do not evaluate take part in the collective operations before and after an evaluation.
         self._evaluates = self._settings.eval_every_n_steps > 0 and (evaluate is not None or not self._is_chief)
         self._stop = stop
         settings = self._settings
@@ -94,7 +94,7 @@ class TrainingLoop:
         self._summaries = Summaries(model_dir, self._is_chief and record_summaries)
         self._step_seconds: float | None = None  # unknown before the second loop
         self._step = int(trainer.step)
-        self._evaluated_step: int | None = None  # also where that failed
+        self._evaluated_step: int | None = None  # also if it failed
         self._num_failed = 0
         self._evaluation_problem: str | None = None  # of the last evaluation
         self._first_step = self._step
@@ -106,13 +106,13 @@ class TrainingLoop:
     def run(self) -> Outcome:
         """Trains until the last step, an early stop, a signal, or the end of the data; saves in each of these cases.
 
-        An evaluation that fails ends nothing: the weights are saved, and training continues. Where the last one fails,
-        the run is not marked as finished, so that the same command evaluates again.
+        After a failed evaluation the weights are saved and training continues. If the last evaluation fails, the run
+        is not marked as finished, so the same command evaluates again.
 
         Raises:
-            TrainingError: No batch with an object to learn from, a loss that is not finite, too little memory, or a
-                last evaluation that failed.
-            DiskFullError: A checkpoint could not be written; those before are kept.
+            TrainingError: No batch had an object, the loss was not finite, memory was exhausted, or the last evaluation
+                failed.
+            DiskFullError: A checkpoint could not be written; earlier checkpoints are kept.
         """
         self._step = self._first_step = int(self._trainer.step)
         self._starts_with_data = int(self._trainer.next_record) == 0
@@ -170,7 +170,7 @@ class TrainingLoop:
         return Outcome(self._step, finished, reason)
 
     def _run_steps(self, num_steps: int) -> None:
-        """Some steps in one go, and what is reported of them."""
+        """Runs some steps and reports their values."""
         started = time.monotonic()
         result = self._trainer.run_steps(num_steps)
         seconds = time.monotonic() - started
@@ -185,10 +185,10 @@ class TrainingLoop:
             self._summaries.training(result, self._progress.images_per_second)
 
     def _check_objects(self, last: bool = False) -> None:
-        """Stops a training whose first epoch, or first 200 steps, had no object that counts.
+        """Stops the training if its first epoch, or first 200 steps, had no object that counts.
 
         Raises:
-            TrainingError: On all workers, with the reason.
+            TrainingError: There was no such object; raised on all workers.
         """
         num_steps = self._step - self._first_step
         if self._has_objects or num_steps == 0:
@@ -203,7 +203,7 @@ class TrainingLoop:
             raise TrainingError(_describe_no_objects(num_steps, objects, self._trainer.issue.counts()))
 
     def _next_num_steps(self) -> int:
-        """Steps until the loop should return: about LOOP_SECONDS, and never past a step where something is due."""
+        """Returns the number of steps until the next action is due, at most those of about LOOP_SECONDS."""
         settings = self._settings
         intervals = [settings.log_every_n_steps, settings.checkpoint_every_n_steps, settings.eval_every_n_steps]
         until_due = [interval - self._step % interval for interval in intervals if interval > 0]
@@ -218,7 +218,7 @@ class TrainingLoop:
         return interval > 0 and self._step % interval == 0
 
     def _evaluate_if_due(self, last: bool = False) -> str | None:
-        """Evaluates where the step asks for it and it has not been done. Returns why to stop early, if so."""
+        """Evaluates if an evaluation is due and not done yet. Returns a reason for an early stop, or None."""
         due = last or self._at(self._settings.eval_every_n_steps)
         done = self._selection.has(self._step) or self._evaluated_step == self._step
         if not self._evaluates or self._step == 0 or not due or done:
@@ -235,7 +235,7 @@ class TrainingLoop:
         return (reason or "see the chief's log") if stop and not last else None
 
     def _run_evaluation(self, evaluate: Evaluate) -> str | None:
-        """Evaluates now, unless a signal comes. Returns why to stop early, if so."""
+        """Evaluates, unless a signal comes. Returns a reason for an early stop, or None."""
         self._progress.message(f"evaluating at step {self._step} ...")
         started = time.monotonic()
         try:
@@ -254,7 +254,7 @@ class TrainingLoop:
             return None
 
     def _note_failed_evaluation(self, problem: Exception) -> None:
-        """Saves what the failed evaluation was of, and reports it."""
+        """Saves the weights of the failed evaluation and reports the failure."""
         logger.debug("the failed evaluation:", exc_info=problem)
         self._num_failed += 1
         shown = full_disk(problem) or problem
@@ -269,10 +269,10 @@ class TrainingLoop:
         )
 
     def _report_failures(self, outcome: Outcome) -> None:
-        """Sums up the evaluations and events that failed.
+        """Reports the numbers of failed evaluations and events.
 
         Raises:
-            TrainingError: The run has ended by itself, and its last evaluation failed.
+            TrainingError: The run has finished, and the last evaluation failed.
         """
         if self._summaries.num_failures:
             logger.error("TensorBoard's events could not be written %d times", self._summaries.num_failures)
@@ -301,7 +301,7 @@ class TrainingLoop:
             self._progress.message(f"{warning}. {HOW_TO_RECOMPUTE}")
 
     def _recompute_statistics(self) -> None:
-        """Recomputes them if the settings ask for it, once per step. Training does not end if that fails."""
+        """Recomputes statistics once per step if the settings request it. Training continues if that fails."""
         num_batches = self._settings.recompute_batch_norm_batches
         if not num_batches or not self._momenta or self._recomputed_step == self._step:
             return
@@ -322,9 +322,9 @@ class TrainingLoop:
         part = "" if self._num_workers == 1 else " (this worker's part)"
         kept = self.checkpoints.latest()
         advice = (
-            f"The last good checkpoint is kept: {kept}; training again goes on from it."
+            f"The last good checkpoint is kept: {kept}; training again continues from it."
             if kept
-            else ("There is no checkpoint yet; training again starts anew.")
+            else "There is no checkpoint yet; training again starts from the beginning."
         )
         return (
             f"{what} not finite at step {result.failed_step}: {parts}; learning rate {rate:g}, gradient norm {norm:g}. "
@@ -333,18 +333,18 @@ class TrainingLoop:
         )
 
     def _agree(self, stop: bool, num_steps: int) -> tuple[bool, int]:
-        """Whether any worker wants to stop, and the chief's number of steps: all workers must do the same."""
+        """Returns whether any worker must stop, and the chief's number of steps, so that all workers do the same."""
         if self._num_workers == 1:
             return stop, num_steps
         own = tf.constant([float(stop), float(num_steps if self._is_chief else 0)], tf.float32)
-        wants, steps = np.asarray(self._sum_over_workers(own))
-        return bool(wants > 0), round(float(steps))
+        requests, steps = np.asarray(self._sum_over_workers(own))
+        return bool(requests > 0), round(float(steps))
 
     def _reduce(self, own: tf.Tensor) -> tf.Tensor:
-        """The sum over workers of a vector; each worker counts once, however many replicas it has."""
+        """Returns the sum over workers of a vector; each worker counts once for any number of replicas."""
         strategy = self._trainer.strategy
         share = own * (self._num_workers / strategy.num_replicas_in_sync)
-        # A copy made by the replica: what is passed in has no device, and a reduction wants one.
+        # The replica makes a copy, because the argument has no device and a reduction needs one.
         results = strategy.run(lambda: all_reduce_sum(tf.identity(share)))
         return strategy.experimental_local_results(results)[0]
 
@@ -355,14 +355,14 @@ def _listed(records: Sequence[tuple[str, int]]) -> str:
 
 
 def _describe_no_objects(num_steps: int, objects: Mapping[str, int], issues: Mapping[str, int]) -> str:
-    """Returns why no object of ``num_steps`` steps counts, and what helps."""
+    """Returns the reason why no object of ``num_steps`` steps counts, and advice."""
     ignored = {kind: count for kind, count in objects.items() if count}
     dropped = {kind: issues[kind] for kind in ("unknown_class", "nan_box", "empty_box") if issues.get(kind)}
     found = [f"{count} objects are {REASONS_NOT_COUNTED[kind]}" for kind, count in ignored.items()]
     found += [f"{count} objects were dropped as {kind}" for kind, count in dropped.items()]
     if not found:
         found = ["the records have no boxes (image/object/bbox/ymin, xmin, ymax, xmax), or augmentation removes all"]
-    advice = "`detzoo dataset inspect --input_path ... --label_map ...` lists what the records hold"
+    advice = "`detzoo dataset inspect --input_path ... --label_map ...` lists the content of the records"
     if "unknown_class" in dropped:
         advice = "train_input_reader.label_map_path has other names or ids than the records; " + advice
     if "crowd" in ignored:

@@ -11,17 +11,18 @@ from detzoo.contracts import Tensor
 
 
 class MovingAverage:
-    """average <- decay * average + (1 - decay) * variable, after every step.
+    """Averages of variables: average <- decay * average + (1 - decay) * variable, after every step.
 
-    Differs from the Object Detection API: the decay is min(decay, (1 + step) / (10 + step)), as TensorFlow's
-    ExponentialMovingAverage offers it, because with 0.9999 alone a run of a few thousand steps would be evaluated with
-    little more than its initial weights. The statistics of batch normalisation are averaged along with the weights
-    that they belong to.
+    The statistics of batch normalisation are averaged together with the weights.
+
+    Differs from the Object Detection API: the decay is min(decay, (1 + step) / (10 + step)), as in TensorFlow's
+    ExponentialMovingAverage, because with 0.9999 alone short runs would be evaluated with almost their initial
+    weights.
 
     Args:
-        variables: path -> variable, floats.
-        decay: In (0, 1).
-        strategy: Averages live where its variables do.
+        variables: Path to floating-point variable.
+        decay: Decay in (0, 1).
+        strategy: Strategy of the variables.
     """
 
     def __init__(self, variables: Mapping[str, tf.Variable], decay: float, strategy: tf.distribute.Strategy) -> None:
@@ -35,16 +36,16 @@ class MovingAverage:
             }
 
     def reset(self) -> None:
-        """Starts anew from the variables' present values."""
+        """Sets all averages to the current values of the variables."""
         self.adopt(self._variables)
 
     def adopt(self, paths: Iterable[str]) -> None:
-        """Sets some averages to the variables' present values."""
+        """Sets some averages to the current values of the variables."""
         for path in paths:
             self.averages[path].assign(tf.identity(self._variables[path]))
 
     def update(self, step: Tensor) -> None:
-        """Follows the variables; in cross-replica context, inside the traced step. ``step`` counts finished steps."""
+        """Updates the averages in the traced step, in cross-replica context. ``step`` counts finished steps."""
         done = tf.cast(step, tf.float32)
         rate = 1.0 - tf.minimum(self._decay, (1.0 + done) / (10.0 + done))
 
@@ -56,7 +57,7 @@ class MovingAverage:
 
     @contextlib.contextmanager
     def in_place(self) -> Iterator[None]:
-        """Within, the detector's variables hold their averages."""
+        """Sets the detector's variables to their averages in its context."""
         kept = {path: variable.numpy() for path, variable in self._variables.items()}
         try:
             for path, variable in self._variables.items():

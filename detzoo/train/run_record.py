@@ -1,6 +1,6 @@
-"""What a run leaves beside its checkpoints: run.json (versions, commit, seed, sessions) and the marker "finished".
+"""The records of a run: run.json (versions, commit, seed, sessions) and the marker "finished".
 
-Reading the marker needs no TensorFlow, so that a finished run says so at once.
+Reading the marker needs no TensorFlow, so a finished run is reported immediately.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FINISHED_FILE = "finished"
 
 
 def read_finished(model_dir: str | pathlib.Path) -> dict[str, Any] | None:
-    """``{"step", "num_train_steps", "reason"}`` of a run that ended by itself and has a checkpoint, else None."""
+    """Returns ``{"step", "num_train_steps", "reason"}`` of a finished run with a checkpoint, else None."""
     folder = pathlib.Path(model_dir)
     try:
         record = json.loads((folder / FINISHED_FILE).read_text(encoding="utf-8"))
@@ -32,22 +32,22 @@ def read_finished(model_dir: str | pathlib.Path) -> dict[str, Any] | None:
 
 
 def write_finished(model_dir: str | pathlib.Path, step: int, num_train_steps: int, reason: str) -> None:
-    """Marks a run as ended by itself."""
+    """Writes the mark of a finished run."""
     record = {"step": step, "num_train_steps": num_train_steps, "reason": reason}
     write_atomically(pathlib.Path(model_dir) / FINISHED_FILE, json.dumps(record) + "\n")
 
 
 def remove_finished(model_dir: str | pathlib.Path) -> None:
-    """Unmarks a run that goes on."""
+    """Removes the mark of a run that continues."""
     (pathlib.Path(model_dir) / FINISHED_FILE).unlink(missing_ok=True)
 
 
 class RunRecord:
-    """run.json: what ran, one entry of ``sessions`` each time that the run was started.
+    """The file run.json with an entry of ``sessions`` for each start of the run.
 
     Args:
-        model_dir: Of the run.
-        facts: What the caller knows: seed, strategy, devices, sizes.
+        model_dir: Folder of the run.
+        facts: Facts about the session, such as seed, strategy, devices, sizes.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, **facts: Any) -> None:
@@ -73,7 +73,7 @@ class RunRecord:
         write_atomically(self._file, json.dumps({"sessions": self._sessions}, indent=2) + "\n")
 
     def close(self, **facts: Any) -> None:
-        """Notes the end of this session."""
+        """Adds the end of this session."""
         self.update(ended=_now(), **facts)
 
 

@@ -28,21 +28,21 @@ from detzoo.errors import CheckpointError
 from detzoo.folders import full_disk, write_atomically
 from detzoo.train.trainer import Trainer
 
-MAX_REASON_LENGTH = 300  # of an error that is shown
+MAX_REASON_LENGTH = 300  # characters of an error in a message
 
 logger = logging.getLogger(__name__)
 
 
 class RunCheckpoints:
-    """Saves and restores a trainer.
+    """Checkpoints of a trainer: saving and restoring.
 
-    Killing the process at any moment is safe: TensorFlow writes new files first and renames the file ``checkpoint``,
-    which names the newest one, last.
+    The process may be killed at any moment: TensorFlow writes new files first and then renames the file ``checkpoint``,
+    which names the newest one.
 
     Args:
-        model_dir: Of the run.
-        trainer: What is saved.
-        writable: False on workers that are not the chief.
+        model_dir: Folder of the run.
+        trainer: Trainer to save.
+        writable: False on workers other than the chief.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, trainer: Trainer, writable: bool = True) -> None:
@@ -69,14 +69,14 @@ class RunCheckpoints:
         self._saved_step: int | None = None
 
     def latest(self) -> str | None:
-        """The prefix of the newest checkpoint, None where there is none."""
+        """Returns the prefix of the newest checkpoint, or None."""
         return next(iter(saved_prefixes(self._folder)), None)
 
     def save(self) -> None:
         """Writes ``ckpt-<step>``, unless this step is saved already; every worker must call it.
 
         Raises:
-            DiskFullError: The disk is full. Earlier checkpoints are as they were.
+            DiskFullError: The disk is full. Earlier checkpoints are unchanged.
         """
         step = int(self._trainer.step)
         if self._saved_step == step:
@@ -96,7 +96,7 @@ class RunCheckpoints:
         write_atomically(self._folder / BEST_FOLDER / BEST_RECORD, json.dumps(record) + "\n")
 
     def _write(self, manager: tf.train.CheckpointManager, folder: pathlib.Path, step: int) -> None:
-        """Writes a checkpoint, or leaves no part of it."""
+        """Writes a checkpoint; removes its parts after a failure."""
         try:
             manager.save(checkpoint_number=step)
         except Exception as problem:
@@ -113,15 +113,15 @@ class RunCheckpoints:
             ) from problem
 
     def restore_latest(self) -> int | None:
-        """Goes on where the run was: weights, averages, optimizer, step and position in the data.
+        """Restores weights, averages, optimizer, step and position in the data.
 
-        A newest checkpoint that is damaged is passed over for the one before, with a warning.
+        If the newest checkpoint is damaged, the one before is restored, with a warning.
 
         Returns:
-            The step, None where there is no checkpoint.
+            The step, or None if there is no checkpoint.
 
         Raises:
-            CheckpointError: every checkpoint is damaged, or they are of another model.
+            CheckpointError: All checkpoints are damaged, or belong to another model.
         """
         self._remove_leftovers(self._folder)
         problems = []
@@ -146,7 +146,7 @@ class RunCheckpoints:
         return None
 
     def _read_all(self, stored: StoredCheckpoint) -> list[tuple[tf.Variable, Any]]:
-        """Every variable with its stored value; nothing is assigned before everything could be read."""
+        """Returns all variables with stored values. Nothing is assigned before all values are read."""
         model = self._trainer.model_variables
         values: list[tuple[tf.Variable, Any]] = [
             (variable, stored.read(MODEL, path)) for path, variable in model.items()
@@ -161,7 +161,8 @@ class RunCheckpoints:
             values += [(variable, stored.read(OPTIMIZER, path)) for path, variable in self._optimizer.items()]
         else:
             logger.warning(
-                "%s has the state of another optimizer, or of other trainable variables: the optimizer starts anew",
+                "%s has the state of another optimizer, or of other trainable variables: the optimizer starts "
+                "from its initial state",
                 stored.prefix,
             )
             values.append((self._trainer.optimizer.iterations.value, stored.step))
@@ -169,7 +170,7 @@ class RunCheckpoints:
         return values
 
     def _remove_leftovers(self, folder: pathlib.Path) -> None:
-        """Deletes what a process that was killed, or a full disk, has left of a checkpoint."""
+        """Deletes parts of a checkpoint that a killed process or a full disk left."""
         if self._writable:
             for leftover in folder.glob("ckpt-*_temp"):
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -178,14 +179,14 @@ class RunCheckpoints:
 
 
 def saved_prefixes(folder: pathlib.Path) -> list[str]:
-    """Prefixes ``ckpt-<step>``; also of one after which the process was killed at once: the index comes last."""
+    """Returns prefixes ``ckpt-<step>``, including one that the file ``checkpoint`` does not name yet."""
     return [prefix for prefix in numbered_prefixes(folder) if re.fullmatch(r"ckpt-\d+", pathlib.Path(prefix).name)]
 
 
 def _renew_index(folder: pathlib.Path, max_to_keep: int) -> None:
-    """Writes the file ``checkpoint`` from the files there are if it is damaged or does not name the newest whole one.
+    """Rewrites the file ``checkpoint`` if it is damaged or does not name the newest complete checkpoint.
 
-    Older checkpoints than the ``max_to_keep`` newest stay on disk: nothing is deleted by a guess.
+    Checkpoints older than the ``max_to_keep`` newest stay on disk.
     """
     if not folder.is_dir():
         return
@@ -194,7 +195,7 @@ def _renew_index(folder: pathlib.Path, max_to_keep: int) -> None:
     if present and indexed[-1:] == list(present)[-1:] and set(indexed) <= set(present):
         return
     if not present and not indexed:
-        (folder / "checkpoint").unlink(missing_ok=True)  # nothing is in it, and the manager may be unable to read it
+        (folder / "checkpoint").unlink(missing_ok=True)  # names no checkpoint, and the manager may fail to read it
     whole = [name for name, prefix in present.items() if why_incomplete(prefix) is None][-max_to_keep:]
     if whole and whole != indexed:
         times = [(folder / f"{name}.index").stat().st_mtime for name in whole]

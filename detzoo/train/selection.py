@@ -1,4 +1,4 @@
-"""Which evaluation was the best, and whether to stop early: decided from the history of evaluations in model_dir."""
+"""Selection of the best evaluation and early stopping, from the history of evaluations in model_dir."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from detzoo.train.settings import EarlyStopping
 HISTORY_FILE = "evaluations.jsonl"
 # The Object Detection API's prefixes of the same metrics.
 _PREFIXES = ("DetectionBoxes_Precision/", "DetectionBoxes_Recall/")
-# Proposals know no classes: their recall, by masks where they have them, takes the place of the default. A classifier's
-# is the error of its best class.
+# Metrics that replace the default: recall (by masks if there are masks) for class-agnostic proposals, and the top-1
+# error for classifiers.
 _STAND_INS = {"mAP": ("AR@1000", "mask AR@1000", "top-1 error")}
 _LOWER_IS_BETTER = ("loss", "error")
 
 
 class Selection:
-    """The history of evaluations: one JSON object a line, ``{"step": 500, "mAP": 0.31, ...}``.
+    """History of evaluations: one JSON object per line, such as {"step": 500, "mAP": 0.31}.
 
-    A resumed run reads it back, so that the best value and the patience survive a restart.
+    A resumed run reads it, so the best value and the patience survive a restart.
 
     Args:
-        folder: The model_dir.
-        best_metric: Decides what is best. Higher is better, except for names with "loss" or "error" in them.
-        early_stopping: None for off.
-        writable: False on workers that are not the chief.
+        folder: Folder of the run.
+        best_metric: Metric that selects the best. Higher is better, except for names with "loss" or "error".
+        early_stopping: Rule for early stopping; None for off.
+        writable: False on workers other than the chief.
     """
 
     def __init__(
@@ -42,18 +42,18 @@ class Selection:
         self._history: list[dict[str, Any]] = _read(self._file) if self._file.is_file() else []
 
     def resume(self, step: int) -> None:
-        """Forgets evaluations of later steps than ``step``, because these steps will be done again."""
+        """Drops evaluations of later steps than ``step``, because these steps will be repeated."""
         kept = [entry for entry in self._history if entry["step"] <= step]
         if len(kept) != len(self._history):
             self._history = kept
             self._write()
 
     def has(self, step: int) -> bool:
-        """Whether this step was evaluated."""
+        """Returns whether a step was evaluated."""
         return any(entry["step"] == step for entry in self._history)
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Whether these metrics beat all before; call it before ``add``.
+        """Returns whether these metrics are better than all before. To be called before ``add``.
 
         Raises:
             ConfigError: best_checkpoint_metric is not among the metrics.
@@ -67,14 +67,14 @@ class Selection:
         self._write()
 
     def best(self) -> tuple[int, float] | None:
-        """(step, value) of the best evaluation, None before the first."""
+        """Returns (step, value) of the best evaluation, or None before the first."""
         if not self._history:
             return None
         entry = max(self._history, key=lambda entry: metric_value(entry, self._best_metric))
         return entry["step"], abs(metric_value(entry, self._best_metric))
 
     def should_stop(self) -> str | None:
-        """Why to stop early; None to go on.
+        """Returns a reason for an early stop, or None.
 
         Raises:
             ConfigError: early_stopping.metric is not among the metrics.
@@ -101,10 +101,10 @@ class Selection:
 
 
 def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> float:
-    """A metric as ``metric_name`` finds it, negated where lower is better.
+    """Returns a metric as ``metric_name`` finds it, negated if lower is better.
 
     Raises:
-        ConfigError: it is not there; ``field`` is the config's field that named it.
+        ConfigError: The metric does not exist; ``field`` is the config's field that named it.
     """
     found = metric_name(metrics, name, field)
     value = float(metrics[found])
@@ -112,12 +112,12 @@ def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> floa
 
 
 def metric_name(metrics: Mapping[str, Any], name: str, field: str = "") -> str:
-    """The key of a metric that is asked for by it or by the Object Detection API's name.
+    """Returns the key of a metric, given the key or the Object Detection API's name.
 
-    Of proposals without classes AR@1000, or that by masks, takes the place of mAP.
+    For class-agnostic proposals AR@1000 (by masks if there are masks) replaces mAP.
 
     Raises:
-        ConfigError: it is not there; ``field`` is the config's field that named it.
+        ConfigError: The metric does not exist; ``field`` is the config's field that named it.
     """
     short = name
     for prefix in _PREFIXES:
@@ -130,7 +130,7 @@ def metric_name(metrics: Mapping[str, Any], name: str, field: str = "") -> str:
 
 
 def _read(file: pathlib.Path) -> list[dict[str, Any]]:
-    """The entries of a history file; a line that was cut off by a crash is left out."""
+    """Returns the entries of a history file; a line that a crash cut off is skipped."""
     entries = []
     for line in file.read_text(encoding="utf-8").splitlines():
         try:

@@ -1,4 +1,4 @@
-"""One session of a run: a config becomes objects, is resumed or warm-started, and is trained to its end."""
+"""One session of a run: builds the objects of a config, resumes or warm-starts, and trains to the end."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ def train_pipeline(
     record_summaries: bool = True,
     allow_random_weights: bool = False,
 ) -> Outcome:
-    """Trains what a config describes, from the newest checkpoint in ``model_dir`` on.
+    """Trains the model of a config, starting from the newest checkpoint in ``model_dir``.
 
     Args:
-        pipeline: A checked ``TrainEvalPipelineConfig``, overrides applied.
-        model_dir: Gets checkpoints, events, pipeline.config and run.json.
+        pipeline: Checked ``TrainEvalPipelineConfig`` with overrides applied.
+        model_dir: Folder for checkpoints, events, pipeline.config and run.json.
         strategy_name: One of ``strategy.STRATEGIES``.
-        make_evaluate: Makes the evaluation that runs every ``eval_every_n_steps``; called once, before training, so
-            that what is wrong with its data shows at once.
-        stop: Entered already.
-        record_summaries: Write TensorBoard's events.
-        allow_random_weights: Train from random weights where ImageNet's are not available, rather than raise.
+        make_evaluate: Factory of the evaluation that runs every ``eval_every_n_steps``; called once before training, so
+            that problems of the evaluation data are reported early.
+        stop: Stop request, entered already.
+        record_summaries: Write TensorBoard events.
+        allow_random_weights: Train from random weights if ImageNet's are not available, instead of raising.
 
     Raises:
-        DetzooError: what the user can mend.
+        DetzooError: The config, the data, the folder or a checkpoint is unfit.
     """
     folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +93,7 @@ def _train(
     record_summaries: bool,
     allow_random_weights: bool,
 ) -> Outcome:
-    """Does as ``train_pipeline``, with the folder reserved and one config for all workers."""
+    """Trains in the reserved folder, with one config for all workers."""
     warning = precision_warning(dtype_policy_of(pipeline.train_config), bool(tf.config.list_physical_devices("GPU")))
     if warning:
         logger.warning("%s", warning)
@@ -136,16 +136,16 @@ def _train(
 def build_trainer(
     pipeline: Any, strategy: tf.distribute.Strategy, make_dataset: DatasetFactory | None = None
 ) -> Trainer:
-    """Detector, optimizer and input of a config, ready for the first step.
+    """Builds detector, optimizer and input of a config, ready for the first step.
 
     Args:
-        pipeline: A checked ``TrainEvalPipelineConfig``.
-        strategy: The variables live in its scope.
-        make_dataset: Batches from another source than ``train_input_reader``.
+        pipeline: Checked ``TrainEvalPipelineConfig``.
+        strategy: Strategy in whose scope the variables are created.
+        make_dataset: Factory of the input; by default it reads ``train_input_reader``.
     """
     config = pipeline.train_config
     settings = settings_from_config(config, moving_average_decay(config.optimizer))
-    # Not 0: TensorFlow takes the seeds (0, 0) of its data sets for unset ones, and cannot even ask that of a tensor.
+    # Not 0: TensorFlow treats the seeds (0, 0) of data sets as unset, and fails if they are tensors.
     keras.utils.set_random_seed(settings.seed + 1)
     with strategy.scope():
         detector = build_detector(pipeline.model, dtype_policy=dtype_policy_of(config))
@@ -182,7 +182,7 @@ def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Pa
 
 
 def _facts(trainer: Trainer, strategy_name: str) -> dict[str, Any]:
-    """What run.json says about this session beside versions and commit."""
+    """Returns facts about this session for run.json."""
     strategy, settings = trainer.strategy, trainer.settings
     facts = {
         "seed": settings.seed,

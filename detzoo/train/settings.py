@@ -1,4 +1,4 @@
-"""What the training loop needs to know, as plain values; read from a ``TrainConfig`` by the command line."""
+"""Settings of the training loop as plain values, read from a ``TrainConfig``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _POLICIES = {"FLOAT32": "float32", "BFLOAT16": "mixed_bfloat16", "FLOAT16": "mix
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Stop when ``metric`` has not risen by more than ``min_delta`` for ``patience_evaluations`` evaluations."""
+    """Rule to stop if ``metric`` rises by less than ``min_delta`` for ``patience_evaluations`` evaluations."""
 
     patience_evaluations: int
     min_delta: float = 0.0
@@ -21,26 +21,26 @@ class EarlyStopping:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """A run, beside the objects it trains.
+    """Settings of a run.
 
     Attributes:
-        num_steps: Steps in total, those of earlier sessions included.
+        num_steps: Total number of steps, those of earlier sessions included.
         batch_size: Images of a global batch, over all replicas.
-        seed: Of the order of the data and of augmentation.
-        log_every_n_steps: Interval of TensorBoard events, and of printed lines where stderr is no terminal.
-        checkpoint_every_n_steps: At most this many steps are lost when the process is killed.
-        keep_checkpoint_max: Checkpoints kept, beside the best one.
-        keep_checkpoint_every_n_hours: A checkpoint of this interval is kept for ever.
+        seed: Seed of the data order and of augmentation.
+        log_every_n_steps: Interval of TensorBoard events, and of printed lines if stderr is no terminal.
+        checkpoint_every_n_steps: Interval of checkpoints.
+        keep_checkpoint_max: Number of checkpoints to keep, in addition to the best one.
+        keep_checkpoint_every_n_hours: Interval of checkpoints that are kept permanently.
         eval_every_n_steps: Interval of evaluations; 0 for none.
-        best_checkpoint_metric: Which number decides what is kept in ``model_dir/best``.
-        early_stopping: None for off.
+        best_checkpoint_metric: Metric that selects the checkpoint in ``model_dir/best``.
+        early_stopping: Rule for early stopping; None for off.
         gradient_clipping_norm: Upper bound of the global norm of all gradients; 0 for none.
         bias_gradient_multiplier: Factor of the gradients of biases; 0 counts as 1.
-        add_regularization_loss: Whether the detector's weight regularisation is part of the loss.
-        moving_average_decay: Of the weights' moving average; None for no average.
-        float16_loss_scaling: Whether gradients are computed on a scaled loss.
-        update_variables: Regular expressions; where there are any, only variables whose path one of them finds train.
-        freeze_variables: Regular expressions; variables whose path one of them finds do not train.
+        add_regularization_loss: Add the detector's weight regularisation to the loss.
+        moving_average_decay: Decay of the moving average of weights; None for no average.
+        float16_loss_scaling: Compute gradients of a scaled loss.
+        update_variables: Regular expressions; if there are any, only variables with a matching path train.
+        freeze_variables: Regular expressions; variables with a matching path do not train.
         recompute_batch_norm_batches: Training batches from which the statistics of batch normalization are computed
             before each evaluation and checkpoint; 0 for moving averages alone.
     """
@@ -66,11 +66,11 @@ class TrainSettings:
 
 
 def settings_from_config(config: Any, moving_average_decay: float | None) -> TrainSettings:
-    """The settings in a ``TrainConfig`` message.
+    """Returns the settings of a ``TrainConfig`` message.
 
     Args:
-        config: The message.
-        moving_average_decay: What its optimizer asks for, as ``builders.optimizer.moving_average_decay`` reads it.
+        config: Message.
+        moving_average_decay: Result of ``builders.optimizer.moving_average_decay``.
     """
     early_stopping = None
     if config.HasField("early_stopping"):
@@ -107,7 +107,7 @@ def dtype_policy_of(config: Any) -> str:
 
 
 def precision_warning(dtype_policy: str, has_gpu: bool) -> str | None:
-    """What to say about a precision that the devices compute slowly; None where there is nothing to say."""
+    """Returns a warning if the devices compute a precision slowly, else None."""
     if dtype_policy == "mixed_float16" and not has_gpu:
         # Measured with the quickstart's detector on an AVX-512 CPU: 2.4 images/s against 110.
         return "mixed_precision FLOAT16 is some 40 times slower than FLOAT32 on a CPU, which has no float16 arithmetic"
@@ -115,7 +115,7 @@ def precision_warning(dtype_policy: str, has_gpu: bool) -> str | None:
 
 
 def fine_tune_type_of(config: Any) -> str:
-    """Which parts ``fine_tune_checkpoint`` initialises: ``fine_tune_checkpoint_type``, or what older configs had."""
+    """Returns ``fine_tune_checkpoint_type``, derived from the fields of older configs if it is empty."""
     if config.fine_tune_checkpoint_type:
         return config.fine_tune_checkpoint_type
     return "detection" if config.from_detection_checkpoint and not config.load_all_detection_checkpoint_vars else "full"

@@ -1,10 +1,10 @@
-"""One training step as a replica sees it: losses of its images, gradients summed over replicas, the update.
+"""One training step of a replica: losses of its images, gradients summed over replicas, the update.
 
-With N replicas the loss of a global batch is
+The loss of a global batch does not depend on the number N of replicas:
 
     sum over terms of (sum over replicas of total) / max(sum over replicas of normalizer, 1)  +  regularisation
 
-whatever N is: the normalizers are summed before the division, and gradients are summed, not averaged.
+The normalizers are summed before the division, and gradients are summed, not averaged.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from detzoo.train.settings import TrainSettings
 from detzoo.train.variables import has_weight_decay, is_bias
 
 REGULARIZATION = "regularization"
-# The objects of a batch: what the loss learns from, and why it ignores the others.
+# Kinds of objects of a batch: those that count in the loss, and reasons to ignore the others.
 OBJECT_KINDS = ("counted", "crowd", "weight 0", "no mask")
 
 logger = logging.getLogger(__name__)
 
 
 class StepOutputs(NamedTuple):
-    """The same on every replica."""
+    """Values of a step, equal on every replica."""
 
     losses: Tensor  # float32 [P], in the order of TrainStep.part_names
     total_loss: Tensor  # float32 scalar
@@ -40,14 +40,14 @@ class StepOutputs(NamedTuple):
 
 
 class TrainStep:
-    """Called in replica context, traced once.
+    """Training step, called in replica context and traced once.
 
     Args:
-        detector: Answers the four verbs.
-        optimizer: Built for ``variables``; its ``weight_decay`` is applied to kernels only.
+        detector: Detector.
+        optimizer: Optimizer built for ``variables``; ``weight_decay`` is applied to kernels only.
         variables: Keras variables that train.
         settings: Clipping, multipliers, regularisation.
-        loss_scale: For float16.
+        loss_scale: Loss scale for float16.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class TrainStep:
         self.part_names: tuple[str, ...] = ()  # known once the step has been traced
 
     def __call__(self, batch: Batch) -> StepOutputs:
-        """Learns from this replica's part of a global batch."""
+        """Trains on this replica's part of a global batch."""
         scale = 1.0 if self._loss_scale is None else tf.convert_to_tensor(self._loss_scale.scale)
         with tf.GradientTape() as tape:
             parts = self._local_losses(batch)
@@ -87,7 +87,7 @@ class TrainStep:
         return StepOutputs(losses, tf.reduce_sum(losses), norm, rate, all_reduce_max(last) + 1, objects)
 
     def _local_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """This replica's share of each part: the shares of all replicas add up to the value of the global batch."""
+        """Returns this replica's share of each loss part; the shares of all replicas add up to the global value."""
         detector = self._detector
         predictions = training_predictions(detector, batch)
         terms = detector.loss_terms(predictions, batch.groundtruth)
@@ -103,7 +103,7 @@ class TrainStep:
         return parts
 
     def _global_gradients(self, tape: tf.GradientTape, scaled_loss: Tensor, scale: Tensor | float) -> list[Tensor]:
-        """Gradients of the global batch's loss, in the order of the variables that the loss depends on."""
+        """Returns gradients of the global batch's loss, in the order of the variables that the loss depends on."""
         found = tape.gradient(scaled_loss, [variable.value for variable in self._variables])
         unused = [variable.path for variable, gradient in zip(self._variables, found) if gradient is None]
         if unused:
@@ -120,7 +120,7 @@ class TrainStep:
         return gradients
 
     def _update(self, strategy: tf.distribute.Strategy, gradients: list[Any], rate: Any, finite: Any) -> None:
-        """Applies gradients that are summed already; in cross-replica context, where Keras's ``apply`` sums no more."""
+        """Applies summed gradients in cross-replica context, in which Keras's ``apply`` does not sum again."""
         if self._loss_scale is None:
             self._apply(strategy, gradients, rate)
             return
@@ -153,7 +153,7 @@ def count_objects(groundtruth: Groundtruth, needs_masks: bool = False) -> Tensor
         needs_masks: True if an object without a mask does not count either.
 
     Returns:
-        float32 [len(OBJECT_KINDS)]: each object that is no padding is of one kind.
+        float32 [len(OBJECT_KINDS)]; each object that is no padding belongs to one kind.
     """
     left = groundtruth.classes >= 0
     kinds = [groundtruth.is_crowd, groundtruth.weights <= 0.0]
@@ -168,22 +168,22 @@ def count_objects(groundtruth: Groundtruth, needs_masks: bool = False) -> Tensor
 
 
 def num_replicas() -> int:
-    """Replicas of the strategy in whose context this is called."""
+    """Returns the number of replicas of the current strategy."""
     return tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def all_reduce_sum(value: Any) -> Any:
-    """The sum over all replicas, on every replica; in replica context. A list is reduced in one go."""
+    """Returns the sum over all replicas, in replica context. A list is reduced at once."""
     if num_replicas() == 1:
         return value
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
-    """The maximum over all replicas of an int64 scalar, on every replica; in replica context."""
+    """Returns the maximum over all replicas of an int64 scalar, in replica context."""
     if num_replicas() == 1:
         return value
     context = tf.distribute.get_replica_context()
-    # There is no maximum among the reductions: each replica fills its own place of a vector of zeros.
+    # tf.distribute has no maximum: each replica sets one element of a vector of zeros, and the vectors are summed.
     own = tf.one_hot(context.replica_id_in_sync_group, num_replicas(), dtype=tf.int64) * value
     return tf.reduce_max(context.all_reduce(tf.distribute.ReduceOp.SUM, own))

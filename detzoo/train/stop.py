@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: it saves first."""
+"""Signals that request the end of a run, which saves first."""
 
 from __future__ import annotations
 
@@ -11,14 +11,17 @@ from typing import Any
 
 
 class StopNow(BaseException):
-    """Raised in the middle of work that can be dropped, such as an evaluation. No Exception: nobody may swallow it."""
+    """Raised within work that can be dropped, such as an evaluation.
+
+    Derives from BaseException so that ``except Exception`` does not catch it.
+    """
 
 
 class StopRequest:
-    """While entered, SIGTERM and SIGINT (Ctrl-C) are noted instead of ending the process; a second Ctrl-C does end it.
+    """Context that records SIGTERM and SIGINT (Ctrl-C) instead of ending the process; a second Ctrl-C ends it.
 
     Attributes:
-        signal: The first signal that came, None before.
+        signal: First signal that came, or None.
     """
 
     def __init__(self) -> None:
@@ -33,7 +36,7 @@ class StopRequest:
         return self
 
     def listen_again(self) -> None:
-        """Takes the signals back from whoever took them since: TensorFlow's coordination service takes SIGTERM."""
+        """Installs the handlers again, because TensorFlow's coordination service replaces that of SIGTERM."""
         for number in self._previous:
             signal.signal(number, self._note)
 
@@ -44,12 +47,12 @@ class StopRequest:
 
     @property
     def requested(self) -> bool:
-        """Whether to save and end."""
+        """True if a signal came, so that the run must save and end."""
         return self.signal is not None
 
     @contextlib.contextmanager
     def interruptible(self) -> Iterator[None]:
-        """Within, a signal raises StopNow at once."""
+        """Makes a signal raise StopNow immediately in its context."""
         if self.requested:
             raise StopNow
         self._interruptible = True

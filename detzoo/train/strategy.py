@@ -1,4 +1,4 @@
-"""``--strategy`` -> a tf.distribute strategy. Created before anything else touches TensorFlow's devices."""
+"""Creates the tf.distribute strategy for ``--strategy``, before any other use of TensorFlow's devices."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ logger = logging.getLogger(__name__)
 
 
 def create_strategy(name: str = "auto", device_type: str | None = None) -> tf.distribute.Strategy:
-    """The strategy of a name.
+    """Creates the strategy of a name.
 
     Args:
-        name: ``one_device``; ``mirrored``, all devices of this machine; ``multi_worker``, the cluster that the
-            environment variable TF_CONFIG describes; ``auto`` chooses by TF_CONFIG and the number of GPUs.
-        device_type: "GPU" or "CPU"; by default GPU where there is one.
+        name: ``one_device``, ``mirrored`` (all devices of this machine), ``multi_worker`` (the cluster in the
+            environment variable TF_CONFIG) or ``auto``, which chooses by TF_CONFIG and the number of GPUs.
+        device_type: "GPU" or "CPU"; by default GPU if there is one.
 
     Raises:
-        UsageError: an unknown name, or a TF_CONFIG that is missing or cannot be read.
+        UsageError: The name is unknown, or TF_CONFIG is missing or cannot be read.
     """
     if name not in STRATEGIES:
         raise UsageError(f"--strategy '{name}' is not known; accepted: {', '.join(STRATEGIES)}")
@@ -55,14 +55,14 @@ def create_strategy(name: str = "auto", device_type: str | None = None) -> tf.di
             return tf.distribute.MultiWorkerMirroredStrategy()
     devices = _logical(device_type or "GPU") or _logical("CPU")
     if name == "mirrored":
-        # On CPUs TensorFlow's collectives would share their keys with any other strategy of the process, and mix up.
+        # On CPUs TensorFlow's collectives share keys with other strategies of the process, and would mix up values.
         reduction = tf.distribute.ReductionToOneDevice() if devices[0].device_type == "CPU" else None
         return tf.distribute.MirroredStrategy([device.name for device in devices], cross_device_ops=reduction)
     return tf.distribute.OneDeviceStrategy(devices[0].name)
 
 
 def workers_of_environment() -> int:
-    """How many workers (the chief counts) TF_CONFIG names; 0 where it is not set.
+    """Returns the number of workers in TF_CONFIG, chief included; 0 if it is not set.
 
     Raises:
         UsageError: TF_CONFIG describes no cluster of synchronous workers.
@@ -146,7 +146,7 @@ def _watched_start() -> Iterator[None]:
     logger.info("waiting for the other workers: %s", ", ".join(others))
     handlers = {}
     if threading.current_thread() is threading.main_thread():
-        # TensorFlow waits without returning to Python, where a handler would run. Nothing is computed yet.
+        # TensorFlow waits without returning to Python, so no handler would run. Nothing is computed yet.
         handlers = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
     threading.Thread(target=report, daemon=True).start()
     try:
@@ -158,19 +158,19 @@ def _watched_start() -> Iterator[None]:
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """How many processes a strategy spans."""
+    """Returns the number of processes of a strategy."""
     resolver = strategy.cluster_resolver
     spec = resolver.cluster_spec().as_dict() if resolver is not None else {}
     return max(1, sum(len(spec.get(kind, ())) for kind in ("chief", "worker")))
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process is the one that writes checkpoints and reports."""
+    """Returns whether this process writes checkpoints and reports."""
     return worker_index(strategy) == 0
 
 
 def worker_index(strategy: tf.distribute.Strategy) -> int:
-    """Returns this process's place among the workers, the chief first; 0 if there is one."""
+    """Returns the index of this process among the workers, the chief first."""
     resolver = strategy.cluster_resolver
     if resolver is None or num_workers(strategy) == 1:
         return 0

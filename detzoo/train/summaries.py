@@ -16,14 +16,14 @@ logger = logging.getLogger(__name__)
 
 
 class Summaries:
-    """Writes scalars. Where that fails, it is reported and counted, and the training continues.
+    """Writer of scalars. A failure is reported and counted, and the training continues.
 
     Args:
-        model_dir: Of the run.
-        writable: False on workers that are not the chief.
+        model_dir: Folder of the run.
+        writable: False on workers other than the chief.
 
     Attributes:
-        num_failures: Calls whose events could not be written.
+        num_failures: Number of calls that failed.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, writable: bool = True) -> None:
@@ -32,7 +32,7 @@ class Summaries:
         self.num_failures = 0
 
     def training(self, result: LoopResult, images_per_second: float) -> None:
-        """Losses, learning rate, gradient norm and speed."""
+        """Writes losses, learning rate, gradient norm and speed."""
         values = {f"Loss/{name}_loss": value for name, value in result.losses.items()}
         values |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
         if images_per_second:
@@ -40,17 +40,17 @@ class Summaries:
         self._write("train", result.step, values)
 
     def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Every metric of an evaluation."""
+        """Writes all metrics of an evaluation."""
         self._write("eval", step, {tag_of(name): value for name, value in metrics.items()})
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Closes the files of events."""
         for writer in self._writers.values():
             with contextlib.suppress(tf.errors.OpError, OSError):  # a full disk: each call has flushed already
                 writer.close()
 
     def _write(self, name: str, step: int, values: Mapping[str, float]) -> None:
-        """Writes into the events of a folder, whose file is made here: a start that fails leaves nothing."""
+        """Writes scalars to the events of a folder. The first call creates the file, so a failed start leaves none."""
         if not self._writable:
             return
         try:
@@ -69,7 +69,7 @@ class Summaries:
 
 
 def tag_of(metric: str) -> str:
-    """The TensorBoard tag of a metric: COCO's numbers under the names that the Object Detection API gave them."""
+    """Returns the TensorBoard tag of a metric, which for COCO's metrics is that of the Object Detection API."""
     if metric.startswith("mAP"):
         return f"DetectionBoxes_Precision/{metric}"
     if metric.startswith("AR"):

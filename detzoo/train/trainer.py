@@ -1,7 +1,7 @@
-"""The inner loop: many training steps in one traced function, without a word to the host in between (orbit).
+"""The inner loop: many training steps in one traced function, without returning to the host in between (orbit).
 
-``Trainer`` owns what changes while training: weights, their averages, the optimizer, the step counter and the position
-in the data.
+``Trainer`` owns the state of training: weights, their averages, the optimizer, the step counter and the position in the
+data.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from detzoo.train.settings import TrainSettings
 from detzoo.train.step import OBJECT_KINDS, TrainStep
 from detzoo.train.variables import is_frozen, select_trainable
 
-# (start_record, input_context) -> endless dataset of Batch for one pipeline, a replica's share of the images a batch
+# (start_record, input_context) -> endless dataset of Batch for one pipeline, of the size of one replica's share
 DatasetFactory = Callable[[int, tf.distribute.InputContext], tf.data.Dataset]
 
 TOTAL, GRADIENT_NORM, LEARNING_RATE = "total", "gradient_norm", "learning_rate"
 _EXTRA_VALUES = (TOTAL, GRADIENT_NORM, LEARNING_RATE)
-_MAX_VALUES = 24  # room for the loss parts, whose number is known after tracing only
+_MAX_VALUES = 24  # room for the loss parts; their number is known after tracing only
 
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
-    """What some steps in one go did.
+    """Values of a call of ``run_steps``.
 
     Attributes:
         step: Finished steps of the run.
-        losses: Mean over these steps of each part and of "total".
+        losses: Means over these steps of each part and of "total".
         gradient_norm: Mean over these steps, before clipping.
-        learning_rate: Of the last step.
-        failed_step: The first step (from 1) whose loss or gradients were not finite; None for none.
+        learning_rate: Learning rate of the last step.
+        failed_step: First step (from 1) with a loss or gradients that are not finite; None for none.
         failed_values: Loss parts, total, gradient norm and learning rate of that step.
         failed_records: Image ids and positions in the stream of this worker's part of that step's batch.
     """
@@ -59,18 +59,18 @@ class LoopResult:
 
 
 class Trainer(orbit.StandardTrainer):
-    """Trains a detector.
+    """Trainer of a detector.
 
     Args:
-        detector: Built in the scope of ``strategy``.
-        make_dataset: Makes the input of one pipeline.
-        optimizer: Not yet built.
-        strategy: The replicas.
-        settings: The numbers of the run.
+        detector: Detector built in the scope of ``strategy``.
+        make_dataset: Factory of the input of one pipeline.
+        optimizer: Optimizer that is not built yet.
+        strategy: Distribution strategy.
+        settings: Settings of the run.
 
     Raises:
-        UsageError: the batch cannot be divided among the replicas.
-        ConfigError: nothing to train.
+        UsageError: The batch cannot be divided among the replicas.
+        ConfigError: There is nothing to train.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Trainer(orbit.StandardTrainer):
             optimizer.build(trainable)
         self.num_trainable = sum(int(np.prod(variable.shape)) for variable in trainable)
         self.model_variables = variables_by_path(detector.variables)
-        # Not the frozen ones: the mean of equal values need not be equal to them in the last bit.
+        # Without frozen ones: the mean of equal values may differ from them in the last bit.
         self._statistics = {
             path: variable
             for path, variable in self.model_variables.items()
@@ -108,7 +108,7 @@ class Trainer(orbit.StandardTrainer):
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
         self.next_record = tf.Variable(0, dtype=tf.int64, trainable=False, name="next_record")
         self._replica_step = TrainStep(detector, optimizer, trainable, settings, self.loss_scale)
-        # No Python control flow in it depends on tensors; converting it takes as long as tracing it.
+        # Its Python control flow does not depend on tensors, and the conversion would take as long as tracing.
         self._traced_as_written = tf.autograph.experimental.do_not_convert(self._replica_step.__call__)
         self._sums = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="sums")
         self._last = tf.Variable(tf.zeros([_MAX_VALUES]), trainable=False, name="last")
@@ -119,27 +119,27 @@ class Trainer(orbit.StandardTrainer):
             self._failed_ids = tf.Variable([], dtype=tf.string, shape=[None], trainable=False, name="failed_ids")
             self._failed_indices = tf.Variable([], dtype=tf.int64, shape=[None], trainable=False, name="failed_indices")
         self._objects = tf.Variable(tf.zeros([len(OBJECT_KINDS)]), trainable=False, name="objects")
-        self.issue = IssueCounter()  # of the input, where it counts data issues
+        self.issue = IssueCounter()  # data issues of the input
         self._synchronize = tf.function(self._mean_of_statistics)
         self._batch_statistics: BatchNormStatistics | None = None
         self._synchronized_step: int | None = None
 
     def training_state(self) -> dict[str, tf.Variable]:
-        """What a checkpoint keeps beside weights and optimizer."""
+        """Returns the variables of a checkpoint other than weights and optimizer."""
         state = {"next_record": self.next_record}
         if self.loss_scale is not None:
             state |= {"loss_scale": self.loss_scale.scale, "finite_steps": self.loss_scale.finite_steps}
         return state
 
     def objects(self) -> dict[str, int]:
-        """Counts the objects that this session has trained on so far, over all replicas, by ``OBJECT_KINDS``."""
+        """Returns the numbers of objects in this session so far, over all replicas, by ``OBJECT_KINDS``."""
         return dict(zip(OBJECT_KINDS, map(int, self._objects.numpy())))
 
     def run_steps(self, num_steps: int) -> LoopResult:
-        """Runs some steps; the first call builds the input, from ``next_record`` on, and traces.
+        """Runs some steps. The first call builds the input from ``next_record`` on, and traces.
 
         Raises:
-            tf.errors.OutOfRangeError: the input has ended (``num_epochs``); finished steps count.
+            tf.errors.OutOfRangeError: The input has ended (``num_epochs``); finished steps count.
         """
         if self._train_dataset is None:
             self.train_dataset = self._distributed_dataset(int(self.next_record))
@@ -147,23 +147,23 @@ class Trainer(orbit.StandardTrainer):
 
     @contextlib.contextmanager
     def weights_for_evaluation(self) -> Iterator[Any]:
-        """Within, the detector (which is given) has the averaged weights, where there is an average."""
+        """Yields the detector with averaged weights, if there is an average."""
         with self.average.in_place() if self.average else contextlib.nullcontext():
             yield self.detector
 
     def synchronize_statistics(self) -> None:
-        """Replaces the statistics of each replica's batch normalisation by their mean; every worker must call it.
+        """Replaces the statistics of each replica's batch normalisation by their mean. Every worker must call it.
 
-        Does nothing if this step has been done, so that a worker may call it again alone.
+        Does nothing after a first call at the same step. So a worker may call it again alone.
         """
         if self.strategy.num_replicas_in_sync > 1 and self._statistics and self._synchronized_step != int(self.step):
             self._synchronize()
             self._synchronized_step = int(self.step)
 
     def recompute_statistics(self) -> None:
-        """Computes the statistics of batch normalization from training batches, as the settings ask.
+        """Computes the statistics of batch normalization from training batches, according to the settings.
 
-        Those of the averaged weights are computed as well. Every worker must call it.
+        The statistics for averaged weights are computed, too. Every worker must call it.
 
         Raises:
             DetzooError: There is no batch, or the inputs of a layer are not finite; nothing is changed then.
@@ -179,18 +179,18 @@ class Trainer(orbit.StandardTrainer):
                     self.average.adopt(self._statistics)
 
     def train_loop_begin(self) -> None:
-        """Forgets the values of the last loop."""
+        """Resets the values of the last loop."""
         for variable in (self._sums, self._count):
             variable.assign(tf.zeros_like(variable))
 
     def train_step(self, iterator: Any) -> None:
-        """One step of all replicas, in cross-replica context."""
+        """Runs one step of all replicas, in cross-replica context."""
         batch = next(iterator)
         outputs = self.strategy.run(self._traced_as_written, args=(batch,))
         outputs = type(outputs)(*(self.strategy.experimental_local_results(value)[0] for value in outputs))
         values = [outputs.losses, [outputs.total_loss, outputs.gradient_norm, outputs.learning_rate]]
         padded = tf.concat([*values, tf.zeros([_MAX_VALUES - len(self._value_names())])], axis=0)
-        with tf.control_dependencies([outputs.total_loss]):  # where the input has ended, there was no step
+        with tf.control_dependencies([outputs.total_loss]):  # no step is counted if the input has ended
             self.step.assign_add(1)
         self.next_record.assign(outputs.next_record)
         if self.average is not None:
@@ -199,7 +199,7 @@ class Trainer(orbit.StandardTrainer):
         self._note(batch, padded, tf.math.is_finite(outputs.total_loss), tf.math.is_finite(outputs.gradient_norm))
 
     def train_loop_end(self) -> LoopResult:
-        """Fetches the values of the loop: the one moment at which the host waits."""
+        """Fetches the values of the loop; only here the host waits."""
         names = self._value_names()
         mean = dict(zip(names, (self._sums / tf.maximum(self._count, 1.0)).numpy().tolist()))
         last = dict(zip(names, self._last.numpy().tolist()))
@@ -212,10 +212,10 @@ class Trainer(orbit.StandardTrainer):
         return LoopResult(int(self.step), mean, norm, last[LEARNING_RATE], failed or None, failed_values, records)
 
     def _distributed_dataset(self, start_record: int) -> Any:
-        """The input of all replicas of this worker."""
+        """Returns the input of all replicas of this worker."""
         devices = self.strategy.extended.worker_devices
         if self.strategy.num_replicas_in_sync == 1 and tf.DeviceSpec.from_string(devices[0]).device_type == "CPU":
-            # tf.distribute would add a buffer for the device, which brings nothing and is slow to take down.
+            # tf.distribute would add a useless buffer for the device, which is slow to destroy.
             return self._make_dataset(start_record, tf.distribute.InputContext())
         return self.strategy.distribute_datasets_from_function(
             lambda context: self._make_dataset(start_record, context)
@@ -225,8 +225,8 @@ class Trainer(orbit.StandardTrainer):
         return (*self._replica_step.part_names, *_EXTRA_VALUES)
 
     def _note(self, batch: Any, values: Tensor, finite_loss: Tensor, finite_gradients: Tensor) -> None:
-        """Adds to the means of the loop; remembers the first failure."""
-        # With loss scaling, gradients overflow now and then: those steps are skipped, not failures.
+        """Adds values to the means of the loop and stores the first failure."""
+        # With loss scaling gradients overflow at times; such steps are skipped and do not count as failures.
         healthy = finite_loss if self.loss_scale is not None else finite_loss & finite_gradients
         self._sums.assign_add(tf.where(tf.math.is_finite(values), values, 0.0))
         self._last.assign(values)
@@ -237,7 +237,7 @@ class Trainer(orbit.StandardTrainer):
         self._failed_values.assign(tf.where(first_failure, values, self._failed_values))
 
     def _note_records(self, batch: Any) -> Tensor:
-        """Remembers which images of this worker are in a batch."""
+        """Stores image ids and positions of this worker's part of a batch."""
         for variable, field in ((self._failed_ids, batch.image_ids), (self._failed_indices, batch.record_index)):
             variable.assign(tf.concat(self.strategy.experimental_local_results(field), axis=0))
         return tf.constant(True)
@@ -252,7 +252,7 @@ class Trainer(orbit.StandardTrainer):
     def _mean_of_statistics(self) -> None:
         def replica() -> None:
             context = tf.distribute.get_replica_context()
-            # Copies made by the replica: a variable's value has no device, and a reduction wants one.
+            # The replica makes copies, because a variable's value has no device and a reduction needs one.
             own = [tf.identity(variable) for variable in self._statistics.values()]
             means = context.all_reduce(tf.distribute.ReduceOp.MEAN, own)
             for variable, mean in zip(self._statistics.values(), means):

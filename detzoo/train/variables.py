@@ -1,4 +1,4 @@
-"""Which variables of a detector train, and which do not change at all."""
+"""Selection of the variables of a detector that train, and of those that are frozen."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ _DECAYED_NAMES = ("kernel", "depthwise_kernel", "pointwise_kernel", "embeddings"
 
 
 def select_trainable(detector: Any, update_patterns: Sequence[str], freeze_patterns: Sequence[str]) -> list[Any]:
-    """The variables that train; all others become untrainable (``variable.trainable = False``).
+    """Returns the variables that train; all others become untrainable (``variable.trainable = False``).
 
-    What a freeze pattern finds stays bit for bit as it is: batch normalisation whose statistics it finds normalises
-    with them in training, too, and no longer moves them.
+    Variables that a freeze pattern matches do not change by a single bit. Batch normalisation with matched statistics
+    normalises with these statistics in training, too, and does not update them.
 
     Args:
-        detector: A built detector; layers that are not trainable stay so.
-        update_patterns: Where there are any, only variables whose path one of these finds (``re.search``).
-        freeze_patterns: Without the variables whose path one of these finds.
+        detector: Built detector; untrainable layers stay untrainable.
+        update_patterns: If there are any, only variables with a path that one matches (``re.search``) train.
+        freeze_patterns: Variables with a path that one matches do not train.
 
     Raises:
-        ConfigError: a pattern is no regular expression or finds no variable, or nothing is left to train.
+        ConfigError: A pattern is no regular expression or matches no variable, or nothing is left to train.
     """
     update = _compile(detector, update_patterns, "update_trainable_variables")
     freeze = _compile(detector, freeze_patterns, "freeze_variables")
@@ -47,17 +47,17 @@ def select_trainable(detector: Any, update_patterns: Sequence[str], freeze_patte
 
 
 def is_frozen(path: str, freeze_patterns: Sequence[str]) -> bool:
-    """Whether one of the patterns of ``freeze_variables`` finds a variable's path."""
+    """Returns whether one of the patterns of ``freeze_variables`` matches a variable's path."""
     return any(re.search(pattern, path) for pattern in filter(None, freeze_patterns))
 
 
 def has_weight_decay(variable: Any) -> bool:
-    """Whether decoupled weight decay applies: to kernels, not to biases, nor to the scales of a normalisation."""
+    """Returns whether decoupled weight decay applies: to kernels, but not to biases and scales of normalisation."""
     return variable.path.rsplit("/", 1)[-1] in _DECAYED_NAMES
 
 
 def is_bias(variable: Any) -> bool:
-    """Whether ``bias_grad_multiplier`` applies."""
+    """Returns whether ``bias_grad_multiplier`` applies."""
     return variable.path.rsplit("/", 1)[-1] == "bias"
 
 
@@ -71,7 +71,7 @@ def _compile(detector: Any, patterns: Sequence[str], field: str) -> list[re.Patt
         if not any(expression.search(variable.path) for variable in detector.variables):
             first = detector.variables[0].path
             raise ConfigError(
-                f"train_config.{field}: '{pattern}' finds no variable. Paths look like {first}; parts of this model: "
+                f"train_config.{field}: '{pattern}' finds no variable. Paths look like {first}. Parts of this model: "
                 f"{', '.join(_parts(detector))}"
             )
         compiled.append(expression)

@@ -1,6 +1,6 @@
-"""The workers of a cluster compare what they are about to train, before the first step: refused, or all the same.
+"""Comparison of config, step and weights among the workers of a cluster, before the first step.
 
-Where they differ, each would compute gradients at other weights, and nothing would show it.
+Without it, workers that differ would silently compute gradients at different weights.
 """
 
 from __future__ import annotations
@@ -24,23 +24,23 @@ from detzoo.errors import DetzooError, TrainingError
 from detzoo.train.strategy import num_workers, worker_index
 from detzoo.train.trainer import Trainer
 
-# What tf.distribute raises when another process has ended, or does not take part in an exchange.
+# Errors of tf.distribute when another process has ended, or does not take part in an exchange.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
-_MAX_DIFFERENCES = 10  # shown
+_MAX_DIFFERENCES = 10  # in a message
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def report_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Within, the end of another worker is a TrainingError."""
+    """Raises a TrainingError in its context if another worker ends."""
     try:
         yield
     except _LOST as problem:
         if num_workers(strategy) == 1:
             raise
         raise TrainingError(
-            f"lost another worker ({type(problem).__name__}): its own log says why. Start all workers again: they "
+            f"lost another worker ({type(problem).__name__}): see its log. Start all workers again: they "
             "resume from the last checkpoint"
         ) from None
 
@@ -48,15 +48,15 @@ def report_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
 def check_same_config(
     strategy: tf.distribute.Strategy, pipeline: Any, folder: pathlib.Path, refused: DetzooError | None
 ) -> None:
-    """Compares the configs of all workers, before anything is built; every worker must call it.
+    """Compares the configs of all workers before anything is built. Every worker must call it.
 
-    Paths may differ between machines, and the evaluation is of the chief alone.
+    Paths may differ between machines, and only the chief evaluates.
 
     Args:
-        strategy: Of the run.
-        pipeline: A ``TrainEvalPipelineConfig``.
-        folder: The model_dir.
-        refused: Why this worker cannot start; None if it can.
+        strategy: Strategy of the run.
+        pipeline: ``TrainEvalPipelineConfig``.
+        folder: Folder of the run.
+        refused: Error of this worker that prevents the start, or None.
 
     Raises:
         TrainingError: Configs differ, or another worker cannot start.
@@ -83,13 +83,13 @@ def check_same_config(
 def check_same_start(
     trainer: Trainer, folder: pathlib.Path, resumed_step: int | None, refused: DetzooError | None = None
 ) -> None:
-    """Compares step and weights of all workers, once they are restored; every worker must call it.
+    """Compares step and weights of all workers after restoring. Every worker must call it.
 
     Args:
-        trainer: Restored, or with its initial weights.
-        folder: The model_dir.
+        trainer: Trainer with restored or initial weights.
+        folder: Folder of the run.
         resumed_step: Step of the checkpoint, None without one.
-        refused: Why this worker cannot start; None if it can.
+        refused: Error of this worker that prevents the start, or None.
 
     Raises:
         TrainingError: They differ, or another worker cannot start.
@@ -137,7 +137,7 @@ def _compare_configs(rows: list[dict[str, Any]], kind: type) -> None:
 def _exchange(
     strategy: tf.distribute.Strategy, folder: pathlib.Path, facts: dict[str, Any], refused: DetzooError | None
 ) -> list[dict[str, Any]]:
-    """Sends facts of this worker to all others. Returns those of every worker, in the order of TF_CONFIG.
+    """Sends facts of this worker to all others. Returns the facts of every worker, in the order of TF_CONFIG.
 
     Raises:
         TrainingError: Another worker sent that it cannot start.
@@ -153,7 +153,7 @@ def _exchange(
 
     gathered = strategy.experimental_local_results(strategy.run(tf.function(gather)))[0]
     lines = bytes(np.asarray(gathered, np.uint8)).decode().splitlines()
-    by_index = {row["index"]: row for row in map(json.loads, lines)}  # a worker sends a line per replica
+    by_index = {row["index"]: row for row in map(json.loads, lines)}  # one line per replica
     rows = [by_index[key] for key in sorted(by_index)]
     if refused is not None:
         raise refused
@@ -164,7 +164,7 @@ def _exchange(
 
 
 def _checksum(trainer: Trainer) -> str:
-    """Of everything that a step changes or reads: weights, averages, optimizer, position in the data."""
+    """Returns a digest of the state that a step changes or reads: weights, averages, optimizer, data position."""
     averages = trainer.average.averages if trainer.average else {}
     state = [*trainer.model_variables.values(), *averages.values(), *trainer.training_state().values()]
     digest = hashlib.sha256()

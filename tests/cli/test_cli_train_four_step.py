@@ -337,4 +337,4 @@ def test_steps_and_settings_of_each_stage(toy_config, tmp_path, monkeypatch, cap
     }
     assert found == {"whole": (20, 2, 5, 4), "rpn": (30, 2, 5, 4), "box": (20, 8, 5, 4)}
     assert seen["strategy"] == "mirrored"
-    assert "The same command goes on from here" in capsys.readouterr().err
+    assert "The same command continues from here" in capsys.readouterr().err

@@ -11,13 +11,13 @@ from detzoo.config.load import load_pipeline, save_pipeline
 from detzoo.config.override import apply_override
 from detzoo.errors import ConfigError, UsageError
 from detzoo.recipes.four_step_plan import (
+    RECIPE,
     STEPS,
     StageConfigs,
     check_folder,
     check_pipeline_for_recipe,
     config_of_proposals,
     config_of_step,
-    write_recipe,
 )
 
 VARIABLES = {
@@ -174,7 +174,7 @@ def test_a_folder_of_another_run_is_refused(pipeline, tmp_path, name):
 
 def begin(folder, pipeline, *steps, finished=()):
     """What a run leaves that began ``steps`` and ended those of ``finished``."""
-    write_recipe(folder, {})
+    RECIPE.write(folder, {})
     save_pipeline(pipeline, folder / "pipeline.config")
     for step in steps:
         (folder / step).mkdir()

@@ -1,4 +1,4 @@
-"""Named arrays in a file that is there as a whole or not at all."""
+"""Named arrays in a file that is written atomically."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from detzoo.errors import DataError
 
 
 def save_arrays(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Writes an npz; a crash leaves the old one or the new one."""
+    """Writes an npz file atomically."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     with draft.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
@@ -21,10 +21,10 @@ def save_arrays(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(file: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """What ``save_arrays`` wrote, None where there is no such file.
+    """Returns the arrays that ``save_arrays`` wrote, or None if the file does not exist.
 
     Raises:
-        DataError: it is damaged.
+        DataError: The file is damaged.
     """
     try:
         with np.load(file, allow_pickle=False) as stored:
@@ -32,4 +32,4 @@ def load_arrays(file: pathlib.Path) -> dict[str, np.ndarray] | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as problem:
-        raise DataError(f"{file} is damaged ({problem}); delete it, and its step begins anew") from None
+        raise DataError(f"{file} is damaged ({problem}); delete it to repeat the step") from None

@@ -1,15 +1,15 @@
 """Ridge regression from pooled features to better boxes, on arrays (arXiv:1406.4729, section 4.1; R-CNN, appendix C).
 
-For each class: windows x that overlap a true box of the class, targets t = (ty, tx, th, tw) of that box relative to the
-window, and the kernel and bias that minimise
+Each class has windows x that overlap a true box of the class, and targets t = (ty, tx, th, tw) of the box relative to
+the window. The kernel and bias minimise
 
     sum |t - (x s W + b)|^2 + regularization |W|^2
 
-with s so that features are 20 long on average. That is solved from sums over windows, which grow image by image: memory
-is D^2 numbers a class, whatever the number of windows.
+where s makes the mean length of the features 20. The solution needs sums over windows only, which are collected image
+by image. The memory is D^2 numbers per class for any number of windows.
 
-Differs from R-CNN's code: targets are not whitened, because the solution is linear in them, so that whitening and its
-inverse cancel; the bias is not regularised.
+Differs from R-CNN's code: targets are not whitened, because the solution is linear in them, so whitening and its
+inverse cancel. The bias is not regularised.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-FEATURE_NORM = 20.0  # R-CNN's, which its weight of 1000 goes with
+FEATURE_NORM = 20.0  # R-CNN's, for which its weight of 1000 is chosen
 CODE_SIZE = 4
 _BYTES = 8  # of a float64
-_ROWS_AT_ONCE = 1024  # windows that wait until the sums are touched
+_ROWS_AT_ONCE = 1024  # windows that are buffered before the sums are updated
 _SMALLEST = 1e-6  # keeps the matrix invertible
 
 
@@ -29,8 +29,8 @@ class RidgeSums:
     """Sums over the windows of some classes, enough to solve for each class.
 
     Args:
-        num_classes: K.
-        depth: D, numbers of a feature vector.
+        num_classes: Number of classes K.
+        depth: Length D of a feature vector.
     """
 
     def __init__(self, num_classes: int, depth: int) -> None:
@@ -45,14 +45,14 @@ class RidgeSums:
         self._waiting: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in range(num_classes)]
 
     def add(self, number: int, features: np.ndarray, targets: np.ndarray) -> None:
-        """Adds windows of a class: features float32 [N, D], targets [N, 4]."""
+        """Adds windows of a class, features float32 [N, D] and targets [N, 4]."""
         waiting = self._waiting[number]
         waiting.append((features, targets))
         if sum(len(each) for each, _ in waiting) >= _ROWS_AT_ONCE:
             self._add_waiting(number)
 
     def _add_waiting(self, number: int) -> None:
-        """D^2 numbers are read and written for some windows together, not for those of each image."""
+        """Adds the buffered windows at once, because every update reads and writes D^2 numbers."""
         if not self._waiting[number]:
             return
         # Covariances are small differences of large sums: float32 would lose them.
@@ -67,11 +67,11 @@ class RidgeSums:
         sums["xy"][number] += x.T @ y
 
     def count(self, number: int) -> int:
-        """Windows of a class so far."""
+        """Returns the number of windows of a class so far."""
         return int(self._sums["count"][number]) + sum(len(each) for each, _ in self._waiting[number])
 
     def solve(self, number: int, regularization: float) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel float32 [D, 4] and bias float32 [4] for features as they are; zeros for a class without windows."""
+        """Returns kernel float32 [D, 4] and bias float32 [4] for unscaled features; zeros without windows."""
         from scipy import linalg
 
         self._add_waiting(number)
@@ -88,23 +88,23 @@ class RidgeSums:
         return kernel.astype(np.float32), (mean_y - mean_x @ kernel).astype(np.float32)
 
     def state(self) -> dict[str, np.ndarray]:
-        """The sums; inverse of ``restore``."""
+        """Returns the sums, for ``restore``."""
         for number in range(len(self._waiting)):
             self._add_waiting(number)
         return dict(self._sums)
 
     def restore(self, state: Any) -> None:
-        """Takes the arrays of ``state``."""
+        """Sets the sums from the arrays of ``state``."""
         self._sums = {name: np.array(state[name]) for name in self._sums}
 
 
 def classes_at_once(num_classes: int, depth: int, max_bytes: float) -> int:
-    """How many classes' sums fit into memory together, at least one: so many are solved in one pass over the images."""
+    """Returns the number of classes, at least 1, whose sums fit into memory for one pass over the images."""
     return max(1, min(num_classes, int(max_bytes // (_BYTES * depth * depth))))
 
 
 def box_targets(windows_norm: np.ndarray, true_boxes_norm: np.ndarray) -> np.ndarray:
-    """(ty, tx, th, tw) of true boxes [N, 4] relative to windows [N, 4]: shift of the centre, logarithm of the size.
+    """Encodes true boxes [N, 4] relative to windows [N, 4] as (ty, tx, th, tw): shift of centre, logarithm of size.
 
     ``FasterRcnnBoxCoder`` with factors of 1 decodes them.
     """

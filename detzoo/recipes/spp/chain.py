@@ -1,9 +1,9 @@
-"""Runs SPP-net's chain (arXiv:1406.4729, section 4.1), goes on where it was, and writes one checkpoint.
+"""Runs SPP-net's chain (arXiv:1406.4729, section 4.1) and writes one checkpoint.
 
     classifier's weights -> maps -> fine-tuning of fc6 to fc8 -> SVMs -> box regression -> checkpoint of the detector
 
-``plan`` says which steps a config asks for. Ended at any moment, the same call goes on: maps lie on disk image by
-image, fine-tuning has its checkpoints, SVMs and regression their state.
+``plan`` derives the steps from the config. A run that ended at any moment can be resumed: maps are stored per image,
+fine-tuning has checkpoints, and SVMs and box regression store their state.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from detzoo.checkpoints.merge import save_weights
 from detzoo.checkpoints.restore import warm_start
 from detzoo.checkpoints.stored_weights import CLASSIFICATION
 from detzoo.config.label_map import load_label_map
-from detzoo.config.load import save_pipeline
 from detzoo.detectors.spp_net import SppNet
-from detzoo.errors import DetzooError, UsageError
+from detzoo.errors import DetzooError
 from detzoo.progress import track
+from detzoo.recipes.recipe import FinishedRecipe
 from detzoo.recipes.spp.fine_tuning import FineTuningOptions, WindowClassifier, make_window_dataset
 from detzoo.recipes.spp.images import TrainingImages
 from detzoo.recipes.spp.linear_svm import LinearSvms, SvmOptions
@@ -40,64 +40,55 @@ from detzoo.recipes.spp.map_cache import BYTES_A_GIGABYTE, MapCache
 from detzoo.recipes.spp.network import DetectorFeatures
 from detzoo.recipes.spp.plan import (
     BOX_REGRESSION,
-    CONFIG_FILE,
     FINE_TUNING,
     MAPS,
+    RECIPE,
     SVM,
     Plan,
     check_origin,
-    write_recipe,
 )
 from detzoo.recipes.spp.regression_step import train_box_regression
 from detzoo.recipes.spp.survey import Survey, survey_records
 from detzoo.recipes.spp.svm_step import train_svms
 from detzoo.train.loop import TrainingLoop
 from detzoo.train.progress import Progress
-from detzoo.train.run_record import RunRecord, read_finished, write_finished
+from detzoo.train.run_record import read_finished, write_finished
 from detzoo.train.settings import dtype_policy_of, settings_from_config
 from detzoo.train.stop import StopRequest
-from detzoo.train.strategy import create_strategy, workers_of_environment
+from detzoo.train.strategy import create_strategy
 from detzoo.train.trainer import Trainer
 
+_CONTENTS = {
+    MAPS: "feature maps of the training images; may be deleted, another run would make them again",
+    FINE_TUNING: "fc6 to fc8, with TensorBoard's events",
+    SVM: "an SVM for each class",
+    BOX_REGRESSION: "from windows to boxes, for each class",
+}
 ORIGIN_NETWORK, ORIGIN_IMAGES = "fine_tune_checkpoint", "set of training images"
 
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
-class FinishedChain:
-    """What a whole run made.
-
-    Attributes:
-        checkpoint: prefix of the detector's checkpoint.
-        steps: folders of the steps that were done, in their order.
-    """
-
-    checkpoint: str
-    steps: tuple[str, ...]
-
-
 def train_spp_net(
     pipeline: Any, model_dir: str | pathlib.Path, plan: Plan, strategy_name: str, stop: StopRequest
-) -> FinishedChain | None:
-    """Runs what is left of the chain.
+) -> FinishedRecipe | None:
+    """Runs the remaining steps of the chain.
 
     Args:
-        pipeline: a ``TrainEvalPipelineConfig`` with ``model.spp_net`` that ``config.check`` passed.
-        model_dir: of the run; ``plan.check_folder`` passed it.
-        plan: of this config.
-        strategy_name: as for ``train_pipeline``, of one machine; of fine-tuning.
-        stop: entered already.
+        pipeline: ``TrainEvalPipelineConfig`` with ``model.spp_net``, passed by ``config.check``.
+        model_dir: Folder of the run, passed by ``plan.check_folder``.
+        plan: Plan of this config.
+        strategy_name: Strategy of fine-tuning, see ``train_pipeline``; one machine only.
+        stop: Stop request, entered already.
 
     Returns:
-        What it made; None where a signal came first: the same call goes on.
+        The results, or None if a signal came first.
 
     Raises:
-        DetzooError: what the user can mend.
+        DetzooError: The config, the data or a checkpoint is unfit.
     """
     folder = pathlib.Path(model_dir)
-    if strategy_name == "multi_worker" or workers_of_environment() > 1:
-        raise UsageError("SPP-net's chain runs on one machine: unset TF_CONFIG, use --strategy auto")
+    RECIPE.check_machine(strategy_name)
     reader = _in_order(pipeline)
     label_map = load_label_map(reader.label_map_path)
     class_names = _class_names(label_map, pipeline.model.spp_net.num_classes)
@@ -110,28 +101,20 @@ def train_spp_net(
     with strategy.scope():
         detector: Any = build_detector(pipeline.model)
     config = pipeline.train_config
-    _tell_what_has_no_effect(config)
+    _warn_of_ignored_fields(config)
     checkpoint_type = config.fine_tune_checkpoint_type or CLASSIFICATION
     logger.info("%s", warm_start(detector, config.fine_tune_checkpoint, checkpoint_type).describe())
     folder.mkdir(parents=True, exist_ok=True)
     network = DetectorFeatures(detector)
     origin = {ORIGIN_NETWORK: network.fingerprint(), ORIGIN_IMAGES: survey.fingerprint()}
     check_origin(folder, origin)
-    save_pipeline(pipeline, folder / CONFIG_FILE)
-    record = RunRecord(folder, recipe="SPP-net's chain", seed=config.seed, strategy=type(strategy).__name__)
     chain = _Chain(pipeline, folder, plan, detector, network, strategy, survey, class_names, stop)
-    unfinished = chain.run()
-    if unfinished:
-        signal = stop.signal.name if stop.signal else "a signal"
-        record.close(last_step=unfinished, ended_by=f"stopped by {signal}")
-        return None
-    made = _write_checkpoint(detector, folder, plan, max(1, config.num_steps), origin)
-    record.close(last_step=plan.steps[-1], ended_by="finished")
-    return made
+    facts = {"seed": config.seed, "strategy": type(strategy).__name__}
+    return RECIPE.run(folder, pipeline, chain.steps(), lambda: chain.finish(origin), stop, **facts)
 
 
 class _Chain:
-    """What the steps share."""
+    """The steps and their shared state."""
 
     def __init__(
         self,
@@ -159,22 +142,36 @@ class _Chain:
 
         self._images = TrainingImages(read, network, self._cache, detector.num_classes, len(survey.image_ids))
 
-    def run(self) -> str:
-        """Does what is left; gives the step that a signal ended, "" for none."""
-        steps: dict[str, Callable[[], bool]] = {
+    def steps(self) -> list[tuple[str, Callable[[str], bool]]]:
+        """Returns the folders and functions of the steps that the config asks for."""
+        functions: dict[str, Callable[[], bool]] = {
             MAPS: self._make_maps,
             FINE_TUNING: self._fine_tune,
             SVM: self._train_svms,
             BOX_REGRESSION: self._regress_boxes,
         }
-        for step in self._plan.steps:
-            logger.info("%s", self._plan.label(step))
-            if self._stop.requested or not steps[step]():
-                return step
-        return ""
+
+        def labelled(function: Callable[[], bool]) -> Callable[[str], bool]:
+            def run(label: str) -> bool:
+                logger.info("%s", label)
+                return function()
+
+            return run
+
+        return [(step, labelled(functions[step])) for step in self._plan.steps]
+
+    def finish(self, origin: Mapping[str, str]) -> FinishedRecipe:
+        """Writes the checkpoint of the detector."""
+        weights = {path: variable.numpy() for path, variable in variables_by_path(self._detector.variables).items()}
+        step = max(1, self._pipeline.train_config.num_steps)
+        prefix = save_weights(self._folder, step, weights)
+        RECIPE.write(self._folder, {"origin": dict(origin), "steps": list(self._plan.steps), "checkpoint": prefix})
+        write_finished(self._folder, step, step, "SPP-net's chain has ended")
+        rows = [(str(self._folder / name), _CONTENTS[name]) for name in self._plan.steps]
+        return FinishedRecipe(prefix, (*rows, (prefix, "the detector")))
 
     def _make_maps(self) -> bool:
-        """The maps of every image, as far as they fit on the disk."""
+        """Computes the maps of every image, as far as the cache has room."""
         missing = {image_id for image_id in self._survey.image_ids if image_id not in self._cache}
         if missing:
             for image in track(self._images.since(), len(self._survey.image_ids), "feature maps"):
@@ -188,7 +185,7 @@ class _Chain:
         return True
 
     def _fine_tune(self) -> bool:
-        """fc6, fc7 and fc8 get their weights: trained now, or before."""
+        """Trains fc6, fc7 and fc8, or restores their weights."""
         folder, config = self._folder / FINE_TUNING, self._pipeline.train_config
         classifier = WindowClassifier(self._detector)
         finished = read_finished(folder)
@@ -228,11 +225,11 @@ class _Chain:
                 return False
         except tf.errors.OpError as error:
             raise (problems[0] if problems and isinstance(problems[0], DetzooError) else error) from None
-        restore_for_inference(classifier, folder)  # moving averages, where there are any
+        restore_for_inference(classifier, folder)  # moving averages, if there are any
         return True
 
     def _train_svms(self) -> bool:
-        """The SVMs get their weights."""
+        """Trains the SVMs and sets their weights."""
         message = self._model.svm
         options = SvmOptions(
             c=message.c,
@@ -255,7 +252,7 @@ class _Chain:
         return True
 
     def _regress_boxes(self) -> bool:
-        """The box regression gets its weights."""
+        """Trains box regression and sets its weights."""
         message = self._model.box_regression
         solved = train_box_regression(
             self._images,
@@ -271,7 +268,7 @@ class _Chain:
         return True
 
 
-def _tell_what_has_no_effect(config: Any) -> None:
+def _warn_of_ignored_fields(config: Any) -> None:
     if config.eval_every_n_steps or config.HasField("early_stopping"):
         logger.warning("train_config: evaluation while training has no effect on SPP-net: evaluate its checkpoint")
     if dtype_policy_of(config) != "float32":
@@ -279,27 +276,17 @@ def _tell_what_has_no_effect(config: Any) -> None:
 
 
 def _class_names(label_map: Any, num_classes: int) -> list[str]:
-    """Names of the ids from 1 to ``num_classes``."""
+    """Returns the names of the ids from 1 to ``num_classes``."""
     return [label_map.names.get(number, f"id {number}") for number in range(1, num_classes + 1)]
 
 
 def _assign(layer: Any, kernel: np.ndarray, bias: np.ndarray) -> None:
-    """Sets the two variables of a linear layer."""
+    """Sets kernel and bias of a linear layer."""
     layer.set_weights([kernel, bias])
 
 
-def _write_checkpoint(
-    detector: SppNet, folder: pathlib.Path, plan: Plan, step: int, origin: Mapping[str, str]
-) -> FinishedChain:
-    weights = {path: variable.numpy() for path, variable in variables_by_path(detector.variables).items()}
-    prefix = save_weights(folder, step, weights)
-    write_recipe(folder, {"origin": dict(origin), "steps": list(plan.steps), "checkpoint": prefix})
-    write_finished(folder, step, step, "SPP-net's chain has ended")
-    return FinishedChain(prefix, plan.steps)
-
-
 def _in_order(pipeline: Any) -> Any:
-    """A copy of ``train_input_reader`` that yields every image once, as it is."""
+    """Returns a copy of ``train_input_reader`` that yields every image once, unchanged."""
     reader = copy.deepcopy(pipeline.train_input_reader)
     reader.shuffle = False
     reader.load_instance_masks = False
@@ -309,7 +296,7 @@ def _in_order(pipeline: Any) -> Any:
 
 
 def _read(pipeline: Any, reader: Any, *, training: bool, start_record: int) -> tf.data.Dataset:
-    """Batches of one image each, unresized, with their proposals."""
+    """Returns batches of one unresized image with proposals."""
     reader = copy.deepcopy(reader)
     reader.load_instance_masks = False
     reader.max_number_of_proposals = pipeline.model.spp_net.max_proposals

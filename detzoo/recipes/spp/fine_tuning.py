@@ -2,11 +2,11 @@
 
     images -> windows by overlap -> 25 % positives -> pooled features -> fc6 -> fc7 -> fc8 -> softmax cross entropy
 
-It is a run of the ordinary trainer whose "images" are pooled windows: checkpoints, resuming and TensorBoard's events
-are those of every other run. The convolutions do not change, so that their maps come from the cache.
+The ordinary trainer runs with pooled windows as "images", so checkpoints, resuming and TensorBoard events are those of
+every other run. The convolutions do not change, so their maps come from the cache.
 
-Differs from R-CNN's code, which draws the windows of a step from all images: they are of a few images, as in Fast
-R-CNN (arXiv:1504.08083, section 2.3), because the maps of each of them have to be read.
+Differs from R-CNN's code, which draws the windows of a step from all images: a step has windows of a few images, as in
+Fast R-CNN (arXiv:1504.08083, section 2.3), because the maps of each image have to be read.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from detzoo.errors import DataError
 from detzoo.recipes.spp.images import TrainingImage, TrainingImages
 from detzoo.recipes.spp.windows import fine_tuning_labels, sample_labels
 
-_MOST_EMPTY_GROUPS = 1000  # in a row, before the data are called useless
+_MOST_EMPTY_GROUPS = 1000  # in a row before an error is raised
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,10 @@ class FineTuningOptions:
 
 
 class WindowClassifier(Detector):
-    """fc6, fc7 and fc8 of an SPP-net as a detector whose images are pooled windows, whose truth is a class for each.
+    """fc6, fc7 and fc8 of an SPP-net as a detector of pooled windows with one class each.
 
     Args:
-        detector: With an fc8. Its layers are used, not copied: what is learned here, it has learned.
+        detector: SPP-net with an fc8. The layers are shared, not copied.
     """
 
     def __init__(self, detector: SppNet) -> None:
@@ -52,16 +52,16 @@ class WindowClassifier(Detector):
         self.built = True
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Pooled windows [B, D] as they are."""
+        """Returns pooled windows [B, D] unchanged."""
         return images
 
     def predict(self, inputs: Tensor, training: bool = False, **context: Any) -> Tensor:  # type: ignore[override]
-        """Logits [B, K + 1]."""
+        """Returns logits [B, K + 1]."""
         del context
         return self.fc8(self.fc_layers(inputs, training=training)["fc7"])
 
     def loss_terms(self, predictions: Tensor, groundtruth: Groundtruth) -> dict[str, LossTerm]:
-        """Softmax cross entropy; ``groundtruth.classes`` [B] has 0 for the background, class + 1 for objects."""
+        """Returns the softmax cross entropy; ``groundtruth.classes`` [B] is 0 for the background, else class + 1."""
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(groundtruth.classes, predictions)
         return {"classification": LossTerm(tf.reduce_sum(losses), tf.cast(tf.size(losses), tf.float32))}
 
@@ -74,16 +74,16 @@ def make_window_dataset(
     seed: int,
     problems: list[Exception] | None = None,
 ) -> tf.data.Dataset:
-    """Batches of pooled windows for ``WindowClassifier``.
+    """Returns batches of pooled windows for ``WindowClassifier``.
 
     Args:
-        images: Pools them.
-        batches: Endless stream of Batch of one image each. What is drawn from it depends on the seed and on each
-            image's ``record_index`` alone, so that a stream that starts later yields the same from there on.
-        options: See there.
-        num_windows: Of a batch; a replica's share of ``options.batch_size``.
-        seed: Of the draw.
-        problems: Gets what goes wrong, which TensorFlow turns into an error of its own.
+        images: Training images.
+        batches: Endless stream of Batch with one image each. The drawn windows depend on the seed and on each image's
+            ``record_index`` alone, so a stream that starts later yields the same batches from there on.
+        options: Options of the fine-tuning.
+        num_windows: Number of windows per batch, the replica's share of ``options.batch_size``.
+        seed: Seed of the draw.
+        problems: List that receives exceptions, because TensorFlow replaces them.
     """
     signature = (
         tf.TensorSpec([num_windows, images.network.pooled_depth], tf.float32),
@@ -108,7 +108,7 @@ def make_window_dataset(
 def _draw_windows(
     images: TrainingImages, batches: Iterable[Batch], options: FineTuningOptions, num_windows: int, seed: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """(pooled windows, labels, record index) of batch after batch."""
+    """Yields (pooled windows, labels, record index) per batch."""
     group: list[TrainingImage] = []
     empty = 0
     for image in images.of(batches):
@@ -135,7 +135,7 @@ def _windows_of(
     num_windows: int,
     random: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Pooled windows [num_windows, D] of some images and their labels; None where no window is of use."""
+    """Returns pooled windows [num_windows, D] of some images and labels, or None if no window is labelled."""
     labels = [fine_tuning_labels(image.windows, options.positive_iou, options.negative_iou) for image in group]
     drawn = np.sort(sample_labels(np.concatenate(labels), num_windows, options.positive_fraction, random))
     if not len(drawn):
@@ -149,7 +149,7 @@ def _windows_of(
 
 
 def _as_batch(pooled: Tensor, labels: Tensor, record_index: Tensor) -> Batch:
-    """What the trainer reads; the other fields have nothing to say about windows."""
+    """Returns a Batch with the fields that the trainer reads; the others are zeros."""
     nothing = tf.zeros([tf.shape(labels)[0]])
     none = tf.zeros_like(nothing, tf.bool)
     shapes = tf.zeros([tf.shape(labels)[0], 2], tf.int32)

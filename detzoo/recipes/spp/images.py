@@ -1,6 +1,6 @@
-"""The training images as the steps of the chain see them: windows with their overlaps, and pooled features.
+"""Training images with their labelled windows and pooled features, as the steps of the chain read them.
 
-records -> Batch of one image -> TrainingImage -> maps (of the cache, or computed) -> pooled features of its windows
+records -> Batch of one image -> TrainingImage -> maps (cached or computed) -> pooled features of the windows
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from detzoo.recipes.spp.windows import LabeledWindows, label_windows
 
 
 class WindowFeatures(Protocol):
-    """What the chain wants of a network, on arrays.
+    """Interface of the network for the chain, on arrays.
 
     Attributes:
-        pooled_depth: D, numbers of a pooled window.
-        classifier_depth: F, numbers that the SVMs read of it.
+        pooled_depth: Length D of a pooled window.
+        classifier_depth: Length F of the features that the SVMs read.
     """
 
     pooled_depth: int
     classifier_depth: int
 
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The convolutions' maps of an image [H, W, 3], RGB 0..255: one [h, w, C] for each scale."""
+        """Returns the feature maps [h, w, C] per scale of an image [H, W, 3], RGB, 0..255."""
 
     def pool(self, maps: tuple[np.ndarray, ...], windows_norm: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-        """Pooled windows [R, 4] of these maps: float32 [R, D]."""
+        """Pools windows [R, 4] of these maps to float32 [R, D]."""
 
     def classify(self, pooled: np.ndarray) -> np.ndarray:
-        """What the SVMs read of pooled windows [R, D]: float32 [R, F]."""
+        """Returns the features float32 [R, F] that the SVMs read for pooled windows [R, D]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,10 +43,10 @@ class TrainingImage:
     """One image of the training set.
 
     Attributes:
-        number: Its position in the stream of records.
+        number: Position in the stream of records.
         image_id: ``image/source_id``.
         pixels: float32 [H, W, 3], RGB, 0..255.
-        windows: Its true boxes and proposals.
+        windows: True boxes and proposals.
     """
 
     number: int
@@ -59,11 +59,11 @@ class TrainingImages:
     """All training images, in the order of their files.
 
     Args:
-        make_dataset: From the position of a record on -> finite dataset of Batch of one image each.
-        network: Makes maps and pools them.
-        cache: Keeps the maps.
-        num_classes: K.
-        num_images: How many there are, for progress.
+        make_dataset: Function from the position of the first record to a finite dataset of Batch with one image each.
+        network: Network that makes and pools maps.
+        cache: Cache of the maps.
+        num_classes: Number of classes K.
+        num_images: Number of images, for progress.
     """
 
     def __init__(
@@ -78,21 +78,21 @@ class TrainingImages:
         self.network, self.cache, self.num_images = network, cache, num_images
 
     def since(self, first_record: int = 0) -> Iterator[TrainingImage]:
-        """The images from a position on."""
+        """Yields the images from a position on."""
         return self.of(self._make_dataset(first_record))
 
     def of(self, batches: Iterable[Batch]) -> Iterator[TrainingImage]:
-        """The images of another stream of batches of one image each."""
+        """Yields the images of another stream of batches with one image each."""
         for batch in batches:
             yield to_training_image(batch, self._num_classes)
 
     def maps(self, image: TrainingImage) -> tuple[np.ndarray, ...]:
-        """The maps of an image: those of the cache, or new ones."""
+        """Returns the maps of an image, cached or computed."""
         cached = self.cache.get(image.image_id)
         return self.network.maps(image.pixels) if cached is None else cached
 
     def pooled(self, image: TrainingImage, rows: np.ndarray) -> np.ndarray:
-        """float32 [S, D], pooled features of the windows ``rows`` [S] of an image."""
+        """Returns pooled features float32 [S, D] of the windows ``rows`` [S] of an image."""
         if not len(rows):
             return np.zeros([0, self.network.pooled_depth], np.float32)
         height, width = image.pixels.shape[:2]
@@ -100,7 +100,7 @@ class TrainingImages:
 
 
 def to_training_image(batch: Batch, num_classes: int) -> TrainingImage:
-    """A batch of one image, unresized and without padding around it."""
+    """Converts a batch of one image without resizing and padding."""
     truth = batch.groundtruth
     boxes, classes = truth.boxes_norm[0].numpy(), truth.classes[0].numpy()
     real = (classes >= 0) & (classes < num_classes)

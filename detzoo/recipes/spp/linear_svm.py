@@ -1,10 +1,9 @@
-"""One linear SVM a class, and hard negative mining, on arrays (arXiv:1406.4729, section 4.1; its [7] is R-CNN).
+"""One linear SVM per class and hard negative mining, on arrays (arXiv:1406.4729, section 4.1; its [7] is R-CNN).
 
-A class's positives are its true boxes; its negatives begin as some random windows of each image. Then every window of
-every image is scored, and the negatives that are inside the margin or on its wrong side join. That is one round of
-mining, the paper's number.
+The positives of a class are the true boxes; the first negatives are random windows of each image. One round of mining
+(the paper's number) scores every window of every image and adds the negatives inside the margin or on the wrong side.
 
-What the paper leaves to R-CNN (arXiv:1311.2524, and its published code) is here as constants.
+The constants are those of R-CNN (arXiv:1311.2524, and its published code) where the paper gives no number.
 """
 
 from __future__ import annotations
@@ -46,11 +45,11 @@ class SvmOptions:
 
 
 class LinearSvms:
-    """The SVMs of all classes while they are trained, and the windows that they are trained on.
+    """SVMs of all classes in training, with the windows that they are trained on.
 
     Args:
         class_names: K names, for messages.
-        depth: F, numbers of a feature vector.
+        depth: Length F of a feature vector.
         options: See ``SvmOptions``.
 
     Attributes:
@@ -58,10 +57,10 @@ class LinearSvms:
         options: See ``SvmOptions``.
         kernels: float32 [K, F]; a window scores ``features @ kernels.T + biases``, features as they are.
         biases: float32 [K].
-        scale: What features are multiplied by for liblinear, so that they are ``feature_norm`` long on average.
-        positives: The true boxes of each class.
-        negatives: Its negatives.
-        stale: bool [K], whether windows have come since the class was trained.
+        scale: Factor of the features for liblinear, which makes their mean length ``feature_norm``.
+        positives: True boxes of each class.
+        negatives: Negatives of each class.
+        stale: bool [K], classes that got windows since their last training.
     """
 
     def __init__(self, class_names: Sequence[str], depth: int, options: SvmOptions) -> None:
@@ -77,16 +76,16 @@ class LinearSvms:
         self._features: dict[Reference, np.ndarray] = {}
 
     def scores(self, features: np.ndarray) -> np.ndarray:
-        """Margins of windows [R, F]: float32 [R, K]."""
+        """Returns the margins float32 [R, K] of windows [R, F]."""
         return features @ self.kernels.T + self.biases
 
     def add_initial(self, image: int, windows: LabeledWindows, rows: np.ndarray, features: np.ndarray) -> None:
-        """Takes an image's true boxes as positives, and others of its windows as negatives where they are far enough.
+        """Adds the true boxes of an image as positives and its distant windows as negatives.
 
         Args:
-            image: Its number.
-            windows: All of its windows.
-            rows: int [S], the windows of ``features``; the true boxes are among them.
+            image: Number of the image.
+            windows: All windows of the image.
+            rows: int [S], the windows of ``features``, true boxes included.
             features: float32 [S, F].
         """
         is_true = rows < windows.num_true
@@ -99,17 +98,17 @@ class LinearSvms:
         self.stale[:] = True
 
     def keep(self, image: int, rows: np.ndarray, features: np.ndarray) -> None:
-        """Remembers the features of an image's windows."""
+        """Stores the features of windows of an image."""
         for row, vector in zip(rows, features):
             self._features[image, int(row)] = vector
 
     def mine(self, image: int, windows: LabeledWindows, features: np.ndarray) -> int:
-        """Adds an image's hard negatives to each class; says how many.
+        """Adds the hard negatives of an image to each class. Returns their number.
 
         Args:
-            image: Its number.
-            windows: All of its windows.
-            features: float32 [R, F], of all of them.
+            image: Number of the image.
+            windows: All windows of the image.
+            features: float32 [R, F], features of all windows.
         """
         scores, found = self.scores(features), 0
         for number in range(len(self.class_names)):
@@ -127,7 +126,7 @@ class LinearSvms:
         return found
 
     def fit_stale(self, should_stop: Callable[[], bool], at_least: int = 0) -> bool:
-        """Trains the classes that got at least so many windows since their last training; False where told to stop."""
+        """Trains the classes with at least so many new windows. Returns False if it was stopped."""
         wanted = np.flatnonzero(self.stale & (self._num_new >= at_least))
         for number in wanted:
             if should_stop():
@@ -138,7 +137,7 @@ class LinearSvms:
         return True
 
     def set_scale(self) -> None:
-        """Takes the mean length of what is remembered for that of all windows."""
+        """Sets the scale from the mean length of the stored features."""
         lengths = [float(np.linalg.norm(vector)) for vector in self._features.values()]
         mean = float(np.mean(lengths)) if lengths else 0.0
         if not np.isfinite(mean) or mean <= 0:
@@ -149,7 +148,7 @@ class LinearSvms:
         self.scale = self.options.feature_norm / mean
 
     def state(self) -> dict[str, np.ndarray]:
-        """All but the features, which ``keep`` gives back; inverse of ``restore``."""
+        """Returns the state without the features, for ``restore``."""
         return {
             "kernels": self.kernels,
             "biases": self.biases,
@@ -161,7 +160,7 @@ class LinearSvms:
         }
 
     def restore(self, state: Any) -> None:
-        """Takes the arrays of ``state``."""
+        """Sets the state from the arrays of ``state``."""
         self.kernels, self.biases = state["kernels"], state["biases"]
         self.scale, self.stale, self._num_new = float(state["scale"]), state["stale"], state["num_new"]
         self.positives = _from_rows(state["positives"], len(self.class_names))
@@ -169,7 +168,7 @@ class LinearSvms:
         self._known = [set(group) for group in self.negatives]
 
     def missing_rows(self) -> dict[int, np.ndarray]:
-        """Image -> windows of it whose features are wanted but not remembered."""
+        """Returns image to the windows whose features are needed but not stored."""
         wanted = {reference for group in (*self.positives, *self.negatives) for reference in group}
         by_image: dict[int, list[int]] = {}
         for image, row in sorted(wanted - self._features.keys()):
@@ -189,7 +188,7 @@ class LinearSvms:
         self._drop_easy(number, features[len(positives) :])
 
     def _drop_easy(self, number: int, features: np.ndarray) -> None:
-        """Keeps the negatives near the margin, so that those of a pass fit into memory."""
+        """Keeps the negatives near the margin, so that all negatives of a pass fit into memory."""
         scores = features @ self.kernels[number] + self.biases[number]
         kept = np.flatnonzero(scores >= EASY)
         if len(kept) > MOST_NEGATIVES:
@@ -207,7 +206,7 @@ class LinearSvms:
         return np.stack([self._features[reference] for reference in references])
 
     def _forget_unused(self) -> None:
-        """Frees the features of windows that no class uses any more."""
+        """Frees the features of windows that no class uses."""
         wanted = {reference for group in (*self.positives, *self.negatives) for reference in group}
         self._features = {key: value for key, value in self._features.items() if key in wanted}
 
@@ -219,7 +218,7 @@ def fit_svm(features: np.ndarray, labels: np.ndarray, c: float, positive_weight:
         features: [N, F].
         labels: [N], 1 or -1.
         c: Weight of the errors.
-        positive_weight: Their factor for positives.
+        positive_weight: Factor of the errors of positives.
 
     Returns:
         Kernel float32 [F] and bias.
@@ -234,14 +233,14 @@ def fit_svm(features: np.ndarray, labels: np.ndarray, c: float, positive_weight:
         random_state=0,
     )
     with warnings.catch_warnings():
-        # "Liblinear failed to converge": the weights are near the optimum all the same, and mining goes on from there.
+        # "Liblinear failed to converge": the weights are near the optimum, and mining continues from there.
         warnings.simplefilter("ignore")
         svc.fit(features, labels)
     return svc.coef_[0].astype(np.float32), float(svc.intercept_[0])
 
 
 def _linear_svc() -> Any:
-    """scikit-learn's LinearSVC (liblinear), which the command line hides from packages that only lose time by it."""
+    """Returns scikit-learn's LinearSVC (liblinear), undoing the command line's block of slow optional imports."""
     for name in ("sklearn", "pandas"):
         if sys.modules.get(name, ...) is None:
             del sys.modules[name]
@@ -251,7 +250,7 @@ def _linear_svc() -> Any:
 
 
 def _as_rows(groups: Sequence[Sequence[Reference]]) -> np.ndarray:
-    """(class, image, window) of every reference: int64 [N, 3]."""
+    """Returns (class, image, window) of every reference, int64 [N, 3]."""
     rows = [(number, *reference) for number, group in enumerate(groups) for reference in group]
     return np.array(rows, np.int64).reshape(-1, 3)
 

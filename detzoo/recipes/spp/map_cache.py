@@ -1,11 +1,11 @@
-"""Feature maps of images on disk, with a bound on size: what does not fit is computed again where it is needed.
+"""Feature maps of images on disk, with a limit on size. Maps that do not fit are computed when they are needed.
 
 Every step of SPP-net's training reads the convolutions of the same images, which never change (arXiv:1406.4729,
 section 4.1: "we only fine-tune the fully-connected layers"; the maps are cached before). Maps are kept, not the pooled
 features of each window: 5000 images of VOC take 13 GB of maps at one scale, 500 GB of pooled windows.
 
-A file is named by the image's id and lies in a folder named by what made the maps (weights, scales), so that a cache
-that other runs share never answers with the maps of another network. Files are written as a whole.
+A file is named by the image's id, and its folder by a digest of the weights and scales that made the maps. So runs can
+share a cache without reading the maps of another network. Files are written atomically.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def fingerprint(weights: Mapping[str, np.ndarray], *facts: object) -> str:
-    """A short text that changes with any weight (path -> value) and any of the facts that the maps depend on."""
+    """Returns a digest of the weights (path to value) and of other facts that the maps depend on."""
     digest = hashlib.sha256(repr(facts).encode())
     for path in sorted(weights):
         value = np.ascontiguousarray(weights[path])
@@ -39,19 +39,18 @@ def fingerprint(weights: Mapping[str, np.ndarray], *facts: object) -> str:
 
 
 class MapCache:
-    """The maps of images on disk.
+    """Feature maps of images on disk.
 
     Args:
-        folder: Where the files lie; made where it is missing. All that lies in it counts for the bound, whatever
-            network made it.
-        made_by: ``fingerprint`` of what makes the maps.
-        max_bytes: Bound on the size of the folder; 0 keeps nothing.
+        folder: Folder of the files, created if missing. Maps of other networks in it count towards the limit.
+        made_by: ``fingerprint`` of the network that makes the maps.
+        max_bytes: Largest size of the folder; 0 keeps nothing.
 
     Attributes:
-        num_bytes: Size of what lies in the folder.
+        num_bytes: Size of the files in the folder.
 
     Raises:
-        UsageError: the folder cannot be made or not be written to.
+        UsageError: The folder cannot be created or is not writable.
     """
 
     def __init__(self, folder: str | pathlib.Path, made_by: str, max_bytes: float) -> None:
@@ -69,7 +68,7 @@ class MapCache:
         self._is_full = False
 
     def get(self, image_id: bytes) -> tuple[np.ndarray, ...] | None:
-        """The maps of an image, one for each scale; None where they are not here (or their file is damaged)."""
+        """Returns the maps of an image, one per scale, or None if they are missing or damaged."""
         file = self._file(image_id)
         try:
             with np.load(file, allow_pickle=False) as stored:
@@ -82,7 +81,7 @@ class MapCache:
             return None
 
     def put(self, image_id: bytes, maps: Sequence[np.ndarray]) -> bool:
-        """Keeps the maps of an image (one for each scale) if they fit; says whether it did."""
+        """Stores the maps of an image (one per scale) if they fit. Returns whether they did."""
         size = sum(each.nbytes for each in maps)
         if self.num_bytes + size > self._max_bytes:
             self._tell_full(size)
@@ -92,7 +91,7 @@ class MapCache:
         try:
             with draft.open("wb") as stream:
                 np.savez(stream, allow_pickle=False, **{f"scale_{number}": each for number, each in enumerate(maps)})
-        except OSError as problem:  # the disk is full, say: the work goes on without
+        except OSError as problem:  # such as a full disk; the training continues without the file
             draft.unlink(missing_ok=True)
             self._tell_full(size, problem.strerror or str(problem))
             return False
@@ -117,7 +116,6 @@ class MapCache:
         file.unlink(missing_ok=True)
 
     def _remove_drafts(self) -> None:
-        """What a killed process left half written."""
         for draft in self._folder.glob(".*.npz.*"):
             draft.unlink(missing_ok=True)
 

@@ -1,4 +1,4 @@
-"""An SPP-net as the chain sees it: arrays in, arrays out, each part traced once."""
+"""An SPP-net with arrays as inputs and outputs, each part traced once."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class DetectorFeatures:
     """See ``images.WindowFeatures``.
 
     Args:
-        detector: What is looked through; later changes of its weights show.
+        detector: SPP-net; later changes of the weights take effect.
     """
 
     def __init__(self, detector: SppNet) -> None:
@@ -44,7 +44,7 @@ class DetectorFeatures:
         return self._classify(tf.constant(pooled)).numpy()
 
     def fingerprint(self) -> str:
-        """A text for all that its maps depend on."""
+        """Returns a digest of the weights and scales that the maps depend on."""
         variables = variables_by_path(self._detector.backbone.variables)
         parts, scales = self._detector.parts, self._detector.scales
         facts = (BACKBONE, parts.network, scales.shorter_sides)

@@ -1,6 +1,6 @@
-"""The step that learns the way from windows to boxes: sums over all windows of some classes at a time, then solved.
+"""The step that trains box regression: sums over all windows of a group of classes, which are then solved.
 
-Each class's solution is a file of its own; the sums of the classes that are under way lie in ``state.npz``.
+The solution of each class is a separate file; the sums of the current group are in ``state.npz``.
 """
 
 from __future__ import annotations
@@ -34,18 +34,18 @@ def train_box_regression(
     min_iou: float,
     regularization: float,
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Solves what is left to solve.
+    """Solves the classes that are not finished.
 
     Args:
-        images: The training set.
+        images: Training set.
         class_names: K names, for the log.
-        folder: Of this step; made where it is missing.
-        stop: Asked between images.
+        folder: Folder of the step, created if missing.
+        stop: Stop request, read between images.
         min_iou: Least IoU with a true box of the windows that count.
         regularization: Weight of the squared coefficients.
 
     Returns:
-        Kernel float32 [D, K * 4] and bias float32 [K * 4], class by class; None where a signal came first.
+        Kernel float32 [D, K * 4] and bias float32 [K * 4], class by class, or None if a signal came first.
     """
     folder.mkdir(parents=True, exist_ok=True)
     num_classes = len(class_names)
@@ -78,7 +78,7 @@ def _file(folder: pathlib.Path, number: int) -> pathlib.Path:
 def _summed(
     images: TrainingImages, group: Sequence[int], folder: pathlib.Path, stop: StopRequest, min_iou: float
 ) -> RidgeSums | None:
-    """The sums of a group of classes over all images; None where a signal came."""
+    """Returns the sums of a group of classes over all images, or None if a signal came."""
     sums = RidgeSums(len(group), images.network.pooled_depth)
     file, next_record = folder / STATE_FILE, 0
     state = load_arrays(file)

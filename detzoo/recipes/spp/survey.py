@@ -1,4 +1,4 @@
-"""What the training records hold, looked at before any work: ids, and true boxes of each class. No image is decoded."""
+"""Survey of the training records before any work: ids, and true boxes per class. No image is decoded."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ _BOX_KEY = "image/object/bbox/ymin"
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """What was found.
+    """Ids of the images and counts of true boxes.
 
     Attributes:
-        image_ids: of every image, in the order of reading.
-        num_boxes: class name -> true boxes that are no crowd.
+        image_ids: Ids of all images in the order of reading.
+        num_boxes: Class name to number of true boxes, crowds not counted.
     """
 
     image_ids: list[bytes]
     num_boxes: dict[str, int]
 
     def describe(self) -> str:
-        """The numbers of true boxes, in words."""
+        """Returns the numbers of true boxes as text."""
         return ", ".join(f"{name} {count}" for name, count in self.num_boxes.items())
 
     def fingerprint(self) -> str:
-        """A text that changes with the images, their order, and the numbers of boxes."""
+        """Returns a digest of the images, their order, and the numbers of boxes."""
         return hashlib.sha256(repr((self.image_ids, self.num_boxes)).encode()).hexdigest()[:_DIGEST_CHARACTERS]
 
 
@@ -46,12 +46,12 @@ def survey_records(
 
     Args:
         patterns: ``input_path`` of a reader.
-        sample_1_of_n: Of that reader.
+        sample_1_of_n: ``sample_1_of_n_examples`` of the reader.
         id_by_name: Class name (or display name) -> id from 1.
-        class_names: Names of the ids from 1 on that need a true box.
+        class_names: Names of the ids from 1 on; each class needs a true box.
 
     Raises:
-        DataError: records without an id or two with the same one, or a class without a true box.
+        DataError: Records have no id or the same id, or no true box exists for some class.
     """
     names = dict(enumerate(class_names, start=1))
     source = RecordSource(scan_files(patterns), ReadOptions(shuffle=False, sample_1_of_n=max(1, sample_1_of_n)), seed=0)
@@ -73,7 +73,7 @@ def survey_records(
 
 
 def _class_ids(features: Any, id_by_name: Mapping[str, int]) -> list[int]:
-    """Ids of the boxes that are no crowd; 0 for a class that the label map does not have. As ``decode`` reads them."""
+    """Returns class ids of boxes as ``decode`` reads them, with 0 for crowds and unknown classes."""
     count = len(features[_BOX_KEY].float_list.value)
     texts = [text.decode("utf-8", "replace") for text in features["image/object/class/text"].bytes_list.value]
     labels = list(features["image/object/class/label"].int64_list.value)
@@ -103,8 +103,8 @@ def _check_ids(image_ids: Sequence[bytes], without: int) -> None:
     if twice:
         shown = ", ".join(each.decode("utf-8", "replace") for each in twice[:_SHOWN])
         raise DataError(
-            f"{len(twice)} training records have an image/source_id that another one has, too, such as {shown}: their "
-            "proposals and cached maps cannot be told apart. Give each image an id of its own"
+            f"{len(twice)} training records have an image/source_id that another record has, too, such as {shown}: "
+            "proposals and cached maps cannot be assigned. Give each image a unique id"
         )
 
 
@@ -119,7 +119,7 @@ def _check_classes(num_boxes: Mapping[str, int], num_images: int) -> None:
 
 
 def _features(serialized: bytes) -> Any:
-    """The features of a serialized tf.Example, None where it is none or empty."""
+    """Returns the features of a serialized tf.Example, or None if there are none."""
     try:
         features = tf.train.Example.FromString(serialized).features.feature
     except DecodeError:

@@ -1,7 +1,7 @@
 """The step that trains the SVMs: positives and first negatives, then rounds of mining over all images.
 
-What has been done is on disk at any moment: ``state.npz`` has the SVMs, which windows they are trained on, and the next
-image. Features of those windows are not stored; they are made again from the cached maps.
+``state.npz`` always holds the progress: the SVMs, references to their training windows, and the next image. Features of
+the windows are not stored; they are computed from the cached maps.
 """
 
 from __future__ import annotations
@@ -35,21 +35,21 @@ def train_svms(
     mining_rounds: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Trains what is left to train.
+    """Trains the SVMs that are not finished.
 
     Args:
-        images: The training set.
-        svms: Fresh ones; get what was done before.
-        folder: Of this step; made where it is missing.
-        stop: Asked between images and classes.
-        mining_rounds: Passes over all images.
-        seed: Of the random negatives.
+        images: Training set.
+        svms: New SVMs, which get the stored state.
+        folder: Folder of the step, created if missing.
+        stop: Stop request, read between images and classes.
+        mining_rounds: Number of passes over all images.
+        seed: Seed of the random negatives.
 
     Returns:
-        ``{"kernels": float32 [K, F], "biases": float32 [K]}``; None where a signal came first.
+        ``kernels`` float32 [K, F] and ``biases`` float32 [K], or None if a signal came first.
 
     Raises:
-        DataError: a class without positives or negatives.
+        DataError: A class has no positives or negatives.
     """
     result = load_arrays(folder / RESULT_FILE)
     if result is not None:
@@ -68,7 +68,7 @@ def train_svms(
 
 
 class _SvmStep:
-    """What the phases share."""
+    """State of the phases."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class _SvmStep:
         self._saved = time.monotonic()
 
     def begin(self) -> bool:
-        """Collects positives and first negatives and trains on them, or takes up what was done before."""
+        """Collects positives and first negatives and trains on them, or restores the stored state."""
         state = load_arrays(self._file)
         if state is None:
             if not self._collect():
@@ -99,7 +99,7 @@ class _SvmStep:
         return self._fit()
 
     def mine(self, number: int, of: int) -> bool:
-        """One round of mining; False where a signal came."""
+        """Runs one round of mining. Returns False if a signal came."""
         if number < self._round:
             return True
         label = f"mining hard negatives, round {number + 1} of {of}"
@@ -124,7 +124,7 @@ class _SvmStep:
         return True
 
     def _collect(self) -> bool:
-        """The true boxes of all images, and some random windows of each."""
+        """Adds the true boxes of all images and random windows of each."""
         count = -(-INITIAL_NEGATIVES // max(1, self._images.num_images))
         for image in track(self._images.since(), self._images.num_images, "positives and first negatives"):
             if self._stop.requested:
@@ -139,7 +139,7 @@ class _SvmStep:
         return True
 
     def _remember(self) -> bool:
-        """Makes the features of the windows that the SVMs were trained on again."""
+        """Computes the features of the windows that the SVMs were trained on."""
         missing = self._svms.missing_rows()
         for image in track(self._images.since(), self._images.num_images, "windows of the SVMs so far"):
             if self._stop.requested:

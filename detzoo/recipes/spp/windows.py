@@ -1,10 +1,10 @@
-"""Which windows of an image teach what: by their overlap with its true boxes (arXiv:1406.4729, section 4.1).
+"""Labels of the windows of an image, by overlap with the true boxes (arXiv:1406.4729, section 4.1).
 
-    fine-tuning      positive from IoU 0.5 on, negative in [0.1, 0.5), the others are not used
+    fine-tuning      positives have IoU 0.5 or more, negatives [0.1, 0.5), the others are not used
     SVM of a class   positives are the true boxes alone, negatives overlap every true box of the class by less than 0.3
-    box regression   windows that overlap a true box by at least 0.5 learn the way to it
+    box regression   windows that overlap a true box by at least 0.5 have this box as target
 
-All in numpy: an image has some thousand windows and a handful of true boxes.
+All functions use numpy: an image has some thousand windows and a few true boxes.
 """
 
 from __future__ import annotations
@@ -13,42 +13,34 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detzoo.ops.numpy_boxes import areas, intersections, pairwise_iou
+
 UNUSED = -1  # a label of fine-tuning
 BACKGROUND = 0
-_COVERED_BY_CROWD = 0.5  # share of a window's own area from which on it is part of a crowd, neither right nor wrong
+_COVERED_BY_CROWD = 0.5  # least share of a window's area inside a crowd for which the window is ignored
 _SMALLEST_AREA = 1e-12
 
 
 class LabeledWindows(NamedTuple):
-    """The windows of one image: its G true boxes first, in their order, then the proposals. R in all."""
+    """R windows of one image: the G true boxes first, then the proposals."""
 
     boxes_norm: np.ndarray  # float32 [R, 4], fractions of the image
     num_true: int  # G, true boxes that are no crowd
     true_classes: np.ndarray  # int [G], 0-based
-    best_iou: np.ndarray  # float32 [R], with any true box; 0 where there is none
-    best_row: np.ndarray  # int [R], the true box of best_iou; 0 where there is none
-    class_iou: np.ndarray  # float32 [R, K], the best with the true boxes (and crowds) of each class, 0 where none
+    best_iou: np.ndarray  # float32 [R], with any true box; 0 without true boxes
+    best_row: np.ndarray  # int [R], the true box of best_iou; 0 without true boxes
+    class_iou: np.ndarray  # float32 [R, K], best with true boxes (and crowds) of each class; 0 if the class has none
     in_crowd: np.ndarray  # bool [R]
 
     @property
     def best_true_boxes(self) -> np.ndarray:
-        """float32 [R, 4], the true box that each window overlaps most; the window itself where there is none."""
+        """float32 [R, 4], the true box that each window overlaps most; the windows if there are no true boxes."""
         return self.boxes_norm[self.best_row] if self.num_true else self.boxes_norm
 
     @property
     def best_classes(self) -> np.ndarray:
-        """int [R], class of the true box that each window overlaps most; -1 where there is none."""
+        """int [R], class of the true box that each window overlaps most; -1 if there are no true boxes."""
         return self.true_classes[self.best_row] if self.num_true else np.full(len(self.boxes_norm), -1)
-
-
-def pairwise_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes [N, 4] with boxes [M, 4]: float32 [N, M], 0 where the union is empty.
-
-    The twin of ``ops.boxes.pairwise_iou`` for arrays: called for each image, it must not start TensorFlow each time.
-    """
-    shared = _intersections(boxes_a, boxes_b)
-    union = _areas(boxes_a)[:, np.newaxis] + _areas(boxes_b)[np.newaxis] - shared
-    return (shared / np.maximum(union, _SMALLEST_AREA)).astype(np.float32)
 
 
 def label_windows(
@@ -58,20 +50,20 @@ def label_windows(
     is_crowd: np.ndarray,
     num_classes: int,
 ) -> LabeledWindows:
-    """Puts an image's true boxes and proposals together and measures their overlaps.
+    """Joins the true boxes and proposals of an image and measures overlaps.
 
     Args:
         proposals_norm: float32 [P, 4], no padding.
         true_boxes_norm: float32 [N, 4], no padding.
         true_classes: int [N], 0-based.
-        is_crowd: bool [N]; such a box is no positive, and windows in it are no negatives.
-        num_classes: K.
+        is_crowd: bool [N]; a crowd is no positive, and windows inside it are no negatives.
+        num_classes: Number of classes K.
     """
     crowds = true_boxes_norm[is_crowd]
     true_boxes, classes = true_boxes_norm[~is_crowd], true_classes[~is_crowd]
     boxes = np.concatenate([true_boxes, proposals_norm]).astype(np.float32).reshape(-1, 4)
-    ious = pairwise_iou(boxes, true_boxes)
-    covered = _intersections(boxes, crowds) / np.maximum(_areas(boxes), _SMALLEST_AREA)[:, np.newaxis]
+    ious = pairwise_iou(boxes, true_boxes).astype(np.float32)
+    covered = intersections(boxes, crowds) / np.maximum(areas(boxes), _SMALLEST_AREA)[:, np.newaxis]
     class_iou = np.zeros([len(boxes), num_classes], np.float32)
     for column, of_class in ((ious, classes), (covered, true_classes[is_crowd])):
         for row, class_number in enumerate(of_class):
@@ -89,7 +81,7 @@ def label_windows(
 
 
 def fine_tuning_labels(windows: LabeledWindows, positive_iou: float, negative_iou: float) -> np.ndarray:
-    """What fc8 should say of each window: class + 1, BACKGROUND, or UNUSED; int [R]."""
+    """Returns the target of fc8 for each window, int [R]: class + 1, BACKGROUND, or UNUSED."""
     labels = np.full(len(windows.boxes_norm), UNUSED)
     is_negative = (windows.best_iou >= negative_iou) & (windows.best_iou < positive_iou) & ~windows.in_crowd
     labels[is_negative] = BACKGROUND
@@ -101,16 +93,16 @@ def fine_tuning_labels(windows: LabeledWindows, positive_iou: float, negative_io
 def sample_labels(
     labels: np.ndarray, num_windows: int, positive_fraction: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Rows of a batch: positives and negatives in the wanted proportion, drawn twice where there are too few.
+    """Draws the rows of a batch with the given share of positives, with replacement if there are too few rows.
 
     Args:
-        labels: int [T] of ``fine_tuning_labels``, of all windows of some images.
-        num_windows: How many to draw.
-        positive_fraction: Share of positives; all where there is no negative, none where there is no positive.
-        random: What draws.
+        labels: int [T] of ``fine_tuning_labels``, for all windows of some images.
+        num_windows: Number of rows to draw.
+        positive_fraction: Share of positives, if there are positives and negatives.
+        random: Random generator.
 
     Returns:
-        int [num_windows], or [0] where no window is of use.
+        int [num_windows], or [0] if no window is labelled.
     """
     positives, negatives = np.flatnonzero(labels > BACKGROUND), np.flatnonzero(labels == BACKGROUND)
     if not len(positives) and not len(negatives):
@@ -123,14 +115,14 @@ def sample_labels(
 
 
 def distinct_rows(boxes: np.ndarray, order: np.ndarray, most_iou: float) -> np.ndarray:
-    """Of the rows ``order``, those that overlap none of the kept ones before them by more than ``most_iou``.
+    """Returns the rows of ``order`` that overlap no kept earlier row by more than ``most_iou``.
 
     The paper removes a negative that overlaps another one by more than 0.7.
 
     Args:
         boxes: float32 [R, 4].
-        order: int [N] rows of ``boxes``, the most wanted first.
-        most_iou: See above.
+        order: int [N] rows of ``boxes``, best first.
+        most_iou: Largest IoU of two kept rows.
     """
     overlaps = pairwise_iou(boxes[order], boxes[order]) > most_iou
     kept: list[int] = []
@@ -146,13 +138,3 @@ def _draw(rows: np.ndarray, count: int, random: np.random.Generator) -> np.ndarr
     if count == 0:
         return np.zeros(0, np.int64)
     return random.choice(rows, count, replace=len(rows) < count)
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-
-
-def _intersections(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
-    low = np.maximum(boxes_a[:, np.newaxis, :2], boxes_b[np.newaxis, :, :2])
-    high = np.minimum(boxes_a[:, np.newaxis, 2:], boxes_b[np.newaxis, :, 2:])
-    return np.prod(np.maximum(high - low, 0.0), axis=-1)

@@ -5,12 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detzoo.ops import boxes as tensor_boxes
 from detzoo.recipes.spp.windows import (
     distinct_rows,
     fine_tuning_labels,
     label_windows,
-    pairwise_iou,
     sample_labels,
 )
 
@@ -72,15 +70,6 @@ def test_two_objects_that_share_a_class():
     np.testing.assert_allclose(windows.class_iou[:, 1], [1.0, 1.0, 0.6], atol=1e-6)
     assert windows.best_row.tolist() == [0, 1, 1]
     np.testing.assert_allclose(windows.best_true_boxes[2], TRUE)
-
-
-def test_the_twin_for_tensors_agrees():
-    random = np.random.default_rng(0)
-    corners = random.uniform(0, 0.6, [40, 2])
-    boxes = np.concatenate([corners, corners + random.uniform(0, 0.4, [40, 2])], axis=1).astype(np.float32)
-    boxes[3] = 0.5  # no area
-    expected = tensor_boxes.pairwise_iou(boxes[:15], boxes[15:]).numpy()
-    np.testing.assert_allclose(pairwise_iou(boxes[:15], boxes[15:]), expected, atol=1e-6)
 
 
 def test_a_quarter_of_a_batch_is_positive():
