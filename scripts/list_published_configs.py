@@ -1,9 +1,9 @@
-"""Writes docs/published_configs.md: what `detzoo config check` says of the Object Detection API's published configs.
+"""Writes docs/published_configs.md: the results of `detzoo config check` for the Object Detection API's configs.
 
-    scripts/list_published_configs.py            write it
-    scripts/list_published_configs.py --check    exit 1 when the page says something else
+    scripts/list_published_configs.py            writes the page
+    scripts/list_published_configs.py --check    exits with 1 if the page is stale
 
-The configs travel beside the checkout, in ../shared/configs/published; without them nothing is written or checked.
+The configs are read from ../shared/configs/published. Without that folder nothing is written or checked.
 """
 
 from __future__ import annotations
@@ -27,30 +27,31 @@ GENERATIONS = {"tf2": "TensorFlow 2 (`configs/tf2`)", "tf1": "TensorFlow 1 (`sam
 HEADING = """\
 # The Object Detection API's configs
 
-Written by `scripts/list_published_configs.py` from what `detzoo config check` says of the untouched files; a test keeps
-it so, another one builds all that is ok, and `benchmarks/published_configs.py` trains a step of each.
+`scripts/list_published_configs.py` writes this page from the results of `detzoo config check` for the unchanged files.
+One test checks that the page is current, and another builds all configs that are ok. `benchmarks/published_configs.py`
+trains one step of each.
 
-How to read these tables. A config whose state is *ok* is trained, evaluated and exported as it is, once its paths are
-set, which the check lists with the `--set` for each. *Without effect* counts the fields that are accepted and change
-nothing here (switches for TPUs, input queues, drawing while evaluating, quantization while training); the check says
-why of each. Any other state says what is missing.
+Reading these tables: a config whose state is *ok* can be trained, evaluated and exported unchanged once its paths
+are set; the check lists each path with the `--set` for it. *Without effect* counts the fields that are accepted and
+change nothing in detzoo (switches for TPUs, input queues, drawing during evaluation, quantization during training); the
+check gives the reason for each. Any other state names the unsupported feature.
 
 """
 COLUMNS = "| config | meta-architecture | extractor | state | without effect |\n|---|---|---|---|---:|\n"
 
 
 class Row(NamedTuple):
-    """One config: its file, what it is, and what the check says."""
+    """Name, kind and check results of one config."""
 
     name: str
     architecture: str
     extractor: str
-    reasons: tuple[str, ...]  # empty where it is ok
+    reasons: tuple[str, ...]  # empty if the config is ok
     num_without_effect: int
 
 
 def row_of(path: pathlib.Path) -> Row:
-    """What the check says of a config, the files that it names left aside."""
+    """Returns the check results of a config, without checks of the files that it names."""
     loaded = load_pipeline(str(path))
     problems = check_pipeline(loaded, files=False)
     architecture, extractor = _names(loaded.message.model)
@@ -59,13 +60,13 @@ def row_of(path: pathlib.Path) -> Row:
 
 
 def reasons_of(problems: Iterable[Problem]) -> list[str]:
-    """Each error once, without what is accepted instead."""
+    """Returns each error message once, without its list of accepted values."""
     texts = [problem.message.partition("; accepted")[0] for problem in problems if problem.severity is Severity.ERROR]
     return list(dict.fromkeys(texts))
 
 
 def _names(model: Any) -> tuple[str, str]:
-    """Meta-architecture and feature extractor, as people call them."""
+    """Returns the common names of meta-architecture and feature extractor."""
     kind = model.WhichOneof("model")
     if kind == "center_net":
         center_net = model.center_net
@@ -84,7 +85,7 @@ def _names(model: Any) -> tuple[str, str]:
 
 
 def page_of(folder: pathlib.Path) -> str:
-    """The whole page."""
+    """Returns the text of the page."""
     rows = {name: [row_of(path) for path in sorted((folder / name).glob("*.config"))] for name in GENERATIONS}
     everything = [row for part in rows.values() for row in part]
     num_ok = sum(not row.reasons for row in everything)
@@ -98,12 +99,12 @@ def page_of(folder: pathlib.Path) -> str:
 
 
 def main() -> int:
-    """Writes or checks."""
+    """Writes or checks the page; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when the page is stale")
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if the page is stale")
     arguments = parser.parse_args()
     if not FOLDER.is_dir():
-        print(f"{FOLDER} is not there: {PAGE.name} stays as it is", file=sys.stderr)
+        print(f"{FOLDER} does not exist: {PAGE.name} is left unchanged", file=sys.stderr)
         return 0
     page = page_of(FOLDER)
     if not arguments.check:

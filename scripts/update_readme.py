@@ -26,7 +26,7 @@ HEADING = """\
 Complete configs in `model_configs/`, also listed by `detzoo models`. `detzoo models --paper=fpn` lists the rows of a
 paper's result tables with the config of each row. [One page per paper](papers/README.md) explains the differences.
 
-How to read these tables: parameters include the moving statistics of batch normalization. Multiply-adds are for one
+Reading these tables: parameters include the moving statistics of batch normalization. Multiply-adds are for one
 image (640 x 480 if the input follows the image, one crop for classifiers), without post-processing and masks. Results
 are those published for the design unless they end with "measured". Two-stage configs follow
 [their guide](two_stage_detectors.md).
