@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, formatting, types and generated files: what pre-commit and CI run. ./scripts/check.sh [--fix]
+# Checks lint, formatting, types and generated files, as pre-commit and CI do: ./scripts/check.sh [--fix]
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 # shellcheck source=scripts/setup_environment.sh

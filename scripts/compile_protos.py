@@ -46,7 +46,7 @@ def run_protoc(folder: pathlib.Path, *arguments: str) -> None:
 
 
 def compile_schema() -> bytes:
-    """The serialized FileDescriptorSet of protos/, its files sorted so that a dependency comes before its users."""
+    """Returns the serialized FileDescriptorSet of protos/, in which a dependency precedes the files that import it."""
     from google.protobuf import descriptor_pb2
 
     names = sorted(path.name for path in PROTOS.glob("*.proto"))

@@ -1,4 +1,4 @@
-"""Puts the first pictures of a folder side by side into one: contact_sheet.py FOLDER OUTPUT.jpg [COLUMNS ROWS]."""
+"""Combines the first pictures of a folder in one image: contact_sheet.py FOLDER OUTPUT.jpg [COLUMNS ROWS]."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CELL_PX, GAP_PX = 300, 6
 
 
 def main(folder: str, output: str, columns: str = "4", rows: str = "2") -> None:
-    """Writes the sheet."""
+    """Writes the contact sheet."""
     files = sorted(pathlib.Path(folder).glob("*.png"))[: int(columns) * int(rows)]
     step = CELL_PX + GAP_PX
     sheet = Image.new("RGB", (int(columns) * step - GAP_PX, int(rows) * step - GAP_PX), "white")

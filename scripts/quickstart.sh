@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# From nothing to a trained, evaluated, exported, benchmarked detector and pictures of what it sees, on two CPU cores.
+# Trains, evaluates, exports and benchmarks a small detector, and draws its detections, on two CPU cores.
 #   ./scripts/quickstart.sh [OUTPUT_DIR]      (default: ./quickstart)
-# Each step is an ordinary detzoo command, printed before it runs; a step whose result exists is not run again.
+# Each step is an ordinary detzoo command, printed before it runs. A step whose result exists is skipped.
 set -euo pipefail
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 case "${1:-}" in

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv beside this checkout and installs detzoo into it; reuses what exists. Sourced by quickstart.sh and test.sh.
+# Creates .venv in this checkout and installs detzoo into it, unless both exist already. Sourced by the other scripts.
 #   setup_environment [EXTRA]     e.g. setup_environment test
 set -euo pipefail
 
@@ -20,12 +20,12 @@ setup_environment() {
       exit 2
     fi
   fi
-  # One stamp for each extra; it names what was installed, so a changed pyproject.toml is installed again.
+  # One stamp per extra. It identifies the installed version, so that a changed pyproject.toml is installed again.
   stamp="$root/.venv/.installed${extra:+-$extra}"
   wanted="$(cksum <"$root/pyproject.toml") $root"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
     echo "[setup] installing detzoo${extra:+[$extra]} into .venv (TensorFlow is about 600 MB: one to five minutes)"
-    # --use-pep517: pip before 23.1 (Debian 12 has one) builds seqeval, which tf-models-official needs, in a way that fails.
+    # --use-pep517: pip before 23.1 (as in Debian 12) fails to build seqeval, which tf-models-official needs.
     "$root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
       --editable "$root${extra:+[$extra]}" \
       2> >(grep -v -e '^WARNING: Location' -e 'running pip as the .root. user' >&2)
