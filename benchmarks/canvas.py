@@ -1,16 +1,16 @@
-"""Accuracy of detectors of free size with more and less padding: the canvas of a batch must not matter.
+"""Measures that the padding of a batch does not change the accuracy of detectors with variable input size.
 
     python benchmarks/canvas.py --output_dir runs/shapes [--only shapes_ssd]
 
-Trains configs of benchmarks/shapes_accuracy.py, unless they are trained in the folder. Then the detector is built for
-images of any size and measured on the held-out images, each on canvases of several sizes.
+Trains configs of benchmarks/shapes_accuracy.py, unless the folder has their trained models. Then the detector is built
+for images of any size and measured on the held-out images, each on canvases of several sizes.
 
-How to read the table. Each cell is a mAP. In "alone" an image comes with padding at the bottom and right, as in a batch
-whose largest image has the canvas's size: the detector cuts what lies beyond the image, and an evaluation gives it the
-images of a batch one by one if they differ in size. So the row is one number; its spread is wanted below 0.5. "In a
-batch" calls the detector with an empty image of the canvas's size next to each image, as in a training batch. Both are
-padded to whole cells of the larger one, and convolutions see padding where alone they see their own zeros. What that
-costs a detector that was trained without padding is not held against a limit.
+Reading the table: each cell is a mAP. In "alone" an image is padded at the bottom and right, as in a batch whose
+largest image has the canvas's size. The detector crops the padding, and an evaluation passes images of different sizes
+one by one. So all values of the row should be equal; the target for their spread is 0.5. In "in a batch" the detector
+gets an empty image of the canvas's size together with each image, as in a training batch. Both are padded to whole
+cells of the larger one, so convolutions read this padding instead of their usual zeros. A detector that was trained
+without padding loses accuracy this way; there is no limit for that loss.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ NAMES = ("shapes_faster_rcnn_mobilenet_v1_fpn", "shapes_mask_rcnn_mobilenet_v1_f
 
 
 class OnCanvas:
-    """A detector whose images come with more padding.
+    """A detector that adds padding to its images.
 
     Args:
-        detector: Of free size.
+        detector: Detector with variable input size.
         more_px: Pixels of padding at the bottom and right.
-        in_batch: Whether an empty image of the canvas's size comes along.
-        resizer: The detector's, which has the colour of the padding.
+        in_batch: Whether to add an empty image of the canvas's size to the batch.
+        resizer: Resizer of the detector, which defines the colour of the padding.
     """
 
     def __init__(self, detector: Any, more_px: int, in_batch: bool, resizer: Any) -> None:
@@ -58,7 +58,7 @@ class OnCanvas:
         return self._detector.preprocess(canvas)
 
     def predict(self, inputs: Any, true_shapes: Any, proposals: Any = None) -> Any:
-        """Predictions, and the shapes that go with them."""
+        """Returns predictions, true shapes and the padded shape."""
         del proposals
         shape = tf.shape(inputs)[1:3]
         if self._in_batch:
@@ -66,7 +66,7 @@ class OnCanvas:
         return self._detector.predict(inputs, true_shapes=true_shapes), true_shapes, shape
 
     def postprocess(self, predictions: Any, true_shapes: Any, padded_shape: Any) -> Any:
-        """Detections of the images without the empty one."""
+        """Returns the detections of all images but the empty one."""
         del padded_shape
         found, all_shapes, shape = predictions
         detections = self._detector.postprocess(found, all_shapes, tuple(tf.unstack(shape)))
@@ -74,7 +74,7 @@ class OnCanvas:
 
 
 def main(argv: list[str]) -> None:
-    """Prints one table, and exits with 1 where a spread is wider than wanted."""
+    """Prints one table. Exits with 1 if a spread exceeds its target."""
     del argv
     logging.set_verbosity(logging.ERROR)
     if not shapes.OUTPUT_DIR.value:
@@ -92,13 +92,13 @@ def main(argv: list[str]) -> None:
             row = f"{name:38} {'in a batch' if in_batch else 'alone':10}"
             lines.append(f"{row} {' '.join(f'{value:6.2f}' for value in found)}  {spread:6.2f}")
     heading = " ".join(f"{f'+{more}':>6}" for more in CANVASES_PX)
-    print(f"\n{'config':38} {'image':10} {heading}  spread (wanted: at most {WANTED_SPREAD})")
+    print(f"\n{'config':38} {'image':10}", heading, f" spread (target: at most {WANTED_SPREAD})")
     print("\n".join(lines))
     sys.exit(0 if is_reached else 1)
 
 
 def measure(model_dir: pathlib.Path, in_batch: bool) -> list[float]:
-    """The mAP of each canvas, in points."""
+    """Returns the mAP in points for each canvas."""
     message = load_pipeline(str(model_dir / "pipeline.config")).message
     resizer = getattr(message.model, message.model.WhichOneof("model")).image_resizer
     side = resizer.fixed_shape_resizer.height

@@ -1,12 +1,12 @@
-"""Extreme numbers in every field of configs: how many pass `detzoo config check`, and whether these are built.
+"""Sets every number of configs to extreme values, and counts which pass `detzoo config check` and can be built.
 
     python benchmarks/extreme_numbers.py [--output extreme_numbers.csv] [--only augment] [--nobuild]
 
-How to read the table. Every number of a config is set, one at a time, to NaN, infinity, 1e39, -1, 0, 2147483647 and so
-on, and to both ends of its range. "tried" counts the configs that result, "passed" those without an error, "not finite"
-those of them that hold NaN, infinity or a negative number where the range has none (wanted: 0), and "not built" those
-that pass and that the builders refuse or cannot run (wanted: 0). A row is a config of model_configs/, or all
-augmentations, optimizers and schedules, or branches of the SSD's other choices.
+Reading the table: every number of a config is set, one at a time, to NaN, infinity, 1e39, -1, 0, 2147483647 and so
+on, and to both ends of its range. "tried" counts the resulting configs, and "passed" those without an error. "not
+finite" counts those of them with NaN, infinity, or a negative number outside of its range (target: 0). "not built"
+counts those that pass, but that the builders refuse or cannot run (target: 0). A row is a config of model_configs/,
+or all augmentations, all optimizers and schedules, or the branches of the SSD's other oneofs.
 """
 
 from __future__ import annotations
@@ -56,10 +56,13 @@ CONFIGS = (
     "shapes_spp_classifier_zf5",
     "shapes_spp_net_zf5",
 )
-# What a branch needs before it is a config, beside the numbers that its ranges ask for.
+# Fields that a branch requires, in addition to the numbers that its ranges require.
 COMPLETE = {
     "grid_anchor_generator": "scales: 1 aspect_ratios: 1",
-    "flexible_grid_anchor_generator": "anchor_grid { base_sizes: 8 aspect_ratios: 1 height_stride: 8 width_stride: 8 }",
+    "flexible_grid_anchor_generator": (
+        "anchor_grid { base_sizes: 8 aspect_ratios: 1 "  # pixels
+        "height_stride: 8 width_stride: 8 }"
+    ),
     "manual_step_learning_rate": "schedule { step: 5 }",
     "ssd_anchor_generator": "num_layers: 3 aspect_ratios: 1 reduce_boxes_in_lowest_layer: false",
     "autoaugment_image": "policy_name: 'v0'",
@@ -84,7 +87,7 @@ class Number(NamedTuple):
     path: str
 
     def set(self, value: float) -> bool:
-        """Sets it; returns whether the field's type takes the value."""
+        """Sets the number; returns whether the field's type accepts the value."""
         try:
             if values.is_repeated(self.field):
                 items = getattr(self.owner, self.field.name)
@@ -97,7 +100,7 @@ class Number(NamedTuple):
 
 
 def numbers_of(message: Any, path: str = "") -> Iterator[Number]:
-    """Yields every number of a message and of the messages in it, those that are unset, too."""
+    """Yields every number of a message and of its submessages, including unset ones."""
     for field in message.DESCRIPTOR.fields:
         here = f"{path}.{field.name}" if path else field.name
         is_number = field.cpp_type in (*values.INTEGER_RANGES, *values.FLOATS)
@@ -109,7 +112,7 @@ def numbers_of(message: Any, path: str = "") -> Iterator[Number]:
 
 
 def extremes_of(field: Any) -> list[float]:
-    """Returns the extreme values of a field, both ends of its range among them."""
+    """Returns the extreme values of a field, including both ends of its range."""
     limit = limits.limit_of(field)
     ends = [end for end in (limit.low, limit.high) if end < math.inf]
     is_float = field.cpp_type in values.FLOATS
@@ -128,7 +131,7 @@ def branches(message: Any, path: tuple[str, ...], oneof: str) -> Iterator[Any]:
             from google.protobuf import text_format
 
             text_format.Merge(COMPLETE[name], getattr(chosen, name))
-        # Numbers that must be set get one in range.
+        # Numbers that must be set get a valid value.
         yield limits.check_limits(copy, Findings(lambda path: 0))
 
 
@@ -140,7 +143,7 @@ def _descend(message: Any, path: tuple[str, ...]) -> Any:
 
 
 def groups() -> Iterator[tuple[str, list[tuple[Any, str]], Callable[[Any, str], None]]]:
-    """Yields a row's name, its configs with the start of the paths to try, and how one of them is built."""
+    """Yields the name of each row, its configs with the prefix of the paths to try, and the function to build one."""
     base = _load(BASE)
     oneofs = (("box_coder", "box_coder_oneof"), ("matcher", "matcher_oneof"))
     oneofs += (("similarity_calculator", "region_similarity"), ("anchor_generator", "anchor_generator_oneof"))
@@ -182,7 +185,7 @@ def build_model(config: Any, path: str) -> None:
 
 
 def build_parts(config: Any, path: str) -> None:
-    """Builds what an SSD has beside its network, which takes milliseconds."""
+    """Builds all parts of an SSD except its network, which takes milliseconds."""
     ssd = config.model.ssd
     build_model_resizer(config.model)
     build_anchor_generator(ssd.anchor_generator)
@@ -192,7 +195,7 @@ def build_parts(config: Any, path: str) -> None:
 
 
 def run_augmentations(config: Any, path: str) -> None:
-    """Builds the augmentations and, where the result is not huge, applies them."""
+    """Builds the augmentations and applies them if the result is not huge."""
     options = config.train_config.data_augmentation_options
     augmentations = build_augmentations(options)
     sizes = [number for number in numbers_of(config.train_config) if "options" in number.path]
@@ -209,7 +212,7 @@ def run_augmentations(config: Any, path: str) -> None:
 
 
 def run_optimizer(config: Any, path: str) -> None:
-    """Builds the optimizer, takes a step, and evaluates its schedule from the first step to the last."""
+    """Builds the optimizer, runs one step, and evaluates its schedule from the first step to the last."""
     optimizer = build_optimizer(config.train_config.optimizer)
     moving_average_decay(config.train_config.optimizer)
     variable = tf.Variable([1.0, -1.0])
@@ -221,7 +224,7 @@ def run_optimizer(config: Any, path: str) -> None:
 
 
 def build_all(config: Any, path: str) -> None:
-    """Builds what the field at ``path`` belongs to."""
+    """Builds the part to which the field at ``path`` belongs."""
     if path.startswith("model"):
         build_model(config, path)
     elif "data_augmentation" in path:
@@ -239,19 +242,19 @@ def _require_finite(*tensors: Any) -> None:
 
 
 def passes(config: Any) -> bool:
-    """Whether `detzoo config check` finds no error; files need not exist."""
+    """Returns whether `detzoo config check` finds no error; files need not exist."""
     return not has_errors(check_pipeline(LoadedPipeline(config, "", "", {}), files=False))
 
 
 def measure(
     configs: list[tuple[Any, str]], build: Callable[[Any, str], None] | None, tell: Callable[[str], None] = print
 ) -> dict[str, int]:
-    """Counts of configs tried, passed, not finite and not built."""
+    """Returns the counts of configs tried, passed, not finite and not built."""
     counts = dict.fromkeys(("tried", "passed", "not finite", "not built"), 0)
     seen: set[bytes] = set()
     for config, start in configs:
         if not passes(config):
-            continue  # no config to begin with, as a branch that other parts do not go with
+            continue  # invalid from the start: a branch that does not match the other parts
         for index, number in enumerate(numbers_of(config)):
             for value in extremes_of(number.field) if number.path.startswith(start) else ():
                 changed = type(config)()
@@ -286,11 +289,12 @@ def _judge(
         build(config, path)
     except Exception as problem:
         counts["not built"] += 1
-        tell(f"  not built: {path} = {value}: {type(problem).__name__}: {str(problem)[:200]}")
+        reason = f"{type(problem).__name__}: {problem}"
+        tell(f"  not built: {path} = {value} ({reason[:220]})")
 
 
 def main(arguments: list[str]) -> None:
-    """Prints a row per group, and writes them."""
+    """Prints one row per group, and writes the rows."""
     del arguments
     rows = []
     for name, configs, build in groups():

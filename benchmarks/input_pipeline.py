@@ -1,11 +1,11 @@
-"""Does the input pipeline keep up? Its images/s beside those that training consumes, in the same run.
+"""Compares the images per second of the input pipeline with those that training consumes, in the same run.
 
     python benchmarks/input_pipeline.py [--images GLOB] [--output results.csv] [--notrain]
 
-Rows: the pipeline (read, decode, augment as the config says, resize, batch) of SSD MobileNet v2 300, the same without
-augmentation, and training steps of the same detector on one batch that stays in memory. The wanted ratio of the first
-to the last is 5 or more. Before and after stands a matrix product as yardstick, so that rows of different machines, or
-of a busy one, can be compared.
+The rows are the pipeline of SSD MobileNet v2 300 (read, decode, augment as in the config, resize, batch), the same
+without augmentation, and training steps of the same detector on one batch that stays in memory. The target for the
+ratio of the first to the last is 5 or more. A matrix product before and after each row is the yardstick, so that rows
+of different machines, or of a busy machine, can be compared.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ NUM_GENERATED = 64
 OBJECTS_PER_IMAGE = 7  # COCO's mean
 
 IMAGES = flags.DEFINE_string("images", None, "Glob of JPEG files to use instead of generated 640 x 480 ones.")
-CONFIG_PATH = flags.DEFINE_string("pipeline_config_path", str(CONFIG), "Whose augmentations, resizer and detector.")
-BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images in a batch, of pipeline and training.", lower_bound=1)
-SECONDS = flags.DEFINE_float("seconds", 10.0, "How long each row is measured.", lower_bound=0.1)
+CONFIG_PATH = flags.DEFINE_string("pipeline_config_path", str(CONFIG), "Config of augmentations, resizer and detector.")
+BATCH_SIZE = flags.DEFINE_integer("batch_size", 8, "Images per batch of pipeline and training.", lower_bound=1)
+SECONDS = flags.DEFINE_float("seconds", 10.0, "Seconds per measurement of a row.", lower_bound=0.1)
 TRAIN = flags.DEFINE_boolean("train", True, "Measure training as well; without it there is no ratio.")
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 
 
 class Row(NamedTuple):
-    """One line of the table. The last column is the rate of a machine with a yardstick of 150 GFLOP/s."""
+    """One line of the table. The last column is the rate for a machine with a yardstick of 150 GFLOP/s."""
 
     what: str
     images_per_second: float
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
-    """Measures and prints the rows; exits 1 where the ratio is below the wanted one."""
+    """Measures and prints the rows; exits with 1 if the ratio is below its target."""
     del argv
     overrides = [f"train_config.batch_size={BATCH_SIZE.value}", "model.ssd.feature_extractor.pretrained_weights="]
     pipeline = load_pipeline(CONFIG_PATH.value, overrides).message
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(what: str, make: Callable[[], Iterator[Any]]) -> Row:
-    """Images per second of an iterator of batches, after a warm-up, beside the yardstick around it."""
+    """Measures the images per second of an iterator of batches, after a warm-up, and the yardstick around it."""
     from detzoo.benchmark.yardstick import beside_yardstick
 
     iterator = make()
@@ -92,7 +92,7 @@ def measure(what: str, make: Callable[[], Iterator[Any]]) -> Row:
 
 
 def batches(pipeline: Any) -> Iterator[Batch]:
-    """The training input of a config."""
+    """Returns the training input of a config."""
     dataset = build_dataset(
         pipeline.train_input_reader,
         pipeline.model.ssd.image_resizer,
@@ -105,7 +105,7 @@ def batches(pipeline: Any) -> Iterator[Batch]:
 
 
 def plain(pipeline: Any) -> Callable[[], Iterator[Batch]]:
-    """The same without augmentations."""
+    """Returns a function that makes the training input without augmentations."""
     copy = type(pipeline)()
     copy.CopyFrom(pipeline)
     del copy.train_config.data_augmentation_options[:]
@@ -113,7 +113,7 @@ def plain(pipeline: Any) -> Callable[[], Iterator[Batch]]:
 
 
 def training(pipeline: Any) -> Iterator[None]:
-    """Training steps, one at each ``next``, on one batch that is repeated from memory."""
+    """Runs one training step per ``next``, on one batch that is repeated from memory."""
     batch = next(batches(pipeline))
 
     def make_dataset(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -149,7 +149,7 @@ def write_records(path: pathlib.Path) -> None:
 
 
 def generate_jpeg(random: np.random.Generator) -> bytes:
-    """A blurred random texture with some noise: about as many bytes as a photograph of the same size."""
+    """Returns a blurred random texture with noise, with about as many bytes as a photograph of the same size."""
     height, width = IMAGE_SIZE
     coarse = Image.fromarray(random.integers(0, 255, (height // 16, width // 16, 3), np.uint8))
     smooth = coarse.resize((width, height), Image.Resampling.BICUBIC).filter(ImageFilter.GaussianBlur(2))
@@ -160,12 +160,11 @@ def generate_jpeg(random: np.random.Generator) -> bytes:
 
 
 def report(rows: list[Row]) -> None:
-    """Prints the table, writes the CSV file, and exits 1 where the pipeline is too slow."""
-    print(f"{'':24}{'images/s':>10}{'yardstick GFLOP/s':>20}{'images/s at 150':>18}")
+    """Prints the table, writes the CSV file, and exits with 1 if the pipeline is too slow."""
+    print(" " * 24 + "images/s".rjust(10) + "yardstick GFLOP/s".rjust(20) + "images/s at 150".rjust(18))
     for row in rows:
-        print(
-            f"{row.what:24}{row.images_per_second:10.1f}{row.yardstick_gflops:20.0f}{row.images_per_second_at_150:18.1f}"
-        )
+        scaled = f"{row.yardstick_gflops:20.0f}{row.images_per_second_at_150:18.1f}"
+        print(f"{row.what:24}{row.images_per_second:10.1f}{scaled}")
     if OUTPUT.value:
         with open(OUTPUT.value, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -174,7 +173,7 @@ def report(rows: list[Row]) -> None:
     if TRAIN.value:
         ratio = rows[0].images_per_second_at_150 / rows[-1].images_per_second_at_150
         verdict = "ok" if ratio >= WANTED_RATIO else "too slow"
-        print(f"pipeline / training = {ratio:.1f} (wanted: at least {WANTED_RATIO:g}): {verdict}")
+        print(f"pipeline / training = {ratio:.1f} (target: at least {WANTED_RATIO:g}), {verdict}")
         sys.exit(0 if ratio >= WANTED_RATIO else 1)
 
 

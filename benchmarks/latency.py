@@ -1,19 +1,19 @@
-"""Latency, load, export and memory of exported detectors, beside what is wanted and Model Garden's RetinaNet.
+"""Measures latency, load, export and memory of exported detectors, next to their targets and Model Garden's RetinaNet.
 
     python benchmarks/latency.py [--runs 50] [--output latency.csv] [--only ssd] [--nomodel_garden]
     python benchmarks/latency.py --config faster_rcnn_mobilenet_v1_600
 
-How to read the table. "at 150" is the time that a machine with a yardstick of 150 GFLOP/s in a float32 matrix product
-would need: time x yardstick / 150; the yardstick is measured before each row. Batch 1, 480 x 640 uint8 input, from
-image to final boxes, 90 classes, random weights (drawn so that activations keep their size and scores differ). Every
-anchor scores above the configs' threshold of 1e-8; the rows "0.3" have the usual threshold. Post-processing is wanted
-below 10 % of the latency. Memory is the peak of a process that serves, with TensorFlow and what it requires installed
-and nothing else; importing TensorFlow is part of it, and its own row says how much. The row "with all packages" is the
-same with what is installed beside it, of which Keras imports scikit-learn, pandas and matplotlib.
+Reading the table: "at 150" is the time for a machine with a yardstick of 150 GFLOP/s in a float32 matrix product,
+time x yardstick / 150. The yardstick is measured before each row. A call has batch 1, a 480 x 640 uint8 input, 90
+classes and random weights (drawn so that activations keep their scale and scores differ), and goes from image to final
+boxes. Every anchor scores above the configs' threshold of 1e-8; the rows "0.3" have the usual threshold. The target for
+post-processing is below 10 % of the latency. Memory is the peak of a serving process in an environment with only
+TensorFlow and its requirements. It includes the import of TensorFlow, which has a separate row. The row "with all
+packages" is the same in this environment, in which Keras also imports scikit-learn, pandas and matplotlib.
 
-The rows of two-stage detectors have 300 proposals, and all of them score above the threshold. On a machine of that
-speed the Object Detection API's Faster R-CNN ResNet-50 640 takes 2.3 s and 3.4 GB. A ratio is that of the medians of
-two detectors called in turn, and the first is wanted to be faster; multiply-adds are those of model_configs/models.csv.
+The rows of two-stage detectors have 300 proposals, all of which score above the threshold. With a yardstick of 150
+GFLOP/s, the Object Detection API's Faster R-CNN ResNet-50 640 takes 2.3 s and 3.4 GB. A ratio compares the medians of
+two detectors called in turn, and the first should be faster. Multiply-adds are those of model_configs/models.csv.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ WANTED_POSTPROCESS_SHARE = 0.10
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 IMAGE_SHAPE = (1, 480, 640, 3)
 
-RUNS = flags.DEFINE_integer("runs", 50, "Calls that are timed; a tenth of it for RetinaNet.", lower_bound=10)
+RUNS = flags.DEFINE_integer("runs", 50, "Timed calls; a tenth of them for RetinaNet.", lower_bound=10)
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 ONLY = flags.DEFINE_string("only", "", "Only detectors whose config contains this.")
 CONFIG = flags.DEFINE_string("config", None, "Measure this config of model_configs/ alone.")
@@ -55,7 +55,7 @@ MODEL_GARDEN = flags.DEFINE_boolean("model_garden", True, "Measure Model Garden'
 
 
 class Case(NamedTuple):
-    """A detector and its wanted latency in milliseconds at 150."""
+    """A detector and its target latency in milliseconds at 150."""
 
     name: str
     config: str
@@ -70,7 +70,7 @@ CASES = (
     RETINANET := Case("RetinaNet ResNet-50 640", "ssd_resnet50_v1_fpn_640", 1300.0, is_heavy=True),
     Case("Faster R-CNN ResNet-50 640", "faster_rcnn_resnet50_v1_640", 1500.0, True, 1.7e9 / 2**20),
 )
-# The first is wanted to be faster than the second.
+# The first detector of each pair should be faster than the second.
 PAIRS = (
     (Case("Faster R-CNN ResNet-50 FPN 640", "faster_rcnn_resnet50_v1_fpn_640", None), RETINANET),
     (
@@ -82,7 +82,7 @@ PAIRS = (
         Case("Faster R-CNN ResNet-101 FPN 800", "faster_rcnn_resnet101_fpn_800", None),
     ),
 )
-# Configs of pairs of which the first has more multiply-adds nevertheless.
+# First configs of the pairs in which the first detector has more multiply-adds although it is faster.
 MORE_MULTIPLY_ADDS = ("faster_rcnn_resnet50_v1_fpn_640",)
 WANTED_LOAD_SECONDS, WANTED_EXPORT_SECONDS = 2.0, 20.0
 
@@ -108,7 +108,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure_case(case: Case) -> list[Row]:
-    """Latency and post-processing share, of SSD at both thresholds; where it is wanted also memory, load and export."""
+    """Measures latency and post-processing share (SSD at both thresholds), and with a target also process costs."""
     rows: list[Row] = []
     for label, threshold in (("", None), (", threshold 0.3", 0.3)):
         model = load_model(case.config)
@@ -129,7 +129,7 @@ def measure_case(case: Case) -> list[Row]:
 
 
 def measure_pair(faster: Case, slower: Case) -> list[Row]:
-    """The latency of both, called in turn, and the ratio of the first to the second."""
+    """Measures the latency of both detectors, called in turn, and the ratio of the first to the second."""
     with tempfile.TemporaryDirectory() as folder:
         detectors = []
         for case in (faster, slower):
@@ -154,17 +154,17 @@ def measure_pair(faster: Case, slower: Case) -> list[Row]:
 
 
 def load_model(config: str) -> Any:
-    """The ``model`` block of a file in model_configs/."""
+    """Returns the ``model`` block of a file in model_configs/."""
     return load_pipeline(str(ROOT / "model_configs" / f"{config}.config")).message.model
 
 
 def options(is_heavy: bool) -> BenchmarkOptions:
-    """Fewer runs for what takes a second a call."""
+    """Returns the options of a benchmark, with fewer runs for detectors that take about a second per call."""
     return BenchmarkOptions(runs=RUNS.value // 10 if is_heavy else RUNS.value, warmup=3)
 
 
 def latency_rows(case: Case, label: str, result: dict[str, Any]) -> list[Row]:
-    """The median latency, and the share of post-processing in it."""
+    """Returns the rows of the median latency and of the share of post-processing in it."""
     stages, gflops = result["stages"], result["yardstick_gflops"]
     ends = stages["preprocess_ms"], stages["network_ms"], stages["postprocess_ms"]
     share = stages["postprocess_ms"] / max(sum(ends), 1e-9)
@@ -181,7 +181,7 @@ def latency_rows(case: Case, label: str, result: dict[str, Any]) -> list[Row]:
 
 
 def measure_process_costs(case: Case, result: dict[str, Any], exported: str, crowded_mib: float) -> list[Row]:
-    """Load time, peak memory, and the wall time of the export command from the checkpoint of an export."""
+    """Measures load time, peak memory, and the wall time of the export command from an exported checkpoint."""
     process, gflops = result["process"], result["yardstick_gflops"]
     with tempfile.TemporaryDirectory() as folder:
         config = ROOT / "model_configs" / f"{case.config}.config"
@@ -201,7 +201,7 @@ def measure_process_costs(case: Case, result: dict[str, Any], exported: str, cro
 
 
 def measure_model_garden() -> list[Row]:
-    """The same measurement of Model Garden's RetinaNet."""
+    """Measures Model Garden's RetinaNet in the same way."""
     with tempfile.TemporaryDirectory() as folder:
         program = pathlib.Path(__file__).with_name("model_garden.py")
         subprocess.run([sys.executable, str(program), "serve", folder], check=True, capture_output=True)

@@ -1,6 +1,6 @@
-"""Model Garden's RetinaNet (tf-models-official), the peer of detzoo's in latency.py and train_step.py.
+"""Model Garden's RetinaNet (tf-models-official), with which latency.py and train_step.py compare detzoo's.
 
-It runs in a process of its own, because its Keras 2 and detzoo's Keras 3 must not meet:
+It runs in a separate process, because its Keras 2 and detzoo's Keras 3 must not be loaded together:
 
     python benchmarks/model_garden.py serve FOLDER             writes a SavedModel, RetinaNet ResNet-50 640, 91 classes
     python benchmarks/model_garden.py train BATCH STEPS DTYPE  prints a JSON object with the seconds of each step
@@ -26,7 +26,7 @@ OBJECTS_PER_IMAGE = 7  # COCO's mean
 
 
 def experiment() -> Any:
-    """The published experiment at the size of the comparison."""
+    """Returns the published experiment at the size of the comparison."""
     from official.core import exp_factory
     from official.vision import configs  # noqa: F401  (registers the experiments)
 
@@ -39,7 +39,7 @@ def experiment() -> Any:
 
 
 def serve(folder: str) -> None:
-    """Writes its SavedModel, resizing and suppression included, with random weights."""
+    """Writes the SavedModel with random weights, including resizing and non-maximum suppression."""
     from official.vision.serving.detection import DetectionModule
 
     module = DetectionModule(
@@ -50,7 +50,7 @@ def serve(folder: str) -> None:
 
 
 def train(batch_size: int, num_steps: int, dtype: str) -> list[float]:
-    """Seconds of each training step on one batch in memory, the first two (tracing) left out."""
+    """Returns the seconds of each training step on one batch in memory, without the first two (tracing)."""
     import tf_keras
     from official.vision.tasks.retinanet import RetinaNetTask
 
@@ -72,7 +72,7 @@ def train(batch_size: int, num_steps: int, dtype: str) -> list[float]:
 
 
 def targets(task: Any, batch_size: int) -> dict[str, Any]:
-    """Labels of random objects, as its parser makes them."""
+    """Returns labels of random objects in the format of Model Garden's parser."""
     from official.vision.ops import anchor
 
     model, parser = task.model, task.train_data.parser

@@ -1,14 +1,16 @@
-"""Latency against the number of proposals: figure 6 of "Speed/accuracy trade-offs", arXiv:1611.10012, its times.
+"""Measures latency against the number of proposals, the times in figure 6 of "Speed/accuracy trade-offs".
 
     python benchmarks/proposals.py --output_dir figure [--extractor resnet101] [--runs 10]
 
-Writes proposals.csv and proposals.png, and prints the rows. How to read them: a row is the median time of a call of a
-SavedModel as `detzoo export` writes it, of model_configs/faster_rcnn_EXTRACTOR_600.config or its rfcn_ twin with
-another number of proposals; batch 1, an image of 600 x 600 pixels, from image to final boxes, random weights. Faster
-R-CNN runs the end of its backbone once for each proposal, R-FCN once for the image; so the one grows with the proposals
-and the other hardly does. "at 150" is the time that a machine with a yardstick of 150 GFLOP/s in a float32 matrix
-product would need: time x yardstick / 150. The numbers of one detector are measured in turn, so they can be compared
-with each other best. The last column is what is computed, in 10**9 multiply-adds.
+The paper is arXiv:1611.10012. The program writes proposals.csv and proposals.png, and prints the rows.
+
+Reading the rows: a row is the median time per call of a SavedModel from `detzoo export`. The config is
+model_configs/faster_rcnn_EXTRACTOR_600.config, or the same for rfcn_, with another number of proposals. A call has
+batch 1, an image of 600 x 600 pixels and random weights, and goes from image to final boxes. Faster R-CNN runs the end
+of its backbone once per proposal, and R-FCN once per image. So the time of Faster R-CNN grows with the number of
+proposals, and that of R-FCN hardly changes. "at 150" is the time for a machine with a yardstick of 150 GFLOP/s in a
+float32 matrix product, time x yardstick / 150. The numbers of proposals of one detector are measured in turn, so these
+times are the most comparable. The last column is the number of multiply-adds in 10**9.
 """
 
 from __future__ import annotations
@@ -40,11 +42,11 @@ PREFIXES = {FASTER_RCNN: "faster_rcnn", RFCN: "rfcn"}  # of config files
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "model_configs"
 MODEL = "model.faster_rcnn"
 
-OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where proposals.csv and proposals.png go.", required=True)
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for proposals.csv and proposals.png.", required=True)
 EXTRACTOR = flags.DEFINE_string("extractor", "resnet101", "Backbone of both configs; mobilenet_v1 is quick.")
 SIZE = flags.DEFINE_integer("size", 600, "Side of the image in pixels.", lower_bound=32)
-PROPOSALS = flags.DEFINE_multi_integer("proposals", [10, 20, 50, 100, 300], "How many.", lower_bound=1)
-RUNS = flags.DEFINE_integer("runs", 10, "Calls of each that are timed.", lower_bound=1)
+PROPOSALS = flags.DEFINE_multi_integer("proposals", [10, 20, 50, 100, 300], "Numbers of proposals.", lower_bound=1)
+RUNS = flags.DEFINE_integer("runs", 10, "Timed calls per detector.", lower_bound=1)
 
 
 class Point(NamedTuple):
@@ -67,10 +69,10 @@ def main(argv: list[str]) -> None:
     folder = pathlib.Path(OUTPUT_DIR.value)
     folder.mkdir(parents=True, exist_ok=True)
     points = [point for detector in PREFIXES for point in measure(detector)]
-    print(f"{'':14}{'proposals':>10}{'median ms':>11}{'at 150':>9}{'yardstick':>11}{'multiply-adds':>15}")
+    print(" " * 14, f"{'proposals':>9}{'median ms':>11}", f"{'at 150':>8}{'yardstick':>11}", f"{'multiply-adds':>14}")
     for point in points:
         numbers = f"{point.median_ms:11.0f}{point.median_ms_at_150:9.0f}{point.yardstick_gflops:11.0f}"
-        print(f"{point.detector:14}{point.proposals:10}{numbers}{point.multiply_adds / 1e9:15.1f}")
+        print(f"{point.detector:14}{point.proposals:10}" + numbers + f"{point.multiply_adds / 1e9:15.1f}")
     with open(folder / "proposals.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(Point._fields)
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(detector: str) -> list[Point]:
-    """A point for each number of proposals, timed in turn."""
+    """Returns one point per number of proposals, timed in turn."""
     image = np.random.default_rng(0).integers(0, 256, (SIZE.value, SIZE.value, 3), np.uint8)
     loaded = [export_and_load(detector, count) for count in PROPOSALS.value]
     given = loaded[0].as_input(image)
@@ -95,7 +97,7 @@ def measure(detector: str) -> list[Point]:
 
 
 def export_and_load(detector: str, num_proposals: int) -> SavedDetector:
-    """A detector's SavedModel with random weights and another number of proposals."""
+    """Exports a detector with random weights and the given number of proposals, and loads its SavedModel."""
     path = CONFIGS / f"{PREFIXES[detector]}_{EXTRACTOR.value}_600.config"
     overrides = [
         f"{MODEL}.first_stage_max_proposals={num_proposals}",
@@ -107,7 +109,7 @@ def export_and_load(detector: str, num_proposals: int) -> SavedDetector:
 
 
 def draw(points: list[Point], path: pathlib.Path) -> None:
-    """The time at 150 GFLOP/s over the number of proposals, a line for each detector."""
+    """Draws the time at 150 GFLOP/s over the number of proposals, one line per detector."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4.5), layout="constrained")
@@ -118,7 +120,7 @@ def draw(points: list[Point], path: pathlib.Path) -> None:
         axes.plot(counts, times, marker=marker, label=detector)
     axes.set_xticks(sorted({point.proposals for point in points}))
     axes.set_xlabel("proposals")
-    axes.set_ylabel("ms an image, at a yardstick of 150 GFLOP/s")
+    axes.set_ylabel("ms per image, at a yardstick of 150 GFLOP/s")
     axes.set_ylim(bottom=0)
     axes.set_title(f"{EXTRACTOR.value}, {SIZE.value} x {SIZE.value} pixels")
     axes.grid(alpha=0.3)

@@ -1,11 +1,11 @@
-"""One training step of each config that the Object Detection API published and `detzoo config check` calls ok.
+"""Runs one training step of each config of the Object Detection API that passes `detzoo config check`.
 
     python benchmarks/published_configs.py [--folder ../shared/configs/published] [--only ssd] [--output steps.csv]
 
-How to read the table. Each row is a published config on images of the embedded data set: its own detector, losses,
-augmentations and optimizer, but small images, few proposals, one image a batch, the data set's classes and random
-weights. "s" is the time to build the detector, read the first batch and make the first step, without a traced graph;
-"loss" the sum of its losses. It exits with 1 where a config cannot be built, or its loss is not finite.
+Reading the table: each row is a published config on images of the embedded data set. It keeps its detector, losses,
+augmentations and optimizer, but has small images, few proposals, one image per batch, the data set's classes and
+random weights. "s" is the time to build the detector, read the first batch and run the first step, without a traced
+graph. "loss" is the sum of its losses. The program exits with 1 if a config cannot be built or its loss is not finite.
 """
 
 from __future__ import annotations
@@ -45,26 +45,26 @@ FEW_PROPOSALS = (
     "second_stage_batch_size=8",
 )
 
-FOLDER = flags.DEFINE_string("folder", str(ROOT.parent / "shared/configs/published"), "Where the configs are.")
+FOLDER = flags.DEFINE_string("folder", str(ROOT.parent / "shared/configs/published"), "Folder of the configs.")
 ONLY = flags.DEFINE_string("only", "", "Only configs whose name contains this.")
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 
 
 class Row(NamedTuple):
-    """One config: seconds of its first step, and what it gave."""
+    """Seconds, loss and problem of a config's first step."""
 
     config: str
     seconds: float
     loss: float
-    problem: str  # "" where it stepped
+    problem: str  # "" if the step succeeded
 
 
 def main(argv: list[str]) -> int:
-    """Steps and prints the rows."""
+    """Runs the steps and prints the rows."""
     del argv
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
-    warnings.filterwarnings("ignore", "Even though the")  # tf.data traces all the same, which is what is wanted
+    warnings.filterwarnings("ignore", "Even though the")  # tf.data still traces its functions, as intended
     tf.config.run_functions_eagerly(True)
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -86,7 +86,7 @@ def main(argv: list[str]) -> int:
 
 
 def step(path: pathlib.Path, data: pathlib.Path) -> Row:
-    """One step of a config on the records in ``data``; whatever goes wrong is its row's problem."""
+    """Runs one step of a config on the records in ``data``. Any error becomes the problem of its row."""
     keras.utils.clear_session()
     started = time.perf_counter()
     try:
@@ -100,7 +100,7 @@ def step(path: pathlib.Path, data: pathlib.Path) -> Row:
 
 
 def overrides(pipeline: Any, data: pathlib.Path) -> list[str]:
-    """What makes a published config small and lets it read the records in ``data``."""
+    """Returns the overrides that make a published config small and read the records in ``data``."""
     kind = pipeline.model.WhichOneof("model")
     detector = getattr(pipeline.model, kind)
     num_classes = load_label_map(data / "label_map.pbtxt").num_classes
@@ -121,7 +121,7 @@ def overrides(pipeline: Any, data: pathlib.Path) -> list[str]:
 
 
 def _small(resizer: Any) -> list[str]:
-    """The two numbers of an image_resizer of the same kind."""
+    """Returns the settings of the two numbers of an image_resizer of the same kind."""
     if resizer.WhichOneof("image_resizer_oneof") == "keep_aspect_ratio_resizer":
         return [f"keep_aspect_ratio_resizer.{name}={size}" for name, size in _SIDES]
     return [f"fixed_shape_resizer.height={HEIGHT}", f"fixed_shape_resizer.width={WIDTH}"]

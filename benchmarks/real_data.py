@@ -1,15 +1,15 @@
-"""The main job on photographs: Pascal VOC files in, a detector trained from scratch for some minutes out.
+"""Trains a detector from scratch for some minutes on photographs with Pascal VOC annotations.
 
     python benchmarks/real_data.py --data_dir raccoon_dataset [--test_record raccoon_dataset/test.record]
         [--steps 300] [--detect_images photos] [--output_dir runs/real_data]
 
-``data_dir`` holds ``images/`` and ``annotations/`` (VOC XML); github.com/datitran/raccoon_dataset is one (MIT licence,
-200 photographs, one class). Trains model_configs/custom_ssd_mobilenet_v2.config without pretrained weights, evaluates
-on the record file if there is one and else on the training images, exports, detects and benchmarks: each step is the
-command a user runs, and its output is left on the terminal.
+``data_dir`` holds ``images/`` and ``annotations/`` (VOC XML). An example is github.com/datitran/raccoon_dataset (MIT
+licence, 200 photographs, one class). The program trains model_configs/custom_ssd_mobilenet_v2.config without pretrained
+weights, evaluates on the record file if it is given and else on the training images, exports, detects and benchmarks.
+Each step is the command that a user runs, and its output is printed.
 
-How to read the table. Loss is the mean of the first and of the last logged steps: it has to fall. A few hundred steps
-from scratch teach where an object is, not more, so AP@.50 is small; a user would start from pretrained weights.
+Reading the table: loss is the mean of the first and of the last logged steps, and must fall. A few hundred steps from
+scratch only teach the detector roughly where objects are, so AP@.50 is small. Users start from pretrained weights.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from absl import app, flags
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "model_configs" / "custom_ssd_mobilenet_v2.config"
 BATCH_SIZE = 8
-LEARNING_RATE = 0.02  # for 8 images a step, from scratch
+LEARNING_RATE = 0.02  # for 8 images per step, from scratch
 
 DATA_DIR = flags.DEFINE_string("data_dir", None, "Folder with images/ and annotations/ (VOC XML).", required=True)
-TEST_RECORD = flags.DEFINE_string("test_record", None, "TFRecord to evaluate on; else the training images.")
-DETECT_IMAGES = flags.DEFINE_string("detect_images", None, "Images to detect on; else those of data_dir.")
+TEST_RECORD = flags.DEFINE_string("test_record", None, "TFRecord to evaluate on; the training images if missing.")
+DETECT_IMAGES = flags.DEFINE_string("detect_images", None, "Images to detect on; those of data_dir if missing.")
 STEPS = flags.DEFINE_integer("steps", 300, "Training steps.", lower_bound=20)
-OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where results stay; else a temporary folder.")
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the results; a temporary folder if missing.")
 
 
 def main(argv: list[str]) -> None:
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(out: pathlib.Path) -> None:
-    """All steps into one folder, each timed."""
+    """Runs all steps in one folder, and times each."""
     data = pathlib.Path(DATA_DIR.value)
     images = DETECT_IMAGES.value or str(data / "images")
     voc = ("--images_dir", data / "images", "--annotations_dir", data / "annotations")
@@ -72,7 +72,7 @@ def measure(out: pathlib.Path) -> None:
 
 
 def changes(out: pathlib.Path) -> list[str]:
-    """The config's fields that this run sets: paths, no pretrained weights, a schedule of its length."""
+    """Returns the flags that set paths, random initial weights, and a schedule of the run's length."""
     rate = "train_config.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate"
     test = TEST_RECORD.value or f"{out}/data/train-?????-of-00001.tfrecord"
     values = {
@@ -94,7 +94,7 @@ def changes(out: pathlib.Path) -> list[str]:
 
 
 def report(out: pathlib.Path, seconds: dict[str, float]) -> None:
-    """Prints what came of it."""
+    """Prints the results."""
     losses = logged_losses(out / "model/train")
     edge = max(1, len(losses) // 10)
     first, last = sum(losses[:edge]) / edge, sum(losses[-edge:]) / edge
@@ -110,7 +110,7 @@ def report(out: pathlib.Path, seconds: dict[str, float]) -> None:
 
 
 def logged_losses(events: pathlib.Path) -> list[float]:
-    """The total loss at each logged step, in order."""
+    """Returns the total loss at each logged step, in order."""
     import tensorflow as tf
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

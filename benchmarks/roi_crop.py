@@ -1,15 +1,16 @@
-"""Crops of boxes: a pyramid beside one map, and the short ways beside the long ones.
+"""Times crops of boxes: from a pyramid and from one feature map, and optimized and straightforward implementations.
 
     python benchmarks/roi_crop.py [--runs 40] [--boxes 1000] [--output roi_crop.csv] [--only pyramid]
 
-How to read the table. The pyramid is that of an 800 x 800 image, P2 to P5 with 256 channels, and the boxes have sides
-from 16 to 800 pixels, evenly in the logarithm; about half of them go to P2. All ways of a group are timed in turn, one
-run each, so that the machine's changes of speed meet all alike; a time is the median. "at 150" is what a machine with a
-yardstick of 150 GFLOP/s would need; a ratio is the median of the ratios of neighbouring runs, and needs no scaling.
+Reading the table: the pyramid is that of an 800 x 800 image, P2 to P5 with 256 channels. The boxes have sides from 16
+to 800 pixels, evenly distributed in the logarithm, and about half of them belong to P2. All variants of a group are
+timed in turn, one run each, so that changes of the machine's speed affect all of them equally. A time is the median.
+"at 150" is the time for a machine with a yardstick of 150 GFLOP/s. A ratio is the median of the ratios of neighbouring
+runs, and needs no scaling.
 
-A pyramid's crops are made by level and then put into the order of the boxes, which copies them once: 50 MB for 1000
-boxes of 7 x 7 x 256. A bilinear crop of one sample a bin takes hardly longer than that copy, so its ratio shows the
-copy; the ratios of RoI align and of pooled crops, four samples a bin, show what a detector pays.
+A pyramid's crops are computed per level and then put into the order of the boxes, which copies them once: 50 MB for
+1000 boxes of 7 x 7 x 256. A bilinear crop with one sample per bin takes hardly longer than this copy, so its ratio
+shows the cost of the copy. RoI align and pooled crops have four samples per bin; their ratios show a detector's cost.
 """
 
 from __future__ import annotations
@@ -30,13 +31,13 @@ from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.ops import roi_crop
 from detzoo.ops.position_sensitive_crop import position_sensitive_crop
 
-RUNS = flags.DEFINE_integer("runs", 40, "Runs of each way.", lower_bound=1)
+RUNS = flags.DEFINE_integer("runs", 40, "Runs of each variant.", lower_bound=1)
 BOXES = flags.DEFINE_integer("boxes", 1000, "Boxes of the pyramid; the other groups have 300.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 ONLY = flags.DEFINE_string("only", "", "Only groups whose name contains this.")
 
 IMAGE_SIDE_PX, LEVELS, WANTED_PYRAMID_RATIO = 800, (2, 3, 4, 5), 1.3
-HEAD_BOXES = 300  # what Faster R-CNN and R-FCN keep of the first stage
+HEAD_BOXES = 300  # number of proposals that Faster R-CNN and R-FCN keep
 
 Ways = dict[str, Callable[[], tf.Tensor]]
 
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
 
 
 def pyramid_rows() -> list[Row]:
-    """Each crop from the pyramid, from P2 alone and from P3 alone."""
+    """Times each crop from the pyramid, from P2 alone and from P3 alone."""
     generator = np.random.default_rng(0)
     sides = [IMAGE_SIDE_PX >> level for level in LEVELS]
     maps = {
@@ -82,7 +83,7 @@ def pyramid_rows() -> list[Row]:
 
 
 def random_boxes_px(generator: np.random.Generator, count: int) -> tf.Tensor:
-    """Boxes inside the image, sides even in the logarithm: float32 [1, count, 4]."""
+    """Returns boxes inside the image, with sides evenly distributed in the logarithm: float32 [1, count, 4]."""
     sides = np.exp(generator.uniform(np.log(16), np.log(IMAGE_SIDE_PX), (1, count, 2)))
     centers = generator.uniform(0, IMAGE_SIDE_PX, (1, count, 2))
     corners = np.concatenate([centers - sides / 2, centers + sides / 2], axis=-1)
@@ -90,7 +91,7 @@ def random_boxes_px(generator: np.random.Generator, count: int) -> tf.Tensor:
 
 
 def pooled_crop_rows() -> list[Row]:
-    """Crop and pooling of 300 boxes of a ResNet-101's map in one, beside the large crop and its pooling."""
+    """Times the fused crop and pooling of 300 boxes of a ResNet-101's map, and a large crop with separate pooling."""
     generator = np.random.default_rng(0)
     features = tf.constant(generator.standard_normal((1, 38, 63, 1024)), tf.float32)
     boxes = random_boxes_px(generator, HEAD_BOXES) / IMAGE_SIDE_PX
@@ -112,7 +113,7 @@ def pooled_crop_rows() -> list[Row]:
 
 
 def position_sensitive_rows() -> list[Row]:
-    """R-FCN's classes (3 x 3 bins of 91 values) for 300 boxes, beside a crop for each bin."""
+    """Times R-FCN's class crops (3 x 3 bins of 91 values) for 300 boxes, and a separate crop per bin."""
     generator = np.random.default_rng(0)
     features = tf.constant(generator.standard_normal((1, 38, 63, 3 * 3 * 91)), tf.float32)
     boxes = random_boxes_px(generator, HEAD_BOXES) / IMAGE_SIDE_PX
@@ -135,7 +136,7 @@ def position_sensitive_rows() -> list[Row]:
 
 
 def gradient_of(crop: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
-    """The crop and its gradient for the features."""
+    """Returns a function that computes the crop and its gradient with respect to the features."""
 
     def gradient(features: tf.Tensor, boxes: tf.Tensor) -> tf.Tensor:
         with tf.GradientTape() as tape:
@@ -147,7 +148,7 @@ def gradient_of(crop: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]) -> Callable[[
 
 
 def two_ways(what: str, short_way: Callable, long_way: Callable, *inputs: tf.Tensor) -> Ways:
-    """Both as graphs with their inputs."""
+    """Returns both variants as graphs, bound to their inputs."""
     return {
         what: functools.partial(tf.function(short_way), *inputs),
         f"{what}, the long way": functools.partial(tf.function(long_way), *inputs),
@@ -155,7 +156,7 @@ def two_ways(what: str, short_way: Callable, long_way: Callable, *inputs: tf.Ten
 
 
 def measure(ways: Ways, wanted_ratios: list[float | None]) -> list[Row]:
-    """A row for each way's time, and a row for the ratio of the first one to each other one."""
+    """Returns one row per variant with its time, and rows with the ratio of the first variant to each other one."""
     seconds, gflops = beside_yardstick(lambda: time_in_turn(list(ways.values())))
     rows = [
         timed_row(name, 1e3 * float(np.median(column)), "ms", gflops, None)
@@ -168,7 +169,7 @@ def measure(ways: Ways, wanted_ratios: list[float | None]) -> list[Row]:
 
 
 def time_in_turn(ways: list[Callable[[], tf.Tensor]]) -> np.ndarray:
-    """Seconds [ways, runs]; each run calls every way once."""
+    """Returns seconds [ways, runs]; each run calls every variant once."""
     for way in ways:
         way()
     seconds = np.empty((len(ways), RUNS.value))

@@ -1,14 +1,14 @@
-"""Detectors trained from scratch on the embedded data set: minutes and accuracy, beside what is wanted.
+"""Trains detectors from scratch on the embedded data set, and compares minutes and accuracy with their targets.
 
     python benchmarks/shapes_accuracy.py [--only fpn] [--output_dir runs/shapes]
 
 Draws the quickstart's 1500 training and 200 held-out images, then trains and evaluates each config of
-model_configs/shapes_*.config, by the commands that a user runs.
+model_configs/shapes_*.config with the commands that a user runs.
 
-How to read the table. Minutes are of the whole `detzoo train`, start and tracing included, on an otherwise idle
-machine; the limits are for two CPU cores. Accuracy is of the held-out images: AP@.50 of the boxes, and of the masks
-where there are any; of segmentation proposals, which know no classes, the recall of their masks, AR@100. A second run
-into the same folder trains nothing that is finished (its minutes are of the first run only).
+Reading the table: minutes are those of the whole `detzoo train`, including start and tracing, on an otherwise idle
+machine; the limits are for two CPU cores. Accuracy is measured on the held-out images: AP@.50 of the boxes, and of the
+masks if there are any. For segmentation proposals, which are class-agnostic, it is the recall of the masks, AR@100. A
+second run into the same folder skips finished trainings, so its minutes are too low.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ LIMITS = {
 TRAIN_IMAGES, HELDOUT_IMAGES, IMAGE_SIZE = 1500, 200, 160  # as in the quickstart
 
 ONLY = flags.DEFINE_string("only", "", "Only configs whose name contains this.")
-OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where results stay; else a temporary folder.")
-NUM_TRAIN_STEPS = flags.DEFINE_integer("num_train_steps", None, "Instead of the config's, to try the benchmark itself.")
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the results; a temporary folder if missing.")
+NUM_TRAIN_STEPS = flags.DEFINE_integer("num_train_steps", None, "Replaces the config's steps, to test the benchmark.")
 NUM_IMAGES = flags.DEFINE_integer("num_images", TRAIN_IMAGES, "Training images.", lower_bound=16)
 
 
@@ -69,18 +69,15 @@ def measure(out: pathlib.Path, names: list[str]) -> None:
         found, wanted = metrics[metric], WANTED[metric]
         mask = f"{metrics[MASK_AP_50]:.3f}" if MASK_AP_50 in metrics else ""
         reached = "ok" if found >= wanted and minutes <= LIMITS[name] else "NOT REACHED"
-        lines.append(
-            f"{name:38} {minutes:8.1f} {LIMITS[name]:6d}  {metric:11} {found:6.3f} {wanted:7.2f} {mask:>11}  {reached}"
-        )
-    heading = (
-        f"{'config':38} {'minutes':>8} {'limit':>6}  {'accuracy':11} {'found':>6} {'wanted':>7} {'mask AP@.50':>11}"
-    )
-    print(f"\n{heading}")
+        times = f"{minutes:8.1f} {LIMITS[name]:6d}"
+        accuracy = f"{metric:11} {found:6.3f} {wanted:7.2f} {mask:>11}"
+        lines.append(f"{name:38} {times}  {accuracy}  {reached}")
+    print("\n" + "config".ljust(38), " minutes  limit ", "accuracy".ljust(11), " found  wanted mask AP@.50")
     print("\n".join(lines))
 
 
 def draw(prefix: pathlib.Path, num_images: int, seed: int) -> None:
-    """The embedded data set, unless it is there."""
+    """Draws the embedded data set, unless it exists."""
     if list(prefix.parent.glob(f"{prefix.name}-*.tfrecord")):
         return
     run(
@@ -98,7 +95,7 @@ def draw(prefix: pathlib.Path, num_images: int, seed: int) -> None:
 
 
 def train_and_evaluate(out: pathlib.Path, name: str) -> tuple[float, dict[str, float]]:
-    """Minutes of the training, and what was measured."""
+    """Returns the minutes of the training, and the metrics."""
     model, evaluation = out / name / "model", out / name / "evaluation"
     changes = {
         "train_input_reader.label_map_path": out / "data/label_map.pbtxt",
@@ -119,7 +116,7 @@ def train_and_evaluate(out: pathlib.Path, name: str) -> tuple[float, dict[str, f
 
 
 def run(*command: object) -> None:
-    """A command as a user gives it; its output stays on the terminal."""
+    """Runs a command as a user does; its output is printed."""
     subprocess.run([sys.executable, "-m", "detzoo", *map(str, command)], check=True)
 
 

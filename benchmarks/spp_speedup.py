@@ -1,15 +1,15 @@
-"""Features of windows: once for the image against once for each window, as table 9 of arXiv:1406.4729 compares.
+"""Compares features of windows computed once per image and once per window, as table 9 of arXiv:1406.4729 does.
 
     python benchmarks/spp_speedup.py [--config spp_net_zf5_1scale_ftfc7] [--config spp_net_zf5_5scale_ftfc7] \\
         [--windows 2000] [--timed_windows 100] [--runs 3] [--image_size 375x500] [--output speedup.csv]
 
-How to read it: both ways use the same network, weights, image and windows, and end with fc7 of every window. "once"
-computes the convolutions of the whole image at the config's scales and pools each window of the map: SPP-net. "each"
-cuts every window out of the image, warps it to 224 x 224 pixels and computes its convolutions: R-CNN. Of the latter
---timed_windows are timed and multiplied up to all, as its time is that of its windows. Times are medians, float32,
-random weights; "at 150" is the time that a machine with a yardstick of 150 GFLOP/s would need. The fully connected
-layers are the same for both. The paper: 0.053 s once, 14.37 s each and 0.089 s fully connected at one scale, 102 times
-as fast in all (38 times at five scales), on its GPU.
+Reading the table: both ways use the same network, weights, image and windows, and end with fc7 of every window. "once"
+is SPP-net: it computes the convolutions of the whole image at the config's scales and pools each window from the map.
+"each" is R-CNN: it crops every window from the image, warps it to 224 x 224 pixels and computes its convolutions. Only
+--timed_windows of "each" are timed, and the time is scaled to all windows, because it is proportional to their number.
+Times are medians, in float32 with random weights. "at 150" is the time for a machine with a yardstick of 150 GFLOP/s.
+The fully connected layers are the same for both. In the paper, on its GPU at one scale, "once" takes 0.053 s, "each"
+takes 14.37 s and the fully connected layers take 0.089 s. In total this is 102 times as fast (38 times at five scales).
 """
 
 from __future__ import annotations
@@ -39,19 +39,19 @@ from detzoo.tasks.models import start_tensorflow
 
 CONFIGS = pathlib.Path(__file__).resolve().parents[1] / "model_configs"
 USUAL = ["spp_net_zf5_1scale_ftfc7", "spp_net_zf5_5scale_ftfc7"]
-BATCH = 50  # warped windows that a call of the convolutions takes
+BATCH = 50  # warped windows per call of the convolutions
 
-CONFIG = flags.DEFINE_multi_string("config", USUAL, "Names of files in model_configs/, of model.spp_net.")
+CONFIG = flags.DEFINE_multi_string("config", USUAL, "Names of files in model_configs/ with model.spp_net.")
 WINDOWS = flags.DEFINE_integer("windows", 2000, "Windows of the image.", lower_bound=1)
-TIMED = flags.DEFINE_integer("timed_windows", 100, "Of these, windows whose own features are timed.", lower_bound=1)
-RUNS = flags.DEFINE_integer("runs", 3, "Calls that are timed.", lower_bound=1)
-SIZE = flags.DEFINE_string("image_size", "375x500", "HEIGHTxWIDTH of the image; the usual one of VOC 2007.")
+TIMED = flags.DEFINE_integer("timed_windows", 100, 'Number of windows timed for "each".', lower_bound=1)
+RUNS = flags.DEFINE_integer("runs", 3, "Timed calls.", lower_bound=1)
+SIZE = flags.DEFINE_string("image_size", "375x500", "HEIGHTxWIDTH of the image; the usual size in VOC 2007.")
 SET = flags.DEFINE_multi_string("set", [], "PATH=VALUE changes a field of the configs.")
 OUTPUT = flags.DEFINE_string("output", None, "CSV file for the rows.")
 
 
 class Speedup(NamedTuple):
-    """A row: milliseconds of an image with all its windows."""
+    """A row with the milliseconds of an image with all its windows."""
 
     config: str
     windows: int
@@ -70,13 +70,14 @@ def main(argv: list[str]) -> None:
     start_tensorflow()
     rows = [measure(name) for name in CONFIG.value]
     width = max(len(row.config) for row in rows)
-    print(f"{'':{width}} {'once ms':>9} {'each ms':>9} {'fc ms':>9} {'features':>9} {'with fc':>9} {'yardstick':>10}")
+    names = ("once ms", "each ms", "fc ms", "features", "with fc", " yardstick")
+    print(" " * width, " ".join(f"{name:>9}" for name in names))
     for row in rows:
-        times = f"{row.once_ms:9.0f} {row.each_ms:9.0f} {row.fully_connected_ms:9.0f}"
+        times = " ".join(f"{time:9.0f}" for time in row[2:5])
         ratios = f"{row.features_ratio:7.1f} x {row.total_ratio:7.1f} x"
         print(f"{row.config:{width}} {times} {ratios} {row.yardstick_gflops:10.0f}")
-        scaled = [value * row.yardstick_gflops / REFERENCE_GFLOPS for value in row[2:5]]
-        print(f"{'  at 150':{width}} {scaled[0]:9.0f} {scaled[1]:9.0f} {scaled[2]:9.0f}")
+        scaled = " ".join(f"{value * row.yardstick_gflops / REFERENCE_GFLOPS:9.0f}" for value in row[2:5])
+        print(f"{'  at 150':{width}} {scaled}")
     if OUTPUT.value:
         with open(OUTPUT.value, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
 
 
 def measure(name: str) -> Speedup:
-    """The row of a config: both ways are timed in turn."""
+    """Returns the row of a config; both ways are timed in turn."""
     detector = build_detector(load_pipeline(str(CONFIGS / f"{name}.config"), SET.value).message.model)
     randomize(detector)
     height, width = image_shape(SIZE.value)
@@ -107,7 +108,11 @@ def measure(name: str) -> Speedup:
 
 
 def ways(detector: Any) -> tuple[Callable[..., Any], Callable[..., Any], Callable[..., Any]]:
-    """Traced functions: (image, windows) -> pooled features once and each, pooled features -> fc7."""
+    """Returns three traced functions.
+
+    The first two map (image, windows) to pooled features, computed once per image and once per window. The third maps
+    pooled features to fc7.
+    """
     images = tf.TensorSpec([1, None, None, 3], tf.float32)
     regions = tf.TensorSpec([1, None, 4], tf.float32)
     side, levels = detector.scales.window_size, detector.parts.pyramid_bins

@@ -1,9 +1,10 @@
-"""How long `detzoo sweep report` takes for the 147 points of the paper's grid; their numbers are made up, with a seed.
+"""Times `detzoo sweep report` for the 147 points of the paper's grid, with random numbers from a fixed seed.
 
     python benchmarks/sweep_report.py [--output_dir FOLDER] [--output results.csv] [--runs 1]
 
-Rows: the start of the command (its help), then the report, each as a process of its own, in seconds of the wall clock
-and of the processor. The wanted time of a report is below 20 s on two cores. --output_dir keeps what was made.
+The rows are the start of the command (its help) and the report. Each runs in a separate process. Times are in seconds
+of the wall clock and of the processor. The target is below 20 s for a report on two cores. --output_dir keeps the
+files.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from detzoo.sweep.columns import NAMES
 WANTED_SECONDS = 20.0
 PROPOSALS = (10, 20, 50, 100, 300)
 RESOLUTIONS = (300, 600)
-# extractor: (billions of multiply-adds at 300 x 300 and stride 16, of the second stage a proposal, G multiply-adds a
-# second on the made-up GPU, parameters in millions, MiB at 300, mAP at 600 with 300 proposals). Rough, for shape only.
+# Extractor -> (billions of multiply-adds at 300 x 300 and stride 16, billions per proposal of the second stage,
+# billions per second on the imaginary GPU, parameters in millions, MiB at 300, mAP at 600 with 300 proposals). The
+# numbers are rough.
 EXTRACTORS = {
     "vgg16": (31.0, 0.12, 3900.0, 138.0, 900.0, 0.26),
     "mobilenet_v1": (1.2, 0.003, 420.0, 6.1, 190.0, 0.19),
@@ -35,8 +37,8 @@ EXTRACTORS = {
     "inception_v3": (9.8, 0.05, 900.0, 36.0, 480.0, 0.255),
     "inception_resnet_v2": (27.0, 0.35, 1500.0, 70.0, 920.0, 0.335),
 }
-# Stride 8 exists for these two; R-FCN and SSD do without some extractors; three large SSDs of the paper had not
-# converged. 80 + 60 + 7 points.
+# Only these two have stride 8. R-FCN and SSD lack some extractors, and three large SSDs of the paper had not converged.
+# 80 + 60 + 7 points.
 STRIDE_8 = ("resnet101", "inception_resnet_v2")
 EXTRACTORS_OF = {
     "faster_rcnn": tuple(EXTRACTORS),
@@ -47,13 +49,13 @@ NOT_CONVERGED = ("vgg16", "resnet101", "inception_resnet_v2")
 
 
 def synthetic_rows(seed: int = 0, device: str = "GPU") -> list[dict[str, Any]]:
-    """The grid's 147 rows; what a row does not have is None."""
+    """Returns the grid's 147 rows; missing values are None."""
     generator = random.Random(seed)
     return [_row(generator, device, *point) for point in grid()]
 
 
 def grid() -> Iterator[tuple[str, str, int | None, int, int | None]]:
-    """(meta-architecture, extractor, output stride, resolution, proposals) of the paper's points."""
+    """Yields (meta-architecture, extractor, output stride, resolution, proposals) of the paper's points."""
     for meta, extractors in EXTRACTORS_OF.items():
         for extractor in extractors:
             for resolution in RESOLUTIONS:
@@ -176,7 +178,7 @@ def _accuracy(
 
 
 def write_rows(rows: Sequence[dict[str, Any]], path: pathlib.Path) -> None:
-    """As `detzoo sweep` writes results.csv."""
+    """Writes results.csv as `detzoo sweep` does."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, list(NAMES), lineterminator="\n")
         writer.writeheader()
@@ -191,11 +193,11 @@ def _cell(value: Any) -> Any:
 
 
 def main() -> None:
-    """Measures and prints; exits 1 where a report takes longer than wanted."""
+    """Measures and prints; exits with 1 if a report exceeds its target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_dir", help="folder for results.csv and the report; a temporary one without it")
+    parser.add_argument("--output_dir", help="folder for results.csv and the report; a temporary one if missing")
     parser.add_argument("--output", help="CSV file to write the rows to")
-    parser.add_argument("--runs", type=int, default=1, help="reports that are timed; the median counts")
+    parser.add_argument("--runs", type=int, default=1, help="number of timed reports; the median counts")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = pathlib.Path(options.output_dir or temporary)
@@ -206,10 +208,10 @@ def main() -> None:
         rows = [("start", *_timed([*start, "--help"], 1))]
         rows.append((f"report of {len(points)} points", *_timed([*start, f"--output_dir={folder}"], options.runs)))
         size = (folder / "report.html").stat().st_size / 1e6
-    print(f"{'what':<24} {'wall s':>7} {'processor s':>12}")
+    print("what".ljust(24), "wall s".rjust(7), "processor s".rjust(12))
     for what, wall, processor in rows:
-        print(f"{what:<24} {wall:7.2f} {processor:12.2f}")
-    print(f"report.html: {size:.1f} MB; wanted: below {WANTED_SECONDS:.0f} s")
+        print(what.ljust(24), f"{wall:7.2f}", f"{processor:12.2f}")
+    print(f"report.html has {size:.1f} MB. The target is below {WANTED_SECONDS:.0f} s")
     if options.output:
         with open(options.output, "w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
@@ -219,7 +221,7 @@ def main() -> None:
 
 
 def _timed(command: Sequence[str], runs: int) -> tuple[float, float]:
-    """Wall clock and processor seconds of a process, the run with the median wall clock."""
+    """Returns the wall clock and processor seconds of the run with the median wall clock."""
     found = []
     for _ in range(runs):
         used, start = _children_seconds(), time.perf_counter()

@@ -1,15 +1,15 @@
-"""A trained one-stage detector as SavedModel and as TFLite models: accuracy, size and latency beside each other.
+"""Compares accuracy, size and latency of a trained one-stage detector as SavedModel and as TFLite models.
 
     python benchmarks/tflite.py --pipeline_config_path quickstart/model/pipeline.config \\
         --trained_checkpoint_dir quickstart/model --representative_data 'quickstart/data/train-*.tfrecord'
 
-Exports the checkpoint in every form and measures each on the config's eval_input_reader, by the commands that a user
-runs; `scripts/quickstart.sh` makes the files named above.
+Exports the checkpoint in every form and measures each on the config's eval_input_reader, with the commands that a user
+runs. `scripts/quickstart.sh` makes the files named above.
 
-How to read the table. mAP and AP@.50 are in points of 100, over the whole data set, each model with its own resizing.
-MB are of the file, or of all files of the SavedModel. Milliseconds are the median of one call on an image of the
-input's size, boxes and scores included. The last column says what was lost against the SavedModel.
-A form that loses more than it may is marked; the program ends with 1 then.
+Reading the table: mAP and AP@.50 are in points of 100, over the whole data set, each model with its own resizing. MB is
+the size of the file, or of all files of the SavedModel. Milliseconds are the median of one call on an image of the
+input's size, including boxes and scores. The last column is the loss of mAP against the SavedModel. Forms that lose
+more than their limit are marked, and the program exits with 1.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from absl import app, flags
 
-PIPELINE = flags.DEFINE_string("pipeline_config_path", None, "Of the trained detector.", required=True)
-CHECKPOINT = flags.DEFINE_string("trained_checkpoint_dir", None, "Its checkpoints.", required=True)
+PIPELINE = flags.DEFINE_string("pipeline_config_path", None, "Config of the trained detector.", required=True)
+CHECKPOINT = flags.DEFINE_string("trained_checkpoint_dir", None, "Folder of its checkpoints.", required=True)
 DATA = flags.DEFINE_string("representative_data", None, "For int8: records or images.", required=True)
-OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Where results stay; else a temporary folder.")
-RUNS = flags.DEFINE_integer("runs", 100, "Calls that are timed.", lower_bound=1)
-THREADS = flags.DEFINE_integer("threads", 1, "Of the interpreter, and of TensorFlow within an operation.")
+OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the results; a temporary folder if missing.")
+RUNS = flags.DEFINE_integer("runs", 100, "Timed calls.", lower_bound=1)
+THREADS = flags.DEFINE_integer("threads", 1, "Threads of the interpreter, and of TensorFlow per operation.")
 
 MAX_LOST_POINTS = {"SavedModel": 0.0, "none": 0.1, "dynamic": 2.0, "int8": 2.0}
 
@@ -49,7 +49,7 @@ class Line(NamedTuple):
 
 
 def main(argv: list[str]) -> None:
-    """Exports, evaluates, times, prints."""
+    """Exports, evaluates and times the models, and prints the table."""
     del argv
     if OUTPUT_DIR.value:
         lines = measure(pathlib.Path(OUTPUT_DIR.value))
@@ -58,20 +58,19 @@ def main(argv: list[str]) -> None:
             lines = measure(pathlib.Path(folder))
     reference = lines[0]
     is_good = True
-    print("\n| form | mAP | AP@.50 | MB | ms | mAP lost |\n|---|---:|---:|---:|---:|---:|")
+    print("\n| form | mAP | AP@.50 | MB | ms | mAP lost |\n|---" + "|---:" * 5 + "|")
     for line in lines:
         lost = round(reference.mean_precision - line.mean_precision, 1) + 0.0  # no minus before a zero
         reached = lost <= MAX_LOST_POINTS[line.form]
         is_good = is_good and reached
-        print(
-            f"| {line.form} | {line.mean_precision:.1f} | {line.precision_50:.1f} | {line.megabytes:.2f} "
-            f"| {line.milliseconds:.1f} | {lost:.1f}{'' if reached else ' TOO MUCH'} |"
-        )
+        accuracy = f"{line.mean_precision:.1f} | {line.precision_50:.1f}"
+        cost = f"{line.megabytes:.2f} | {line.milliseconds:.1f}"
+        print(f"| {line.form} | {accuracy} | {cost} | {lost:.1f}{'' if reached else ' TOO MUCH'} |")
     sys.exit(0 if is_good else 1)
 
 
 def measure(folder: pathlib.Path) -> list[Line]:
-    """Every form, the SavedModel first."""
+    """Measures every form, the SavedModel first."""
     start = ("--pipeline_config_path", PIPELINE.value, "--trained_checkpoint_dir", CHECKPOINT.value)
     start = ("export", *start, "--output_directory", str(folder))
     detzoo(*start)
@@ -83,7 +82,7 @@ def measure(folder: pathlib.Path) -> list[Line]:
 
 
 def measured(form: str, model: pathlib.Path, folder: pathlib.Path) -> Line:
-    """Accuracy by `detzoo evaluate`, size, and latency in this process."""
+    """Measures accuracy with `detzoo evaluate`, size, and latency in this process."""
     results = folder / f"evaluation_{form}"
     detzoo(
         "evaluate", "--pipeline_config_path", PIPELINE.value, "--saved_model", str(model), "--output_dir", str(results)
@@ -95,7 +94,7 @@ def measured(form: str, model: pathlib.Path, folder: pathlib.Path) -> Line:
 
 
 def milliseconds(model: pathlib.Path, folder: pathlib.Path) -> float:
-    """Median of one call on an image of the input's size."""
+    """Returns the median time of one call on an image of the input's size."""
     import numpy as np
     import tensorflow as tf
 
@@ -124,7 +123,7 @@ def milliseconds(model: pathlib.Path, folder: pathlib.Path) -> float:
 
 
 def input_size() -> tuple[int, int]:
-    """(height, width) that the config resizes images to."""
+    """Returns the (height, width) to which the config resizes images."""
     from detzoo.builders.resize import build_model_resizer
     from detzoo.config.load import load_pipeline
 
@@ -132,7 +131,7 @@ def input_size() -> tuple[int, int]:
 
 
 def detzoo(*command: str) -> None:
-    """A command as a user gives it; its output stays on the terminal."""
+    """Runs a command as a user does; its output is printed."""
     subprocess.run([sys.executable, "-m", "detzoo", *command], check=True)
 
 

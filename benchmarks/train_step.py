@@ -1,12 +1,13 @@
-"""Seconds of a training step, beside what is wanted and Model Garden's RetinaNet.
+"""Compares the seconds per training step with their targets and with Model Garden's RetinaNet.
 
     python benchmarks/train_step.py [--steps 10] [--output train_step.csv] [--only ssd] [--nomodel_garden]
     python benchmarks/train_step.py --config ssd_vgg16_300
 
-How to read the table. One step is forward, targets, losses, backward and update on a batch that stays in memory, random
-weights, the optimizer and the regularisation of the published config. "at 150" is the time that a machine with a
-yardstick of 150 GFLOP/s in a float32 matrix product would need: time x yardstick / 150; the yardstick is the mean of
-one before and one after the row. bfloat16 needs a CPU with AVX-512 BF16 or AMX, or a GPU, to be faster.
+Reading the table: one step consists of forward pass, targets, losses, backward pass and update on a batch that stays
+in memory, with random weights and with the optimizer and regularization of the published config. "at 150" is the time
+for a machine with a yardstick of 150 GFLOP/s in a float32 matrix product, time x yardstick / 150. The yardstick is the
+mean of one measurement before and one after the row. bfloat16 is faster only on a GPU, or on a CPU with AVX-512 BF16 or
+AMX.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ from detzoo.train.strategy import create_strategy
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 MAX_BOXES, OBJECTS_PER_IMAGE = 100, 7  # rows of the ground truth, and COCO's mean of filled ones
 
-STEPS = flags.DEFINE_integer("steps", 10, "Steps that are timed, after two that trace.", lower_bound=1)
+STEPS = flags.DEFINE_integer("steps", 10, "Timed steps, after two steps that trace.", lower_bound=1)
 OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 ONLY = flags.DEFINE_string("only", "", "Only rows whose config contains this.")
 CONFIG = flags.DEFINE_string("config", None, "Time this config of model_configs/ alone, batch 8.")
@@ -46,7 +47,7 @@ MODEL_GARDEN = flags.DEFINE_boolean("model_garden", True, "Measure Model Garden'
 
 
 class Case(NamedTuple):
-    """A training and its wanted seconds a step at 150."""
+    """A training and its target of seconds per step at 150."""
 
     name: str
     config: str
@@ -81,13 +82,13 @@ def main(argv: list[str]) -> None:
 
 
 def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -> Row:
-    """The median of the steps' seconds between two yardsticks."""
+    """Returns the row of the median step time, measured between two yardsticks."""
     seconds, gflops = beside_yardstick(steps)
     return timed_row(what, float(np.median(seconds)), "s", gflops, wanted)
 
 
 def detzoo_steps(case: Case) -> list[float]:
-    """Seconds of each training step of detzoo."""
+    """Returns the seconds of each training step of detzoo."""
     path = ROOT / "model_configs" / f"{case.config}.config"
     overrides = [
         f"train_config.batch_size={case.batch_size}",
@@ -111,7 +112,7 @@ def detzoo_steps(case: Case) -> list[float]:
 
 
 def random_batch(batch_size: int, image_shape: tuple[int | None, int | None]) -> Batch:
-    """Noise with random boxes."""
+    """Returns a batch of noise with random boxes."""
     generator = np.random.default_rng(0)
     height, width = image_shape
     if height is None or width is None:
@@ -140,7 +141,7 @@ def random_batch(batch_size: int, image_shape: tuple[int | None, int | None]) ->
 
 
 def model_garden_steps(batch_size: int, dtype: str) -> list[float]:
-    """Seconds of each training step of Model Garden, in a process of its own."""
+    """Returns the seconds of each training step of Model Garden, measured in a separate process."""
     program = pathlib.Path(__file__).with_name("model_garden.py")
     command = [sys.executable, str(program), "train", str(batch_size), str(STEPS.value), dtype]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
