@@ -32,6 +32,7 @@ from absl import flags
 
 from detzoo.cli.flags import flags_of
 from detzoo.cli.help import REQUIRED_MESSAGE, overview, verb_help
+from detzoo.cli.native_stderr import drop_import_notes
 from detzoo.config.names import suggestion
 from detzoo.errors import ConfigError, DetzooError, DiskFullError, UsageError
 from detzoo.files.pixel_limit import FLAG, limited_to
@@ -119,6 +120,7 @@ def quiet_tensorflow() -> None:
     os.environ.setdefault("TF_CPP_MAX_VLOG_LEVEL", "0")
     os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    drop_import_notes()
     # Pillow warns of odd tags in files that it reads well; what it cannot read is reported with the file's name.
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
