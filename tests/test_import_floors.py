@@ -9,7 +9,18 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "detzoo"
 
 # From the lowest floor to the highest one. A package imports packages of lower floors only, and itself.
 FLOORS = (
-    ("config.pb", "errors", "contracts", "provenance", "folders", "figures", "gradients", "progress", "__init__"),
+    (
+        "config.pb",
+        "errors",
+        "extras",
+        "contracts",
+        "provenance",
+        "folders",
+        "figures",
+        "gradients",
+        "progress",
+        "__init__",
+    ),
     ("config", "ops", "layers"),
     ("checkpoints", "files"),
     ("data", "features", "necks", "heads", "targets", "losses", "postprocess", "optim"),

@@ -81,6 +81,7 @@ def run(flag_values: flags.FlagValues) -> None:
     if flag_values.dry_run:
         print(work.listing())
         return
+    work.check_packages()
     devices = work.devices()
     make_folder(output_dir, "--output_dir")
     work.prepare()

@@ -24,8 +24,10 @@ from detzoo.cli.sweep_before import (
     works_before,
 )
 from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
+from detzoo.cli.train import extras_of_training
 from detzoo.config.load import save_pipeline
 from detzoo.errors import UsageError
+from detzoo.extras import require_extras
 from detzoo.sweep.columns import PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, Status, published
 from detzoo.sweep.plan.files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
 from detzoo.sweep.plan.points import Point
@@ -225,6 +227,15 @@ class SweepWork:
         if self._jobs > 1 and self._jobs > len(gpus):
             raise UsageError(f"--jobs {self._jobs}: this machine has {len(gpus)} GPUs; give one job for each at most")
         return gpus[: self._jobs] if self._jobs > 1 else []
+
+    def check_packages(self) -> None:
+        """Checks that the packages for the trainings are installed.
+
+        Raises:
+            UsageError: They are not; the message has the command that installs them.
+        """
+        extras = {extra: None for point in self._trainings.values() for extra in extras_of_training(point.training)}
+        require_extras("training the points of this sweep", *extras)
 
     def prepare(self) -> None:
         """Draws the embedded data set, and checks that checkpoints fit, before the first point runs."""

@@ -12,6 +12,7 @@ from absl import flags
 from detzoo.cli.api_flags import check_trainer_flags, define_trainer_flags
 from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
 from detzoo.errors import ConfigError, UsageError
+from detzoo.extras import require_extras
 from detzoo.folders import make_folder
 
 SUMMARY = "Train what a pipeline.config describes; run again, it resumes."
@@ -76,6 +77,7 @@ def run(flag_values: flags.FlagValues) -> None:
 
     check_trainer_flags(flag_values)
     loaded = load_pipeline_from_flags(flag_values)
+    require_extras("training", *extras_of_training(loaded.message))
     config = loaded.message.train_config
     if flag_values.num_train_steps is not None:
         config.num_steps = flag_values.num_train_steps
@@ -94,6 +96,11 @@ def run(flag_values: flags.FlagValues) -> None:
         logger.info("step %d: %s. Results are in %s", outcome.step, outcome.reason, flag_values.model_dir)
         if stop.signal is not None and stop.signal.name == "SIGINT":
             raise KeyboardInterrupt
+
+
+def extras_of_training(pipeline: Any) -> tuple[str, ...]:
+    """Names the extras of pip that training a ``pb.TrainEvalPipelineConfig`` needs."""
+    return ("train", "spp") if pipeline.model.HasField("spp_net") else ("train",)
 
 
 def _run_chain(loaded: Any, flag_values: flags.FlagValues) -> None:

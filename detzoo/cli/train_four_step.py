@@ -12,6 +12,7 @@ from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, 
 from detzoo.cli.recipes import report_finished, run_recipe
 from detzoo.cli.train import check
 from detzoo.errors import UsageError
+from detzoo.extras import require_extras
 
 SUMMARY = "Train a two-stage detector in the four steps of the Faster R-CNN paper."
 DESCRIPTION = """
@@ -75,6 +76,7 @@ def run(flag_values: flags.FlagValues) -> None:
     from detzoo.recipes.four_step_plan import RECIPE, check_folder, check_pipeline_for_recipe
 
     loaded = load_pipeline_from_flags(flag_values)
+    require_extras("training", "train")
     check_pipeline_for_recipe(loaded.message, loaded.path)
     folder = pathlib.Path(flag_values.model_dir)
     repeat = "its folder, those with a higher number,"

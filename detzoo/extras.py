@@ -1,0 +1,40 @@
+"""Packages that only an extra of ``pip install detzoo`` brings, and the message if one is missing (floor 0)."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+
+from detzoo.errors import UsageError
+
+_PACKAGES = {  # extra -> module that is imported -> package that has it
+    "train": {"orbit": "tf-models-official"},
+    "spp": {"sklearn": "scikit-learn", "scipy": "scipy"},
+}
+
+
+def require_extras(task: str, *extras: str) -> None:
+    """Checks that the packages of extras are installed, without importing them.
+
+    Args:
+        task: What needs the packages, as the subject of the message: "training".
+        extras: Names of extras in pyproject.toml.
+
+    Raises:
+        UsageError: A package is missing. The message has the command that installs it.
+    """
+    missing = [
+        package
+        for extra in extras
+        for module, package in _PACKAGES[extra].items()
+        # Not importlib.util.find_spec: the command line hides scikit-learn from Keras by an entry in sys.modules.
+        if importlib.machinery.PathFinder.find_spec(module) is None
+    ]
+    if missing:
+        names = ", ".join(missing)
+        raise UsageError(f"{task} needs {names}: not installed here. Install with: {install_command(*extras)}")
+
+
+def install_command(*extras: str) -> str:
+    """Returns the command that installs extras into the environment of this process."""
+    return f'{sys.executable} -m pip install "detzoo[{",".join(extras)}]"'
