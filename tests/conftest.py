@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pathlib
 import signal
@@ -15,6 +16,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the backgrou
 
 import pytest
 
+CAN_TRAIN = importlib.util.find_spec("orbit") is not None
 SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
 
 
@@ -40,7 +42,6 @@ def two_cpus():
 @pytest.fixture(scope="session")
 def load_module():
     """A function: path below tests/ -> the module, for code that several test files share."""
-    import importlib.util
     import sys
 
     def load(path):
@@ -92,7 +93,6 @@ def small(load_module):
 
 def pytest_configure(config):
     """Split the CPU in two before any test starts the TensorFlow runtime. Costs nothing where TensorFlow is unused."""
-    import importlib.util
     import sys
 
     if importlib.util.find_spec("tensorflow") is None:
@@ -105,6 +105,14 @@ def pytest_configure(config):
         [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
     )
     assert "tf_keras" not in sys.modules
+
+
+def pytest_collection_modifyitems(items):
+    """Skips what trains where detzoo was installed without training."""
+    if not CAN_TRAIN:
+        for item in items:
+            if item.get_closest_marker("train"):
+                item.add_marker(pytest.mark.skip(reason="needs detzoo[train]: tf-models-official is not installed"))
 
 
 @pytest.fixture(autouse=True)

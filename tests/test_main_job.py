@@ -12,6 +12,8 @@ import pytest
 
 from detzoo.cli.main import main
 
+pytestmark = pytest.mark.train
+
 CONFIG = pathlib.Path(__file__).resolve().parents[1] / "model_configs" / "shapes_ssd_mobilenet_v1.config"
 NUM_STEPS = 6
 

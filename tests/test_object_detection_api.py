@@ -115,6 +115,7 @@ def write_golden_record(shared, golden_weights, folder):
     (folder / "label_map.pbtxt").write_text(items)
 
 
+@pytest.mark.train
 @pytest.mark.parametrize(
     "name", ["ssd_mobilenet_v2_320", pytest.param("ssd_resnet50_v1_fpn_640", marks=pytest.mark.slow)]
 )
@@ -149,6 +150,7 @@ def test_the_first_step_has_their_losses(seeded, shared, golden_weights, logged_
         assert losses[f"Loss/{part}_loss"][0] == pytest.approx(float(golden[f"loss_Loss/{part}_loss"]), rel=1e-3), part
 
 
+@pytest.mark.train
 @pytest.mark.slow
 def test_from_their_checkpoint_to_served_pets(seeded, shared, tmp_path, capsys):
     """The way of a new user: a published config, a label map, records of pets and a checkpoint of COCO."""

@@ -57,6 +57,7 @@ def evaluate(run, output, *flags, checkpoint="model", config="pipeline.config"):
     return json.loads((run / output / "metrics.json").read_text())
 
 
+@pytest.mark.train
 @pytest.mark.slow
 def test_a_training_that_evaluates_to_nothing_and_well_with_recomputed_statistics(run, capsys):
     assert train(run) == 0

@@ -122,6 +122,7 @@ def test_an_untouched_published_config_is_ok_with_the_paths_that_are_to_set(shar
     assert main(["config", "check", path, "--strict"]) == 2
 
 
+@pytest.mark.train
 def test_commands_that_read_records_refuse_placeholders_with_the_same_lines(shared, tmp_path, capsys):
     path = str(shared / "configs" / "published" / "tf1" / "ssd_mobilenet_v2_quantized_300x300_coco.config")
     main(["config", "check", path])

@@ -14,6 +14,8 @@ from detzoo.cli.main import main
 from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES
 from detzoo.tasks.detect_files import DetectionLimits, detect_files
 
+pytestmark = pytest.mark.train
+
 CONFIG = pathlib.Path(__file__).resolve().parents[2] / "model_configs" / "shapes_segmentation_proposals.config"
 MODEL = "model.segmentation_proposals"
 SMALL = [

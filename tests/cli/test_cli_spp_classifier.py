@@ -11,6 +11,8 @@ from PIL import Image
 
 from detzoo.cli.main import main
 
+pytestmark = pytest.mark.train
+
 CONFIG = """
 model { spp_classifier {
   num_classes: 2

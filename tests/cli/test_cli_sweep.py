@@ -192,6 +192,7 @@ def test_example_images_are_kept_once_under_safe_names(tmp_path: pathlib.Path) -
     assert [file.name for file in (tmp_path / "examples").iterdir()] == ["a_.._b_c_.jpg"]
 
 
+@pytest.mark.train
 @pytest.mark.slow
 def test_two_points_from_nothing_to_the_report(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "tiny.sweep"
@@ -221,6 +222,7 @@ def test_two_points_from_nothing_to_the_report(tmp_path: pathlib.Path) -> None:
     assert not list(out.glob("points/*/export"))
 
 
+@pytest.mark.train
 @pytest.mark.slow
 def test_a_second_stage_is_trained_and_measured_on_the_proposals_of_a_first_one(tmp_path: pathlib.Path) -> None:
     file, base = tmp_path / "tiny.sweep", f'config: "{CONFIGS}/shapes_faster_rcnn_mobilenet_v1_fpn.config"'

@@ -10,6 +10,8 @@ import urllib.error
 
 import pytest
 
+pytest.importorskip("orbit", reason="needs detzoo[train]: tf-models-official is not installed")
+
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline
 from detzoo.errors import UsageError

@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+pytest.importorskip("orbit", reason="needs detzoo[train]: tf-models-official is not installed")
+
 from detzoo.builders.detector import build_detector
 from detzoo.builders.inputs import build_dataset
 from detzoo.checkpoints import restore_for_inference

@@ -22,6 +22,7 @@ MEAN, VARIANCE = "backbone/norm/moving_mean", "backbone/norm/moving_variance"
 @pytest.fixture(scope="module")
 def training_toy(load_module):
     """The module tests/train/training_toy.py."""
+    pytest.importorskip("orbit", reason="needs detzoo[train]: tf-models-official is not installed")
     return load_module("train/training_toy.py")
 
 

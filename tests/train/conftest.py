@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 import pytest
+
+
+class _NeedsTraining(pytest.Module):
+    """A file of tests that is not imported, because it would import orbit."""
+
+    def collect(self):
+        pytest.skip("needs detzoo[train]: tf-models-official is not installed", allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    """Skips all files of this folder where detzoo was installed without training."""
+    if importlib.util.find_spec("orbit") is None:
+        return _NeedsTraining.from_parent(parent, path=module_path)
+    return None
 
 
 @pytest.fixture(scope="session")
