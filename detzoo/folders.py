@@ -90,12 +90,26 @@ def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
         lock.release()
 
 
-def write_atomically(file: str | pathlib.Path, text: str) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, never a part."""
+def write_atomically(file: str | pathlib.Path, content: str | bytes) -> None:
+    """Writes a file so that a crash leaves the old one or the new one, never a part. Text is written as UTF-8."""
+    with draft_of(file) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+@contextlib.contextmanager
+def draft_of(file: str | pathlib.Path, suffix: str = "") -> Iterator[pathlib.Path]:
+    """Yields the path of a hidden draft in the same folder, which replaces ``file`` at the end of the block.
+
+    An exception in the block removes the draft and leaves ``file`` as it was.
+
+    Args:
+        file: Path of the file to write.
+        suffix: End of the draft's name. The default is the id of the process, so that processes do not collide.
+    """
     file = pathlib.Path(file)
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    draft = file.with_name(f".{file.name}.{suffix or os.getpid()}")
     try:
-        draft.write_text(text, encoding="utf-8")
+        yield draft
         draft.replace(file)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from detzoo.cli.main import main
 from detzoo.errors import DataError, DiskFullError, UsageError
-from detzoo.folders import full_disk, make_folder, reserved, write_atomically
+from detzoo.folders import draft_of, full_disk, make_folder, reserved, write_atomically
 
 
 def test_a_folder_and_those_above_it_are_made(tmp_path):
@@ -79,15 +79,44 @@ def test_a_file_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch):
     file = tmp_path / "run.json"
     write_atomically(file, "before")
 
-    def fail(self, text, **_):
-        self.write_bytes(text[:2].encode())
+    def fail(self, content):
+        with self.open("wb") as stream:
+            stream.write(content[:2])
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(pathlib.Path, "write_text", fail)
-    with pytest.raises(OSError, match="No space left"):
-        write_atomically(file, "after")
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_bytes", fail)
+        with pytest.raises(OSError, match="No space left"):
+            write_atomically(file, "after")
     assert file.read_text() == "before"
     assert list(tmp_path.iterdir()) == [file]
+    write_atomically(file, b"\x00bytes")
+    assert file.read_bytes() == b"\x00bytes"
+
+
+def test_a_draft_takes_the_place_of_its_file_at_the_end_of_the_block(tmp_path):
+    file = tmp_path / "maps.npz"
+    with draft_of(file) as draft:
+        draft.write_bytes(b"whole")
+        assert draft.name.startswith(".maps.npz.")
+        assert not file.exists()
+    assert file.read_bytes() == b"whole"
+
+
+def test_a_draft_is_removed_where_its_block_raises(tmp_path):
+    file = tmp_path / "maps.npz"
+    file.write_bytes(b"whole")
+
+    def interrupted():
+        with draft_of(file, "partial") as draft:
+            draft.write_bytes(b"ha")
+            assert draft == tmp_path / ".maps.npz.partial"
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt, match=r"^$"):
+        interrupted()
+    assert list(tmp_path.iterdir()) == [file]
+    assert file.read_bytes() == b"whole"
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")

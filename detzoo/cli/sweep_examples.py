@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import os
 import pathlib
 import re
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from detzoo.folders import draft_of
 
 _QUALITY = 92  # of the kept JPEG files
 
@@ -61,7 +62,6 @@ def keep_image(folder: pathlib.Path, name: str, pixels: np.ndarray) -> str:
     file = folder / (re.sub(r"[^\w.-]+", "_", name)[:80] + ".jpg")
     if not file.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = file.with_name(f".{file.name}.{os.getpid()}")
-        Image.fromarray(pixels).save(partial, "JPEG", quality=_QUALITY)
-        partial.replace(file)
+        with draft_of(file) as draft:
+            Image.fromarray(pixels).save(draft, "JPEG", quality=_QUALITY)
     return file.name

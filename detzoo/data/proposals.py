@@ -14,7 +14,6 @@ are told before the first image is decoded.
 from __future__ import annotations
 
 import logging
-import os
 import pathlib
 import re
 from collections.abc import Sequence
@@ -29,6 +28,7 @@ from detzoo.data.records import CHECKED_RECORDS, RecordStream
 from detzoo.errors import DataError
 from detzoo.files.fields import as_name, as_number, shown
 from detzoo.files.text_files import check_regular, decode, parse_json
+from detzoo.folders import draft_of
 
 ARRAYS = ("image_ids", "offsets", "boxes", "scores")
 ENTRY_FIELDS = ("image_id", "bbox", "score")
@@ -181,7 +181,7 @@ def write_proposals(
     boxes_norm: Sequence[np.ndarray],
     scores: Sequence[np.ndarray],
 ) -> None:
-    """Writes a proposals.npz in one go, so that a reader never sees half of it.
+    """Writes a proposals.npz as a whole, so that a reader never sees half of it.
 
     Args:
         path: the file.
@@ -189,9 +189,7 @@ def write_proposals(
         boxes_norm: for each image [R, 4], fractions of the true image.
         scores: for each image [R].
     """
-    target = pathlib.Path(path)
-    draft = target.with_name(f".{target.name}.{os.getpid()}")
-    with draft.open("wb") as file:
+    with draft_of(path) as draft, draft.open("wb") as file:
         np.savez(
             file,
             image_ids=np.array(list(image_ids), np.str_),
@@ -199,7 +197,6 @@ def write_proposals(
             boxes=np.concatenate([np.zeros([0, 4], np.float32), *boxes_norm], dtype=np.float32),
             scores=np.concatenate([np.zeros([0], np.float32), *scores], dtype=np.float32),
         )
-    draft.replace(target)
 
 
 def read_proposals(path: str) -> ProposalTable:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
-import contextlib
 import dataclasses
 import functools
 import logging
@@ -25,6 +24,7 @@ from detzoo.datasets.annotations import AnnotatedImage, Annotations
 from detzoo.errors import DataError, UsageError
 from detzoo.files import images
 from detzoo.files.issues import Action, DataIssue, Finding, IssueLog
+from detzoo.folders import write_atomically
 from detzoo.progress import track
 
 logger = logging.getLogger(__name__)
@@ -225,16 +225,10 @@ def _check_label_map_beside(label_map: LabelMap, path: pathlib.Path, given: str 
 
 
 def _save_label_map(label_map: LabelMap, path: pathlib.Path) -> None:
-    """Replaces the file in one step."""
-    partial = examples.partial_path(path)
     try:
-        label_map.save(partial)
-        partial.replace(path)
+        write_atomically(path, label_map.to_text())
     except OSError as error:
         raise DataError(f"cannot write {path}: {error.strerror}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _warn_of_other_shards(output_prefix: str, num_shards: int) -> None:

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 
 from detzoo.errors import DataError, UsageError
+from detzoo.folders import draft_of
 
 MAX_SHARDS = 99999  # five digits in the file names
 
@@ -127,11 +128,6 @@ def other_shards(output_prefix: str | os.PathLike[str], num_shards: int) -> list
     return sorted(path for path in map(pathlib.Path, glob.glob(pattern)) if path not in ours)
 
 
-def partial_path(path: pathlib.Path) -> pathlib.Path:
-    """Where a file is written before it gets its name: hidden, so that no glob of records finds what a kill left."""
-    return path.with_name(f".{path.name}.partial")
-
-
 class ShardedWriter:
     """Writes records in turn to the shards of a prefix; the files appear under their names only when all is written.
 
@@ -144,17 +140,18 @@ class ShardedWriter:
         self.paths = shard_paths(output_prefix, num_shards)
         self.num_records = 0
         self._write_errors = (OSError, tf.errors.OpError)
-        self._partial = [partial_path(path) for path in self.paths]
+        self._drafts = contextlib.ExitStack()
         self._writers: list[tf.io.TFRecordWriter] = []
         folder = self.paths[0].parent
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for partial in self._partial:
-                self._writers.append(tf.io.TFRecordWriter(str(partial)))
+            for path in self.paths:
+                draft = self._drafts.enter_context(draft_of(path, "partial"))  # the next run replaces what a kill left
+                self._writers.append(tf.io.TFRecordWriter(str(draft)))
         except FileExistsError:
             raise DataError(f"cannot write {self.paths[0]}: {folder} is a file, not a folder") from None
         except self._write_errors as error:
-            self._close_and_remove()
+            self.__exit__(type(error), error, error.__traceback__)
             raise DataError(f"cannot write {self.paths[len(self._writers)]}: {_reason(error)}") from None
 
     def write(self, record: bytes) -> None:
@@ -172,24 +169,14 @@ class ShardedWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if kind is None:
+            with self._drafts:  # an exception in this block removes the drafts
                 for writer in self._writers:
                     writer.close()
-                for partial, path in zip(self._partial, self.paths, strict=True):
-                    partial.replace(path)
+                if error is not None:
+                    raise error
         except self._write_errors as problem:
-            raise DataError(f"cannot write to {self.paths[0].parent}: {_reason(problem)}") from None
-        finally:
-            self._close_and_remove()
-
-    def _close_and_remove(self) -> None:
-        """Removes the files that did not get their names."""
-        for writer in self._writers:
-            with contextlib.suppress(*self._write_errors):
-                writer.close()
-        for partial in self._partial:
-            with contextlib.suppress(OSError):
-                partial.unlink()
+            if error is None:
+                raise DataError(f"cannot write to {self.paths[0].parent}: {_reason(problem)}") from None
 
 
 def _reason(error: Exception) -> str:

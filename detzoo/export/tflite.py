@@ -13,7 +13,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
-import os
 import pathlib
 import time
 from typing import Any
@@ -38,7 +37,7 @@ from detzoo.export.tflite_graph import (
 )
 from detzoo.export.tflite_join import complete, join
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
-from detzoo.folders import make_folder
+from detzoo.folders import make_folder, write_atomically
 from detzoo.provenance import commit, versions
 from detzoo.serving.served import FIRST_CLASS_ID
 from detzoo.serving.tflite_detector import SUFFIX, TfliteDetector
@@ -104,7 +103,7 @@ def export_tflite(
     content = join(network, postprocessing)
     report = check(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
-    _write(path, content)
+    write_atomically(path, content)
     _write_texts(folder, beside, detector.num_classes)
     record = {
         "quantize": options.quantize,
@@ -122,7 +121,7 @@ def export_tflite(
         "versions": versions(),
         "commit": commit(),
     }
-    _write(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
+    write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     if getattr(resizer, "pad_to_max_dimension", False):
         logger.warning("boxes are fractions of the padded input: whoever pads the image divides by its part of it")
     return path, report
@@ -180,19 +179,9 @@ def file_name(quantize: str) -> str:
 
 def _write_texts(folder: pathlib.Path, beside: Export, num_classes: int) -> None:
     if beside.config_text:
-        _write(folder / CONFIG_FILE, beside.config_text.encode())
+        write_atomically(folder / CONFIG_FILE, beside.config_text)
     if beside.label_map_text:
-        _write(folder / LABEL_MAP_FILE, beside.label_map_text.encode())
+        write_atomically(folder / LABEL_MAP_FILE, beside.label_map_text)
         names = load_label_map(folder / LABEL_MAP_FILE).display_names
         lines = [names.get(number + FIRST_CLASS_ID, UNNAMED) for number in range(num_classes)]
-        _write(folder / LABELS_FILE, ("\n".join(lines) + "\n").encode())
-
-
-def _write(path: pathlib.Path, content: bytes) -> None:
-    """Beside its place first: whoever reads the file meanwhile sees the old one or the new one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        write_atomically(folder / LABELS_FILE, "\n".join(lines) + "\n")

@@ -295,10 +295,10 @@ def test_control_c_while_images_are_read(tmp_path, clean, monkeypatch):
 
 
 def test_a_failing_label_map_leaves_no_records_without_one(tmp_path, clean):
-    (tmp_path / "out" / ".label_map.pbtxt.partial").mkdir(parents=True)
+    (tmp_path / "out" / f".label_map.pbtxt.{os.getpid()}").mkdir(parents=True)
     with pytest.raises(DataError, match=r"cannot write .*label_map\.pbtxt"):
         convert(tmp_path, clean)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [".label_map.pbtxt.partial"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [f".label_map.pbtxt.{os.getpid()}"]
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path, clean):

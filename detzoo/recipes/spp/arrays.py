@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import zipfile
 from collections.abc import Mapping
@@ -10,14 +9,13 @@ from collections.abc import Mapping
 import numpy as np
 
 from detzoo.errors import DataError
+from detzoo.folders import draft_of
 
 
 def save_arrays(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Writes an npz file atomically."""
-    draft = file.with_name(f".{file.name}.{os.getpid()}")
-    with draft.open("wb") as stream:
+    with draft_of(file) as draft, draft.open("wb") as stream:
         np.savez(stream, allow_pickle=False, **arrays)
-    draft.replace(file)
 
 
 def load_arrays(file: pathlib.Path) -> dict[str, np.ndarray] | None:

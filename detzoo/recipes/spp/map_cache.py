@@ -11,6 +11,7 @@ share a cache without reading the maps of another network. Files are written ato
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
 import pathlib
@@ -20,6 +21,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from detzoo.errors import UsageError
+from detzoo.folders import write_atomically
 
 BYTES_A_GIGABYTE = 10**9
 _DIGEST_CHARACTERS = 16
@@ -87,20 +89,17 @@ class MapCache:
             self._tell_full(size)
             return False
         file = self._file(image_id)
-        draft = file.with_name(f".{file.name}.{os.getpid()}")
-        try:
-            with draft.open("wb") as stream:
-                np.savez(stream, allow_pickle=False, **{f"scale_{number}": each for number, each in enumerate(maps)})
-        except OSError as problem:  # such as a full disk; the training continues without the file
-            draft.unlink(missing_ok=True)
-            self._tell_full(size, problem.strerror or str(problem))
-            return False
-        size = draft.stat().st_size
+        content = io.BytesIO()
+        np.savez(content, allow_pickle=False, **{f"scale_{number}": each for number, each in enumerate(maps)})
+        size = content.getbuffer().nbytes
         if self.num_bytes + size > self._max_bytes:
-            draft.unlink()
             self._tell_full(size)
             return False
-        draft.replace(file)
+        try:
+            write_atomically(file, content.getvalue())
+        except OSError as problem:  # such as a full disk: the training continues without the cache
+            self._tell_full(size, problem.strerror or str(problem))
+            return False
         self.num_bytes += size
         return True
 
