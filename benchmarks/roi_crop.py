@@ -102,9 +102,10 @@ def pooled_crop_rows() -> list[Row]:
             crops = tf.image.crop_and_resize(features, boxes[0], tf.zeros([HEAD_BOXES], tf.int32), (14, 14))
             return tf.nn.max_pool2d(crops, 2, 2, "VALID")[:, ::stride, ::stride]
 
-        short_way = functools.partial(
-            roi_crop.crop_and_max_pool, crop_size=(14, 14), pool_size=2, output_stride=output_stride
+        pooled = functools.partial(
+            roi_crop.crop_and_max_pool_boxes, crop_size=(14, 14), pool_size=2, output_stride=output_stride
         )
+        short_way = functools.partial(roi_crop.single_level_crop, crop=pooled)
         what = f"crop 14x14x1024, pooled, output stride {output_stride}"
         rows += measure(two_ways(what, short_way, long_way, features, boxes), [None])
         gradients = gradient_of(short_way), gradient_of(long_way)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from detzoo.config import pb
+from detzoo.config.spp_table import BASELINE_BINS, SPP_NETWORKS, map_size, min_size_px
 from detzoo.data.class_images import ClassifierResizer
 from detzoo.detectors.base import ImageShape
 from detzoo.detectors.spp_classifier import SppClassifier, TestView, Views, spp_classifier_network
 from detzoo.errors import ConfigError
-from detzoo.features.spp_networks import BASELINE_BINS, SPP_NETWORKS, map_size, min_size_px, normalize_pixels
+from detzoo.features.normalization import standardize_imagenet
 
 _VIEWS = {
     pb.SppClassifier.TEN_CROPS: TestView.TEN_CROPS,
@@ -40,7 +41,7 @@ def build_spp_classifier(config: pb.SppClassifier) -> SppClassifier:
         weight_decay=network.weight_decay,
     )
     views = Views(_VIEWS[config.test_view], config.crop_size, tuple(config.map_scale))
-    return SppClassifier(parts, normalize_pixels, network.type, bins, views, config.num_classes)
+    return SppClassifier(parts, standardize_imagenet, network.type, bins, views, config.num_classes)
 
 
 def build_classifier_resizer(config: pb.SppClassifier) -> ClassifierResizer:

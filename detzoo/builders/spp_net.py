@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from detzoo.builders.postprocess import build_nms_limits
 from detzoo.config import pb
+from detzoo.config.spp_table import SPP_NETWORKS
 from detzoo.detectors.base import Detector
 from detzoo.detectors.spp_net import Features, SppNet, SppParts, WindowScales
 from detzoo.errors import ConfigError
-from detzoo.features.spp_networks import SPP_NETWORKS, normalize_pixels
+from detzoo.features.normalization import standardize_imagenet
 
 DEFAULT_SCALES = (688,)  # arXiv:1406.4729, section 4.1: the 1-scale version
 
@@ -47,7 +48,7 @@ def build_spp_net(config: pb.SppNet) -> Detector:
         parts,
         WindowScales(window_scales(config), config.window_size),
         build_nms_limits(config.post_processing.batch_non_max_suppression),
-        normalize_pixels,
+        standardize_imagenet,
         config.max_proposals,
         config.num_classes,
     )

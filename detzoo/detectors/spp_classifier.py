@@ -27,17 +27,12 @@ from typing import Any, NamedTuple
 import keras
 import tensorflow as tf
 
+from detzoo.config.spp_table import offset_px, stride_px
 from detzoo.contracts import Groundtruth, LossTerm, Proposals, Tensor
 from detzoo.data.class_images import NO_LIMIT_PX
 from detzoo.data.resize import KeepAspectRatioResizer
 from detzoo.detectors.base import Detector, ImageShape
-from detzoo.features.spp_layers import SpatialPyramid
-from detzoo.features.spp_networks import (
-    build_conv_layers,
-    build_fully_connected,
-    offset_px,
-    stride_px,
-)
+from detzoo.features.spp_networks import SpatialPyramid, build_conv_layers, build_fully_connected
 from detzoo.ops.region_pyramid import pool_windows, window_cells
 from detzoo.ops.views import CENTER_AND_CORNERS, WITH_SIDES, num_distinct, window_origins
 

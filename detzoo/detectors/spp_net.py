@@ -38,6 +38,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from detzoo.config.spp_table import Padding, num_channels, offset_px, stride_px
 from detzoo.contracts import (
     Detections,
     Groundtruth,
@@ -48,16 +49,7 @@ from detzoo.contracts import (
     Tensor,
 )
 from detzoo.detectors.base import Detector
-from detzoo.features.spp_networks import (
-    BACKBONE,
-    FullyConnected,
-    Padding,
-    build_conv_layers,
-    build_fully_connected,
-    num_channels,
-    offset_px,
-    stride_px,
-)
+from detzoo.features.spp_networks import BACKBONE, FullyConnected, build_conv_layers, build_fully_connected
 from detzoo.layers.stage_end import FEATURES
 from detzoo.ops import boxes
 from detzoo.ops.box_coder import FasterRcnnBoxCoder

@@ -1,1 +1,1 @@
-"""Feature extractors, one file a family: normalised image -> dict level -> map (floor 2)."""
+"""Feature extractors, one file per family: normalised image -> dict of level to map (floor 2)."""

@@ -1,4 +1,4 @@
-"""A convolution in groups that is fast on CPUs, the heart of ResNeXt.
+"""A grouped convolution that is fast on CPUs, for ResNeXt.
 
 References:
     Xie et al., arXiv:1611.05431, figure 3 (c): a block as a grouped convolution.
@@ -17,22 +17,22 @@ from detzoo.contracts import Tensor
 
 @keras.saving.register_keras_serializable(package="detzoo")
 class GroupedConv2D(keras.layers.Layer):
-    """A "same" convolution without bias whose input and output channels are split in ``groups`` that do not mix.
+    """A "same" convolution without bias, whose input and output channels are split in ``groups`` that do not mix.
 
-    Keras compiles a grouped ``Conv2D`` by XLA on CPUs, whose step forward and back was measured 90 to 460 times slower
-    than that of TensorFlow's own kernel, which this layer calls. Where that kernel has no gradient, each group
-    is convolved by itself, two to three times slower. The weights are the same.
+    Keras compiles a grouped ``Conv2D`` by XLA on CPUs. Its forward and backward pass were measured 90 to 460 times
+    slower than TensorFlow's kernel, which this layer calls. If that kernel has no gradient, each group is convolved
+    separately, two to three times slower. The weights are the same.
 
     Maps [B, H, W, C] to [B, ceil(H / strides), ceil(W / strides), filters]. The kernel is [k, k, C / groups, filters].
 
     Args:
         filters: Output channels, a multiple of ``groups``.
         kernel_size: Side of the square kernel.
-        groups: Number of groups; must divide the input channels too.
+        groups: Number of groups, a divisor of the input channels.
         strides: Step of the kernel in both directions.
-        dilation_rate: Spacing of the kernel's taps; 1 where ``strides`` is not.
-        kernel_initializer: As Keras's.
-        kernel_regularizer: As Keras's.
+        dilation_rate: Spacing of the kernel's taps; 1 if ``strides`` is above 1.
+        kernel_initializer: Initializer, as Keras accepts it.
+        kernel_regularizer: Regularizer, as Keras accepts it.
         **kwargs: Arguments of ``keras.layers.Layer``.
     """
 
@@ -78,12 +78,12 @@ class GroupedConv2D(keras.layers.Layer):
         return convolve_each_group(inputs, kernel, self.groups, self.strides, self.dilation_rate)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """[B, ceil(H / strides), ceil(W / strides), filters]."""
+        """Returns [B, ceil(H / strides), ceil(W / strides), filters]."""
         sizes = (None if size is None else -(-size // self.strides) for size in input_shape[1:3])
         return (input_shape[0], *sizes, self.filters)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
+        """Returns the arguments that rebuild this layer."""
         return {
             **super().get_config(),
             "filters": self.filters,
@@ -97,7 +97,7 @@ class GroupedConv2D(keras.layers.Layer):
 
 
 def convolve_each_group(inputs: Tensor, kernel: Tensor, groups: int, strides: int, dilation_rate: int) -> Tensor:
-    """One grouped convolution as ``groups`` small ones: inputs [B, H, W, C], kernel [k, k, C / groups, filters]."""
+    """Convolves each group of ``inputs`` [B, H, W, C] with its part of ``kernel`` [k, k, C / groups, filters]."""
     parts = zip(tf.split(inputs, groups, axis=-1), tf.split(kernel, groups, axis=-1), strict=True)
     return tf.concat(
         [tf.nn.convolution(part, weights, strides, "SAME", dilations=dilation_rate) for part, weights in parts], axis=-1
@@ -106,13 +106,13 @@ def convolve_each_group(inputs: Tensor, kernel: Tensor, groups: int, strides: in
 
 @functools.cache
 def has_native_gradient(dtype: tf.DType, dilation_rate: int) -> bool:
-    """Whether this machine differentiates grouped convolutions: GPUs do, CPUs through oneDNN (not in every dtype).
+    """Returns True if this machine differentiates grouped convolutions.
 
-    Found out by trying, once a process.
+    GPUs do, and CPUs through oneDNN, for some dtypes. The first call of a process tries it.
     """
     shape, kernel_shape = [1, 4, 4, 4], [3, 3, 2, 4]
     shared = {"strides": [1, 1, 1, 1], "dilations": [1, dilation_rate, dilation_rate, 1], "padding": "SAME"}
-    with tf.init_scope():  # which also stops tapes, hence the gradients' own operations
+    with tf.init_scope():  # tapes stop here, so the operations of the gradients are called
         values, kernel = tf.ones(shape, dtype), tf.ones(kernel_shape, dtype)
         try:
             tf.raw_ops.Conv2DBackpropInput(input_sizes=shape, filter=kernel, out_backprop=values, **shared)

@@ -1,8 +1,8 @@
 """Inception v2, the "Inception with batch normalisation", which ``keras.applications`` lacks.
 
 References:
-    Ioffe and Szegedy, arXiv:1502.03167, figure 5; the widths and the separable first convolution are those of the
-    network that Huang et al., arXiv:1611.10012, used (names of its blocks: Mixed_3b to Mixed_5c).
+    Ioffe and Szegedy, arXiv:1502.03167, figure 5; widths and separable first convolution of the network of
+    Huang et al., arXiv:1611.10012 (names of its blocks: Mixed_3b to Mixed_5c).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _STEM_FILTERS = 64
 
 
 class _Mixed(NamedTuple):
-    """Channels of a block's branches; each tuple is a chain of convolutions, a 1 x 1 and then 3 x 3."""
+    """Channels of a block's branches. Each tuple is a chain of convolutions: a 1 x 1, then one or two 3 x 3."""
 
     name: str
     pointwise: int  # the 1 x 1 branch
@@ -58,12 +58,12 @@ _BLOCKS: tuple[_Mixed | _Reduction, ...] = (
 
 
 def inception_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False) -> Network:
-    """Inception v2.
+    """Describes Inception v2.
 
     Args:
         depth_multiplier: Factor of every convolution's channels, rounded down.
-        min_depth: Least number of channels of any convolution, after the multiplication.
-        for_pyramid: Level 4 is the last block of stride 16 (Mixed_4e) rather than SSD's Mixed_4c.
+        min_depth: Smallest number of channels of any convolution, after the multiplication.
+        for_pyramid: Selects the last block of stride 16 (Mixed_4e) for level 4 rather than SSD's Mixed_4c.
 
     Returns:
         The network, endpoints 2 to 5.
@@ -84,7 +84,7 @@ def inception_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
 
 def _graph(stem_depthwise: int, stem: tuple[int, int, int], blocks: list[_Mixed | _Reduction]) -> keras.Model:
     image = keras.Input((None, None, 3))
-    # The only convolution with a bias, and without batch norm.
+    # The only convolution with a bias and without batch norm.
     x = keras.layers.SeparableConv2D(
         stem[0], 7, strides=2, padding="same", depth_multiplier=stem_depthwise, name="conv_1a_separable"
     )(image)
@@ -121,7 +121,7 @@ def _reduction(x: Tensor, block: _Reduction) -> Tensor:
 
 
 def _chain(x: Tensor, filters: tuple[int, int], name: str, num_spatial: int, strides: int = 1) -> Tensor:
-    """A 1 x 1 convolution and ``num_spatial`` 3 x 3, the last of which has the stride."""
+    """Wires a 1 x 1 convolution and ``num_spatial`` 3 x 3, the last with the stride."""
     x = _convolution(x, filters[0], 1, f"{name}_reduce")
     for number in range(1, num_spatial + 1):
         x = _convolution(x, filters[1], 3, f"{name}_{number}", strides=strides if number == num_spatial else 1)
@@ -137,7 +137,7 @@ def _convolution(x: Tensor, filters: int, kernel_size: int, name: str, strides: 
 
 
 def _scaled(block: _Mixed | _Reduction, depth: Callable[[int], int]) -> _Mixed | _Reduction:
-    """The block with every number of channels passed through ``depth``."""
+    """Returns the block with ``depth`` applied to every number of channels."""
     single = (depth(block.single[0]), depth(block.single[1]))
     double = (depth(block.double[0]), depth(block.double[1]))
     if isinstance(block, _Reduction):

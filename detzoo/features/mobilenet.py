@@ -1,8 +1,8 @@
 """MobileNet v1 and v2, with the width and minimum depth of the Object Detection API.
 
 References:
-    Howard et al., arXiv:1704.04861 (v1); Sandler et al., arXiv:1801.04381 (v2). The maps that SSD and the pyramids
-    read, and the hyperparameters, are the Object Detection API's.
+    Howard et al., arXiv:1704.04861 (v1). Sandler et al., arXiv:1801.04381 (v2). The endpoints
+    for SSD and for pyramids, and the hyperparameters, are the Object Detection API's.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ HYPERPARAMS = ConvHyperparams(
 V1_PYRAMID_ENDPOINTS = {2: "conv_pw_3_relu", 3: "conv_pw_5_relu", 4: "conv_pw_11_relu", 5: "conv_pw_13_relu"}
 V1_SSD_ENDPOINTS = V1_PYRAMID_ENDPOINTS
 V2_PYRAMID_ENDPOINTS = {2: "block_2_add", 3: "block_5_add", 4: "block_12_add", 5: "out_relu"}
-# "layer_15/expansion_output": wide, and already computed with the stride of the block before.
+# "layer_15/expansion_output": wide, and already computed at the stride of the previous block.
 V2_SSD_ENDPOINTS = V2_PYRAMID_ENDPOINTS | {4: "block_13_expand_relu"}
 
 # The Object Detection API narrows the last two blocks of v1 for a pyramid of separable convolutions ("FPN-lite").
@@ -38,13 +38,13 @@ _V2_DIVISOR = 8
 def mobilenet_v1(
     depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False, is_lite: bool = False
 ) -> Network:
-    """MobileNet v1.
+    """Describes MobileNet v1.
 
     Args:
         depth_multiplier: Factor of every layer's channels, rounded down.
-        min_depth: Least number of channels of any layer, after the multiplication.
-        for_pyramid: Endpoints for a feature pyramid rather than for SSD; the same for this network.
-        is_lite: The narrower last two blocks of FPN-lite.
+        min_depth: Smallest number of channels of any layer, after the multiplication.
+        for_pyramid: Selects the endpoints for a feature pyramid rather than for SSD; the same for this network.
+        is_lite: Selects the narrower last two blocks of FPN-lite.
 
     Returns:
         The network, endpoints 2 to 5.
@@ -66,14 +66,14 @@ def mobilenet_v1(
 
 
 def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False) -> Network:
-    """MobileNet v2.
+    """Describes MobileNet v2.
 
     Args:
-        depth_multiplier: Factor of every layer's channels, rounded to multiples of 8; the last convolution gets no more
-            than its 1280.
-        min_depth: Least number of channels of any layer but the expansions, after the multiplication. A block that it
-            widens has no shortcut.
-        for_pyramid: Endpoints for a feature pyramid rather than for SSD.
+        depth_multiplier: Factor of every layer's channels, rounded to multiples of 8; the last convolution has at most
+            its 1280.
+        min_depth: Smallest number of channels of any layer except the expansions, after the multiplication. A block
+            that it widens has no shortcut.
+        for_pyramid: Selects the endpoints for a feature pyramid rather than for SSD.
 
     Returns:
         The network, endpoints 2 to 5.
@@ -100,11 +100,11 @@ def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
 
 
 def _rounded(channels: float) -> int:
-    """The nearest multiple of 8, and never less than 90 % of ``channels`` (arXiv:1801.04381's own code)."""
+    """Returns the nearest multiple of 8, at least 90 % of ``channels`` (the code of arXiv:1801.04381)."""
     nearest = max(_V2_DIVISOR, int(channels + _V2_DIVISOR / 2) // _V2_DIVISOR * _V2_DIVISOR)
     return nearest + _V2_DIVISOR if nearest < 0.9 * channels else nearest
 
 
 def _published(build: Callable[..., keras.Model], depth_multiplier: float) -> Application:
-    """The application of a width; in float32, the configurations' type, 0.35 is 0.3499999940395355."""
+    """Returns the application of a width, rounded because float32 of the configurations reads 0.35 as 0.34999999."""
     return Application(functools.partial(build, input_shape=(224, 224, 3), alpha=round(depth_multiplier, 6)))

@@ -1,7 +1,7 @@
-"""What a backbone is before it is built: a graph of stock layers to read, and where its maps and weights come from.
+"""Describes a backbone before it is built: a graph of stock layers, and the source of its maps and weights.
 
 Each family's module (``mobilenet``, ``resnet``, ...) returns a ``Network``; ``detzoo.features.rewrite`` turns it into a
-Keras model with the configuration's hyperparameters, and ``detzoo.features.pretrained`` fills it.
+Keras model with the configuration's hyperparameters, and ``detzoo.features.pretrained`` loads its weights.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import concurrent.futures
 import dataclasses
 import re
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -30,31 +30,22 @@ _STABLE_STEMS = {
 }
 
 
-def keep_weights(weights: dict[str, dict[str, np.ndarray]]) -> None:
-    """Leaves weights as they are."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Application:
-    """The network as ``keras.applications`` has it: the source of its ImageNet weights.
+    """The network of ``keras.applications`` that provides a backbone's ImageNet weights.
 
     Attributes:
-        build: called with ``weights="imagenet"`` or ``weights=None``, gives the model without its classifier.
-        expects_bgr: its weights want the channels in BGR order, as Caffe's did; the first kernel is turned for RGB.
+        build: Function of ``weights`` ("imagenet" or None) that builds the model without its classifier.
+        expects_bgr: True if the weights expect channels in BGR order, as Caffe's did; the first kernel is reversed.
         with_classifier: The same network with its classifier, if the backbone takes weights from the classifier, too.
-        convert: Changes the weights (layer's name -> variable's name -> value) in place into those of our layers.
+        convert: Function that changes the weights (layer's name -> variable's name -> value) in place into those of our
+            layers.
     """
 
     build: Callable[..., keras.Model]
     expects_bgr: bool = False
     with_classifier: Application | None = None
-    convert: Callable[[dict[str, dict[str, np.ndarray]]], None] = keep_weights
-
-
-def keep_filters(name: str, filters: int, multiplied_inputs: float) -> int:
-    """The rule of a network without widths to scale: every convolution keeps its own number of channels."""
-    del name, multiplied_inputs
-    return filters
+    convert: Callable[[dict[str, dict[str, np.ndarray]]], None] = lambda weights: None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,13 +53,14 @@ class Network:
     """A classification network without its classifier.
 
     Attributes:
-        graph: stock Keras layers, each called once. It is read, never run: its weights have no values.
-        endpoints: level to the name of the layer in ``graph`` whose output is the map of stride 2**level.
-        hyperparams: the family's own, used where the configuration does not override them.
-        application: its twin in ``keras.applications``; None where there is none.
-        explicit_padding: strided convolutions pad by the kernel's reach, whatever the size of the map.
-        filters: (layer's name, its channels, factor by which its input was widened) to the channels to build.
-        dropped_adds: names of additions that are left out; their last input takes their place.
+        graph: Model of stock Keras layers, each called once. Its weights have no values, so it is never run.
+        endpoints: Level to the name of the layer in ``graph`` whose output is the map of stride 2**level.
+        hyperparams: Hyperparameters of the family, if the configuration does not override them.
+        application: Twin of the network in ``keras.applications``, or None.
+        explicit_padding: Pads strided convolutions by the kernel's reach, independent of the map's size.
+        filters: Function of a convolution's name, its channels and the factor by which its input was widened; returns
+            the number of channels to build.
+        dropped_adds: Names of additions that are removed; their last input takes their place.
     """
 
     graph: keras.Model
@@ -76,15 +68,15 @@ class Network:
     hyperparams: ConvHyperparams
     application: Application | None = None
     explicit_padding: bool = False
-    filters: Callable[[str, int, float], int] = keep_filters
+    filters: Callable[[str, int, float], int] = lambda name, filters, widening: filters
     dropped_adds: frozenset[str] = frozenset()
 
 
 def symbolic(build: Callable[[], Built]) -> Built:
-    """Calls ``build`` so that no weight gets a value: fast, and without memory.
+    """Returns what ``build`` returns, without values for its weights: fast, and without memory.
 
-    It runs in a thread of its own: Keras keeps the list of variables that still want a value, and the counters behind
-    automatic layer names, for each thread; here both vanish with it.
+    ``build`` runs in a separate thread. Keras keeps the list of uninitialized variables, and the counters of automatic
+    layer names, per thread; both end with the thread.
     """
 
     def build_without_values() -> Built:
@@ -95,11 +87,16 @@ def symbolic(build: Callable[[], Built]) -> Built:
         return executor.submit(build_without_values).result()
 
 
-def stable_names(graph: keras.Model) -> dict[str, str]:
-    """Name of each layer of ``graph`` to the name that detzoo gives it.
+def producer_of(model: keras.Model, tensor: Any) -> keras.layers.Layer:
+    """Returns the layer of a functional model whose output is ``tensor``."""
+    return next(layer for layer in model.layers if layer.output is tensor)
 
-    A chosen name stays. An automatic one (``conv2d_95``), which depends on what else the process has built, becomes
-    the layer's number among those of its kind in the order of creation (``conv_1``).
+
+def stable_names(graph: keras.Model) -> dict[str, str]:
+    """Returns the name of each layer of ``graph`` -> its name in detzoo.
+
+    A chosen name stays. An automatic name (``conv2d_95``) depends on all layers that the process has built, so it is
+    replaced by the layer's number among the layers of its kind in the order of creation (``conv_1``).
     """
     automatic: dict[str, list[tuple[int, str]]] = {}
     names = {}

@@ -1,9 +1,8 @@
-"""What an extractor expects of pixel values: functions from RGB 0..255 to its input, and the colours behind 0 and 1.
+"""Normalises pixel values: functions from RGB 0..255 to an extractor's input, and the colours that become 0 and 1.
 
-References:
-    The three conventions of the classification networks' ImageNet weights: Inception and MobileNet see [-1, 1]; VGG
-    and ResNet see values minus the mean of ImageNet's pixels (github.com/ksimonyan, VGG's read-me); EfficientNet sees
-    them divided by their standard deviation, too.
+The ImageNet weights of the classification networks follow three conventions. Inception and MobileNet read [-1, 1]. VGG
+and ResNet read values minus the mean of ImageNet's pixels (github.com/ksimonyan, VGG's read-me). EfficientNet reads
+values minus this mean, divided by their standard deviation.
 """
 
 from __future__ import annotations
@@ -20,13 +19,13 @@ STANDARD_DEVIATION = (0.229, 0.224, 0.225)
 
 
 class PixelScale(NamedTuple):
-    """A normalisation ``(colour - zero) / unit``, read backwards: colours in RGB 0..255."""
+    """A normalisation ``(colour - zero) / unit`` of colours in RGB 0..255."""
 
     zero: tuple[float, float, float]  # the colour that becomes 0
-    unit: tuple[float, float, float]  # how far from it 1 is
+    unit: tuple[float, float, float]  # distance from it to the colour that becomes 1
 
     def colour_of(self, normalized: tuple[float, float, float]) -> tuple[float, ...]:
-        """The colour whose three channels become ``normalized``."""
+        """Returns the colour whose three channels become ``normalized``."""
         return tuple(zero + unit * value for zero, unit, value in zip(self.zero, self.unit, normalized, strict=True))
 
 

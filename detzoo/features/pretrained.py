@@ -1,10 +1,10 @@
-"""Fills a backbone with weights that were trained on images before: ImageNet's of ``keras.applications``, or a file.
+"""Loads pretrained weights into a backbone: ImageNet's of ``keras.applications``, or those of a file.
 
-The file may be one of detzoo (``model.save_weights`` of the same backbone) or one of ``keras.applications``' model
-without its classifier (``.weights.h5``, ``.h5``, ``.keras``). What the two networks express differently is converted:
+The file may be of detzoo (``model.save_weights`` of the same backbone) or of ``keras.applications``' model without its
+classifier (``.weights.h5``, ``.h5``, ``.keras``). Two differences between the networks are converted:
 
 * a bias before a batch norm is subtracted from its moving mean, which gives the same output;
-* a first kernel that wants the colours in BGR order (VGG, ResNet) is turned to RGB.
+* a first kernel for colours in BGR order (VGG, ResNet) is reversed for RGB.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from detzoo.errors import CheckpointError
-from detzoo.features.network import Application, stable_names
+from detzoo.features.network import Application, producer_of, stable_names
 from detzoo.features.rewrite import ACTIVATION_SUFFIX, MODEL_NAME
 
 IMAGENET = "imagenet"
@@ -39,30 +39,30 @@ _Weights = dict[str, dict[str, np.ndarray]]  # layer's name -> variable's name -
 
 
 class MissingWeightsError(CheckpointError):
-    """ImageNet's weights that a configuration asks for and that cannot be had."""
+    """ImageNet's weights are requested, but not available."""
 
 
 class PretrainedReport(NamedTuple):
-    """Which weights of a backbone were loaded, as ``layer/variable`` in the model's order."""
+    """The loaded and the missing weights of a backbone, as ``layer/variable`` in the model's order."""
 
     loaded: tuple[str, ...]
-    missing: tuple[str, ...]  # keep their initial values
+    missing: tuple[str, ...]  # these keep their initial values
 
 
 def load_pretrained(model: keras.Model, source: str, application: Application | None = None) -> PretrainedReport:
-    """Loads what ``source`` has of a backbone's weights, by layer name and shape, and logs what it has not.
+    """Loads a backbone's weights from ``source``, by layer name and shape, and logs the missing ones.
 
     Args:
         model: The backbone, a functional model of ``detzoo.features.rewrite``.
         source: "imagenet", or the path of a ``.weights.h5``, ``.h5`` or ``.keras`` file.
-        application: The network's twin in ``keras.applications``; None where there is none.
+        application: Twin of the network in ``keras.applications``, or None.
 
     Returns:
-        The names of the weights that were loaded, and of those that were not.
+        The names of the loaded and of the missing weights.
 
     Raises:
         MissingWeightsError: ImageNet's weights cannot be downloaded, or do not exist.
-        CheckpointError: The file is not there, cannot be read, or has no weight that fits.
+        CheckpointError: The file does not exist, cannot be read, or has no weight that fits.
     """
     weights = _imagenet_weights(application) if source == IMAGENET else _file_weights(model, source, application)
     report = _assign(model, weights)
@@ -90,13 +90,13 @@ def _imagenet_weights(application: Application | None) -> _Weights:
     application = application.with_classifier or application
     try:
         twin = application.build(weights=IMAGENET)
-    except Exception as error:  # of the network, of the file system, of a damaged file
+    except Exception as error:  # from the network, the file system, or a damaged file
         raise MissingWeightsError(_missing_file(error)) from error
     return _application_weights(twin, application)
 
 
 def _missing_file(error: Exception) -> str:
-    """Describes the file that ``keras.applications`` could not get or read, from the frames of its error."""
+    """Describes the file that ``keras.applications`` failed to download or read, from the frames of its error."""
     found: dict[str, Any] = {}
     for frame, _ in traceback.walk_tb(error.__traceback__):
         if frame.f_code.co_name == "get_file" or "weights_path" in frame.f_locals:
@@ -129,7 +129,7 @@ def _file_weights(model: keras.Model, source: str, application: Application | No
 
 
 def _twin_weights(path: pathlib.Path, application: Application) -> _Weights:
-    """The weights in a file of the twin, with its classifier where the file has one that is of use."""
+    """Reads a file of the twin, with its classifier if the backbone uses it and the file has one."""
     if application.with_classifier is not None:
         with contextlib.suppress(ValueError, KeyError), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Keras warns of files without a classifier
@@ -148,9 +148,9 @@ def _model_weights(loaded: keras.Model, application: Application | None) -> _Wei
 
 
 def _own_weights(model: keras.Model, path: pathlib.Path) -> _Weights:
-    """What a file of detzoo's own backbone has, by layer name: it may be of another cut. Empty for other files.
+    """Reads a file of a detzoo backbone, possibly with other maps, by layer name. Returns {} for other files.
 
-    It is ours where there are layers of our ``BatchNorm``, or activations beside convolutions (VGG without batch norm).
+    detzoo's files have layers of ``BatchNorm``, or separate activations of convolutions (VGG without batch norm).
     """
     stored: dict[str, list[np.ndarray]] = {}
     is_own = False
@@ -174,12 +174,12 @@ def _own_weights(model: keras.Model, path: pathlib.Path) -> _Weights:
 
 
 def _application_weights(twin: keras.Model, application: Application) -> _Weights:
-    """The twin's weights under detzoo's layer names and in its conventions."""
+    """Returns the twin's weights by detzoo's layer names, in its conventions."""
     names = stable_names(twin)
     weights = {names[layer.name]: _values(layer) for layer in twin.layers}
     for layer in twin.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            _move_bias(weights[names[_producer(twin, layer).name]], weights[names[layer.name]])
+            _move_bias(weights[names[producer_of(twin, layer.input).name]], weights[names[layer.name]])
     if application.expects_bgr:
         first = next(layer for layer in twin.layers if isinstance(layer, keras.layers.Conv2D))
         values = weights[names[first.name]]
@@ -189,13 +189,9 @@ def _application_weights(twin: keras.Model, application: Application) -> _Weight
 
 
 def _move_bias(convolution: dict[str, np.ndarray], batch_norm: dict[str, np.ndarray]) -> None:
-    """conv + bias - mean = conv - (mean - bias)."""
+    """Moves a bias into the moving mean: conv + bias - mean = conv - (mean - bias)."""
     if "bias" in convolution:
         batch_norm["moving_mean"] = batch_norm["moving_mean"] - convolution.pop("bias")
-
-
-def _producer(model: keras.Model, layer: keras.layers.Layer) -> keras.layers.Layer:
-    return next(other for other in model.layers if other.output is layer.input)
 
 
 def _values(layer: keras.layers.Layer) -> dict[str, np.ndarray]:

@@ -1,7 +1,7 @@
 """ResNet-50, -101, -152 (v1) and ResNeXt-101 32x8d.
 
 References:
-    He et al., arXiv:1512.03385, table 1; Xie et al., arXiv:1611.05431, table 1 and section 5 (32 groups of width 8 in
+    He et al., arXiv:1512.03385, table 1. Xie et al., arXiv:1611.05431, table 1 and section 5 (32 groups of width 8 in
     the first stage, doubled with every stage). Endpoint l is the last block of stage l, C_l of arXiv:1612.03144.
 """
 
@@ -14,7 +14,7 @@ import keras
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Tensor
 from detzoo.features.network import Application, Network, symbolic
 
-# The Object Detection API's. Its weight decay of 1e-4 is Keras's factor of sum(w**2) here, not half of it.
+# From the Object Detection API. Its weight decay of 1e-4 is Keras's factor of sum(w**2) here, not half of it.
 HYPERPARAMS = ConvHyperparams(
     kernel_initializer=keras.initializers.VarianceScaling,
     l2_weight=0.0001,
@@ -25,12 +25,6 @@ HYPERPARAMS = ConvHyperparams(
 RESNET_BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
 RESNEXT_BLOCKS = {"101_32x8d": (3, 4, 23, 3)}
 
-_APPLICATIONS = {
-    "50": keras.applications.ResNet50,
-    "101": keras.applications.ResNet101,
-    "152": keras.applications.ResNet152,
-}
-
 GROUPS = 32
 GROUP_WIDTH = 8
 _STEM_FILTERS = 64
@@ -39,11 +33,11 @@ _FIRST_STAGE = 2
 
 
 def resnet(variant: str) -> Network:
-    """ResNet v1 of the given depth ("50", "101" or "152"), endpoints 2 to 5.
+    """Describes ResNet v1 of the given depth ("50", "101" or "152"), endpoints 2 to 5.
 
-    As in ``keras.applications`` and the Object Detection API the stride of a stage is in the first 1 x 1.
+    As in ``keras.applications`` and the Object Detection API, the stride of a stage is in the first 1 x 1.
     """
-    build = functools.partial(_APPLICATIONS[variant], include_top=False)
+    build = functools.partial(getattr(keras.applications, f"ResNet{variant}"), include_top=False)
     return Network(
         graph=symbolic(functools.partial(build, weights=None)),
         endpoints=_endpoints(RESNET_BLOCKS[variant]),
@@ -54,7 +48,7 @@ def resnet(variant: str) -> Network:
 
 
 def resnext(variant: str) -> Network:
-    """ResNeXt v1 ("101_32x8d"), endpoints 2 to 5, with the names of ResNet's layers.
+    """Describes ResNeXt v1 ("101_32x8d"), endpoints 2 to 5, with the names of ResNet's layers.
 
     The stride of a stage is in its grouped 3 x 3, as in the authors' code.
     """

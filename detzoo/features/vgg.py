@@ -1,8 +1,8 @@
 """VGG-16 with its first two fully connected layers as convolutions, for SSD.
 
 References:
-    Simonyan and Zisserman, arXiv:1409.1556, configuration D; Liu et al., arXiv:1512.02325, section 3: fc6 and fc7
-    subsampled to 3 x 3 and 1 x 1 convolutions of 1024 channels, fc6 dilated, pool5 3 x 3 with stride 1.
+    Simonyan and Zisserman, arXiv:1409.1556, configuration D. Liu et al., arXiv:1512.02325, section 3: fc6
+    and fc7 subsampled to 3 x 3 and 1 x 1 convolutions of 1024 channels, fc6 dilated, pool5 3 x 3 with stride 1.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ SSD_ENDPOINTS = {3: "block4_conv3", 4: "fc7"}
 SSD_OUTPUT_STRIDE = 16
 
 FC_DROPOUT_RATE = 0.5  # configuration D, section 3.1
-# The whole classifier, for a two-stage detector's fully connected layers (``fc1`` and ``fc2``).
+# The network with its classifier, for a two-stage detector's fully connected layers (``fc1`` and ``fc2``).
 CLASSIFIER = Application(keras.applications.VGG16, expects_bgr=True)
 
-FC_DEPTH, POOL5_SIDE = 4096, 7  # configuration D's, on 224 x 224 pixels
+FC_DEPTH, POOL5_SIDE = 4096, 7  # of configuration D, on 224 x 224 pixels
 FC_FILTERS = 1024
 # Every third tap of fc6's 7 x 7 is kept. With pool5 at stride 1 (output stride 16) this becomes SSD's 6.
 FC6_DILATION = 3
 
 
 def vgg16(for_pyramid: bool = False) -> Network:
-    """VGG-16. Without the configuration's hyperparameters it has no batch norm, as published.
+    """Describes VGG-16. Without the configuration's hyperparameters it has no batch norm, as published.
 
     Args:
-        for_pyramid: Endpoints 2 to 5, the last of stride 32, rather than SSD's conv4_3 and fc7. In the latter case
-            endpoint 4 is fc7, whose stride is 16 where the model is built with ``SSD_OUTPUT_STRIDE``.
+        for_pyramid: Selects endpoints 2 to 5, the last of stride 32, rather than SSD's conv4_3 and fc7. For SSD,
+            endpoint 4 is fc7, whose stride is 16 if the model is built with ``SSD_OUTPUT_STRIDE``.
     """
     build = functools.partial(keras.applications.VGG16, include_top=False)
     with_classifier = dataclasses.replace(CLASSIFIER, convert=subsample_classifier)
@@ -62,7 +62,7 @@ def _with_convolutional_fc(vgg: keras.Model) -> keras.Model:
 def subsample_classifier(weights: dict[str, dict[str, np.ndarray]]) -> None:
     """Adds fc6 and fc7, subsampled from the classifier's fc1 and fc2 ("a trous", the SSD paper's section 3).
 
-    Of 7 x 7 taps every third stays, of 4096 channels every fourth, as in the authors' ``fc_reduced`` model.
+    Every third of 7 x 7 taps and every fourth of 4096 channels is kept, as in the authors' ``fc_reduced`` model.
     """
     step = FC_DEPTH // FC_FILTERS
     fc6, fc7 = weights["fc1"], weights["fc2"]

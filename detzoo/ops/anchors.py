@@ -1,10 +1,10 @@
 """Anchors: the fixed boxes that a dense head refines (floor 1).
 
-A generator knows scales and shapes; the sizes of the feature maps and of the image come with the call. The order of
-the anchors is: feature map, row, column, box of the location, which is the order of a head's output once reshaped.
+A generator has scales and shapes; the call receives the sizes of the feature maps and of the image. The order of the
+anchors is: feature map, row, column, box of the location, which is the order of a head's reshaped output.
 
-Shapes that are Python ints give a numpy array, so that anchors of a static model are one constant; scalar tensors give
-a tensor with the same numbers.
+For sizes in Python ints the result is a numpy array, so that anchors of a static model are one constant; for scalar
+tensors it is a tensor with the same numbers.
 """
 
 from __future__ import annotations
@@ -19,38 +19,34 @@ import tensorflow as tf
 Size = Any  # int or int32 scalar tensor
 SizePair = tuple[Size, Size]
 
-# Of the lowest SSD layer when it is reduced to three boxes: the first, a small square (the Object Detection API's).
+# First of the three boxes of a reduced lowest SSD layer, a small square (value of the Object Detection API).
 _LOWEST_LAYER_SMALL_SCALE = 0.1
 
 
 class AnchorGenerator(Protocol):
-    """What every generator offers."""
+    """The interface of every generator."""
 
     @property
     def num_anchors_per_location(self) -> tuple[int, ...]:
-        """Boxes at each location, one number a feature map."""
+        """Number of boxes per location, for each feature map."""
 
     def __call__(self, feature_shapes: Sequence[SizePair], image_shape_px: SizePair) -> Any:
-        """Anchors float32 [A, 4] as fractions of the (padded) image; they may reach outside of it.
+        """Returns anchors float32 [A, 4] as fractions of the (padded) image; they may extend beyond it.
 
         Args:
             feature_shapes: (height, width) of each feature map, finest first.
             image_shape_px: (height, width) of the padded input.
 
         Raises:
-            ValueError: another number of feature maps than the generator was made for.
+            ValueError: The generator is for another number of feature maps.
         """
 
 
 def sizes_of(scales: Sequence[float], aspect_ratios: Sequence[float]) -> np.ndarray:
-    """(height, width) of boxes with the given scales (square roots of the areas) and aspect ratios (width / height).
-
-    Args:
-        scales: one a box.
-        aspect_ratios: one a box.
+    """Returns the sizes of boxes of given scales (square roots of areas) and aspect ratios (width / height).
 
     Returns:
-        float32 [boxes, 2]; height * width = scale**2 and width / height = aspect ratio.
+        (height, width) float32 [boxes, 2]; height * width = scale**2 and width / height = aspect ratio.
     """
     scale = np.asarray(scales, np.float32)
     root = np.sqrt(np.asarray(aspect_ratios, np.float32))
@@ -71,7 +67,7 @@ def _centers(count: Size, stride: Any, offset: Any) -> Any:
 
 
 def _tile(feature_shape: SizePair, sizes: Any, stride: tuple[Any, Any], offset: tuple[Any, Any]) -> Any:
-    """Boxes of the given (height, width) sizes [k, 2] centred on every point of a grid: [h * w * k, 4]."""
+    """Returns boxes [h * w * k, 4] of the given (height, width) sizes [k, 2], centred on every point of a grid."""
     y = _centers(feature_shape[0], stride[0], offset[0])
     x = _centers(feature_shape[1], stride[1], offset[1])
     numbers = np if all(isinstance(part, np.ndarray) for part in (y, x, sizes)) else tf
@@ -100,8 +96,8 @@ def _fractions(boxes_px: Any, image_shape_px: SizePair) -> Any:
 def _check_layers(expected: int, feature_shapes: Sequence[SizePair], what: str) -> None:
     if len(feature_shapes) != expected:
         raise ValueError(
-            f"{what} has boxes for {expected} feature maps but was given {len(feature_shapes)}: "
-            f"{list(feature_shapes)}. Make the generator's number of layers (levels) that of the feature extractor."
+            f"{what} has boxes for {expected} feature maps but received {len(feature_shapes)}: "
+            f"{list(feature_shapes)}. Set the generator's number of layers (levels) to that of the feature extractor."
         )
 
 
@@ -112,10 +108,10 @@ class SsdAnchors:
     Scales are fractions of the shorter image side, so that a box of aspect ratio 1 is square on any image.
 
     Attributes:
-        layer_sizes: for each feature map float32 [k, 2], (height, width) as fractions of the shorter side.
-        base_anchor_size: factors (height, width) of all sizes.
-        strides_px: (y, x) distance of neighbouring centres, one a feature map; None spreads them evenly over the image.
-        offsets_px: (y, x) of the first centre, one a feature map; None means half a stride.
+        layer_sizes: float32 [k, 2] per feature map, (height, width) as fractions of the shorter side.
+        base_anchor_size: Factors (height, width) of all sizes.
+        strides_px: (y, x) distance of neighbouring centres per feature map; None spreads them evenly over the image.
+        offsets_px: (y, x) of the first centre per feature map; None for half a stride.
     """
 
     layer_sizes: tuple[np.ndarray, ...]
@@ -125,7 +121,7 @@ class SsdAnchors:
 
     @property
     def num_anchors_per_location(self) -> tuple[int, ...]:
-        """Boxes at each location, one number a feature map."""
+        """Number of boxes per location, for each feature map."""
         return tuple(len(sizes) for sizes in self.layer_sizes)
 
     def __call__(self, feature_shapes: Sequence[SizePair], image_shape_px: SizePair) -> Any:
@@ -159,20 +155,17 @@ def ssd_layer_sizes(
     interpolated_scale_aspect_ratio: float,
     reduce_boxes_in_lowest_layer: bool,
 ) -> tuple[np.ndarray, ...]:
-    """The sizes of SSD's boxes, layer by layer.
+    """Returns the (height, width) of SSD's boxes, float32 [k, 2] per feature map.
 
     Args:
-        num_layers: number of feature maps.
-        min_scale: scale of the finest map, a fraction of the shorter image side.
-        max_scale: scale of the coarsest map; those between are spaced evenly.
-        scales: scales of all maps; where given, ``min_scale`` and ``max_scale`` are not used.
+        num_layers: Number of feature maps.
+        min_scale: Scale of the finest map, a fraction of the shorter image side.
+        max_scale: Scale of the coarsest map; the scales in between are spaced evenly.
+        scales: Scales of all maps, which replace ``min_scale`` and ``max_scale``; empty for none.
         aspect_ratios: width / height of the boxes of every map.
-        interpolated_scale_aspect_ratio: aspect ratio of one more box, whose scale is the geometric mean of this map's
-            and the next one's (1.0 after the last); 0 leaves it out.
-        reduce_boxes_in_lowest_layer: give the finest map only three boxes (scale 0.1 square; 2:1 and 1:2).
-
-    Returns:
-        For each map float32 [k, 2], (height, width).
+        interpolated_scale_aspect_ratio: Aspect ratio of one more box, whose scale is the geometric mean of this map's
+            and the next one's (1.0 after the last); 0 for no such box.
+        reduce_boxes_in_lowest_layer: Reduces the finest map to three boxes (scale 0.1 square; 2:1 and 1:2).
     """
     if not scales:
         steps = max(num_layers - 1, 1)
@@ -192,17 +185,17 @@ def ssd_layer_sizes(
 
 @dataclasses.dataclass(frozen=True)
 class MultiscaleAnchors:
-    """RetinaNet's anchors (Focal loss, section 4): the same shapes on every level, sized by the level's stride.
+    """RetinaNet's anchors (Focal loss, section 4): the same shapes on every level, scaled by the level's stride.
 
-    The order at a location is aspect ratio by aspect ratio, within one from the smallest scale of the octave up.
-    Centres lie half a stride inside the image where the level's stride divides the image's side, else on its border.
+    The order at a location is aspect ratio by aspect ratio, and from the smallest scale of the octave up. The first
+    centre is half a stride inside the image if the level's stride divides the image's side, else on its border.
 
     Attributes:
-        min_level: level of the first feature map.
-        max_level: level of the last feature map.
-        anchor_scale: side of a level's smallest square anchor, in strides.
+        min_level: Level of the first feature map.
+        max_level: Level of the last feature map.
+        anchor_scale: Side of a level's smallest square anchor, in strides.
         aspect_ratios: width / height.
-        scales_per_octave: sizes between two levels: 2**(0/n), 2**(1/n), ...
+        scales_per_octave: Number n of sizes between two levels: 2**(0/n), 2**(1/n), ...
     """
 
     min_level: int = 3
@@ -213,7 +206,7 @@ class MultiscaleAnchors:
 
     @property
     def num_anchors_per_location(self) -> tuple[int, ...]:
-        """Boxes at each location, one number a feature map."""
+        """Number of boxes per location, for each feature map."""
         return (len(self.aspect_ratios) * self.scales_per_octave,) * (self.max_level - self.min_level + 1)
 
     def __call__(self, feature_shapes: Sequence[SizePair], image_shape_px: SizePair) -> Any:
@@ -241,12 +234,12 @@ def _half_stride_where_divisible(side_px: Size, stride: int) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class GridAnchors:
-    """Anchors whose sizes, strides and offsets are all given in pixels, feature map by feature map.
+    """Anchors with sizes, strides and offsets in pixels, per feature map.
 
     Attributes:
-        layer_sizes_px: for each feature map float32 [k, 2], (height, width).
-        strides_px: (y, x) distance of neighbouring centres, one a feature map.
-        offsets_px: (y, x) of the first centre, one a feature map.
+        layer_sizes_px: float32 [k, 2] per feature map, (height, width).
+        strides_px: (y, x) distance of neighbouring centres per feature map.
+        offsets_px: (y, x) of the first centre per feature map.
     """
 
     layer_sizes_px: tuple[np.ndarray, ...]
@@ -255,7 +248,7 @@ class GridAnchors:
 
     @property
     def num_anchors_per_location(self) -> tuple[int, ...]:
-        """Boxes at each location, one number a feature map."""
+        """Number of boxes per location, for each feature map."""
         return tuple(len(sizes) for sizes in self.layer_sizes_px)
 
     def __call__(self, feature_shapes: Sequence[SizePair], image_shape_px: SizePair) -> Any:

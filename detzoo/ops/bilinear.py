@@ -1,9 +1,9 @@
-"""Bilinear samples of feature maps at regular positions, with a gradient that is right on CPUs too (floor 1).
+"""Bilinear samples of feature maps at regular positions, with an exact gradient on CPUs, too (floor 1).
 
-``tf.image.crop_and_resize`` samples. Its gradient is made here: TensorFlow's kernel for CPUs lets several threads add
-to one cell without a lock, and so loses sums. With 300 boxes on a map of 38 x 63 cells two threads lose 1 to 2 % of the
-gradient's norm, not the same in each run. Below, the gradient is a sparse matrix of the samples' weights, with a row
-for each cell, times the samples' gradients: exact, the same in every run, and 2 to 4 times the kernel's time.
+``tf.image.crop_and_resize`` samples. Its gradient is computed here, because in TensorFlow's kernel for CPUs several
+threads add to one cell without a lock and so lose sums. With 300 boxes on a map of 38 x 63 cells, two threads lose 1 to
+2 % of the gradient's norm, and each run another part. Here the gradient is a sparse matrix of the samples' weights,
+with a row per cell, times the samples' gradients. It is exact and reproducible, and takes 2 to 4 times as long.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import tensorflow as tf
 
 from detzoo.gradients import with_gradient
 
-# Sample positions come out of a few float32 roundings; this share of the map's extent covers them.
+# Upper bound of the rounding of sample positions in float32, as a share of the map's extent.
 _POSITION_ROUNDING = 5e-7
 
 
 def bilinear_crop(
     features: tf.Tensor, boxes_norm: tf.Tensor, image_indices: tf.Tensor, size: tuple[int, int]
 ) -> tf.Tensor:
-    """``tf.image.crop_and_resize`` of boxes; gradient flows to the features only.
+    """Samples boxes as ``tf.image.crop_and_resize``; the gradient flows to the features only.
 
     Args:
         features: number [B, H, W, C].
@@ -41,12 +41,12 @@ def bilinear_crop(
 def sample_grid(
     features: tf.Tensor, first: tf.Tensor, last: tf.Tensor, image_indices: tf.Tensor, size: tuple[int, int]
 ) -> tf.Tensor:
-    """Bilinear samples at regular positions, 0 outside the map.
+    """Samples bilinearly at regular positions; samples outside the map are 0.
 
     Args:
         features: number [B, H, W, C].
         first: float32 [N, 2], (y, x) of the first sample in cells: 0 is the centre of the first cell.
-        last: float32 [N, 2], of the last one; equal to ``first`` along an axis of one sample.
+        last: float32 [N, 2], (y, x) of the last sample; equal to ``first`` along an axis of one sample.
         image_indices: int32 [N].
         size: (h, w) samples.
 
@@ -59,12 +59,12 @@ def sample_grid(
 
 
 def map_size(features: tf.Tensor) -> tf.Tensor:
-    """(H, W) as float32 [2]."""
+    """Returns (H, W) as float32 [2]."""
     return tf.cast(tf.shape(features)[1:3], tf.float32)
 
 
 def _crop_gradient(upstream: tf.Tensor, features: tf.Tensor, boxes: tf.Tensor, image_indices: tf.Tensor) -> tf.Tensor:
-    """The gradient of ``bilinear_crop`` for the features, in their type."""
+    """Returns the gradient of ``bilinear_crop`` for the features, in their type."""
     upstream = tf.cast(upstream, tf.float32)
     if tf.config.list_logical_devices("GPU"):  # the kernel for GPUs adds atomically
         summed = tf.raw_ops.CropAndResizeGradImage(
@@ -78,7 +78,7 @@ def _crop_gradient(upstream: tf.Tensor, features: tf.Tensor, boxes: tf.Tensor, i
 def _spread(
     upstream: tf.Tensor, boxes_norm: tf.Tensor, image_indices: tf.Tensor, features_shape: tf.Tensor
 ) -> tf.Tensor:
-    """The transpose of bilinear sampling: what samples [N, h, w, C] add to the cells they come from, [B, H, W, C]."""
+    """Adds samples [N, h, w, C] to the cells of [B, H, W, C] that they derive from, the transpose of sampling."""
     batch_size, height, width, channels = tf.unstack(features_shape)
     size = tf.shape(upstream)[1:3]
     rows = _neighbours(boxes_norm[:, 0], boxes_norm[:, 2], size[0], height)
@@ -104,7 +104,7 @@ def _spread(
 def _neighbours(
     low: tf.Tensor, high: tf.Tensor, num_samples: tf.Tensor, size: tf.Tensor
 ) -> tuple[tuple[tf.Tensor, tf.Tensor], tuple[tf.Tensor, tf.Tensor]]:
-    """The two cells beside each sample along one axis, int32 [N, num_samples], and their weights, float32."""
+    """Returns the two cells around each sample along one axis, int32 [N, num_samples], with float32 weights."""
     extent = tf.cast(size - 1, tf.float32)
     low, high = low[:, tf.newaxis], high[:, tf.newaxis]
     intervals = tf.cast(tf.maximum(num_samples - 1, 1), tf.float32)
@@ -119,7 +119,7 @@ def _neighbours(
 
 
 def _off_border(position: tf.Tensor, extent: tf.Tensor) -> tf.Tensor:
-    """Positions moved so far from the border that rounding cannot take them to its other side, where samples are 0."""
+    """Moves positions away from the border, so that rounding cannot move them to its other side."""
     margin = extent * _POSITION_ROUNDING
     for border in (tf.zeros_like(extent), extent):
         is_inside = (position >= 0.0) & (position <= extent)

@@ -1,7 +1,7 @@
-"""The maxima of bins of thousands of boxes of one map (floor 1): what RoI pooling and the spatial pyramid share.
+"""The maxima of bins of thousands of boxes on one map (floor 1), for RoI pooling and the spatial pyramid of windows.
 
-The maxima over runs of 2**i x 2**j cells are computed once for a map, as far as bins are that large; each bin is
-covered by four of them. There is no loop over boxes.
+The maxima over runs of 2**i x 2**j cells, up to the size of the largest bin, are computed once per map. Four of them
+cover each bin, so there is no loop over boxes.
 """
 
 from __future__ import annotations
@@ -16,36 +16,29 @@ import tensorflow as tf
 class Runs(NamedTuple):
     """Two runs of 2**exponent cells that cover each bin along an axis."""
 
-    first: tf.Tensor  # int32 [N, bins], where the first run starts
-    second: tf.Tensor  # int32 [N, bins], where the second run starts; it ends where the bin ends
+    first: tf.Tensor  # int32 [N, bins], start of the first run
+    second: tf.Tensor  # int32 [N, bins], start of the second run, which ends at the end of the bin
     exponents: tf.Tensor  # int32 [N, bins]
 
 
 def bin_edges(first: tf.Tensor, extent: tf.Tensor, num_bins: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where bins start and end along an axis: bin i of h from floor(i n / h) to before ceil((i + 1) n / h).
+    """Returns the starts and ends of bins: bin i of h from floor(i n / h) to before ceil((i + 1) n / h).
 
     Args:
-        first: int32 [N], the first cell of each box.
-        extent: int32 [N], its number n of cells, at least 1.
-        num_bins: h.
+        first: int32 [N], first cell of each box along an axis.
+        extent: int32 [N], number n of cells of each box, at least 1.
+        num_bins: Number h of bins.
 
     Returns:
-        Starts and ends, the ends not included, int32 [N, num_bins].
+        Starts and ends, the ends not included, int32 [N, num_bins] each.
     """
-    numbers, start = tf.range(num_bins), first[:, tf.newaxis]
-    cells = extent[:, tf.newaxis]
-    return start + numbers * cells // num_bins, start - (
-        -(numbers + 1) * cells
-    ) // num_bins  # minus floor of minus: ceil
+    numbers, start, cells = tf.range(num_bins), first[:, tf.newaxis], extent[:, tf.newaxis]
+    ends = start - (-(numbers + 1) * cells) // num_bins  # minus floor of minus: ceil
+    return start + numbers * cells // num_bins, ends
 
 
 def cover(start: tf.Tensor, end: tf.Tensor) -> Runs:
-    """The runs that cover bins.
-
-    Args:
-        start: int32 [N, bins].
-        end: int32 [N, bins], not included; above ``start``.
-    """
+    """Returns the runs that cover bins from ``start`` to before ``end``, int32 [N, bins] each, not empty."""
     size = end - start
     powers = tf.constant([2**exponent for exponent in range(1, 31)], tf.int32)
     exponents = tf.reshape(tf.searchsorted(powers, tf.reshape(size, [-1]), side="right"), tf.shape(size))
@@ -53,15 +46,15 @@ def cover(start: tf.Tensor, end: tf.Tensor) -> Runs:
 
 
 def bin_maxima(features: tf.Tensor, rows: Runs, columns: Runs, image_indices: tf.Tensor) -> tf.Tensor:
-    """The maximum of each channel in each bin; of equal cells one gets the gradient.
+    """Returns the maximum of each channel in each bin; of equal cells one gets the gradient.
 
-    Memory: as many copies of the map as the largest bins have pairs of exponents, and four times the result.
+    Memory: a copy of the map for each pair of exponents of the largest bins, and four times the result.
 
     Args:
         features: number [B, H, W, C], of any height and width.
-        rows: of bins [N, h], on the map.
-        columns: of bins [N, w], on the map.
-        image_indices: int32 [N], the image of each box.
+        rows: Runs [N, h] of the bins' rows, on the map.
+        columns: Runs [N, w] of the bins' columns, on the map.
+        image_indices: int32 [N], image of each box.
 
     Returns:
         [N, h, w, C] in the features' type.
@@ -81,14 +74,14 @@ def bin_maxima(features: tf.Tensor, rows: Runs, columns: Runs, image_indices: tf
 
 
 def _count(exponents: tf.Tensor) -> tf.Tensor:
-    """One more than the largest exponent; 1 where there are no boxes."""
+    """Returns one more than the largest exponent; 1 without boxes."""
     return tf.reduce_max(tf.concat([[0], tf.reshape(exponents, [-1])], 0)) + 1
 
 
 def _running_maxima(features: tf.Tensor, count: tf.Tensor, axis: int) -> tf.Tensor:
-    """The maxima of 2**k neighbours along an axis, from each cell on, for all k below ``count``: [count, ...].
+    """Returns the maxima of 2**k neighbours along an axis, from each cell on, for all k below ``count``: [count, ...].
 
-    Runs that leave the map go on at its other side; no bin has such a run.
+    Runs that leave the map wrap around; no bin has such a run.
     """
     maxima = tf.TensorArray(features.dtype, size=count, element_shape=features.shape)
 

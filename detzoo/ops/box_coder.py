@@ -1,7 +1,7 @@
-"""Codes between boxes and what a network regresses, relative to anchors (floor 1).
+"""Codes of boxes relative to anchors, the regression targets of a network (floor 1).
 
-``decode`` inverts ``encode`` for every box with extent. Degenerate boxes and anchors, and arbitrarily large codes of a
-size, give finite numbers, never NaN or infinity.
+``decode`` inverts ``encode`` for every box with extent. Degenerate boxes and anchors, and arbitrarily large size codes,
+give finite numbers, never NaN or infinity.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from typing import Protocol
 
 import tensorflow as tf
 
-# Keeps logarithms and quotients finite; the Object Detection API's value.
+# Keeps logarithms and quotients finite (value of the Object Detection API).
 _EPSILON = 1e-8
-# exp(30) = 1e13: squares of such sizes are still finite in float32, and no trained network comes near.
-# Differs from the Object Detection API: it does not bound the exponent, so its boxes can overflow to infinity.
+# exp(30) = 1e13: squares of such sizes are finite in float32, and trained networks stay far below.
+# Differs from the Object Detection API, which does not bound the exponent, so that boxes can overflow to infinity.
 _MAX_LOG_SIZE_RATIO = 30.0
 
 
 class BoxCoder(Protocol):
-    """What every coder offers."""
+    """The interface of box coders."""
 
     @property
     def code_size(self) -> int:
-        """Numbers in a code."""
+        """Number of values of a code."""
 
     def encode(self, boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-        """Codes of ``boxes`` [..., 4] relative to ``anchors`` [..., 4]: float32 [..., code_size]."""
+        """Returns the codes float32 [..., code_size] of ``boxes`` [..., 4] relative to ``anchors`` [..., 4]."""
 
     def decode(self, deltas: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-        """Boxes [..., 4] that the codes [..., code_size] mean relative to ``anchors`` [..., 4]."""
+        """Returns the boxes [..., 4] of codes [..., code_size] relative to ``anchors`` [..., 4]."""
 
 
 def _centers_and_sizes(boxes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -53,7 +53,7 @@ class FasterRcnnBoxCoder:
     """[ty, tx, th, tw]: shift of the centre in anchor sizes, logarithm of the size ratio (Faster R-CNN, section 3.1.2).
 
     Attributes:
-        scale_factors: what the four numbers are multiplied by, in the order ty, tx, th, tw.
+        scale_factors: Factors of ty, tx, th, tw.
     """
 
     scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
@@ -86,10 +86,10 @@ class FasterRcnnBoxCoder:
 
 @dataclasses.dataclass(frozen=True)
 class MeanStddevBoxCoder:
-    """The four corners' differences to the anchor's, divided by one standard deviation (MultiBox).
+    """The differences of the corner coordinates to the anchor's, divided by one standard deviation (MultiBox).
 
     Attributes:
-        stddev: the divisor, in the unit of the boxes.
+        stddev: Divisor, in the unit of the boxes.
     """
 
     stddev: float = 0.01
@@ -106,12 +106,12 @@ class MeanStddevBoxCoder:
 
 @dataclasses.dataclass(frozen=True)
 class SquareBoxCoder:
-    """[ty, tx, tl] for boxes that are taken to be squares of side sqrt(height * width).
+    """[ty, tx, tl] for boxes that are replaced by squares of side sqrt(height * width).
 
-    ``decode`` inverts ``encode`` for square boxes; of another box it keeps centre and area.
+    ``decode`` inverts ``encode`` for square boxes; for other boxes it keeps centre and area.
 
     Attributes:
-        scale_factors: what the three numbers are multiplied by, in the order ty, tx, tl.
+        scale_factors: Factors of ty, tx, tl.
     """
 
     scale_factors: tuple[float, float, float] = (10.0, 10.0, 5.0)

@@ -1,7 +1,7 @@
 """Arithmetic on boxes: areas, overlaps, clipping and changes of coordinates (floor 1).
 
-Boxes are [ymin, xmin, ymax, xmax] in the last axis. Any unit will do as long as both arguments share it. A degenerate
-box (no extent in y or in x) has area 0 and overlaps nothing; no function here divides by zero.
+Boxes are [ymin, xmin, ymax, xmax] in the last axis, in any unit that both arguments share. A degenerate box (no extent
+in y or in x) has area 0 and overlaps nothing; no function here divides by zero.
 """
 
 from __future__ import annotations
@@ -12,42 +12,20 @@ import tensorflow as tf
 
 
 def area(boxes: tf.Tensor) -> tf.Tensor:
-    """Areas of boxes.
-
-    Args:
-        boxes: float32 [..., 4].
-
-    Returns:
-        float32 [...], never negative for boxes with ymin <= ymax and xmin <= xmax.
-    """
+    """Returns the areas float32 [...] of boxes [..., 4], at least 0 for ymin <= ymax and xmin <= xmax."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     return (ymax - ymin) * (xmax - xmin)
 
 
 def is_valid(boxes: tf.Tensor) -> tf.Tensor:
-    """True for finite boxes that extend in both directions.
-
-    Args:
-        boxes: float32 [..., 4].
-
-    Returns:
-        bool [...].
-    """
+    """Returns bool [...], True for those of boxes [..., 4] that are finite and extend in both directions."""
     ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=-1)
     finite = tf.reduce_all(tf.math.is_finite(boxes), axis=-1)
     return finite & (ymax > ymin) & (xmax > xmin)
 
 
 def pairwise_intersection(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
-    """Intersection areas of every box of one set with every box of another.
-
-    Args:
-        boxes_a: float32 [..., N, 4].
-        boxes_b: float32 [..., M, 4].
-
-    Returns:
-        float32 [..., N, M].
-    """
+    """Returns the intersection areas float32 [..., N, M] of boxes [..., N, 4] with boxes [..., M, 4]."""
     ymin_a, xmin_a, ymax_a, xmax_a = tf.split(boxes_a, 4, axis=-1)  # [..., N, 1]
     ymin_b, xmin_b, ymax_b, xmax_b = (tf.expand_dims(side, -2) for side in tf.unstack(boxes_b, axis=-1))  # [..., 1, M]
     height = tf.maximum(tf.minimum(ymax_a, ymax_b) - tf.maximum(ymin_a, ymin_b), 0.0)
@@ -56,31 +34,14 @@ def pairwise_intersection(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def pairwise_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
-    """Intersection over union of every box of one set with every box of another.
-
-    Args:
-        boxes_a: float32 [..., N, 4].
-        boxes_b: float32 [..., M, 4].
+    """Computes the intersection over union of boxes [..., N, 4] with boxes [..., M, 4].
 
     Returns:
-        float32 [..., N, M] in [0, 1]; 0 where the union is empty.
+        float32 [..., N, M] in [0, 1]; 0 for an empty union.
     """
     intersection = pairwise_intersection(boxes_a, boxes_b)
     union = tf.expand_dims(area(boxes_a), -1) + tf.expand_dims(area(boxes_b), -2) - intersection
     return tf.math.divide_no_nan(intersection, union)
-
-
-def pairwise_ioa(boxes: tf.Tensor, regions: tf.Tensor) -> tf.Tensor:
-    """The share of each box's own area that each region covers (the measure for crowd regions).
-
-    Args:
-        boxes: float32 [..., N, 4].
-        regions: float32 [..., M, 4].
-
-    Returns:
-        float32 [..., N, M] in [0, 1]; 0 for a box without area.
-    """
-    return tf.math.divide_no_nan(pairwise_intersection(boxes, regions), tf.expand_dims(area(boxes), -1))
 
 
 def _aligned_intersection_and_union(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -92,25 +53,17 @@ def _aligned_intersection_and_union(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> t
 
 
 def aligned_iou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
-    """Intersection over union of boxes in the same place of two arrays.
-
-    Args:
-        boxes_a: float32 [..., 4].
-        boxes_b: float32 [..., 4].
+    """Computes the intersection over union of the boxes [..., 4] at the same index of two arrays.
 
     Returns:
-        float32 [...] in [0, 1]; 0 where the union is empty.
+        float32 [...] in [0, 1]; 0 for an empty union.
     """
     intersection, union = _aligned_intersection_and_union(boxes_a, boxes_b)
     return tf.math.divide_no_nan(intersection, union)
 
 
 def aligned_giou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
-    """Generalised intersection over union (Rezatofighi et al., arXiv:1902.09630) of boxes in the same place.
-
-    Args:
-        boxes_a: float32 [..., 4].
-        boxes_b: float32 [..., 4].
+    """Computes the generalised IoU (Rezatofighi et al., arXiv:1902.09630) of boxes [..., 4] at the same index.
 
     Returns:
         float32 [...] in (-1, 1]: the IoU minus the share of the smallest enclosing box that neither covers.
@@ -122,14 +75,11 @@ def aligned_giou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Boxes cut off at the sides of a window; a box outside it becomes degenerate on its border.
+    """Clips boxes to the sides of a window; a box outside it becomes degenerate on its border.
 
     Args:
         boxes: float32 [..., 4].
         window: float32 [..., 4], broadcast against ``boxes``.
-
-    Returns:
-        float32 [..., 4].
     """
     low = tf.concat([window[..., :2], window[..., :2]], axis=-1)
     high = tf.concat([window[..., 2:], window[..., 2:]], axis=-1)
@@ -137,11 +87,11 @@ def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def change_coordinate_frame(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Boxes as fractions of a window that is given in the boxes' own unit.
+    """Returns boxes as fractions of a window.
 
     Args:
         boxes: float32 [..., 4].
-        window: float32 [..., 4], broadcast against ``boxes``.
+        window: float32 [..., 4] in the unit of the boxes, broadcast against ``boxes``.
 
     Returns:
         float32 [..., 4]; the window itself becomes [0, 0, 1, 1]. A window without extent gives zeros.
@@ -152,7 +102,7 @@ def change_coordinate_frame(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def of_canvas(boxes_norm: tf.Tensor, shape_px: tuple[Any, Any], other_px: tuple[Any, Any]) -> tf.Tensor:
-    """Turns fractions of one canvas into fractions of another with the same top left corner.
+    """Converts fractions of one canvas to fractions of another with the same top left corner.
 
     Args:
         boxes_norm: float32 [..., 4], fractions of the first canvas.
@@ -160,7 +110,7 @@ def of_canvas(boxes_norm: tf.Tensor, shape_px: tuple[Any, Any], other_px: tuple[
         other_px: (height, width) of the other canvas.
 
     Returns:
-        float32 [..., 4]; the boxes themselves where both canvases have one size.
+        float32 [..., 4]; ``boxes_norm`` itself if both canvases have the same static size.
     """
     if all(isinstance(side, int) for side in (*shape_px, *other_px)) and tuple(shape_px) == tuple(other_px):
         return boxes_norm
@@ -169,31 +119,11 @@ def of_canvas(boxes_norm: tf.Tensor, shape_px: tuple[Any, Any], other_px: tuple[
 
 
 def to_px(boxes_norm: tf.Tensor, shape_px: tf.Tensor) -> tf.Tensor:
-    """Fractions of an image to pixels; ``to_norm`` inverts it.
+    """Converts fractions of an image to pixels.
 
     Args:
         boxes_norm: float32 [..., 4].
         shape_px: number [..., 2], (height, width), broadcast against ``boxes_norm``.
-
-    Returns:
-        float32 [..., 4].
     """
-    return boxes_norm * _side_lengths(shape_px)
-
-
-def to_norm(boxes_px: tf.Tensor, shape_px: tf.Tensor) -> tf.Tensor:
-    """Pixels to fractions of an image; inverts ``to_px``.
-
-    Args:
-        boxes_px: float32 [..., 4].
-        shape_px: number [..., 2], (height, width), broadcast against ``boxes_px``.
-
-    Returns:
-        float32 [..., 4].
-    """
-    return boxes_px / _side_lengths(shape_px)
-
-
-def _side_lengths(shape_px: tf.Tensor) -> tf.Tensor:
     sides = tf.cast(shape_px, tf.float32)
-    return tf.concat([sides, sides], axis=-1)
+    return boxes_norm * tf.concat([sides, sides], axis=-1)

@@ -1,7 +1,7 @@
-"""Who matches whom: similarities of ground truth and anchors, and the two matchers (floor 1).
+"""Matches ground truth with anchors: similarities, and two matchers (floor 1).
 
-All functions here see one image: N ground-truth rows against A anchors, with ``valid_rows`` false for padding, crowd
-and degenerate boxes. Rows that are not valid never match anything. N may be 0.
+All functions here process one image: N ground-truth rows against A anchors, with ``valid_rows`` false for padding,
+crowd and degenerate boxes. Invalid rows match nothing. N may be 0.
 """
 
 from __future__ import annotations
@@ -15,46 +15,46 @@ import tensorflow as tf
 from detzoo.contracts import AnchorState, Assignment
 from detzoo.ops import boxes
 
-# float32 [N, 4] and [A, 4] -> float32 [N, A], higher is more alike.
+# float32 [N, 4] and [A, 4] -> float32 [N, A], higher for more similar boxes.
 Similarity = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-# Below any similarity that the functions here give to boxes that touch the unit square.
+# Below the similarity of any boxes that touch the unit square.
 _NO_SIMILARITY = -1e9
 
-# An anchor covered by a crowd region by at least half of its own area is neither positive nor negative (COCO's rule for
-# crowd regions applies intersection over the detection's area, with the IoU threshold .5 of its easiest metric).
+# An anchor with at least half of its area in a crowd region is neither positive nor negative (COCO's rule for crowd
+# regions: intersection over the detection's area, with the IoU threshold .5 of its easiest metric).
 CROWD_IOA_THRESHOLD = 0.5
 
 
 def iou_similarity(gt_boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Intersection over union [N, A]."""
+    """Returns the intersection over union [N, A]."""
     return boxes.pairwise_iou(gt_boxes, anchors)
 
 
 def ioa_similarity(gt_boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """The share of each anchor's area that each ground-truth box covers [N, A]."""
+    """Returns the share of each anchor's area in each ground-truth box [N, A]; 0 for anchors without area."""
     return tf.math.divide_no_nan(boxes.pairwise_intersection(gt_boxes, anchors), boxes.area(anchors)[tf.newaxis, :])
 
 
 def negative_squared_distance(gt_boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-    """Minus the squared distance of the four corner coordinates [N, A], at most 0."""
+    """Returns minus the squared distance of the four corner coordinates [N, A], at most 0."""
     difference = gt_boxes[:, tf.newaxis, :] - anchors[tf.newaxis, :, :]
     return -tf.reduce_sum(tf.square(difference), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ThresholdedIou:
-    """1 where the IoU is above a threshold, else 0 [N, A]."""
+    """Similarity [N, A] of 1 for an IoU above a threshold, else 0."""
 
     iou_threshold: float = 0.5
 
     def __call__(self, gt_boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
-        """Similarity of every ground-truth box [N, 4] with every anchor [A, 4]."""
+        """Returns the similarity of every ground-truth box [N, 4] with every anchor [A, 4]."""
         return tf.cast(boxes.pairwise_iou(gt_boxes, anchors) > self.iou_threshold, tf.float32)
 
 
 class Matcher(Protocol):
-    """What both matchers offer."""
+    """The interface of both matchers."""
 
     def __call__(
         self, similarity: tf.Tensor, valid_rows: tf.Tensor, forced_rows: tf.Tensor | None = None
@@ -64,7 +64,7 @@ class Matcher(Protocol):
         Args:
             similarity: float32 [N, A].
             valid_rows: bool [N], rows that may match.
-            forced_rows: bool [N], the valid rows that may claim their best anchor; None means all valid rows.
+            forced_rows: bool [N], valid rows that may claim their best anchor; None for all valid rows.
 
         Returns:
             Assignment with ``state`` and ``gt_index`` int32 [A].
@@ -73,14 +73,15 @@ class Matcher(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ArgmaxMatcher:
-    """Each anchor matches the row it is most similar to, if similar enough.
+    """Matches each anchor with its most similar row, if the similarity reaches a threshold.
 
     Attributes:
-        matched_threshold: positive at or above it; None makes every anchor positive.
-        unmatched_threshold: negative below it, and between the two ignored; None takes ``matched_threshold``.
+        matched_threshold: Smallest similarity of positive anchors; None makes every anchor positive.
+        unmatched_threshold: Anchors below it are negative, those between the two thresholds ignored; None for
+            ``matched_threshold``.
         negatives_lower_than_unmatched: False swaps the two: negative between the thresholds, ignored below.
-        force_match_for_each_row: give each row its most similar anchor, whatever the similarity. Where two rows claim
-            one anchor, the first has it.
+        force_match_for_each_row: Matches each row with its most similar anchor, independent of the thresholds. The
+            first of two rows that claim one anchor gets it.
     """
 
     matched_threshold: float | None = 0.5
@@ -114,13 +115,13 @@ class ArgmaxMatcher:
             low, between = between, low
         state = tf.where(best < unmatched, int(low), int(between))
         state = tf.where(best >= self.matched_threshold, int(AnchorState.POSITIVE), state)
-        # Without a single row, every anchor is background, whatever the thresholds mean.
+        # Without any row, every anchor is background under all thresholds.
         return tf.where(exists, state, int(AnchorState.NEGATIVE))
 
 
 @dataclasses.dataclass(frozen=True)
 class BipartiteMatcher:
-    """Each valid row gets exactly one anchor of its own, the most similar pair first (greedy); the rest is negative."""
+    """Assigns one anchor to each valid row, greedily from the most similar pair down. Other anchors are negative."""
 
     def __call__(
         self, similarity: tf.Tensor, valid_rows: tf.Tensor, forced_rows: tf.Tensor | None = None
@@ -153,31 +154,33 @@ class BipartiteMatcher:
 
 
 def _with_spare_row(similarity: tf.Tensor, valid_rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """One more row that is not valid, so that a maximum over the rows exists even for an image without boxes."""
+    """Appends an invalid row, so that a maximum over the rows exists for an image without boxes, too."""
     return tf.pad(similarity, [[0, 1], [0, 0]]), tf.pad(valid_rows, [[0, 1]])
 
 
 def _best_row_of_forced_columns(similarity: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """For each column the first of ``rows`` that has its maximum there, or a number past the last row: int32 [A]."""
+    """Returns, per column, the first of ``rows`` with its maximum there, or a number past the last row: int32 [A]."""
     num_rows, num_columns = tf.unstack(tf.shape(similarity))
     best_column = tf.argmax(similarity, axis=1, output_type=tf.int32)
     claims = tf.where(rows, tf.range(num_rows), num_rows)
-    claimed = tf.math.unsorted_segment_min(claims, best_column, num_columns)  # the largest int where nobody claims
+    claimed = tf.math.unsorted_segment_min(
+        claims, best_column, num_columns
+    )  # the largest int for a column without claims
     return tf.ensure_shape(claimed, similarity.shape[1:])
 
 
 def ignore_crowd(assignment: Assignment, anchors: tf.Tensor, crowd_boxes: tf.Tensor, is_crowd: tf.Tensor) -> Assignment:
-    """Turns negatives that lie in a crowd region into ignored anchors.
+    """Changes negative anchors in a crowd region to ignored ones.
 
     Args:
-        assignment: of one image, [A].
+        assignment: Assignment of one image, [A].
         anchors: float32 [A, 4].
         crowd_boxes: float32 [N, 4], in the unit of the anchors.
-        is_crowd: bool [N]; other rows of ``crowd_boxes`` count for nothing.
+        is_crowd: bool [N]; other rows of ``crowd_boxes`` are not used.
 
     Returns:
-        Assignment in which every anchor that was negative and is covered by a crowd region to at least
-        ``CROWD_IOA_THRESHOLD`` of its own area is ignored.
+        Assignment that ignores every negative anchor with at least ``CROWD_IOA_THRESHOLD`` of its area in a crowd
+        region.
     """
     crowd_boxes = tf.boolean_mask(crowd_boxes, is_crowd)
     covered = tf.reduce_max(ioa_similarity(tf.pad(crowd_boxes, [[0, 1], [0, 0]]), anchors), axis=0)

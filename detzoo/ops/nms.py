@@ -1,24 +1,24 @@
 """Non-maximum suppression: exact per class and class-agnostic, over batches (floor 1).
 
-``per_class_nms`` gives what the exhaustive procedure gives (greedy suppression in every class, at most so many boxes a
-class, then the best of all classes), without running it over all A x K scores.
+``per_class_nms`` returns the result of the exhaustive procedure (greedy suppression in every class with a limit of
+boxes per class, then the best of all classes), without running it over all A x K scores.
 
-Why a prefix suffices. Order all pairs (anchor, class) above the score threshold by falling score, ties by anchor, then
-by class, and call the first n of them a prefix. Greedy suppression visits the pairs of a class in this order, and what
-it decides for a pair depends on earlier pairs of the same class only; so does the limit of boxes a class. Hence
-suppression over a prefix selects exactly those pairs that the exhaustive procedure selects among the prefix, and all
-else that the exhaustive procedure selects comes later in the order. So as soon as a prefix yields the wanted number of
-detections they are the exhaustive ones; a prefix that holds every pair above the threshold is exhaustive itself. A
-prefix that does neither is replaced by a longer one, at last by the exhaustive procedure.
+A prefix suffices. Order all pairs (anchor, class) above the score threshold by falling score, ties by anchor, then by
+class; a prefix is the first n pairs. Greedy suppression visits the pairs of a class in this order. Its decision for a
+pair depends on earlier pairs of the same class only, and so does the limit of boxes per class. Hence suppression over a
+prefix selects exactly the pairs of the prefix that the exhaustive procedure selects, and all its other pairs come later
+in the order. So a prefix that yields the requested number of detections yields the exhaustive ones, and a prefix of
+every pair above the threshold is exhaustive. Any other prefix is replaced by a longer one, finally by the exhaustive
+procedure.
 
-How a prefix is found. Its n pairs lie on the n anchors whose best classes score highest, so a search among A numbers
-and one among n x K replace one among A x K.
+The n pairs of a prefix are on the n anchors whose best classes score highest, so a search among A numbers and one among
+n x K replace one among A x K.
 
 Suppression over the prefix is one CombinedNonMaxSuppression for the whole batch. Its order among equal scores is not
-defined, so it is given ranks (first of n pairs: n, last: 1) instead of scores; the rank in its answer also tells which
-pair was selected, which the operation itself does not say.
+defined, so its input are ranks (first of n pairs: n, last: 1) instead of scores. The ranks in its output also identify
+the selected pairs, which the operation does not return.
 
-Differs from the Object Detection API: there, equal scores of different classes come in the order of the classes.
+Differs from the Object Detection API, which orders equal scores of different classes by class.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ import tensorflow as tf
 
 from detzoo.ops import boxes as box_ops
 
-# Lengths of the prefixes that are tried. The first suffices for most images.
+# Lengths of the prefixes to try. The first suffices for most images.
 _PREFIX_LENGTHS = (512, 4096, 16384)
 
-# Half of the smallest rank: tells ranks from the zeros of pairs that do not take part.
+# Half of the smallest rank: separates ranks from the zeros of excluded pairs.
 _RANK_THRESHOLD = 0.5
 
 
 class Selection(NamedTuple):
-    """What suppression keeps, best first, padded with zeros."""
+    """The detections that suppression keeps, best first, padded with zeros."""
 
     scores: tf.Tensor  # float32 [B, M]
     classes: tf.Tensor  # int32 [B, M]
@@ -48,15 +48,15 @@ class Selection(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NmsLimits:
-    """The numbers of a suppression.
+    """Thresholds and limits of a suppression.
 
     Attributes:
-        score_threshold: only scores above it take part (and none below 0).
-        iou_threshold: a box that overlaps a better one of its class by more than this is dropped.
-        max_detections_per_class: boxes that a class keeps at most.
-        max_total_detections: M, boxes kept over all classes.
-        soft_nms_sigma: 0 for hard suppression; above it, overlapping boxes keep a score lowered by
-            exp(-IoU**2 / (2 sigma)) (Bodla et al., arXiv:1704.04503) and ``iou_threshold`` counts for nothing.
+        score_threshold: Only scores above it, and above 0, are used.
+        iou_threshold: A box is dropped if its IoU with a better one of its class is above this.
+        max_detections_per_class: Largest number of boxes of a class.
+        max_total_detections: M, number of boxes of all classes.
+        soft_nms_sigma: 0 for hard suppression. Above 0, the score of overlapping boxes is multiplied by
+            exp(-IoU**2 / (2 sigma)) (Bodla et al., arXiv:1704.04503) and ``iou_threshold`` is not used.
     """
 
     score_threshold: float = 0.0
@@ -67,21 +67,20 @@ class NmsLimits:
 
 
 def per_class_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits) -> Selection:
-    """Suppression in every class by itself, then the best of all classes.
+    """Suppresses boxes within each class, then selects the best of all classes.
 
-    Boxes without area inside their window suppress others and count for their class's limit, but are not among the
-    selected.
+    Boxes without area inside their window suppress others and count for their class's limit, but are not selected.
 
     Args:
-        boxes: float32 [B, A, 4], or [B, A, K, 4] where each class has a box of its own.
+        boxes: float32 [B, A, 4], or [B, A, K, 4] for separate boxes per class.
         scores: float32 [B, A, K], without background.
         windows: float32 [B, 4], in the unit of the boxes.
-        limits: thresholds and numbers.
+        limits: Thresholds and limits.
 
     Returns:
         Selection with M = ``limits.max_total_detections`` rows.
     """
-    if limits.soft_nms_sigma > 0:  # lowers scores of pairs after they were ordered: no prefix is safe
+    if limits.soft_nms_sigma > 0:  # changes the order of scores, so no prefix is safe
         return _exhaustive_nms(boxes, scores, windows, limits)
 
     def try_prefix(attempt: int) -> Selection:
@@ -98,16 +97,9 @@ def per_class_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limit
 
 
 def class_agnostic_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits) -> Selection:
-    """Suppression among the boxes of all classes, each box with its best class only.
+    """Suppresses boxes across all classes, each box with its best class only.
 
-    Args:
-        boxes: float32 [B, A, 4], or [B, A, K, 4] where each class has a box of its own.
-        scores: float32 [B, A, K], without background.
-        windows: float32 [B, 4], in the unit of the boxes.
-        limits: thresholds and numbers; ``max_detections_per_class`` counts for nothing.
-
-    Returns:
-        Selection with M = ``limits.max_total_detections`` rows.
+    Arguments and result are those of ``per_class_nms``; ``max_detections_per_class`` is not used.
     """
     limits = dataclasses.replace(limits, max_detections_per_class=limits.max_total_detections)
     classes = tf.argmax(scores, axis=-1, output_type=tf.int32)
@@ -123,21 +115,21 @@ def _is_filled(selection: Selection) -> tf.Tensor:
 
 
 def _first_pairs(scores: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The first pairs in the order of the module's docstring: scores, anchors and classes, each [B, n].
+    """Returns the first pairs in the order of the module's docstring: scores, anchors and classes, each [B, n].
 
-    n is ``length``, or the number of all pairs where that is smaller.
+    n is the smaller of ``length`` and the number of all pairs.
     """
     num_anchors, num_classes = _size(scores, 1), scores.shape[2]
     count = _smaller(length, num_anchors)
     best, anchors = tf.math.top_k(tf.reduce_max(scores, axis=-1), count)
     lowest = best[:, -1:]
-    # Anchors left out that tie with the lowest chosen one come after this index; so pairs of this score come before
-    # theirs only up to this index. At least n pairs remain, since each anchor's best pair does.
+    # Anchors that tie with the lowest chosen one, but are not chosen, come after this index. So pairs of this score are
+    # in order up to this index only. At least n pairs remain: the best of each anchor.
     last_known = tf.reduce_max(tf.where(best == lowest, anchors, -1), axis=-1, keepdims=True)
     anchors = tf.sort(anchors, axis=-1)
     candidates = tf.gather(scores, anchors, batch_dims=1)
     is_unknown = (candidates == lowest[..., tf.newaxis]) & (anchors > last_known)[..., tf.newaxis]
-    if count is not num_anchors:  # else no anchor is left out
+    if count is not num_anchors:  # else every anchor is chosen
         candidates = tf.where(is_unknown & (count < num_anchors), -1.0, candidates)
     flat = tf.reshape(candidates, [-1, count * num_classes])
     pair_scores, pairs = tf.math.top_k(flat, _smaller(length, count * num_classes))
@@ -155,7 +147,7 @@ def _smaller(length: int, size: int | tf.Tensor) -> int | tf.Tensor:
 def _prefix_nms(
     boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits, length: int
 ) -> tuple[Selection, tf.Tensor]:
-    """Suppression over the first ``length`` pairs, and whether that is the exhaustive answer (bool scalar)."""
+    """Suppresses the first ``length`` pairs. Also returns a bool scalar: True if the result is the exhaustive one."""
     pair_scores, anchors, classes = _first_pairs(scores, length)
     pair_boxes = boxes_of_pairs(boxes, anchors, classes)
     num_pairs, num_classes = tf.shape(pair_scores)[1], scores.shape[2]
@@ -186,7 +178,7 @@ def _prefix_nms(
 
 
 def boxes_of_pairs(boxes: tf.Tensor, anchors: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """The boxes [B, n, 4] of pairs (anchor, class) [B, n], of boxes [B, A, 4] or [B, A, K, 4]."""
+    """Returns the boxes [B, n, 4] of pairs (anchor, class) [B, n], from boxes [B, A, 4] or [B, A, K, 4]."""
     if boxes.shape.rank == 3:
         return tf.gather(boxes, anchors, batch_dims=1)
     num_classes = boxes.shape[2]
@@ -206,12 +198,12 @@ def _pick(
 
 
 def _are_visible(boxes: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
-    """Which boxes [B, N, 4] have area inside their image's window: bool [B, N]."""
+    """Returns bool [B, N], True for boxes [B, N, 4] with area inside their image's window."""
     return box_ops.area(box_ops.clip(boxes, windows[:, tf.newaxis, :])) > 0
 
 
 def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, limits: NmsLimits) -> Selection:
-    """Suppression class by class over all boxes, hard or soft."""
+    """Suppresses all boxes class by class, hard or soft."""
     num_classes, limit = scores.shape[2], limits.max_detections_per_class
     batch_size = tf.shape(scores)[0]
     class_scores = tf.reshape(tf.transpose(scores, [0, 2, 1]), [batch_size * num_classes, _size(scores, 1)])
@@ -241,7 +233,7 @@ def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, lim
     kept_scores = tf.where(_are_visible(boxes_of_pairs(boxes, anchors, classes), windows), kept_scores, 0.0)
     padding = [[0, 0], [0, max(limits.max_total_detections - num_classes * limit, 0)]]
     anchors, classes, kept_scores = (tf.pad(x, padding) for x in (anchors, classes, kept_scores))
-    tie_order = tf.argsort(anchors, axis=-1, stable=True)  # within an anchor the classes are in order already
+    tie_order = tf.argsort(anchors, axis=-1, stable=True)  # within an anchor the classes are already in order
     ordered_scores = tf.gather(kept_scores, tie_order, batch_dims=1)
     best, order = tf.math.top_k(ordered_scores, limits.max_total_detections)
     positions = tf.gather(tie_order, order, batch_dims=1)

@@ -1,13 +1,13 @@
 """The position-sensitive crop of R-FCN (floor 1).
 
 R-FCN (Dai et al., arXiv:1605.06409, section "Position-sensitive score maps & Position-sensitive RoI pooling") divides a
-box into bins and lets each bin look at channels of its own, so that what follows needs no network for each box. This is
-its bilinear form of "Speed/accuracy trade-offs" (arXiv:1611.10012, section 3.1).
+box into bins that read separate channels, so that no network runs per box. This is the bilinear form of
+"Speed/accuracy trade-offs" (arXiv:1611.10012, section 3.1).
 
 The mean of a bin's bilinear samples is a weighted sum over the cells of the map, and its weights are products of
-weights of rows and of columns. So the gradient is a matrix product for each bin, [H * W, R] times [R, D]: nothing is
-lost between threads, as it is in TensorFlow's own gradient (see ``bilinear.py``). Forwards, such a product takes two to
-five times as long as sampling, which touches a few cells for each box only.
+weights of rows and of columns. So the gradient is a matrix product per bin, [H * W, R] times [R, D], which loses no
+sums between threads, unlike TensorFlow's gradient (see ``bilinear.py``). In the forward pass such a product takes two
+to five times as long as sampling, which reads a few cells per box only.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from detzoo.gradients import with_gradient
 def position_sensitive_crop(
     features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[int, int], num_bins: tuple[int, int]
 ) -> tf.Tensor:
-    """The mean over a box of bilinear samples, of which each bin takes its own from its own channels.
+    """Averages bilinear samples over boxes, where each bin of a box reads the channels of this bin.
 
-    Channel (bin_y * bins_x + bin_x) * D + d belongs to the bin (bin_y, bin_x). The bin's samples lie as those of
-    ``tf.image.crop_and_resize`` with the bin as box: from side to side, or in the middle where there is only one. A
-    sample outside the map is 0 and counts in the mean.
+    Channel (bin_y * bins_x + bin_x) * D + d belongs to the bin (bin_y, bin_x). The samples of a bin are those of
+    ``tf.image.crop_and_resize`` with the bin as box: from side to side, or one in the middle. A sample outside the map
+    is 0 and counts in the mean.
 
     Memory: the samples of a bin, and for the gradient its weights, float32 [B, R, H * W].
 
@@ -40,7 +40,7 @@ def position_sensitive_crop(
         [B, R, D] in the features' type: the mean over samples and bins.
 
     Raises:
-        ValueError: the crop is no multiple of the bins, or the channels are none.
+        ValueError: The crop or the channels are no multiple of the bins.
     """
     _check_sizes(crop_size, num_bins, features.shape[-1])
     total_bins = num_bins[0] * num_bins[1]
@@ -54,7 +54,7 @@ def position_sensitive_crop(
 def _crop_gradient(
     upstream: tf.Tensor, features: tf.Tensor, boxes: tf.Tensor, crop_size: tuple[int, int], num_bins: tuple[int, int]
 ) -> tf.Tensor:
-    """The gradient of ``position_sensitive_crop`` for the features, in their type."""
+    """Returns the gradient of ``position_sensitive_crop`` for the features, in their type."""
     upstream = tf.cast(upstream, tf.float32) / (num_bins[0] * num_bins[1])
     spread = _spread(upstream, boxes, tf.shape(features), crop_size, num_bins)
     return tf.cast(tf.ensure_shape(spread, features.shape), features.dtype)
@@ -63,7 +63,7 @@ def _crop_gradient(
 def _sample_bins(
     features: tf.Tensor, boxes: tf.Tensor, crop_size: tuple[int, int], num_bins: tuple[int, int]
 ) -> tf.Tensor:
-    """The sum over bins of the means of their samples, float32 [B, R, D]."""
+    """Returns the sum over bins of the means of their samples, float32 [B, R, D]."""
     shape = tf.shape(boxes)
     image_indices = tf.repeat(tf.range(shape[0]), shape[1])
     origin, step = boxes[..., :2], (boxes[..., 2:] - boxes[..., :2]) / tf.constant(num_bins, tf.float32)
@@ -84,7 +84,7 @@ def _spread(
     crop_size: tuple[int, int],
     num_bins: tuple[int, int],
 ) -> tf.Tensor:
-    """The transpose of ``_sample_bins``: what sums [B, R, D] add to the map's cells, float32 [B, H, W, channels]."""
+    """Adds sums [B, R, D] to the map's cells, float32 [B, H, W, channels]: the transpose of ``_sample_bins``."""
     batch_size, height, width = features_shape[0], features_shape[1], features_shape[2]
     row_weights = _bin_weights(boxes[..., 0], boxes[..., 2], height, crop_size[0], num_bins[0])  # bins_y x [B, R, H]
     column_weights = _bin_weights(boxes[..., 1], boxes[..., 3], width, crop_size[1], num_bins[1])
@@ -97,17 +97,17 @@ def _spread(
 
 
 def _bin_weights(low: tf.Tensor, high: tf.Tensor, size: tf.Tensor, num_samples: int, num_bins: int) -> list[tf.Tensor]:
-    """What each row (or column) of the map weighs in the mean over a bin's samples.
+    """Returns the weight of each row (or column) of the map in the mean over a bin's samples.
 
     Args:
-        low: float32 [B, R], the boxes' first side as a fraction of the map.
-        high: float32 [B, R], their last side.
+        low: float32 [B, R], first side of the boxes as a fraction of the map.
+        high: float32 [B, R], last side.
         size: int32 scalar, rows of the map.
-        num_samples: samples in all bins.
-        num_bins: bins along this axis.
+        num_samples: Samples in all bins.
+        num_bins: Bins along this axis.
 
     Returns:
-        float32 [B, R, size] for each bin; sums to 1 where all samples are on the map, to less elsewhere.
+        float32 [B, R, size] for each bin. The sum is 1 if all samples are on the map, else less.
     """
     extent = tf.cast(size - 1, tf.float32)
     cells = tf.range(tf.cast(size, tf.float32))
@@ -117,7 +117,7 @@ def _bin_weights(low: tf.Tensor, high: tf.Tensor, size: tf.Tensor, num_samples: 
     for bin_index in range(num_bins):
         bin_low, bin_high = low + bin_index * step, low + (bin_index + 1) * step
         total = []
-        for sample in range(bin_samples):  # in the order of operations of tf.image.crop_and_resize
+        for sample in range(bin_samples):  # the order of operations of tf.image.crop_and_resize
             if bin_samples == 1:
                 position = 0.5 * (bin_low + bin_high) * extent
             else:
@@ -139,7 +139,7 @@ def _check_sizes(crop_size: tuple[int, int], num_bins: tuple[int, int], channels
     if channels % (num_bins[0] * num_bins[1]):
         raise ValueError(
             f"{channels} channels are no multiple of {num_bins[0]} x {num_bins[1]} bins; "
-            "a map for D values a box needs bins_y * bins_x * D channels"
+            "a map for D values per box needs bins_y * bins_x * D channels"
         )
 
 

@@ -5,8 +5,8 @@ and "Implementation of pooling bins". Between the convolutions of SPP-net's dete
 
     windows_px --choose_scales--> scale --window_cells--> cells --pool_windows--> [N, bins, C]
 
-A network whose cell (0, 0) looks at the place ``offset`` and whose stride is S sees its cell k at ``offset + k S``.
-Places are continuous: pixel i covers [i, i + 1), so its centre is i + 0.5.
+In a network of stride S whose cell 0 is centred at ``offset``, cell k is centred at ``offset + k S``. Coordinates are
+continuous: pixel i covers [i, i + 1), so its centre is i + 0.5.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from detzoo.ops.bin_maxima import bin_edges, bin_maxima, cover
 def choose_scales(
     windows_px: tf.Tensor, shape_px: tf.Tensor, shorter_sides: Sequence[int], window_size: int = 224
 ) -> tf.Tensor:
-    """The scale of the image at which each window has the number of pixels nearest to ``window_size`` squared.
+    """Returns the scale at which the area of each window is nearest to ``window_size`` squared.
 
     Args:
         windows_px: float32 [..., 4], pixels of the image.
         shape_px: number [2], (height, width) of the image.
-        shorter_sides: shorter side in pixels that the image has at each scale.
-        window_size: side of the square in pixels.
+        shorter_sides: Shorter side of the image at each scale, in pixels.
+        window_size: Side of the square in pixels.
 
     Returns:
-        int32 [...], positions in ``shorter_sides``; of equally near ones the first.
+        int32 [...], indices of ``shorter_sides``; the first of equally near scales.
     """
     factors = tf.constant(list(shorter_sides), tf.float32) / tf.cast(tf.reduce_min(shape_px), tf.float32)
     areas = boxes.area(windows_px)[..., tf.newaxis] * tf.square(factors)
@@ -41,16 +41,16 @@ def choose_scales(
 def window_cells(
     windows_px: tf.Tensor, map_shape: tf.Tensor, stride_px: tf.Tensor | float, offset_px: tf.Tensor | float
 ) -> tf.Tensor:
-    """The cells of a map that belong to windows: those that look at places inside of them (appendix A).
+    """Returns the cells of a map whose centres are inside windows (appendix A).
 
-    The first is floor((start - offset) / S) + 1, the last ceil((end - offset) / S) - 1. A window too small to hold the
-    place of any cell gets the cell that looks nearest to its centre, one outside of the map the nearest cells of it.
+    The first is floor((start - offset) / S) + 1, the last ceil((end - offset) / S) - 1. A window without the centre of
+    any cell gets the cell nearest to its centre, and a window outside the map the nearest cells of the map.
 
     Args:
         windows_px: float32 [..., 4], pixels of the network's input.
         map_shape: int32 [2], or [..., 2]: (height, width) of the map.
-        stride_px: S, pixels from a cell to the next.
-        offset_px: where the first cell looks, pixels from the input's top left corner.
+        stride_px: S, pixels between neighbouring cells.
+        offset_px: Centre of the first cell, in pixels from the input's top left corner.
 
     Returns:
         int32 [..., 4], [first row, first column, end row, end column], the ends not included; at least one cell.
@@ -70,29 +70,30 @@ def window_cells(
 def pool_windows(
     features: tf.Tensor, cells: tf.Tensor, image_indices: tf.Tensor, pyramid_bins: Sequence[int]
 ) -> tf.Tensor:
-    """The maxima of the bins of windows, of every level of a pyramid.
+    """Returns the maxima of the bins of windows, at every level of a pyramid.
 
-    Of the n rows of a window, bin i of h takes those from floor(i n / h) to before ceil((i + 1) n / h); columns alike.
-    So no bin is empty: a window with fewer rows than bins has the same row in several of them.
+    Bin i of h takes, of the n rows of a window, those from floor(i n / h) to before ceil((i + 1) n / h); columns follow
+    the same rule. So no bin is empty: with fewer rows than bins, a row is in several bins.
 
-    A level whose bins are unions of a finer level's (3, 2 and 1 of 6) is made of that level, the others are
-    ``bin_maxima``.
+    A level whose bins are unions of a finer level's bins (3, 2 and 1 of 6) is computed from that level.
 
     Args:
         features: number [B, H, W, C], of any height and width.
-        cells: int32 [N, 4], [first row, first column, end row, end column] on the map, of ``window_cells``.
-        image_indices: int32 [N], the image of each window.
-        pyramid_bins: bins a side of each level.
+        cells: int32 [N, 4] from ``window_cells``: [first row, first column, end row, end column] on the map.
+        image_indices: int32 [N], image of each window.
+        pyramid_bins: Bins per side of each level.
 
     Returns:
-        [N, sum of the squares of ``pyramid_bins``, C] in the features' type: level by level in the order given, the
-        bins of a level row by row. A ``detzoo.ops.roi_crop.Crop``, once the levels are given, but for its rank.
+        [N, sum of the squares of ``pyramid_bins``, C] in the features' type: level by level in the given order, the
+        bins of a level row by row.
 
     Raises:
-        ValueError: no level, or one below 1.
+        ValueError: No level, or a level below 1.
     """
     if not pyramid_bins or min(pyramid_bins) < 1:
-        raise ValueError(f"pyramid_bins is {list(pyramid_bins)}; at least one level of 1 or more bins a side is needed")
+        raise ValueError(
+            f"pyramid_bins is {list(pyramid_bins)}; at least one level of 1 or more bins per side is needed"
+        )
     pooled: dict[int, tf.Tensor] = {}
     for bins in sorted(set(pyramid_bins), reverse=True):
         finer = next((level for level in pooled if level % bins == 0), None)
@@ -106,13 +107,13 @@ def pool_windows(
 
 
 def _pool_again(finer: tf.Tensor, bins: int) -> tf.Tensor:
-    """[N, n, n, C] to [N, bins, bins, C]; n is a multiple of ``bins``."""
+    """Pools [N, n, n, C] to [N, bins, bins, C]; n is a multiple of ``bins``."""
     size, channels = finer.shape[1], finer.shape[-1]
     grouped = tf.reshape(finer, [-1, bins, size // bins, bins, size // bins, channels])
     return tf.reduce_max(grouped, axis=[2, 4])
 
 
 def _pool_level(features: tf.Tensor, cells: tf.Tensor, image_indices: tf.Tensor, bins: int) -> tf.Tensor:
-    """The maxima [N, bins, bins, C] of one level."""
+    """Returns the maxima [N, bins, bins, C] of one level."""
     rows, columns = (cover(*bin_edges(cells[:, axis], cells[:, axis + 2] - cells[:, axis], bins)) for axis in (0, 1))
     return bin_maxima(features, rows, columns, image_indices)

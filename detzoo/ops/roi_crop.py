@@ -1,24 +1,31 @@
-"""Crops of fixed size from feature maps, one for each box (floor 1).
+"""Crops regions of fixed size from feature maps (floor 1), between the first stage and the head of the second.
 
-Between the boxes of a first stage and the head of a second. Four crops share one seam, ``Crop``: a function of maps,
-boxes and the image of each box. ``single_level_crop`` applies it to one map, ``multilevel_crop`` to a pyramid, where
-each box is cropped once, from the map of its level:
+A ``Crop`` is a function of maps, boxes and the image of each box. ``single_level_crop`` applies it to one map,
+``multilevel_crop`` to a pyramid, where each box is cropped once, from the map of its level:
 
     crop = functools.partial(crop_and_resize_boxes, crop_size=(7, 7))
     crops = multilevel_crop(maps, proposals_norm, levels, crop)
 
-======================= ========================== ==========================================================
-one map                 the seam                   paper
-======================= ========================== ==========================================================
-``crop_and_resize``     ``crop_and_resize_boxes``  "Speed/accuracy trade-offs", arXiv:1611.10012, section 3.1
-``crop_and_max_pool``   ``crop_and_max_pool_boxes`` the same, with the pooling that follows it
-``roi_align``           ``roi_align_boxes``        Mask R-CNN, arXiv:1703.06870, section 3
-``max_roi_pool``        ``max_roi_pool_boxes``     Fast R-CNN, arXiv:1504.08083, section 2.1
-======================= ========================== ==========================================================
+=========================== ==========================================================
+crop                        paper
+=========================== ==========================================================
+``crop_and_resize_boxes``   "Speed/accuracy trade-offs", arXiv:1611.10012, section 3.1
+``crop_and_max_pool_boxes`` the same, with the pooling behind it
+``roi_align_boxes``         Mask R-CNN, arXiv:1703.06870, section 3
+``max_roi_pool_boxes``      Fast R-CNN, arXiv:1504.08083, section 2.1
+=========================== ==========================================================
 
-Boxes are [ymin, xmin, ymax, xmax] as fractions of the map; they may leave it and may lack area, but must be finite
-(TensorFlow raises InvalidArgumentError). No gradient flows to them; it flows to the maps only. B images, R boxes an
-image, N = B x R boxes, C channels.
+Boxes are [ymin, xmin, ymax, xmax] as fractions of the map. They may leave the map and may have no area, but must be
+finite (else TensorFlow raises InvalidArgumentError). Gradients flow to the maps only, not to the boxes. B images,
+R boxes per image, N = B x R boxes, C channels.
+
+Arguments of every crop:
+    features: number [B, H, W, C].
+    boxes_norm: float32 [N, 4], fractions of the map.
+    image_indices: int32 [N], image of each box.
+    crop_size: (h, w).
+
+A crop returns [N, h, w, C] in the features' type, and raises ValueError for a size below 1.
 """
 
 from __future__ import annotations
@@ -35,41 +42,31 @@ from detzoo.ops.bin_maxima import Runs, bin_edges, bin_maxima, cover
 # (features [B, H, W, C], boxes_norm float32 [N, 4], image_indices int32 [N]) -> [N, h, w, C] in the features' type.
 Crop = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
-# Share of an area by which rounded coordinates may miss it: 224 px next to coordinates of several thousand px.
+# Relative error of an area from rounded coordinates: 224 px next to coordinates of several thousand px.
 _AREA_ROUNDING = 1e-5
 
 
 def single_level_crop(features: tf.Tensor, boxes_norm: tf.Tensor, crop: Crop) -> tf.Tensor:
-    """Crops of all boxes from one map.
-
-    Args:
-        features: number [B, H, W, C].
-        boxes_norm: float32 [B, R, 4], fractions of the map.
-        crop: what a box becomes.
-
-    Returns:
-        [B, R, h, w, C] in the features' type; h and w are the crop's.
-    """
+    """Crops all boxes [B, R, 4] from one map [B, H, W, C]. Returns [B, R, h, w, C] in the features' type."""
     boxes, image_indices = _flatten(boxes_norm)
     return _unflatten(crop(features, boxes, image_indices), boxes_norm)
 
 
 def multilevel_crop(maps: Mapping[int, tf.Tensor], boxes_norm: tf.Tensor, levels: tf.Tensor, crop: Crop) -> tf.Tensor:
-    """Crops of all boxes, each from the map of its level (FPN, arXiv:1612.03144, section 4.2).
-
-    The boxes are partitioned by level and every box is cropped once; a single map is not partitioned at all.
+    """Crops each box from the map of its level (FPN, arXiv:1612.03144, section 4.2).
 
     Args:
-        maps: level -> number [B, H_l, W_l, C], of equal C and type.
+        maps: Level -> number [B, H_l, W_l, C], of equal C and type.
         boxes_norm: float32 [B, R, 4], fractions of the image, and so of each map.
-        levels: int32 [B, R]. A level without a map stands for the nearest lower level that has one, or for the lowest.
-        crop: what a box becomes.
+        levels: int32 [B, R]. A level without a map is replaced by the nearest lower level that has one, or by the
+            lowest level.
+        crop: The crop.
 
     Returns:
-        [B, R, h, w, C] in the maps' type; h and w are the crop's.
+        [B, R, h, w, C] in the maps' type.
 
     Raises:
-        ValueError: there is no map.
+        ValueError: No map.
     """
     if not maps:
         raise ValueError("multilevel_crop received no map; it needs at least one, as {level: [B, H, W, C]}")
@@ -84,7 +81,7 @@ def multilevel_crop(maps: Mapping[int, tf.Tensor], boxes_norm: tf.Tensor, levels
         place = tf.where(partition == group)[:, 0]
         places.append(tf.cast(place, tf.int32))
         crops.append(crop(maps[level], tf.gather(boxes, place), tf.gather(image_indices, place)))
-    # The parallel stitch is the faster one on CPUs, and has no kernel for GPUs.
+    # The parallel stitch is faster on CPUs, and has no kernel for GPUs.
     stitch = tf.raw_ops.DynamicStitch if tf.config.list_logical_devices("GPU") else tf.raw_ops.ParallelDynamicStitch
     stitched = tf.ensure_shape(stitch(indices=places, data=crops), [None, *crops[0].shape[1:]])
     return _unflatten(stitched, boxes_norm)
@@ -97,17 +94,17 @@ def assign_levels(
     canonical_level: int = 4,
     canonical_size_px: float = 224.0,
 ) -> tf.Tensor:
-    """The pyramid level that each box is cropped from (FPN, arXiv:1612.03144, equation 1).
+    """Returns the pyramid level to crop each box from (FPN, arXiv:1612.03144, equation 1).
 
-    floor(canonical_level + log2(sqrt(width x height) / canonical_size_px)), clipped to the levels there are. A box
-    whose area falls short of a level's smallest one by rounding alone belongs to that level.
+    The level is floor(canonical_level + log2(sqrt(width x height) / canonical_size_px)), clipped to
+    [min_level, max_level]. An area that only rounding keeps below the smallest area of a level belongs to that level.
 
     Args:
         boxes_px: float32 [..., 4], pixels of the padded input.
-        min_level: level of the smallest boxes, and of those without area.
-        max_level: level of the largest boxes.
-        canonical_level: level of a box of ``canonical_size_px`` squared.
-        canonical_size_px: side in pixels.
+        min_level: Level of the smallest boxes, and of boxes without area.
+        max_level: Level of the largest boxes.
+        canonical_level: Level of a box of ``canonical_size_px`` squared.
+        canonical_size_px: Side in pixels.
 
     Returns:
         int32 [...] in [min_level, max_level].
@@ -120,71 +117,22 @@ def assign_levels(
     ymin, xmin, ymax, xmax = tf.unstack(tf.stop_gradient(boxes_px), axis=-1)
     area = tf.maximum(ymax - ymin, 0.0) * tf.maximum(xmax - xmin, 0.0)
     levels = tf.fill(tf.shape(area), min_level)
-    for level in range(min_level + 1, max_level + 1):  # comparing areas instead of logarithms keeps powers of 2 exact
+    for level in range(min_level + 1, max_level + 1):  # areas, unlike logarithms, keep powers of 2 exact
         smallest_area = (canonical_size_px * 2.0 ** (level - canonical_level)) ** 2
         levels += tf.cast(area >= smallest_area * (1.0 - _AREA_ROUNDING), tf.int32)
     return tf.ensure_shape(levels, area.shape)
 
 
-def crop_and_resize(features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
-    """Bilinear crops as of ``tf.image.crop_and_resize`` ("Speed/accuracy trade-offs", arXiv:1611.10012, section 3.1).
-
-    Sample i of h lies in row ymin (H - 1) + i (ymax - ymin) (H - 1) / (h - 1) of the map, so the first and the last lie
-    on the box's sides; a crop of one row samples the box's middle. A sample outside the map is 0.
-
-    Args:
-        features: number [B, H, W, C].
-        boxes_norm: float32 [B, R, 4], fractions of the map; gets no gradient.
-        crop_size: (h, w).
-
-    Returns:
-        [B, R, h, w, C] in the features' type.
-
-    Raises:
-        ValueError: a size below 1.
-    """
-    return single_level_crop(features, boxes_norm, functools.partial(crop_and_resize_boxes, crop_size=crop_size))
-
-
 def crop_and_resize_boxes(
     features: tf.Tensor, boxes_norm: tf.Tensor, image_indices: tf.Tensor, crop_size: tuple[int, int]
 ) -> tf.Tensor:
-    """``crop_and_resize`` of boxes [N, 4] of images [N]: a ``Crop``, once the size is given. Returns [N, h, w, C]."""
+    """Samples boxes bilinearly, as ``tf.image.crop_and_resize``.
+
+    Sample i of h lies in row ymin (H - 1) + i (ymax - ymin) (H - 1) / (h - 1) of the map, so the first and the last lie
+    on the box's sides; a crop of one row samples the box's middle. A sample outside the map is 0.
+    """
     _check_positive(crop_size=crop_size)
     return bilinear_crop(features, boxes_norm, image_indices, crop_size)
-
-
-def crop_and_max_pool(
-    features: tf.Tensor,
-    boxes_norm: tf.Tensor,
-    crop_size: tuple[int, int],
-    pool_size: int,
-    output_stride: int = 1,
-) -> tf.Tensor:
-    """What ``crop_and_resize``, max pooling and skipping give together, without the large crop between them.
-
-    The long way is a crop of ``crop_size``, max pooling with kernel and stride ``pool_size`` ("valid": what remains at
-    the end is dropped), then every ``output_stride``-th row and column. A pooled value needs pool_size**2 samples, and
-    the first ones of all pooled values lie as regularly as the samples of one small crop; so do the second ones, and so
-    on. The result is the maximum of pool_size**2 small crops. Of equal samples the first one gets the gradient.
-
-    Args:
-        features: number [B, H, W, C].
-        boxes_norm: float32 [B, R, 4], fractions of the map; gets no gradient.
-        crop_size: (height, width) of the crop that is pooled.
-        pool_size: side of the pooling window in samples; 1 pools nothing.
-        output_stride: 1 keeps every pooled row and column, 2 every other one from the first, and so on.
-
-    Returns:
-        [B, R, h', w', C] in the features' type; h' = ceil(floor(crop height / pool_size) / output_stride), w' alike.
-
-    Raises:
-        ValueError: a size below 1, or a pooling window larger than the crop.
-    """
-    crop = functools.partial(
-        crop_and_max_pool_boxes, crop_size=crop_size, pool_size=pool_size, output_stride=output_stride
-    )
-    return single_level_crop(features, boxes_norm, crop)
 
 
 def crop_and_max_pool_boxes(
@@ -195,7 +143,27 @@ def crop_and_max_pool_boxes(
     pool_size: int,
     output_stride: int = 1,
 ) -> tf.Tensor:
-    """``crop_and_max_pool`` of boxes [N, 4] of images [N]: a ``Crop``, once sizes are given. Returns [N, h', w', C]."""
+    """Crops and resizes, max-pools and subsamples, without computing the large crop in between.
+
+    The long way is a crop of ``crop_size``, max pooling with kernel and stride ``pool_size`` ("valid": the rest at the
+    end is dropped), then every ``output_stride``-th row and column. A pooled value needs pool_size**2 samples. The
+    first samples of all pooled values lie as regularly as the samples of one small crop; so do the second samples, and
+    so on. The result is the maximum of pool_size**2 small crops. Of equal samples the first one gets the gradient.
+
+    Args:
+        features: See the module.
+        boxes_norm: See the module.
+        image_indices: See the module.
+        crop_size: (height, width) of the crop that is pooled.
+        pool_size: Side of the pooling window in samples; 1 pools nothing.
+        output_stride: 1 keeps every pooled row and column, 2 every other one from the first, and so on.
+
+    Returns:
+        [N, h', w', C]; h' = ceil(floor(crop height / pool_size) / output_stride), and w' by the same rule.
+
+    Raises:
+        ValueError: A size below 1, or a pooling window larger than the crop.
+    """
     _check_positive(crop_size=crop_size, pool_size=pool_size, output_stride=output_stride)
     if pool_size > min(crop_size):
         raise ValueError(f"crop_and_max_pool: pool_size {pool_size} is larger than crop_size {tuple(crop_size)}")
@@ -206,7 +174,7 @@ def crop_and_max_pool_boxes(
     is_single = tf.constant([size == 1 for size in crop_size])
     intervals = tf.constant([max(size - 1, 1) for size in crop_size], tf.float32)
     origin = tf.where(is_single, 0.5 * (boxes[:, :2] + boxes[:, 2:]), boxes[:, :2]) * extent
-    step = (boxes[:, 2:] - boxes[:, :2]) * extent / intervals  # rounds as tf.image.crop_and_resize does
+    step = (boxes[:, 2:] - boxes[:, :2]) * extent / intervals  # rounded as in tf.image.crop_and_resize
     height, width = (-(-(size // pool_size) // output_stride) for size in crop_size)
     last = [(size - 1) * output_stride * pool_size for size in (height, width)]
     crops = []
@@ -217,32 +185,6 @@ def crop_and_max_pool_boxes(
     return functools.reduce(tf.maximum, crops)
 
 
-def roi_align(
-    features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[int, int], sampling_ratio: int = 2
-) -> tf.Tensor:
-    """Bin averages of bilinear samples without any rounding of boxes (Mask R-CNN, arXiv:1703.06870, section 3).
-
-    Cell i of the map covers [i, i + 1) of the continuous coordinate box x H, so its value stands at i + 0.5. Each of
-    the h x w bins averages the samples at the centres of its sampling_ratio x sampling_ratio parts. A sample up to one
-    cell beyond the outermost cells' centres has their value, one farther out is 0 (the convention of torchvision and of
-    Detectron2's ``aligned=True``).
-
-    Args:
-        features: number [B, H, W, C].
-        boxes_norm: float32 [B, R, 4], fractions of the map; gets no gradient.
-        crop_size: (h, w) bins.
-        sampling_ratio: samples a bin in each direction.
-
-    Returns:
-        [B, R, h, w, C] in the features' type.
-
-    Raises:
-        ValueError: a size or a ratio below 1. (A ratio that follows the box's size is not there.)
-    """
-    crop = functools.partial(roi_align_boxes, crop_size=crop_size, sampling_ratio=sampling_ratio)
-    return single_level_crop(features, boxes_norm, crop)
-
-
 def roi_align_boxes(
     features: tf.Tensor,
     boxes_norm: tf.Tensor,
@@ -250,14 +192,20 @@ def roi_align_boxes(
     crop_size: tuple[int, int],
     sampling_ratio: int = 2,
 ) -> tf.Tensor:
-    """``roi_align`` of boxes [N, 4] of images [N]: a ``Crop``, once the sizes are given. Returns [N, h, w, C]."""
+    """Averages bilinear samples in bins, without rounding of boxes (Mask R-CNN, arXiv:1703.06870, section 3).
+
+    Cell i of the map covers [i, i + 1) of the continuous coordinate box x H, so its value belongs to i + 0.5. Each of
+    the h x w bins averages the samples at the centres of its sampling_ratio x sampling_ratio parts. A sample up to one
+    cell beyond the outermost cells' centres has their value, and 0 farther out (the convention of torchvision and of
+    Detectron2's ``aligned=True``). ``sampling_ratio`` is 1 or more, independent of the box's size.
+    """
     _check_positive(crop_size=crop_size, sampling_ratio=sampling_ratio)
     boxes = tf.stop_gradient(boxes_norm)
     size = map_size(features)
     bins = tf.constant(crop_size, tf.float32)
-    origin = boxes[:, :2] * size + 0.5  # minus half a cell for the cells' centres, plus one for the border below
+    origin = boxes[:, :2] * size + 0.5  # minus half a cell for the cells' centres, plus one for the border
     step = (boxes[:, 2:] - boxes[:, :2]) * size / bins
-    # A border that repeats the outermost cells gives their value up to one cell beyond them.
+    # The border repeats the outermost cells, so that samples up to one cell beyond them have their value.
     bordered = tf.pad(features, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
     crops = []
     for part in itertools.product(range(sampling_ratio), repeat=2):
@@ -266,34 +214,18 @@ def roi_align_boxes(
     return tf.add_n(crops) / sampling_ratio**2
 
 
-def max_roi_pool(features: tf.Tensor, boxes_norm: tf.Tensor, crop_size: tuple[int, int]) -> tf.Tensor:
-    """The maximum of the cells in each bin of a box (RoI pooling; Fast R-CNN, arXiv:1504.08083, section 2.1).
-
-    The box covers the cells from round(ymin x H) to before round(ymax x H), at least one (halves are rounded up). Of
-    its n rows, bin i of h takes those from floor(i n / h) to before ceil((i + 1) n / h), as far as they are on the map;
-    neighbouring bins may share a row. A bin without cells is 0. Of equal cells one gets the gradient.
-
-    Differs from the code of Fast R-CNN, which counts the cell round(ymax x H) in: its boxes name their last pixel, ours
-    the place where it ends. So a box of the whole map covers its cells, and no row beyond them.
-
-    Args:
-        features: number [B, H, W, C].
-        boxes_norm: float32 [B, R, 4], fractions of the map; gets no gradient.
-        crop_size: (h, w) bins.
-
-    Returns:
-        [B, R, h, w, C] in the features' type.
-
-    Raises:
-        ValueError: a size below 1.
-    """
-    return single_level_crop(features, boxes_norm, functools.partial(max_roi_pool_boxes, crop_size=crop_size))
-
-
 def max_roi_pool_boxes(
     features: tf.Tensor, boxes_norm: tf.Tensor, image_indices: tf.Tensor, crop_size: tuple[int, int]
 ) -> tf.Tensor:
-    """``max_roi_pool`` of boxes [N, 4] of images [N]: a ``Crop``, once the size is given. Returns [N, h, w, C]."""
+    """Takes the maximum of the cells in each bin of a box (RoI pooling; Fast R-CNN, arXiv:1504.08083, section 2.1).
+
+    The box covers the cells from round(ymin x H) to before round(ymax x H), at least one (halves are rounded up). Bin i
+    of h takes, of the box's n rows, those from floor(i n / h) to before ceil((i + 1) n / h) that are on the map;
+    neighbouring bins may share a row. A bin without cells is 0. Of equal cells one gets the gradient.
+
+    Differs from the code of Fast R-CNN, which includes the cell round(ymax x H): its boxes name their last pixel, ours
+    the place where it ends. So a box of the whole map covers its cells, and no row beyond them.
+    """
     _check_positive(crop_size=crop_size)
     size = tf.shape(features)[1:3]
     cells = tf.cast(tf.floor(tf.stop_gradient(boxes_norm) * tf.tile(map_size(features), [2]) + 0.5), tf.int32)
@@ -306,7 +238,7 @@ def max_roi_pool_boxes(
 
 
 def _bins_on_map(first: tf.Tensor, end: tf.Tensor, num_bins: int, size: tf.Tensor) -> tuple[Runs, tf.Tensor]:
-    """The bins of boxes along one axis, cut to its ``size`` cells, and which of them have any: bool [N, num_bins]."""
+    """Returns the bins of boxes along one axis of ``size`` cells, and bool [N, num_bins], True for bins with cells."""
     start, stop = bin_edges(first, tf.maximum(end - first, 1), num_bins)
     start, stop = tf.clip_by_value(start, 0, size), tf.clip_by_value(stop, 0, size)
     has_cells = stop > start
@@ -314,13 +246,13 @@ def _bins_on_map(first: tf.Tensor, end: tf.Tensor, num_bins: int, size: tf.Tenso
 
 
 def _flatten(boxes_norm: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Boxes [B * R, 4] and the image of each, int32 [B * R]."""
+    """Returns boxes [B * R, 4] and the image of each, int32 [B * R]."""
     shape = tf.shape(boxes_norm)
     return tf.reshape(boxes_norm, [-1, 4]), tf.repeat(tf.range(shape[0]), shape[1])
 
 
 def _unflatten(crops: tf.Tensor, boxes_norm: tf.Tensor) -> tf.Tensor:
-    """[B * R, h, w, C] to [B, R, h, w, C]."""
+    """Reshapes [B * R, h, w, C] to [B, R, h, w, C]."""
     reshaped = tf.reshape(crops, tf.concat([tf.shape(boxes_norm)[:2], tf.shape(crops)[1:]], axis=0))
     return tf.ensure_shape(reshaped, [*boxes_norm.shape[:2], *crops.shape[1:]])
 

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def _random_subset(candidates: tf.Tensor, count: tf.Tensor, seed: tf.Tensor | None) -> tf.Tensor:
-    """A random choice of ``count`` [B] of the true entries of ``candidates`` [B, A] (all, where there are fewer)."""
+    """Returns at most ``count`` [B] random true entries of ``candidates`` [B, A]."""
     shape = tf.shape(candidates)
     noise = tf.random.uniform(shape) if seed is None else tf.random.stateless_uniform(shape, seed)
     priority = tf.where(candidates, noise, -1.0)
@@ -22,20 +22,20 @@ def balanced_sample(
     positive_fraction: float,
     seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Chooses at random a fixed number of positives and negatives an image.
+    """Chooses a random sample of positives and negatives per image.
 
-    At most ``positive_fraction`` of the sample are positives; negatives fill what is missing, and where they do not
-    suffice the sample is smaller.
+    At most ``positive_fraction`` of the sample are positives. Negatives fill the rest; with too few negatives the
+    sample is smaller.
 
     Args:
         is_positive: bool [B, A].
         is_negative: bool [B, A]; entries that are neither are never chosen.
-        sample_size: how many to choose an image; None keeps every positive and as many negatives as the fraction wants.
-        positive_fraction: in (0, 1].
+        sample_size: Entries per image; None keeps every positive and the number of negatives that the fraction implies.
+        positive_fraction: Share in (0, 1].
         seed: int [2] for a reproducible choice; None draws from TensorFlow's global generator.
 
     Returns:
-        bool [B, A], true where chosen.
+        bool [B, A], true for chosen entries.
     """
     negative_seed = None if seed is None else seed + 1
     num_positives = tf.reduce_sum(tf.cast(is_positive, tf.int32), axis=-1)

@@ -1,8 +1,8 @@
-"""Square windows at every location of a pyramid, for objects of a size each (floor 1).
+"""Square windows at every location of a pyramid, each for objects of one size (floor 1).
 
-A head of a mask proposal network slides over every level. At level l it is for objects whose longer side is
-``factor * min_object_size_px * 2**(l - 2)`` pixels, and what it predicts covers a square window a little larger, around
-the centre of the cell. The order of the locations is: head, level, row, column.
+A head of a mask proposal network slides over every level. At level l it predicts objects whose longer side is
+``factor * min_object_size_px * 2**(l - 2)`` pixels, in a slightly larger square window around the centre of the cell.
+The order of the locations is: head, level, row, column.
 
 References:
     Lin et al., arXiv:1612.03144, appendix A: objects of 32 to 512 pixels on P2 to P6 with windows of 40 to 640, and
@@ -17,15 +17,15 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-_FIRST_LEVEL = 2  # whose objects have min_object_size_px
-_SMALLEST_SIDE_PX = 1e-3  # of an object; its logarithm is taken
+_FIRST_LEVEL = 2  # level of objects of min_object_size_px
+_SMALLEST_SIDE_PX = 1e-3  # lower bound of an object's side, so that its logarithm is finite
 
 
 class Locations(NamedTuple):
     """The A locations of all heads and levels, in pixels of the padded input."""
 
     centers_px: tf.Tensor  # float32 [A, 2], (y, x)
-    cells_px: tf.Tensor  # float32 [A], side of a cell: the level's stride
+    cells_px: tf.Tensor  # float32 [A], side of a cell, the level's stride
     scales: tf.Tensor  # int32 [A], row of SlidingWindows.object_sides_px
     windows_px: tf.Tensor  # float32 [A, 4]
 
@@ -35,10 +35,10 @@ class SlidingWindows:
     """The windows of some heads over some levels.
 
     Attributes:
-        levels: of the pyramid, ascending.
-        head_factors: size of a head's objects against that of its level, one a head.
-        min_object_size_px: longer side of the objects of level 2, for a factor of 1.
-        window_scale: side of a window against that of its objects.
+        levels: Levels of the pyramid, ascending.
+        head_factors: Factor of the object size of each head.
+        min_object_size_px: Longer side of the objects of level 2, for a factor of 1.
+        window_scale: Ratio of a window's side to the longer side of its objects.
     """
 
     levels: tuple[int, ...]
@@ -48,7 +48,7 @@ class SlidingWindows:
 
     @property
     def object_sides_px(self) -> tuple[float, ...]:
-        """The longer side of the objects of each head and level, in the order of the locations."""
+        """Longer side of the objects of each head and level, in the order of the locations."""
         return tuple(
             factor * self.min_object_size_px * 2.0 ** (level - _FIRST_LEVEL)
             for factor in self.head_factors
@@ -56,13 +56,13 @@ class SlidingWindows:
         )
 
     def __call__(self, feature_shapes: Sequence[tuple[Any, Any]]) -> Locations:
-        """Every location.
+        """Returns all locations.
 
         Args:
-            feature_shapes: (height, width) in cells of each level's map; ints or scalar tensors.
+            feature_shapes: (height, width) of each level's map, in cells; ints or scalar tensors.
 
         Raises:
-            ValueError: another number of maps than levels.
+            ValueError: The numbers of maps and levels differ.
         """
         if len(feature_shapes) != len(self.levels):
             raise ValueError(f"{len(feature_shapes)} feature maps for the levels {list(self.levels)}")
@@ -82,14 +82,11 @@ class SlidingWindows:
 
 
 def nearest_scale(object_sides_px: tf.Tensor, scales_px: Sequence[float]) -> tf.Tensor:
-    """The scale that each object belongs to: the nearest in log space; of two equally near ones the first.
+    """Returns the index of the nearest scale in log space, int32 [...]; the first of two equally near ones.
 
     Args:
-        object_sides_px: float32 [...], longer sides.
-        scales_px: sides that scales are for.
-
-    Returns:
-        int32 [...], rows of ``scales_px``.
+        object_sides_px: float32 [...], longer sides of objects.
+        scales_px: Sides of the scales.
     """
     sides = tf.math.log(tf.maximum(object_sides_px, _SMALLEST_SIDE_PX))
     distances = tf.abs(sides[..., tf.newaxis] - tf.math.log(tf.constant(scales_px, tf.float32)))
@@ -97,7 +94,7 @@ def nearest_scale(object_sides_px: tf.Tensor, scales_px: Sequence[float]) -> tf.
 
 
 def gather_locations(maps: Sequence[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
-    """Cells of several maps, as if the maps were flattened and joined; which would copy all of them.
+    """Gathers cells of several maps as from their concatenation, without copying all maps.
 
     Args:
         maps: [B, H, W, C] each, with the same C.

@@ -1,7 +1,7 @@
 """Spatial pyramid pooling of whole maps: maps of any size -> vectors of one length (floor 1).
 
-He et al., arXiv:1406.4729, section 2.2. A pyramid of levels (6, 3, 2, 1) cuts a map into 6 x 6, 3 x 3, 2 x 2 and 1 x 1
-bins and keeps the maximum of each: 50 numbers a channel, whatever the map's size.
+He et al., arXiv:1406.4729, section 2.2. A pyramid of levels (6, 3, 2, 1) divides a map of any size into 6 x 6, 3 x 3,
+2 x 2 and 1 x 1 bins and keeps the maximum of each: 50 numbers per channel.
 """
 
 from __future__ import annotations
@@ -14,29 +14,29 @@ from detzoo.contracts import Tensor
 
 
 def spatial_pyramid(features: Tensor, bins: Sequence[int]) -> Tensor:
-    """The maximum of each channel in each bin of each level.
+    """Returns the maximum of each channel in each bin of each level.
 
     Along an axis of ``a`` cells, bin i of n covers the cells from floor(i a / n) to before ceil((i + 1) a / n), the
-    rule of the paper's appendix A. Where n divides a, or a - 1, that is section 2.3's sliding window of ceil(a / n)
-    cells with stride floor(a / n): all levels of the paper's 13 x 13 map, for instance.
+    rule of the paper's appendix A. If n divides a or a - 1, as all levels of the paper's 13 x 13 map do, this is
+    section 2.3's sliding window of ceil(a / n) cells with stride floor(a / n).
 
-    Differs from arXiv:1406.4729, section 2.3: for all other sizes its window and stride leave the last cells of the map
-    out (4 bins of 10 cells end at cell 9) or make more than n windows (9 windows of 2 cells for 6 bins of 10 cells);
-    the bins here always cover the map, and there are always n.
+    Differs from arXiv:1406.4729, section 2.3: for other sizes its windows miss the last cells of the map (4 bins of 10
+    cells end at cell 9), or are more than n (9 windows of 2 cells for 6 bins of 10 cells). The bins here always cover
+    the map, and there are always n.
 
-    A map with fewer cells than bins needs no rule of its own: every bin has at least one cell, and neighbouring bins
-    share cells. Bins 0 to 5 of two cells see the cells 0, 0, 0, 1, 1, 1.
+    In a map with fewer cells than bins, every bin has at least one cell, and neighbouring bins share cells: bins 0 to 5
+    of two cells read the cells 0, 0, 0, 1, 1, 1.
 
     Args:
         features: number [B, H, W, C]; H and W at least 1, known or not.
-        bins: bins a side of each level, each 1 or more.
+        bins: Bins per side of each level, each 1 or more.
 
     Returns:
         [B, sum(n * n) * C] in the features' type: level by level in the order of ``bins``, then bin by bin in rows,
         then channel by channel. Equal cells of a bin share its gradient.
 
     Raises:
-        ValueError: no level, a level below 1, or a map without cells.
+        ValueError: No level, a level below 1, or a map without cells.
     """
     if not bins or min(bins) < 1:
         raise ValueError(f"spatial_pyramid received the levels {list(bins)}; give at least one, each 1 or more")
@@ -49,12 +49,12 @@ def spatial_pyramid(features: Tensor, bins: Sequence[int]) -> Tensor:
 
 
 def num_bins(bins: Sequence[int]) -> int:
-    """Bins of all levels together: the length of ``spatial_pyramid``'s vectors for one channel."""
+    """Returns the number of bins of all levels, the length of ``spatial_pyramid``'s vectors for one channel."""
     return sum(count * count for count in bins)
 
 
 def _pool(features: Tensor, count: int, axis: int) -> Tensor:
-    """Maxima of ``count`` bins along an axis of [B, H, W, C]."""
+    """Returns the maxima of ``count`` bins along an axis of [B, H, W, C]."""
     size = features.shape[axis]
     size = tf.shape(features)[axis] if size is None else size
     pooled = []

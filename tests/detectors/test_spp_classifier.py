@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from detzoo.config.spp_table import map_size
 from detzoo.contracts import Groundtruth
 from detzoo.detectors.spp_classifier import SppClassifier, TestView, Views, spp_classifier_network
-from detzoo.features.spp_networks import map_size
 from detzoo.ops.spatial_pyramid import spatial_pyramid
 
 CROP, BINS, NUM_CLASSES = 64, (2, 1), 3

@@ -7,19 +7,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.features.network import symbolic
-from detzoo.features.spp_layers import LocalResponseNormalization, SpatialPyramid
-from detzoo.features.spp_networks import (
+from detzoo.config.spp_table import (
     SPP_NETWORKS,
     Padding,
-    build_conv_layers,
-    build_fully_connected,
     map_size,
     map_sizes,
     min_size_px,
     num_channels,
     offset_px,
     stride_px,
+)
+from detzoo.features.network import symbolic
+from detzoo.features.spp_networks import (
+    LocalResponseNormalization,
+    SpatialPyramid,
+    build_conv_layers,
+    build_fully_connected,
 )
 
 # Table 1, and what it implies between its columns: ZF-5's first convolution has stride 2, so 110 cells become 55.

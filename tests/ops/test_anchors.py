@@ -107,7 +107,7 @@ def test_tensor_shapes_give_the_numbers_of_static_shapes(generator):
 
 
 def test_number_of_feature_maps_is_checked():
-    with pytest.raises(ValueError, match="2 feature maps but was given 1"):
+    with pytest.raises(ValueError, match="2 feature maps but received 1"):
         _ssd()([(1, 1)], (8, 8))
 
 

@@ -25,6 +25,8 @@ def test_similarities_worked_by_hand():
     anchors = tf.constant([[1.0, 1.0, 3.0, 4.0], [0.0, 0.0, 2.0, 2.0]])
     np.testing.assert_allclose(matching.iou_similarity(gt, anchors), [[1 / 9, 1.0]], rtol=1e-6)
     np.testing.assert_allclose(matching.ioa_similarity(gt, anchors), [[1 / 6, 1.0]], rtol=1e-6)
+    line = tf.constant([[0.2, 0.2, 0.2, 0.8]])  # an anchor without area
+    np.testing.assert_array_equal(matching.ioa_similarity(gt, line), [[0.0]])
     np.testing.assert_allclose(matching.negative_squared_distance(gt, anchors), [[-(1 + 1 + 1 + 4.0), 0.0]])
     np.testing.assert_array_equal(matching.ThresholdedIou(0.5)(gt, anchors), [[0.0, 1.0]])
     np.testing.assert_array_equal(matching.ThresholdedIou(0.1)(gt, anchors), [[1.0, 1.0]])

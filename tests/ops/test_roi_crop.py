@@ -8,16 +8,22 @@ import pytest
 import tensorflow as tf
 
 from detzoo.ops import roi_crop
-from detzoo.ops.roi_crop import (
-    assign_levels,
-    crop_and_max_pool,
-    crop_and_resize,
-    max_roi_pool,
-    multilevel_crop,
-    roi_align,
-)
+from detzoo.ops.roi_crop import assign_levels, multilevel_crop
 
 WHOLE = [0.0, 0.0, 1.0, 1.0]
+
+
+def _of_batch(crop):
+    """Returns a crop of boxes [B, R, 4] that takes the crop's own arguments."""
+    return lambda features, boxes, *sizes, **named: roi_crop.single_level_crop(
+        features, boxes, lambda *inputs: crop(*inputs, *sizes, **named)
+    )
+
+
+crop_and_resize = _of_batch(roi_crop.crop_and_resize_boxes)
+crop_and_max_pool = _of_batch(roi_crop.crop_and_max_pool_boxes)
+roi_align = _of_batch(roi_crop.roi_align_boxes)
+max_roi_pool = _of_batch(roi_crop.max_roi_pool_boxes)
 
 BATCHED = {
     "crop_and_resize": functools.partial(crop_and_resize, crop_size=(3, 2)),
