@@ -1,14 +1,14 @@
-"""The errors that a user can mend, and the exit code each one ends a command with (floor 0).
+"""The errors that a user can fix, each with the exit code of the command (floor 0).
 
-A message says what is wrong, what was received, what is accepted and how to mend it. The command line prints the
-message alone; the traceback is shown by ``--debug``.
+A message names the problem, the received value, the accepted values and the fix. The command line prints the message
+only; ``--debug`` adds the traceback.
 """
 
 from __future__ import annotations
 
 
 class DetzooError(Exception):
-    """Something the user can mend. ``exit_code`` is what the command line ends with."""
+    """An error that the user can fix. ``exit_code`` is the exit code of the command line."""
 
     exit_code = 1
 
@@ -20,13 +20,13 @@ class UsageError(DetzooError):
 
 
 class ConfigError(DetzooError):
-    """A pipeline.config or label map that cannot be used as it stands."""
+    """A pipeline.config or label map with an error."""
 
     exit_code = 2
 
 
 class DataError(DetzooError):
-    """Records, images or annotations that cannot be read."""
+    """Unreadable records, images or annotations."""
 
 
 class CheckpointError(DetzooError):

@@ -1,6 +1,6 @@
-"""Folders that a user names for results, made and tried before the work starts, and files that are there as a whole.
+"""Result folders, checked before the work starts, and files that are written as a whole (floor 0).
 
-So nothing computed is lost, and nobody reads half of it.
+So no computed result is lost, and no reader sees half of a file.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Iterator
 
 from detzoo.errors import DiskFullError, UsageError
 
-# As errno, and as the texts by which TensorFlow passes them on.
+# Error numbers, and their texts in TensorFlow's messages.
 _FULL = {errno.ENOSPC: os.strerror(errno.ENOSPC), errno.EDQUOT: os.strerror(errno.EDQUOT)}
 _FILE_IN_TEXT = re.compile(r"(?:^|}} )(/[^;\n]*); (?:" + "|".join(_FULL.values()) + ")")
 _BYTES_PER_MB = 1e6
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 
 def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
-    """Makes a folder, with those above it, where it does not exist.
+    """Creates a folder and its parents, if they do not exist.
 
     Args:
-        path: the folder.
-        flag: what the user gave it with, such as "--output_dir".
+        path: Path of the folder.
+        flag: Flag that named it, such as "--output_dir".
 
     Raises:
-        UsageError: it cannot be made, or not be written to.
+        UsageError: The folder cannot be created or written to.
     """
     folder = pathlib.Path(path)
     try:
@@ -50,16 +50,16 @@ def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
 
 @contextlib.contextmanager
 def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
-    """Holds a folder for this process; the lock ends with the process, however that ends.
+    """Locks a folder for this process. The lock ends with the process, even if it is killed.
 
     Args:
-        folder: The folder, which exists.
+        folder: An existing folder.
         flag: Flag that named it.
 
     Raises:
-        UsageError: Another process holds it; the message has its id and its host.
+        UsageError: Another process holds the lock; the message has its id and its host.
     """
-    import filelock  # here: most commands lock nothing
+    import filelock  # imported here because most commands lock nothing
 
     folder = pathlib.Path(folder)
     lock, holder = filelock.FileLock(folder / _LOCK_FILE, timeout=0), folder / _HOLDER_FILE
@@ -91,7 +91,7 @@ def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
 
 
 def write_atomically(file: str | pathlib.Path, content: str | bytes) -> None:
-    """Writes a file so that a crash leaves the old one or the new one, never a part. Text is written as UTF-8."""
+    """Writes a file so that a crash leaves the old or the new content, never a part. Text is written as UTF-8."""
     with draft_of(file) as draft:
         draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
@@ -120,14 +120,14 @@ def draft_of(file: str | pathlib.Path, suffix: str = "") -> Iterator[pathlib.Pat
 def full_disk(
     problem: BaseException, path: str | pathlib.Path | None = None, needed_bytes: int | None = None
 ) -> DiskFullError | None:
-    """Returns the error to show where a write failed because a disk or a quota is full, None for other problems.
+    """Returns the error to report if a write failed because of a full disk or quota; None for other problems.
 
-    Recognizes Python's and TensorFlow's errors, also where another error was raised while they were handled.
+    Recognizes Python's and TensorFlow's errors, also as the cause or context of another error.
 
     Args:
-        problem: What was raised.
-        path: File or folder that was written, where the problem does not name it.
-        needed_bytes: Size of what was written, where known.
+        problem: The exception.
+        path: Written file or folder, if the exception does not name it.
+        needed_bytes: Size of the written data, if known.
     """
     cause: BaseException | None = problem
     while cause is not None:
@@ -150,7 +150,7 @@ def full_disk(
 
 
 def _room(path: pathlib.Path) -> str:
-    """The nearest existing folder of a path and its free space, "" where the system does not answer."""
+    """Describes the nearest existing folder of a path and its free space; "" if the system does not report it."""
     folder = next((each for each in (path, *path.parents) if each.is_dir()), None)
     with contextlib.suppress(OSError):
         return f": {folder} has {_megabytes(shutil.disk_usage(folder).free)} free" if folder else ""

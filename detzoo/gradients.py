@@ -1,8 +1,8 @@
-"""Gradients of our own that keep no graph (floor 0).
+"""Custom gradients that do not keep graphs in memory (floor 0).
 
-``tf.custom_gradient`` registers a new gradient for ever at each call in a graph, and that gradient holds the call's
-tensors. So no graph that has such a call is ever freed. Here a gradient is registered once per function and static
-arguments, and takes its tensors from the operation that it is called for.
+Each call of ``tf.custom_gradient`` in a graph registers a gradient that holds the call's tensors, and TensorFlow never
+removes it, nor frees the graph. Here a gradient is registered once per function and static arguments, and reads its
+tensors from its operation.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from tensorflow.python.eager import record
 def with_gradient(
     value: tf.Tensor, inputs: Sequence[tf.Tensor], gradient: Callable[..., tf.Tensor], *static: Hashable
 ) -> tf.Tensor:
-    """Returns ``value``, whose gradient for the first input is computed by ``gradient``.
+    """Returns ``value``, with ``gradient`` as its gradient for the first input.
 
     Args:
-        value: A tensor, computed from the inputs; its own gradient is not used.
-        inputs: All tensors that the gradient needs. Those after the first one get no gradient.
-        gradient: A function of a module, called with the gradient of ``value``, the inputs and ``static``; returns the
+        value: Tensor computed from the inputs; its gradient is replaced.
+        inputs: All tensors that the gradient needs. Only the first one gets a gradient.
+        gradient: Module-level function of the gradient of ``value``, the inputs and ``static`` that returns the
             gradient of the first input.
         static: Further arguments of ``gradient``, no tensors.
     """
@@ -43,7 +43,7 @@ def with_gradient(
 
 @functools.cache
 def _registered(gradient: Callable[..., tf.Tensor], static: tuple[Hashable, ...]) -> str:
-    """The name under which graphs find a gradient, which is registered at the first call."""
+    """Registers a gradient at the first call, and returns its name."""
     name = f"{gradient.__module__}.{gradient.__qualname__}{static}"
     tf.RegisterGradient(name)(lambda op, *upstream: _gradients(gradient, static, op.inputs, upstream[0]))
     return name
@@ -55,5 +55,5 @@ def _gradients(
     originals: Sequence[tf.Tensor],
     upstream: tf.Tensor,
 ) -> list[tf.Tensor | None]:
-    """The gradients of what went through ``IdentityN``: the value, the first input, the others."""
+    """Returns the gradients of the inputs of ``IdentityN``: the value, the first input, the others."""
     return [None, gradient(upstream, *originals[1:], *static), *[None] * (len(originals) - 2)]

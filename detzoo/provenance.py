@@ -1,4 +1,4 @@
-"""What a result was made with: the versions and the commit that are written beside every SavedModel and result row."""
+"""The versions and the commit behind a result, as written next to every SavedModel and result row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ PACKAGES = ("detzoo", "tensorflow", "keras", "tf-models-official", "numpy", "pro
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the packages that decide what a model computes."""
+    """Returns the versions of Python and of the packages that affect a model's outputs."""
     found = {"python": platform.python_version()}
     for package in PACKAGES:
         try:
@@ -22,7 +22,7 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str | None:
-    """The git commit of the checkout that detzoo runs from, "-dirty" if it was changed; None outside a checkout."""
+    """Returns the git commit of detzoo's checkout, with "-dirty" if it was changed; None outside a checkout."""
     folder = pathlib.Path(__file__).resolve().parents[1]
     if not (folder / ".git").exists():
         return None

@@ -81,10 +81,6 @@ class SpatialPyramid(keras.layers.Layer):
         channels = input_shape[-1]
         return (input_shape[0], None if channels is None else num_bins(self.bins) * channels)
 
-    def get_config(self) -> dict[str, Any]:
-        """Returns the arguments that rebuild this layer."""
-        return {**super().get_config(), "bins": self.bins}
-
 
 def build_conv_layers(
     images: Tensor,

@@ -1,7 +1,7 @@
 """Convolution, batch normalisation and activation as one block over Keras tensors (floor 1).
 
-Extractors, necks and heads are wired from these functions, so that a part's ``conv_hyperparams`` mean the same
-everywhere. Layer names derive from the block's name: ``<name>_conv`` (or ``<name>_depthwise``, ``<name>_separable``),
+Extractors, necks and heads are wired from these functions, so that ``conv_hyperparams`` have the same meaning in each.
+Layer names derive from the block's name: ``<name>_conv`` (or ``<name>_depthwise``, ``<name>_separable``),
 ``<name>_batch_norm``, ``<name>_activation``.
 """
 
@@ -37,12 +37,12 @@ def conv_block(
         hyperparams: Initializer, regularizer, normalisation and activation.
         name: Prefix of the layers' names; unique in the model.
         strides: Step of the kernel in both directions.
-        depthwise: Use one separable convolution (depthwise, then 1 x 1, one normalisation) instead of a full one.
+        depthwise: Uses one separable convolution (depthwise, then 1 x 1, one normalisation) instead of a full one.
         dilation: Spacing of the kernel's taps.
-        use_activation: Whether to end with the activation.
-        use_batch_norm: Whether to normalise where ``hyperparams`` have a normalisation.
-        explicit_padding: Pad by the kernel's reach on every side, whatever the size of the map ("same" padding adds
-            less at the top left where the stride does not divide the size).
+        use_activation: Ends with the activation.
+        use_batch_norm: Normalises, if ``hyperparams`` have a normalisation.
+        explicit_padding: Pads by the kernel's reach on every side of any map ("same" padding adds less at the top left
+            if the stride does not divide the size).
 
     Returns:
         Feature map [B, ceil(H / strides), ceil(W / strides), filters].
@@ -70,12 +70,12 @@ def depthwise_block(
     strides: int = 1,
     explicit_padding: bool = False,
 ) -> Tensor:
-    """Convolves each channel by itself, then normalises and activates (the first half of a MobileNet block).
+    """Convolves each channel separately, then normalises and activates (the first half of a MobileNet block).
 
     Args:
         x: Feature map [B, H, W, C].
         kernel_size: Side of the square kernel.
-        hyperparams: Initializer, regularizer (only where ``regularize_depthwise``), normalisation and activation.
+        hyperparams: Initializer, regularizer (if ``regularize_depthwise``), normalisation and activation.
         name: Prefix of the layers' names; unique in the model.
         strides: Step of the kernel in both directions.
         explicit_padding: As in ``conv_block``.
@@ -99,7 +99,7 @@ def depthwise_block(
 def convolution(
     filters: int, kernel_size: int, hyperparams: ConvHyperparams, name: str, padding: str = "same", **kwargs: Any
 ) -> keras.layers.Conv2D:
-    """A convolution layer with the initializer and regularizer of ``hyperparams``; ``kwargs`` go to Keras's layer."""
+    """Builds a convolution with the initializer and regularizer of ``hyperparams``; ``kwargs`` go to Keras's layer."""
     return keras.layers.Conv2D(
         filters,
         kernel_size,
@@ -121,20 +121,20 @@ def separable_convolution(
     configure_pointwise: bool = False,
     **kwargs: Any,
 ) -> keras.layers.SeparableConv2D:
-    """A separable convolution layer; ``kwargs`` go to Keras's layer.
+    """Builds a separable convolution; ``kwargs`` go to Keras's layer.
 
-    By default the initializer and regularizer of ``hyperparams`` reach the depthwise kernel only, and the 1 x 1 kernel
-    keeps Keras's Glorot initializer without regularisation: so the Object Detection API trains, and its
-    ``apply_conv_hyperparams_pointwise`` changes it.
+    By default the initializer and regularizer of ``hyperparams`` apply to the depthwise kernel only, and the 1 x 1
+    kernel keeps Keras's Glorot initializer without regularisation. The Object Detection API trains so, unless
+    ``apply_conv_hyperparams_pointwise`` is set.
 
     Args:
         filters: Output channels.
         kernel_size: Side of the square depthwise kernel.
         hyperparams: Initializer and regularizer.
-        name: The layer's name.
+        name: Name of the layer.
         padding: "same" or "valid".
-        configure_depthwise: Whether ``hyperparams`` reach the depthwise kernel.
-        configure_pointwise: Whether ``hyperparams`` reach the 1 x 1 kernel.
+        configure_depthwise: Applies ``hyperparams`` to the depthwise kernel.
+        configure_pointwise: Applies ``hyperparams`` to the 1 x 1 kernel.
         **kwargs: Other arguments of ``keras.layers.SeparableConv2D``.
     """
     if configure_depthwise:
@@ -149,7 +149,7 @@ def separable_convolution(
 def normalize_and_activate(
     x: Tensor, hyperparams: ConvHyperparams, name: str, use_activation: bool = True, use_batch_norm: bool = True
 ) -> Tensor:
-    """Adds ``<name>_batch_norm`` and ``<name>_activation`` where ``hyperparams`` and the switches ask for them."""
+    """Adds ``<name>_batch_norm`` and ``<name>_activation`` if ``hyperparams`` have them and the flags are set."""
     if hyperparams.batch_norm is not None and use_batch_norm:
         x = batch_norm_from(hyperparams.batch_norm, name=f"{name}_batch_norm")(x)
     if hyperparams.activation is not None and use_activation:
@@ -165,13 +165,13 @@ def pad_explicitly(x: Tensor, kernel_size: int, dilation: int, name: str) -> Ten
 
 
 def needs_bias(hyperparams: ConvHyperparams, use_batch_norm: bool = True) -> bool:
-    """Whether a convolution carries a bias: not where a batch normalisation with ``center`` follows, unless forced."""
+    """Returns True if a convolution needs a bias: it is forced, or no batch normalisation with ``center`` follows."""
     batch_norm = hyperparams.batch_norm if use_batch_norm else None
     return hyperparams.force_use_bias or batch_norm is None or not batch_norm.center
 
 
 def kernel_regularizer(hyperparams: ConvHyperparams) -> keras.regularizers.Regularizer | None:
-    """A fresh Keras regularizer, or None where nothing is regularised."""
+    """Returns a new Keras regularizer, or None without regularisation."""
     if not hyperparams.l1_weight and not hyperparams.l2_weight:
         return None
     return keras.regularizers.L1L2(l1=hyperparams.l1_weight, l2=hyperparams.l2_weight)

@@ -1,4 +1,4 @@
-"""The weighted sum of maps with a learned weight for each (floor 1).
+"""The weighted sum of maps with a learned weight per map (floor 1).
 
 References:
     Tan, Pang and Le, EfficientDet, arXiv:1911.09070, section 3.3 (weighted feature fusion).
@@ -15,15 +15,13 @@ from detzoo.contracts import Tensor
 
 FAST_EPSILON = 0.0001  # section 3.3: keeps the fast normalisation finite
 
-_SERIALIZATION_PACKAGE = "detzoo"
 
-
-@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+@keras.saving.register_keras_serializable(package="detzoo")
 class WeightedSum(keras.layers.Layer):
-    """Adds n maps [B, H, W, C] of equal shape, each times one number of its own.
+    """Adds n maps [B, H, W, C] of equal shape, each multiplied by a learned number.
 
     Args:
-        method: What the n learned weights w become: "fast_attention" is ReLU(w) / (sum of ReLU(w) + 0.0001),
+        method: Function of the n learned weights w: "fast_attention" is ReLU(w) / (sum of ReLU(w) + 0.0001),
             "weighted_sum" is w itself, and "attention" is the Object Detection API's softmax.
         **kwargs: Arguments of ``keras.layers.Layer``.
 
@@ -52,12 +50,8 @@ class WeightedSum(keras.layers.Layer):
         return first
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
-        """The shape of each input."""
+        """Returns the shape of each input."""
         return input_shape[0]
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
-        return {**super().get_config(), "method": self.method}
 
 
 def _fast(weights: Tensor) -> Tensor:
@@ -66,4 +60,3 @@ def _fast(weights: Tensor) -> Tensor:
 
 
 _FACTORS = {"fast_attention": _fast, "weighted_sum": tf.identity, "attention": tf.nn.softmax}
-WEIGHTED_METHODS = tuple(_FACTORS)

@@ -1,6 +1,6 @@
 """Batch normalisation whose statistics can be frozen, and the L2 normalisation of the SSD paper (floor 1).
 
-Every convolution of the library that is normalised uses ``BatchNorm``; ``detzoo.layers.conv`` adds it.
+All normalised convolutions of the library use ``BatchNorm``; ``detzoo.layers.conv`` adds it.
 
 References:
     Ioffe and Szegedy, arXiv:1502.03167 (batch normalisation); Liu et al., arXiv:1512.02325, section 3.1, after
@@ -20,25 +20,23 @@ from detzoo.contracts import BatchNormHyperparams, Tensor
 L2_NORM_INITIAL_SCALE = 20.0  # SSD, section 3.1
 L2_NORM_EPSILON = 1e-12  # keeps the gradient finite at a location whose channels are all zero
 
-_SERIALIZATION_PACKAGE = "detzoo"
 
-
-@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+@keras.saving.register_keras_serializable(package="detzoo")
 class BatchNorm(keras.layers.BatchNormalization):
     """Batch normalisation over all but the last axis, by TensorFlow's fused kernel.
 
     With ``train_statistics=False`` the layer always normalises with its moving statistics and never moves them, while
-    gamma and beta stay trainable: what the configuration calls ``freeze_batchnorm`` or ``batch_norm { train: false }``.
+    gamma and beta stay trainable. In the configuration this is ``freeze_batchnorm`` or ``batch_norm { train: false }``.
 
-    The moving variance follows the unbiased variance of the batch (n / (n - 1)), as the fused kernel defines it;
-    Keras's own layer follows the biased one.
+    The moving variance follows the unbiased variance of the batch (n / (n - 1)), as the fused kernel defines it.
+    Keras's layer follows the biased one.
 
     Args:
-        train_statistics: Whether ``training=True`` uses and moves the statistics of the batch.
+        train_statistics: With ``training=True``, uses and moves the statistics of the batch.
         **kwargs: Arguments of ``keras.layers.BatchNormalization``: momentum, epsilon, center, scale, synchronized.
 
     Attributes:
-        observe: Called with every input that is normalized by its own statistics; None for nobody.
+        observe: Function of every input that is normalised by its own statistics, or None.
     """
 
     def __init__(self, train_statistics: bool = True, **kwargs: Any) -> None:
@@ -61,7 +59,7 @@ class BatchNorm(keras.layers.BatchNormalization):
         return super().call(inputs, training=use_batch_statistics, mask=mask)
 
     def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
+        """Returns the arguments that rebuild this layer."""
         return {**super().get_config(), "train_statistics": self.train_statistics}
 
     def _fused_kernel_applies(self, inputs: Tensor, mask: Tensor | None) -> bool:
@@ -91,7 +89,7 @@ class BatchNorm(keras.layers.BatchNormalization):
 
 
 def batch_norm_from(hyperparams: BatchNormHyperparams, name: str) -> BatchNorm:
-    """The batch normalisation layer that ``hyperparams`` describe, under the given layer name."""
+    """Builds the batch normalisation of ``hyperparams``, with the given layer name."""
     return BatchNorm(
         train_statistics=hyperparams.train,
         momentum=hyperparams.momentum,
@@ -103,14 +101,14 @@ def batch_norm_from(hyperparams: BatchNormHyperparams, name: str) -> BatchNorm:
     )
 
 
-@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+@keras.saving.register_keras_serializable(package="detzoo")
 class L2Norm(keras.layers.Layer):
-    """Scales the channel vector of each location to length ``scale``, one learned scale a channel.
+    """Normalises the channel vector of each location to length 1, then multiplies it by a learned scale per channel.
 
-    Maps [B, H, W, C] to [B, H, W, C]. The sum of squares is taken in float32, so that float16 cannot overflow.
+    Maps [B, H, W, C] to [B, H, W, C]. The sum of squares is computed in float32, so that float16 cannot overflow.
 
     Args:
-        initial_scale: Value of every channel's scale at the start.
+        initial_scale: Initial scale of every channel.
         **kwargs: Arguments of ``keras.layers.Layer``.
     """
 
@@ -129,9 +127,5 @@ class L2Norm(keras.layers.Layer):
         return tf.cast(directions * self.scale, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The shape of the input."""
+        """Returns the shape of the input."""
         return input_shape
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
-        return {**super().get_config(), "initial_scale": self.initial_scale}

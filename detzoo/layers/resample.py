@@ -1,6 +1,6 @@
-"""Layers that change the size of a map by the size of another, or by a multiple (floor 1).
+"""Layers that change the size of a map to that of another, or to a multiple (floor 1).
 
-They handle what stock layers do not: sizes that are odd, not square, or unknown until the image arrives.
+Unlike stock layers, they handle sizes that are odd, not square, or unknown until the image arrives.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 
-_SERIALIZATION_PACKAGE = "detzoo"
 
-
-@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+@keras.saving.register_keras_serializable(package="detzoo")
 class UpsampleLike(keras.layers.Layer):
     """Doubles a map by nearest neighbour and cuts it to the size of a finer map.
 
     Called with ``[coarse, fine]``, shapes [B, h, w, C] and [B, H, W, D] with H <= 2h and W <= 2w; returns [B, H, W, C].
-    A finer map of odd size H has a coarser map of (H + 1) / 2 rows; the row too many is cut off at the bottom (right).
+    A finer map of odd size H has a coarser map of (H + 1) / 2 rows; the surplus row (column) is cut off at the end.
     """
 
     def call(self, inputs: list[Tensor]) -> Tensor:
@@ -32,17 +30,17 @@ class UpsampleLike(keras.layers.Layer):
         return doubled[:, :height, :width, :]
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
-        """[B, H, W, C] of the coarse map's channels and the fine map's size."""
+        """Returns [B, H, W, C], with the coarse map's channels and the fine map's size."""
         coarse, fine = input_shape
         return (coarse[0], fine[1], fine[2], coarse[3])
 
 
-@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+@keras.saving.register_keras_serializable(package="detzoo")
 class PadToMultiple(keras.layers.Layer):
     """Pads [B, H, W, C] with zeros at the bottom and right until H and W are multiples of ``multiple``.
 
     Args:
-        multiple: What the sizes become multiples of; 1 or more.
+        multiple: Divisor of the padded sizes, 1 or more.
         **kwargs: Arguments of ``keras.layers.Layer``.
     """
 
@@ -55,19 +53,15 @@ class PadToMultiple(keras.layers.Layer):
         return pad_to_multiple(inputs, self.multiple)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """The padded shape."""
+        """Returns the padded shape."""
         batch, height, width, channels = input_shape
         padded = [None if size is None else size + -size % self.multiple for size in (height, width)]
         return (batch, *padded, channels)
 
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
-        return {**super().get_config(), "multiple": self.multiple}
 
-
-@keras.saving.register_keras_serializable(package=_SERIALIZATION_PACKAGE)
+@keras.saving.register_keras_serializable(package="detzoo")
 class ResizeBilinear(keras.layers.Layer):
-    """Resizes [B, h, w, C] to [B, *size, C] so that the corner cells of both maps coincide.
+    """Resizes [B, h, w, C] to [B, *size, C], with coinciding corner cells of both maps.
 
     Args:
         size: (height, width) in cells.
@@ -84,16 +78,12 @@ class ResizeBilinear(keras.layers.Layer):
         return tf.cast(resized, inputs.dtype)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        """[B, *size, C]."""
+        """Returns [B, *size, C]."""
         return (input_shape[0], *self.size, input_shape[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments that rebuild this layer."""
-        return {**super().get_config(), "size": self.size}
 
 
 def spatial_shape(x: Tensor) -> tuple[Any, Any]:
-    """(height, width) of [B, H, W, C]: ints where they are static, scalar tensors where not."""
+    """Returns (height, width) of [B, H, W, C], as ints for static sizes and scalar tensors for others."""
     dynamic = tf.shape(x)
     return tuple(dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in (1, 2))
 
