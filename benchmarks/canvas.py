@@ -29,8 +29,8 @@ from absl import app, logging
 from detzoo.builders.detector import build_detector
 from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints import restore_for_inference
-from detzoo.cli.evaluate import make_evaluator
 from detzoo.config.load import load_pipeline
+from detzoo.tasks.evaluate import make_evaluator
 
 CANVASES_PX = (0, 2, 4, 16)  # more than the image: 128, 130, 132 and 144 pixels
 WANTED_SPREAD = 0.5  # points of mAP

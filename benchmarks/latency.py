@@ -38,9 +38,9 @@ from detzoo.benchmark.models import read_table
 from detzoo.benchmark.process import measure_process
 from detzoo.benchmark.runner import BenchmarkOptions, benchmark_saved_model
 from detzoo.benchmark.yardstick import beside_yardstick
-from detzoo.cli.benchmark import export_untrained
 from detzoo.config.load import load_pipeline
 from detzoo.serving.saved_detector import SavedDetector
+from detzoo.tasks.export import export_to_measure
 from detzoo.tasks.models import start_tensorflow
 
 WANTED_POSTPROCESS_SHARE = 0.10
@@ -111,13 +111,13 @@ def measure_case(case: Case) -> list[Row]:
     """Measures latency and post-processing share (SSD at both thresholds), and with a target also process costs."""
     rows: list[Row] = []
     for label, threshold in (("", None), (", threshold 0.3", 0.3)):
-        model = load_model(case.config)
+        message = load_config(case.config)
         if threshold is not None:
-            if not model.HasField("ssd"):
+            if not message.model.HasField("ssd"):
                 continue
-            model.ssd.post_processing.batch_non_max_suppression.score_threshold = threshold
+            message.model.ssd.post_processing.batch_non_max_suppression.score_threshold = threshold
         with tempfile.TemporaryDirectory() as folder:
-            export_untrained(model, folder)
+            export_to_measure(message, folder)
             result = benchmark_saved_model(folder, options(case.is_heavy), name=case.name)
             rows += latency_rows(case, label, result)
             if threshold is None and case.wanted_memory_mib is not None:
@@ -133,7 +133,7 @@ def measure_pair(faster: Case, slower: Case) -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         detectors = []
         for case in (faster, slower):
-            export_untrained(load_model(case.config), f"{folder}/{case.config}")
+            export_to_measure(load_config(case.config), f"{folder}/{case.config}")
             detectors.append(SavedDetector(f"{folder}/{case.config}"))
         given = detectors[0].as_input(np.random.default_rng(0).integers(0, 256, IMAGE_SHAPE[1:], np.uint8))
         calls = [functools.partial(detector.outputs, given) for detector in detectors]
@@ -153,9 +153,9 @@ def measure_pair(faster: Case, slower: Case) -> list[Row]:
     ]
 
 
-def load_model(config: str) -> Any:
-    """Returns the ``model`` block of a file in model_configs/."""
-    return load_pipeline(str(ROOT / "model_configs" / f"{config}.config")).message.model
+def load_config(config: str) -> Any:
+    """Loads the ``TrainEvalPipelineConfig`` of a file in model_configs/."""
+    return load_pipeline(str(ROOT / "model_configs" / f"{config}.config")).message
 
 
 def options(is_heavy: bool) -> BenchmarkOptions:

@@ -31,10 +31,10 @@ from rows import REFERENCE_GFLOPS
 from detzoo.benchmark.latency import time_alternately
 from detzoo.benchmark.multiply_adds import count_in_graph_def
 from detzoo.benchmark.yardstick import beside_yardstick
-from detzoo.cli.benchmark import export_untrained
 from detzoo.config.load import load_pipeline
 from detzoo.serving.frozen import to_constants
 from detzoo.serving.saved_detector import SavedDetector
+from detzoo.tasks.export import export_to_measure
 from detzoo.tasks.models import start_tensorflow
 
 FASTER_RCNN, RFCN = "Faster R-CNN", "R-FCN"
@@ -104,7 +104,7 @@ def export_and_load(detector: str, num_proposals: int) -> SavedDetector:
         f"{MODEL}.image_resizer.keep_aspect_ratio_resizer.min_dimension={SIZE.value}",
     ]
     with tempfile.TemporaryDirectory() as folder:
-        export_untrained(load_pipeline(str(path), overrides).message.model, folder)
+        export_to_measure(load_pipeline(str(path), overrides).message, folder)
         return SavedDetector(folder)
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.cli.flags import define_pipeline_flags
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
+from detzoo.tasks.models import load_checked
 
 SUMMARY = "Draw what the focal loss does: its curves, and how a trained detector's loss is shared out."
 DESCRIPTION = """
@@ -72,9 +73,10 @@ class Focal:
         if bool(flag_values.pipeline_config_path) != bool(flag_values.checkpoint_dir):
             raise UsageError("give both --pipeline_config_path and --checkpoint_dir for figure 4, or neither")
         message = None
-        if flag_values.pipeline_config_path:
-            message = load_pipeline_from_flags(flag_values, reads="eval_input_reader[0]").message
-            _check_message(message, flag_values.pipeline_config_path)
+        path = flag_values.pipeline_config_path
+        if path:
+            message = load_checked(path, flag_values.set, reads="eval_input_reader[0]").message
+            _check_message(message, path)
         elif flag_values.set:
             raise UsageError("--set changes a config; give --pipeline_config_path, too")
         from detzoo.tasks.models import start_tensorflow

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
-import pathlib
-import tempfile
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
+from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import UsageError
+from detzoo.tasks.benchmark import benchmark, usual_proposals
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from detzoo.benchmark.images import Pool
-    from detzoo.benchmark.measures import BenchmarkOptions
     from detzoo.config.load import LoadedPipeline
 
 SUMMARY = "Measure latency, memory, parameters and multiply-adds of a SavedModel or of a config."
@@ -107,36 +102,24 @@ def run(flag_values: flags.FlagValues) -> None:
         check_output(path)
     earlier = {path: read_results(path) for path in outputs}
     loaded = load_pipeline_from_flags(flag_values) if flag_values.pipeline_config_path else None
-    options = _options(flag_values, batch_sizes[0], loaded)
     results: list[dict[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for result in _measured(flag_values, loaded, options, batch_sizes, folder):
-            print(("\n" if results else "") + format_table(result), flush=True)
-            results.append(result)
-            for path in outputs:
-                note = compare(result, earlier[path])
-                if note:
-                    logger.warning("%s: %s", path, note)
-                # After each batch size: what was measured is kept if a later one fails.
-                write_result([result] if path.endswith(".csv") else results, path)
+    for result in benchmark(
+        loaded,
+        saved_model=flag_values.saved_model or None,
+        options=_options(flag_values, loaded),
+        batch_sizes=batch_sizes,
+        trained_checkpoint_dir=flag_values.trained_checkpoint_dir,
+    ):
+        print(("\n" if results else "") + format_table(result), flush=True)
+        results.append(result)
+        for path in outputs:
+            note = compare(result, earlier[path])
+            if note:
+                logger.warning("%s: %s", path, note)
+            # After each batch size: what was measured is kept if a later one fails.
+            write_result([result] if path.endswith(".csv") else results, path)
     for path in outputs:
         logger.info("written to %s", path)
-
-
-def _measured(
-    flag_values: flags.FlagValues, loaded: Any, options: BenchmarkOptions, batch_sizes: list[int], folder: str
-) -> Iterator[dict[str, Any]]:
-    """The result of each batch size."""
-    if loaded is None:
-        from detzoo.serving.saved_detector import find_saved_model
-
-        find_saved_model(flag_values.saved_model)  # a wrong path is told first
-        options, pool = start_measuring(options, max(batch_sizes))
-        from detzoo.benchmark.runner import benchmark_batch_sizes
-
-        yield from benchmark_batch_sizes(flag_values.saved_model, options, batch_sizes, pool=pool)
-        return
-    yield from _measure_batch_sizes(loaded, options, folder, flag_values.trained_checkpoint_dir, batch_sizes)
 
 
 def _check_model_flags(flag_values: flags.FlagValues) -> None:
@@ -150,126 +133,15 @@ def _check_model_flags(flag_values: flags.FlagValues) -> None:
         raise UsageError("--set changes a config, so it goes with --pipeline_config_path")
 
 
-def _options(flag_values: flags.FlagValues, batch_size: int, loaded: LoadedPipeline | None) -> BenchmarkOptions:
-    from detzoo.benchmark.measures import BenchmarkOptions
-
-    usual = BenchmarkOptions.num_proposals
-    if loaded is not None and loaded.message.model.HasField("spp_net"):
-        usual = loaded.message.model.spp_net.max_proposals
+def _options(flag_values: flags.FlagValues, loaded: LoadedPipeline | None) -> BenchmarkOptions:
+    same = ("runs", "warmup", "device", "images", "precision", "jit_compile")
+    same += ("intra_op_threads", "inter_op_threads", "min_seconds")
+    usual = BenchmarkOptions.num_proposals if loaded is None else usual_proposals(loaded.message)
     return BenchmarkOptions(
-        runs=flag_values.runs,
-        warmup=flag_values.warmup,
-        batch_size=batch_size,
+        **{name: flag_values[name].value for name in same},
         image_shape=image_shape(flag_values.image_size) if flag_values.image_size else None,
-        device=flag_values.device,
-        images=flag_values.images,
-        precision=flag_values.precision,
-        jit_compile=flag_values.jit_compile,
-        intra_op_threads=flag_values.intra_op_threads,
-        inter_op_threads=flag_values.inter_op_threads,
-        min_seconds=flag_values.min_seconds,
         num_proposals=flag_values.num_proposals or usual,
     )
-
-
-def measure_pipeline(
-    loaded: LoadedPipeline,
-    options: BenchmarkOptions,
-    export_folder: str | pathlib.Path,
-    checkpoint_dir: str | None = None,
-) -> dict[str, Any]:
-    """Exports a config's detector and measures what was exported.
-
-    Call it in a process of its own, before anything else starts TensorFlow: device and threads are chosen once.
-
-    Args:
-        loaded: the resolved config, checked.
-        options: how to measure; ``device`` may be "auto".
-        export_folder: the export stays there, as of `detzoo export`.
-        checkpoint_dir: folder of checkpoints, or the prefix of one; None for random weights.
-
-    Returns:
-        A JSON object; see ``benchmark_saved_model``.
-
-    Raises:
-        UsageError: no such device.
-        CheckpointError: there is no such checkpoint, or it is of another model.
-        DetzooError: the work failed.
-    """
-    [result] = _measure_batch_sizes(loaded, options, export_folder, checkpoint_dir, [options.batch_size])
-    return result
-
-
-def _measure_batch_sizes(
-    loaded: LoadedPipeline,
-    options: BenchmarkOptions,
-    export_folder: str | pathlib.Path,
-    checkpoint_dir: str | None,
-    batch_sizes: list[int],
-) -> Iterator[dict[str, Any]]:
-    options, pool = start_measuring(options, max(batch_sizes))
-    if checkpoint_dir:
-        export_trained(loaded.message, checkpoint_dir, export_folder, options.device.lower())
-    else:
-        export_untrained(loaded.message.model, export_folder, options.device.lower())
-    from detzoo.benchmark.runner import benchmark_batch_sizes
-
-    name = pathlib.Path(loaded.path).stem
-    yield from benchmark_batch_sizes(export_folder, options, batch_sizes, name, pool)
-
-
-def start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[BenchmarkOptions, Pool]:
-    """Starts TensorFlow as the options say and looks at all that can be wrong with them, before time is spent.
-
-    Returns:
-        The options with the device that was chosen, and the images.
-
-    Raises:
-        UsageError: no such device or precision, no image.
-        DataError: no image that can be read.
-    """
-    from detzoo.benchmark.environment import choose_threads
-    from detzoo.benchmark.precision import check_precision
-    from detzoo.benchmark.runner import images_for
-    from detzoo.tasks.models import start_tensorflow
-
-    choose_threads(options.intra_op_threads, options.inter_op_threads)
-    device = _choose_device(options.device.lower())
-    check_precision(options.precision, device, options.jit_compile)
-    pool = images_for(options, largest_batch)
-    start_tensorflow()
-    return dataclasses.replace(options, device=device), pool
-
-
-def export_trained(message: Any, checkpoint_dir: str, folder: str | pathlib.Path, optimize_for: str = "cpu") -> None:
-    """A config's detector as a SavedModel with the weights of a checkpoint, for "cpu" or "gpu"."""
-    from detzoo.builders.resize import build_model_resizer
-    from detzoo.checkpoints import restore_for_inference
-    from detzoo.checkpoints.files import latest_prefix
-    from detzoo.config.load import to_text
-    from detzoo.export.exporter import Export, export_detector
-    from detzoo.tasks.models import build_untrained
-
-    latest_prefix(checkpoint_dir)  # a wrong path is told before the model is built
-    logger.info("building and exporting the detector with the weights of %s", checkpoint_dir)
-    detector = build_untrained(message.model)
-    step = restore_for_inference(detector, checkpoint_dir)
-    beside = Export(to_text(message), source=checkpoint_dir, step=step, optimize_for=optimize_for)
-    export_detector(detector, build_model_resizer(message.model), folder, "image_tensor", beside)
-
-
-def export_untrained(model: Any, folder: str | pathlib.Path, optimize_for: str = "cpu") -> None:
-    """A ``model`` block as a SavedModel with random weights, for "cpu" or "gpu"."""
-    from detzoo.benchmark.random_weights import randomize
-    from detzoo.builders.resize import build_model_resizer
-    from detzoo.export.exporter import Export, export_detector
-    from detzoo.tasks.models import build_untrained
-
-    logger.info("building and exporting the detector with random weights")
-    detector = build_untrained(model)
-    randomize(detector)
-    beside = Export(optimize_for=optimize_for, compares=False)
-    export_detector(detector, build_model_resizer(model), folder, "image_tensor", beside)
 
 
 def parse_batch_sizes(texts: list[str]) -> list[int]:
@@ -297,19 +169,3 @@ def image_shape(text: str) -> tuple[int, int]:
     if len(sizes) != 2 or not all(size.strip().isdigit() and int(size) > 0 for size in sizes):
         raise UsageError(f"--image_size is '{text}'; give HEIGHTxWIDTH in pixels, such as 480x640")
     return int(sizes[0]), int(sizes[1])
-
-
-def _choose_device(wanted: str) -> str:
-    """Hides the GPUs for "cpu"; says what will run.
-
-    Raises:
-        UsageError: a GPU is wanted and TensorFlow sees none.
-    """
-    import tensorflow as tf
-
-    gpus = tf.config.list_physical_devices("GPU")
-    if wanted == "gpu" and not gpus:
-        raise UsageError("--device gpu: TensorFlow sees no GPU here; use --device cpu")
-    if wanted == "cpu":
-        tf.config.set_visible_devices([], "GPU")
-    return "GPU" if gpus and wanted != "cpu" else "CPU"

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.cli.export import PROPOSAL_NAME
 from detzoo.cli.flags import define_font_flag
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import make_folder
+from detzoo.tasks.export import PROPOSAL_NAME
 
 if TYPE_CHECKING:
     from detzoo.config.label_map import LabelMap

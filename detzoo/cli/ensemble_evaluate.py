@@ -14,6 +14,7 @@ from detzoo.ensemble.description import ENSEMBLE_FILE, Ensemble, write_ensemble
 from detzoo.ensemble.options import MergeOptions
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
+from detzoo.tasks.models import load_checked
 
 if TYPE_CHECKING:
     from detzoo.evaluate.runner import EvaluationResult
@@ -24,18 +25,16 @@ logger = logging.getLogger(__name__)
 
 def evaluate_models(ensemble: Ensemble, flag_values: flags.FlagValues) -> None:
     """Runs the models on the images of a config's eval_input_reader and measures."""
-    from detzoo.cli.flags import load_pipeline_from_flags
-
     if not flag_values.pipeline_config_path:
         raise UsageError("running models needs --pipeline_config_path, whose eval_input_reader has the images")
-    loaded = load_pipeline_from_flags(flag_values, reads="eval_input_reader[0]")
+    loaded = load_checked(flag_values.pipeline_config_path, flag_values.set, reads="eval_input_reader[0]")
     message = loaded.message
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
     output_dir = make_folder(flag_values.output_dir, "--output_dir")
     from detzoo.cli.ensemble_models import check_classes, load_ensemble
-    from detzoo.cli.evaluate import measure_exported
     from detzoo.config.label_map import load_label_map
+    from detzoo.tasks.evaluate import measure_exported
     from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-import pathlib
-import sys
 from typing import Any
 
 from absl import flags
@@ -16,11 +12,9 @@ from detzoo.cli.api_flags import (
     define_evaluation_flags,
     define_training_flags_of_evaluation,
 )
-from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
-from detzoo.errors import CheckpointError, ConfigError, UsageError
-from detzoo.folders import make_folder
-from detzoo.tasks.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
-from detzoo.tasks.combination import check_combination, combined, define_combination_flag
+from detzoo.cli.flags import define_pipeline_flags, define_recompute_flag
+from detzoo.errors import UsageError
+from detzoo.tasks.evaluate import Evaluation, evaluate, evaluate_new_checkpoints
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
@@ -62,8 +56,6 @@ proposals are measured by the recall of their masks, mask AR@10, AR@100 and AR@1
 """
 POSITIONAL = ()
 
-logger = logging.getLogger(__name__)
-
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """What to measure, on what, and where to write."""
@@ -86,196 +78,48 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         flag_values=flag_values,
     )
     define_recompute_flag(flag_values)
-    define_combination_flag(flag_values)
+    text = "SPP-net: the --model_dir of another one, whose scored windows are joined to these before suppression."
+    flags.DEFINE_multi_string("combine_with", [], text, flag_values=flag_values)
     define_evaluation_flags(flag_values)
     define_training_flags_of_evaluation(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
-    """Builds detector and data set once, then measures one checkpoint or each new one."""
+    """Measures one checkpoint, each new one, or an exported model, and prints the table of each."""
     check_evaluation_flags(flag_values)
-    if not (flag_values.output_dir or flag_values.model_dir):
-        raise UsageError("`detzoo evaluate` needs --output_dir, where to write the results")
+    output_dir = flag_values.output_dir
+    if not output_dir:
+        if not flag_values.model_dir:
+            raise UsageError("`detzoo evaluate` needs --output_dir, where to write the results")
+        output_dir = f"{flag_values.model_dir}/eval"
     if bool(flag_values.checkpoint_dir) == bool(flag_values.saved_model):
         raise UsageError("give either --checkpoint_dir or --saved_model")
     if flag_values.saved_model and flag_values.continuous:
         raise UsageError("--continuous watches --checkpoint_dir; leave it out with --saved_model")
-    reads = "train_input_reader" if flag_values.eval_on_train_data else "eval_input_reader[0]"
-    loaded = load_pipeline_from_flags(flag_values, reads=reads)
-    message = loaded.message
-    if not (message.eval_input_reader or flag_values.eval_on_train_data):
-        raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
-    check_combination(flag_values, message.model)
-    check_recompute_flag(flag_values, loaded)
-    if flag_values.saved_model:
-        _check_exported(message)
-    _choose_examples(message, flag_values)
-    output_dir = _make_output_dir(flag_values)
-    if flag_values.saved_model:
-        _evaluate_exported(message, flag_values.saved_model, output_dir)
-        return
-    from detzoo.checkpoints.files import latest_prefix
-    from detzoo.evaluate.watch import new_checkpoints
-    from detzoo.tasks.models import build_untrained, start_tensorflow
-
-    start_tensorflow()
-    if not flag_values.continuous:
-        latest_prefix(flag_values.checkpoint_dir)  # a wrong path is told before the model is built
-    detector = build_untrained(message.model)
-    evaluator = make_evaluator(message)
-
-    def prepare(step: int) -> dict[str, Any]:
-        return prepare_statistics(detector, message, flag_values.recompute_batch_norm, step)
-
-    logger.info("tracing the detector and reading the first images")
-    if not flag_values.continuous:
-        others = flag_values.combine_with
-        measured = combined(detector, message, others) if others else detector
-        _evaluate_one(detector, evaluator, flag_values.checkpoint_dir, output_dir, prepare, measured, says_best=True)
-        return
-    checkpoints = new_checkpoints(
-        lambda: latest_prefix(flag_values.checkpoint_dir),
-        flag_values.timeout_secs if flag_values.eval_timeout is None else flag_values.eval_timeout,
-        is_finished=lambda: (pathlib.Path(flag_values.checkpoint_dir) / "finished").is_file(),
-    )
-    measured = 0
-    for prefix in checkpoints:
-        try:
-            step, metrics = _evaluate_one(detector, evaluator, prefix, output_dir, prepare)
-        except CheckpointError as problem:
-            logger.warning("%s", problem)  # removed by the training meanwhile, or of another model
-            continue
-        _write_summary(output_dir, step, metrics)
-        measured += 1
-    if not measured:
-        raise CheckpointError(f"no checkpoint came to {flag_values.checkpoint_dir} that could be evaluated")
-
-
-def _choose_examples(message: Any, flag_values: flags.FlagValues) -> None:
-    """Puts the reader to measure on first, and how many of its images, as the API's flags say."""
-    sample = flag_values.sample_1_of_n_eval_examples
+    if flag_values.combine_with and (flag_values.saved_model or flag_values.continuous):
+        raise UsageError("--combine_with goes with --checkpoint_dir alone, without --saved_model and --continuous")
+    options: dict[str, Any] = {
+        "output_dir": output_dir,
+        "overrides": flag_values.set,
+        "recompute_batch_norm": flag_values.recompute_batch_norm,
+        "on_train_data": bool(flag_values.eval_on_train_data),
+        "sample_1_of_n": flag_values.sample_1_of_n_eval_examples,
+    }
     if flag_values.eval_on_train_data:
-        reader = copy.deepcopy(message.train_input_reader)
-        reader.shuffle = False
-        del message.eval_input_reader[:]
-        message.eval_input_reader.append(reader)
-        sample = flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE
-    if sample:
-        message.eval_input_reader[0].sample_1_of_n_examples = sample
+        options["sample_1_of_n"] = flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE
+    path, checkpoint_dir = flag_values.pipeline_config_path, flag_values.checkpoint_dir or None
+    if flag_values.continuous:
+        timeout = flag_values.timeout_secs if flag_values.eval_timeout is None else flag_values.eval_timeout
+        for evaluation in evaluate_new_checkpoints(path, checkpoint_dir, timeout_seconds=timeout, **options):
+            _print(evaluation)
+        return
+    options |= {"saved_model": flag_values.saved_model or None, "combine_with": flag_values.combine_with}
+    _print(evaluate(path, checkpoint_dir=checkpoint_dir, **options))
 
 
-def _make_output_dir(flag_values: flags.FlagValues) -> pathlib.Path:
-    if flag_values.output_dir:
-        return make_folder(flag_values.output_dir, "--output_dir")
-    return make_folder(pathlib.Path(flag_values.model_dir) / "eval", "--model_dir")
+def _print(evaluation: Evaluation) -> None:
+    from detzoo.evaluate.report import format_table
 
-
-def make_evaluator(message: Any) -> Any:
-    """The Evaluator of a config's first eval_input_reader and its eval_config."""
-    from detzoo.builders.classification_inputs import class_label_map
-    from detzoo.builders.inputs import build_dataset
-    from detzoo.builders.resize import build_model_resizer
-    from detzoo.config.label_map import load_label_map
-    from detzoo.evaluate.classification import ClassifierEvaluator
-    from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
-
-    reader, metrics = message.eval_input_reader[0], asked_metrics(message.eval_config)
-    if len(message.eval_input_reader) > 1:
-        logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
-    dataset = build_dataset(
-        reader,
-        build_model_resizer(message.model),
-        None,
-        training=False,
-        batch_size=max(1, message.eval_config.batch_size),
-        seed=0,
-        image_labels=reads_image_labels(metrics),
-        all_proposals=message.model.HasField("spp_net"),
-    )
-    if message.model.HasField("spp_classifier"):
-        return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=sys.stderr.isatty())
-    return Evaluator(
-        dataset,
-        load_label_map(reader.label_map_path),
-        metrics,
-        show_progress=sys.stderr.isatty(),
-        unlabeled_are_complete=message.eval_config.image_classes_field_map_empty_to_ones,
-    )
-
-
-def _evaluate_one(
-    detector: Any,
-    evaluator: Any,
-    checkpoint: str,
-    output_dir: pathlib.Path,
-    prepare: Any,
-    measured: Any = None,
-    says_best: bool = False,
-) -> tuple[int, Any]:
-    """Restores a detector, calls ``prepare`` with the step, and measures it, or ``measured``, which it is a part of."""
-    from detzoo.checkpoints import restore_for_inference
-    from detzoo.checkpoints.files import best_instead
-    from detzoo.evaluate.report import format_table, write_results
-    from detzoo.provenance import commit, versions
-
-    step = restore_for_inference(detector, checkpoint)
-    if says_best and (better := best_instead(checkpoint, step, "--checkpoint_dir")):
-        logger.warning("this is step %d; %s", step, better)
-    recomputed = prepare(step)
-    result = evaluator.evaluate(measured or detector)
-    facts = {"checkpoint": checkpoint, "step": step, **recomputed, "versions": versions(), "commit": commit()}
-    write_results(result, output_dir, facts)
-    print(f"step {step}: {len(result.images)} images in {result.seconds:.1f} s")
-    print(format_table(result), flush=True)
-    return step, result.metrics
-
-
-def _check_exported(message: Any) -> None:
-    from detzoo.config.stages import has_second_stage
-
-    if message.model.HasField("spp_classifier"):
-        raise ConfigError("a classifier is measured by its checkpoint: give --checkpoint_dir, not --saved_model")
-    if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
-        raise ConfigError("a first stage alone is measured by its proposals: give its --checkpoint_dir")
-
-
-def _evaluate_exported(message: Any, saved_model: str, output_dir: pathlib.Path) -> None:
-    """Measures an exported model on the images as they are: it resizes them itself."""
-    from detzoo.evaluate.report import format_table, write_results
-    from detzoo.provenance import commit, versions
-    from detzoo.tasks.models import load_exported, start_tensorflow
-
-    start_tensorflow()
-    result = measure_exported(message, load_exported(saved_model, message.model))
-    write_results(result, output_dir, {"saved_model": saved_model, "versions": versions(), "commit": commit()})
-    print(f"{saved_model}: {len(result.images)} images in {result.seconds:.1f} s")
-    print(format_table(result), flush=True)
-
-
-def measure_exported(message: Any, detect: Any) -> Any:
-    """The EvaluationResult of what detects on images of any size, on a config's first eval_input_reader.
-
-    Args:
-        message: the config; its own resizer counts for nothing.
-        detect: an ImageDetector.
-    """
-    from detzoo.config.stages import knows_classes
-    from detzoo.serving.one_by_one import OneByOne
-
-    raw = copy.deepcopy(message)
-    chosen = getattr(raw.model, raw.model.WhichOneof("model"))
-    if "image_resizer" in chosen.DESCRIPTOR.fields_by_name:  # others take images as they are
-        chosen.image_resizer.identity_resizer.SetInParent()
-    raw.eval_config.batch_size = 1
-    return make_evaluator(raw).evaluate(OneByOne(detect, not knows_classes(message.model)))
-
-
-def _write_summary(output_dir: pathlib.Path, step: int, metrics: dict[str, float]) -> None:
-    """One point of each curve for TensorBoard."""
-    import tensorflow as tf
-
-    writer = tf.summary.create_file_writer(str(output_dir))
-    with writer.as_default():
-        for name, value in metrics.items():
-            tf.summary.scalar(f"evaluation/{name}", value, step=step)
-    writer.close()
+    name = evaluation.model if evaluation.step is None else f"step {evaluation.step}"
+    print(f"{name}: {len(evaluation.result.images)} images in {evaluation.result.seconds:.1f} s")
+    print(format_table(evaluation.result), flush=True)

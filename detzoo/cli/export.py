@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-from typing import Any
-
 from absl import flags
 
-from detzoo.cli import export_tflite
 from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
-from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
-from detzoo.errors import DetzooError, UsageError
-from detzoo.tasks.batch_norm import check_recompute_flag, define_recompute_flag, prepare_statistics
+from detzoo.cli.flags import define_pipeline_flags, define_recompute_flag
+from detzoo.errors import UsageError
+from detzoo.tasks.export import DEVICES, FORMATS, INPUT_TYPES, QUANTIZATIONS, SAVED_MODEL, TFLITE, export
 
 SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature, or as a TFLite model."
-DESCRIPTION = (
-    """
+DESCRIPTION = """
 The result needs nothing but TensorFlow, and is checked against the detector in memory before success is reported.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
@@ -40,18 +35,19 @@ of the image, [ymin, xmin, ymax, xmax]; rows without area are padding.
 
 Input types: image_tensor (uint8 [B, H, W, 3]), float_image_tensor (float32, 0..255), encoded_image_string_tensor (JPEG,
 PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
+
+With --format=tflite it writes model.tflite for LiteRT (TensorFlow Lite) from SSD and RetinaNet, for one image of the
+config's fixed size, uint8 RGB as it comes from a camera (normalisation is inside), with the four outputs of the Object
+Detection API's TFLite models. The file is run by the interpreter and compared with the detector before success is
+reported. See docs/tflite.md.
+
+    detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
+        --output_directory=exported --format=tflite --quantize=int8 --representative_data='data/train-*.tfrecord'
 """
-    + export_tflite.DESCRIPTION
-)
 POSITIONAL = ()
 
-# Kept in step with detzoo.serving.served.INPUT_SPECS by a test: --help must not import TensorFlow.
-INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
-
-DEVICES = ("cpu", "gpu")
-PROPOSAL_NAME = "object"  # the one class of proposals
-
-logger = logging.getLogger(__name__)
+TFLITE_ONLY = ("quantize", "representative_data", "max_detections")
+SAVED_MODEL_ONLY = ("optimize_for",)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -75,76 +71,49 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         flag_values=flag_values,
     )
     define_recompute_flag(flag_values)
-    export_tflite.define_flags(flag_values)
+    flags.DEFINE_enum("format", SAVED_MODEL, FORMATS, "What to write.", flag_values=flag_values)
+    text = (
+        "With --format=tflite. none: float32. dynamic: weights of 8 bits, a quarter of the size. int8: weights and "
+        "activations of 8 bits, for integer hardware; needs --representative_data. Boxes and scores stay float32."
+    )
+    flags.DEFINE_enum("quantize", "none", QUANTIZATIONS, text, flag_values=flag_values)
+    text = (
+        "With --format=tflite: TFRecords or images (a path, a folder, a quoted glob, or several with commas between) "
+        "like those that the model will see. int8 takes its ranges from them; the check compares on them."
+    )
+    flags.DEFINE_string("representative_data", None, text, flag_values=flag_values)
+    text = "With --format=tflite: detections of an image, instead of the config's max_total_detections."
+    flags.DEFINE_integer("max_detections", None, text, lower_bound=1, flag_values=flag_values)
     define_exporter_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
-    """Builds, restores, writes and checks."""
+    """Exports, and prints how closely the exported model follows the detector."""
     check_exporter_flags(flag_values)
-    loaded = load_pipeline_from_flags(flag_values, merged=flag_values.config_override)
-    check_recompute_flag(flag_values, loaded)
-    export_tflite.check_flags(flag_values, loaded.message.model)
-    export_tflite.apply_max_detections(flag_values, loaded.message.model)
-    from detzoo.builders.resize import build_model_resizer
-    from detzoo.checkpoints import restore_for_inference
-    from detzoo.checkpoints.files import best_instead, latest_prefix
-    from detzoo.config.load import to_text
-    from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
-    from detzoo.tasks.models import build_untrained, start_tensorflow
-
-    start_tensorflow()
-    latest_prefix(flag_values.trained_checkpoint_dir)  # a wrong path is told before the model is built
-    export_tflite.check_data(flag_values)
-    detector = build_untrained(loaded.message.model)
-    step = restore_for_inference(detector, flag_values.trained_checkpoint_dir)
-    if better := best_instead(flag_values.trained_checkpoint_dir, step, "--trained_checkpoint_dir"):
-        logger.warning("this is step %d; %s", step, better)
-    recomputed = prepare_statistics(detector, loaded.message, flag_values.recompute_batch_norm, step)
-    beside = Export(
-        to_text(loaded.message),
-        _label_map_text(loaded.message),
+    for name in SAVED_MODEL_ONLY if flag_values.format == TFLITE else TFLITE_ONLY:
+        if flag_values[name].present:
+            raise UsageError(f"--{name} has no meaning with --format={flag_values.format}; leave it out")
+    exported = export(
+        flag_values.pipeline_config_path,
         flag_values.trained_checkpoint_dir,
-        step,
-        flag_values.optimize_for,
-        facts=recomputed,
+        flag_values.output_directory,
+        overrides=flag_values.set,
+        config_override=flag_values.config_override,
+        format=flag_values.format,
+        input_type=flag_values.input_type,
+        optimize_for=flag_values.optimize_for,
+        recompute_batch_norm=flag_values.recompute_batch_norm,
+        quantize=flag_values.quantize,
+        representative_data=flag_values.representative_data or "",
+        max_detections=flag_values.max_detections,
     )
-    resizer = build_model_resizer(loaded.message.model)
-    if flag_values.format == export_tflite.TFLITE:
-        export_tflite.run(flag_values, detector, resizer, beside)
+    line = f"{exported.path}: step {exported.step}, input {flag_values.input_type}"
+    if flag_values.format == TFLITE:
+        print(f"{line}, quantize {flag_values.quantize}, {exported.path.stat().st_size / 1e6:.1f} MB")
+        print(exported.report.sentence())
         return
-    folder = flag_values.output_directory
-    report = export_detector(detector, resizer, folder, flag_values.input_type, beside)
-    print(f"{folder}/{SAVED_MODEL_FOLDER}: step {step}, input {flag_values.input_type}")
-    if report is None:
-        return
-    boxes = "" if loaded.message.model.HasField("spp_classifier") else f"boxes within {report.max_box_difference:.1e}, "
-    print(f"agrees with the detector in memory: {boxes}scores within {report.max_score_difference:.1e}")
-
-
-def _label_map_text(message: Any) -> str:
-    """The label map that the config's readers name, or "" with a warning."""
-    from detzoo.config.label_map import LabelMap, load_label_map
-    from detzoo.config.problems import is_placeholder
-    from detzoo.config.stages import knows_classes
-
-    if not knows_classes(message.model):
-        return LabelMap({1: PROPOSAL_NAME}).to_text()
-    readers = [*message.eval_input_reader, message.train_input_reader]
-    folders = [reader.image_folder_reader.path for reader in readers if reader.HasField("image_folder_reader")]
-    if folders and not any(reader.label_map_path for reader in readers):
-        from detzoo.config.image_folders import class_folders, label_map_of_folders
-
-        return next((label_map_of_folders(path).to_text() for path in folders if class_folders(path)), "")
-    path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
-    if not path or is_placeholder(path):
-        advice = "--set train_input_reader.label_map_path=FILE gives it one"
-        logger.warning("the config names no label map, so the export has no class names; %s", advice)
-        return ""
-    try:
-        return load_label_map(path).to_text()
-    except UsageError as problem:
-        logger.warning("%s: the export has no class names", problem)
-    except DetzooError as problem:
-        logger.warning("the label map is not exported: %s", problem)
-    return ""
+    print(line)
+    if exported.report is not None:
+        boxes = f"boxes within {exported.report.max_box_difference:.1e}, " if exported.finds_boxes else ""
+        scores = f"scores within {exported.report.max_score_difference:.1e}"
+        print(f"agrees with the detector in memory: {boxes}{scores}")

@@ -59,36 +59,17 @@ def define_random_weights_flag(flag_values: flags.FlagValues) -> None:
     flags.DEFINE_bool("allow_random_weights", False, text, flag_values=flag_values)
 
 
-def load_pipeline_from_flags(flag_values: flags.FlagValues, reads: str = "", merged: str = "") -> LoadedPipeline:
-    """The config that ``--pipeline_config_path`` and ``--set`` describe, its model checked before anything is built.
+def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
+    """Loads the config of ``--pipeline_config_path`` and ``--set``, see ``load_checked``."""
+    from detzoo.tasks.models import load_checked
 
-    Args:
-        flag_values: of the command.
-        reads: path of the input reader that the command uses, which must name existing files then; "" for none, or
-            where the command checks the whole config later.
-        merged: protobuf text that is merged into the config before ``--set``.
+    return load_checked(flag_values.pipeline_config_path, flag_values.set)
 
-    Raises:
-        UsageError: the file cannot be read.
-        ConfigError: with every problem of the text, of the overrides, of the model and of the reader.
-    """
-    from detzoo.config.check.pipeline import check_pipeline
-    from detzoo.config.load import load_pipeline
-    from detzoo.config.problems import Severity, format_problems
-    from detzoo.errors import ConfigError
 
-    loaded = load_pipeline(flag_values.pipeline_config_path, flag_values.set, merged)
-    problems = [
-        problem
-        for problem in check_pipeline(loaded, files=False)
-        if problem.severity is Severity.ERROR and problem.path.split(".")[0] == "model"
-    ]
-    if reads:
-        problems += [
-            problem
-            for problem in check_pipeline(loaded)
-            if problem.severity >= Severity.TO_SET and problem.path.split(".")[0] == reads
-        ]
-    if problems:
-        raise ConfigError(format_problems(problems, loaded.path))
-    return loaded
+def define_recompute_flag(flag_values: flags.FlagValues) -> None:
+    """``--recompute_batch_norm N``, for commands that restore a checkpoint."""
+    text = (
+        "Compute the moving statistics of batch normalization from this many training batches (train_input_reader, "
+        "train_config.batch_size), instead of those in the checkpoint. For short trainings; 100 is plenty."
+    )
+    flags.DEFINE_integer("recompute_batch_norm", None, text, lower_bound=1, flag_values=flag_values)

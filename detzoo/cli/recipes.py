@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
 import sys
-from collections.abc import Callable
 from typing import Any
 
-from detzoo.folders import make_folder, reserved
-
-CONFIG_FILE = "pipeline.config"
-
-logger = logging.getLogger(__name__)
+from detzoo.tasks.models import CONFIG_FILE
 
 
 def report_finished(recipe: Any, folder: pathlib.Path, what: str, repeat: str) -> bool:
@@ -34,35 +28,10 @@ def report_finished(recipe: Any, folder: pathlib.Path, what: str, repeat: str) -
     return True
 
 
-def run_recipe(folder: pathlib.Path, changes: list[str], train: Callable[[Any], Any]) -> None:
-    """Runs the remaining steps and prints the results, or that a signal came first.
-
-    Args:
-        folder: Folder of the run.
-        changes: Differences of the config since the run began that have no effect on finished steps.
-        train: Function from the ``StopRequest`` of the run to a ``FinishedRecipe``, or None if a signal came first.
-
-    Raises:
-        KeyboardInterrupt: The signal was SIGINT.
-    """
-    from detzoo.train.stop import StopRequest
-
-    for change in changes:
-        logger.warning("changed since this run began, without effect on its finished steps: %s", change)
-    make_folder(folder, "--model_dir")
-    with StopRequest() as stop, reserved(folder, "--model_dir"):
-        logger.info("starting TensorFlow ...")
-        from detzoo.tasks.models import start_tensorflow
-
-        start_tensorflow()
-        finished = train(stop)
-        if finished is None:
-            name = stop.signal.name if stop.signal else "a signal"
-            logger.info("stopped by %s. The same command continues from here", name)
-        else:
-            print(_summary(finished.made, folder), flush=True)
-        if stop.signal is not None and stop.signal.name == "SIGINT":
-            raise KeyboardInterrupt
+def print_end(finished: Any, folder: pathlib.Path) -> None:
+    """Prints the results of a ``FinishedRecipe``, or nothing if steps are left (None)."""
+    if finished is not None:
+        print(_summary(finished.made, folder), flush=True)
 
 
 def _summary(rows: tuple[tuple[str, str], ...], folder: pathlib.Path) -> str:

@@ -28,7 +28,7 @@ def is_measured_as_exported(message: Any) -> bool:
 def measure_checkpoint(message: Any, checkpoint: str) -> Any:
     """The EvaluationResult of a checkpoint on a config's first eval_input_reader, as of ``detzoo evaluate``."""
     from detzoo.checkpoints import restore_for_inference
-    from detzoo.cli.evaluate import make_evaluator
+    from detzoo.tasks.evaluate import make_evaluator
     from detzoo.tasks.models import build_untrained
 
     detector = build_untrained(message.model)
@@ -68,8 +68,8 @@ def propose(message: Any, reader: Any, checkpoint: str, number: int, file: pathl
         number: of an image, at most.
         file: the proposals.npz.
     """
-    from detzoo.cli.train_four_step import write_training_proposals
     from detzoo.recipes.four_step_plan import config_of_proposals
+    from detzoo.tasks.propose import write_training_proposals
 
     asked = copy.deepcopy(message)
     asked.train_input_reader.CopyFrom(reader)

@@ -88,7 +88,7 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
 
     loaded = load_pipeline(str(folder / PIPELINE_FILE))
     from detzoo.benchmark.runner import BenchmarkOptions
-    from detzoo.cli.benchmark import measure_pipeline
+    from detzoo.tasks.benchmark import benchmark
 
     how = spec["how"]
     options = BenchmarkOptions(
@@ -100,7 +100,9 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
         precision=how["precision"],
         jit_compile=how["jit_compile"],
     )
-    return measure_pipeline(loaded, options, export, spec["checkpoint"] or None)
+    checkpoint = spec["checkpoint"] or None
+    [result] = benchmark(loaded, options=options, export_folder=export, trained_checkpoint_dir=checkpoint)
+    return result
 
 
 def _where() -> dict[str, Any]:
@@ -114,12 +116,12 @@ def _where() -> dict[str, Any]:
 
 def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:
     """Accuracy of what was exported, and its detections on the example images; or of the checkpoint alone."""
-    from detzoo.cli.evaluate import measure_exported
     from detzoo.cli.sweep_evaluate import is_measured_as_exported, measure_checkpoint, measure_two_networks
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline
     from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE, METRICS_FILE, write_results
     from detzoo.provenance import commit, versions
+    from detzoo.tasks.evaluate import measure_exported
     from detzoo.tasks.models import load_exported, start_tensorflow
 
     message = load_pipeline(str(folder / PIPELINE_FILE)).message

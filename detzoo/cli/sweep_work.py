@@ -24,7 +24,6 @@ from detzoo.cli.sweep_before import (
     works_before,
 )
 from detzoo.cli.sweep_prepare import check_checkpoints, draw_embedded, gpu_names
-from detzoo.cli.train import extras_of_training
 from detzoo.config.load import save_pipeline
 from detzoo.errors import UsageError
 from detzoo.extras import require_extras
@@ -47,6 +46,7 @@ from detzoo.sweep.run.point_files import (
 from detzoo.sweep.run.progress import SweepProgress
 from detzoo.sweep.run.runner import Runner, Unit, Work
 from detzoo.sweep.run.shard import Shard, part_of
+from detzoo.tasks.train import extras_of_training
 
 _UNKNOWN_EVAL_IMAGES = 5000  # as COCO's validation set has, where nothing says how many there are
 

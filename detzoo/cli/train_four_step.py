@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pathlib
-import sys
 from typing import Any
 
 from absl import flags
 
 from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
-from detzoo.cli.recipes import report_finished, run_recipe
-from detzoo.cli.train import check
+from detzoo.cli.recipes import print_end, report_finished
 from detzoo.errors import UsageError
 from detzoo.extras import require_extras
+from detzoo.tasks.propose import write_training_proposals
+from detzoo.tasks.recipes import run_recipe
+from detzoo.tasks.train import check_training
 
 SUMMARY = "Train a two-stage detector in the four steps of the Faster R-CNN paper."
 DESCRIPTION = """
@@ -97,7 +98,7 @@ def run(flag_values: flags.FlagValues) -> None:
             flag_values.allow_random_weights,
         )
 
-    run_recipe(folder, check_folder(folder, loaded.message), train)
+    print_end(run_recipe(folder, check_folder(folder, loaded.message), train), folder)
 
 
 def checked_stages(loaded: Any, flag_values: flags.FlagValues) -> Any:
@@ -123,7 +124,7 @@ def checked_stages(loaded: Any, flag_values: flags.FlagValues) -> Any:
         of_stage = load_pipeline(loaded.path, [*flag_values.set, *own])
         _set_counts(of_stage, flag_values, getattr(flag_values, f"{stage}_steps") or num_steps)
         if of_stage.message not in made:  # each warning is said once
-            check(of_stage)
+            check_training(of_stage)
         made.append(of_stage.message)
     _set_counts(loaded, flag_values, num_steps)
     return StageConfigs(*made)
@@ -135,37 +136,3 @@ def _set_counts(loaded: Any, flag_values: flags.FlagValues, num_steps: int | Non
         config.num_steps = num_steps
     if flag_values.checkpoint_every_n is not None:
         config.checkpoint_every_n_steps = flag_values.checkpoint_every_n
-
-
-def write_training_proposals(pipeline: Any, checkpoint_dir: pathlib.Path, file: pathlib.Path) -> int:
-    """Writes the proposals of a first stage for the images of ``train_input_reader``, as ``detzoo evaluate`` does.
-
-    Args:
-        pipeline: From ``config_of_proposals``.
-        checkpoint_dir: Of the first stage.
-        file: The proposals.npz.
-
-    Returns:
-        The number of images.
-    """
-    from detzoo.builders.inputs import build_dataset
-    from detzoo.builders.resize import build_model_resizer
-    from detzoo.checkpoints import restore_for_inference
-    from detzoo.evaluate.report import write_proposals_of
-    from detzoo.evaluate.runner import Evaluator
-    from detzoo.tasks.models import build_untrained
-
-    detector = build_untrained(pipeline.model)
-    restore_for_inference(detector, checkpoint_dir)
-    dataset = build_dataset(
-        pipeline.train_input_reader,
-        build_model_resizer(pipeline.model),
-        None,
-        training=False,
-        batch_size=max(1, pipeline.eval_config.batch_size),
-        seed=0,
-    )
-    evaluator = Evaluator(dataset, {}, show_progress=sys.stderr.isatty(), title="propose")
-    images = evaluator.detect(detector)
-    write_proposals_of(images, file)
-    return len(images)

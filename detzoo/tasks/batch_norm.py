@@ -1,64 +1,44 @@
-"""``--recompute_batch_norm N`` of ``detzoo evaluate`` and ``detzoo export``."""
+"""Recomputing the moving statistics of batch normalization, in ``evaluate`` and ``export``."""
 
 from __future__ import annotations
 
 import logging
 from typing import Any
 
-from absl import flags
-
-from detzoo.errors import ConfigError, UsageError
+from detzoo.errors import ConfigError
+from detzoo.tasks.models import reader_problems
 
 FLAG = "recompute_batch_norm"
 
 logger = logging.getLogger(__name__)
 
 
-def define_recompute_flag(flag_values: flags.FlagValues) -> None:
-    """The flag."""
-    text = (
-        "Compute the moving statistics of batch normalization from this many training batches (train_input_reader, "
-        "train_config.batch_size), instead of those in the checkpoint. For short trainings; 100 is plenty."
-    )
-    flags.DEFINE_integer(FLAG, None, text, lower_bound=1, flag_values=flag_values)
-
-
-def check_recompute_flag(flag_values: flags.FlagValues, loaded: Any) -> None:
-    """Refuses the flag if there are no statistics or no training batches, before anything is built.
+def check_recompute(loaded: Any) -> None:
+    """Checks that a config has statistics to recompute and training batches, before anything is built.
 
     Raises:
-        UsageError: The flag goes with a checkpoint alone.
         ConfigError: The model trains no such statistics, or the training records cannot be read.
     """
-    if flag_values[FLAG].value is None:
-        return
     from detzoo.config.batch_norm import trained_statistics
-    from detzoo.config.check.pipeline import check_pipeline
-    from detzoo.config.problems import Severity, format_problems
+    from detzoo.config.problems import format_problems
 
-    if "saved_model" in flag_values and flag_values.saved_model:
-        raise UsageError(f"--{FLAG} needs a checkpoint: statistics of an exported model are part of its weights")
     if not trained_statistics(loaded.message):
         raise ConfigError(
             f"--{FLAG}: {loaded.path} has no batch normalization whose statistics training moves (none at all, or all "
             "of it is frozen); leave the flag out"
         )
-    problems = [
-        problem
-        for problem in check_pipeline(loaded)
-        if problem.severity >= Severity.TO_SET and problem.path.split(".")[0] == "train_input_reader"
-    ]
-    if problems:
+    if problems := reader_problems(loaded, "train_input_reader"):
         raise ConfigError(format_problems(problems, loaded.path))
 
 
 def prepare_statistics(detector: Any, message: Any, num_batches: int | None, step: int) -> dict[str, Any]:
-    """Recomputes a restored detector's statistics if the flag asks for it, else warns if they are mostly initial.
+    """Recomputes the statistics of a restored detector, or warns if they are mostly initial values.
 
     Args:
-        detector: With the weights of a checkpoint.
-        message: Its ``TrainEvalPipelineConfig``.
-        num_batches: The flag.
+        detector: Detector with the weights of a checkpoint.
+        message: Its ``TrainEvalPipelineConfig``; ``recompute_batch_norm.num_batches`` is set, so that an export writes
+            it.
+        num_batches: Number of training batches; None to keep the statistics of the checkpoint.
         step: Training step of the checkpoint, 0 if it is unknown.
 
     Returns:
@@ -73,7 +53,7 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
     config = message.train_config
     if num_batches is None:
         momenta = [part.momentum for part in trained_statistics(message)]
-        # A published checkpoint does not state its steps; its statistics are those of a long training.
+        # A published checkpoint does not state its step; its statistics are those of a long training.
         warning = arrival_warning(momenta, step) if step and not recomputed_batches(config) else ""
         if warning:
             logger.warning("%s. %s", warning, HOW_TO_RECOMPUTE)
@@ -95,7 +75,7 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
         seed=config.seed,
     )
     done = BatchNormStatistics(detector, dataset).recompute(num_batches)
-    config.recompute_batch_norm.num_batches = num_batches  # in the config that an export writes, too
+    config.recompute_batch_norm.num_batches = num_batches
     logger.info(
         "recomputed %d batch normalizations from %d training batches (%d images)",
         done.num_layers,

@@ -1,4 +1,4 @@
-"""What ``detzoo evaluate --combine_with`` does: several SPP-nets are measured as one detector."""
+"""Several SPP-nets as one detector: their scored windows are joined before suppression."""
 
 from __future__ import annotations
 
@@ -7,37 +7,27 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-from absl import flags
-
 from detzoo.errors import ConfigError, UsageError
-from detzoo.tasks.models import CONFIG_FILE
+from detzoo.tasks.models import CONFIG_FILE, restored
 
 logger = logging.getLogger(__name__)
 
 
-def define_combination_flag(flag_values: flags.FlagValues) -> None:
-    """The flag --combine_with."""
-    text = "SPP-net: the --model_dir of another one, whose scored windows are joined to these before suppression."
-    flags.DEFINE_multi_string("combine_with", [], text, flag_values=flag_values)
-
-
-def check_combination(flag_values: flags.FlagValues, model: Any) -> None:
-    """Whether a ``pb.DetectionModel`` can be combined with others, and the flags say so.
+def check_combination(model: Any, folders: Sequence[str]) -> None:
+    """Checks that a ``pb.DetectionModel`` can be combined with the detectors of other runs.
 
     Raises:
-        UsageError: they contradict each other, or a folder is no run.
-        ConfigError: the model is not an SPP-net.
+        UsageError: A folder is not the folder of a run.
+        ConfigError: The model is not an SPP-net.
     """
-    if not flag_values.combine_with:
+    if not folders:
         return
     if model.WhichOneof("model") != "spp_net":
         raise ConfigError(
             f"--combine_with joins the windows of SPP-nets (model.spp_net); this is model.{model.WhichOneof('model')}. "
             "`detzoo ensemble evaluate` merges the detections of other models"
         )
-    if flag_values.saved_model or flag_values.continuous:
-        raise UsageError("--combine_with goes with --checkpoint_dir alone, without --saved_model and --continuous")
-    for folder in flag_values.combine_with:
+    for folder in folders:
         if not (pathlib.Path(folder) / CONFIG_FILE).is_file():
             raise UsageError(
                 f"--combine_with {folder} has no {CONFIG_FILE}; name the --model_dir of a `detzoo train` run"
@@ -45,22 +35,20 @@ def check_combination(flag_values: flags.FlagValues, model: Any) -> None:
 
 
 def combined(detector: Any, message: Any, folders: Sequence[str]) -> Any:
-    """A detector and the restored ones of other runs as one.
+    """Combines a detector with the restored detectors of other runs.
 
     Args:
-        detector: An SPP-net; gets its weights later.
+        detector: An SPP-net; its weights may be restored later.
         message: Its ``TrainEvalPipelineConfig``.
-        folders: Of the other runs.
+        folders: Folders of the other runs.
 
     Raises:
-        ConfigError: another kind of model, or other classes.
-        CheckpointError: a folder without a checkpoint of its config.
+        ConfigError: Another run has another kind of model, or other classes.
+        CheckpointError: A folder has no checkpoint of its config.
     """
-    from detzoo.checkpoints import restore_for_inference
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline
     from detzoo.detectors.spp_net_combination import CombinedSppNets
-    from detzoo.tasks.models import build_untrained
 
     own_names = load_label_map(message.eval_input_reader[0].label_map_path).names
     members = [detector]
@@ -78,7 +66,7 @@ def combined(detector: Any, message: Any, folders: Sequence[str]) -> Any:
                 f"--combine_with {folder} was trained with other classes: id {odd[0][0]}, '{odd[0][1]}', is in one "
                 "label map only"
             )
-        members.append(build_untrained(other.model))
-        step = restore_for_inference(members[-1], folder)
+        member, step = restored(other.model, folder)
+        members.append(member)
         logger.info("combined with %s, step %d", folder, step)
     return CombinedSppNets(members)

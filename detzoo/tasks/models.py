@@ -1,34 +1,96 @@
-"""What commands start with: TensorFlow without its chatter, and a detector for inference from a config."""
+"""Starting TensorFlow, reading configs, and loading detectors: the beginning of every task."""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import logging
+import os
 import pathlib
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, TypeAlias, Union
+
+if TYPE_CHECKING:
+    from detzoo.config.load import LoadedPipeline
 
 CONFIG_FILE = "pipeline.config"  # beside a run's checkpoints and beside an exported model
+# Path of a pipeline.config, or a config that was loaded from one. A task never changes what it is given.
+Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
 
 logger = logging.getLogger(__name__)
 
 
+def load_checked(
+    pipeline: Pipeline, overrides: Sequence[str] = (), reads: str = "", merged: str = ""
+) -> LoadedPipeline:
+    """Loads a config and checks its model before anything is built.
+
+    Args:
+        pipeline: Path of the config, or a loaded config, which is copied.
+        overrides: Changes of single fields, ``path=value`` each.
+        reads: Path of an input reader whose files must exist, such as "eval_input_reader[0]"; "" for none.
+        merged: Protobuf text that is merged into the config before the overrides.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ConfigError: Lists every problem of the text, the overrides, the model and the input reader.
+    """
+    from detzoo.config.check.pipeline import check_pipeline
+    from detzoo.config.load import LoadedPipeline, load_pipeline
+    from detzoo.config.override import apply_override
+    from detzoo.config.problems import Severity, format_problems
+    from detzoo.errors import ConfigError
+
+    problems = []
+    if isinstance(pipeline, LoadedPipeline):
+        loaded = copy.deepcopy(pipeline)
+        for assignment in overrides:
+            problems += apply_override(loaded.message, assignment, loaded.lines)
+        loaded = dataclasses.replace(loaded, overrides=(*loaded.overrides, *overrides))
+    else:
+        loaded = load_pipeline(str(pipeline), overrides, merged)
+    problems += [
+        problem
+        for problem in check_pipeline(loaded, files=False)
+        if problem.severity is Severity.ERROR and problem.path.split(".")[0] == "model"
+    ]
+    if reads:
+        problems += reader_problems(loaded, reads)
+    if problems:
+        raise ConfigError(format_problems(problems, loaded.path))
+    return loaded
+
+
+def reader_problems(loaded: LoadedPipeline, reads: str) -> list[Any]:
+    """Returns the errors and placeholders of one input reader of a config, such as "train_input_reader"."""
+    from detzoo.config.check.pipeline import check_pipeline
+    from detzoo.config.problems import Severity
+
+    return [
+        problem
+        for problem in check_pipeline(loaded)
+        if problem.severity >= Severity.TO_SET and problem.path.split(".")[0] == reads
+    ]
+
+
 def start_tensorflow() -> None:
-    """Starts TensorFlow without the messages that say nothing to the user of a command."""
+    """Starts TensorFlow without messages that do not concern the user of a command."""
     import tensorflow as tf
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
     for gpu in tf.config.list_physical_devices("GPU"):
         tf.config.experimental.set_memory_growth(gpu, True)
-    _leave_out_memory_optimizer()
+    _disable_memory_optimizer()
 
 
-def _leave_out_memory_optimizer() -> None:
-    """Switches off the one graph optimizer that estimates what every operation costs, before the first graph is made.
+def _disable_memory_optimizer() -> None:
+    """Disables the graph optimizer that estimates the cost of every operation, before the first graph is made.
 
-    Its estimate of a crop fails wherever the number of boxes is not known beforehand, with half a page of warning for
-    each such operation that no log level silences; and none of our graphs needs what it does (swapping, recomputing).
-    TensorFlow has no public switch for it.
+    Its cost estimate of a crop fails if the number of boxes is not static, and each such operation then logs half a
+    page that no log level silences. No graph of detzoo needs its swapping and recomputation. TensorFlow has no public
+    switch for it.
     """
     import tensorflow as tf
     from tensorflow.core.protobuf import rewriter_config_pb2
@@ -41,36 +103,49 @@ def _leave_out_memory_optimizer() -> None:
 
 
 def build_untrained(model: Any) -> Any:
-    """The detector of a ``model`` block with random weights: nothing is downloaded that a checkpoint would replace."""
+    """Builds the detector of a ``model`` block with random weights; pretrained weights are not downloaded."""
     from detzoo.builders.detector import build_detector, without_pretrained
 
     return build_detector(without_pretrained(model))
 
 
-def _name_best(exported: pathlib.Path) -> None:
-    """Warns if the run that a model was exported from has a better checkpoint; an unknown run is no problem."""
-    from detzoo.checkpoints.files import best_instead
-    from detzoo.serving.saved_detector import EXPORT_RECORD
-
-    try:
-        record = json.loads((exported.parent / EXPORT_RECORD).read_text(encoding="utf-8"))
-        source, step = str(record["checkpoint"]), int(record["step"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return
-    if better := best_instead(source, step, "--trained_checkpoint_dir"):
-        logger.warning("%s is of step %d; %s (of `detzoo export`)", exported, step, better)
-
-
-def load_exported(path: str, model: Any = None) -> Any:
-    """What `detzoo export` wrote, a SavedModel or a .tflite file: image uint8 [H, W, 3] -> ImageDetections.
+def restored(model: Any, checkpoint: str | pathlib.Path, flag: str = "") -> tuple[Any, int]:
+    """Builds a detector and restores a checkpoint.
 
     Args:
-        path: the flag --saved_model.
-        model: the config's ``model`` block, whose resizer a TFLite model needs; None for the one beside the file.
+        model: ``model`` block of a config.
+        checkpoint: Folder with checkpoints, of which the newest is used, or the prefix of one.
+        flag: Flag that names a checkpoint; a warning names the better checkpoint of the run, if there is one. "" for
+            no warning.
+
+    Returns:
+        The detector, and the training step of the checkpoint, 0 if it is unknown.
 
     Raises:
-        UsageError: there is no such model.
-        ConfigError: the pipeline.config beside a TFLite model cannot be read.
+        CheckpointError: There is no such checkpoint, or it belongs to another model.
+    """
+    from detzoo.checkpoints import restore_for_inference
+    from detzoo.checkpoints.files import best_instead, latest_prefix
+
+    latest_prefix(checkpoint)  # a wrong path is reported before the model is built
+    detector = build_untrained(model)
+    step = restore_for_inference(detector, checkpoint)
+    if flag and (better := best_instead(checkpoint, step, flag)):
+        logger.warning("this is step %d; %s", step, better)
+    return detector, step
+
+
+def load_exported(path: str | pathlib.Path, model: Any = None) -> Any:
+    """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
+
+    Args:
+        path: A SavedModel or a .tflite file that `detzoo export` wrote.
+        model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
+            pipeline.config beside the file.
+
+    Raises:
+        UsageError: There is no such model.
+        ConfigError: The pipeline.config beside a TFLite model cannot be read.
     """
     from detzoo.serving.saved_detector import SavedDetector
     from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
@@ -87,3 +162,17 @@ def load_exported(path: str, model: Any = None) -> Any:
     if model is None and config.is_file():
         model = load_pipeline(str(config)).message.model
     return TfliteDetector(path, None if model is None else build_model_resizer(model))
+
+
+def _name_best(exported: pathlib.Path) -> None:
+    """Warns if the training that a model was exported from has a better checkpoint."""
+    from detzoo.checkpoints.files import best_instead
+    from detzoo.serving.saved_detector import EXPORT_RECORD
+
+    try:
+        record = json.loads((exported.parent / EXPORT_RECORD).read_text(encoding="utf-8"))
+        source, step = str(record["checkpoint"]), int(record["step"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return  # the run is unknown
+    if better := best_instead(source, step, "--trained_checkpoint_dir"):
+        logger.warning("%s is of step %d; %s (of `detzoo export`)", exported, step, better)

@@ -9,10 +9,11 @@ import pytest
 from detzoo.benchmark import runner, yardstick
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.process import ProcessCosts
-from detzoo.cli.benchmark import image_shape, measure_pipeline
+from detzoo.cli.benchmark import image_shape
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline
 from detzoo.errors import UsageError
+from detzoo.tasks.benchmark import benchmark
 
 
 @pytest.fixture
@@ -63,7 +64,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(toy_run, quick, capsy
     def never(*_):
         raise AssertionError("exported")
 
-    monkeypatch.setattr("detzoo.cli.benchmark.export_untrained", never)
+    monkeypatch.setattr("detzoo.export.exporter.export_detector", never)
     (tmp_path / "old.csv").write_text("model,speed\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "bad").mkdir()
@@ -94,7 +95,8 @@ def test_a_checkpoint_is_measured_at_several_batch_sizes(toy_run, quick, capsys,
 def test_the_export_stays_where_the_caller_wants_it(toy_run, quick, tmp_path):
     options = BenchmarkOptions(runs=2, warmup=1, image_shape=(40, 60), device="auto", min_seconds=0.0)
     loaded = load_pipeline(str(toy_run.config))
-    result = measure_pipeline(loaded, options, tmp_path / "exported", str(toy_run.model_dir))
+    folder, weights = tmp_path / "exported", str(toy_run.model_dir)
+    [result] = benchmark(loaded, options=options, export_folder=folder, trained_checkpoint_dir=weights)
     assert result["latency"]["median_ms"] > 0
     record = json.loads((tmp_path / "exported" / "export.json").read_text())
     assert (record["checkpoint"], record["parameters"]) == (str(toy_run.model_dir), result["parameters"])

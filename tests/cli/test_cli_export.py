@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.cli import export
 from detzoo.cli.main import main
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import load_pipeline
 from detzoo.serving.served import INPUT_SPECS
+from detzoo.tasks import export
 from tests.cli.conftest import save_best
 
 

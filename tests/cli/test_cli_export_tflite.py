@@ -9,11 +9,11 @@ import pytest
 import tensorflow as tf
 
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
-from detzoo.cli import export_tflite
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline, save_pipeline
 from detzoo.export.tflite_graph import INPUT_DTYPES, QUANTIZATIONS
 from detzoo.serving.tflite_detector import TfliteDetector
+from detzoo.tasks import export
 
 SUPPRESSION = "model.ssd.post_processing.batch_non_max_suppression"
 
@@ -120,5 +120,5 @@ def test_evaluation_takes_a_checkpoint_or_an_export(toy_run, capsys):
 
 
 def test_the_flags_know_what_the_library_knows():
-    assert export_tflite.QUANTIZATIONS == QUANTIZATIONS
-    assert tuple(INPUT_DTYPES) == export_tflite.TFLITE_INPUT_TYPES
+    assert export.QUANTIZATIONS == QUANTIZATIONS
+    assert tuple(INPUT_DTYPES) == export.TFLITE_INPUT_TYPES

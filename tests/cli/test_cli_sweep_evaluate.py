@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from detzoo.cli import sweep_evaluate, train_four_step
+from detzoo.cli import sweep_evaluate
 from detzoo.config.load import load_pipeline, save_pipeline
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "model_configs"
@@ -46,7 +46,7 @@ def test_a_first_stage_proposes_for_the_images_of_a_reader(
         asked.append((config, checkpoint, file))
         return 3
 
-    monkeypatch.setattr(train_four_step, "write_training_proposals", note)
+    monkeypatch.setattr("detzoo.tasks.propose.write_training_proposals", note)
     before = message.SerializeToString()
     sweep_evaluate.propose(message, message.eval_input_reader[0], "weights", 30, tmp_path / "p.npz")
     [(config, checkpoint, file)] = asked

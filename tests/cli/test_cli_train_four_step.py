@@ -20,12 +20,12 @@ from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import open_checkpoint
 from detzoo.checkpoints.layout import MODEL, variables_by_path
 from detzoo.cli.main import main
-from detzoo.cli.train_four_step import write_training_proposals
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Proposals
 from detzoo.errors import DataError, UsageError
 from detzoo.recipes import four_step
 from detzoo.recipes.four_step_plan import PROPOSALS_FILE, STEPS, StageConfigs, config_of_proposals, config_of_step
+from detzoo.tasks.propose import write_training_proposals
 from detzoo.train.loop import Outcome
 from detzoo.train.run_record import write_finished
 from detzoo.train.stop import StopRequest

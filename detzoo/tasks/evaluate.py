@@ -1,0 +1,289 @@
+"""Measures a checkpoint or an exported model on the evaluation data of a config.
+
+from detzoo.tasks.evaluate import evaluate
+
+evaluation = evaluate("model/pipeline.config", checkpoint_dir="model", output_dir="evaluation")
+evaluation.metrics["mAP"]
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import pathlib
+import sys
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from detzoo.errors import CheckpointError, ConfigError, UsageError
+from detzoo.folders import make_folder
+from detzoo.tasks import batch_norm
+from detzoo.tasks.combination import check_combination, combined
+from detzoo.tasks.models import Pipeline, build_untrained, load_checked, load_exported, restored, start_tensorflow
+
+if TYPE_CHECKING:
+    from detzoo.config.load import LoadedPipeline
+    from detzoo.evaluate.classification import ClassificationResult
+    from detzoo.evaluate.runner import EvaluationResult
+
+logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """The result of measuring one model.
+
+    Attributes:
+        model: Checkpoint or exported model, as the caller named it.
+        step: Training step of a checkpoint, 0 if it is unknown; None for an exported model.
+        result: Metrics, also by class, and the detections of every image.
+    """
+
+    model: str
+    step: int | None
+    result: EvaluationResult | ClassificationResult
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """Value of each metric by its name, -1 if there was nothing to measure."""
+        return self.result.metrics
+
+
+def evaluate(
+    pipeline: Pipeline,
+    *,
+    checkpoint_dir: str | pathlib.Path | None = None,
+    saved_model: str | pathlib.Path | None = None,
+    output_dir: str | pathlib.Path | None = None,
+    overrides: Sequence[str] = (),
+    recompute_batch_norm: int | None = None,
+    combine_with: Sequence[str] = (),
+    on_train_data: bool = False,
+    sample_1_of_n: int | None = None,
+) -> Evaluation:
+    """Measures a checkpoint or an exported model.
+
+    Args:
+        pipeline: Path of a pipeline.config, or a loaded config, which stays unchanged.
+        checkpoint_dir: Folder with checkpoints, of which the newest is used, or the prefix of one.
+        saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported.
+        output_dir: Folder of metrics.json, detections.json and groundtruth.json; None to write nothing.
+        overrides: Changes of single config fields, ``path=value`` each.
+        recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
+            computed; None for the statistics of the checkpoint.
+        combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
+        on_train_data: Measure on the train_input_reader instead of the first eval_input_reader.
+        sample_1_of_n: Measure on every n-th image; None for what the config sets.
+
+    Raises:
+        UsageError: The arguments contradict each other, or name nothing.
+        ConfigError: The config has errors, or does not fit the model.
+        CheckpointError: There is no such checkpoint, or it belongs to another model.
+        DataError: There is no image to measure on.
+    """
+    if (checkpoint_dir is None) == (saved_model is None):
+        raise UsageError("give either --checkpoint_dir or --saved_model")
+    if saved_model and recompute_batch_norm:
+        raise UsageError(
+            f"--{batch_norm.FLAG} needs a checkpoint: statistics of an exported model are part of its weights"
+        )
+    loaded = _load(pipeline, overrides, on_train_data, sample_1_of_n, recompute_batch_norm)
+    message = loaded.message
+    if saved_model:
+        _check_exported(message)
+    check_combination(message.model, combine_with)
+    if output_dir is not None:
+        make_folder(output_dir, "--output_dir")
+    start_tensorflow()
+    if saved_model:
+        result = measure_exported(message, load_exported(saved_model, message.model))
+        return _written(Evaluation(str(saved_model), None, result), output_dir, {"saved_model": str(saved_model)})
+    detector, step = restored(message.model, str(checkpoint_dir), "--checkpoint_dir")
+    return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with)
+
+
+def evaluate_new_checkpoints(
+    pipeline: Pipeline,
+    checkpoint_dir: str | pathlib.Path,
+    output_dir: str | pathlib.Path,
+    *,
+    overrides: Sequence[str] = (),
+    recompute_batch_norm: int | None = None,
+    on_train_data: bool = False,
+    sample_1_of_n: int | None = None,
+    timeout_seconds: float = 3600.0,
+) -> Iterator[Evaluation]:
+    """Measures each checkpoint that a running training writes, until the training is finished.
+
+    Besides the files of ``evaluate``, TensorBoard's events are written. A checkpoint that cannot be restored, because
+    the training has removed it meanwhile, is skipped with a warning.
+
+    Args:
+        pipeline: As for ``evaluate``, and so are the arguments that are not listed here.
+        checkpoint_dir: Folder of the training.
+        output_dir: Folder of the results, of which each replaces the one before.
+        overrides: Changes of single config fields.
+        recompute_batch_norm: Number of training batches.
+        on_train_data: Measure on the train_input_reader.
+        sample_1_of_n: Measure on every n-th image.
+        timeout_seconds: End after so long without a new checkpoint.
+
+    Raises:
+        CheckpointError: No checkpoint could be evaluated.
+    """
+    from detzoo.checkpoints import restore_for_inference
+    from detzoo.checkpoints.files import latest_prefix
+    from detzoo.evaluate.watch import new_checkpoints
+
+    message = _load(pipeline, overrides, on_train_data, sample_1_of_n, recompute_batch_norm).message
+    folder = make_folder(output_dir, "--output_dir")
+    start_tensorflow()
+    detector, evaluator = build_untrained(message.model), make_evaluator(message)
+    num_measured = 0
+    for prefix in new_checkpoints(
+        lambda: latest_prefix(checkpoint_dir),
+        timeout_seconds,
+        is_finished=lambda: (pathlib.Path(checkpoint_dir) / "finished").is_file(),
+    ):
+        try:
+            step = restore_for_inference(detector, prefix)
+            evaluation = _measure(detector, step, prefix, message, folder, recompute_batch_norm, evaluator=evaluator)
+        except CheckpointError as problem:
+            logger.warning("%s", problem)
+            continue
+        _write_summary(folder, evaluation)
+        num_measured += 1
+        yield evaluation
+    if not num_measured:
+        raise CheckpointError(f"no checkpoint came to {checkpoint_dir} that could be evaluated")
+
+
+def measure_checkpoint(message: Any, checkpoint: str | pathlib.Path) -> EvaluationResult | ClassificationResult:
+    """Measures a checkpoint with a checked ``TrainEvalPipelineConfig``; TensorFlow is started."""
+    detector, _ = restored(message.model, checkpoint)
+    return make_evaluator(message).evaluate(detector)
+
+
+def measure_exported(message: Any, detect: Any) -> EvaluationResult:
+    """Measures a detector that takes images of any size on the first eval_input_reader of a config.
+
+    Args:
+        message: The ``TrainEvalPipelineConfig``; its image resizer is ignored.
+        detect: An ``ImageDetector``.
+    """
+    from detzoo.config.stages import knows_classes
+    from detzoo.serving.one_by_one import OneByOne
+
+    raw = copy.deepcopy(message)
+    chosen = getattr(raw.model, raw.model.WhichOneof("model"))
+    if "image_resizer" in chosen.DESCRIPTOR.fields_by_name:  # other models take images as they are
+        chosen.image_resizer.identity_resizer.SetInParent()
+    raw.eval_config.batch_size = 1
+    return make_evaluator(raw).evaluate(OneByOne(detect, not knows_classes(message.model)))
+
+
+def make_evaluator(message: Any) -> Any:
+    """Returns the Evaluator of a config's first eval_input_reader and its eval_config."""
+    from detzoo.builders.classification_inputs import class_label_map
+    from detzoo.builders.inputs import build_dataset
+    from detzoo.builders.resize import build_model_resizer
+    from detzoo.config.label_map import load_label_map
+    from detzoo.evaluate.classification import ClassifierEvaluator
+    from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
+
+    reader, metrics = message.eval_input_reader[0], asked_metrics(message.eval_config)
+    if len(message.eval_input_reader) > 1:
+        logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
+    dataset = build_dataset(
+        reader,
+        build_model_resizer(message.model),
+        None,
+        training=False,
+        batch_size=max(1, message.eval_config.batch_size),
+        seed=0,
+        image_labels=reads_image_labels(metrics),
+        all_proposals=message.model.HasField("spp_net"),
+    )
+    if message.model.HasField("spp_classifier"):
+        return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=sys.stderr.isatty())
+    return Evaluator(
+        dataset,
+        load_label_map(reader.label_map_path),
+        metrics,
+        show_progress=sys.stderr.isatty(),
+        unlabeled_are_complete=message.eval_config.image_classes_field_map_empty_to_ones,
+    )
+
+
+def _load(
+    pipeline: Pipeline,
+    overrides: Sequence[str],
+    on_train_data: bool,
+    sample_1_of_n: int | None,
+    recompute_batch_norm: int | None,
+) -> LoadedPipeline:
+    """Loads a config whose first eval_input_reader is the one to measure on."""
+    loaded = load_checked(pipeline, overrides, "train_input_reader" if on_train_data else "eval_input_reader[0]")
+    message = loaded.message
+    if on_train_data:
+        reader = copy.deepcopy(message.train_input_reader)
+        reader.shuffle = False
+        del message.eval_input_reader[:]
+        message.eval_input_reader.append(reader)
+    if not message.eval_input_reader:
+        raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
+    if recompute_batch_norm:
+        batch_norm.check_recompute(loaded)
+    if sample_1_of_n:
+        message.eval_input_reader[0].sample_1_of_n_examples = sample_1_of_n
+    return loaded
+
+
+def _check_exported(message: Any) -> None:
+    from detzoo.config.stages import has_second_stage
+
+    if message.model.HasField("spp_classifier"):
+        raise ConfigError("a classifier is measured by its checkpoint: give --checkpoint_dir, not --saved_model")
+    if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
+        raise ConfigError("a first stage alone is measured by its proposals: give its --checkpoint_dir")
+
+
+def _measure(
+    detector: Any,
+    step: int,
+    checkpoint: str,
+    message: Any,
+    output_dir: str | pathlib.Path | None,
+    recompute_batch_norm: int | None,
+    combine_with: Sequence[str] = (),
+    evaluator: Any = None,
+) -> Evaluation:
+    """Measures a restored detector, or the combination that it is part of."""
+    measured = combined(detector, message, combine_with) if combine_with else detector
+    recomputed = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
+    logger.info("tracing the detector and reading the first images")
+    result = (evaluator or make_evaluator(message)).evaluate(measured)
+    return _written(
+        Evaluation(checkpoint, step, result), output_dir, {"checkpoint": checkpoint, "step": step, **recomputed}
+    )
+
+
+def _written(evaluation: Evaluation, output_dir: str | pathlib.Path | None, facts: dict[str, Any]) -> Evaluation:
+    from detzoo.evaluate.report import write_results
+    from detzoo.provenance import commit, versions
+
+    if output_dir is not None:
+        write_results(evaluation.result, output_dir, {**facts, "versions": versions(), "commit": commit()})
+    return evaluation
+
+
+def _write_summary(output_dir: pathlib.Path, evaluation: Evaluation) -> None:
+    """Writes one point of each of TensorBoard's curves."""
+    import tensorflow as tf
+
+    writer = tf.summary.create_file_writer(str(output_dir))
+    with writer.as_default():
+        for name, value in evaluation.metrics.items():
+            tf.summary.scalar(f"evaluation/{name}", value, step=evaluation.step)
+    writer.close()

@@ -1,0 +1,211 @@
+"""Writes a checkpoint as a SavedModel or as a TFLite model.
+
+from detzoo.tasks.export import export
+
+export("model/pipeline.config", "model", "exported").path
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from detzoo.errors import ConfigError, DetzooError, UsageError
+from detzoo.tasks import batch_norm
+from detzoo.tasks.models import Pipeline, build_untrained, load_checked, restored, start_tensorflow
+
+if TYPE_CHECKING:
+    from detzoo.export.parity import ParityReport
+    from detzoo.export.tflite_parity import TfliteReport
+
+SAVED_MODEL, TFLITE = "saved_model", "tflite"
+FORMATS = (SAVED_MODEL, TFLITE)
+DEVICES = ("cpu", "gpu")
+# A test compares these with detzoo.serving.served.INPUT_SPECS and detzoo.export.tflite, whose import takes seconds.
+INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
+QUANTIZATIONS = ("none", "dynamic", "int8")
+TFLITE_INPUT_TYPES = ("image_tensor", "float_image_tensor")
+PROPOSAL_NAME = "object"  # the only class of proposals
+
+logger = logging.getLogger(__name__)
+
+
+class Exported(NamedTuple):
+    """An exported model."""
+
+    path: pathlib.Path  # of the SavedModel or the .tflite file
+    step: int  # training step of the checkpoint, 0 if it is unknown
+    report: ParityReport | TfliteReport | None  # how closely it follows the detector in memory; None if not compared
+    finds_boxes: bool = True  # False for a classifier of images
+
+
+def export(
+    pipeline: Pipeline,
+    trained_checkpoint_dir: str | pathlib.Path,
+    output_directory: str | pathlib.Path,
+    *,
+    overrides: Sequence[str] = (),
+    config_override: str = "",
+    format: str = SAVED_MODEL,
+    input_type: str = "image_tensor",
+    optimize_for: str = "cpu",
+    recompute_batch_norm: int | None = None,
+    quantize: str = "none",
+    representative_data: str = "",
+    max_detections: int | None = None,
+) -> Exported:
+    """Exports a checkpoint in the layout of the Object Detection API, or as a TFLite model.
+
+    Args:
+        pipeline: Path of a pipeline.config, or a loaded config, which stays unchanged.
+        trained_checkpoint_dir: Folder with checkpoints, of which the newest is used, or the prefix of one.
+        output_directory: Folder for the model, its config, label map and record.
+        overrides: Changes of single config fields, ``path=value`` each.
+        config_override: Protobuf text that is merged into the config before ``overrides``.
+        format: "saved_model" or "tflite".
+        input_type: One of ``INPUT_TYPES``, for TFLite one of ``TFLITE_INPUT_TYPES``.
+        optimize_for: "cpu" or "gpu"; for a SavedModel.
+        recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
+            computed; None for the statistics of the checkpoint.
+        quantize: One of ``QUANTIZATIONS``; for TFLite.
+        representative_data: TFRecords or images (path, folder, glob, or several with commas between) for TFLite: int8
+            takes its ranges from them, and the check compares on them.
+        max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
+
+    Raises:
+        UsageError: The arguments do not go together, or the folder cannot be written.
+        ConfigError: The config has errors, or the format does not support the model.
+        CheckpointError: There is no such checkpoint, or it belongs to another model.
+        DataError: The representative data cannot be read.
+        DetzooError: The exported model disagrees with the detector; an earlier export stays unchanged.
+    """
+    loaded = load_checked(pipeline, overrides, merged=config_override)
+    message = loaded.message
+    if recompute_batch_norm:
+        batch_norm.check_recompute(loaded)
+    if format == TFLITE:
+        _check_tflite(message.model, input_type, quantize, representative_data)
+        if max_detections is not None:
+            message.model.ssd.post_processing.batch_non_max_suppression.max_total_detections = max_detections
+    start_tensorflow()
+    if representative_data:
+        from detzoo.export.representative import find_files
+
+        find_files(representative_data)  # a wrong path is reported before the model is built
+    from detzoo.builders.resize import build_model_resizer
+    from detzoo.config.load import to_text
+    from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
+
+    detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir")
+    facts = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
+    resizer = build_model_resizer(message.model)
+    beside = Export(
+        to_text(message), label_map_text(message), str(trained_checkpoint_dir), step, optimize_for, facts=facts
+    )
+    if format == TFLITE:
+        from detzoo.export.tflite import TfliteOptions, export_tflite
+
+        options = TfliteOptions(quantize, input_type, representative_data)
+        path, tflite_report = export_tflite(detector, resizer, output_directory, options, beside)
+        return Exported(path, step, tflite_report)
+    report = export_detector(detector, resizer, output_directory, input_type, beside)
+    path = pathlib.Path(output_directory) / SAVED_MODEL_FOLDER
+    return Exported(path, step, report, finds_boxes=not message.model.HasField("spp_classifier"))
+
+
+def export_to_measure(
+    message: Any, folder: str | pathlib.Path, checkpoint: str | None = None, optimize_for: str = "cpu"
+) -> None:
+    """Exports a SavedModel for a measurement: without class names, and with random weights if there is no checkpoint.
+
+    Args:
+        message: A checked ``TrainEvalPipelineConfig``; TensorFlow is started.
+        folder: Folder of the export.
+        checkpoint: Folder with checkpoints, or the prefix of one; None for random weights.
+        optimize_for: "cpu" or "gpu".
+    """
+    from detzoo.benchmark.random_weights import randomize
+    from detzoo.builders.resize import build_model_resizer
+    from detzoo.config.load import to_text
+    from detzoo.export.exporter import Export, export_detector
+
+    weights = f"the weights of {checkpoint}" if checkpoint else "random weights"
+    logger.info("building and exporting the detector with %s", weights)
+    if checkpoint:
+        detector, step = restored(message.model, checkpoint)
+        beside = Export(to_text(message), source=checkpoint, step=step, optimize_for=optimize_for)
+    else:
+        detector = build_untrained(message.model)
+        randomize(detector)
+        beside = Export(optimize_for=optimize_for, compares=False)
+    export_detector(detector, build_model_resizer(message.model), folder, "image_tensor", beside)
+
+
+def label_map_text(message: Any) -> str:
+    """Returns the label map that the input readers of a config name, or "" with a warning."""
+    from detzoo.config.label_map import LabelMap, load_label_map
+    from detzoo.config.problems import is_placeholder
+    from detzoo.config.stages import knows_classes
+
+    if not knows_classes(message.model):
+        return LabelMap({1: PROPOSAL_NAME}).to_text()
+    readers = [*message.eval_input_reader, message.train_input_reader]
+    folders = [reader.image_folder_reader.path for reader in readers if reader.HasField("image_folder_reader")]
+    if folders and not any(reader.label_map_path for reader in readers):
+        from detzoo.config.image_folders import class_folders, label_map_of_folders
+
+        return next((label_map_of_folders(path).to_text() for path in folders if class_folders(path)), "")
+    path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
+    if not path or is_placeholder(path):
+        advice = "--set train_input_reader.label_map_path=FILE gives it one"
+        logger.warning("the config names no label map, so the export has no class names; %s", advice)
+        return ""
+    try:
+        return load_label_map(path).to_text()
+    except UsageError as problem:
+        logger.warning("%s: the export has no class names", problem)
+    except DetzooError as problem:
+        logger.warning("the label map is not exported: %s", problem)
+    return ""
+
+
+def _check_tflite(model: Any, input_type: str, quantize: str, representative_data: str) -> None:
+    """Refuses options and models that TFLite does not support, before anything is built."""
+    if input_type not in TFLITE_INPUT_TYPES:
+        raise UsageError(
+            f"--input_type={input_type} needs an image decoder, which TFLite has not; "
+            f"--format=tflite takes {' or '.join(TFLITE_INPUT_TYPES)}"
+        )
+    if quantize == "int8" and not representative_data:
+        raise UsageError(
+            "--quantize=int8 needs --representative_data, TFRecords or images like those that the model will see: "
+            "the ranges of the activations are measured on them"
+        )
+    if model.WhichOneof("model") != "ssd":
+        raise ConfigError(
+            "--format=tflite exports one-stage detectors (model.ssd); this config has "
+            f"model.{model.WhichOneof('model')}. Other models serve as a SavedModel: leave --format out"
+        )
+    if model.ssd.box_coder.WhichOneof("box_coder_oneof") != "faster_rcnn_box_coder":
+        raise ConfigError(
+            "--format=tflite: TFLite's post-processing decodes the boxes of faster_rcnn_box_coder only; "
+            f"model.ssd.box_coder has {model.ssd.box_coder.WhichOneof('box_coder_oneof')}"
+        )
+    suppression = model.ssd.post_processing.batch_non_max_suppression
+    if suppression.soft_nms_sigma > 0 and not suppression.use_hard_nms:
+        raise ConfigError(
+            "--format=tflite: TFLite's post-processing has no soft suppression; add "
+            "--set model.ssd.post_processing.batch_non_max_suppression.soft_nms_sigma=0"
+        )
+    resizer = model.ssd.image_resizer
+    kind = resizer.WhichOneof("image_resizer_oneof")
+    pads = kind == "keep_aspect_ratio_resizer" and resizer.keep_aspect_ratio_resizer.pad_to_max_dimension
+    if kind != "fixed_shape_resizer" and not pads:
+        raise ConfigError(
+            f"--format=tflite needs an input of one size, and the size that {kind} gives depends on the image; add "
+            "--set model.ssd.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension=true, with a "
+            "max_dimension that is a multiple of the coarsest stride, or "
+            "--set model.ssd.image_resizer.fixed_shape_resizer.height=... and .width=..."
+        )

@@ -1,0 +1,87 @@
+"""Writes proposals.npz files for the input readers of a second stage."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from detzoo.tasks.models import Pipeline, load_checked, restored, start_tensorflow
+
+TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
+
+logger = logging.getLogger(__name__)
+
+
+def propose(
+    pipeline: Pipeline,
+    checkpoint_dir: str | pathlib.Path,
+    output: str | pathlib.Path,
+    *,
+    reads: str = TRAIN_READER,
+    max_proposals: int | None = None,
+    overrides: Sequence[str] = (),
+) -> int:
+    """Writes the proposals of a first stage for every image of an input reader, each image once and without changes.
+
+    Args:
+        pipeline: Config of the first stage, or of a two-stage detector that contains it; it stays unchanged.
+        checkpoint_dir: Folder with checkpoints of the first stage, or the prefix of one.
+        output: The proposals.npz to write.
+        reads: The input reader, "train_input_reader" or "eval_input_reader[0]".
+        max_proposals: Proposals per image at most; None for as many as the config trains with.
+        overrides: Changes of single config fields, ``path=value`` each.
+
+    Returns:
+        The number of images.
+
+    Raises:
+        ConfigError: The config has errors.
+        CheckpointError: There is no such checkpoint, or it belongs to another model.
+        DataError: The reader gives no image.
+    """
+    from detzoo.recipes.four_step_plan import config_of_proposals
+
+    asked = load_checked(pipeline, overrides).message
+    if reads == EVAL_READER:
+        asked.train_input_reader.CopyFrom(asked.eval_input_reader[0])
+    if max_proposals is not None:
+        asked.model.faster_rcnn.first_stage_max_proposals = max_proposals
+        asked.model.faster_rcnn.ClearField("first_stage_max_proposals_in_training")
+    start_tensorflow()
+    count = write_training_proposals(config_of_proposals(asked), pathlib.Path(checkpoint_dir), pathlib.Path(output))
+    logger.info("proposals of %d images are in %s", count, output)
+    return count
+
+
+def write_training_proposals(message: Any, checkpoint_dir: pathlib.Path, file: pathlib.Path) -> int:
+    """Writes the proposals for the images of a ``train_input_reader``; TensorFlow is started.
+
+    Args:
+        message: The ``TrainEvalPipelineConfig`` from ``config_of_proposals``.
+        checkpoint_dir: Folder with checkpoints of the first stage, or the prefix of one.
+        file: The proposals.npz to write.
+
+    Returns:
+        The number of images.
+    """
+    from detzoo.builders.inputs import build_dataset
+    from detzoo.builders.resize import build_model_resizer
+    from detzoo.evaluate.report import write_proposals_of
+    from detzoo.evaluate.runner import Evaluator
+
+    detector, _ = restored(message.model, checkpoint_dir)
+    dataset = build_dataset(
+        message.train_input_reader,
+        build_model_resizer(message.model),
+        None,
+        training=False,
+        batch_size=max(1, message.eval_config.batch_size),
+        seed=0,
+    )
+    evaluator = Evaluator(dataset, {}, show_progress=sys.stderr.isatty(), title="propose")
+    images = evaluator.detect(detector)
+    write_proposals_of(images, file)
+    return len(images)
