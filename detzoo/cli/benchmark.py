@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from detzoo.benchmark.measures import BenchmarkOptions
-from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
+from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import UsageError
 from detzoo.tasks.benchmark import benchmark, usual_proposals
 
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
 
 SUMMARY = "Measure latency, memory, parameters and multiply-adds of a SavedModel or of a config."
 DESCRIPTION = """
-A config is exported first, with random weights unless --trained_checkpoint_dir gives trained ones. Latency hardly
-depends on them, but for the suppression of boxes.
+A config is exported first, with random weights unless --trained_checkpoint_dir gives trained ones. Apart from the
+suppression of boxes, latency hardly depends on the weights.
 
     detzoo benchmark --saved_model=exported/saved_model
     detzoo benchmark --pipeline_config_path=model_configs/ssd_mobilenet_v2_300.config --output=results.csv
     detzoo benchmark --saved_model=exported/saved_model --images=photos --image_size=600x600 --runs=500
     detzoo benchmark --saved_model=exported/saved_model --batch_size=1,2,4,8 --output=batches.json
 
-What is measured. Latency is of the whole call, from uint8 images in memory to final boxes in memory, after a warm-up
-that lasts until the times have settled; no call gets the image of the call before it. The first run, which prepares
-kernels or compiles, has a line of its own. Stages divide the latency as the parts of the exported graph take when they
-are called one by one. "Total memory" is the sum of all tensors that a call allocates, "held at one time" the most of
-them at once, with the weights. The peak of the process is of a fresh one that loads the model and nothing else. The
-yardstick is the speed of a matrix product in the same minute; it says how far machines and hours are comparable.
+What is measured. Latency is that of the whole call, from uint8 images in memory to final boxes in memory. A warm-up
+lasts until the times have settled; no two consecutive calls get the same image. The first run, which prepares kernels
+or compiles, is reported on a line of its own. The parts of the exported graph are also timed one by one, and the
+latency is divided among the stages accordingly. "Total memory" is the sum of all tensors that a call allocates, "held
+at one time" the largest sum at any moment, weights included. The peak of the process is that of a fresh process that
+only loads and runs the model. The yardstick is the speed of a matrix product in the same minute; it shows how far
+results of several machines and hours are comparable.
 
-Can it be trusted? The table says so where the two halves of the runs differ by more than 5 %, where other programs were
-busy meanwhile, and where --output holds an earlier result of the same model, options and machine that differs by more
-than 5 %.
+How reliable it is. The table reports it if the two halves of the runs differ by more than 5 %, if other programs were
+busy meanwhile, or if an earlier result in --output for the same model, options and machine differs by more than 5 %.
 
---output may be repeated: to a .csv file a row is added for each batch size, a .json file is written anew.
+--output may be repeated: a row for each batch size is appended to a .csv file, a .json file is overwritten.
 """
 POSITIONAL = ()
 
@@ -47,48 +47,43 @@ logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """--saved_model or --pipeline_config_path, and how to measure."""
-    text = "Folder with saved_model.pb, or the output_directory of `detzoo export`."
-    flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
+    """Defines the flags for the model and the measurement."""
+    define = Definer(flag_values)
+    define.string("saved_model", "Folder with saved_model.pb, or the output_directory of `detzoo export`.")
     define_pipeline_flags(flag_values, required=False)
-    text = "With a config: folder with checkpoints (the newest is used), or the prefix of one; random weights without."
-    flags.DEFINE_string("trained_checkpoint_dir", None, text, flag_values=flag_values)
+    define.string("trained_checkpoint_dir", f"With a config: {CHECKPOINT_HELP} Without it: random weights.")
     flags.DEFINE_alias("checkpoint_dir", "trained_checkpoint_dir", flag_values=flag_values)
-    text = "Calls that are timed; more where they take less than --min_seconds. 500 in the trade-offs paper."
-    flags.DEFINE_integer("runs", 50, text, lower_bound=1, flag_values=flag_values)
-    text = "Calls are timed for at least so long: a machine changes its speed from second to second."
-    flags.DEFINE_float("min_seconds", 3.0, text, lower_bound=0.0, flag_values=flag_values)
-    text = "Calls before that, at least; they go on until their times have settled."
-    flags.DEFINE_integer("warmup", 5, text, lower_bound=1, flag_values=flag_values)
-    text = "Images a call; several as 1,2,4 or by repeating the flag, each a result of its own."
-    flags.DEFINE_multi_string("batch_size", ["1"], text, flag_values=flag_values)
-    text = "Image files, folders or quoted patterns such as 'photos/*.jpg'. Without it: random ones."
-    flags.DEFINE_string("images", "", text, flag_values=flag_values)
+    text = "Number of timed calls; more if they take less than --min_seconds. 500 in the trade-offs paper."
+    define.integer("runs", text, 50, minimum=1)
+    text = "Time calls for at least so many seconds, because the speed of a machine varies from second to second."
+    define.number("min_seconds", text, 3.0)
+    define.integer("warmup", "Least number of calls before that; they go on until their times settle.", 5, minimum=1)
+    text = "Images per call; several as 1,2,4 or by repeating the flag, each with a result of its own."
+    define.strings("batch_size", text, ["1"])
+    text = "Image files, folders or quoted patterns such as 'photos/*.jpg'. Without it: random images."
+    define.string("images", text, "")
     text = (
-        "HEIGHTxWIDTH in pixels: random images have it (480x640 without it); those of --images are scaled until they "
-        "just cover it, and cropped to it, as in the paper. Without it they keep their own sizes."
+        "HEIGHTxWIDTH in pixels. Random images have this size (480x640 by default). Those of --images are scaled until "
+        "they just cover it and are cropped to it, as in the paper; by default they keep their own sizes."
     )
-    flags.DEFINE_string("image_size", "", text, flag_values=flag_values)
-    text = "Of a model that classifies given regions: so many of an image, random ones. 0: SPP-net's 2000, else 1000."
-    flags.DEFINE_integer("num_proposals", 0, text, lower_bound=0, flag_values=flag_values)
-    text = "Where to run; auto takes a GPU if there is one."
-    flags.DEFINE_enum("device", "auto", DEVICES, text, flag_values=flag_values)
+    define.string("image_size", text, "")
+    text = "Random regions per image, for a model that classifies given regions. 0: 2000 for SPP-net, else 1000."
+    define.integer("num_proposals", text, 0, minimum=0)
+    define.choice("device", "Device to run on; auto takes a GPU if there is one.", DEVICES, "auto")
     text = (
-        "bfloat16 (CPU) and float16 (GPU) are mixed precision: convolutions and matrix products in it, the rest in "
-        "float32. Refused where the graph that ran shows that none of them was."
+        "bfloat16 (CPU) and float16 (GPU) are mixed precision: convolutions and matrix products in it, other "
+        "operations in float32. Refused if no operation of the graph ran in this precision."
     )
-    flags.DEFINE_enum("precision", "float32", PRECISIONS, text, flag_values=flag_values)
+    define.choice("precision", text, PRECISIONS, "float32")
     text = (
-        "Compile the network by XLA. Resizing, and the suppression of boxes that XLA cannot compile, run as without "
-        "it; the result names what was compiled."
+        "Compile the network by XLA. Resizing and the suppression of boxes, which XLA cannot compile, run as without "
+        "it; the result names the compiled parts."
     )
-    flags.DEFINE_boolean("jit_compile", False, text, flag_values=flag_values)
-    text = "Threads that share one operation; 0 leaves it to TensorFlow: one a core."
-    flags.DEFINE_integer("intra_op_threads", 0, text, lower_bound=0, flag_values=flag_values)
-    text = "Operations that run beside each other; 0 leaves it to TensorFlow."
-    flags.DEFINE_integer("inter_op_threads", 0, text, lower_bound=0, flag_values=flag_values)
-    text = "File for the result: .json is written, to .csv a row is added. May be repeated."
-    flags.DEFINE_multi_string("output", [], text, flag_values=flag_values)
+    define.boolean("jit_compile", text)
+    text = "Threads that share one operation; 0 for TensorFlow's default: one per core."
+    define.integer("intra_op_threads", text, 0, minimum=0)
+    define.integer("inter_op_threads", "Operations that run concurrently; 0 for TensorFlow's default.", 0, minimum=0)
+    define.strings("output", "File for the result: a .json file is written, a row is appended to a .csv file.")
 
 
 def run(flag_values: flags.FlagValues) -> None:
@@ -116,7 +111,7 @@ def run(flag_values: flags.FlagValues) -> None:
             note = compare(result, earlier[path])
             if note:
                 logger.warning("%s: %s", path, note)
-            # After each batch size: what was measured is kept if a later one fails.
+            # After each batch size, so that its result is kept if a later one fails.
             write_result([result] if path.endswith(".csv") else results, path)
     for path in outputs:
         logger.info("written to %s", path)
@@ -145,10 +140,10 @@ def _options(flag_values: flags.FlagValues, loaded: LoadedPipeline | None) -> Be
 
 
 def parse_batch_sizes(texts: list[str]) -> list[int]:
-    """The numbers in ``["1,2", "4"]``.
+    """Returns the numbers in ``["1,2", "4"]``.
 
     Raises:
-        UsageError: one is no whole number from 1 on, or comes twice.
+        UsageError: One is not a whole number above 0, or is given twice.
     """
     words = [word.strip() for text in texts for word in text.split(",")]
     if not all(word.isdigit() and int(word) > 0 for word in words):
@@ -160,10 +155,10 @@ def parse_batch_sizes(texts: list[str]) -> list[int]:
 
 
 def image_shape(text: str) -> tuple[int, int]:
-    """(height, width) of ``HEIGHTxWIDTH``.
+    """Returns (height, width) of ``HEIGHTxWIDTH``.
 
     Raises:
-        UsageError: it is something else.
+        UsageError: The text has another form.
     """
     sizes = text.lower().split("x")
     if len(sizes) != 2 or not all(size.strip().isdigit() and int(size) > 0 for size in sizes):

@@ -11,16 +11,17 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import define_pipeline_flags
+from detzoo.cli.flags import Definer, define_pipeline_flags
 from detzoo.ensemble.description import Ensemble, EnsembleModel, check_distinct, read_ensemble, scaled_weights
-from detzoo.ensemble.measured import OVERALL
+from detzoo.ensemble.measured import METRICS_FILE, OVERALL, read_measured, short_names
 from detzoo.ensemble.options import SCORE_RULES, MergeOptions, check_merging
-from detzoo.ensemble.selection import DEFAULT_NUM_MODELS
+from detzoo.ensemble.selection import DEFAULT_NUM_MODELS, MeasuredModel, format_selection, select
 from detzoo.ensemble.views import MOST_OVERLAP, ViewPlan, check_views, parse_crops
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder
+from detzoo.tasks.ensemble import Gain, evaluate_ensemble, write_selection
 
-SUMMARY = "Choose models that complement each other, merge what they find, look at crops and mirror images."
+SUMMARY = "Ensembles of models, with test-time crops and flips: choose complementary models, merge their detections."
 DESCRIPTION = """
 From finished evaluations to an ensemble, and from it to numbers and pictures:
 
@@ -28,11 +29,12 @@ From finished evaluations to an ensemble, and from it to numbers and pictures:
     detzoo ensemble evaluate --ensemble=ensemble.json --output_dir=evaluation
     detzoo detect --ensemble=ensemble.json --images=photos --output_dir=pictures
 
-A single model gains, too, where it sees an image mirrored and in crops:
+A single model gains from test-time flips and crops, too:
 
     detzoo ensemble evaluate --pipeline_config_path=pipeline.config --saved_models=exported --flip --crops=2x2 \\
         --output_dir=evaluation_of_views
 """
+_RESULTS_FILE = "results.csv"  # of a sweep
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +42,12 @@ logger = logging.getLogger(__name__)
 class Select:
     """``detzoo ensemble select``."""
 
-    SUMMARY = "Greedily by average precision, leaving out what is too close to a model already chosen."
+    SUMMARY = "Choose models greedily by average precision, without those that are too similar to a chosen one."
     DESCRIPTION = """
-    A model's average precision by class is a vector that says where it is good. The best model is chosen first; then
-    the next best whose vector's cosine with every chosen one is at most --max_similarity, and so on. Prints what became
-    of each, writes ensemble.json, and measures the ensemble against the best model and against as many of the best.
+    The average precision of a model by class is a vector that shows where the model is good. The best model is chosen
+    first, then the next best whose vector has a cosine of at most --max_similarity with every chosen one, and so on.
+    Prints the decision about each model, writes ensemble.json, and measures the ensemble against the best model and
+    against as many of the best.
 
         detzoo ensemble select --evaluations='runs/*/evaluation' --num_models=5 --output=ensemble.json
         detzoo ensemble select --evaluations=sweep_results --max_similarity=0.995
@@ -53,34 +56,36 @@ class Select:
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """--evaluations, --num_models, --max_similarity, --metric, --output, --measure and how to merge."""
-        text = (
-            "Folders that `detzoo evaluate` wrote, or that of a `detzoo sweep`; globs, repeatable, or with commas "
-            "between."
-        )
-        flags.DEFINE_multi_string("evaluations", None, text, flag_values=flag_values, required=True)
-        text = "How many models to choose at most."
-        flags.DEFINE_integer("num_models", DEFAULT_NUM_MODELS, text, lower_bound=2, flag_values=flag_values)
-        text = (
-            "Greatest cosine of two chosen models' vectors, 0 to 1; without it the median of all pairs of candidates."
-        )
-        flags.DEFINE_float("max_similarity", None, text, 0.0, 1.0, flag_values=flag_values)
-        text = "Which average precision by class."
-        flags.DEFINE_enum("metric", "AP", list(OVERALL), text, flag_values=flag_values)
-        flags.DEFINE_string("output", "ensemble.json", "The file to write.", flag_values=flag_values)
-        text = "Merge the stored detections and measure what the choice brings; no model runs."
-        flags.DEFINE_bool("measure", True, text, flag_values=flag_values)
-        _define_merging_flags(flag_values)
+        """Defines the flags for the candidates, the choice and the merging."""
+        define = Definer(flag_values)
+        text = "Folders that `detzoo evaluate` wrote, or that of a `detzoo sweep`; globs, or separated by commas."
+        define.strings("evaluations", text, required=True)
+        define.integer("num_models", "Models to choose at most.", DEFAULT_NUM_MODELS, minimum=2)
+        text = "Greatest cosine of two chosen models' vectors; by default the median of all pairs of candidates."
+        define.number("max_similarity", text, maximum=1.0)
+        define.choice("metric", "Average precision by class that models are chosen by.", list(OVERALL), "AP")
+        define.string("output", "The file to write.", "ensemble.json")
+        define.boolean("measure", "Merge the stored detections and measure the gain; no model runs.", True)
+        _define_merging_flags(define)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
-        """Reads metrics.json files, chooses, writes."""
-        from detzoo.cli.ensemble_select import choose
-
+        """Chooses, prints and writes."""
+        metric, output = flag_values.metric, pathlib.Path(flag_values.output)
         merging = _merging_from_flags(flag_values, MergeOptions())
-        output = pathlib.Path(flag_values.output)
         make_folder(output.parent, "--output")
-        choose(split_paths(flag_values.evaluations), flag_values, merging, output)
+        models = _read_models(split_paths(flag_values.evaluations), metric)
+        selection = select(models, flag_values.num_models, flag_values.max_similarity)
+        rule = "the median of all pairs" if flag_values.max_similarity is None else "given"
+        print(format_selection(selection, OVERALL[metric]))
+        print(
+            f"\nsimilarity at most {selection.max_similarity:.5f} ({rule}): {len(selection.chosen)} of {len(models)} "
+            "chosen"
+        )
+        gains = write_selection(selection, metric, merging, output, flag_values.measure)
+        if gains:
+            print("\n" + "\n".join(_gain_lines(gains, OVERALL[metric])))
+        print(f"\nwrote {output}")
 
 
 class Evaluate:
@@ -89,7 +94,7 @@ class Evaluate:
     SUMMARY = "Measure an ensemble, or one model on several views, as `detzoo evaluate` measures a model."
     DESCRIPTION = """
     Prints the table and writes metrics.json, detections.json, groundtruth.json and ensemble.json. From finished
-    evaluations, without running a model, in seconds (COCO's numbers):
+    evaluations, without running a model, in seconds (COCO's metrics):
 
         detzoo ensemble evaluate --ensemble=ensemble.json --output_dir=evaluation
         detzoo ensemble evaluate --evaluations=a/evaluation,b/evaluation --output_dir=evaluation
@@ -101,57 +106,56 @@ class Evaluate:
         detzoo ensemble evaluate --pipeline_config_path=a/pipeline.config --saved_models=a/export --flip --crops=2x2 \\
             --output_dir=evaluation
 
-    A flag replaces what ensemble.json says of its matter.
+    A flag replaces the setting of ensemble.json.
     """
     POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """What to measure, how to merge, which views, where to write."""
-        text = "What `detzoo ensemble` wrote: the models, how to merge, which views."
-        flags.DEFINE_string("ensemble", None, text, flag_values=flag_values)
-        text = "SavedModels or .tflite files, with commas between."
-        flags.DEFINE_multi_string("saved_models", [], text, flag_values=flag_values)
-        text = "Folders that `detzoo evaluate` wrote, to be merged; globs, or with commas between."
-        flags.DEFINE_multi_string("evaluations", [], text, flag_values=flag_values)
+        """Defines the flags for the models, the merging, the views and the output."""
+        define = Definer(flag_values)
+        define.string("ensemble", "The ensemble.json of `detzoo ensemble`: the models, how to merge, which views.")
+        define.strings("saved_models", "SavedModels or .tflite files, separated by commas.")
+        text = "Folders that `detzoo evaluate` wrote, to be merged; globs, or separated by commas."
+        define.strings("evaluations", text)
         define_pipeline_flags(flag_values, required=False)
-        flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values, required=True)
-        text = "Factor of each model's scores, in their order, e.g. 1,1,0.5; the greatest is made 1."
+        define.string("output_dir", "Folder for the results.", required=True)
+        text = "Factor of each model's scores, in their order, e.g. 1,1,0.5; they are scaled so that the greatest is 1."
         flags.DEFINE_list("weights", None, text, flag_values=flag_values)
-        _define_merging_flags(flag_values)
-        text = "Every view mirrored, too, left to right."
-        flags.DEFINE_bool("flip", None, text, flag_values=flag_values)
-        text = "Grids of crops, ROWSxCOLUMNS, e.g. 2x2 or 2x2,3x3; the whole image is always looked at."
-        flags.DEFINE_string("crops", None, text, flag_values=flag_values)
+        _define_merging_flags(define)
+        define.boolean("flip", "Add the mirror image of every view, left to right.", None)
+        text = "Grids of crops, ROWSxCOLUMNS, e.g. 2x2 or 2x2,3x3; the whole image is always one of the views."
+        define.string("crops", text)
         text = "Overlap of neighbouring crops as a share of a crop's side (0.25)."
-        flags.DEFINE_float("crop_overlap", None, text, 0.0, MOST_OVERLAP, flag_values=flag_values)
+        define.number("crop_overlap", text, maximum=MOST_OVERLAP)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
-        """Merges stored detections, or runs the models."""
+        """Merges stored detections, or runs the models, and prints the table."""
+        from detzoo.evaluate.report import format_table
+
         ensemble = _ensemble_from_flags(flag_values)
         runs_models = bool(flag_values.saved_models or flag_values.pipeline_config_path)
         if flag_values.evaluations and runs_models:
             raise UsageError("--evaluations merges finished evaluations; to run models give --saved_models instead")
         _check_size(ensemble, runs_models)
-        if runs_models:
-            from detzoo.cli.ensemble_evaluate import evaluate_models
-
-            evaluate_models(ensemble, flag_values)
-        else:
-            from detzoo.cli.ensemble_evaluate import evaluate_stored
-
-            evaluate_stored(ensemble, flag_values)
+        if runs_models and not flag_values.pipeline_config_path:
+            raise UsageError("running models needs --pipeline_config_path, whose eval_input_reader has the images")
+        path = flag_values.pipeline_config_path
+        result = evaluate_ensemble(ensemble, flag_values.output_dir, pipeline=path, overrides=flag_values.set)
+        names = " + ".join(model.name for model in ensemble.models)
+        print(f"{names}: {len(result.images)} images in {result.seconds:.1f} s")
+        print(format_table(result), flush=True)
 
 
 SUBCOMMANDS: dict[str, Any] = {"select": Select, "evaluate": Evaluate}
 
 
 def split_paths(words: Sequence[str]) -> list[str]:
-    """Paths from words with commas between them and globs; a path that exists is never split.
+    """Returns paths from words with commas and globs; a path that exists is never split.
 
     Raises:
-        UsageError: a glob matches nothing, or a path is given twice.
+        UsageError: A glob matches nothing, or a path is given twice.
     """
     paths: list[str] = []
     for word in words:
@@ -168,22 +172,64 @@ def split_paths(words: Sequence[str]) -> list[str]:
     return paths
 
 
-def _define_merging_flags(flag_values: flags.FlagValues) -> None:
-    text = "Of the merged boxes of a class, one that overlaps a better one by more than this is dropped (0.6)."
-    flags.DEFINE_float("iou_threshold", None, text, 0.0, 1.0, flag_values=flag_values)
-    text = "Keep at most so many detections an image (100)."
-    flags.DEFINE_integer("max_detections", None, text, lower_bound=1, flag_values=flag_values)
-    text = "Only detections of more than this score take part (0)."
-    flags.DEFINE_float("score_threshold", None, text, 0.0, 1.0, flag_values=flag_values)
+def _read_models(paths: Sequence[str], metric: str) -> list[MeasuredModel]:
+    found = [each for path in paths for each in _evaluations_in(pathlib.Path(path))]
+    unnamed = iter(short_names([str(file.parent) for name, file, _ in found if name is None]))
+    names = [name or next(unnamed) for name, _, _ in found]
+    if len(set(names)) < len(names):
+        names = [str(file.parent) for _, file, _ in found]
+    models = []
+    for name, (_, file, checkpoint) in zip(names, found):
+        model = read_measured(file, name, metric)
+        models.append(model._replace(checkpoint=model.checkpoint or checkpoint))
+    return models
+
+
+def _evaluations_in(path: pathlib.Path) -> list[tuple[str | None, pathlib.Path, str | None]]:
+    """Returns name, metrics.json and checkpoint of the evaluation in a folder, or of those of a sweep's points."""
+    results = path if path.name == _RESULTS_FILE else path / _RESULTS_FILE
+    if not results.is_file() or (path / METRICS_FILE).is_file():
+        return [(None, path if path.name == METRICS_FILE else path / METRICS_FILE, None)]
+    from detzoo.sweep.results import read_results
+
+    rows = read_results(results)
+    measured = [row for row in rows if row["metrics"]]
+    if not measured:
+        raise UsageError(f"{results}: accuracy was measured for none of its {len(rows)} points")
+    if len(measured) < len(rows):
+        logger.info("%s: %d of %d points have no accuracy", results, len(rows) - len(measured), len(rows))
+    return [
+        (str(row["name"]), results.parent / str(row["metrics"]), str(row["checkpoint"] or "") or None)
+        for row in measured
+    ]
+
+
+def _gain_lines(gains: Sequence[Gain], overall: str) -> list[str]:
+    width = max(len(gain.label) for gain in gains)
+    column = max(len(overall), 6)
+    lines = [f"{'merged':<{width}}  {overall:>{column}}"]
+    lines += [f"{gain.label:<{width}}  {gain.overall:>{column}.3f}  {' + '.join(gain.models)}" for gain in gains]
+    if gains[-1].overall <= gains[0].overall:
+        lines.append(
+            "the merged models are not better than the best one alone: try --box_voting and --scores=mean, or another "
+            "choice by --max_similarity or --num_models"
+        )
+    return lines
+
+
+def _define_merging_flags(define: Definer) -> None:
+    text = "A merged box that overlaps a better one of its class by more than this IoU is dropped (0.6)."
+    define.number("iou_threshold", text, maximum=1.0)
+    define.integer("max_detections", "Detections per image at most (100).", minimum=1)
+    define.number("score_threshold", "Merge only detections with a greater score (0).", maximum=1.0)
     text = "Move each kept box to the mean of the boxes around it, weighted by their scores."
-    flags.DEFINE_bool("box_voting", None, text, flag_values=flag_values)
-    text = "Least overlap of the boxes around a kept one (0.5)."
-    flags.DEFINE_float("vote_iou_threshold", None, text, 0.0, 1.0, flag_values=flag_values)
+    define.boolean("box_voting", text, None)
+    define.number("vote_iou_threshold", "Least IoU of the boxes around a kept one (0.5).", maximum=1.0)
     text = (
-        "Score of a kept box: the best around it, or the mean over the models and views that see it of the best of "
+        "Score of a kept box: the best around it, or the mean over the models and views that detect it of the best of "
         "each (best)."
     )
-    flags.DEFINE_enum("scores", None, list(SCORE_RULES), text, flag_values=flag_values)
+    define.choice("scores", text, SCORE_RULES)
 
 
 def _merging_from_flags(flag_values: flags.FlagValues, before: MergeOptions) -> MergeOptions:
@@ -213,13 +259,10 @@ def _ensemble_from_flags(flag_values: flags.FlagValues) -> Ensemble:
     if flag_values.ensemble:
         ensemble = read_ensemble(flag_values.ensemble)
     else:
-        from detzoo.ensemble.measured import short_names
-
         paths = split_paths(flag_values[given[0]].value)
         kind = given[0].removesuffix("s")
         fields: list[dict[str, Any]] = [{"name": name, kind: path} for name, path in zip(short_names(paths), paths)]
-        models = [EnsembleModel(**each) for each in fields]
-        ensemble = Ensemble(tuple(models))
+        ensemble = Ensemble(tuple(EnsembleModel(**each) for each in fields))
     return dataclasses.replace(
         ensemble,
         models=_weighted(ensemble.models, flag_values.weights),

@@ -6,13 +6,8 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.api_flags import (
-    EVAL_ON_TRAIN_SAMPLE,
-    check_evaluation_flags,
-    define_evaluation_flags,
-    define_training_flags_of_evaluation,
-)
-from detzoo.cli.flags import define_pipeline_flags, define_recompute_flag
+from detzoo.cli.api_flags import EVAL_ON_TRAIN_SAMPLE, check_evaluation_flags, define_evaluation_flags
+from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag
 from detzoo.errors import UsageError
 from detzoo.tasks.evaluate import Evaluation, evaluate, evaluate_new_checkpoints
 
@@ -22,21 +17,25 @@ Prints the table and writes metrics.json, detections.json (COCO's results format
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation
 
-What was exported is measured as it serves, a SavedModel or a .tflite file, with its own resizing, one image at a time:
+An exported model, a SavedModel or a .tflite file, is measured as it serves: with its own resizing, one image at a time.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --saved_model=exported/model_int8.tflite \\
         --output_dir=evaluation_int8
 
-Beside a running training, measure every new checkpoint; the curves are for TensorBoard. It ends when the training is
-finished, or after --timeout_secs without a new one:
+While a training runs, measure every new checkpoint and write the curves for TensorBoard. The command ends when the
+training is finished, or after --timeout_secs without a new checkpoint.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation \\
         --continuous
 
-Which numbers: eval_config.metrics_set, any of coco_detection_metrics (default), coco_mask_metrics (the same by masks,
-beside those by boxes), pascal_voc_detection_metrics (area under the curve), pascal_voc_2007_detection_metrics (eleven
-points), oid_V2_detection_metrics (Open Images: groups of objects) and oid_challenge_detection_metrics (and classes that
-nobody verified in an image), e.g.
+eval_config.metrics_set chooses the metrics:
+
+    coco_detection_metrics              the default: COCO's twelve numbers
+    coco_mask_metrics                   the same by masks, besides those by boxes
+    pascal_voc_detection_metrics        area under the curve
+    pascal_voc_2007_detection_metrics   eleven points
+    oid_V2_detection_metrics            Open Images: groups of objects
+    oid_challenge_detection_metrics     Open Images: also classes that nobody verified in an image
 
     --set 'eval_config.metrics_set[0]=pascal_voc_2007_detection_metrics'
 
@@ -45,7 +44,7 @@ predictions.json has the five best classes of each image.
 
     --set model.spp_classifier.test_view=FULL_IMAGE
 
-Two SPP-nets (model.spp_net) are measured as one, the windows of both scored before suppression:
+Two SPP-nets (model.spp_net) are measured as one: the scored windows of both are joined before suppression.
 
     detzoo evaluate --pipeline_config_path=a/pipeline.config --checkpoint_dir=a --combine_with=b --output_dir=a_and_b
 
@@ -58,30 +57,18 @@ POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """What to measure, on what, and where to write."""
+    """Defines the flags for the model, the data and the output."""
     define_pipeline_flags(flag_values)
-    flags.DEFINE_string(
-        "checkpoint_dir",
-        None,
-        "Folder with checkpoints (the newest is used), or the prefix of one, e.g. model/ckpt-1000.",
-        flag_values=flag_values,
-    )
-    text = "Instead of --checkpoint_dir: a SavedModel, or a .tflite file that `detzoo export` wrote."
-    flags.DEFINE_string("saved_model", None, text, flag_values=flag_values)
-    flags.DEFINE_string("output_dir", None, "Where to write.", flag_values=flag_values)
-    flags.DEFINE_bool("continuous", False, "Go on with every new checkpoint.", flag_values=flag_values)
-    flags.DEFINE_float(
-        "timeout_secs",
-        3600.0,
-        "With --continuous: end after so long without a new checkpoint.",
-        lower_bound=0.0,
-        flag_values=flag_values,
-    )
+    define = Definer(flag_values)
+    define.string("checkpoint_dir", CHECKPOINT_HELP)
+    define.string("saved_model", "Instead of --checkpoint_dir: a SavedModel or a .tflite file of `detzoo export`.")
+    define.string("output_dir", "Folder for the results.")
+    define.boolean("continuous", "Measure every new checkpoint of a running training.")
+    define.number("timeout_secs", "With --continuous: seconds without a new checkpoint after which to end.", 3600.0)
     define_recompute_flag(flag_values)
     text = "SPP-net: the --model_dir of another one, whose scored windows are joined to these before suppression."
-    flags.DEFINE_multi_string("combine_with", [], text, flag_values=flag_values)
+    define.strings("combine_with", text)
     define_evaluation_flags(flag_values)
-    define_training_flags_of_evaluation(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:

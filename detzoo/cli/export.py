@@ -5,13 +5,13 @@ from __future__ import annotations
 from absl import flags
 
 from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
-from detzoo.cli.flags import define_pipeline_flags, define_recompute_flag
+from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag
 from detzoo.errors import UsageError
 from detzoo.tasks.export import DEVICES, FORMATS, INPUT_TYPES, QUANTIZATIONS, SAVED_MODEL, TFLITE, export
 
 SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature, or as a TFLite model."
 DESCRIPTION = """
-The result needs nothing but TensorFlow, and is checked against the detector in memory before success is reported.
+The exported model needs only TensorFlow. It is compared with the detector in memory before success is reported.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
         --output_directory=exported
@@ -20,11 +20,11 @@ The result needs nothing but TensorFlow, and is checked against the detector in 
     detect = tf.saved_model.load("exported/saved_model")
     detections = detect(images)     # uint8 [B, H, W, 3], any size
 
-A classifier (model.spp_classifier) gives class_scores [B, K], column k of the class with id k + 1: the mean over the
-views that its test_view names.
+A classifier (model.spp_classifier) returns class_scores [B, K], the mean over the views that its test_view names.
+Column k belongs to the class with id k + 1.
 
-Writes saved_model/, checkpoint/, pipeline.config, label_map.pbtxt and export.json. The weights are their moving
-averages where the checkpoint has them. Thresholds of the post-processing can be changed on the way:
+Writes saved_model/, checkpoint/, pipeline.config, label_map.pbtxt and export.json. The weights are the moving averages
+if the checkpoint has them. --set changes thresholds of the post-processing:
 
     --set model.ssd.post_processing.batch_non_max_suppression.score_threshold=0.3
 
@@ -36,10 +36,10 @@ of the image, [ymin, xmin, ymax, xmax]; rows without area are padding.
 Input types: image_tensor (uint8 [B, H, W, 3]), float_image_tensor (float32, 0..255), encoded_image_string_tensor (JPEG,
 PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
 
-With --format=tflite it writes model.tflite for LiteRT (TensorFlow Lite) from SSD and RetinaNet, for one image of the
-config's fixed size, uint8 RGB as it comes from a camera (normalisation is inside), with the four outputs of the Object
-Detection API's TFLite models. The file is run by the interpreter and compared with the detector before success is
-reported. See docs/tflite.md.
+--format=tflite writes model.tflite for LiteRT (TensorFlow Lite). It supports SSD and RetinaNet, for one image of the
+config's fixed size. The input is uint8 RGB as it comes from a camera (normalization is part of the model); the four
+outputs are those of the Object Detection API's TFLite models. The interpreter runs the file, and its detections are
+compared with the detector before success is reported. See docs/tflite.md.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
         --output_directory=exported --format=tflite --quantize=int8 --representative_data='data/train-*.tfrecord'
@@ -51,39 +51,31 @@ SAVED_MODEL_ONLY = ("optimize_for",)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Which checkpoint, where to, and what is written."""
+    """Defines the flags for the checkpoint, the output and its format."""
     define_pipeline_flags(flag_values)
-    flags.DEFINE_string(
-        "trained_checkpoint_dir",
-        None,
-        "Folder with checkpoints (the newest is used), or the prefix of one, e.g. model/ckpt-1000.",
-        flag_values=flag_values,
-        required=True,
+    define = Definer(flag_values)
+    define.string("trained_checkpoint_dir", CHECKPOINT_HELP, required=True)
+    define.string("output_directory", "Folder for the export.", required=True)
+    define.choice("input_type", "Input of the exported model.", INPUT_TYPES, "image_tensor")
+    text = (
+        "Device that the model will run on. For a CPU, large 3 x 3 convolutions become matrix products (Winograd): up "
+        "to twice as fast, a larger file. The model runs on both in either form."
     )
-    flags.DEFINE_string("output_directory", None, "Where to write.", flag_values=flag_values, required=True)
-    flags.DEFINE_enum("input_type", "image_tensor", INPUT_TYPES, "What callers send.", flag_values=flag_values)
-    flags.DEFINE_enum(
-        "optimize_for",
-        "cpu",
-        DEVICES,
-        "Where it will run. For a CPU, large 3 x 3 convolutions become matrix products (Winograd): up to twice as "
-        "fast, a larger file. The model runs on both in either form.",
-        flag_values=flag_values,
-    )
+    define.choice("optimize_for", text, DEVICES, "cpu")
     define_recompute_flag(flag_values)
-    flags.DEFINE_enum("format", SAVED_MODEL, FORMATS, "What to write.", flag_values=flag_values)
+    define.choice("format", "Format of the export.", FORMATS, SAVED_MODEL)
     text = (
         "With --format=tflite. none: float32. dynamic: weights of 8 bits, a quarter of the size. int8: weights and "
         "activations of 8 bits, for integer hardware; needs --representative_data. Boxes and scores stay float32."
     )
-    flags.DEFINE_enum("quantize", "none", QUANTIZATIONS, text, flag_values=flag_values)
+    define.choice("quantize", text, QUANTIZATIONS, "none")
     text = (
-        "With --format=tflite: TFRecords or images (a path, a folder, a quoted glob, or several with commas between) "
+        "With --format=tflite: TFRecords or images (a path, a folder, a quoted glob, or several, separated by commas) "
         "like those that the model will see. int8 takes its ranges from them; the check compares on them."
     )
-    flags.DEFINE_string("representative_data", None, text, flag_values=flag_values)
-    text = "With --format=tflite: detections of an image, instead of the config's max_total_detections."
-    flags.DEFINE_integer("max_detections", None, text, lower_bound=1, flag_values=flag_values)
+    define.string("representative_data", text)
+    text = "With --format=tflite: detections per image, instead of the config's max_total_detections."
+    define.integer("max_detections", text, minimum=1)
     define_exporter_flags(flag_values)
 
 

@@ -1,7 +1,8 @@
-"""Flags that several commands share."""
+"""Defining flags, and the flags that several commands share."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
@@ -15,14 +16,52 @@ SET_HELP = (
     "PATH=VALUE changes one field of the config, e.g. --set train_config.batch_size=8, "
     "--set 'eval_input_reader[0].shuffle=false' or, to choose a block, --set 'train_config.optimizer.adam_optimizer{}'"
 )
+RECORDS_HELP = "TFRecord files: a path, a quoted glob, stem@10, or several, separated by commas."
+CHECKPOINT_HELP = "Folder with checkpoints, of which the newest is used, or the prefix of one, e.g. model/ckpt-1000."
+_WITHOUT_IMAGES = ("config", "models")  # commands that open no image
 
 
-# Commands that open no image.
-_WITHOUT_IMAGES = ("config", "models")
+class Definer:
+    """Defines the flags of one command.
+
+    Args:
+        flag_values: Gets the flags.
+        prefix: Prefix of every help text.
+    """
+
+    def __init__(self, flag_values: flags.FlagValues, prefix: str = "") -> None:
+        self._prefix, self._to = prefix, {"flag_values": flag_values}
+
+    def string(self, name: str, text: str, default: str | None = None, *, required: bool = False) -> None:
+        """A text or a path."""
+        flags.DEFINE_string(name, default, self._prefix + text, required=required, **self._to)
+
+    def strings(self, name: str, text: str, default: Sequence[str] = (), *, required: bool = False) -> None:
+        """A repeatable text."""
+        initial = None if required else list(default)
+        flags.DEFINE_multi_string(name, initial, self._prefix + text, required=required, **self._to)
+
+    def integer(self, name: str, text: str, default: int | None = None, *, minimum: int | None = None) -> None:
+        """A whole number."""
+        flags.DEFINE_integer(name, default, self._prefix + text, lower_bound=minimum, **self._to)
+
+    def number(
+        self, name: str, text: str, default: float | None = None, minimum: float = 0.0, maximum: float | None = None
+    ) -> None:
+        """A number."""
+        flags.DEFINE_float(name, default, self._prefix + text, minimum, maximum, **self._to)
+
+    def boolean(self, name: str, text: str, default: bool | None = False) -> None:
+        """``--name`` or ``--noname``."""
+        flags.DEFINE_bool(name, default, self._prefix + text, **self._to)
+
+    def choice(self, name: str, text: str, choices: Sequence[str], default: str | None = None) -> None:
+        """One of several words."""
+        flags.DEFINE_enum(name, default, list(choices), self._prefix + text, **self._to)
 
 
 def flags_of(name: str, command: Any) -> flags.FlagValues:
-    """Returns the flags of a command, without values: its own, and the limit on images where it opens some."""
+    """Returns the flags of a command without values: its own, and the limit on images if it opens some."""
     flag_values = flags.FlagValues()
     command.define_flags(flag_values)
     if name.split()[0] not in _WITHOUT_IMAGES:
@@ -30,33 +69,40 @@ def flags_of(name: str, command: Any) -> flags.FlagValues:
             "Skip images of more pixels: million, height times width. They are refused before they are decoded. "
             f"Default: {DEFAULT_MEGAPIXELS:g}, or the environment variable {VARIABLE}."
         )
-        flags.DEFINE_float(FLAG.strip("-"), None, text, lower_bound=1e-6, flag_values=flag_values)
+        Definer(flag_values).number(FLAG.strip("-"), text, minimum=1e-6)
     return flag_values
 
 
 def define_font_flag(flag_values: flags.FlagValues) -> None:
-    """``--font FILE``, for commands that draw class names."""
+    """Defines ``--font FILE``, for commands that draw class names."""
     text = "A .ttf, .otf or .ttc file for class names in scripts that DejaVu Sans lacks, such as Chinese or Thai."
-    flags.DEFINE_string("font", None, text, flag_values=flag_values)
+    Definer(flag_values).string("font", text)
 
 
 def define_set_flag(flag_values: flags.FlagValues) -> None:
-    """``--set PATH=VALUE``, repeatable: changes to the config before it is used."""
-    flags.DEFINE_multi_string("set", [], SET_HELP, flag_values=flag_values)
+    """Defines ``--set PATH=VALUE``, repeatable: changes to the config before it is used."""
+    Definer(flag_values).strings("set", SET_HELP)
 
 
 def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) -> None:
-    """``--pipeline_config_path`` and ``--set``, for every command that reads a config."""
-    flags.DEFINE_string(
-        "pipeline_config_path", None, "The pipeline.config to use.", flag_values=flag_values, required=required
-    )
+    """Defines ``--pipeline_config_path`` and ``--set``, for every command that reads a config."""
+    Definer(flag_values).string("pipeline_config_path", "The pipeline.config to use.", required=required)
     define_set_flag(flag_values)
 
 
 def define_random_weights_flag(flag_values: flags.FlagValues) -> None:
-    """``--allow_random_weights``, for every command that trains."""
+    """Defines ``--allow_random_weights``, for every command that trains."""
     text = "If ImageNet's weights (pretrained_weights) are not available, train from random ones; run.json records it."
-    flags.DEFINE_bool("allow_random_weights", False, text, flag_values=flag_values)
+    Definer(flag_values).boolean("allow_random_weights", text)
+
+
+def define_recompute_flag(flag_values: flags.FlagValues) -> None:
+    """Defines ``--recompute_batch_norm N``, for commands that restore a checkpoint."""
+    text = (
+        "Compute the moving statistics of batch normalization from this many training batches (train_input_reader, "
+        "train_config.batch_size), instead of those in the checkpoint. For short trainings; 100 is plenty."
+    )
+    Definer(flag_values).integer("recompute_batch_norm", text, minimum=1)
 
 
 def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
@@ -64,12 +110,3 @@ def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
     from detzoo.tasks.models import load_checked
 
     return load_checked(flag_values.pipeline_config_path, flag_values.set)
-
-
-def define_recompute_flag(flag_values: flags.FlagValues) -> None:
-    """``--recompute_batch_norm N``, for commands that restore a checkpoint."""
-    text = (
-        "Compute the moving statistics of batch normalization from this many training batches (train_input_reader, "
-        "train_config.batch_size), instead of those in the checkpoint. For short trainings; 100 is plenty."
-    )
-    flags.DEFINE_integer("recompute_batch_norm", None, text, lower_bound=1, flag_values=flag_values)

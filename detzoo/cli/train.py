@@ -9,26 +9,27 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.api_flags import check_trainer_flags, define_trainer_flags
-from detzoo.cli.flags import define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
+from detzoo.cli.flags import Definer, define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
 from detzoo.extras import require_extras
 from detzoo.tasks.train import STRATEGIES, check_training, extras_of_training, train
 
-SUMMARY = "Train what a pipeline.config describes; run again, it resumes."
+SUMMARY = "Train the detector of a pipeline.config; a second call resumes."
 DESCRIPTION = """
 Writes checkpoints, TensorBoard events, the resolved pipeline.config and run.json into --model_dir. Started again with
-the same --model_dir, it goes on from the newest checkpoint; Ctrl-C or SIGTERM saves one first.
+the same --model_dir, it resumes from the newest checkpoint; Ctrl-C or SIGTERM saves one first.
 
     detzoo train --pipeline_config_path my.config --model_dir runs/my
     detzoo train --pipeline_config_path my.config --model_dir runs/my --num_train_steps 5000 --checkpoint_every_n 500
     detzoo train --pipeline_config_path my.config --model_dir runs/my --set train_config.batch_size=16
     tensorboard --logdir runs/my
 
-A config with model.spp_net runs its chain instead: feature maps on disk, fine-tuning, SVMs, box regression, each in a
-folder of its own in --model_dir; run again, it goes on in the step where it was.
+A config with model.spp_net runs a chain of steps instead: feature maps on disk, fine-tuning, SVMs, box regression. Each
+step has a folder in --model_dir; started again, the chain resumes in the step that was interrupted.
 
-train_config has the rest: eval_every_n_steps, best_checkpoint_metric (kept in model_dir/best), early_stopping,
-mixed_precision, fine_tune_checkpoint, freeze_variables. Several machines: the same command on each, with TF_CONFIG set
-and a --model_dir that all of them see. Workers with another config, step or weights than the first refuse to start.
+train_config has the other options: eval_every_n_steps, best_checkpoint_metric (kept in model_dir/best), early_stopping,
+mixed_precision, fine_tune_checkpoint, freeze_variables. To train on several machines, run the same command on each,
+with TF_CONFIG set and a --model_dir that all of them share. Workers whose config, step or weights differ from those of
+the first worker refuse to start.
 
 An evaluation that fails is reported, the weights are saved, and training continues; if the last one fails, the exit
 code is 1, and the same command evaluates again. A --model_dir that another training uses is refused.
@@ -37,30 +38,15 @@ POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """The flags of the Object Detection API's trainer that have a meaning here, and --strategy, --set."""
+    """Defines the flags of the Object Detection API's trainer that have a meaning here, and --strategy, --set."""
     define_pipeline_flags(flag_values)
-    flags.DEFINE_string("model_dir", None, "Folder of the run.", flag_values=flag_values, required=True)
-    flags.DEFINE_integer(
-        "num_train_steps",
-        None,
-        "Steps in total, instead of train_config.num_steps.",
-        lower_bound=1,
-        flag_values=flag_values,
-    )
-    flags.DEFINE_integer(
-        "checkpoint_every_n",
-        None,
-        "Steps between checkpoints, instead of train_config.checkpoint_every_n_steps.",
-        lower_bound=1,
-        flag_values=flag_values,
-    )
-    flags.DEFINE_enum(
-        "strategy",
-        "auto",
-        list(STRATEGIES),
-        "Which devices: one, all of this machine, or the cluster in TF_CONFIG; auto looks.",
-        flag_values=flag_values,
-    )
+    define = Definer(flag_values)
+    define.string("model_dir", "Folder of the run.", required=True)
+    define.integer("num_train_steps", "Steps in total, instead of train_config.num_steps.", minimum=1)
+    text = "Steps between checkpoints, instead of train_config.checkpoint_every_n_steps."
+    define.integer("checkpoint_every_n", text, minimum=1)
+    text = "Train on one device, on all devices of this machine, or on the cluster in TF_CONFIG; auto detects."
+    define.choice("strategy", text, STRATEGIES, "auto")
     define_random_weights_flag(flag_values)
     define_trainer_flags(flag_values)
 

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from detzoo.datasets.selective_search import SearchOptions, find_opencv
+from detzoo.errors import UsageError
+from detzoo.folders import make_folder
 from detzoo.tasks.models import Pipeline, load_checked, restored, start_tensorflow
+
+if TYPE_CHECKING:
+    from detzoo.datasets.proposal_search import SearchSummary
 
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 
@@ -85,3 +92,48 @@ def write_training_proposals(message: Any, checkpoint_dir: pathlib.Path, file: p
     images = evaluator.detect(detector)
     write_proposals_of(images, file)
     return len(images)
+
+
+def search(
+    output: str | pathlib.Path,
+    *,
+    records: str = "",
+    images: Sequence[str] = (),
+    options: SearchOptions | None = None,
+    num_workers: int = 0,
+    opencv_folder: str = "",
+) -> SearchSummary:
+    """Writes the windows that selective search finds in records or image files; an interrupted search is resumed.
+
+    Args:
+        output: The proposals.npz to write.
+        records: TFRecord files: a path, a glob, stem@10, or several, separated by commas; or give ``images``.
+        images: Image files, folders and globs.
+        options: Mode and sizes of the search.
+        num_workers: Processes; 0 for one per core.
+        opencv_folder: Folder of OpenCV's contrib build; "" for the usual places.
+
+    Raises:
+        UsageError: OpenCV or the images are missing, or the arguments contradict each other.
+        DataError: The records cannot be read.
+    """
+    if bool(records) == bool(images):
+        raise UsageError("`detzoo proposals` needs --input_path (records), or --images instead of it")
+    file = pathlib.Path(output)
+    if file.is_dir():
+        raise UsageError(f"--output {file} is a folder; give the file to write, such as {file}/proposals.npz")
+    found_opencv = find_opencv(opencv_folder)
+    make_folder(file.parent, "--output")
+    from detzoo.datasets.proposal_search import images_of_files, images_of_records, write_searched
+    from detzoo.files.image_files import find_images
+
+    start_tensorflow()
+    if images:
+        files = find_images(images)
+        num_images, contents = len(files), images_of_files(files)
+    else:
+        num_images, contents = images_of_records(records)
+    num_workers = min(num_workers or os.cpu_count() or 1, max(num_images, 1))
+    return write_searched(
+        contents, num_images, file, options or SearchOptions(turns_upright=bool(images)), found_opencv, num_workers
+    )

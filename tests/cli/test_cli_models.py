@@ -10,7 +10,8 @@ import pytest
 
 from detzoo.benchmark.models import PAPERS, ModelRow, PublishedRow, read_header, read_table, short_result, write_table
 from detzoo.cli.main import main
-from detzoo.cli.models import FIRST_STEPS, GROUPS, count_model, model_digest
+from detzoo.cli.models import FIRST_STEPS, GROUPS
+from detzoo.tasks.count_models import count_model, model_digest
 
 FOLDER = pathlib.Path(__file__).resolve().parents[2] / "model_configs"
 
@@ -112,7 +113,7 @@ def test_refresh_keeps_what_another_process_has_counted(tmp_path, monkeypatch, c
         write_table(tmp_path, [other, ModelRow("gone", "1x1", 1, 1, "gone")])
         return ModelRow(file.stem, "800x1067", 27_500_242, 5, digest)
 
-    monkeypatch.setattr("detzoo.cli.models.count_model", count)
+    monkeypatch.setattr("detzoo.tasks.count_models.count_model", count)
     assert main(["models", f"--model_configs={tmp_path}", "--match=rpn", "--refresh"]) == 0
     rows = read_table(tmp_path)
     assert {name: row.parameters for name, row in rows.items()} == {

@@ -1,0 +1,152 @@
+"""Detects on image files with an exported model or an ensemble.
+
+from detzoo.tasks.detect import detect
+
+summary = detect(["photos"], "pictures", saved_model="exported")
+summary.entries[0]["category_name"]
+"""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from detzoo.errors import DataError, UsageError
+from detzoo.folders import make_folder
+from detzoo.tasks.export import PROPOSAL_NAME
+from detzoo.tasks.models import load_exported, start_tensorflow
+
+if TYPE_CHECKING:
+    from detzoo.config.label_map import LabelMap
+    from detzoo.tasks.detect_files import DetectionSummary
+
+PROPOSALS_OVERLAP = 0.5  # of drawn masks of proposals, which nothing suppresses
+
+logger = logging.getLogger(__name__)
+
+
+def detect(
+    images: Sequence[str],
+    output_dir: str | pathlib.Path,
+    *,
+    saved_model: str | None = None,
+    ensemble: str | None = None,
+    label_map: str | None = None,
+    proposals: str | None = None,
+    score_threshold: float = 0.5,
+    max_boxes: int = 100,
+    max_drawn_overlap: float | None = None,
+    font: str | None = None,
+) -> DetectionSummary:
+    """Draws and lists the detections of every image; an interrupted call is resumed by the next one.
+
+    Args:
+        images: Files, folders and globs.
+        output_dir: Folder for the pictures and detections.json.
+        saved_model: A SavedModel or a .tflite file; or give ``ensemble``.
+        ensemble: The ensemble.json of `detzoo ensemble`.
+        label_map: Path of a label map; None for the one beside the model.
+        proposals: Path of a proposals.npz, for a model that classifies given regions.
+        score_threshold: Least score of a detection, 0 to 1.
+        max_boxes: Detections per image at most.
+        max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections are
+            class-agnostic masks, else 1.
+        font: Path of a font for class names that DejaVu Sans cannot draw.
+
+    Raises:
+        UsageError: The arguments contradict each other, or name nothing.
+        DataError: No image could be used.
+    """
+    from detzoo.config.label_map import load_label_map
+    from detzoo.datasets.fonts import LabelFonts
+    from detzoo.files.image_files import find_images
+
+    if bool(saved_model) == bool(ensemble):
+        raise UsageError("`detzoo detect` needs --saved_model, or --ensemble instead of it")
+    files = find_images(images)
+    named = load_label_map(label_map) if label_map else None
+    fonts = LabelFonts(font)
+    folder = make_folder(output_dir, "--output_dir")
+    from detzoo.tasks.detect_files import DetectionLimits, detect_files
+
+    start_tensorflow()
+    detector, label_map_of_model = _load(saved_model, ensemble)
+    regions = _regions(detector, proposals, files)
+    named = named or label_map_of_model
+    if named is None:
+        logger.warning(
+            "no label map beside %s, classes are called by their ids; name one with --label_map",
+            saved_model or "the models of the ensemble",
+        )
+    names = named.display_names if named else {}
+    if max_drawn_overlap is None:
+        proposes = dict(names) == {1: PROPOSAL_NAME} and detector.has_masks
+        max_drawn_overlap = PROPOSALS_OVERLAP if proposes else 1.0
+    limits = DetectionLimits(score_threshold, max_boxes, max_drawn_overlap)
+    made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
+    summary = detect_files(detector, files, names, folder, limits, regions, made_with=made_with, fonts=fonts)
+    if not summary.num_images:
+        reason = f": {next(iter(summary.skipped.values()))}"
+        raise DataError(f"none of the {len(files)} files could be read as an image and detected on{reason}")
+    return summary
+
+
+def _load(saved_model: str | None, ensemble: str | None) -> tuple[Any, LabelMap | None]:
+    """Loads the detector and the label map beside it."""
+    if ensemble:
+        from detzoo.ensemble.description import read_ensemble
+        from detzoo.tasks.ensemble import load_ensemble
+
+        return load_ensemble(read_ensemble(ensemble))
+    from detzoo.serving.saved_detector import label_map_beside
+
+    detector = load_exported(saved_model or "")
+    return detector, label_map_beside(detector.folder)
+
+
+def _made_with(font: str | None, **paths: str | None) -> dict[str, Any]:
+    """Returns the files that detections depend on: an interrupted run is resumed only with the same ones."""
+    from detzoo.tasks.detect_journal import fingerprint
+
+    made_with: dict[str, Any] = {name: fingerprint(path) if path else None for name, path in paths.items()}
+    if ensemble := paths["ensemble"]:
+        from detzoo.ensemble.description import read_ensemble
+
+        models = read_ensemble(ensemble).models
+        made_with["models"] = [fingerprint(model.saved_model) for model in models if model.saved_model]
+    return {"font": font, **made_with}
+
+
+def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any:
+    """Returns a function from an image to its proposals, for a detector that requires them; None for another detector.
+
+    Raises:
+        UsageError: The file is missing, has no meaning for the model, or lacks an image.
+        DataError: The file cannot be read.
+    """
+    if not detector.wants_proposals:
+        if file:
+            raise UsageError("--proposals has no meaning for this model: it finds its regions itself; leave it out")
+        return None
+    if not file:
+        raise UsageError(
+            "this model classifies given regions: name them with --proposals=FILE. `detzoo proposals --images=... "
+            "--output=FILE` searches them"
+        )
+    from detzoo.data.proposals import read_proposals
+
+    table = read_proposals(file)
+    missing = [path.name for path in images if path.name.encode() not in table]
+    if missing:
+        raise UsageError(
+            f"--proposals {file} has no entry for {len(missing)} of the {len(images)} images, such as {missing[0]!r}; "
+            f"it has {', '.join(map(repr, table.image_ids[:2]))}, ...: images are found by their file names"
+        )
+
+    def of_image(path: pathlib.Path, shape: tuple[int, int]) -> Any:
+        boxes = table.lookup(path.name.encode())[0]
+        return boxes / [*shape, *shape] if table.in_pixels else boxes
+
+    return of_image
