@@ -138,7 +138,7 @@ class MaskProposer(Proposer):
 def test_masks_of_proposals_are_measured_whatever_the_metrics_set(tmp_path):
     plain = batch()
     evaluator = Evaluator(dataset_of(plain), {1: "cat", 2: "dog"}, show_progress=False)
-    with pytest.raises(ConfigError, match=r"proposals are measured by the masks of the records; set eval_input_reader"):
+    with pytest.raises(ConfigError, match=r"proposals are measured by the masks of the records. Set eval_input_reader"):
         evaluator.evaluate(MaskProposer())
     # The object fills its box, 48 pixels wide, of which the mask has 40: an IoU of .83, found at 7 of 10 thresholds.
     size = plain.images.shape[1:3]
@@ -243,7 +243,7 @@ def test_masks_are_not_pasted_where_nobody_measures_them():
 
 def test_mask_metrics_need_masks_of_reader_and_detector():
     metrics = ["coco_mask_metrics"]
-    with pytest.raises(ConfigError, match=r"needs the masks of the records; set .*load_instance_masks: true"):
+    with pytest.raises(ConfigError, match=r"needs the masks of the records. Set .*load_instance_masks: true"):
         Evaluator(dataset_of(batch()), {1: "cat"}, metrics)
     evaluator = Evaluator(dataset_of(with_masks(batch())), {1: "cat"}, metrics, show_progress=False)
     with pytest.raises(ConfigError, match="coco_mask_metrics needs a detector with a mask head"):
@@ -329,7 +329,7 @@ def test_an_empty_data_set_is_an_error():
 def test_a_class_without_a_name_is_reported(caplog):
     result = Evaluator(dataset_of(batch()), {1: "cat"}, show_progress=False).evaluate(PerfectDetector())
     assert result.metrics["mAP"] == -1.0
-    assert "2 ground-truth objects bear a class id without a name" in caplog.text
+    assert "2 ground-truth objects have a class id without a name" in caplog.text
 
 
 def test_a_network_runs_in_a_batch_as_alone(toy):
