@@ -1,1 +1,1 @@
-"""From the maps of an extractor to the pyramid that a head reads: extra SSD levels, feature pyramids (floor 2)."""
+"""Builds the pyramid of a head from an extractor's maps: extra SSD levels, feature pyramids (floor 2)."""

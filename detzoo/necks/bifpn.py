@@ -1,6 +1,6 @@
-"""BiFPN, the bidirectional feature pyramid of EfficientDet: top-down and bottom-up, again and again.
+"""BiFPN, the bidirectional feature pyramid of EfficientDet: repeated passes top-down and bottom-up.
 
-Reads C_l of an extractor and hands P_l to a head shared over the levels. One pass at levels 3 to 7::
+Reads C_l of an extractor and returns P_l for a head that all levels share. One pass at levels 3 to 7::
 
     7 ------------------------> 7'      7' = f(7, 6')
     6 ------> t6 -------------> 6'      6' = f(6, t6, 5')       t6 = f(6, 7)
@@ -8,13 +8,13 @@ Reads C_l of an extractor and hands P_l to a head shared over the levels. One pa
     4 ------> t4 -------------> 4'      4' = f(4, t4, 3')       t4 = f(4, t5)
     3 ------------------------> 3'                              3' = f(3, t4)
 
-f brings its inputs to one size, adds them with learned weights, activates, and convolves (separable 3 x 3, normalised).
-Coarser maps are doubled by nearest neighbour, finer ones halved by a maximum over 3 x 3. What reads a map of the
-backbone has a 1 x 1 convolution of its own for it, normalised and not activated: maps 4 and 5 of the first pass are
-read twice, so there are two of each.
+f resizes its inputs to one size, adds them with learned weights, activates, and convolves (separable 3 x 3,
+normalised). Coarser maps are doubled by nearest neighbour, finer ones halved by a maximum over 3 x 3. Every node that
+reads a map of the backbone has a separate 1 x 1 convolution for it, normalised and not activated. Two nodes read maps 4
+and 5 of the first pass, so there are two convolutions of each.
 
-Differs from the paper, section 3.3: the activation stands before the convolution, and P6 is made from a projected C5,
-as in the authors' code and the Object Detection API.
+Differs from the paper, section 3.3: the activation is before the convolution, and P6 derives from a projected C5, as in
+the authors' code and the Object Detection API.
 
 References:
     Tan, Pang and Le, EfficientDet, arXiv:1911.09070, sections 3.2 (cross-scale connections), 3.3 (weighted fusion).
@@ -37,7 +37,7 @@ UNWEIGHTED = "sum"
 
 
 class BifpnOptions(NamedTuple):
-    """What a BiFPN can vary."""
+    """Options of a BiFPN."""
 
     num_iterations: int  # passes, each top-down and bottom-up
     depth: int  # channels of every level
@@ -51,10 +51,9 @@ def bidirectional_pyramid(
 
     Args:
         maps: Level to C_l [B, H_l, W_l, channels], consecutive levels; sizes may be odd and not square.
-        max_level: Coarsest level wanted, above the finest of ``maps``; levels past those of ``maps`` are halvings of
-            the last.
+        max_level: Coarsest level, above the finest of ``maps``; levels past those of ``maps`` are halvings of the last.
         options: See ``BifpnOptions``.
-        hyperparams: Of every convolution.
+        hyperparams: Hyperparameters of every convolution.
 
     Returns:
         Level to P_l [B, H_l, W_l, depth], in ascending order of level.
@@ -69,7 +68,7 @@ def bidirectional_pyramid(
 
 
 class _Map(NamedTuple):
-    """A map of the pyramid, or of the backbone (not projected: it has the backbone's channels)."""
+    """A map of the pyramid, or of the backbone (not projected, so with the backbone's channels)."""
 
     level: int
     tensor: Tensor
@@ -95,7 +94,7 @@ class _Builder(NamedTuple):
     hyperparams: ConvHyperparams
 
     def fused(self, inputs: list[_Map], name: str) -> _Map:
-        """The paper's f; the first input has the level of the result."""
+        """Computes the paper's f; the first input has the level of the result."""
         like = inputs[0]
         terms = [self.resampled(x, like, like.level, name).tensor for x in inputs]
         if self.options.fusion == UNWEIGHTED:
@@ -116,12 +115,12 @@ class _Builder(NamedTuple):
         return _Map(like.level, x, is_projected=True)
 
     def resampled(self, x: _Map, like: _Map, level: int, name: str) -> _Map:
-        """A map with the pyramid's channels, at ``level``: its own, the next finer, or the next coarser one.
+        """Returns a map with the pyramid's channels, at its own or a neighbouring level.
 
         Args:
-            x: What to bring there.
-            like: A map of the size that is wanted, where that is finer.
-            level: Where to.
+            x: Map to resample.
+            like: A map of the target size, for a finer level.
+            level: Target level.
             name: Prefix of the layers' names.
         """
         tensor = x.tensor if x.is_projected else self._projected(x, name)

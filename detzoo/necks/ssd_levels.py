@@ -1,7 +1,6 @@
-"""The extra levels that the SSD paper adds on top of a backbone, and those of a pooling pyramid.
+"""Extra levels on top of a backbone: those of the SSD paper, and those of a pooling pyramid (floor 2).
 
-Reads the last map of an extractor, adds coarser maps, each of half the size of the one before, and hands the whole
-pyramid to a head.
+Reads the last map of an extractor and adds coarser maps, each of half the size of the map before.
 
 References:
     Liu et al., arXiv:1512.02325, section 2.1 (multi-scale feature maps) and 3.1 (L2 normalisation of conv4_3);
@@ -27,7 +26,7 @@ def normalize_levels(maps: Mapping[int, Tensor], levels: Collection[int]) -> dic
 
     Args:
         maps: Level to [B, H_l, W_l, C_l].
-        levels: Which of them to normalise; VGG's conv4_3 in the paper, because its features are of larger scale.
+        levels: Levels to normalise; VGG's conv4_3 in the paper, because its features are of larger scale.
 
     Returns:
         The same levels in the same order.
@@ -45,20 +44,20 @@ def add_extra_levels(
     explicit_padding: bool = False,
     kernel_sizes: Sequence[int] = (),
 ) -> dict[int, Tensor]:
-    """Adds one level for each entry of ``depths``: a 1 x 1 convolution to half the depth, then 3 x 3 with stride 2.
+    """Adds one level per entry of ``depths``: a 1 x 1 convolution to half the depth, then 3 x 3 with stride 2.
 
     Args:
         maps: Level to [B, H_l, W_l, C_l]; the extra levels start from the coarsest.
         depths: Nominal channels of each extra level.
-        hyperparams: Of every convolution here.
+        hyperparams: Hyperparameters of every convolution.
         depth_multiplier: Factor of every depth.
-        min_depth: Least number of channels of any convolution here, after the multiplication.
-        use_depthwise: Split the 3 x 3 into a depthwise and a 1 x 1 convolution, each with its own normalisation.
-        explicit_padding: Pad every side before the strided convolution, see ``detzoo.layers.conv.conv_block``.
-        kernel_sizes: Side of each strided kernel, where it is not 3 everywhere.
+        min_depth: Smallest number of channels of any convolution, after the multiplication.
+        use_depthwise: Splits the 3 x 3 into a depthwise and a 1 x 1 convolution, each with a normalisation.
+        explicit_padding: Pads every side before the strided convolution, see ``detzoo.layers.conv.conv_block``.
+        kernel_sizes: Side of each strided kernel; empty for 3 at every level.
 
     Returns:
-        The given levels followed by the extra ones, level l + 1 of ceil(H_l / 2) rows.
+        The given levels followed by the extra ones; level l + 1 has ceil(H_l / 2) rows.
     """
     pyramid = dict(maps)
     level = max(pyramid)
@@ -80,14 +79,14 @@ def add_extra_levels(
 
 
 def add_pooled_levels(maps: Mapping[int, Tensor], count: int) -> dict[int, Tensor]:
-    """Adds ``count`` levels by 2 x 2 max pooling: features of one space, so that a head can share its predictors.
+    """Adds ``count`` levels by 2 x 2 max pooling, of the same features, so that a head can share its predictors.
 
     Args:
         maps: Level to [B, H_l, W_l, C_l]; the pooled levels start from the coarsest.
-        count: Levels to add.
+        count: Number of levels to add.
 
     Returns:
-        The given levels followed by the pooled ones, level l + 1 of ceil(H_l / 2) rows and as many channels.
+        The given levels followed by the pooled ones; level l + 1 has ceil(H_l / 2) rows and the same channels.
     """
     pyramid = dict(maps)
     for level in range(max(maps) + 1, max(maps) + 1 + count):
@@ -97,5 +96,5 @@ def add_pooled_levels(maps: Mapping[int, Tensor], count: int) -> dict[int, Tenso
 
 
 def scaled_depth(depth: float, depth_multiplier: float, min_depth: int) -> int:
-    """``depth`` times the multiplier, rounded down, and at least ``min_depth``."""
+    """Returns ``depth`` times the multiplier, rounded down, and at least ``min_depth``."""
     return max(int(depth * depth_multiplier), min_depth)
