@@ -1,12 +1,12 @@
-"""What a two-stage detector makes of a cropped region: features, then classes and a box, and perhaps a mask.
+"""The head of a two-stage detector: cropped regions to features, then classes, boxes and optionally masks.
 
 crop [N, h, w, C] -> ``fully_connected_features`` or the rest of a backbone -> features [N, h', w', C']
                   -> ``box_predictor`` -> class logits [N, K + 1] and box deltas [N, Q, 4]
                   -> ``mask_predictor`` -> mask logits [N, H, W, 1 or K]
 
 References:
-    Girshick, arXiv:1504.08083, section 2 (Fast R-CNN); Lin et al., arXiv:1612.03144, section 4.2 (two fully connected
-    layers of 1024); He et al., arXiv:1703.06870, section 3 (masks); Huang et al., arXiv:1611.10012, section 3.3.
+    Girshick, arXiv:1504.08083, section 2 (Fast R-CNN). Lin et al., arXiv:1612.03144, section 4.2 (two fully connected
+    layers of 1024). He et al., arXiv:1703.06870, section 3 (masks). Huang et al., arXiv:1611.10012, section 3.3.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from detzoo.layers.conv import conv_block, convolution, kernel_regularizer
 from detzoo.layers.normalization import batch_norm_from
 from detzoo.layers.resample import ResizeBilinear
 
-# Of the automatic depth of the mask head: the Object Detection API weighs the logarithms of classes and features so.
+# Weights of the logarithms of classes and features in the mask head's automatic depth (Object Detection API).
 _CLASS_WEIGHT = 3.0
 _FEATURE_WEIGHT = 2.0
 
 
 class BoxOutputs(NamedTuple):
-    """What is predicted for each of N regions, float32 under every dtype policy."""
+    """The predictions for N regions, float32 under every dtype policy."""
 
-    box_deltas: Tensor  # [N, Q, 4], Q = 1 where classes share a box, else K
+    box_deltas: Tensor  # [N, Q, 4], Q = 1 if classes share a box, else K
     class_logits: Tensor  # [N, K + 1], background first
 
 
@@ -41,14 +41,14 @@ def fully_connected_features(
     dropout_rate: float = 0.0,
     l2_weight: float = 0.0,
 ) -> Tensor:
-    """Two fully connected layers with ReLU, ``fc1`` and ``fc2``.
+    """Applies two fully connected layers with ReLU, ``fc1`` and ``fc2``.
 
     Args:
-        x: Crops [N, h, w, C], their size known.
-        depth: Channels of both.
-        batch_norm: Between the two, as in the Object Detection API; None for none, as in the papers.
-        dropout_rate: After each, in training; VGG's is 0.5.
-        l2_weight: Keras's: both kernels add this times the sum of their squares to the loss.
+        x: Crops [N, h, w, C] of static size.
+        depth: Channels of both layers.
+        batch_norm: Normalisation between the two, as in the Object Detection API; None for none, as in the papers.
+        dropout_rate: Dropout after each layer, in training; 0.5 for VGG.
+        l2_weight: Keras's factor of the sum of squares of both kernels.
 
     Returns:
         [N, 1, 1, depth].
@@ -73,14 +73,14 @@ def box_predictor(
     dropout_rate: float = 0.0,
     share_box_across_classes: bool = False,
 ) -> BoxOutputs:
-    """Mean over the cells, then one fully connected layer for the classes and one for the boxes.
+    """Averages the cells, then applies one fully connected layer for the classes and one for the boxes.
 
     Args:
         features: [N, h, w, C].
-        num_classes: K, the background not counted.
+        num_classes: Number K of classes, without the background.
         hyperparams: Initializer and regularizer of both layers.
-        dropout_rate: Before both, in training.
-        share_box_across_classes: One box for all classes instead of one for each.
+        dropout_rate: Dropout before both, in training.
+        share_box_across_classes: Predicts one box for all classes instead of one per class.
     """
     x = keras.layers.GlobalAveragePooling2D(name="mean")(features)
     if dropout_rate:
@@ -114,23 +114,23 @@ def mask_predictor(
     is_class_agnostic: bool = False,
     convolve_then_upsample: bool = False,
 ) -> Tensor:
-    """Convolutions at the size of the mask (or before enlarging to it), the Object Detection API's mask head.
+    """Predicts masks by convolutions at the size of the mask (or before upsampling to it), as the Object Detection API.
 
     Args:
         features: [N, h, w, C].
-        num_classes: K.
+        num_classes: Number K of classes.
         mask_size: (height, width) of the predicted mask, in cells.
-        hyperparams: Of the 3 x 3 convolutions; the last takes initializer and regularizer.
-        num_conv_layers: 3 x 3 convolutions, the last one included.
-        depth: Channels of all but the last; 0 derives them from the numbers of classes and features.
-        is_class_agnostic: One mask for all classes.
-        convolve_then_upsample: Convolve the features at their own size, repeat cells to the mask's size, convolve.
+        hyperparams: Hyperparameters of the 3 x 3 convolutions; the last has initializer and regularizer only.
+        num_conv_layers: Number of 3 x 3 convolutions, including the last.
+        depth: Channels of all convolutions except the last; 0 derives them from the numbers of classes and features.
+        is_class_agnostic: Predicts one mask for all classes.
+        convolve_then_upsample: Convolves the features at their size, repeats cells to the mask's size, convolves again.
 
     Returns:
         Logits float32 [N, *mask_size, 1 or K].
 
     Raises:
-        ValueError: With ``convolve_then_upsample`` the mask's size is no multiple of the features'.
+        ValueError: With ``convolve_then_upsample``, the mask's size is no multiple of the features' size.
     """
     depth = depth or mask_depth(features.shape[-1], num_classes)
     x = features if convolve_then_upsample else ResizeBilinear(mask_size, name="mask_resize")(features)
@@ -151,6 +151,6 @@ def mask_predictor(
 
 
 def mask_depth(num_features: int, num_classes: int) -> int:
-    """The automatic depth: a weighted mean of the logarithms of both numbers, rounded to a power of two."""
+    """Returns the automatic depth: a power of two near the weighted geometric mean of both numbers."""
     weighted = _CLASS_WEIGHT * math.log2(num_classes) + _FEATURE_WEIGHT * math.log2(num_features)
     return int(2 ** round(weighted / (_CLASS_WEIGHT + _FEATURE_WEIGHT)))

@@ -1,16 +1,16 @@
 """Dense heads: box deltas and class logits for every anchor of every level.
 
-Two heads stand behind one signature, ``head(maps) -> DenseOutputs``:
+Two heads have the signature ``head(maps) -> DenseOutputs``:
 
-* ``convolutional_head`` (SSD): each level has predictors of its own.
+* ``convolutional_head`` (SSD): separate predictors per level.
 * ``weight_shared_head`` (RetinaNet): two towers and their predictors, shared over the levels; only the batch
-  normalisation is each level's own, because the statistics of the levels differ.
+  normalisation is separate per level, because the statistics of the levels differ.
 
 The anchors of the output are ordered by level (ascending), then row, column, and anchor of the location, which is the
 order of ``detzoo.ops.anchors``. Outputs are float32 under every dtype policy.
 
 References:
-    Liu et al., arXiv:1512.02325, section 2.1; Lin et al., arXiv:1708.02002, section 4 (subnets) and 4.1 (initial bias).
+    Liu et al., arXiv:1512.02325, section 2.1. Lin et al., arXiv:1708.02002, section 4 (subnets) and 4.1 (initial bias).
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ BOX_CODE_SIZE = 4
 
 
 class DenseOutputs(NamedTuple):
-    """What a dense head predicts, over all levels."""
+    """The predictions of a dense head over all levels."""
 
     box_deltas: Tensor  # float32 [B, A, 4]
     class_logits: Tensor  # float32 [B, A, C]
@@ -42,12 +42,12 @@ class DenseOutputs(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class DenseHeadOptions:
-    """What both heads can vary. ``kernel_size`` is that of the last convolution (and of a shared tower's)."""
+    """Options of both heads. ``kernel_size`` applies to the last convolution and to shared towers."""
 
     kernel_size: int = 3
     num_layers_before_predictor: int = 0
     class_bias_init: float = 0.0  # initial bias of every class logit; -log((1 - p) / p) starts every score at p
-    dropout_rate: float = 0.0  # of the features that the class predictor reads
+    dropout_rate: float = 0.0  # of the class predictor's features
     use_depthwise: bool = False
     box_deltas_clip_range: tuple[float, float] | None = None
     sigmoid_class_outputs: bool = False  # the "logits" are already scores in 0..1
@@ -62,17 +62,17 @@ def convolutional_head(
     min_depth: int = 0,
     max_depth: int = 0,
 ) -> DenseOutputs:
-    """Predicts from each level with convolutions of its own.
+    """Predicts from each level with separate convolutions.
 
     Args:
         maps: Level to [B, H_l, W_l, C_l].
-        num_anchors_per_location: Anchors of each level, in ascending order of level.
+        num_anchors_per_location: Anchors per location of each level, in ascending order of level.
         num_columns: Columns C of the class logits.
-        hyperparams: Of the 1 x 1 convolutions before the predictors and of a depthwise predictor; the predictors
-            themselves take its initializer and regularizer.
+        hyperparams: Hyperparameters of the 1 x 1 convolutions before the predictors and of a depthwise predictor;
+            other predictors have its initializer and regularizer only.
         options: See ``DenseHeadOptions``.
-        min_depth: Least channels of the 1 x 1 convolutions before the predictors.
-        max_depth: Most channels of them; 0 leaves them out unless ``min_depth`` is positive.
+        min_depth: Smallest number of channels of the 1 x 1 convolutions before the predictors.
+        max_depth: Largest number of their channels; 0 omits them unless ``min_depth`` is positive.
 
     Returns:
         Deltas and logits of all A = sum of H_l * W_l * anchors_l anchors.
@@ -107,19 +107,19 @@ def weight_shared_head(
     configure_pointwise: bool = False,
     configure_predictors: bool = False,
 ) -> DenseOutputs:
-    """Predicts from every level with the same convolutions, each level having its own batch normalisation.
+    """Predicts from every level with the same convolutions and separate batch normalisation.
 
     Args:
-        maps: Level to [B, H_l, W_l, C_l]. Where the C_l differ, a 1 x 1 convolution of each level brings all to the
-            commonest of them.
-        num_anchors_per_location: Anchors of each level, in ascending order of level; the same number for all.
+        maps: Level to [B, H_l, W_l, C_l]. If the C_l differ, a 1 x 1 convolution per level changes all of them to the
+            most frequent one.
+        num_anchors_per_location: Anchors per location of each level, in ascending order of level; equal for all.
         num_columns: Columns C of the class logits.
         depth: Channels of the towers.
-        hyperparams: Of the towers; the predictors take its initializer and regularizer.
+        hyperparams: Hyperparameters of the towers; the predictors have its initializer and regularizer only.
         options: See ``DenseHeadOptions``.
-        share_tower: One tower for boxes and classes instead of one each.
-        configure_pointwise: With depthwise towers, whether ``hyperparams`` reach the 1 x 1 kernels as well.
-        configure_predictors: With depthwise predictors, whether ``hyperparams`` reach their kernels at all.
+        share_tower: Uses one tower for boxes and classes instead of two.
+        configure_pointwise: Applies ``hyperparams`` to the 1 x 1 kernels of depthwise towers, too.
+        configure_predictors: Applies ``hyperparams`` to the kernels of depthwise predictors.
 
     Returns:
         Deltas and logits of all A = sum of H_l * W_l * anchors anchors.
@@ -129,7 +129,7 @@ def weight_shared_head(
     """
     if len(set(num_anchors_per_location)) != 1:
         raise ValueError(
-            "A head shared over the levels needs the same number of anchors a location on each level; "
+            "A head shared over the levels needs the same number of anchors per location on each level; "
             f"received {tuple(num_anchors_per_location)}. Use convolutional_box_predictor for such anchors."
         )
     num_anchors = num_anchors_per_location[0]
@@ -175,8 +175,8 @@ class _Tower(NamedTuple):
         return maps
 
     def _convolution(self, name: str) -> keras.layers.Layer:
-        # Differs from a plain block: the Object Detection API leaves out the bias before any batch normalisation,
-        # with or without center.
+        # Differs from a plain block: the Object Detection API has no bias before any batch normalisation, with or
+        # without center.
         use_bias = self.hyperparams.force_use_bias or self.hyperparams.batch_norm is None
         kernel_size = self.options.kernel_size
         if not self.options.use_depthwise:
@@ -247,7 +247,7 @@ def _dropout(x: Tensor, options: DenseHeadOptions, level: int) -> Tensor:
 
 
 def flatten_map(x: Tensor, last: int, name: str) -> Tensor:
-    """A layer ``<name>_flat``: [B, H, W, anchors * last] to [B, H * W * anchors, last]."""
+    """Adds a layer ``<name>_flat`` from [B, H, W, anchors * last] to [B, H * W * anchors, last]."""
     return keras.layers.Reshape((-1, last), name=f"{name}_flat")(x)
 
 
@@ -263,6 +263,6 @@ def _gather_levels(boxes: list[Tensor], logits: list[Tensor], options: DenseHead
 
 
 def join_levels(parts: list[Tensor], name: str) -> Tensor:
-    """Joins the levels' anchors and leaves in float32."""
+    """Concatenates the levels' anchors and returns float32."""
     joined = parts[0] if len(parts) == 1 else keras.layers.Concatenate(axis=1, name=f"{name}_levels")(parts)
     return keras.layers.Activation("linear", name=name, dtype="float32")(joined)

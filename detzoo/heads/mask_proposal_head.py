@@ -1,8 +1,8 @@
 """The heads of a mask proposal network: an objectness score at every location of a pyramid, and masks at some of them.
 
-A k x k convolution over every level, then two 1 x 1 layers beside each other: one number for the score, and the cells
-of a mask. The layers are shared over the levels; each k has its own. Scores are wanted everywhere and masks at the best
-locations only, so the layer of the masks is a network of its own, which reads the features of chosen locations.
+Each head is a k x k convolution over every level, then two parallel 1 x 1 layers: one number for the score, and the
+cells of a mask. All levels share the layers of a head. Scores are needed at all locations, masks at the best only, so
+the layer of the masks is a separate network that reads the features of chosen locations.
 
 References:
     Lin et al., arXiv:1612.03144, section 6 and appendix A (5 x 5 and 7 x 7 with 512 outputs, masks of 14 x 14).
@@ -21,22 +21,22 @@ from detzoo.layers.conv import convolution, needs_bias, normalize_and_activate
 
 
 class SlidingHeads(NamedTuple):
-    """What the heads compute at every location, in the order of ``ops.sliding_windows``: head, level, row, column."""
+    """The outputs of the heads at every location, in the order of ``ops.sliding_windows``: head, level, row, column."""
 
-    features: list[Tensor]  # [B, H_l, W_l, depth] of each head and level, what masks are predicted from
+    features: list[Tensor]  # [B, H_l, W_l, depth] of each head and level, the input of the mask network
     score_logits: Tensor  # float32 [B, A, 1]
 
 
 def sliding_heads(
     maps: Mapping[int, Tensor], kernel_sizes: Sequence[int], depth: int, hyperparams: ConvHyperparams
 ) -> SlidingHeads:
-    """Scores from every level.
+    """Predicts scores from every level.
 
     Args:
         maps: Level to [B, H_l, W_l, C], all with the same C.
-        kernel_sizes: k of each head.
-        depth: Channels of its k x k convolution.
-        hyperparams: Of all layers; normalisation and activation follow the k x k.
+        kernel_sizes: Kernel size k of each head.
+        depth: Channels of the k x k convolutions.
+        hyperparams: Hyperparameters of all layers; normalisation and activation follow the k x k.
     """
     features: list[Tensor] = []
     scores: list[Tensor] = []
@@ -52,17 +52,17 @@ def sliding_heads(
 
 
 def mask_network(kernel_sizes: Sequence[int], depth: int, mask_size: int, hyperparams: ConvHyperparams) -> keras.Model:
-    """The masks of chosen locations, by every head.
+    """Builds the network that predicts the masks of chosen locations with every head.
 
     Args:
-        kernel_sizes: k of each head.
-        depth: Channels of its features.
-        mask_size: Side of a mask, cells.
+        kernel_sizes: Kernel size k of each head.
+        depth: Channels of the features.
+        mask_size: Side of a mask, in cells.
         hyperparams: Initializer and regularizer.
 
     Returns:
-        A model from features [B, R, depth] to logits float32 [B, R, mask_size, mask_size, heads]: a location's own are
-        those of the head that its features are of.
+        A model from features [B, R, depth] to logits float32 [B, R, mask_size, mask_size, heads]. Only the logits of
+        the head that computed a location's features are valid.
     """
     features = keras.Input((None, depth), name="features")
     cells = keras.layers.Reshape((-1, 1, depth), name="locations")(features)

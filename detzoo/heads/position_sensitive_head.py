@@ -1,4 +1,4 @@
-"""R-FCN's head: maps of scores and of boxes, one group of channels for each part of an object.
+"""R-FCN's head: maps of scores and of boxes, one group of channels per part of an object.
 
 References:
     Dai et al., arXiv:1605.06409, section 2 (position-sensitive score maps, and their sibling for boxes).
@@ -22,15 +22,15 @@ def position_sensitive_maps(
     hyperparams: ConvHyperparams,
     share_box_across_classes: bool = False,
 ) -> BoxOutputs:
-    """1 x 1 convolutions: to ``depth`` channels, then to scores and boxes of every bin.
+    """Applies 1 x 1 convolutions: to ``depth`` channels, then to scores and boxes of every bin.
 
     Args:
         features: [B, H, W, C], of the whole image.
-        num_classes: K.
-        num_bins: Rows and columns of parts that an object is divided into.
-        depth: Channels between; 1024 in the paper.
-        hyperparams: Of all three convolutions; the last two are not activated.
-        share_box_across_classes: One box for all classes, as in the paper, instead of one for each.
+        num_classes: Number K of classes.
+        num_bins: Rows and columns of parts of an object.
+        depth: Channels in between; 1024 in the paper.
+        hyperparams: Hyperparameters of all three convolutions; the last two are not activated.
+        share_box_across_classes: Predicts one box for all classes, as in the paper, instead of one per class.
 
     Returns:
         Maps [B, H, W, bins * Q * 4] and [B, H, W, bins * (K + 1)], the bin varying slowest.

@@ -1,11 +1,11 @@
 """The head of a region proposal network: objectness and box of every anchor, from each map of a pyramid.
 
-A k x k convolution, then two 1 x 1 layers beside each other. Over the levels of a pyramid the three are shared, or the
-convolution is, or nothing. The order of the outputs is that of ``detzoo.heads.dense_head``.
+A k x k convolution, then two parallel 1 x 1 layers. The levels of a pyramid share all three, or the convolution, or
+nothing. The order of the outputs is that of ``detzoo.heads.dense_head``.
 
 References:
-    Ren et al., arXiv:1506.01497, section 3.1; Lin et al., arXiv:1612.03144, section 4.1 (shared over the levels) and
-    table 1 (what sharing gains).
+    Ren et al., arXiv:1506.01497, section 3.1. Lin et al., arXiv:1612.03144, section 4.1 (shared over the levels) and
+    table 1 (the gain of sharing).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from detzoo.heads.dense_head import BOX_CODE_SIZE, DenseOutputs, flatten_map, jo
 from detzoo.layers.conv import convolution, needs_bias, normalize_and_activate
 
 OBJECTNESS_COLUMNS = 2  # background, object
-# Differs from arXiv:1506.01497, which has ReLU: the Object Detection API, whatever its configuration says.
+# Differs from arXiv:1506.01497, which has ReLU: the Object Detection API uses ReLU6 under every configuration.
 ACTIVATION = "relu6"
 
 
 class Sharing(enum.Enum):
-    """What the levels of a pyramid have in common."""
+    """The layers that the levels of a pyramid share."""
 
     CONVOLUTION = "convolution"  # the k x k; the Object Detection API
     ALL = "all"  # the paper
@@ -45,13 +45,13 @@ def proposal_head(
     """Predicts from every level.
 
     Args:
-        maps: Level to [B, H_l, W_l, C_l], the C_l equal where something is shared.
-        num_anchors_per_location: Anchors of each level, in ascending order of level.
+        maps: Level to [B, H_l, W_l, C_l], with equal C_l if any layer is shared.
+        num_anchors_per_location: Anchors per location of each level, in ascending order of level.
         depth: Channels of the k x k convolution.
         hyperparams: Initializer, regularizer and normalisation of all layers.
-        kernel_size: k.
+        kernel_size: Kernel size k.
         dilation: Spacing of the k x k kernel's taps.
-        sharing: Over the levels.
+        sharing: Layers that the levels share.
 
     Returns:
         ``box_deltas`` [B, A, 4], and ``class_logits`` [B, A, 2], background first.
@@ -62,7 +62,7 @@ def proposal_head(
     shared: dict[str, keras.layers.Layer] = {}
 
     def layer(kind: str, name: str, level: int, build: Callable[[str], keras.layers.Layer]) -> keras.layers.Layer:
-        """The one layer of all levels, or this level's own."""
+        """Returns the shared layer of all levels, or a new one for this level."""
         if not is_shared[kind] and len(maps) > 1:
             return build(f"{name}_{level}")
         if name not in shared:

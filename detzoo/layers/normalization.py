@@ -3,7 +3,7 @@
 All normalised convolutions of the library use ``BatchNorm``; ``detzoo.layers.conv`` adds it.
 
 References:
-    Ioffe and Szegedy, arXiv:1502.03167 (batch normalisation); Liu et al., arXiv:1512.02325, section 3.1, after
+    Ioffe and Szegedy, arXiv:1502.03167 (batch normalisation). Liu et al., arXiv:1512.02325, section 3.1, after
     ParseNet, arXiv:1506.04579 (L2 normalisation of conv4_3 with a learned scale that starts at 20).
 """
 

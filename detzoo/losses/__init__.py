@@ -1,1 +1,1 @@
-"""Losses of a dense head: classification, localisation, and the choice of which anchors count (floor 2)."""
+"""Losses of the heads: classification, localisation, masks, and the mining of hard examples (floor 2)."""

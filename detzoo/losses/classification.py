@@ -1,7 +1,7 @@
-"""Classification losses of every anchor, computed from logits (floor 2).
+"""Classification losses per anchor, computed from logits (floor 2).
 
-Each is a function of logits [..., A, C] and one-hot (or all-zero) targets [..., A, C] to losses [..., A], summed over
-the columns; weights of anchors are the caller's business. All are finite for any finite logit.
+Each loss is a function of logits [..., A, C] and one-hot (or all-zero) targets [..., A, C] that returns losses
+[..., A], summed over the columns. Callers weight the anchors. All losses are finite for any finite logit.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ ClassificationLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def with_background(labels: tf.Tensor, classes: tf.Tensor, as_zeros: bool = False) -> tf.Tensor:
-    """The targets of the classes behind a column of the background.
+    """Prepends the column of the background to class targets. Returns float32 [B, A, 1 + K].
 
     Args:
         labels: float32 [B, A, K], from ``class_targets``.
-        classes: int32 [B, A], -1 where there is no object.
-        as_zeros: Whether the background's column stays 0.
-
-    Returns:
-        float32 [B, A, 1 + K].
+        classes: int32 [B, A], -1 without an object.
+        as_zeros: Keeps the background's column 0.
     """
     is_background = tf.cast(classes < 0, labels.dtype)[..., tf.newaxis]
     return tf.concat([tf.zeros_like(is_background) if as_zeros else is_background, labels], axis=-1)
@@ -33,27 +30,24 @@ def with_background(labels: tf.Tensor, classes: tf.Tensor, as_zeros: bool = Fals
 def class_targets(
     classes: tf.Tensor, num_classes: int, gt_index: tf.Tensor | None = None, label_sets: tf.Tensor | tuple[()] = ()
 ) -> tf.Tensor:
-    """1 for the class of each anchor or region, or for all of its labels where boxes with several were merged.
+    """Returns class targets float32 [B, A, K]: 1 for the class, or all labels, of each anchor or region.
 
     Args:
-        classes: int32 [B, A], -1 where there is no object.
-        num_classes: K.
+        classes: int32 [B, A], -1 without an object; such rows are zeros.
+        num_classes: Number K of classes.
         gt_index: int32 [B, A], row of the object; needed with ``label_sets`` only.
-        label_sets: bool [B, N, K'], K' <= K, the labels of each object; () where each has one.
-
-    Returns:
-        float32 [B, A, K], zeros where there is no object.
+        label_sets: bool [B, N, K'], K' <= K, the labels of each merged box; () if each has one.
     """
     if isinstance(label_sets, tuple):
         return tf.one_hot(classes, num_classes)
-    # A row more, so that an image without objects has one to be gathered; columns for classes that no label map names.
+    # One more row, for images without objects, and columns for classes that are missing in the label map.
     padded = tf.pad(tf.cast(label_sets, tf.float32), [[0, 0], [0, 1], [0, num_classes - label_sets.shape[-1]]])
     labels = tf.gather(padded, gt_index, batch_dims=1)
     return tf.where(classes[..., tf.newaxis] >= 0, labels, 0.0)
 
 
 def _signed(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """x_t (Focal loss, appendix A): the logit x where the target is 1 and -x where it is 0."""
+    """Returns x_t (Focal loss, appendix A): the logit x for a target of 1, -x for a target of 0."""
     return (2.0 * targets - 1.0) * logits
 
 
@@ -62,7 +56,7 @@ def _alpha_t(targets: tf.Tensor, alpha: float) -> tf.Tensor:
 
 
 def sigmoid_cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-    """Binary cross entropy, -log(p_t), of every column."""
+    """Returns the binary cross entropy, -log(p_t), summed over the columns."""
     return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(targets, logits), axis=-1)
 
 
@@ -71,13 +65,13 @@ class AlphaBalancedSigmoidCrossEntropy:
     """-alpha_t log(p_t) (Focal loss, equation 3).
 
     Attributes:
-        alpha: weight of the positive target, in [0, 1]; 1 - alpha is that of negative ones.
+        alpha: Weight of positive targets, in [0, 1]; negative ones have 1 - alpha.
     """
 
     alpha: float = 0.25
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A] of logits and targets [..., A, C]."""
+        """Returns losses [..., A] of logits and targets [..., A, C]."""
         losses = tf.nn.sigmoid_cross_entropy_with_logits(targets, logits)
         return tf.reduce_sum(_alpha_t(targets, self.alpha) * losses, axis=-1)
 
@@ -86,19 +80,19 @@ class AlphaBalancedSigmoidCrossEntropy:
 class SigmoidFocal:
     """-alpha_t (1 - p_t)**gamma log(p_t) (Lin et al., "Focal loss for dense object detection", equation 5).
 
-    With s = softplus(-x_t), log(p_t) is -s and log(1 - p_t) is -(s + x_t): one softplus and one exp, no logarithm of a
-    rounded probability.
+    With s = softplus(-x_t), log(p_t) is -s and log(1 - p_t) is -(s + x_t). This needs one softplus and one exp, and no
+    logarithm of a rounded probability.
 
     Attributes:
-        gamma: how strongly well classified columns are weighted down, at least 0.
-        alpha: weight of the positive target; None for no balancing.
+        gamma: Exponent that reduces the weight of well classified columns, at least 0.
+        alpha: Weight of positive targets; None for no balancing.
     """
 
     gamma: float = 2.0
     alpha: float | None = 0.25
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A] of logits and targets [..., A, C]."""
+        """Returns losses [..., A] of logits and targets [..., A, C]."""
         signed = _signed(logits, targets)
         losses = tf.math.softplus(-signed)
         if self.gamma:
@@ -113,9 +107,9 @@ class FocalStar:
     """FL* = -log(sigmoid(gamma x_t + beta)) / gamma (Focal loss, appendix A).
 
     Attributes:
-        gamma: steepness, above 0.
-        beta: shift of the logit.
-        alpha: weight of the positive target; None for no balancing.
+        gamma: Steepness, above 0.
+        beta: Shift of the logit.
+        alpha: Weight of positive targets; None for no balancing.
     """
 
     gamma: float = 2.0
@@ -123,7 +117,7 @@ class FocalStar:
     alpha: float | None = None
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A] of logits and targets [..., A, C]."""
+        """Returns losses [..., A] of logits and targets [..., A, C]."""
         losses = tf.math.softplus(-(self.gamma * _signed(logits, targets) + self.beta)) / self.gamma
         if self.alpha is not None:
             losses *= _alpha_t(targets, self.alpha)
@@ -132,33 +126,33 @@ class FocalStar:
 
 @dataclasses.dataclass(frozen=True)
 class SoftmaxCrossEntropy:
-    """Cross entropy of one class against all others; the background has to be one of the columns.
+    """Cross entropy of one class against all others; one of the columns must be the background.
 
     Attributes:
-        logit_scale: divides the logits, above 0; higher means a flatter distribution.
+        logit_scale: Divisor of the logits, above 0; higher values flatten the distribution.
     """
 
     logit_scale: float = 1.0
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A] of logits and targets [..., A, C]."""
+        """Returns losses [..., A] of logits and targets [..., A, C]."""
         return tf.nn.softmax_cross_entropy_with_logits(targets, logits / self.logit_scale)
 
 
 @dataclasses.dataclass(frozen=True)
 class BootstrappedSigmoidCrossEntropy:
-    """Binary cross entropy against a mixture of target and own prediction, for noisy labels (Reed et al., 1412.6596).
+    """Binary cross entropy against a mixture of target and prediction, for noisy labels (Reed et al., 1412.6596).
 
     Attributes:
-        alpha: share of the target in the mixture, in [0, 1].
-        is_hard: mix with the predicted decision (0 or 1) instead of the probability.
+        alpha: Share of the target in the mixture, in [0, 1].
+        is_hard: Mixes with the predicted decision (0 or 1) instead of the probability.
     """
 
     alpha: float
     is_hard: bool = False
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A] of logits and targets [..., A, C]."""
+        """Returns losses [..., A] of logits and targets [..., A, C]."""
         predicted = tf.cast(logits > 0.0, tf.float32) if self.is_hard else tf.sigmoid(logits)
         mixture = self.alpha * targets + (1.0 - self.alpha) * predicted
         return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(mixture, logits), axis=-1)

@@ -1,4 +1,4 @@
-"""The loss of a dense head: predictions against targets (floor 2)."""
+"""The loss of a dense head, from predictions and targets (floor 2)."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from detzoo.ops.sampling import balanced_sample
 
 @dataclasses.dataclass(frozen=True)
 class DenseLoss:
-    """Sums classification over all anchors that count and localisation over positive ones.
+    """Sums classification over positive and negative anchors, and localisation over positive ones.
 
     Attributes:
-        classification: loss of logits.
-        localization: loss of codes.
-        box_coder: decodes for the miner.
-        has_background_column: column 0 of the logits is the background.
-        encode_background_as_zeros: a negative's target is zero in every column, not one in column 0.
-        classification_weight: factor of the classification term.
-        localization_weight: factor of the localisation term.
-        normalize_by_num_matches: divide both terms by the weight of all positives; else they are plain sums.
-        normalize_localization_by_code_size: divide the localisation term by the length of a code as well.
-        miner: choice of hard examples.
-        positive_sample_fraction: share of positives in a random sample of the anchors; None takes all anchors.
+        classification: Loss of logits.
+        localization: Loss of codes.
+        box_coder: Decoder of boxes for the miner.
+        has_background_column: True if column 0 of the logits is the background.
+        encode_background_as_zeros: Sets a negative's target to zero in every column, instead of one in column 0.
+        classification_weight: Factor of the classification term.
+        localization_weight: Factor of the localisation term.
+        normalize_by_num_matches: Divides both terms by the weight of all positives; else they are plain sums.
+        normalize_localization_by_code_size: Also divides the localisation term by the length of a code.
+        miner: Choice of hard examples, or None.
+        positive_sample_fraction: Share of positives in a random sample of the anchors; None for all anchors.
     """
 
     classification: ClassificationLoss
@@ -45,15 +45,13 @@ class DenseLoss:
     positive_sample_fraction: float | None = None
 
     def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, LossTerm]:
-        """The two terms over this replica's images.
+        """Returns the terms "localization" and "classification" over this replica's images.
+
+        The normalizer of plain sums is 0: the global value divides by at least 1.
 
         Args:
             predictions: float32 [B, A, ...].
-            targets: from ``AnchorTargets``.
-
-        Returns:
-            "localization" and "classification". The normalizer is 0 where the terms are plain sums: the global value
-            divides by at least 1.
+            targets: Targets from ``AnchorTargets``.
         """
         targets = self._sampled(targets)
         localization, classification = self.anchor_losses(predictions, targets)
@@ -70,14 +68,14 @@ class DenseLoss:
         }
 
     def anchor_losses(self, predictions: Predictions, targets: Targets) -> tuple[tf.Tensor, tf.Tensor]:
-        """Weighted localisation and classification loss of every anchor, float32 [B, A] each."""
+        """Returns the weighted localisation and classification loss of every anchor, float32 [B, A] each."""
         localization = self.localization(predictions.box_deltas, targets.box_deltas, predictions.anchors_norm)
         one_hot = self._one_hot(targets, predictions.class_logits.shape[-1])
         classification = self.classification(predictions.class_logits, one_hot)
         return localization * targets.box_weights, classification * targets.class_weights
 
     def _one_hot(self, targets: Targets, num_columns: int) -> tf.Tensor:
-        """float32 [B, A, C]; several ones where boxes of several labels were merged."""
+        """Returns class targets float32 [B, A, C]; merged boxes have several ones."""
         num_classes = num_columns - int(self.has_background_column)
         labels = class_targets(targets.classes, num_classes, targets.gt_index, targets.label_sets)
         if not self.has_background_column:

@@ -1,9 +1,9 @@
-"""Which anchors count: hard example mining (floor 2).
+"""Hard example mining: chooses the anchors that train (floor 2).
 
-Covers OHEM (Shrivastava et al., arXiv:1604.03540: a fixed number of the hardest, after suppression of near-duplicates)
-and the 3:1 rule of SSD (arXiv:1512.02325, section 2.2: all positives and the hardest negatives), alone or together: as
-the Object Detection API adds them up, or as "OHEM 1:3" of the focal loss paper (arXiv:1708.02002, section 5.1), which
-keeps places for positives. That paper leaves open what a minibatch is: here it is the choice in one image.
+OHEM (Shrivastava et al., arXiv:1604.03540) takes a fixed number of the hardest anchors, after suppression of
+near-duplicates. The 3:1 rule of SSD (arXiv:1512.02325, section 2.2) takes all positives and the hardest negatives. The
+Object Detection API combines both, and so does "OHEM 1:3" of the focal loss paper (arXiv:1708.02002, section 5.1),
+which reserves places for positives. That paper does not define its minibatch: here it is the choice in one image.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from detzoo.contracts import AnchorState
 
-# Candidates a wanted negative, so that those which suppression removes are made up for at the first attempt.
+# Candidates per allowed negative, so that the first attempt replaces those that suppression removes.
 _SPARE_NEGATIVES = 2
 
 
@@ -22,19 +22,19 @@ _SPARE_NEGATIVES = 2
 class HardExampleMiner:
     """Chooses the anchors of highest loss, image by image.
 
-    Greedy suppression of the decoded boxes, best meaning highest loss, gives at most ``num_hard_examples`` anchors;
-    then, from the hardest down, negatives past ``max_negatives_per_positive`` times the chosen positives are dropped.
-    With ``reserve_positives`` the ratio r comes first: of all that suppression leaves, the hardest
-    ``num_hard_examples // (1 + r)`` positives are chosen, and for each of them r of the hardest negatives.
+    Greedy suppression of the decoded boxes by falling loss leaves at most ``num_hard_examples`` anchors. Of these, from
+    the hardest down, negatives past ``max_negatives_per_positive`` times the chosen positives are dropped. With
+    ``reserve_positives`` the ratio r comes first: of all anchors that suppression leaves, the hardest
+    ``num_hard_examples // (1 + r)`` positives are chosen, and r of the hardest negatives for each of them.
 
     Attributes:
-        num_hard_examples: chosen an image before the ratio is applied; None for no limit.
-        iou_threshold: a box that overlaps a harder one by more is not chosen; 1 for no suppression.
-        classification_weight: of the classification loss in what "hard" means.
-        localization_weight: of the localisation loss in what "hard" means.
-        max_negatives_per_positive: None for no ratio.
-        min_negatives_per_image: negatives allowed whatever the number of positives; needs the ratio.
-        reserve_positives: keep a share of the examples for positives; needs ``num_hard_examples`` and the ratio.
+        num_hard_examples: Anchors per image before the ratio is applied; None for no limit.
+        iou_threshold: A box with a higher IoU with a harder one is not chosen; 1 for no suppression.
+        classification_weight: Weight of the classification loss in the hardness.
+        localization_weight: Weight of the localisation loss in the hardness.
+        max_negatives_per_positive: Ratio r; None for no ratio.
+        min_negatives_per_image: Negatives that are allowed for any number of positives; needs the ratio.
+        reserve_positives: Reserves a share of the examples for positives; needs ``num_hard_examples`` and the ratio.
     """
 
     num_hard_examples: int | None = 64
@@ -47,7 +47,7 @@ class HardExampleMiner:
 
     @property
     def max_positives(self) -> int | None:
-        """Places kept for positives; None where they are not counted."""
+        """Places reserved for positives; None for no limit."""
         if not self.reserve_positives or self.num_hard_examples is None:
             return None
         return self.num_hard_examples // (1 + (self.max_negatives_per_positive or 0))
@@ -55,16 +55,15 @@ class HardExampleMiner:
     def __call__(
         self, localization: tf.Tensor, classification: tf.Tensor, boxes: tf.Tensor, state: tf.Tensor
     ) -> tf.Tensor:
-        """The choice; no gradient flows through it.
+        """Returns float32 [B, A], 1 for chosen anchors. With a ratio, ignored anchors are never chosen.
+
+        No gradient flows through the choice.
 
         Args:
             localization: float32 [B, A], losses.
             classification: float32 [B, A], losses.
             boxes: float32 [B, A, 4], decoded.
             state: int32 [B, A] of AnchorState.
-
-        Returns:
-            float32 [B, A], 1 for chosen anchors. With a ratio, ignored anchors are never chosen.
         """
         hardness = self.classification_weight * classification + self.localization_weight * localization
         return tf.map_fn(
@@ -84,7 +83,7 @@ class HardExampleMiner:
         elif self.max_negatives_per_positive is None:
             chosen = tf.image.non_max_suppression(boxes, hardness, limit, self.iou_threshold)
         else:
-            chosen = self._suppress_what_matters(hardness, boxes, is_positive, is_negative, limit)
+            chosen = self._suppress_prefix(hardness, boxes, is_positive, is_negative, limit)
         keep = tf.ones_like(chosen, tf.bool)
         if self.max_negatives_per_positive is not None:
             keep_positive = tf.gather(is_positive, chosen)
@@ -99,7 +98,7 @@ class HardExampleMiner:
             return allowed
         return tf.minimum(allowed, self.num_hard_examples - num_positives)
 
-    def _suppress_what_matters(
+    def _suppress_prefix(
         self,
         hardness: tf.Tensor,
         boxes: tf.Tensor,
@@ -107,13 +106,13 @@ class HardExampleMiner:
         is_negative: tf.Tensor,
         limit: tf.Tensor,
     ) -> tf.Tensor:
-        """Suppression down to the easiest positive and the last negative that can be kept.
+        """Suppresses boxes down to the easiest positive and the last negative that can be kept.
 
-        Suppression visits boxes from the hardest down, so what it decides for the first n does not depend on the rest,
-        and for high IoU thresholds its time grows with n squared: 58 ms for all 1917 anchors of a small SSD.
+        Suppression visits boxes from the hardest down, so its decisions for the first n do not depend on the rest. For
+        high IoU thresholds its time grows with n squared: 58 ms for all 1917 anchors of a small SSD.
         """
         order = tf.argsort(hardness, direction="DESCENDING", stable=True)
-        quota = self._allowed_negatives(self._chosen_positives(is_positive))  # at least what will be allowed
+        quota = self._allowed_negatives(self._chosen_positives(is_positive))  # an upper bound of the allowed number
         positions = tf.range(1, tf.size(order) + 1)
         last_positive = tf.reduce_max(tf.where(tf.gather(is_positive, order), positions, 0))
         negatives_before = tf.cumsum(tf.cast(tf.gather(is_negative, order), tf.int32))
@@ -125,7 +124,7 @@ class HardExampleMiner:
             return tf.gather(candidates, tf.image.non_max_suppression(*subset, limit, self.iou_threshold))
 
         chosen = suppress(first, limit)
-        # Suppression has decided on every positive, so that it is known how many negatives go with them.
+        # Suppression has visited every positive, so the number of allowed negatives is final.
         allowed = self._allowed_negatives(self._chosen_positives(tf.gather(is_positive, chosen)))
         is_filled = (_count(tf.gather(is_negative, chosen)) >= allowed) | (tf.size(chosen) == limit)
         is_decided = is_filled | (tf.size(first) == tf.size(order))
@@ -139,7 +138,7 @@ class HardExampleMiner:
 
 
 def _first(mask: tf.Tensor, limit: tf.Tensor | int) -> tf.Tensor:
-    """The mask with at most ``limit`` trues, the first ones."""
+    """Returns the mask with its first ``limit`` true entries only."""
     return mask & (tf.cumsum(tf.cast(mask, tf.int32)) <= limit)
 
 

@@ -1,7 +1,7 @@
-"""Localisation losses of every anchor (floor 2).
+"""Localisation losses per anchor (floor 2).
 
-Each is a function of predicted and target codes [..., A, code size] and the anchors [A, 4] to losses [..., A]; weights
-of anchors are the caller's business.
+Each loss is a function of predicted and target codes [..., A, code size] and the anchors [A, 4] that returns losses
+[..., A]. Callers weight the anchors. Only ``OneMinusIou`` reads the anchors.
 """
 
 from __future__ import annotations
@@ -23,47 +23,47 @@ class SmoothL1:
     """x**2 / 2 where |x| <= delta, else delta (|x| - delta / 2), summed over the code (Fast R-CNN, equation 3).
 
     Attributes:
-        delta: where the parabola ends, above 0.
+        delta: End of the parabola, above 0.
     """
 
     delta: float = 1.0
 
     def __call__(self, predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A]; the anchors do not matter."""
+        """Returns losses [..., A]."""
         distance = tf.abs(predicted - target)
         near = tf.minimum(distance, self.delta)
         return tf.reduce_sum(near * (distance - 0.5 * near), axis=-1)
 
 
 def weighted_l2(predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
-    """Half the squared distance of the codes, [..., A]; the anchors do not matter.
+    """Returns half the squared distance of the codes, [..., A].
 
-    Differs from the Object Detection API: it squares the anchor's weight too.
+    Differs from the Object Detection API, which also squares the anchor's weight.
     """
     return 0.5 * tf.reduce_sum(tf.math.squared_difference(predicted, target), axis=-1)
 
 
 def l1(predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
-    """The sum of absolute differences of the codes, [..., A]; the anchors do not matter."""
+    """Returns the sum of absolute differences of the codes, [..., A]."""
     return tf.reduce_sum(tf.abs(predicted - target), axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)
 class OneMinusIou:
-    """1 - IoU (or GIoU) of the boxes that the codes mean.
+    """1 - IoU (or GIoU) of the decoded boxes.
 
-    Differs from the Object Detection API: it takes the codes themselves for boxes.
+    Differs from the Object Detection API, which uses the codes as boxes.
 
     Attributes:
-        box_coder: decodes.
-        is_generalized: use the generalised IoU, which has a gradient for boxes apart.
+        box_coder: Decoder of the codes.
+        is_generalized: Uses the generalised IoU, which has a gradient for disjoint boxes.
     """
 
     box_coder: BoxCoder
     is_generalized: bool = False
 
     def __call__(self, predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
-        """Losses [..., A], in [0, 1] (generalised: [0, 2))."""
+        """Returns losses [..., A], in [0, 1] (generalised: [0, 2))."""
         overlap = boxes.aligned_giou if self.is_generalized else boxes.aligned_iou
         predicted_boxes = self.box_coder.decode(predicted, anchors_norm)
         return 1.0 - overlap(predicted_boxes, self.box_coder.decode(target, anchors_norm))

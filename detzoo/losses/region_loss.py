@@ -1,10 +1,10 @@
-"""The losses of a two-stage detector: of its proposals, of its regions, and of their masks (floor 2).
+"""The losses of a two-stage detector's proposals, regions and masks (floor 2).
 
-Each is averaged over an image's sample first and over the images then, as in the Object Detection API.
+Each is averaged over an image's sample, then over the images, as in the Object Detection API.
 
 References:
-    Ren et al., arXiv:1506.01497, equation 1; Girshick, arXiv:1504.08083, equation 1; Shrivastava et al.,
-    arXiv:1604.03540 (hard examples); He et al., arXiv:1703.06870, section 3 (masks).
+    Ren et al., arXiv:1506.01497, equation 1. Girshick, arXiv:1504.08083, equation 1. Shrivastava et al.,
+    arXiv:1604.03540 (hard examples). He et al., arXiv:1703.06870, section 3 (masks).
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from detzoo.ops.box_coder import BoxCoder
 
 
 def mean_over_images(losses: tf.Tensor, counts: tf.Tensor, weight: float) -> LossTerm:
-    """The mean over images of each image's sum over rows, divided by its count (at least 1).
+    """Returns the mean over images of each image's sum over rows, divided by its count (at least 1).
 
     Args:
         losses: float32 [B, R].
         counts: number [B].
-        weight: factor of the term.
+        weight: Factor of the term.
     """
     divisors = tf.maximum(tf.cast(counts, tf.float32), 1.0)
     total = weight * tf.reduce_sum(tf.reduce_sum(losses, axis=1) / divisors)
@@ -35,13 +35,13 @@ def mean_over_images(losses: tf.Tensor, counts: tf.Tensor, weight: float) -> Los
 
 @dataclasses.dataclass(frozen=True)
 class ProposalLoss:
-    """Objectness of the sampled anchors, and localisation of the positive ones among them.
+    """Objectness of the sampled anchors, and localisation of the positive ones.
 
     Attributes:
-        objectness: loss of two logits, background first.
-        localization: loss of codes.
-        objectness_weight: factor of the objectness term.
-        localization_weight: factor of the localisation term.
+        objectness: Loss of two logits, background first.
+        localization: Loss of codes.
+        objectness_weight: Factor of the objectness term.
+        localization_weight: Factor of the localisation term.
     """
 
     objectness: ClassificationLoss
@@ -50,7 +50,7 @@ class ProposalLoss:
     localization_weight: float = 1.0
 
     def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, LossTerm]:
-        """The two terms over this replica's images; ``targets`` from ``ProposalTargets``."""
+        """Returns the two terms over this replica's images, for ``targets`` from ``ProposalTargets``."""
         one_hot = tf.one_hot(tf.cast(targets.state == AnchorState.POSITIVE, tf.int32), 2)
         objectness = self.objectness(predictions.class_logits, one_hot) * targets.class_weights
         localization = self.localization(predictions.box_deltas, targets.box_deltas, predictions.anchors_norm)
@@ -63,15 +63,15 @@ class ProposalLoss:
 
 @dataclasses.dataclass(frozen=True)
 class RegionLoss:
-    """Class of every region, and box of the positive ones.
+    """Classification of every region, and localisation of the positive ones.
 
     Attributes:
-        classification: loss of K + 1 logits, background first.
-        localization: loss of codes.
-        box_coder: decodes for the miner.
-        classification_weight: factor of the classification term.
-        localization_weight: factor of the localisation term.
-        miner: choice of hard examples; None takes all regions.
+        classification: Loss of K + 1 logits, background first.
+        localization: Loss of codes.
+        box_coder: Decoder of boxes for the miner.
+        classification_weight: Factor of the classification term.
+        localization_weight: Factor of the localisation term.
+        miner: Choice of hard examples; None for all regions.
     """
 
     classification: ClassificationLoss
@@ -84,18 +84,18 @@ class RegionLoss:
     def __call__(
         self, box_deltas: tf.Tensor, class_logits: tf.Tensor, regions: Proposals, targets: RegionTargets
     ) -> dict[str, LossTerm]:
-        """The two terms over this replica's images.
+        """Returns the two terms over this replica's images.
 
         Args:
             box_deltas: float32 [B, R, Q, 4], Q = 1 or K.
             class_logits: float32 [B, R, K + 1].
-            regions: [B, R], what was classified.
+            regions: [B, R], the classified regions.
             targets: [B, R].
         """
         own_deltas = of_class(box_deltas, targets.classes)
         labels = class_targets(targets.classes, class_logits.shape[-1] - 1, targets.gt_index, targets.label_sets)
-        wanted = with_background(labels, targets.classes)
-        classification = self.classification(class_logits, wanted) * targets.class_weights
+        one_hot = with_background(labels, targets.classes)
+        classification = self.classification(class_logits, one_hot) * targets.class_weights
         localization = self.localization(own_deltas, targets.box_deltas, regions.boxes_norm) * targets.box_weights
         if self.miner is not None:
             chosen = self._hard_regions(self.miner, localization, classification, own_deltas, regions, targets)
@@ -114,7 +114,7 @@ class RegionLoss:
         regions: Proposals,
         targets: RegionTargets,
     ) -> tf.Tensor:
-        """The miner's choice, float32 [B, R]; rows of padding are the least hard."""
+        """Returns the miner's choice, float32 [B, R]. Rows of padding have the lowest hardness."""
         is_region = targets.class_weights > 0
         state = tf.where(
             is_region,
@@ -127,12 +127,12 @@ class RegionLoss:
 
 @dataclasses.dataclass(frozen=True)
 class MaskLoss:
-    """Binary cross entropy of the true class's mask, averaged over its cells, of the positive regions.
+    """Binary cross entropy of the positive regions' masks of the true class, averaged over the cells.
 
-    Differs from the Object Detection API: the mean over the images, not the sum, as with every other term.
+    Differs from the Object Detection API: the mean over the images, not the sum, as for every other term.
 
     Attributes:
-        weight: factor of the term.
+        weight: Factor of the term.
     """
 
     weight: float = 1.0
@@ -140,15 +140,15 @@ class MaskLoss:
     def __call__(
         self, mask_logits: tf.Tensor, regions: Proposals, targets: RegionTargets, groundtruth: Groundtruth
     ) -> dict[str, LossTerm]:
-        """The term over this replica's images.
+        """Returns the term over this replica's images.
 
         Args:
             mask_logits: float32 [B, R, h, w, 1 or K].
             regions: [B, R].
             targets: [B, R].
-            groundtruth: with masks uint8 [B, N, H, W] of the padded input.
+            groundtruth: Ground truth with masks uint8 [B, N, H, W] of the padded input.
         """
-        masks = true_masks(regions, targets, groundtruth, mask_logits.shape[2:4])
+        masks = true_masks(groundtruth, targets.gt_index, regions.boxes_norm, tuple(mask_logits.shape[2:4]))
         logits = of_class(tf.transpose(mask_logits, [0, 1, 4, 2, 3]), targets.classes)
         cells = tf.nn.sigmoid_cross_entropy_with_logits(masks, logits)
         losses = tf.reduce_mean(cells, axis=[2, 3]) * targets.box_weights
@@ -156,24 +156,27 @@ class MaskLoss:
 
 
 def true_masks(
-    regions: Proposals, targets: RegionTargets, groundtruth: Groundtruth, mask_size: tuple[int, int]
+    groundtruth: Groundtruth, gt_index: tf.Tensor, boxes_norm: tf.Tensor, mask_size: tuple[int, int]
 ) -> tf.Tensor:
-    """The part of the matched object's mask that each region covers, float32 [B, R, *mask_size] in [0, 1].
+    """Returns the part of an object's mask in each box, float32 [B, R, *mask_size] in [0, 1]; 0 outside the input.
 
-    Only meaningful for positive regions; all other rows show the first object of their image.
+    Args:
+        groundtruth: Ground truth with masks uint8 [B, N, H, W] of the padded input.
+        gt_index: int32 [B, R], row of each box's object.
+        boxes_norm: float32 [B, R, 4], fractions of the padded input.
+        mask_size: (height, width) of a mask, in cells.
     """
-    num_images, num_objects = tf.unstack(tf.shape(groundtruth.masks)[:2])
-    height, width = tf.unstack(tf.shape(groundtruth.masks)[2:])
-    # One more mask, so that an image without any object has one to be cropped.
+    num_images, num_objects, height, width = tf.unstack(tf.shape(groundtruth.masks))
+    # One more mask, for images without objects.
     images = tf.pad(tf.reshape(groundtruth.masks, [-1, height, width, 1]), [[0, 1], [0, 0], [0, 0], [0, 0]])
-    offsets = tf.range(num_images)[:, tf.newaxis] * num_objects
-    rows = tf.minimum(tf.reshape(targets.gt_index + offsets, [-1]), num_images * num_objects)
-    flat = tf.image.crop_and_resize(images, tf.reshape(regions.boxes_norm, [-1, 4]), rows, mask_size)
+    rows = tf.reshape(gt_index + tf.range(num_images)[:, tf.newaxis] * num_objects, [-1])
+    rows = tf.minimum(rows, num_images * num_objects)
+    flat = tf.image.crop_and_resize(images, tf.reshape(boxes_norm, [-1, 4]), rows, mask_size)
     return tf.reshape(flat, [num_images, -1, *mask_size])
 
 
 def of_class(values: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """values [B, R, Q, ...] at each row's class [B, R] (its first entry where Q is 1, or the class is none)."""
+    """Returns values [B, R, Q, ...] at each row's class [B, R]; the first entry if Q is 1 or the class is -1."""
     if values.shape[2] == 1:
         return values[:, :, 0]
     return tf.gather(values, tf.maximum(classes, 0), batch_dims=2)

@@ -18,11 +18,11 @@ class DenseDetections:
     """Turns raw predictions into detections.
 
     Attributes:
-        box_coder: decodes the boxes.
-        score_converter: logits to scores.
-        limits: of the suppression.
-        has_background_column: column 0 of the logits is the background, which is never detected.
-        is_class_agnostic: suppress among the boxes of all classes, each with its best class only.
+        box_coder: Decoder of the boxes.
+        score_converter: Converter of logits to scores.
+        limits: Limits of the suppression.
+        has_background_column: True if column 0 of the logits is the background, which is never detected.
+        is_class_agnostic: Suppresses across all classes, each box with its best class only.
     """
 
     box_coder: BoxCoder
@@ -34,7 +34,7 @@ class DenseDetections:
     def __call__(
         self, predictions: Predictions, true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
-        """Detections of a batch.
+        """Returns the detections of a batch.
 
         Args:
             predictions: float32 [B, A, ...].
@@ -55,13 +55,13 @@ class DenseDetections:
 
 
 def image_windows(true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]) -> tf.Tensor:
-    """The part of the padded input that each image covers, float32 [B, 4] in fractions of the padded input."""
+    """Returns the part of the padded input that each image covers, float32 [B, 4] in fractions of the padded input."""
     true_sizes = tf.cast(true_shapes, tf.float32) / tf.cast(tf.stack(padded_shape), tf.float32)
     return tf.concat([tf.zeros_like(true_sizes), true_sizes], axis=-1)
 
 
 def whole_image_windows(num_images: Tensor | int) -> tf.Tensor:
-    """``image_windows`` of images that fill the input, float32 [B, 4]."""
+    """Returns ``image_windows`` of images that fill the input, float32 [B, 4]."""
     return tf.tile(tf.constant([[0.0, 0.0, 1.0, 1.0]]), [num_images, 1])
 
 
@@ -74,19 +74,19 @@ def select_detections(
     is_class_agnostic: bool = False,
     takes_part: tf.Tensor | None = None,
 ) -> Detections:
-    """Suppression, and all that is known of what is left.
+    """Suppresses boxes and collects the detections.
 
     Args:
-        raw_boxes: float32 [B, A, 4], or [B, A, K, 4] where each class has a box of its own.
+        raw_boxes: float32 [B, A, 4], or [B, A, K, 4] for separate boxes per class.
         raw_scores: float32 [B, A, C].
-        windows: float32 [B, 4], of ``image_windows``.
-        limits: of the suppression.
-        has_background_column: column 0 of the scores is the background.
-        is_class_agnostic: suppress among the boxes of all classes.
-        takes_part: bool [B, A], which boxes may be detected; None for all.
+        windows: float32 [B, 4] from ``image_windows``.
+        limits: Limits of the suppression.
+        has_background_column: True if column 0 of the scores is the background.
+        is_class_agnostic: Suppresses across all classes.
+        takes_part: bool [B, A], True for boxes that may be detected; None for all.
 
     Returns:
-        Detections; ``raw_boxes_norm`` are the boxes as given.
+        Detections; ``raw_boxes_norm`` is ``raw_boxes``.
     """
     class_scores = raw_scores[..., 1:] if has_background_column else raw_scores
     if takes_part is not None:

@@ -1,7 +1,7 @@
 """Final masks of a mask proposal network, each with the box around it (floor 2).
 
-A mask is predicted in a window that is larger than its object and may reach over the border of the image. A detection's
-mask is stretched over its box, so the box is cut to what the mask shows, and the mask to the box.
+A mask is predicted in a window that is larger than its object and may extend beyond the image. A detection's mask is
+stretched over its box, so the box is reduced to the foreground of the mask, and the mask to the box.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from detzoo.contracts import Detections, MaskProposalPredictions, Tensor
 from detzoo.ops import boxes
 from detzoo.postprocess.dense_detections import image_windows
 
-THRESHOLD = 0.5  # where a mask ends
+THRESHOLD = 0.5  # between background and foreground of a mask
 
 
 def best_locations(
     score_logits: tf.Tensor, centers_px: tf.Tensor, true_shapes: tf.Tensor, count: int
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """The locations with the highest scores, without suppression; none whose centre lies in the padding.
+    """Returns the locations with the highest scores, without suppression. Centres in the padding are excluded.
 
     Args:
         score_logits: float32 [B, A].
-        centers_px: float32 [A, 2] of the padded input.
+        centers_px: float32 [A, 2], pixels of the padded input.
         true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
-        count: R, how many.
+        count: Number R of locations.
 
     Returns:
-        int32 [B, R] rows, best first, and their scores float32 [B, R] in [0, 1]; row 0 and -1 where there are fewer.
+        int32 [B, R] rows, best first, and their scores float32 [B, R] in [0, 1]; padded with row 0 and score -1.
     """
     inside = tf.reduce_all(centers_px < tf.cast(true_shapes, tf.float32)[:, tf.newaxis], axis=-1)
     scores = tf.where(inside, tf.sigmoid(score_logits), -1.0)
@@ -38,7 +38,7 @@ def best_locations(
 def mask_detections(
     predictions: MaskProposalPredictions, true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
 ) -> Detections:
-    """Detections of class 0 with masks in boxes that are tight around them.
+    """Returns detections of class 0, with masks in tight boxes.
 
     Args:
         predictions: [B, ...], rows of padding last.
@@ -46,9 +46,9 @@ def mask_detections(
         padded_shape: (height, width) of the padded input.
 
     Returns:
-        Detections; ``anchor_indices`` are locations, ``raw_boxes_norm`` and ``raw_scores`` those of all A locations:
-        their windows as fractions of the padded input, and no object against object. A mask that is nowhere above one
-        half has the part of its window in the image for a box.
+        Detections. ``anchor_indices`` are locations. ``raw_boxes_norm`` are the windows of all A locations as fractions
+        of the padded input, and ``raw_scores`` their scores of background and object. The box of a mask without
+        foreground is the part of its window in the image.
     """
     is_filled = predictions.scores >= 0.0
     masks = tf.sigmoid(predictions.mask_logits)
@@ -73,16 +73,16 @@ def mask_detections(
 
 
 def mask_extents(masks: tf.Tensor) -> tf.Tensor:
-    """The smallest box around all that is above one half between the cells of a mask.
+    """Returns the smallest box around the foreground of a mask.
 
-    Between its cells a mask is bilinear, and its first and last rows and columns lie on the sides of its window: so it
-    is cropped, and so it is pasted.
+    A mask is bilinear between its cells, and its first and last rows and columns are on the sides of its window, as for
+    cropping and pasting.
 
     Args:
         masks: float32 [..., h, w] in [0, 1], h and w at least 2.
 
     Returns:
-        float32 [..., 4], fractions of the window; [1, 1, 0, 0] of a mask that is nowhere above one half.
+        float32 [..., 4], fractions of the window; [1, 1, 0, 0] for a mask without foreground.
     """
     low_y, high_y = _extent_along_rows(masks)
     low_x, high_x = _extent_along_rows(tf.linalg.matrix_transpose(masks))
@@ -90,9 +90,9 @@ def mask_extents(masks: tf.Tensor) -> tf.Tensor:
 
 
 def _extent_along_rows(masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Where the first row above one half begins and the last one ends, [...] each in fractions; 1 and 0 for none.
+    """Returns the start of the first and the end of the last foreground row, [...] in fractions; 1 and 0 for none.
 
-    Between two rows a column is linear, so it crosses one half where the line through its two cells does.
+    A column is linear between two rows, so its crossing of the threshold follows from the two cells.
     """
     above = masks > THRESHOLD
     count = masks.shape[-2]
@@ -109,12 +109,12 @@ def _extent_along_rows(masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _tight_boxes(masks: tf.Tensor, windows: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Boxes around the masks, cut to the image: float32 [B, R, 4] in fractions of it, and in fractions of the windows.
+    """Returns boxes around the masks, clipped to the image: float32 [B, R, 4] as fractions of image and of windows.
 
     Args:
         masks: float32 [B, R, h, w].
-        windows: float32 [B, R, 4], what they cover of the padded input.
-        image: float32 [B, 1, 4], what the image covers of it.
+        windows: float32 [B, R, 4], area of each mask as fractions of the padded input.
+        image: float32 [B, 1, 4], area of the image as fractions of the padded input.
     """
     sides = tf.tile(windows[..., 2:] - windows[..., :2], [1, 1, 2])
     origins = tf.tile(windows[..., :2], [1, 1, 2])
@@ -125,7 +125,7 @@ def _tight_boxes(masks: tf.Tensor, windows: tf.Tensor, image: tf.Tensor) -> tupl
 
 
 def _cut(masks: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
-    """The masks [B, R, h, w] resampled in parts of their windows, float32 [B, R, 4] in fractions."""
+    """Resamples masks [B, R, h, w] in parts of their windows, float32 [B, R, 4] in fractions."""
     shape = tf.shape(masks)
     size = tuple(masks.shape[2:])
     flat = tf.reshape(masks, [-1, *size, 1])

@@ -1,7 +1,7 @@
-"""From the raw output of a first stage to the proposals that a second one looks at (floor 2).
+"""Selects the proposals of a second stage from the raw output of the first (floor 2).
 
 References:
-    Ren et al., arXiv:1506.01497, section 3.3 (suppression at IoU .7, then the best); Lin et al., arXiv:1612.03144,
+    Ren et al., arXiv:1506.01497, section 3.3 (suppression at IoU .7, then the best). Lin et al., arXiv:1612.03144,
     section 5.1 (one suppression over all levels).
 """
 
@@ -23,10 +23,10 @@ class ProposalSelection:
     """Decodes, scores and suppresses.
 
     Attributes:
-        box_coder: decodes the boxes.
-        limits: of the suppression at inference.
-        training_limits: of that in training.
-        pre_nms_top_k: best anchors of each level that enter the suppression; 0 for all.
+        box_coder: Decoder of the boxes.
+        limits: Limits of the suppression at inference.
+        training_limits: Limits of the suppression in training.
+        pre_nms_top_k: Number of best anchors per level that enter the suppression; 0 for all.
     """
 
     box_coder: BoxCoder
@@ -42,14 +42,14 @@ class ProposalSelection:
         training: bool = False,
         usable: tf.Tensor | None = None,
     ) -> Proposals:
-        """Proposals of a batch; no gradient flows through them.
+        """Returns the proposals of a batch. No gradient flows through them.
 
         Args:
-            predictions: of the first stage, C = 2.
-            windows: float32 [B, 4], the part of the padded input that each image covers; proposals are cut to it.
-            level_sizes: anchors of each level, in the order of the predictions.
-            training: whether ``training_limits`` hold.
-            usable: bool [B, A], anchors that may propose; None for all.
+            predictions: Predictions of the first stage, C = 2.
+            windows: float32 [B, 4], the part of the padded input that each image covers; proposals are clipped to it.
+            level_sizes: Number of anchors of each level, in the order of the predictions.
+            training: Uses ``training_limits``.
+            usable: bool [B, A], True for anchors that may propose; None for all.
         """
         scores = tf.nn.softmax(tf.stop_gradient(predictions.class_logits))[..., 1]
         if usable is not None:
@@ -69,7 +69,7 @@ class ProposalSelection:
 
 
 def _best_of_levels(scores: tf.Tensor, level_sizes: Sequence[int | tf.Tensor], top_k: int) -> tf.Tensor:
-    """Rows of the best ``top_k`` anchors of each level, in the order of the anchors: int32 [B, levels * k]."""
+    """Returns the rows of the best ``top_k`` anchors of each level, in order of the anchors: int32 [B, levels * k]."""
     rows, start = [], 0
     for size in level_sizes:
         count = min(top_k, size) if isinstance(size, int) else tf.minimum(top_k, size)

@@ -16,13 +16,13 @@ from detzoo.postprocess.scores import ScoreConverter
 
 @dataclasses.dataclass(frozen=True)
 class RegionDetections:
-    """Turns what was predicted for the regions into detections.
+    """Turns the predictions for regions into detections.
 
     Attributes:
-        box_coder: decodes the boxes.
-        score_converter: K + 1 logits to scores.
-        limits: of the suppression.
-        is_class_agnostic: suppress among the boxes of all classes, each region with its best class only.
+        box_coder: Decoder of the boxes.
+        score_converter: Converter of K + 1 logits to scores.
+        limits: Limits of the suppression.
+        is_class_agnostic: Suppresses across all classes, each region with its best class only.
     """
 
     box_coder: BoxCoder
@@ -36,16 +36,16 @@ class RegionDetections:
         true_shapes: tf.Tensor,
         padded_shape: tuple[Tensor | int, Tensor | int],
     ) -> Detections:
-        """Detections of a batch.
+        """Returns the detections of a batch.
 
         Args:
-            predictions: with [B, R, ...] of the second stage.
+            predictions: Predictions with [B, R, ...] of the second stage.
             true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
             padded_shape: (height, width) of the padded input.
 
         Returns:
             Detections; ``anchor_indices`` are rows of the proposals. ``raw_boxes_norm`` are the boxes of each region's
-            best class in fractions of the true image, cut to it (so in the Object Detection API).
+            best class as fractions of the true image, clipped to it, as in the Object Detection API.
         """
         regions = predictions.proposals
         windows = image_windows(true_shapes, padded_shape)
@@ -68,7 +68,7 @@ class RegionDetections:
 def proposals_as_detections(
     predictions: RegionPredictions, true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
 ) -> Detections:
-    """What a first stage alone detects: its proposals, all of class 0, in fractions of the true image."""
+    """Returns the proposals of a first stage alone as detections of class 0, in fractions of the true image."""
     proposals = predictions.proposals
     windows = image_windows(true_shapes, padded_shape)[:, tf.newaxis]
     moved = boxes.change_coordinate_frame(proposals.boxes_norm, windows)
@@ -88,5 +88,5 @@ def proposals_as_detections(
 
 
 def is_region(regions: Proposals) -> tf.Tensor:
-    """Which rows of padded regions are filled: bool [B, R]."""
+    """Returns bool [B, R], False for rows of padding."""
     return tf.range(tf.shape(regions.boxes_norm)[1]) < regions.num_valid[:, tf.newaxis]

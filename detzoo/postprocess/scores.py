@@ -1,4 +1,4 @@
-"""From logits to scores (floor 2)."""
+"""Converts logits to scores (floor 2)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 
 class ScoreFunction(enum.Enum):
-    """What turns a logit into a score."""
+    """The function from logits to scores."""
 
     IDENTITY = "identity"
     SIGMOID = "sigmoid"
@@ -25,18 +25,18 @@ _FUNCTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConverter:
-    """Scores of class columns.
+    """Converts the logits of class columns.
 
     Attributes:
-        function: applied to the columns of each anchor.
-        logit_scale: divides the logits first, above 0.
+        function: Function of the columns of each anchor.
+        logit_scale: Divisor of the logits, above 0.
     """
 
     function: ScoreFunction = ScoreFunction.SIGMOID
     logit_scale: float = 1.0
 
     def __call__(self, class_logits: tf.Tensor) -> tf.Tensor:
-        """Scores float32 [..., C] of logits [..., C], the background column included."""
+        """Returns scores float32 [..., C] of logits [..., C], including the background column."""
         if self.logit_scale != 1.0:
             class_logits = class_logits / self.logit_scale
         return _FUNCTIONS[self.function](class_logits)

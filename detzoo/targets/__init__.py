@@ -1,1 +1,1 @@
-"""What a head should have predicted, from anchors and ground truth (floor 2)."""
+"""Training targets of the heads, from anchors and ground truth (floor 2)."""

@@ -1,6 +1,6 @@
-"""What each anchor should predict: ground truth against anchors (floor 2).
+"""Training targets of anchors, from ground truth (floor 2).
 
-Stands between the batch and the losses of every dense head (SSD, RetinaNet, a region proposal network).
+Between the batch and the losses of every dense head (SSD, RetinaNet, a region proposal network).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from detzoo.ops import boxes
 from detzoo.ops.box_coder import BoxCoder
 from detzoo.ops.matching import Matcher, Similarity, ignore_crowd
 
-# Below what any similarity here gives, so that no object claims an anchor that is not usable.
+# Below any similarity, so that objects claim usable anchors only.
 _UNUSABLE = -1e6
 
 
@@ -22,15 +22,15 @@ _UNUSABLE = -1e6
 class AnchorTargets:
     """Assigns ground truth to anchors, with the semantics of the Object Detection API's target assigner.
 
-    An object of weight 0 matches like any other but carries weight 0 into both losses and claims no anchor by force.
-    Differs from the Object Detection API: degenerate boxes match nothing (there they claim the first anchor), and
-    anchors in a crowd region are ignored (there crowds are ordinary objects), because both only add wrong targets.
+    An object of weight 0 matches as any other, has weight 0 in both losses and claims no anchor by force. Differs from
+    the Object Detection API: degenerate boxes match nothing (there they claim the first anchor), and anchors in a crowd
+    region are ignored (there crowds are ordinary objects), because both only add wrong targets.
 
     Attributes:
-        matcher: rows and columns of the similarity to an assignment.
-        similarity: of ground truth and anchors.
-        box_coder: makes the regression targets.
-        negative_class_weight: weight of a negative anchor in the classification loss.
+        matcher: Function of a similarity that returns an assignment.
+        similarity: Similarity of ground truth and anchors.
+        box_coder: Encoder of the regression targets.
+        negative_class_weight: Weight of a negative anchor in the classification loss.
     """
 
     matcher: Matcher
@@ -39,19 +39,19 @@ class AnchorTargets:
     negative_class_weight: float = 1.0
 
     def __call__(self, anchors_norm: tf.Tensor, groundtruth: Groundtruth, usable: tf.Tensor | None = None) -> Targets:
-        """Targets of a batch. No gradient flows through them.
+        """Returns the targets of a batch. No gradient flows through them.
 
         Args:
-            anchors_norm: float32 [A, 4], or [B, A, 4] where images have anchors (proposals) of their own.
-            groundtruth: of B images.
-            usable: bool [B, A]; the others match nothing and are ignored. None for all.
+            anchors_norm: float32 [A, 4], or [B, A, 4] for separate anchors (proposals) per image.
+            groundtruth: Ground truth of B images.
+            usable: bool [B, A]; other anchors match nothing and are ignored. None for all.
 
         Returns:
             Targets, [B, A] and [B, A, code size].
         """
         anchors_norm = tf.convert_to_tensor(anchors_norm)
-        # One image after the other: the similarities of a whole batch (51150 anchors x 100 boxes x 8 images is 164 MB,
-        # several times over) would set the memory of the training step.
+        # One image after the other, because the similarities of a whole batch (51150 anchors x 100 boxes x 8 images is
+        # 164 MB, several times) would determine the memory of the training step.
         known = (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd)
         own_anchors = () if anchors_norm.shape.rank == 2 else anchors_norm
         assignment = tf.map_fn(
@@ -84,10 +84,9 @@ class AnchorTargets:
         gt_weights: tf.Tensor,
         is_crowd: tf.Tensor,
     ) -> Assignment:
-        """The assignment of one image; rows of padding behind the last object are cut off first, for speed."""
+        """Assigns the anchors of one image. Rows of padding behind the last object are removed first, for speed."""
         is_object = (gt_classes >= 0) & boxes.is_valid(gt_boxes)
-        num_rows = tf.reduce_max(tf.where(is_object, tf.range(1, tf.size(gt_classes) + 1), 0), axis=0)
-        num_rows = tf.maximum(num_rows, 0)  # the maximum over no rows at all is the smallest int
+        num_rows = count_to_last(is_object)
         gt_boxes, is_object = gt_boxes[:num_rows], is_object[:num_rows]
         crowd, weights = is_crowd[:num_rows] & is_object, gt_weights[:num_rows]
         similarity = self.similarity(gt_boxes, anchors_norm)
@@ -100,7 +99,13 @@ class AnchorTargets:
         return ignore_crowd(assignment, anchors_norm, gt_boxes, crowd)
 
 
+def count_to_last(mask: tf.Tensor) -> tf.Tensor:
+    """Returns the number of entries of ``mask`` bool [N] up to its last true one: int32 scalar, 0 for none."""
+    last = tf.reduce_max(tf.where(mask, tf.range(1, tf.size(mask) + 1), 0))
+    return tf.maximum(last, 0)  # the maximum of an empty tensor is the smallest int
+
+
 def _gather_rows(values: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Rows [B, A] of values [B, N, ...]; a row of zeros is added, since N may be 0 and row 0 has to exist."""
+    """Gathers rows [B, A] of values [B, N, ...]. A row of zeros is added, because N may be 0 and row 0 must exist."""
     padding = [[0, 0], [0, 1]] + [[0, 0]] * (len(values.shape) - 2)
     return tf.gather(tf.pad(values, padding), rows, batch_dims=1)

@@ -1,12 +1,12 @@
-"""Which locations train a mask proposal network, and for which object (floor 2).
+"""Chooses the locations that train a mask proposal network, each with its object (floor 2).
 
 An object belongs to the head and level whose size is nearest to its longer side, in log space. A location of that head
-and level is positive where the object's centre lies within one cell of it; every other location is a negative. A random
-sample of both trains the scores, the positives among it train the masks.
+and level is positive if the object's centre is within one cell of it; all other locations are negative. A random sample
+of both trains the scores, and the positives of the sample train the masks.
 
-Differs from arXiv:1612.03144, appendix A: a location in the padding, in a crowd, or in an object without a mask is
-ignored, because the paper does not say what such a location shows. Of several objects whose centres are near a
-location, the nearest counts; of the paper's 1:3, negatives fill the sample where positives are fewer, as in its RPN.
+Differs from arXiv:1612.03144, appendix A: locations in the padding, in a crowd, or in an object without a mask are
+ignored, because the paper does not define their target. Of several objects near a location, the nearest counts. If
+there are fewer positives than the paper's 1:3, negatives fill the sample, as in its RPN.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from detzoo.contracts import AnchorState, Groundtruth, MaskTargets
 from detzoo.ops import boxes
 from detzoo.ops.sampling import balanced_sample
 from detzoo.ops.sliding_windows import Locations, nearest_scale
+from detzoo.targets.anchor_targets import count_to_last
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskProposalTargets:
-    """A sampled minibatch of locations for every image.
+    """A sampled minibatch of locations per image.
 
     Attributes:
-        scales_px: longer side of the objects of each head and level, ``SlidingWindows.object_sides_px``.
-        sample_size: locations of an image that count.
-        positive_fraction: largest share of positives among them.
+        scales_px: Longer side of the objects of each head and level, ``SlidingWindows.object_sides_px``.
+        sample_size: Number of sampled locations per image.
+        positive_fraction: Largest share of positives in the sample.
     """
 
     scales_px: tuple[float, ...]
@@ -38,7 +39,7 @@ class MaskProposalTargets:
 
     @property
     def max_positives(self) -> int:
-        """The most positives of an image."""
+        """The largest number of positives of an image."""
         return int(self.sample_size * self.positive_fraction)
 
     def __call__(
@@ -49,22 +50,22 @@ class MaskProposalTargets:
         padded_shape: tf.Tensor,
         seed: tf.Tensor | None = None,
     ) -> MaskTargets:
-        """Targets of a batch. No gradient flows through them.
+        """Returns the targets of a batch. No gradient flows through them.
 
         Args:
-            locations: of the padded input.
-            groundtruth: of B images, with masks.
+            locations: Locations of the padded input.
+            groundtruth: Ground truth of B images, with masks.
             true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
             padded_shape: int32 [2], (height, width) of the padded input.
             seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
 
         Raises:
-            ValueError: the ground truth was read without masks.
+            ValueError: The ground truth has no masks.
         """
         if groundtruth.masks.shape[-1] == 0:
             raise ValueError("the ground truth has no masks; set load_instance_masks: true in train_input_reader")
         has_mask = tf.reduce_max(groundtruth.masks, axis=[2, 3]) > 0
-        # One image after the other: distances of all locations to all objects are hundreds of megabytes.
+        # One image after the other, because the distances of a whole batch are hundreds of megabytes.
         known = (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd, has_mask)
         row = tf.TensorSpec(locations.scales.shape, tf.int32)
         state, gt_index = tf.map_fn(
@@ -75,7 +76,7 @@ class MaskProposalTargets:
         )
         is_positive, is_negative = state == AnchorState.POSITIVE, state == AnchorState.NEGATIVE
         sample = balanced_sample(is_positive, is_negative, self.sample_size, self.positive_fraction, seed)
-        padded_weights = tf.pad(groundtruth.weights, [[0, 0], [0, 1]])  # row 0 has to exist
+        padded_weights = tf.pad(groundtruth.weights, [[0, 0], [0, 1]])  # row 0 must exist
         weights = tf.where(is_positive, tf.gather(padded_weights, gt_index, batch_dims=1), 1.0)
         return MaskTargets(
             state=tf.where(sample, state, int(AnchorState.IGNORE)),
@@ -84,7 +85,10 @@ class MaskProposalTargets:
         )
 
     def positives(self, targets: MaskTargets) -> tuple[tf.Tensor, tf.Tensor]:
-        """The sampled positives of each image: int32 [B, R] and whether a row is filled, R = ``max_positives``."""
+        """Returns the sampled positives of each image: int32 [B, R], and bool [B, R], R = ``max_positives``.
+
+        The bools are False for rows of padding.
+        """
         chosen = tf.cast(targets.state == AnchorState.POSITIVE, tf.int32)
         padded = tf.pad(chosen, [[0, 0], [0, self.max_positives]])  # there may be fewer locations than R
         found, rows = tf.math.top_k(padded, self.max_positives)
@@ -100,9 +104,9 @@ class MaskProposalTargets:
         has_mask: tf.Tensor,
         true_shape: tf.Tensor,
     ) -> tuple[tf.Tensor, tf.Tensor]:
-        """State and row of the object, int32 [A] each, of one image; padding behind the last object is cut off."""
+        """Returns state and row of the object, int32 [A] each, of one image."""
         is_object = (gt_classes >= 0) & boxes.is_valid(gt_boxes_px)
-        num_rows = tf.maximum(tf.reduce_max(tf.where(is_object, tf.range(1, tf.size(gt_classes) + 1), 0)), 0)
+        num_rows = count_to_last(is_object)  # without the padding behind the last object
         gt_boxes_px, is_object = gt_boxes_px[:num_rows], is_object[:num_rows]
         can_match = is_object & ~is_crowd[:num_rows] & has_mask[:num_rows] & (gt_weights[:num_rows] > 0)
         low, high = tf.split(gt_boxes_px, 2, axis=-1)
@@ -112,7 +116,7 @@ class MaskProposalTargets:
         is_near = tf.reduce_all(tf.abs(offsets) <= locations.cells_px[:, tf.newaxis, tf.newaxis], axis=-1)
         is_own = is_near & (locations.scales[:, tf.newaxis] == own_scale) & can_match
         distances = tf.where(is_own, tf.reduce_sum(offsets**2, axis=-1), math.inf)
-        # A column that matches nothing, so that an image without objects has one.
+        # One more column that matches nothing, for images without objects.
         distances = tf.pad(distances, [[0, 0], [0, 1]], constant_values=math.inf)
         is_positive = tf.reduce_any(is_own, axis=-1)
         gt_index = tf.where(is_positive, tf.argmin(distances, axis=-1, output_type=tf.int32), 0)

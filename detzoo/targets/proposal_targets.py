@@ -1,11 +1,11 @@
-"""Which anchors train a proposal network, and for what (floor 2).
+"""Chooses the anchors that train a proposal network, with their targets (floor 2).
 
-Stands between the ground truth and the losses of a first stage: the usable anchors are assigned, a random minibatch of
-them counts.
+Between the ground truth and the losses of a first stage: the usable anchors are assigned, and a random minibatch of
+them trains.
 
 References:
     Ren et al., arXiv:1506.01497, section 3.1.2 (thresholds), 3.1.3 (minibatch of 256, half positive) and 3.3 (anchors
-    that cross the border); Lin et al., arXiv:1612.03144, section 4.1 (they are kept).
+    that cross the border). Lin et al., arXiv:1612.03144, section 4.1 (they are kept).
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from detzoo.contracts import AnchorState, Groundtruth, Targets
 from detzoo.ops.sampling import balanced_sample
 from detzoo.targets.anchor_targets import AnchorTargets
 
-# A border is crossed by more than what rounding of fractions makes.
+# Above the rounding of fractions, so that rounding crosses no border.
 _BORDER_TOLERANCE = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class ProposalTargets:
-    """A sampled minibatch of anchors for every image.
+    """A sampled minibatch of anchors per image.
 
     Attributes:
-        assign: matching by IoU .7 and .3, with the best anchor of each object by force.
-        sample_size: anchors of an image that count.
-        positive_fraction: largest share of positives among them.
-        keep_crossing: train on anchors that cross the border of the image; those without any part of it never count.
+        assign: Matching by IoU .7 and .3, with the best anchor of each object by force.
+        sample_size: Number of sampled anchors per image.
+        positive_fraction: Largest share of positives in the sample.
+        keep_crossing: Also trains on anchors that cross the border of the image, but never on anchors outside it.
     """
 
     assign: AnchorTargets
@@ -45,16 +45,16 @@ class ProposalTargets:
         windows: tf.Tensor,
         seed: tf.Tensor | None = None,
     ) -> Targets:
-        """Targets whose weights are 0 outside the sample. No gradient flows through them.
+        """Returns targets with weights of 0 outside the sample. No gradient flows through them.
 
         Args:
             anchors_norm: float32 [A, 4].
-            groundtruth: of B images.
+            groundtruth: Ground truth of B images.
             windows: float32 [B, 4], the part of the padded input that each image covers.
             seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
 
         Returns:
-            Targets [B, A]; state IGNORE for anchors that are not in the sample.
+            Targets [B, A], with state IGNORE for anchors outside the sample.
         """
         targets = self.assign(anchors_norm, groundtruth, self.usable(anchors_norm, windows))
         positive = (targets.state == AnchorState.POSITIVE) & (targets.class_weights > 0)
@@ -68,10 +68,10 @@ class ProposalTargets:
         )
 
     def usable(self, anchors_norm: tf.Tensor, windows: tf.Tensor) -> tf.Tensor:
-        """Which anchors may count for an image: bool [B, A].
+        """Returns bool [B, A], True for anchors inside the window of an image.
 
-        Those inside its window; with ``keep_crossing`` those that share some area with it. So an anchor in the padding
-        is never a negative (the Object Detection API knows the border of the padded input only).
+        With ``keep_crossing``, anchors with some area in the window are usable. So anchors in the padding are never
+        negative. Differs from the Object Detection API, which uses the border of the padded input.
         """
         low, high = tf.split(windows[:, tf.newaxis, :], 2, axis=-1)
         if self.keep_crossing:

@@ -1,10 +1,10 @@
-"""Which regions train the second stage of a detector, and for what (floor 2).
+"""Chooses the regions that train the second stage of a detector, with their targets (floor 2).
 
 proposals (and the true boxes) -> assignment by IoU -> a random minibatch -> regions to crop, with their targets
 
 References:
-    Girshick, arXiv:1504.08083, section 2.3 (minibatch, a quarter positive); Ren et al., arXiv:1506.01497; Lin et al.,
-    arXiv:1612.03144, section 5.2 (512 regions); Shrivastava et al., arXiv:1604.03540 (all regions, the hard count).
+    Girshick, arXiv:1504.08083, section 2.3 (minibatch, a quarter positive). Ren et al., arXiv:1506.01497. Lin et al.,
+    arXiv:1612.03144, section 5.2 (512 regions). Shrivastava et al., arXiv:1604.03540 (all regions, the hard count).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from detzoo.targets.anchor_targets import AnchorTargets
 class RegionSampler:
     """Chooses and labels the regions of a batch.
 
-    Differs from the Object Detection API: true boxes may be added to the proposals, because without them a first stage
-    that knows nothing yet gives the second no positives (as in the authors' code of Faster R-CNN).
+    Differs from the Object Detection API: true boxes may be added to the proposals, because an untrained first stage
+    yields no positives (as in the authors' code of Faster R-CNN).
 
     Attributes:
-        assign: matching by IoU; .5 for both thresholds in the papers.
-        sample_size: regions of an image; None keeps all, for hard example mining.
-        positive_fraction: largest share of positives in the sample.
-        add_groundtruth: whether true boxes are regions as well.
+        assign: Matching by IoU, with .5 for both thresholds in the papers.
+        sample_size: Regions per image; None keeps all, for hard example mining.
+        positive_fraction: Largest share of positives in the sample.
+        add_groundtruth: Adds the true boxes to the regions.
     """
 
     assign: AnchorTargets
@@ -41,14 +41,14 @@ class RegionSampler:
     def __call__(
         self, proposals: Proposals, groundtruth: Groundtruth, seed: tf.Tensor | None = None
     ) -> tuple[Proposals, RegionTargets]:
-        """The regions to classify and what they are. No gradient flows to either.
+        """Returns the regions to classify and their targets. No gradient flows to either.
 
-        Rows of padding, crowd regions and what is mostly covered by one are never negatives. An image whose regions are
-        all ignored has none.
+        Rows of padding, crowd regions and proposals mostly inside one are never negative. If all regions of an image
+        are ignored, its sample is empty.
 
         Args:
             proposals: float32 [B, R, 4], best first.
-            groundtruth: of B images, N rows.
+            groundtruth: Ground truth of B images, N rows.
             seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
 
         Returns:
@@ -84,7 +84,7 @@ class RegionSampler:
         )
 
     def _candidates(self, proposals: Proposals, groundtruth: Groundtruth) -> tuple[Proposals, tf.Tensor]:
-        """All regions there are, and which of them are none of padding: bool [B, R or R + N]."""
+        """Returns all regions, and bool [B, R or R + N], False for rows of padding."""
         is_proposal = tf.range(tf.shape(proposals.boxes_norm)[1]) < proposals.num_valid[:, tf.newaxis]
         if not self.add_groundtruth:
             return proposals, is_proposal
@@ -98,7 +98,7 @@ class RegionSampler:
 
 
 def _first_rows(chosen: tf.Tensor, size: int | tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Rows of the true entries of ``chosen`` bool [B, R], in order, int32 [B, size], and how many: int32 [B]."""
+    """Returns the rows of the true entries of ``chosen`` bool [B, R], int32 [B, size] in order, and their count [B]."""
     missing = tf.maximum(size - tf.shape(chosen)[1], 0)
     chosen = tf.pad(chosen, [[0, 0], [0, missing]])
     rows = tf.argsort(tf.cast(~chosen, tf.int32), axis=-1, stable=True)[:, :size]

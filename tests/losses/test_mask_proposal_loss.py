@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import Groundtruth, MaskProposalPredictions, MaskTargets
-from detzoo.losses.mask_proposal_loss import MaskProposalLoss, true_masks
+from detzoo.losses.mask_proposal_loss import MaskProposalLoss
+from detzoo.losses.region_loss import true_masks
 
 SOFTPLUS_1 = math.log(1 + math.exp(1))  # loss of a logit of 1 where 0 is right
 SOFTPLUS_MINUS_1 = math.log(1 + math.exp(-1))  # where 1 is right
@@ -75,15 +76,8 @@ def test_true_masks_are_of_the_matched_object_and_zero_outside_of_the_input():
     # Object 1 covers rows 0 to 3 of 8 x 8. Cell i of 4 samples row ymin * 7 + i * (ymax - ymin) * 7 / 3.
     masks = np.zeros([1, 2, 8, 8])
     masks[0, 1, :4] = 1
-    given = predictions(
-        [[0.0, 0.0]],
-        chosen=[[0, 1]],
-        scores=[[0.5, 0.5]],
-        mask_logits=np.zeros([1, 2, 4, 4]),
-        windows_norm=[[0.0, 0.0, 1.0, 1.0], [-1.0, 0.0, 1.0, 1.0]],
-    )
-    targets = MaskTargets(tf.constant([[1, 1]]), tf.constant([[1, 1]]), tf.ones([1, 2]))
-    found = true_masks(given, targets, groundtruth(masks)).numpy()[0]
+    windows = tf.constant([[[0.0, 0.0, 1.0, 1.0], [-1.0, 0.0, 1.0, 1.0]]])
+    found = true_masks(groundtruth(masks), tf.constant([[1, 1]]), windows, (4, 4)).numpy()[0]
     # Rows 0, 7/3, 14/3, 7: inside, inside, outside (14/3 is beyond row 4), outside.
     np.testing.assert_allclose(found[0], np.repeat([[1], [1], [0], [0]], 4, axis=1))
     # Rows -7, -7/3, 7/3, 7: the first two lie above the image.

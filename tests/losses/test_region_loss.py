@@ -190,8 +190,7 @@ def test_true_masks_are_the_part_of_the_matched_object_in_the_region():
     masks = np.zeros((2, 2, 5, 9))
     masks[0, 0, :2], masks[0, 1, :, :4], masks[1, 0] = 1, 1, 1
     regions = _regions([[[0.0, 0.0, 0.75, 1.0], [0.0, 0.25, 1.0, 0.75]], [[0.0, 0.0, 1.0, 1.0], [0.0] * 4]], [2, 1])
-    targets = _region_targets([[0, 0], [0, -1]], gt_index=[[0, 1], [0, 0]])
-    crops = true_masks(regions, targets, _groundtruth_with(masks), (3, 3))
+    crops = true_masks(_groundtruth_with(masks), tf.constant([[0, 1], [0, 0]]), regions.boxes_norm, (3, 3))
     assert tuple(crops.shape) == (2, 2, 3, 3)
     # Region 0 samples the rows 0, 1.5 and 3 of 5: 1, half, 0. Region 1 the columns 2, 4 and 6 of 9: 1, 0, 0.
     np.testing.assert_allclose(crops[0, 0], [[1.0] * 3, [0.5] * 3, [0.0] * 3], atol=1e-6)
@@ -200,9 +199,8 @@ def test_true_masks_are_the_part_of_the_matched_object_in_the_region():
 
 
 def test_true_masks_of_an_image_without_rows_are_empty():
-    crops = true_masks(
-        _regions([APART], [3]), _region_targets([[-1, -1, -1]]), _groundtruth_with(np.zeros((1, 0, 5, 9))), (2, 2)
-    )
+    nothing = _groundtruth_with(np.zeros((1, 0, 5, 9)))
+    crops = true_masks(nothing, tf.zeros([1, 3], tf.int32), _regions([APART], [3]).boxes_norm, (2, 2))
     np.testing.assert_array_equal(crops, np.zeros((1, 3, 2, 2)))
 
 
