@@ -1,4 +1,4 @@
-"""Reading and writing checkpoints, whole or by part (floor 4)."""
+"""Reads and writes checkpoints, completely or by part (floor 4)."""
 
 from detzoo.checkpoints.restore import restore_for_inference
 

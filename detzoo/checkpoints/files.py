@@ -1,4 +1,4 @@
-"""Finding and opening checkpoints, with a message that helps where that fails."""
+"""Finds and opens checkpoints, with a helpful message if that fails."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ACCEPTED = (
     "checkpoint/ of an archive of the TensorFlow 2 detection zoo), or a prefix such as model_dir/ckpt-1000"
 )
 BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value
-EXPORTED_FOLDER = "checkpoint"  # of an export, beside its SavedModel
+EXPORTED_FOLDER = "checkpoint"  # of an export, next to its SavedModel
 _SAVED_MODEL_FILE = "saved_model.pb"
 _KERAS_FILE = re.compile(r"\.(h5|hdf5|keras)$")
 # TensorFlow's reader translates the status codes of a damaged file into these.
@@ -37,11 +37,11 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensors:
-    """The opened files of a checkpoint, whoever made it.
+    """The opened files of any checkpoint.
 
     Attributes:
         prefix: Path without ``.index``.
-        shapes: key -> shape of each tensor.
+        shapes: Key -> shape of each tensor.
     """
 
     prefix: str
@@ -49,10 +49,10 @@ class StoredTensors:
     reader: Any = dataclasses.field(repr=False)
 
     def read(self, key: str) -> Any:
-        """One tensor: a numpy array, or bytes for a string.
+        """Returns one tensor: a numpy array, or bytes for a string.
 
         Raises:
-            CheckpointError: the data file is damaged.
+            CheckpointError: The data file is damaged.
         """
         try:
             return self.reader.get_tensor(key)
@@ -66,8 +66,8 @@ class StoredCheckpoint:
 
     Attributes:
         prefix: Path without ``.index``.
-        step: Training steps it had.
-        shapes: section -> path -> shape of each tensor.
+        step: Number of finished training steps.
+        shapes: Section -> path -> shape of each tensor.
     """
 
     prefix: str
@@ -76,28 +76,28 @@ class StoredCheckpoint:
     tensors: StoredTensors = dataclasses.field(repr=False)
 
     def paths(self, section: str) -> dict[str, tuple[int, ...]]:
-        """path -> shape of a section; empty where the checkpoint lacks it."""
+        """Returns path -> shape of a section; {} if the checkpoint does not have it."""
         return self.shapes.get(section, {})
 
     def read(self, section: str, path: str) -> np.ndarray:
-        """One tensor.
+        """Returns one tensor.
 
         Raises:
-            CheckpointError: the data file is damaged.
+            CheckpointError: The data file is damaged.
         """
         return self.tensors.read(stored_key(section, path))
 
     def read_weights(self, path: str, prefer_average: bool) -> np.ndarray:
-        """A variable of the model: its moving average if that is wanted and stored."""
+        """Returns a variable of the model, or its moving average if it is preferred and stored."""
         use_average = prefer_average and path in self.paths(AVERAGE)
         return self.read(AVERAGE if use_average else MODEL, path)
 
 
 def latest_prefix(path: str | pathlib.Path) -> str:
-    """The prefix that a folder, a prefix or one of a checkpoint's files means; for a folder its newest checkpoint.
+    """Returns the prefix of the checkpoint of a folder (its newest), a prefix or one of a checkpoint's files.
 
     Raises:
-        CheckpointError: there is none, with what is there instead.
+        CheckpointError: There is no checkpoint; the message describes the content of the folder.
     """
     text = str(path)
     if not text:
@@ -121,11 +121,11 @@ def latest_prefix(path: str | pathlib.Path) -> str:
 
 
 def best_instead(path: str | pathlib.Path, step: int, flag: str) -> str:
-    """Returns which checkpoint of a run was measured as the best; "" if it is the one that was taken, or none was.
+    """Describes the best checkpoint of a run; "" if it is the used one, or none was recorded.
 
     Args:
-        path: Folder of the run, or the prefix of one of its checkpoints, which may be gone by now.
-        step: Step of the checkpoint that was taken.
+        path: Folder of the run, or the prefix of one of its checkpoints, which may no longer exist.
+        step: Step of the used checkpoint.
         flag: Flag that names a checkpoint, such as "--checkpoint_dir".
     """
     folder = str(path) if tf.io.gfile.isdir(str(path)) else os.path.dirname(str(path))
@@ -145,16 +145,16 @@ def open_tensors(path: str | pathlib.Path) -> StoredTensors:
     """Opens the files of any TensorFlow checkpoint.
 
     Args:
-        path: A folder, a prefix, or one of a checkpoint's files.
+        path: Path of a folder, a prefix, or one of a checkpoint's files.
 
     Raises:
-        CheckpointError: missing or damaged.
+        CheckpointError: The checkpoint is missing or damaged.
     """
     prefix = latest_prefix(path)
     if not tf.io.gfile.glob(f"{prefix}.data-*"):
         raise CheckpointError(
-            f"the checkpoint {prefix} has an index but no data: {prefix}.data-00000-of-00001 is missing. Copy it "
-            "beside the index; it holds the weights"
+            f"the checkpoint {prefix} has an index but no data: {prefix}.data-00000-of-00001 is missing. Copy it into "
+            "the folder of the index; it holds the weights"
         )
     try:
         reader = tf.train.load_checkpoint(prefix)
@@ -168,10 +168,10 @@ def open_checkpoint(path: str | pathlib.Path) -> StoredCheckpoint:
     """Opens a checkpoint of detzoo.
 
     Args:
-        path: A folder, a prefix, or one of a checkpoint's files.
+        path: Path of a folder, a prefix, or one of a checkpoint's files.
 
     Raises:
-        CheckpointError: missing, damaged, or made by something else.
+        CheckpointError: The checkpoint is missing, damaged, or of another program.
     """
     tensors = open_tensors(path)
     if not is_own(tensors):
@@ -180,15 +180,15 @@ def open_checkpoint(path: str | pathlib.Path) -> StoredCheckpoint:
 
 
 def is_own(tensors: StoredTensors) -> bool:
-    """Whether `detzoo train` or `detzoo export` made a checkpoint."""
+    """Returns True for a checkpoint of `detzoo train` or `detzoo export`."""
     return {FORMAT, MODEL} <= {parsed[0] for parsed in map(parse_key, tensors.shapes) if parsed is not None}
 
 
 def own_checkpoint(tensors: StoredTensors) -> StoredCheckpoint:
-    """The opened files of a checkpoint for which ``is_own`` holds, by section.
+    """Groups the tensors of a detzoo checkpoint by section.
 
     Raises:
-        CheckpointError: damaged, or made by a newer version.
+        CheckpointError: The checkpoint is damaged, or of a newer version.
     """
     shapes: dict[str, dict[str, tuple[int, ...]]] = {}
     for key, shape in tensors.shapes.items():
@@ -206,7 +206,7 @@ def own_checkpoint(tensors: StoredTensors) -> StoredCheckpoint:
 
 
 def foreign(tensors: StoredTensors) -> str:
-    """What a checkpoint is that detzoo did not make, and what can be done with it."""
+    """Describes a checkpoint of another program, and its possible uses."""
     prefix, keys = tensors.prefix, sorted(tensors.shapes)
     if GRAPH_KEY not in tensors.shapes:
         return (
@@ -223,7 +223,10 @@ def foreign(tensors: StoredTensors) -> str:
 
 
 def numbered_prefixes(folder: str | pathlib.Path) -> list[str]:
-    """Prefixes of the checkpoints ``<name>-<number>`` in a folder, the highest number first; some may be incomplete."""
+    """Returns the prefixes of the checkpoints ``<name>-<number>`` in a folder, the highest number first.
+
+    Some may be incomplete.
+    """
     folder = str(folder).rstrip("/")
     if not tf.io.gfile.isdir(folder):
         return []
@@ -233,7 +236,7 @@ def numbered_prefixes(folder: str | pathlib.Path) -> list[str]:
 
 
 def indexed_prefixes(folder: str | pathlib.Path) -> list[str]:
-    """Prefixes that the file ``checkpoint`` of a folder names, the newest last; [] if it is missing or unreadable."""
+    """Returns the prefixes in the file ``checkpoint`` of a folder, the newest last; [] if it cannot be read."""
     try:
         state = tf.train.get_checkpoint_state(str(folder))
     except _READ_ERRORS:  # UnicodeDecodeError is a ValueError
@@ -245,7 +248,7 @@ def indexed_prefixes(folder: str | pathlib.Path) -> list[str]:
 
 
 def why_incomplete(prefix: str) -> str | None:
-    """Returns the reason why the files of a checkpoint are not whole, None if they are. Checksums are not compared."""
+    """Returns the reason why a checkpoint is incomplete, or None. Checksums are not compared."""
     try:
         tensors = open_tensors(prefix)
         data = tf.io.gfile.glob(f"{prefix}.data-*")
@@ -260,7 +263,7 @@ def why_incomplete(prefix: str) -> str | None:
         if size < needed:
             return _damaged(prefix, f"its data have {size:,} bytes, not {needed:,} or more")
         for key in tensors.shapes:
-            if types[key] == tf.string:  # their sizes are not in the index; the graph of objects lies at the end
+            if types[key] == tf.string:  # the index has no sizes of strings; the graph of objects is at the end
                 tensors.read(key)
     except CheckpointError as problem:
         return str(problem)
@@ -271,17 +274,17 @@ def why_incomplete(prefix: str) -> str | None:
 
 @functools.cache
 def _report_skipped(prefix: str, reason: str, used: str) -> None:
-    """Warns once per process of a checkpoint that is passed over."""
+    """Warns once per process of a skipped checkpoint."""
     logger.warning("%s is skipped, %s is used instead: %s", prefix, used, reason)
 
 
 def _newest_in(folder: str) -> str | None:
-    """Returns the newest whole checkpoint of a folder, None if the folder or a checkpoint is missing.
+    """Returns the newest complete checkpoint of a folder, None if the folder or a checkpoint is missing.
 
-    The file ``checkpoint`` is a hint only. If it is damaged or names missing files, the files themselves decide.
+    The file ``checkpoint`` is a hint only. If it is damaged or names missing files, the files of the folder decide.
 
     Raises:
-        CheckpointError: every checkpoint is incomplete.
+        CheckpointError: Every checkpoint is incomplete.
     """
     skipped: dict[str, str] = {}
     for prefix in dict.fromkeys([*indexed_prefixes(folder)[-1:], *numbered_prefixes(folder)]):
@@ -297,11 +300,11 @@ def _newest_in(folder: str) -> str | None:
 
 
 def _refuse_saved_model(path: str, folder: str) -> None:
-    """Tells when a folder is a SavedModel, whose variables cannot be told apart."""
+    """Raises CheckpointError for the folder of a SavedModel, whose variables have no names."""
     if not tf.io.gfile.exists(f"{folder}/{_SAVED_MODEL_FILE}"):
         return
-    beside = os.path.join(os.path.dirname(folder.rstrip("/")), EXPORTED_FOLDER)
-    hint = f"; the checkpoint beside it is {beside}" if _newest_in(beside) else ""
+    exported = os.path.join(os.path.dirname(folder.rstrip("/")), EXPORTED_FOLDER)
+    hint = f"; its checkpoint is {exported}" if _newest_in(exported) else ""
     raise CheckpointError(f"{path} is a SavedModel, not a checkpoint{hint}; {ACCEPTED}")
 
 

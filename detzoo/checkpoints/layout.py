@@ -1,20 +1,20 @@
-"""The layout of a checkpoint: what is stored under which key.
+"""The layout of a checkpoint: the keys of its tensors.
 
 A checkpoint is a ``tf.train.Checkpoint``: the files ``ckpt-<step>.index`` and ``ckpt-<step>.data-?????-of-?????``, and
-in the same folder the text file ``checkpoint``, which names the newest. Its tensors are
+in the same folder the text file ``checkpoint`` with the name of the newest. Its tensors are
 
     format                  int32 scalar, the version of this layout, now 1
     step                    int64 scalar, finished training steps
     model/<path>            every variable of the detector, by its Keras path, e.g. model/backbone/stem/kernel
-    average/<path>          the moving average of a variable, where ``use_moving_average`` is on
+    average/<path>          the moving average of a variable, with ``use_moving_average`` only
     optimizer/<path>        the optimizer's variables, by their Keras path
-    training/next_record    int64 scalar, position in the stream of records that training goes on from
+    training/next_record    int64 scalar, next position in the stream of records
     training/loss_scale     float32 scalar, with float16 only
     training/finite_steps   int64 scalar, with float16 only
 
 As for any ``tf.train.Checkpoint``, "/" in a path is written ".S" and each key ends in "/.ATTRIBUTES/VARIABLE_VALUE";
-``tf.train.load_checkpoint(prefix)`` reads every tensor with numpy. Checkpoints without an optimizer (the best one of a
-run, an exported one) lack ``optimizer`` and ``training``.
+``tf.train.load_checkpoint(prefix)`` reads every tensor as numpy. Checkpoints without an optimizer (the best one of a
+run, an exported one) have no ``optimizer`` and ``training``.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _SUFFIX = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def variables_by_path(variables: Iterable[Any]) -> dict[str, tf.Variable]:
-    """Keras path -> tf.Variable; a path that occurs again gets "#2", "#3", ... in the order of creation.
+    """Returns Keras path -> tf.Variable; a repeated path gets "#2", "#3", ... in the order of creation.
 
-    The seeds of random layers are left out: they are no part of what was learned.
+    The seeds of random layers are excluded, because they are not learned.
     """
     result: dict[str, tf.Variable] = {}
     seen: dict[str, int] = {}
@@ -50,11 +50,11 @@ def variables_by_path(variables: Iterable[Any]) -> dict[str, tf.Variable]:
 
 
 def make_checkpoint(step: tf.Variable, **sections: Mapping[str, Any]) -> tf.train.Checkpoint:
-    """The trackable object of a checkpoint.
+    """Returns the trackable object of a checkpoint.
 
     Args:
         step: int64 scalar.
-        **sections: ``model``, ``average``, ``optimizer``, ``training``: key -> variable. Empty ones are left out.
+        **sections: Key -> variable of ``model``, ``average``, ``optimizer``, ``training``. Empty ones are omitted.
     """
     version = tf.Variable(FORMAT_VERSION, dtype=tf.int32, trainable=False, name="format")
     kept = {name: dict(section) for name, section in sections.items() if section}
@@ -62,13 +62,13 @@ def make_checkpoint(step: tf.Variable, **sections: Mapping[str, Any]) -> tf.trai
 
 
 def stored_key(section: str, path: str = "") -> str:
-    """The key of a tensor in the files: inverse of ``parse_key``."""
+    """Returns the key of a tensor in the files, the inverse of ``parse_key``."""
     escaped = path.replace(".", "..").replace("/", ".S")
     return (f"{section}/{escaped}" if path else section) + _SUFFIX
 
 
 def parse_key(key: str) -> tuple[str, str] | None:
-    """(section, path) of a stored tensor, path "" for a scalar of the root; None for TensorFlow's own entries."""
+    """Returns (section, path) of a tensor, with path "" for a scalar of the root; None for entries of TensorFlow."""
     if not key.endswith(_SUFFIX):
         return None
     section, _, escaped = key.removesuffix(_SUFFIX).partition("/")

@@ -1,4 +1,4 @@
-"""Two checkpoints whose models share a backbone -> one checkpoint of the model that has the parts of both."""
+"""Merges two checkpoints with a common backbone into a checkpoint of the model with the parts of both."""
 
 from __future__ import annotations
 
@@ -19,18 +19,15 @@ _SHOWN = 3  # examples of variables named in a message
 def merge_checkpoints(
     first: str | pathlib.Path, second: str | pathlib.Path, shared_parts: Collection[str]
 ) -> dict[str, np.ndarray]:
-    """The variables of both, moving averages where there are any.
+    """Returns path -> value of the variables of both, or of their moving averages, if stored.
 
     Args:
-        first: A checkpoint, as ``restore_for_inference`` takes it.
-        second: Another.
+        first: Path of a checkpoint, as in ``restore_for_inference``.
+        second: Path of the other.
         shared_parts: Parts of the model (first component of a variable's path) that both have, with equal values.
 
-    Returns:
-        path -> value.
-
     Raises:
-        CheckpointError: One cannot be read, the shared parts are not identical, or the others overlap.
+        CheckpointError: One cannot be read, the shared parts differ, or other parts overlap.
     """
     weights = []
     for path in (first, second):
@@ -52,12 +49,12 @@ def merge_checkpoints(
 
 
 def save_weights(folder: str | pathlib.Path, step: int, weights: Mapping[str, np.ndarray]) -> str:
-    """Writes ``ckpt-<step>`` without an optimizer, what ``evaluate`` and ``export`` read; gives its prefix.
+    """Writes ``ckpt-<step>`` without an optimizer, for ``evaluate`` and ``export``. Returns its prefix.
 
     Args:
-        folder: Where; its file ``checkpoint`` will name this one.
-        step: Training steps that made the weights.
-        weights: path -> value of every variable of a model.
+        folder: Folder, whose file ``checkpoint`` will name the new checkpoint.
+        step: Number of training steps behind the weights.
+        weights: Path -> value of every variable of a model.
     """
     steps = tf.Variable(step, dtype=tf.int64, trainable=False)
     variables = {path: tf.Variable(value, trainable=False) for path, value in weights.items()}

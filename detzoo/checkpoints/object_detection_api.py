@@ -1,8 +1,8 @@
-"""Where the Object Detection API keeps each variable of a detector in its object-based (TensorFlow 2) checkpoints.
+"""Finds each variable of a detector in the object-based (TensorFlow 2) checkpoints of the Object Detection API.
 
-Both sides are sequences of layers: on one side the layers of a part of detzoo's detector, in the order of their making;
-on the other the layers with variables of one object of the graph (a Keras model or a list). ``_RULES`` says which
-belong together; the n-th layer of one is the n-th of the other, and its variables are matched by name.
+``_RULES`` pairs two sequences of layers: the layers of a part of detzoo's detector, in the order of creation, and the
+layers with variables of one object of the graph (a Keras model or a list). The n-th layers of both belong together, and
+their variables are matched by name.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ CLASSIFIER_WALK = "feature_extractor"  # below the root of a checkpoint for fine
 _ONE_STAGE, _TWO_STAGE = "_feature_extractor", "_feature_extractor_for_proposal_features"
 _AFTER_CROP = "_feature_extractor_for_box_classifier_features"
 _MASK_RCNN_HEAD, _RFCN_HEAD = "_mask_rcnn_box_predictor", "_rfcn_box_predictor"
-# A classifier's last layers, which a detector stores but never uses: nothing is lost with them.
+# A classifier's last layers, which a detector stores but never uses.
 _CLASSIFIER_REST = re.compile(r"(^|/)classification_backbone/")
 _BIFPN_NODE = r"neck/bifpn_(?P<row>coarse|\d+_down|\d+_up)_(?P<level>\d+)"
-_DEPTHWISE_KERNEL = "depthwise_kernel"  # what Keras 3 calls "kernel" in a depthwise convolution
+_DEPTHWISE_KERNEL = "depthwise_kernel"  # in Keras 3 the "kernel" of a depthwise convolution
 
 
 class _Kind(enum.Enum):
-    """Which layers of an object count."""
+    """The layers of an object that a rule pairs."""
 
     ALL = enum.auto()
     NORM = enum.auto()  # batch normalisations
-    REST = enum.auto()  # all but those
+    REST = enum.auto()  # all others
 
 
 @dataclasses.dataclass(frozen=True)
 class _Rule:
-    """Layers of detzoo, by the pattern of their paths, and the walks from the model that may lead to their twins.
+    """Layers of detzoo, by the pattern of their paths, and possible walks from the stored model to their twins.
 
-    A walk is a template of ``{level}``, ``{above}`` and the like, see ``_places``.
+    A walk is a template with fields such as ``{from_finest}``, see ``_places``.
     """
 
     pattern: str
@@ -117,12 +117,12 @@ _RULES = _rules()
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """What a checkpoint holds for a detector.
+    """The tensors of a checkpoint for a detector.
 
     Attributes:
-        keys: path of a variable of the detector -> key of its tensor in the file.
-        unused: keys of tensors of the stored detector that nothing here takes.
-        leftovers: keys of the unused layers of its classifier, which no detector takes.
+        keys: Path of a variable of the detector -> key of its tensor in the file.
+        unused: Keys of unmatched tensors of the stored detector.
+        leftovers: Keys of the classifier's layers, which no detector uses.
     """
 
     keys: dict[str, str]
@@ -131,12 +131,12 @@ class Match:
 
 
 def is_detector(graph: ObjectGraph) -> bool:
-    """Whether the graph is of a checkpoint of one of the API's detectors."""
+    """Returns True for the graph of one of the API's detectors."""
     return any(graph.find(f"{MODEL}/{part}") is not None for part in (_ONE_STAGE, _TWO_STAGE))
 
 
 def describe(graph: ObjectGraph) -> str:
-    """What kind of detector is stored, in words."""
+    """Describes the kind of the stored detector."""
     model = graph.find(MODEL)
     parts = graph.children(model) if model is not None else {}
     if _RFCN_HEAD in parts:
@@ -153,8 +153,8 @@ def match_detector(graph: ObjectGraph, paths: Iterable[str]) -> Match:
     """Finds the variables of a detector in a detector's checkpoint.
 
     Args:
-        graph: of a checkpoint for which ``is_detector`` holds.
-        paths: of all variables of the detector, in the order of their making.
+        graph: Graph of a detector, see ``is_detector``.
+        paths: Paths of all variables of the detector, in the order of creation.
     """
     model = graph.find(MODEL)
     if model is None:
@@ -171,7 +171,7 @@ def match_detector(graph: ObjectGraph, paths: Iterable[str]) -> Match:
 
 
 def find_classifier(graph: ObjectGraph) -> int | None:
-    """The node of a classification network in a checkpoint made for ``fine_tune_checkpoint_type: "classification"``."""
+    """Returns the node of the network in a checkpoint for ``fine_tune_checkpoint_type: "classification"``, or None."""
     for walk in (CLASSIFIER_WALK, MODEL, ""):
         node = graph.find(walk)
         if node is not None and graph.layers(node):
@@ -183,9 +183,9 @@ def match_classifier(graph: ObjectGraph, node: int, paths: Iterable[str]) -> Mat
     """Finds the variables of a backbone, and of its part after the crop, in a classification network.
 
     Args:
-        graph: of the checkpoint.
-        node: from ``find_classifier``.
-        paths: of all variables of the detector, in the order of their making.
+        graph: Graph of the checkpoint.
+        node: Node from ``find_classifier``.
+        paths: Paths of all variables of the detector, in the order of creation.
     """
     parts = [path for part in ("backbone", "box_backbone") for path in paths if path.startswith(f"{part}/")]
     keys = dict(_pair(_layers_of(parts), graph.layers(node)))
@@ -194,7 +194,7 @@ def match_classifier(graph: ObjectGraph, node: int, paths: Iterable[str]) -> Mat
 
 
 def step_key(graph: ObjectGraph) -> str:
-    """The key of the number of finished training steps, "" where it is not stored."""
+    """Returns the key of the number of finished training steps, "" if it is not stored."""
     node = graph.find("step", ROOT)
     return graph.key(node) if node is not None else ""
 
@@ -211,7 +211,7 @@ def _layers_of(paths: Iterable[str]) -> list[_Layer]:
 
 
 def _sequences(paths: Sequence[str]) -> list[tuple[tuple[str, ...], _Kind, list[_Layer]]]:
-    """The layers of a detector that make one sequence, with the walks to its twin."""
+    """Groups the layers of a detector into sequences, each with the walks to its twin."""
     layers = _layers_of(paths)
     fill_in = _places([owner for owner, _ in layers])
     sequences: dict[tuple[tuple[str, ...], _Kind], list[_Layer]] = {}
@@ -226,10 +226,10 @@ def _sequences(paths: Sequence[str]) -> list[tuple[tuple[str, ...], _Kind, list[
 
 
 def _places(owners: Sequence[str]) -> Callable[[str, Mapping[str, str | None]], str]:
-    """A function that fills the place of a pyramid level into a walk.
+    """Returns a function that fills the index of a pyramid level into a walk.
 
-    The API's lists count from the finest level of a head upwards; from the coarsest level of the backbone downwards for
-    what runs top-down; and from there upwards for what is added above.
+    The API's lists count from the finest level of a head upwards, from the coarsest level of the backbone downwards for
+    top-down layers, and from there upwards for added levels.
     """
     predicted = _levels(r"(?:head|rpn)/(?:box_predictor|objectness_predictor)_(\d+).*", owners) + _levels(
         r"head/.*_level_(\d+)_.*", owners
@@ -253,9 +253,9 @@ def _places(owners: Sequence[str]) -> Callable[[str, Mapping[str, str | None]], 
 
 
 def _bifpn_nodes(owners: Sequence[str]) -> Callable[[str, int], int]:
-    """A function that numbers the nodes of a bidirectional pyramid, by row and level, in the API's order.
+    """Returns a function that numbers the nodes of a bidirectional pyramid, by row and level, in the API's order.
 
-    First the levels above the backbone's, upwards; then every iteration's way down and its way up.
+    The levels above the backbone's come first, upwards, then the top-down and the bottom-up pass of every iteration.
     """
     down = _levels(r"neck/bifpn_1_down_(\d+)_sum", owners)
     added = _levels(r"neck/bifpn_coarse_(\d+)_lateral_.*", owners)
@@ -283,7 +283,7 @@ def _is_of_kind(layer: Mapping[str, str], kind: _Kind) -> bool:
 
 
 def _pair(layers: Sequence[_Layer], stored: Sequence[Mapping[str, str]]) -> Iterable[tuple[str, str]]:
-    """(path, key) of each variable of the n-th layer that the n-th stored one has too."""
+    """Yields (path, key) of each variable that the n-th layers of both sequences have."""
     for (owner, names), variables in zip(layers, stored, strict=False):
         for name in names:
             stored_name = name if name in variables or name != "kernel" else _DEPTHWISE_KERNEL

@@ -1,8 +1,8 @@
-"""The graph of objects that a ``tf.train.Checkpoint`` stores beside its tensors, and how to walk it.
+"""The graph of objects that a ``tf.train.Checkpoint`` stores with its tensors.
 
-Every node is an object of the program that saved; its children have the names of that object's attributes (or the
-places in a list); a variable is a node with a tensor. A variable is found by the names on the way to it, whatever key
-its tensor has in the file: the keys depend on what else was saved.
+Every node is an object of the saving program. Its children have the names of the object's attributes (or the indices of
+a list), and a variable is a node with a tensor. A variable is found by the names on the path to it, because the key of
+its tensor depends on other saved objects.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 ROOT = 0
 _VALUE = "VARIABLE_VALUE"
-# tf.keras numbers the layers that have weights; in a list of layers the name is the place.
+# tf.keras numbers the layers with weights; in a list of layers the name is the index.
 _NUMBERED = (re.compile(r"layer_with_weights-(\d+)"), re.compile(r"(\d+)"))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Node:
     children: Mapping[str, int]
-    key: str  # of its tensor, "" where it has none
+    key: str  # of its tensor, "" without one
 
 
 class ObjectGraph:
@@ -34,7 +34,7 @@ class ObjectGraph:
         """Reads the tensor that checkpoints store under ``GRAPH_KEY``.
 
         Raises:
-            ValueError: it is not a graph.
+            ValueError: The tensor is no graph.
         """
         message = trackable_object_graph_pb2.TrackableObjectGraph()
         try:
@@ -50,27 +50,27 @@ class ObjectGraph:
         ]
 
     def find(self, walk: str, start: int = ROOT) -> int | None:
-        """The node at the end of names joined by "/", None where the way breaks off; "" is the start itself."""
+        """Returns the node at a path of names joined by "/", None if there is none; "" is the start itself."""
         node: int | None = start
         for name in filter(None, walk.split("/")):
             node = self._nodes[node].children.get(name) if node is not None else None
         return node
 
     def children(self, node: int) -> Mapping[str, int]:
-        """Name -> node."""
+        """Returns name -> child."""
         return self._nodes[node].children
 
     def key(self, node: int) -> str:
-        """The key of a variable's tensor, "" for another object."""
+        """Returns the key of a variable's tensor, "" for another object."""
         return self._nodes[node].key
 
     def variables(self, node: int) -> dict[str, str]:
-        """Name -> key of the variables right below a node: for a layer, its weights."""
+        """Returns name -> key of the variables that are children of a node, such as a layer's weights."""
         children = self._nodes[node].children.items()
         return {name: self._nodes[child].key for name, child in children if self._nodes[child].key}
 
     def layers(self, node: int) -> list[dict[str, str]]:
-        """The variables of each layer of a model or a list that has any, in its order; the node itself if it has."""
+        """Returns the variables of each layer of a model or list, in order, or those of the node itself, if any."""
         if self.variables(node):
             return [self.variables(node)]
         for pattern in _NUMBERED:
@@ -84,7 +84,7 @@ class ObjectGraph:
         return []
 
     def keys_below(self, node: int) -> Iterator[str]:
-        """The keys of all variables that can be reached from a node, each once, in the order of the walk."""
+        """Yields the keys of all variables below a node, each once, depth first."""
         seen, waiting = {node}, [node]
         while waiting:
             here = self._nodes[waiting.pop()]

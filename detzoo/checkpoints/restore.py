@@ -1,6 +1,6 @@
-"""Checkpoint -> detector: the whole of it for inference, or by part for a warm start.
+"""Restores a detector from a checkpoint: completely for inference, or by part for a warm start.
 
-Checkpoints of detzoo and object-based ones of the Object Detection API are taken alike, see ``stored_weights``.
+Accepts checkpoints of detzoo and object-based ones of the Object Detection API, see ``stored_weights``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from detzoo.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 BACKBONE, BOX_BACKBONE = "backbone", "box_backbone"  # before and after the crop
-# fine_tune_checkpoint_type -> parts of the model (first component of a variable's path) that are restored; None = all.
+# fine_tune_checkpoint_type -> restored parts of the model (first component of a variable's path); None for all.
 PARTS_BY_TYPE: dict[str, tuple[str, ...] | None] = {
     CLASSIFICATION: (BACKBONE, BOX_BACKBONE),
     "detection": (BACKBONE, "neck", BOX_BACKBONE),
@@ -36,19 +36,19 @@ _CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)
 def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: bool = True) -> int:
     """Sets every variable of a detector from a checkpoint.
 
-    The checkpoint may have whole parts that the detector lacks, as that of a Faster R-CNN has for its first stage
-    alone. A log message counts the variables of these parts.
+    The checkpoint may have complete parts that the detector does not have: the first stage of a Faster R-CNN can be
+    restored from both stages. A log message counts the variables of these parts.
 
     Args:
         detector: A built detector.
-        path: A model_dir, a folder with a checkpoint, or a prefix such as ``model_dir/ckpt-1000``.
-        prefer_ema: Use the moving averages of the weights where the checkpoint has them.
+        path: Path of a model_dir, a folder with a checkpoint, or a prefix such as ``model_dir/ckpt-1000``.
+        prefer_ema: Uses the moving averages of the weights, if stored.
 
     Returns:
-        The training step of the checkpoint, 0 where it does not tell.
+        The training step of the checkpoint, 0 if it is not stored.
 
     Raises:
-        CheckpointError: missing, damaged, of another kind, or of another model.
+        CheckpointError: The checkpoint is missing, damaged, of another kind, or of another model.
     """
     variables = variables_by_path(detector.variables)
     stored = find_weights(path, list(variables), prefer_ema)
@@ -62,7 +62,7 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
         )
     if stored.leftovers:
         logger.info(
-            "%s: %d variables of its classification network that no detector uses are left out:\n%s",
+            "%s: %d variables of its classification network are not used by any detector:\n%s",
             stored.prefix,
             len(stored.leftovers),
             _listed(stored.leftovers),
@@ -74,18 +74,18 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
 
 
 def _of_other_parts(stored: StoredWeights) -> set[str]:
-    """The unused variables of a checkpoint that belong to parts of which the detector has no variable."""
+    """Returns the unused variables of a checkpoint in parts of which the detector has no variable."""
     used = {_part_in_file(stored, stored.names.get(path, path)) for path in stored.shapes}
     return {name for name in stored.unused if _part_in_file(stored, name) not in used}
 
 
 def _part_in_file(stored: StoredWeights, name: str) -> str:
-    """The part of a model that a name in the file belongs to; the Object Detection API's names start with "model/"."""
+    """Returns the part of the model of a name in the file; the Object Detection API's names start with "model/"."""
     return "/".join(name.split("/")[: 1 if stored.is_own else 2])
 
 
 def _assign(stored: StoredWeights, variables: Mapping[str, Any], names: Iterable[str]) -> None:
-    """Sets variables; nothing is set before everything could be read."""
+    """Sets variables, after all values are read."""
     values = {name: stored.read(name) for name in names}
     for name, value in values.items():
         variables[name].assign(value)
@@ -95,12 +95,12 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
     """Checks that a checkpoint has exactly the variables of a detector.
 
     Args:
-        stored: The checkpoint.
+        stored: The weights of the checkpoint.
         variables: The variables of the detector, by path.
-        spare: Names in the file that the detector may lack.
+        spare: Names in the file that the detector need not have.
 
     Raises:
-        CheckpointError: it has not, with the first differences.
+        CheckpointError: The variables differ; the message has the first differences.
     """
     shapes = stored.shapes
     missing = [name for name in variables if name not in shapes]
@@ -118,7 +118,7 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
     if not missing and not stored.unused and all(_CLASS_LAYER.search(name) for name in other):
         advice = "It was trained for another number of classes: set num_classes to that number"
     else:
-        advice = "Use the pipeline.config beside the checkpoint, or another checkpoint"
+        advice = "Use the pipeline.config of the checkpoint's folder, or another checkpoint"
     raise CheckpointError(
         f"the checkpoint {stored.prefix} ({stored.kind}) is of another model: {'; '.join(findings)}. {advice}; to "
         "reuse its weights, name it in train_config.fine_tune_checkpoint"
@@ -131,14 +131,14 @@ def _shapes(stored: StoredWeights, name: str, variables: Mapping[str, Any], here
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """What a warm start did.
+    """The result of a warm start.
 
     Attributes:
-        prefix: The checkpoint.
-        kind: What it is of.
-        restored: Variables that got its values.
-        new: Variables of the restored parts that keep their initial values, with the reason.
-        skipped: Variables of parts that were not asked for.
+        prefix: Prefix of the checkpoint.
+        kind: Description of the stored model.
+        restored: Variables with values of the checkpoint.
+        new: Variables of the restored parts that keep their initial values -> reason.
+        skipped: Variables of parts that were not requested.
         unused: Names of the checkpoint's variables that the model does not have.
     """
 
@@ -150,14 +150,14 @@ class WarmStart:
     unused: list[str]
 
     def describe(self) -> str:
-        """Counts by part, every variable that could not be restored, and every one that was not used."""
+        """Returns the counts by part, and the names of all variables that were not restored or not used."""
         lines = [f"warm start from {self.prefix} ({self.kind}):"]
         for title, names in (("restored", self.restored), ("new", list(self.new)), ("skipped", self.skipped)):
             lines.append(f"  {title:8} {len(names)} variables{_by_part(names)}")
         lines += [f"    new: {name}: {reason}" for name, reason in self.new.items()]
         if any(reason != _NOT_STORED for reason in self.new.values()):
             lines.append(
-                "  Another shape means another number of classes or anchors: these start anew, all else is kept."
+                "  Another shape means another number of classes or anchors: these variables keep their initial values."
             )
         if self.unused:
             lines += [f"  unused   {len(self.unused)} variables of the checkpoint", _listed(self.unused)]
@@ -165,18 +165,19 @@ class WarmStart:
 
 
 def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "fine_tune") -> WarmStart:
-    """Sets the variables of a detector that a checkpoint of another run has, by part.
+    """Restores parts of a detector from the checkpoint of another run.
 
     Moving averages are preferred. A variable of another shape (another number of classes) keeps its initial value.
 
     Args:
         detector: A built detector.
-        path: As for ``restore_for_inference``.
+        path: Path as for ``restore_for_inference``.
         checkpoint_type: ``classification`` (the backbone), ``detection`` (backbone and neck), ``fine_tune`` or
-            ``full`` (all that fits).
+            ``full`` (every variable of equal shape).
 
     Raises:
-        CheckpointError: missing, damaged or of another kind; an unknown type; of another backbone; or nothing fits.
+        CheckpointError: The checkpoint is missing, damaged, of another kind or of another backbone, the type is
+            unknown, or no variable fits.
     """
     if checkpoint_type not in PARTS_BY_TYPE:
         raise CheckpointError(
@@ -201,14 +202,14 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
     if not restored:
         raise CheckpointError(
             f"no variable of {stored.prefix} ({stored.kind}) fits this model: it has "
-            f"{_examples([*stored.shapes, *stored.unused])}, the model wants {_examples([*new, *skipped])}"
+            f"{_examples([*stored.shapes, *stored.unused])}, the model needs {_examples([*new, *skipped])}"
         )
     _assign(stored, variables, restored)
     return WarmStart(stored.prefix, stored.kind, restored, new, skipped, [*stored.unused, *stored.leftovers])
 
 
 def _check_backbone(stored: StoredWeights, new: Mapping[str, str]) -> None:
-    """Raises where a variable of the backbone has another shape: another network, of which nothing should be kept."""
+    """Raises if a variable of the backbone has another shape, which means another network."""
     other = [name for name, reason in new.items() if part_of(name) == BACKBONE and reason != _NOT_STORED]
     if other:
         raise CheckpointError(
@@ -219,7 +220,7 @@ def _check_backbone(stored: StoredWeights, new: Mapping[str, str]) -> None:
 
 
 def part_of(path: str) -> str:
-    """The part of the model that a variable belongs to: the first component of its path."""
+    """Returns the part of the model of a variable, the first component of its path."""
     return path.split("/", 1)[0]
 
 
@@ -235,7 +236,7 @@ def _examples(names: list[str]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    """All names, a line for each layer."""
+    """Formats all names, one line per layer."""
     layers: dict[str, list[str]] = {}
     for name in names:
         layer, _, variable = name.rpartition("/")

@@ -1,4 +1,4 @@
-"""What a checkpoint holds for one detector, by the detector's own paths, whoever made the checkpoint."""
+"""Finds the weights of a detector in a checkpoint of detzoo or of the Object Detection API, by the detector's paths."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ CLASSIFICATION = "classification"  # fine_tune_checkpoint_type of a classificati
 
 @dataclasses.dataclass(frozen=True)
 class StoredWeights:
-    """The weights of a checkpoint as a detector names them.
+    """The weights of a checkpoint, by the paths of a detector.
 
     Attributes:
         prefix: Path of the checkpoint without ``.index``.
-        step: Training steps it had, 0 where it does not tell.
-        kind: What it is of, in words.
-        shapes: Path of each variable of the detector that the checkpoint has -> its shape there.
-        unused: Names of the stored detector's variables that this one does not have.
-        leftovers: Names of stored layers that no detector uses, such as the classifier on top of a backbone.
-        names: Path -> name in the file, where it is another.
+        step: Number of finished training steps, 0 if it is not stored.
+        kind: Description of the stored model.
+        shapes: Path -> stored shape of each variable of the detector in the checkpoint.
+        unused: Names of the stored detector's variables that this detector does not have.
+        leftovers: Names of stored layers that no detector uses, such as the classifier of a backbone.
+        names: Path -> name in the file, for checkpoints of the Object Detection API.
     """
 
     prefix: str
@@ -49,20 +49,20 @@ class StoredWeights:
     _read: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
 
     def read(self, path: str) -> np.ndarray:
-        """The value of a variable of ``shapes``.
+        """Returns the value of a variable of ``shapes``.
 
         Raises:
-            CheckpointError: the data file is damaged.
+            CheckpointError: The data file is damaged.
         """
         return self._read(path)
 
     @property
     def is_own(self) -> bool:
-        """Whether detzoo made it."""
+        """True for a checkpoint of detzoo."""
         return not self.names
 
     def describe(self, path: str) -> str:
-        """A path of the detector, with the name in the file where it is another."""
+        """Returns a path of the detector, with the name in the file if it differs."""
         return f"{path} ({self.names[path]})" if path in self.names else path
 
 
@@ -72,13 +72,13 @@ def find_weights(
     """Opens a checkpoint of detzoo, or an object-based one of the Object Detection API, and finds a detector in it.
 
     Args:
-        path: A folder, a prefix, or one of a checkpoint's files.
-        paths: Of all variables of the detector, in the order of their making.
-        prefer_average: Take the moving average of a variable where it is stored.
-        checkpoint_type: ``fine_tune_checkpoint_type``; "classification" looks for a classification network, too.
+        path: Path of a folder, a prefix, or one of a checkpoint's files.
+        paths: Paths of all variables of the detector, in the order of creation.
+        prefer_average: Uses the moving average of a variable, if stored.
+        checkpoint_type: ``fine_tune_checkpoint_type``; "classification" accepts a classification network, too.
 
     Raises:
-        CheckpointError: missing, damaged, of TensorFlow 1, or not of a detector.
+        CheckpointError: The checkpoint is missing, damaged, of TensorFlow 1, or not of a detector.
     """
     tensors = open_tensors(path)
     if is_own(tensors):
@@ -109,14 +109,14 @@ def find_weights(
 
 
 def own_weights(stored: StoredCheckpoint, paths: Sequence[str], prefer_average: bool) -> StoredWeights:
-    """What an opened checkpoint of detzoo holds for a detector; arguments as for ``find_weights``."""
-    shapes, wanted = stored.paths(MODEL), set(paths)
+    """Finds the weights of a detector in a checkpoint of detzoo; arguments as for ``find_weights``."""
+    shapes, known = stored.paths(MODEL), set(paths)
     return StoredWeights(
         prefix=stored.prefix,
         step=stored.step,
         kind="a detector of detzoo",
         shapes={path: shapes[path] for path in paths if path in shapes},
-        unused=[path for path in shapes if path not in wanted],
+        unused=[path for path in shapes if path not in known],
         leftovers=[],
         names={},
         _read=lambda path: stored.read_weights(path, prefer_average),
@@ -136,6 +136,6 @@ def _match_classifier(tensors: StoredTensors, graph: ObjectGraph, paths: Sequenc
 
 
 def _readable(key: str) -> str:
-    """A key without the ending that all have."""
+    """Returns a key without the common suffix."""
     parsed = parse_key(key)
     return "/".join(filter(None, parsed)) if parsed is not None else key

@@ -305,7 +305,7 @@ def test_a_saved_model_is_no_checkpoint(tmp_path):
         with pytest.raises(CheckpointError, match=f"{path} is a SavedModel, not a checkpoint; accepted"):
             latest_prefix(tmp_path / path)
     save(tmp_path / "checkpoint", published())
-    with pytest.raises(CheckpointError, match=rf"not a checkpoint; the checkpoint beside it is {tmp_path}/checkpoint;"):
+    with pytest.raises(CheckpointError, match=rf"not a checkpoint; its checkpoint is {tmp_path}/checkpoint;"):
         latest_prefix(tmp_path / "saved_model")
 
 
