@@ -32,7 +32,7 @@ def require_extras(task: str, *extras: str) -> None:
     ]
     if missing:
         names = ", ".join(missing)
-        raise UsageError(f"{task} needs {names}: not installed here. Install with: {install_command(*extras)}")
+        raise UsageError(f"{task} needs packages that are not installed: {names}. Install: {install_command(*extras)}")
 
 
 def install_command(*extras: str) -> str:

@@ -23,9 +23,13 @@ the image at a width of 500 pixels. It takes a second or two per image and core.
 Records are identified by their image/source_id, files by their names. An image that cannot be decoded gets no windows
 and a warning. If the command is interrupted, the same command resumes after the last searched images.
 
-It needs OpenCV's contrib build ({PACKAGE}). Do not install that package next to opencv-python-headless, which
-tf-models-official installs: they overwrite each other. Install it into a folder of its own, which only this command
-uses:
+It needs OpenCV's contrib build ({PACKAGE}):
+
+    python -m pip install "detzoo[spp]"
+
+That package writes the same files as opencv-python-headless, which tf-models-official requires, and has all of it: both
+work if the contrib build is installed last, as pip does by itself. A separate folder, which only this command reads,
+works in any order:
 
     python -m pip install --no-deps --target {DEFAULT_FOLDER} {PACKAGE}
 

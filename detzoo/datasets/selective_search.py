@@ -2,10 +2,10 @@
 
 What SPP-net (arXiv:1406.4729, section 4.1) and R-CNN classify: about 2000 windows of an image in the "fast" mode.
 
-OpenCV's ordinary build, which tf-models-official brings as ``opencv-python-headless``, lacks selective search; the
-contrib build has it, but its package writes the same folder ``cv2``, so that the two would overwrite each other. It is
-therefore installed into a folder of its own, and loaded by worker processes alone that look there first. No process
-ever holds both. An environment whose own ``cv2`` is the contrib build needs no such folder.
+OpenCV's ordinary build, which tf-models-official requires as ``opencv-python-headless``, lacks selective search. The
+contrib build, of ``detzoo[spp]``, has both and writes the same folder ``cv2``: the package that was installed last is
+the one that is imported. A contrib build in a separate folder is independent of that order. Only worker processes
+import it, and they look in that folder first, so that no process holds two builds.
 
 This module imports neither TensorFlow nor OpenCV, so that workers start fast.
 """
@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detzoo.errors import DataError, UsageError
+from detzoo.extras import install_command
 from detzoo.files.pixel_limit import as_flag, max_pixels
 
 MODES = ("fast", "quality", "single")
@@ -82,14 +83,19 @@ def find_opencv(folder: str = "") -> str:
     if not named and own is not None and _has_search(pathlib.Path(own.origin or "").parent):
         return ""
     found = f"there is no {_MODULE} in {named}. " if named else ""
-    pip = f"{pathlib.Path(sys.executable).name} -m pip install --no-deps --target {named or DEFAULT_FOLDER} {PACKAGE}"
     raise UsageError(
-        f"{found}Selective search needs OpenCV's contrib build. It must not be installed over the "
-        "opencv-python-headless of tf-models-official, so give it a folder of its own:\n\n"
-        f"    {pip}\n\n"
+        f"{found}Selective search needs OpenCV's contrib build. Install it\n\n"
+        f"    {install_command('spp')}\n\n"
+        "or, to keep an opencv-python-headless as it is, into a separate folder:\n\n"
+        f"    {_own_folder_command(named or DEFAULT_FOLDER)}\n\n"
         f"It is found there by itself; in another folder by --opencv_folder or the variable {FOLDER_VARIABLE}. "
         "Proposals of another program can be read as well: a JSON list in COCO's results format as proposals_path"
     )
+
+
+def _own_folder_command(folder: str) -> str:
+    """Returns the command that installs the contrib build without a change of the environment."""
+    return f"{sys.executable} -m pip install --no-deps --target {folder} {PACKAGE}"
 
 
 def search_images(
@@ -160,10 +166,12 @@ def _start_worker(opencv_folder: str) -> None:
 def _search(encoded: bytes, options: SearchOptions) -> Proposed:
     import cv2
 
-    if not hasattr(cv2, "ximgproc"):
+    # An ordinary build that was installed over a contrib build leaves an empty cv2.ximgproc.
+    if not hasattr(getattr(cv2, "ximgproc", None), "segmentation"):
         raise UsageError(
             f"OpenCV {cv2.__version__} in {pathlib.Path(cv2.__file__).parent} has no selective search: it is not the "
-            f"contrib build ({PACKAGE})"
+            f"contrib build, or opencv-python-headless was installed after it. Install with: "
+            f"{_own_folder_command(DEFAULT_FOLDER)}"
         )
     cv2.setNumThreads(1)
     flags = cv2.IMREAD_COLOR | (0 if options.turns_upright else cv2.IMREAD_IGNORE_ORIENTATION)

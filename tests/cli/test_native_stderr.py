@@ -1,4 +1,4 @@
-"""What TensorFlow's libraries write to stderr while they are loaded, with a stand-in that writes what 2.21 does."""
+"""Tests of the filter on stderr while TensorFlow is imported, with a stand-in that writes what 2.21 does."""
 
 from __future__ import annotations
 
