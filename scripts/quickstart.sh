@@ -9,7 +9,7 @@ case "${1:-}" in
 esac
 # shellcheck source=scripts/setup_environment.sh
 source "$root/scripts/setup_environment.sh"
-setup_environment
+setup_environment train
 out="${1:-$root/quickstart}"
 mkdir -p "$out"
 out="$(cd "$out" && pwd)"
