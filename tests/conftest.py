@@ -1,4 +1,4 @@
-"""Test-wide settings: a quiet TensorFlow, two logical CPUs, fixed seeds, and the optional data beside the checkout."""
+"""Settings of all tests: a quiet TensorFlow, two logical CPUs, fixed seeds, and the optional data in ../shared."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ SHARED = pathlib.Path(__file__).resolve().parents[1].parent / "shared"
 
 @pytest.fixture(scope="session")
 def shared() -> pathlib.Path:
-    """The folder of real data beside the checkout; a test that asks for it skips where it is absent."""
+    """Returns the folder of real data, ../shared. Tests that use it are skipped if it does not exist."""
     if not (SHARED / "README.md").is_file():
-        pytest.skip(f"{SHARED} is not there: real configs, data and golden outputs travel beside the project")
+        pytest.skip(f"{SHARED} does not exist: it holds real configs, data and golden outputs")
     return SHARED
 
 
@@ -92,7 +92,7 @@ def small(load_module):
 
 
 def pytest_configure(config):
-    """Split the CPU in two before any test starts the TensorFlow runtime. Costs nothing where TensorFlow is unused."""
+    """Splits the CPU in two before any test starts the TensorFlow runtime. Has no cost if TensorFlow is unused."""
     import sys
 
     if importlib.util.find_spec("tensorflow") is None:

@@ -128,13 +128,13 @@ def images_and_groundtruth(num_objects=1):
 
 
 def given_proposals():
-    """Two regions near the objects, one elsewhere, and a row of padding, for both images."""
+    """Returns two regions near the objects, a third elsewhere, and one padding row, for both images."""
     boxes = [[0.1, 0.1, 0.6, 0.5], [0.4, 0.5, 0.9, 0.9], [0.0, 0.7, 0.3, 1.0], [0, 0, 0, 0]]
     return Proposals(tf.constant([boxes] * 2), tf.zeros([2, 4]), tf.constant([3, 3]))
 
 
 def predict(detector, images, groundtruth=None, **options):
-    """Predictions, with given proposals where the detector wants them; in training with ground truth."""
+    """Returns predictions, with given proposals if the detector needs them, and in training with ground truth."""
     if detector.wants_proposals:
         options["proposals"] = given_proposals()
     return detector.predict(

@@ -16,7 +16,7 @@ SMALL = ROOT / "model_configs" / "shapes_ssd_mobilenet_v1.config"
 
 
 def run(program: str, *words: str, codes: tuple[int, ...] = (0,)) -> str:
-    """What a benchmark prints."""
+    """Returns the output of a benchmark."""
     command = [sys.executable, str(ROOT / "benchmarks" / program), *words]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)

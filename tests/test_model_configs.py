@@ -94,9 +94,9 @@ EXTRACTOR_PARAMETERS = {
     "rfcn_inception_resnet_v2_600.config": 54_336_736,
     "rfcn_resnet101_600.config": 42_605_504,
 }
-# torchvision publishes 41,755,286 for its Faster R-CNN of ResNet-50 and a pyramid with 90 classes. That is without the
-# four numbers of each of the 26,560 normalised channels, and with one number of objectness for each of three anchors
-# where there are two here, and a box for the background.
+# torchvision publishes 41,755,286 for its Faster R-CNN of ResNet-50 and a pyramid with 90 classes. That number lacks
+# the four numbers of each of the 26,560 normalized channels. It has one number of objectness for each of three
+# anchors, while detzoo has two. It includes a box for the background.
 _PYRAMID = 41_755_286 + 4 * 26_560 + 3 * (256 + 1) - 4 * (1024 + 1)
 PARAMETERS = {
     "faster_rcnn_resnet50_fpn_800.config": _PYRAMID,
@@ -184,7 +184,7 @@ def training_step(detector, optimizer):
 
 
 def parts_of(model):
-    """What the paths of a detector's variables start with."""
+    """Returns the first parts of the paths of a detector's variables."""
     if model.HasField("ssd"):
         return {"backbone", "neck", "head"}
     if model.HasField("segmentation_proposals"):

@@ -14,7 +14,7 @@ from detzoo.cli.main import main
 
 pytestmark = pytest.mark.shared
 
-# What its tutorials tell people to write: only TensorFlow and numpy, arrays in, and outputs picked by name.
+# The client code of its tutorials: only TensorFlow and numpy, arrays as inputs, and outputs selected by name.
 CLIENT = """
 import sys
 import numpy as np
@@ -62,7 +62,7 @@ def seeded(shared, golden_weights, tmp_path_factory):
 
 
 def served(saved_model, image, scratch):
-    """What a client of a published model gets for one image."""
+    """Returns the outputs that a client of a published model gets for one image."""
     np.save(scratch / "image.npy", image)
     command = [sys.executable, "-c", CLIENT, saved_model, scratch / "image.npy", scratch / "outputs.npz"]
     finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)

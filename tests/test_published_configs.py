@@ -1,7 +1,7 @@
 """The configs that the Object Detection API published: what is listed as ok is built, and the page that lists them.
 
-``benchmarks/published_configs.py`` trains a step of each; here those are stepped whose detector no file of
-model_configs/ has.
+``benchmarks/published_configs.py`` trains one step of each. The tests step only the configs whose detector is in no
+file of model_configs/.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from detzoo.features.network import symbolic
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = ROOT.parent / "shared" / "configs" / "published"
 CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
-# What is not built yet. Everything else must be ok, and what is added must leave this list.
+# Kinds of detectors that are not supported yet. All other configs must be ok. Remove a kind once it is supported.
 REFUSED = (
     "center_net",
     "centernet",

@@ -132,7 +132,7 @@ ROWS: dict[PublishedRow, tuple[str, str]] = {
     spp(12, "", "SPP-net (2)"): ("spp_net_zf5_5scale_ftfc7_bb_second", "59.1"),
     spp(12, "", "combination"): ("spp_net_zf5_5scale_ftfc7_bb_second", "60.9"),
 }
-# Name -> images a step, all steps, rates from which step on (without the warm-up), shorter side in pixels.
+# Name -> images per step, all steps, rates by first step (without the warm-up), shorter side in pixels.
 RPN = (16, 40_000, {0: 0.02, 30_000: 0.002}, 800)
 BOX = (16, 80_000, {0: 0.02, 60_000: 0.002}, 800)
 BOX_LONG = (16, 160_000, {0: 0.02, 120_000: 0.002}, 800)

@@ -60,7 +60,7 @@ def test_fine_tuning_is_the_paper_s(name):
 
 
 def parameters_of(name):
-    """Convolutions, fully connected layers and fc8, one SVM a class, four regressions a class: with a bias each."""
+    """Returns the parameters of convolutions, fc6 to fc8, one SVM and four regressions per class, all with biases."""
     features = name.split("_")[4]
     numbers = ZF_5
     numbers += 0 if features == "pool5" else FULLY_CONNECTED

@@ -52,8 +52,8 @@ def test_derivatives_are_slopes_of_the_curves():
 
 
 def test_how_much_less_easy_examples_count():
-    # Section 3.2: with gamma 2 an example of p_t = 0.9 bears 100 times less than under cross entropy, one of 0.968
-    # about 1000 times less, and one of p_t = 0.5 4 times less.
+    # Section 3.2: with gamma 2 the loss of an example with p_t = 0.9 is 100 times smaller than the cross entropy, with
+    # 0.968 about 1000 times smaller, and with 0.5 4 times smaller.
     logits = np.log(np.array([0.9, 0.968, 0.5]) / np.array([0.1, 0.032, 0.5]))
     cross_entropy, _ = loss_and_derivative(SigmoidFocal(0.0, None), logits)
     focal, _ = loss_and_derivative(SigmoidFocal(2.0, None), logits)

@@ -1,4 +1,4 @@
-"""How the loss is shared out over examples, hand-worked."""
+"""Tests of the distribution of the loss over examples, with hand-worked numbers."""
 
 import types
 
@@ -28,7 +28,7 @@ def logits_of_losses(losses):
 
 
 def test_cross_entropy_of_the_easiest():
-    # Losses 1, 3, 4 in some order: the easiest third bears 1/8, two thirds bear half, and the hardest third half.
+    # Losses 1, 3, 4 in some order: the share of the easiest third is 1/8, that of the easiest two thirds is half.
     loss = CumulativeLoss(logits_of_losses([4.0, 1.0, 3.0]), gamma=0.0)
     np.testing.assert_allclose(loss.of_easiest(np.array([0.0, 1 / 3, 2 / 3, 1.0])), [0.0, 1 / 8, 1 / 2, 1.0], rtol=1e-5)
     # Within an example the share grows evenly.
@@ -104,7 +104,7 @@ def test_several_labels_of_an_object_are_all_positive():
 
 
 def test_the_table_says_what_the_hardest_bear():
-    # 99 positives of loss 1 and one of 80: the hardest 50 of 100 bear (80 + 49) / 179.
+    # 99 positives of loss 1 and one of 80: the share of the hardest 50 of 100 is (80 + 49) / 179.
     positives = np.append(logits_of_losses([1.0] * 99), np.float32(-80.0))
     examples = Examples(positives, logits_of_losses([1.0] * 1000), 1, 100, 1000)
     lines = format_distribution(distributions(examples, [0.0])).splitlines()

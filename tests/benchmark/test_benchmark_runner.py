@@ -1,4 +1,4 @@
-"""A benchmark of an exported toy: every number is there and plausible; files; a process of its own."""
+"""Tests of a benchmark of an exported toy: plausible numbers, output files, measurement in a separate process."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def test_on_a_gpu_the_allocator_tells_the_peak(exported, quick, monkeypatch):
     gpu = dataclasses.replace(QUICK, device="GPU")
     first, second = runner.benchmark_batch_sizes(exported, gpu, [1, 2])
     assert first["memory"]["peak_mib"] == 100.0
-    # At the second batch size the parts have weights of their own, which serving would not hold; the toy's are all too
-    # small to be apart from the graph.
+    # At the second batch size the parts have separate copies of the weights, which do not exist in serving. The toy's
+    # weights are all too small to be stored outside of the graph.
     assert second["memory"]["peak_mib"] == 100.0
     assert first["memory"]["total_mib"] > 0
 
@@ -274,7 +274,7 @@ def test_a_hidden_module_cannot_be_imported(tmp_path):
     command = [sys.executable, str(program), "model", "input.npy", "1"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     seen = subprocess.run([*command, ""], capture_output=True, text=True, env=environment)
-    assert "extra" not in seen.stderr  # it fails later, for want of a model
+    assert "extra" not in seen.stderr  # it fails later, because there is no model
     unseen = subprocess.run([*command, "extra"], capture_output=True, text=True, env=environment)
     assert "import of extra halted" in unseen.stderr
 

@@ -1,4 +1,4 @@
-"""What a benchmark sends: other images from run to run, cropped as in the paper; mistakes are told."""
+"""Tests of the images of a benchmark: different images per run, crops as in the paper, errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_images_of_different_sizes_go_one_by_one(folder):
     images.check_pool(pool, 1, needs_one_shape=False)
     with pytest.raises(UsageError, match=r"2 different sizes, and a batch needs .* --image_size"):
         images.check_pool(pool, 2, needs_one_shape=False)
-    with pytest.raises(UsageError, match="XLA compiles anew"):
+    with pytest.raises(UsageError, match="XLA compiles again"):
         images.check_pool(pool, 1, needs_one_shape=True)
     images.check_pool(images.read_images(str(folder), (8, 8), 10), 2, needs_one_shape=True)
 

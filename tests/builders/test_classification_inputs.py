@@ -69,7 +69,7 @@ def test_training_crops_have_the_class_of_their_folder(folder):
 
 def test_sizes_alternate_by_epoch_and_a_resumed_run_goes_on(folder):
     found = batches(folder, model((40, 32)), count=8)
-    # Seven records an epoch, two a batch: the first records of the batches are 0, 2, 4, 6 | 8, 10, 12 | 14.
+    # Seven records per epoch, two per batch: the first records of the batches are 0, 2, 4, 6 | 8, 10, 12 | 14.
     sizes = [batch.images.shape[1] for batch in found]
     assert sizes == [40, 40, 40, 40, 32, 32, 32, 40]
     assert [batch.true_shapes[0, 0] for batch in found] == sizes

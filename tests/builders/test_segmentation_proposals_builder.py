@@ -1,4 +1,4 @@
-"""Every number of a ``segmentation_proposals`` block arrives where it is meant to."""
+"""Every number of a ``segmentation_proposals`` block reaches its part."""
 
 from __future__ import annotations
 

@@ -80,7 +80,7 @@ def make_model(num_classes=3, channels=4, fill=0.0):
 
 
 class Tree(tf.train.Checkpoint):
-    """An object with children, whatever their names."""
+    """An object with children of any name."""
 
     def __init__(self, **children):
         super().__init__(**children)
@@ -107,7 +107,7 @@ def published_backbone(channels=4, **more):
 
 
 def published(num_classes=3, channels=4, box_levels=(4, 5), **more):
-    """What the API would have saved for ``make_model``, with another value for each layer."""
+    """Returns the checkpoint of the API for ``make_model``, with a different value for each layer."""
     inner = {4: channels, 5: 7}
     boxes = [
         Tree(_box_encoder_layers=[convolution(1, 1, inner[level], 4, value=10 + level, bias=True)])

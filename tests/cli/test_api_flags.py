@@ -35,7 +35,7 @@ def test_what_the_trainer_cannot_do_is_one_line(capsys, monkeypatch, words, mess
 
 
 def test_flags_for_evaluation_are_accepted_by_the_trainer_with_a_note(capsys):
-    # The config does not exist: what is told before that is what the flags do.
+    # The config does not exist, so the notes before that error come from the flags.
     words = ["--eval_on_train_data", "--sample_1_of_n_eval_examples=2", "--sample_1_of_n_eval_on_train_examples=3"]
     assert train(*words, "--eval_timeout=10", "--record_summaries=false", "--num_workers=1", "--tpu_name=x") == 2
     text = capsys.readouterr().err

@@ -69,13 +69,13 @@ def test_distribution_of_a_checkpoint(shapes_run, tmp_path, capsys):
     [counts] = re.findall(r"(\d+) positive examples of \1 and (\d+) negative ones of \2, in 3 images", captured.err)
     # 8 x 8, 4 x 4 and 2 x 2 cells with 6 anchors each and 5 classes, in 3 images; none is ignored.
     assert sum(map(int, counts)) == 84 * 6 * 5 * 3
-    assert int(counts[0]) >= 3  # each image has an object, and each object claims an anchor
+    assert int(counts[0]) >= 3  # all images have objects, and each matches some anchors
     columns = columns_of(tmp_path / "figure_4_cumulative_loss.csv")
     assert list(columns)[1:] == [f"{kind} gamma={gamma}" for kind in ("positives", "negatives") for gamma in (0, 2)]
     for name, column in columns.items():
         assert (column[0], column[-1]) == (0.0, 1.0), name
         assert np.all(np.diff(column) >= 0), name
-    # Fewer examples bear more of the loss with gamma 2.
+    # With gamma 2 a larger share of the loss comes from fewer examples.
     assert np.all(columns["negatives gamma=2"] <= columns["negatives gamma=0"] + 1e-9)
     assert "loss borne by the hardest" in captured.out
     assert str(tmp_path / "figure_4_cumulative_loss.png") in captured.out

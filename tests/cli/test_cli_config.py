@@ -117,7 +117,7 @@ def test_an_untouched_published_config_is_ok_with_the_paths_that_are_to_set(shar
     assert any(
         line.startswith(f"{path}:196: note: graph_rewriter: accepted, no effect: trains in float") for line in lines
     )
-    # eval_config.num_examples and max_evals, graph_rewriter; the schedule has a note of its own.
+    # eval_config.num_examples, eval_config.max_evals and graph_rewriter. The schedule has a separate note.
     assert lines[-1] == f"{path}: ok, 5 paths to set, 1 note, 3 accepted fields have no effect"
     assert main(["config", "check", path, "--strict"]) == 2
 

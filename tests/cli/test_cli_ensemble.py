@@ -58,7 +58,7 @@ def test_models_that_run_and_their_finished_evaluations_merge_to_the_same(toy_ru
         assert second["score"] == pytest.approx(first["score"], abs=1e-5)
         assert second["bbox"] == pytest.approx(first["bbox"], abs=1e-2)
     assert read(folder / "running")["mAP"] == pytest.approx(read(folder / "stored")["mAP"], abs=1e-6)
-    # What was measured can be run again from its description, and its numbers name it.
+    # A measured ensemble can be run again from its description, which the metrics name.
     description = read(folder / "running", "ensemble.json")
     assert [model["weight"] for model in description["models"]] == [1.0, 0.5]
     assert read(folder / "stored")["ensemble"]["merging"]["scores"] == "mean"

@@ -54,7 +54,7 @@ def test_proposals_of_one_model_are_anothers_regions(toy, toy_run, capsys):
     assert "AR@1000 (small)" in shown
     assert "mAP" not in shown
     metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
-    assert 0 <= metrics["AR@10"] == metrics["AR@1000"] <= 1  # there are five proposals an image
+    assert 0 <= metrics["AR@10"] == metrics["AR@1000"] <= 1  # there are five proposals per image
     proposals = toy_run.folder / "out" / "proposals.npz"
 
     toy_run.kind = toy.ToyRegionDetector

@@ -108,7 +108,7 @@ def test_refresh_keeps_what_another_process_has_counted(tmp_path, monkeypatch, c
     shutil.copy(FOLDER / "rpn_resnet50_fpn_800.config", tmp_path / "rpn_again.config")
 
     def count(file, digest):
-        assert file.stem == "rpn_again"  # the other is alike, and is not built
+        assert file.stem == "rpn_again"  # the other is equal, and is not built
         other = ModelRow("fast_rcnn_resnet50_fpn_800", "1x2", 3, 4, "other")
         write_table(tmp_path, [other, ModelRow("gone", "1x1", 1, 1, "gone")])
         return ModelRow(file.stem, "800x1067", 27_500_242, 5, digest)

@@ -91,7 +91,7 @@ def test_exported_measured_and_drawn(run, capsys, monkeypatch):
     assert main(["detect", *flags, f"--output_dir={run}/pictures", f"--label_map={classes}"]) == 0
     assert main(["detect", *flags, f"--output_dir={run}/pictures", "--max_drawn_overlap=0.8"]) == 0
     assert limits == [0.5, 1.0, 0.8]
-    # What was exported is measured as it serves.
+    # The exported model is measured in the form in which it serves.
     flags = [f"--pipeline_config_path={run}/model/pipeline.config", f"--saved_model={run}/exported"]
     assert main(["evaluate", *flags, f"--output_dir={run}/served"]) == 0
     served = json.loads((run / "served" / "metrics.json").read_text())

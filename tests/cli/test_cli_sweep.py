@@ -88,7 +88,7 @@ def test_points_are_kept_tried_again_and_measured_anew(
     assert sweep(fake_points, out) == 0
     assert "1 measured already; 1 to do" in capsys.readouterr().out
 
-    assert sweep(fake_points, out, "--set=measure.runs=4") == 0  # measured in another way: all anew, the old rows go
+    assert sweep(fake_points, out, "--set=measure.runs=4") == 0  # new measurement: all points again
     rows = read_results(out / "results.csv")
     assert sorted(str(row["name"]) for row in rows) == [f"ssd_mobilenet_v1_300_{size}" for size in (300, 450, 500)]
     assert not {row["key"] for row in rows if row["name"] != "ssd_mobilenet_v1_300_450"} & {good["key"]}
@@ -106,7 +106,7 @@ def test_published_numbers_come_beside_measured_ones_also_later(
     name = "ssd_mobilenet_v1_300_300"
     assert (found[name]["published.mAP"], found[name]["published.source"]) == (0.311, "table 9")
     assert {row["published.mAP"] for other, row in found.items() if other != name} == {None}
-    # Numbers that are mended later reach rows that are measured already.
+    # Numbers that are corrected later reach rows that are measured already.
     fake_points.write_text(plain + table % "31.5")
     sweep(fake_points, out, "--noretry_failed")
     again = {row["name"]: row for row in read_results(out / "results.csv")}

@@ -1,4 +1,4 @@
-"""detzoo train: what is checked before TensorFlow starts, flags, the finished run, and a run on real images."""
+"""Tests of detzoo train: checks before TensorFlow starts, flags, finished trainings, and real images."""
 
 from __future__ import annotations
 

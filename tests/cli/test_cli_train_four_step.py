@@ -35,7 +35,7 @@ NUM_IMAGES = 10
 
 
 class StopOnceThereIs(StopRequest):
-    """A signal that comes as soon as a file exists."""
+    """Requests a stop as soon as a given file exists."""
 
     def __init__(self, file):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a missing path may have meant."""
+"""Tests of suggestions for paths that do not exist."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Every augmentation keeps a box, and a mask, on its object.
+"""Tests that every augmentation keeps boxes and masks on their objects.
 
-The object is a pure green rectangle on a background without green, so that where it is can be read from the pixels.
+The object is a pure green rectangle on a background without green, so that the pixels show its position.
 """
 
 from __future__ import annotations

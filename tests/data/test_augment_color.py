@@ -66,7 +66,7 @@ def test_values_change_within_range_and_positions_stay(name):
 
 def test_brightness_adds_one_number():
     difference = values(color.random_adjust_brightness(make_sample(), seed(1), max_delta=0.1)) - GRADIENT
-    untouched = (GRADIENT > 26) & (GRADIENT < 229)  # where nothing is clipped: 0.1 * 255 = 25.5
+    untouched = (GRADIENT > 26) & (GRADIENT < 229)  # without clipping: 0.1 * 255 = 25.5
     assert np.ptp(difference[untouched]) < 1e-3
     assert 0.0 < abs(difference[untouched][0]) <= 25.5
 

@@ -1,4 +1,4 @@
-"""The whole pipeline on small records: padding, units, determinism, sharding, resuming, issue."""
+"""Tests of the whole pipeline on small records: padding, units, determinism, sharding, resuming, data issues."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ def batch(first_record, side=8):
 
 
 def test_sizes_alternate_by_epoch():
-    # Five records an epoch: 0 to 4 have 224 in the paper's words, 5 to 9 have 180, and so on.
+    # Five records per epoch: 0 to 4 have the paper's size 224, 5 to 9 have 180, and so on.
     sizes = EpochSizes((8, 6), False, num_records=5, seed=0)
     found = [tuple(sizes.resized(batch(record)).images.shape[1:3]) for record in (0, 4, 5, 9, 10)]
     assert found == [(8, 8), (8, 8), (6, 6), (6, 6), (8, 8)]

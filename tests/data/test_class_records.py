@@ -38,7 +38,7 @@ def example(**features):
 
 
 def decoded_class(record):
-    """The class (0-based) of a record, None where it is not usable."""
+    """Returns the class (0-based) of a record, or None if the record cannot be used."""
     decoded = ClassRecordDecoder(NAMES)(tf.constant(record))
     return int(decoded.sample.classes[0]) if bool(decoded.usable) else None
 
@@ -71,7 +71,7 @@ def test_the_image_is_its_one_object():
     assert tuple(decoded.sample.image.shape) == (3, 5, 3)
     np.testing.assert_array_equal(decoded.sample.boxes_norm, [[0, 0, 1, 1]])
     np.testing.assert_array_equal(decoded.sample.weights, [1])
-    assert decoded.image_id == b"a.png"  # where there is no source_id
+    assert decoded.image_id == b"a.png"  # if source_id is missing
     named = ClassRecordDecoder(NAMES)(tf.constant(example(image__class__label=2, image__source_id="17")))
     assert named.image_id == b"17"
 

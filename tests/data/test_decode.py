@@ -148,7 +148,7 @@ def test_dirty_boxes_are_repaired_or_dropped():
         (-0.2, 0.5, 0.5, 1.5),  # reaches beyond: clipped
         (1.1, 0.0, 1.4, 0.5),  # outside entirely: nothing is left
         (0.0, 0.0, float("inf"), 1.0),
-        (0.0, 0.0, 1.00001, 1.0),  # rounding, not issue
+        (0.0, 0.0, 1.00001, 1.0),  # rounding, no data issue
     ]
     decoded = decode(example(**boxes(*rows), class__label=[1, 2, 3, 4, 5, 6, 7]))
     np.testing.assert_allclose(

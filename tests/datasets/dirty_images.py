@@ -82,7 +82,7 @@ def deep_png(pixels16: np.ndarray) -> bytes:
 
 
 def red_extent(encoded: bytes) -> tuple[float, float, float, float]:
-    """Where the red rectangle of ``scene`` is in a file: ymin, xmin, ymax, xmax in fractions of the image."""
+    """Returns the red rectangle of ``scene`` in a file: ymin, xmin, ymax, xmax in fractions of the image."""
     pixels = decode(encoded)[..., :3].astype(int)
     red = (pixels[..., 0] > 120) & (pixels[..., 2] < 110)
     rows, columns = np.flatnonzero(red.any(1)), np.flatnonzero(red.any(0))

@@ -1,4 +1,4 @@
-"""From annotations to records: issue is repaired or skipped and counted with its place, and files appear whole."""
+"""Tests of annotations to records: data issues are repaired or skipped, and counted with their place."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_records_worked_by_hand(tmp_path, images, importer, content):
     assert first["area"] == [120.5, 99.0]
     assert first["is_crowd"] == [0, 0]
     assert (second["is_crowd"], second["class/label"], second["boxes"]) == ([1], [90], [(0, 0, 1, 1)])
-    assert second["area"] == [960.0], "the area of the box where none is annotated"
+    assert second["area"] == [960.0], "the area of the box if no area is annotated"
     assert log.counts() == {}
     # Ids stay, gaps and all.
     assert load_label_map(tmp_path / "out" / "label_map.pbtxt").names == {3: "cat", 17: "dog", 90: "toothbrush"}

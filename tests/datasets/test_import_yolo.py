@@ -147,7 +147,7 @@ def test_a_text_file_that_is_no_text_skips_its_image(folder):
 def test_a_text_file_without_an_image_is_reported(folder):
     folder.label("train/a", "0 0.5 0.5 1 1")
     folder.label("train/gone", "0 0.5 0.5 1 1")
-    folder.label("classes", "cat\ndog")  # annotation tools leave this one beside the labels
+    folder.label("classes", "cat\ndog")  # annotation tools write this file into the folder of labels
     _, log = folder.read()
     assert found(log) == [(DataIssue.ANNOTATION_WITHOUT_IMAGE, "train/gone.txt", "")]
 
@@ -230,7 +230,7 @@ def test_the_outlines_of_real_images_lie_in_their_boxes(tmp_path, shared):
     assert num_objects > 500
     num_found = sum(names.total() for names in names_of_id.values())
     num_agreeing = sum(names.most_common(1)[0][1] for names in names_of_id.values())
-    # An object in several pieces has a line for each, whose box is a part of the object's.
+    # An object in several pieces has one line per piece, whose box is only a part of the object's box.
     assert num_found / num_objects > 0.9
     assert num_agreeing / num_found > 0.95
     assert names_of_id["id 51"].most_common(1)[0][0] == "bowl"

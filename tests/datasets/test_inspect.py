@@ -1,4 +1,4 @@
-"""``inspect`` on hand-made records: counts, histograms, issue, files and drawn samples."""
+"""Tests of ``inspect`` on hand-made records: counts, histograms, data issues, files and drawn samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``inspect`` says about a record, compared with what training's decoder does with it."""
+"""Tests that the findings of ``inspect`` about a record agree with the decoder of training."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ GOOD = {
 
 
 def record(encoded: bytes | None, top: dict | None = None, **changes) -> bytes:
-    """``GOOD`` with changes; ``bbox__ymin=None`` leaves the key out. ``top``: keys beside the objects."""
+    """Returns ``GOOD`` with changes; ``bbox__ymin=None`` omits the key. ``top`` has keys that are not of objects."""
     features = {f"image/object/{key}": values for key, values in GOOD.items()}
     features |= {"image/source_id": [b"7"], "image/height": [24], "image/width": [40], "image/filename": [b"a.png"]}
     if encoded is not None:
@@ -233,7 +233,7 @@ def test_masks(images):
         checked = check_record(record(encoded, mask=masks), "w", LABEL_MAP)
         assert kinds(checked) == [DataIssue.MASK_UNUSABLE]
         assert detail in checked.findings[0].detail
-        assert checked.usable, "training drops it only where masks are asked for"
+        assert checked.usable, "training drops it only if masks are loaded"
     assert masks_of(parse_features(record(encoded, mask=[mask, b"rubbish"]))) is None
 
 

@@ -273,7 +273,7 @@ def test_the_stated_size_decides_which_pixels_were_annotated():
     (item,), findings = repair.repair_objects(annotated(box, size=(200, 100)), turned_image)
     assert findings == []
     np.testing.assert_allclose(item.box_norm, (10 / 100, 120 / 200, 30 / 100, 160 / 200), atol=1e-7)
-    # Stated as shown, or not at all: the box lies where it is.
+    # The box is unchanged if the stated size is that of the shown image, or if no size is stated.
     for size in ((100, 200), None):
         (item,), findings = repair.repair_objects(annotated(box, size=size), turned_image)
         assert findings == []

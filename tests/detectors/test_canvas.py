@@ -92,7 +92,7 @@ def test_given_regions_are_classified_the_same_on_every_canvas(load_module, smal
     ("name", "training"), [("retinanet", True), ("two-stage pyramid", True), ("two-stage one_map", False)]
 )
 def test_anchors_of_an_image_are_the_same_next_to_a_larger_one(name, training, load_module, small):
-    # A batch is padded to its largest image; the anchors of the first cells stay where they are, in pixels.
+    # A batch is padded to its largest image. The anchors of the first cells keep their positions in pixels.
     detector = build(name, load_module)
     first_rows = {}
     for size in CANVASES:

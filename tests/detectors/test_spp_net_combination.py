@@ -80,7 +80,7 @@ def test_padding_is_no_window():
         boxes_norm=tf.pad(FAR_APART.boxes_norm, [[0, 0], [0, 4], [0, 0]]),
         scores=tf.pad(FAR_APART.scores, [[0, 0], [0, 4]]),
     )
-    # The second one looks at the first two windows only; the first one has a box for each class, the second one none.
+    # The second model uses only the first two windows, and unlike the first model it has no boxes per class.
     combined = CombinedSppNets([make(1), make(2, max_proposals=2, has_box_regression=False)])
     predictions = combined.predict(combined.preprocess(IMAGE), proposals=padded)
     assert predictions.proposals.num_valid.numpy().tolist() == [5]

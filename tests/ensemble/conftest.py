@@ -15,7 +15,7 @@ IMAGES = ("cat0", "cat1", "cat2", "cat3", "dog0", "dog1", "dog2", "dog3")  # one
 
 
 def evaluated_image(image_id, score, box=OBJECT):
-    """An image with one object, which is found exactly, with a score; or not, where that is None."""
+    """Returns one image with one object, which is found exactly with ``score``, or not found if ``score`` is None."""
     found = 0 if score is None else 1
     class_index = 0 if image_id.startswith("cat") else 1
     return EvaluatedImage(

@@ -104,10 +104,10 @@ def test_classes_that_nobody_verified_are_left_out_in_the_challenge_only():
     names = {1: "cat", 2: "dog"}
     # Dog: wrong .95, right .8 -> 1/2; cat 1.
     assert version_2(*of([], []), names=names) == pytest.approx(0.75)
-    # Nobody looked for dogs in image 1; image 2 has a box of one, which verifies it.
+    # Image 1 is not verified for dogs. Image 2 has the box of a dog, which verifies it.
     assert challenge(*of([], []), names=names) == pytest.approx(1.0)
     assert challenge(*of([0], [0]), names=names) == pytest.approx(1.0)
-    # Somebody did: no dog there. And where nothing is known about labels, all classes count.
+    # Image 1 is verified to have no dog. Without any information about labels, all classes count.
     assert challenge(*of([1], []), names=names) == pytest.approx(0.75)
     assert challenge(*of(None, None), names=names) == pytest.approx(0.75)
 

@@ -1,4 +1,4 @@
-"""What an evaluation writes and prints, and the wait for new checkpoints."""
+"""Tests of the files and the output of an evaluation, and of the wait for new checkpoints."""
 
 from __future__ import annotations
 

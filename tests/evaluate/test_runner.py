@@ -214,7 +214,7 @@ def test_masks_come_to_pixels_of_the_original_image(tmp_path):
     evaluator = Evaluator(data, {1: "cat", 2: "dog"}, ["coco_mask_metrics"], show_progress=False)
     result = evaluator.evaluate(MaskDetector())
     one = result.images[0]
-    # The image of 32 x 24 was 64 x 48: the object is rows 0 to 31 and columns 0 to 23, the box goes on to column 47.
+    # The image of 32 x 24 was 64 x 48. The object is rows 0 to 31 and columns 0 to 23; the box extends to column 47.
     expected = np.zeros((64, 48), np.uint8)
     expected[:32] = 1
     np.testing.assert_array_equal(coco_mask.decode(one.masks[0]), expected)

@@ -83,7 +83,7 @@ def test_images_come_in_the_order_of_the_first(tmp_path):
     a, b = with_same_truth([read_evaluation(tmp_path / name) for name in "ab"])
     assert [image.image_id for image in b.images] == [image.image_id for image in a.images]
     np.testing.assert_array_equal(a.images[2].boxes_px, b.images[2].boxes_px)
-    # Images without distinct names are told apart by their places.
+    # Images without distinct names are distinguished by their positions.
     write(tmp_path / "c", random_images(1, names=[""] * 6))
     assert len(with_same_truth([read_evaluation(tmp_path / "c")] * 2)[1].images) == 6
 

@@ -1,4 +1,4 @@
-"""An exported folder: its files, a process that knows only TensorFlow, replacing, and the check that must fail."""
+"""Tests of an exported folder: its files, loading with TensorFlow alone, replacing, and the check that must fail."""
 
 from __future__ import annotations
 

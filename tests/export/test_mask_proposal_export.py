@@ -1,4 +1,4 @@
-"""Segmentation proposals as a SavedModel: the masks of the detector in memory, and stages that a benchmark can tell."""
+"""Tests of segmentation proposals as a SavedModel: masks equal to those in memory, and stages for benchmarks."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_only_what_gains_is_replaced():
         np.testing.assert_allclose(after[name], value, atol=1e-4)
         assert np.abs(value).max() > 0.05
     assert _num_convolutions(rewritten) == _num_convolutions(frozen) - 1
-    # What a convolution multiplies is counted, not what its form does.
+    # The count is that of the plain convolution, not of its Winograd form.
     counts = [count_in_graph_def(graph.graph_def, graph.input_name, images.numpy()) for graph in (frozen, rewritten)]
     assert sum(counts[0].values()) == sum(counts[1].values())
 

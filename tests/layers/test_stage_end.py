@@ -1,4 +1,4 @@
-"""Where the extractor ends: the identity, of any type, under its name in the graph."""
+"""Tests of the layer that marks the end of the extractor: an identity for any type, with its name in the graph."""
 
 from __future__ import annotations
 

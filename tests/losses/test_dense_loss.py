@@ -136,7 +136,7 @@ def test_graph_gives_the_same_and_has_gradients(miner):
 
 @pytest.mark.parametrize(("options", "columns"), [({}, 1), ({"has_background_column": False}, 0)])
 def test_an_anchor_on_a_box_of_several_labels_has_several_right_classes(options, columns):
-    # All logits are 0: ln 2 each, whatever is wanted; then ln 3 in the columns of both labels: ln 4/3 instead.
+    # All logits are 0, which gives ln 2 for every target. Logits of ln 3 in the columns of both labels give ln 4/3.
     sets = tf.constant([[[True, False, True]]])
     targets = _targets([[POSITIVE]], [[0]])._replace(gt_index=tf.constant([[0]]), label_sets=sets)
     logits = np.zeros((1, 1, 3 + columns), np.float32)

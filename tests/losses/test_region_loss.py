@@ -23,8 +23,8 @@ def _value(term):
 
 
 def test_a_region_on_a_box_of_several_labels_has_several_right_classes():
-    # Three classes behind the background. Region 0: labels 0 and 2 of object 1; region 1: background.
-    # Sigmoid cross entropy of a logit x is softplus(-x) where it is wanted, else softplus(x). With softplus(0) = ln 2,
+    # Three classes after the background. Region 0 has the labels 0 and 2 of object 1, and region 1 is background.
+    # Sigmoid cross entropy of a logit x is softplus(-x) for target 1, else softplus(x). With softplus(0) = ln 2,
     # softplus(ln 3) = ln 4 and softplus(-ln 3) = ln 4/3:
     # Region 0, logits 0, ln 3, ln 3, -ln 3: ln 2 + ln 4/3 + ln 4 + ln 4. Region 1, the same logits: ln 2 + ln 4 + ln 4
     # + ln 4/3. Together 2 (ln 2 + ln 64/3), over two regions of one image.
@@ -143,7 +143,7 @@ def test_hard_examples_of_the_second_stage():
     loss = RegionLoss(SoftmaxCrossEntropy(), SmoothL1(), CODER, miner=miner)
     terms = loss(tf.zeros([1, 3, 1, 4]), logits, _regions([APART], [3]), _region_targets([[-1, -1, -1]]))
     assert _value(terms["classification"]) == pytest.approx((LOG4 + LOG3) / 3, rel=1e-5)
-    # Where the two hardest lie on one place, suppression takes the third instead: (ln 4 + ln 2) / 3.
+    # If the two hardest have the same box, suppression drops one and the third counts: (ln 4 + ln 2) / 3.
     terms = loss(
         tf.zeros([1, 3, 1, 4]), logits, _regions([[APART[0]] * 2 + APART[2:]], [3]), _region_targets([[-1, -1, -1]])
     )
@@ -217,7 +217,7 @@ def test_mask_loss(num_masks):
 
 
 def test_mask_loss_is_a_mean_over_positive_regions():
-    # Zero logits: ln 2 in every cell, whatever the mask. Two of three regions are positive: the mean is still ln 2.
+    # Zero logits give ln 2 in every cell for any mask. Two of three regions are positive, and the mean is still ln 2.
     terms = MaskLoss()(
         tf.zeros([1, 3, 2, 2, 2]),
         _regions([APART], [3]),

@@ -64,7 +64,7 @@ def _gradients(crop, features, boxes, upstream=None):
     return tape.gradient(loss, [features, boxes])
 
 
-# What all crops have in common.
+# Tests that hold for all crops.
 
 
 @pytest.mark.parametrize("crop", BATCHED.values(), ids=BATCHED)
@@ -170,7 +170,7 @@ def test_equals_crop_then_pool_then_skip(map_size, crop_size, pool_size, output_
 
 @pytest.mark.parametrize("output_stride", [1, 2])
 def test_pooled_gradient_equals_that_of_crop_then_pool(output_stride):
-    # Few boxes well inside a map of noise: no two samples of a window are alike, so one of them gets the gradient.
+    # Few boxes well inside a map of noise: all samples of a window differ, so exactly one of them gets the gradient.
     features, boxes = _random_features(8, 2, 9, 13, 3), tf.clip_by_value(_random_boxes(9, 2, 12, low=0.1), 0.0, 0.95)
     shape = _crop_then_pool(features, boxes, (6, 8), 2, output_stride).shape
     upstream = _random_features(10, *shape)
@@ -230,7 +230,7 @@ def test_each_level_receives_the_gradient_of_its_boxes_alone():
         crops = multilevel_crop(maps, boxes, tf.constant([[1, 0, 1]]), CROPS["crop_and_resize"])
         loss = tf.reduce_sum(crops)
     gradients = tape.gradient(loss, maps)
-    # Six samples a box, each of whose weights add up to 1.
+    # Six samples per box; the weights of each sample add up to 1.
     np.testing.assert_allclose([tf.reduce_sum(gradients[level]) for level in (0, 1)], [6.0, 12.0], rtol=1e-5)
 
 

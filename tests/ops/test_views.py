@@ -1,4 +1,4 @@
-"""Where the windows of multi-view testing stand."""
+"""Tests of the positions of the windows of multi-view testing."""
 
 from __future__ import annotations
 

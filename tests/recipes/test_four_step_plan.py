@@ -173,7 +173,7 @@ def test_a_folder_of_another_run_is_refused(pipeline, tmp_path, name):
 
 
 def begin(folder, pipeline, *steps, finished=()):
-    """What a run leaves that began ``steps`` and ended those of ``finished``."""
+    """Writes the files of a run that began ``steps`` and finished those of ``finished``."""
     RECIPE.write(folder, {})
     save_pipeline(pipeline, folder / "pipeline.config")
     for step in steps:

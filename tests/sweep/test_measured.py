@@ -1,4 +1,4 @@
-"""What a row of results.csv says, and what it cannot say."""
+"""Tests of the values in a row of results.csv, and of missing values."""
 
 from __future__ import annotations
 

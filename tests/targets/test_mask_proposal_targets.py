@@ -1,4 +1,4 @@
-"""Which locations are positive, negative or ignored: cases worked by hand on one level and on several."""
+"""Tests of positive, negative and ignored locations: hand-worked cases on one level and on several."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The minibatch of regions that trains a second stage: sizes, true boxes, padding, crowds, images without objects."""
+"""Tests of the regions that train a second stage: sizes, true boxes, padding, crowds, images without objects."""
 
 import numpy as np
 import pytest

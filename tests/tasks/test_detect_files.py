@@ -179,7 +179,7 @@ def test_masks_are_drawn_and_listed(tmp_path):
 
 
 def overlapping_proposals(image):
-    """Two masks that share 30 of their 40 columns, and a third beside them."""
+    """Returns two masks that share 30 of their 40 columns, and a third mask next to them."""
     del image
     boxes = np.array([[0.0, 0.0, 1.0, 0.4], [0.0, 0.1, 1.0, 0.5], [0.0, 0.6, 1.0, 1.0]], np.float32)
     return ImageDetections(boxes, np.array([0.9, 0.8, 0.7], np.float32), np.ones(3, np.int32), np.ones((3, 4, 4)))

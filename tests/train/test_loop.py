@@ -263,7 +263,7 @@ def test_sigterm_during_an_evaluation_saves_and_ends(training_toy, one_device, t
 
     def evaluate(detector):
         os.kill(os.getpid(), signal.SIGTERM)
-        raise AssertionError("the evaluation goes on after SIGTERM")
+        raise AssertionError("the evaluation continues after SIGTERM")
 
     with StopRequest() as stop:
         _, outcome = training_toy.run_to_end(tmp_path, one_device, run, evaluate=evaluate, stop=stop)

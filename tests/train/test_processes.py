@@ -1,4 +1,4 @@
-"""Training in processes of its own: two workers of a cluster, and kill -9."""
+"""Tests of training in separate processes: two workers of a cluster, and kill -9."""
 
 from __future__ import annotations
 

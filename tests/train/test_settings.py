@@ -1,4 +1,4 @@
-"""What a TrainConfig becomes for the loop."""
+"""Tests of the conversion of a TrainConfig to the settings of the loop."""
 
 from __future__ import annotations
 

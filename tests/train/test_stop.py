@@ -1,4 +1,4 @@
-"""Signals: noted, raised at once where that is allowed, taken back, given back."""
+"""Tests of signals: noted, raised immediately if allowed, withdrawn, and handlers restored."""
 
 from __future__ import annotations
 

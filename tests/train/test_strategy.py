@@ -1,4 +1,4 @@
-"""Which strategy a name and the environment mean."""
+"""Tests of the choice of a strategy by name and environment."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of training train: a detector of three layers on images made from their record's number."""
+"""The detector that the tests of training train: three layers, on images made from their record's number."""
 
 from __future__ import annotations
 
@@ -45,7 +45,10 @@ class TrainingToy(Detector):
         return Predictions(deltas, logits, tf.zeros([logits.shape[1], 4]))
 
     def loss_terms(self, predictions, groundtruth):
-        """Every cell wants the first box and class of its image; the normalizer is the number of objects."""
+        """Returns losses whose target in every cell is the first box and class of its image.
+
+        The normalizer is the number of objects.
+        """
         wanted = tf.one_hot(groundtruth.classes[:, :1], self.num_classes)
         squares = tf.square(predictions.box_deltas - groundtruth.boxes_norm[:, :1])
         entropy = tf.nn.sigmoid_cross_entropy_with_logits(
@@ -119,7 +122,7 @@ def run_to_end(model_dir, strategy, run=None, evaluate=None, stop=None, **traine
 
 
 def main():
-    """STRATEGY MODEL_DIR STEPS: a process of its own that trains and prints what the tests compare."""
+    """Trains in a separate process and prints the values that the tests compare: STRATEGY MODEL_DIR STEPS."""
     from detzoo.errors import DetzooError
 
     try:

@@ -1,4 +1,4 @@
-"""What ``config check`` supports is what the builders build, branch by branch."""
+"""``config check`` supports exactly the branches that the builders build."""
 
 from __future__ import annotations
 

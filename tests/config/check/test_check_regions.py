@@ -269,7 +269,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
             f"{MODEL}.second_stage_localization_loss_weight",
             "is inf; accepted: 0 to 10000",
         ),
-        # What this version does not have.
+        # Features that this version does not support.
         ([f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "Context R-CNN is not supported"),
         ([f"{MODEL}.output_final_box_features=true"], f"{MODEL}.output_final_box_features", "accepted: false"),
         ([f"{MODEL}.output_final_box_rpn_features=true"], f"{MODEL}.output_final_box_rpn_features", "accepted: false"),
@@ -450,7 +450,7 @@ class TestMoreProposalsThanAnchors:
         assert "has 4608 anchors" in found(region_path, *overrides, f"{self.FIELD}=4609")[self.FIELD]
 
     def test_a_flexible_grid_and_ssd_anchors(self, region_path):
-        # One grid with 2 boxes a cell: 96 anchors. SSD's single layer has 3 boxes a cell, whatever its ratios: 144.
+        # One grid with 2 boxes per cell has 96 anchors. SSD's single layer always has 3 boxes per cell, 144 anchors.
         grid = [f"{FLEXIBLE}.anchor_grid[0].{name}" for name in ("base_sizes", "aspect_ratios")]
         strides = [f"{FLEXIBLE}.anchor_grid[0].{side}_stride=16" for side in ("height", "width")]
         flexible = [f"{FLEXIBLE}.anchor_grid[+].height_offset=8", f"{grid[0]}=[32, 64]", f"{grid[1]}=[1, 1]", *strides]

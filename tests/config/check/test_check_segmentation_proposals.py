@@ -84,7 +84,7 @@ def test_an_error_names_the_field_and_what_is_accepted_and_the_builder_refuses_t
     overrides = [*MASKS, f"{MODEL}.{override}"]
     errors = found(masks_path, *overrides)
     assert says in errors[f"{MODEL}.{field}"]
-    # What it says of an extractor names the type, not the field.
+    # Its message about an extractor names the type, not the field.
     with pytest.raises(ConfigError, match=r"^model.segmentation_proposals: .*" + field.split(".")[0].split("_")[0]):
         symbolic(lambda: build_detector(load_pipeline(str(masks_path), overrides).message.model))
 

@@ -1,4 +1,4 @@
-"""What config check says about a classifier and about folders of images."""
+"""Tests of config check for classifiers and folders of images."""
 
 from __future__ import annotations
 

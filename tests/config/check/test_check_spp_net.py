@@ -1,4 +1,4 @@
-"""What is wrong with an SPP-net's config: each message names field, value and what is accepted."""
+"""Tests of errors in an SPP-net's config: each message names field, value and the accepted values."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class StopAfter:
 
     @property
     def requested(self):
-        """Whether to stop."""
+        """Returns whether to stop."""
         self._left -= 1
         return self._left < 0
 

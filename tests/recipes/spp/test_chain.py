@@ -67,7 +67,7 @@ RECORDS = "train-00000-of-00001.tfrecord"
 
 
 class StopOnceThereIs(StopRequest):
-    """A signal that comes as soon as a file exists."""
+    """Requests a stop as soon as a given file exists."""
 
     def __init__(self, file):
         super().__init__()

@@ -21,8 +21,8 @@ def test_the_widest_margin():
 
 
 def test_errors_of_positives_weigh_more():
-    # With c so small both multipliers are at their bounds, 2 c and c: w = 2 c * 1 - c * (-1) = 3 c, and the bias is
-    # that of a feature of length 10 with a weight of its own: 10 * 10 * (2 c - c).
+    # With such a small c both multipliers are at their bounds, 2 c and c: w = 2 c * 1 - c * (-1) = 3 c. The bias is a
+    # separate feature of length 10: 10 * 10 * (2 c - c).
     kernel, bias = fit_svm(np.array([[1.0], [-1.0]]), np.array([1, -1]), c=0.001, positive_weight=2.0)
     np.testing.assert_allclose(kernel, [0.003], rtol=1e-4)
     assert bias == pytest.approx(INTERCEPT_SCALING**2 * 0.001, rel=1e-4)

@@ -1,4 +1,4 @@
-"""The steps on a toy: cached maps change nothing, and a step that was stopped ends as one that was not."""
+"""Tests of the steps on a toy: cached maps change nothing, and an interrupted step ends like an uninterrupted one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which windows teach what, on boxes whose overlaps are worked by hand."""
+"""Tests of the windows of each training step, on boxes with hand-worked overlaps."""
 
 from __future__ import annotations
 

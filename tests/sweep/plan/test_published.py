@@ -1,4 +1,4 @@
-"""Sweeps of published tables: numbers beside points, the small version, shared features, proposals of a point."""
+"""Tests of sweeps with published tables: numbers of the points, the small version, shared features, given proposals."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ ARGUMENTS = ("--headless=new", "--no-sandbox", "--disable-gpu", "--hide-scrollba
 
 
 def find_programs():
-    """Paths of the browser and of its driver, or None where one of them is not installed."""
+    """Returns the paths of the browser and of its driver, or None if one of them is not installed."""
     browser = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     driver = shutil.which("chromedriver")
     return (browser, driver) if browser and driver else None
@@ -80,7 +80,7 @@ class Browser:
         self._call("POST", "/actions", {"actions": [{"type": "key", "id": "keys", "actions": steps}]})
 
     def console(self):
-        """What the page has logged since the last call."""
+        """Returns the messages that the page has logged since the last call."""
         return self._call("POST", "/se/log", {"type": "browser"})
 
     def screenshot(self):

@@ -1,4 +1,4 @@
-"""What the figures show: every point with both values, no point without, and nothing that covers another."""
+"""Tests of the figures: every point with both values is drawn, no point without, and nothing overlaps."""
 
 from __future__ import annotations
 

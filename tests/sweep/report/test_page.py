@@ -1,4 +1,4 @@
-"""report.html: complete, well-formed, self-contained, and safe whatever the data say."""
+"""Tests of report.html: complete, well-formed, self-contained, and safe for any data."""
 
 from __future__ import annotations
 

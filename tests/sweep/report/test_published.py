@@ -1,4 +1,4 @@
-"""What was published beside what was measured: order, table, figure, and the page that has them."""
+"""Tests of published results next to measured ones: order, table, figure and page."""
 
 from __future__ import annotations
 

@@ -100,7 +100,7 @@ def test_points_measured_twice_are_a_conflict(tmp_path: pathlib.Path) -> None:
     with pytest.raises(UsageError, match=r"(?s)measured twice.*na \(key a\) in .*p1 and .*p2"):
         merge(tmp_path / "all", [tmp_path / "p1", tmp_path / "p2"])
     add(tmp_path / "p3", "a", mAP=0.25)
-    assert merge(tmp_path / "all", [tmp_path / "p1", tmp_path / "p3"]).num_rows == 1  # alike
+    assert merge(tmp_path / "all", [tmp_path / "p1", tmp_path / "p3"]).num_rows == 1  # equal rows
 
 
 def test_unreadable_and_missing_parts_are_named(tmp_path: pathlib.Path) -> None:
@@ -165,7 +165,7 @@ def test_the_cost_of_a_point() -> None:
     assert Cost(8e9, "faster_rcnn", 0.25, 300, 300, 10, 0).multiply_adds == pytest.approx(6.5e9)
     assert Cost(8e9, "ssd", 0.25, None, None, 10, 0).multiply_adds == pytest.approx(2e9)
     small, many = Cost(1e9, "ssd", 1.0, None, None, 10, 0), Cost(1e9, "ssd", 1.0, None, None, 20, 0)
-    # Of the machine's 100e9 operations a second, 0.3 are reached with 1e9 multiply-adds, 0.56 with ten times as many.
+    # Of the machine's 100e9 operations per second, 0.3 are reached with 1e9 multiply-adds, 0.56 with ten times as many.
     assert point_seconds(many, 100) - point_seconds(small, 100) == pytest.approx(10 * 1.7 * 2e9 / 30e9)
     one, ten = training_seconds(small, 100, 1, 100), training_seconds(small, 10, 10, 100)
     nothing = training_seconds(small, 0, 1, 100)

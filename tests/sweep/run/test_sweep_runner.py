@@ -33,7 +33,7 @@ PARTLY = (
 
 
 class Watched:
-    """Keeps what a Runner tells."""
+    """Keeps the messages of a Runner."""
 
     def __init__(self) -> None:
         self.started_names: list[str] = []
