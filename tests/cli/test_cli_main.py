@@ -12,6 +12,7 @@ from absl import flags
 from detzoo.cli import main as cli
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import ConfigError, DataError
+from tests.problem_text import problem_text
 
 
 def make_verb(run):
@@ -141,18 +142,19 @@ def test_every_command_refuses_a_model_that_cannot_be_built(verb, tmp_path, caps
     verb(load_pipeline_from_flags)
     assert cli.main(["train", f"--pipeline_config_path={path}"]) == 2
     printed = capsys.readouterr().err
-    assert (
-        f"{path}:2: error: model.ssd.feature_extractor.type: 'ssd_mobilenet_v3_large' is not supported yet" in printed
-    )
+    refused = "'ssd_mobilenet_v3_large' is not supported yet"
+    assert problem_text(path, 2, "model.ssd.feature_extractor.type", refused) in printed
     assert "train_input_reader" not in printed
 
 
 def test_help_does_not_import_tensorflow():
-    code = (
-        "import sys; from detzoo.cli.main import main, VERBS; main(['--help']); "
-        "[main([verb, '--help']) for verb in VERBS]; "
-        "sys.exit(7 if 'tensorflow' in sys.modules or 'keras' in sys.modules else 0)"
-    )
+    code = """
+import sys
+from detzoo.cli.main import main, VERBS
+main(['--help'])
+[main([verb, '--help']) for verb in VERBS]
+sys.exit(7 if 'tensorflow' in sys.modules or 'keras' in sys.modules else 0)
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr
 

@@ -15,12 +15,20 @@ model {
       type: "ssd_mobilenet_v2_fpn_keras"
       fpn { min_level: 3 max_level: 6 }
     }
-    box_coder { faster_rcnn_box_coder { y_scale: 10 x_scale: 10 height_scale: 5 width_scale: 5 } }
+    box_coder {
+      faster_rcnn_box_coder {
+        y_scale: 10 x_scale: 10
+        height_scale: 5 width_scale: 5
+      }
+    }
     matcher { argmax_matcher { matched_threshold: 0.5 unmatched_threshold: 0.5 } }
     similarity_calculator { iou_similarity {} }
     box_predictor { weight_shared_convolutional_box_predictor { depth: 32 num_layers_before_predictor: 1 } }
     anchor_generator {
-      multiscale_anchor_generator { min_level: 3 max_level: 6 aspect_ratios: [1.0, 2.0, 0.5] }
+      multiscale_anchor_generator {
+        min_level: 3 max_level: 6
+        aspect_ratios: [1.0, 2.0, 0.5]
+      }
     }
     post_processing {
       batch_non_max_suppression { score_threshold: 0.01 iou_threshold: 0.6 }
@@ -65,7 +73,8 @@ eval_input_reader {
 @pytest.fixture
 def config_path(tmp_path) -> pathlib.Path:
     """A config without a problem; its label map has ``cat`` and ``dog``."""
-    (tmp_path / "label_map.pbtxt").write_text("item { id: 1 name: 'cat' }\nitem { id: 2 name: 'dog' }\n")
+    items = "item { id: 1 name: 'cat' }", "item { id: 2 name: 'dog' }"
+    (tmp_path / "label_map.pbtxt").write_text("\n".join(items) + "\n")
     for name in ("train-00000-of-00002.tfrecord", "train-00001-of-00002.tfrecord", "val.tfrecord"):
         (tmp_path / name).write_bytes(b"records")
     path = tmp_path / "pipeline.config"

@@ -17,6 +17,7 @@ from detzoo.config.load import load_pipeline, read_text
 from detzoo.config.problems import format_problems
 from detzoo.config.show import show_config
 from detzoo.errors import DetzooError, UsageError
+from tests.problem_text import problem_text
 
 MOST_SECONDS = 5.0
 STEP = "data_augmentation_options { random_horizontal_flip {} }"
@@ -138,7 +139,7 @@ def test_the_most_severe_problems_are_listed_and_the_rest_counted(config_path):
     flip = "data_augmentation_options { random_horizontal_flip { keypoint_flip_permutation: 1 } }\n"
     config_path.write_text(text.replace(STEP, flip * 500).replace("num_classes: 2", "num_classes: -1"))
     lines = answer(config_path).splitlines()
-    assert "CONFIG:3: error: model.ssd.num_classes: is -1; accepted: 1 to 65536 classes" in lines[0]
+    assert problem_text("CONFIG", 3, "model.ssd.num_classes", "is -1; accepted: 1 to 65536 classes") in lines[0]
     assert lines[-1] == "CONFIG: not listed: 401 accepted fields have no effect"
     assert len(lines) == 101
 

@@ -8,6 +8,7 @@ import pytest
 
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import ConfigError, UsageError
+from tests.problem_text import problem_text
 
 
 def write(tmp_path, text):
@@ -19,7 +20,14 @@ def write(tmp_path, text):
 def test_load(tmp_path):
     path = write(
         tmp_path,
-        "item { name: '/m/01' id: 5 display_name: 'Cat' } item { id: 1 name: 'dog' } item {id: 7 display_name: 'emu'}",
+        """
+        item {
+          name: '/m/01' id: 5
+          display_name: 'Cat'
+        }
+        item { id: 1 name: 'dog' }
+        item { id: 7 display_name: 'emu' }
+        """,
     )
     label_map = load_label_map(path)
     assert label_map.names == {1: "dog", 5: "/m/01", 7: "emu"}
@@ -36,20 +44,19 @@ def test_save_then_load_gives_an_equal_map(tmp_path):
 
 
 def test_background_of_id_0_is_left_out(tmp_path):
-    assert load_label_map(write(tmp_path, "item { id: 0 name: 'background' } item { id: 1 name: 'a' }")).names == {
-        1: "a"
-    }
+    background = "item { id: 0 name: 'background' }\n"
+    assert load_label_map(write(tmp_path, background + ITEM_A)).names == {1: "a"}
+
+
+ITEM_A = "item { id: 1 name: 'a' }\n"
 
 
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("item { id: 0 name: 'cat' }", ":1: error: item[0].id: id 0: ids start at 1"),
-        ("item { id: 1 name: 'a' }\nitem { id: 1 name: 'b' }", ":2: error: item[1].id: id 1 is taken on line 1"),
-        (
-            "item { id: 1 name: 'a' }\nitem { id: 2 name: 'a' }",
-            ":2: error: item[1].name: the name 'a' is taken on line 1",
-        ),
+        ("item { id: 0 name: 'cat' }", problem_text("", 1, "item[0].id", "id 0: ids start at 1")),
+        (ITEM_A + "item { id: 1 name: 'b' }", problem_text("", 2, "item[1].id", "id 1 is taken on line 1")),
+        (ITEM_A + "item { id: 2 name: 'a' }", problem_text("", 2, "item[1].name", "the name 'a' is taken on line 1")),
         ("item { name: 'a' }", "has no id"),
         ("item { id: 1 }", "has neither name nor display_name"),
         ("items { id: 1 }", "unknown field of StringIntLabelMap; did you mean 'item'?"),

@@ -158,7 +158,12 @@ def test_the_config_itself_keeps_its_numbers(config_path):
 def test_sweep_files_have_ranges(tmp_path):
     path = tmp_path / "grid.sweep"
     config = ROOT / "model_configs" / "shapes_ssd_mobilenet_v1.config"
-    path.write_text(f'base {{ config: "{config}" }}\nmeasure {{\n  runs: 0\n  time_out_seconds: nan\n}}\n')
+    path.write_text(f"""base {{ config: "{config}" }}
+measure {{
+  runs: 0
+  time_out_seconds: nan
+}}
+""")
     with pytest.raises(ConfigError, match=r"(?s):3: error: measure.runs: is 0.*:4: error: .*seconds: is nan; accepted"):
         load_plan(str(path))
 
@@ -169,7 +174,8 @@ class TestTensorsThatNoMachineHolds:
     RESIZER = f"{SSD}.image_resizer.fixed_shape_resizer"
 
     def test_predictions(self, config_path):
-        # 2048 x 2048 cells x 6 anchors = 25165824, 4 + 2 numbers, 4 bytes, 8 images: 4.8 GB; 1000 classes: 809 GB.
+        # 2048 x 2048 cells x 6 anchors = 25165824 anchors of 4 + 2 numbers of 4 bytes take 4.8 GB for 8 images. With
+        # 1000 classes they take 809 GB.
         size = [f"{self.RESIZER}.height=16384", f"{self.RESIZER}.width=16384"]
         assert "asks for" not in str(refused(config_path, *size))
         text = refused(config_path, *size, "model.ssd.num_classes=2000")["model.ssd"]

@@ -11,6 +11,7 @@ from detzoo.config.diff import diff_configs
 from detzoo.config.load import load_pipeline, read_pipeline, save_pipeline
 from detzoo.config.show import show_config
 from detzoo.errors import ConfigError, UsageError
+from tests.problem_text import problem_text
 
 
 def test_save_then_load_gives_the_same_message(config_path, tmp_path):
@@ -40,8 +41,8 @@ def test_all_problems_of_text_and_overrides_are_in_one_error(tmp_path):
         load_pipeline(str(path), ["train_config.sed=3"])
     lines = str(caught.value).splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith(f"{path}:2: error: train_config.batch_siz: unknown field of TrainConfig")
-    assert lines[1].startswith(f"{path}:3: error: train_config.num_steps: expected an integer")
+    assert lines[0].startswith(problem_text(path, 2, "train_config.batch_siz", "unknown field of TrainConfig"))
+    assert lines[1].startswith(problem_text(path, 3, "train_config.num_steps", "expected an integer"))
     assert "--set train_config.sed=3" in lines[2]
     loaded, problems = read_pipeline(str(path))
     assert len(problems) == 2

@@ -179,7 +179,10 @@ def test_paths_of_windows_are_told_what_to_write(written, instead):
 
 
 def test_a_folder_of_windows_with_a_backslash_at_its_end_is_one_problem():
-    text = 'train_config {\n fine_tune_checkpoint: "C:\\models\\"\n batch_size: 3\n}'
+    text = r"""train_config {
+ fine_tune_checkpoint: "C:\models\"
+ batch_size: 3
+}"""
     [(line, _, message)] = complaints(text)
     assert line == 2
     assert message.endswith(

@@ -34,7 +34,8 @@ def test_what_is_written_is_read_from_another_folder(tmp_path, monkeypatch):
 
 
 def test_what_is_left_out_has_its_default(tmp_path):
-    (tmp_path / "e.json").write_text('{"models": [{"name": "a", "weight": 4}, {"name": "b", "weight": 2}]}')
+    models = [{"name": "a", "weight": 4}, {"name": "b", "weight": 2}]
+    (tmp_path / "e.json").write_text(json.dumps({"models": models}))
     read = read_ensemble(tmp_path / "e.json")
     assert (read.merging, read.views) == (MergeOptions(), ViewPlan())
     assert [model.weight for model in read.models] == [1.0, 0.5]

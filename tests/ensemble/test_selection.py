@@ -122,13 +122,23 @@ def test_paths_get_short_names():
         ("[]", "AP", DataError, "is not what `detzoo evaluate` writes"),
         ('{"AR@100": 0.5, "per_class": {}}', "AP", UsageError, "has no per_class"),
         (
-            '{"VOC mAP@.50IOU": 0.5, "per_class": {"cat": {"VOC mAP@.50IOU": 0.5}}}',
+            json.dumps({"VOC mAP@.50IOU": 0.5, "per_class": {"cat": {"VOC mAP@.50IOU": 0.5}}}),
             "AP",
             UsageError,
             "has no AP of the classes; it has VOC mAP@.50IOU: choose with --metric",
         ),
-        ('{"mAP": 0.5, "per_class": {"cat": 3}}', "AP", DataError, "is not as `detzoo evaluate` writes it"),
-        ('{"mAP": 0.5, "per_class": {"cat": {"AP": 1.2}}}', "AP", DataError, "cat: AP is 1.2; accepted: 0 to 1"),
+        (
+            json.dumps({"mAP": 0.5, "per_class": {"cat": 3}}),
+            "AP",
+            DataError,
+            "is not as `detzoo evaluate` writes it",
+        ),
+        (
+            json.dumps({"mAP": 0.5, "per_class": {"cat": {"AP": 1.2}}}),
+            "AP",
+            DataError,
+            "cat: AP is 1.2; accepted: 0 to 1",
+        ),
     ],
 )
 def test_unusable_metrics_files(tmp_path, text, metric, kind, message):

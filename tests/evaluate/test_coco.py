@@ -20,7 +20,7 @@ NAMES = {1: "cat", 3: "dog"}  # id 2 is a gap
 
 
 def image(gt=(), detections=(), image_id="1", crowd=(), difficult=(), shape=(100, 200)):
-    """gt: (box, class); detections: (box, score, class)."""
+    """Returns the image of ``gt`` as (box, class) and ``detections`` as (box, score, class)."""
     boxes = np.array([box for box, _ in gt], np.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
     return EvaluatedImage(

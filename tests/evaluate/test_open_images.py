@@ -47,8 +47,9 @@ def challenge(*images, names=NAMES):
 
 
 def test_detections_in_a_group_do_not_count_or_find_one_object():
-    # Both in the group, then the object. V2: only the object's detection counts: AP 1.
-    # Challenge: two objects; the group is found by its best detection (.9), the other one vanishes: AP 1 as well.
+    # Two detections in the group, then one of the object. In V2 only the object's detection counts, so AP is 1.
+    # In the challenge there are two objects. The best detection (.9) finds the group, and the other one is ignored, so
+    # AP is 1 as well.
     found = image([GROUP, OBJECT], [(IN_GROUP, 0.9), (HALF_IN_GROUP, 0.8), (OBJECT, 0.7)], groups=[0])
     assert version_2(found) == pytest.approx(1.0)
     assert challenge(found) == pytest.approx(1.0)
@@ -71,7 +72,7 @@ def test_less_than_half_in_the_group_is_wrong():
 
 
 def test_the_score_of_a_group_is_that_of_its_best_detection():
-    # Ranked: wrong .85, group .8, object .7. Precision 0, 1/2, 2/3; falling from the right 2/3: area 2/3.
+    # The ranking is wrong .85, group .8, object .7. Precision is 0, 1/2, 2/3. Its envelope is 2/3, and so is the area.
     # V2: wrong, right of one object: 1/2.
     ranked = image([GROUP, OBJECT], [(NOTHING, 0.85), (IN_GROUP, 0.8), (IN_GROUP, 0.75), (OBJECT, 0.7)], groups=[0])
     assert challenge(ranked) == pytest.approx(2 / 3)

@@ -37,16 +37,17 @@ def average_precision(images, **kwargs):
 
 
 def test_right_wrong_right_of_three_objects():
-    # Verdicts right, wrong, right; three objects. Recall 1/3, 1/3, 2/3; precision 1, 1/2, 2/3.
-    # Area: 1/3 * 1 + 1/3 * 2/3 = 5/9. Eleven points: recalls 0..0.3 -> 1 (4 of them), 0.4..0.6 -> 2/3 (3), the rest 0:
-    # (4 + 2) / 11 = 6/11.
+    # The detections of three objects are right, wrong, right. Recall is 1/3, 1/3, 2/3, and precision is 1, 1/2, 2/3.
+    # The area is 1/3 * 1 + 1/3 * 2/3 = 5/9. Of the eleven points, the recalls 0..0.3 give 1 (4 of them), 0.4..0.6 give
+    # 2/3 (3), and the rest give 0, so the mean is (4 + 2) / 11 = 6/11.
     images = [image([BOX, OTHER, FAR], [(BOX, 0.9), ([30, 30, 40, 40], 0.8), (OTHER, 0.7)])]
     assert average_precision(images) == pytest.approx(5 / 9)
     assert average_precision(images, eleven_points=True) == pytest.approx(6 / 11)
 
 
 def test_a_second_detection_of_one_object_is_wrong():
-    # Right, wrong, right of two objects: recall 1/2, 1/2, 1; precision 1, 1/2, 2/3: area 1/2 + 1/2 * 2/3.
+    # Right, wrong, right of two objects. Recall is 1/2, 1/2, 1 and precision is 1, 1/2, 2/3, so the area is
+    # 1/2 + 1/2 * 2/3.
     images = [image([BOX, OTHER], [(BOX, 0.9), (BOX, 0.8), (OTHER, 0.7)])]
     assert average_precision(images) == pytest.approx(5 / 6)
 

@@ -20,7 +20,7 @@ AWAY = [60.0, 120.0, 90.0, 190.0]
 
 
 def image(gt=(), found=(), crowd=(), image_id="1", classes=()):
-    """gt: boxes; found: boxes, best first."""
+    """Returns the image of the boxes ``gt`` and the boxes ``found``, best first."""
     boxes = np.array(gt, np.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
     return EvaluatedImage(

@@ -63,7 +63,7 @@ def test_without_a_background_column_class_0_is_column_0():
 
 
 def test_weights_and_normalisers():
-    # Two images. Deltas of 2 in each number: smooth L1 of 1.5 * 4 an anchor; logits 0: 3 ln 2 an anchor.
+    # Two images. Deltas of 2 in each number give a smooth L1 of 1.5 * 4 per anchor, and logits of 0 give 3 ln 2.
     state = [[POSITIVE, NEGATIVE, IGNORE], [POSITIVE, POSITIVE, NEGATIVE]]
     targets = _targets(state, [[0, -1, -1], [1, 1, -1]], weights=[[0.5, 1, 1], [1, 1, 1]])
     predictions = _predictions(np.zeros((2, 3, 3)), np.full((2, 3, 4), 2.0))

@@ -62,7 +62,7 @@ def test_places_are_kept_for_positives():
     state = [NEGATIVE, NEGATIVE, NEGATIVE, POSITIVE, POSITIVE, NEGATIVE]
     miner = HardExampleMiner(4, max_negatives_per_positive=2, reserve_positives=True)
     assert _chosen(miner, state=state) == [[0, 1, 3]]
-    # 1:1 of four: both positives and two negatives; without the places one of each.
+    # Four examples at 1:1 are both positives and two negatives. Without reserved places they are one of each.
     miner = HardExampleMiner(4, max_negatives_per_positive=1, reserve_positives=True)
     assert _chosen(miner, state=state) == [[0, 1, 3, 4]]
     assert _chosen(HardExampleMiner(4, max_negatives_per_positive=1), state=state) == [[0, 3]]

@@ -44,7 +44,8 @@ def test_a_region_on_a_box_of_several_labels_has_several_right_classes():
 
 
 def test_mean_over_images_divides_by_each_image_s_count():
-    # Image 0: (1 + 2) / 2 = 1.5; image 1: 5 / 1; image 2 has no row that counts. Times 2, over three images: 13 / 3.
+    # Image 0 gives (1 + 2) / 2 = 1.5 and image 1 gives 5 / 1; image 2 has no row that counts. Times 2 and divided by
+    # three images this is 13 / 3.
     term = mean_over_images(tf.constant([[1.0, 2.0], [5.0, 0.0], [0.0, 0.0]]), tf.constant([2, 1, 0]), weight=2.0)
     assert float(term.total) == 13.0
     assert float(term.normalizer) == 3.0
@@ -64,8 +65,9 @@ def _anchor_targets(state, box_deltas):
 
 def test_proposal_loss():
     # p(object) = 3/4 where the logits are [0, ln 3].
-    # Image 0, a sample of 2: positive -ln 3/4, negative -ln 1/4; together ln 16/3. Boxes: |2| - .5 + .5**2 / 2 = 1.625.
-    # Image 1, a sample of 1: negative at equal logits: ln 2. No box counts.
+    # Image 0 has a sample of 2, a positive with -ln 3/4 and a negative with -ln 1/4, together ln 16/3. The loss of its
+    # boxes is |2| - .5 + .5**2 / 2 = 1.625.
+    # Image 1 has a sample of 1, a negative with equal logits, which gives ln 2. No box counts.
     logits = [[[0, LOG3], [0, LOG3], [90, -90]], [[0, 0], [50, 50], [7, 7]]]
     deltas = np.zeros((2, 3, 4))
     deltas[0, 0], deltas[0, 1], deltas[1, 2] = [2.0, 0.5, 0.0, 0.0], [9.0] * 4, [9.0] * 4
@@ -110,8 +112,9 @@ APART = [[0.0, 0.0, 0.2, 0.2], [0.4, 0.4, 0.6, 0.6], [0.8, 0.8, 1.0, 1.0]]
 @pytest.mark.parametrize(("num_boxes", "expected_box"), [(2, 1.5), (1, 4.5)])
 def test_region_loss_takes_the_box_of_the_true_class(num_boxes, expected_box):
     # Two classes. Row 0 is class 1, row 1 background, row 2 padding. Logits [0, 0, ln 2]: p(class 1) = 1/2.
-    # Row 0: -ln 1/2 = ln 2; row 1: -ln 1/4 = ln 4. Two regions: (ln 2 + ln 4) / 2.
-    # The box of class 0 misses by 5 (4.5), that of class 1 by 2 (1.5); a shared box is the first. Half of it a region.
+    # Row 0 gives -ln 1/2 = ln 2 and row 1 gives -ln 1/4 = ln 4, so the mean of two regions is (ln 2 + ln 4) / 2.
+    # The box of class 0 misses by 5 (4.5), and that of class 1 by 2 (1.5). A shared box is the first. The mean over two
+    # regions is half of it.
     logits = tf.constant([[[0.0, 0.0, LOG2]] * 3])
     deltas = np.zeros((1, 3, num_boxes, 4), np.float32)
     deltas[0, 0, 0, 0] = 5.0
@@ -186,7 +189,8 @@ def _groundtruth_with(masks):
 
 
 def test_true_masks_are_the_part_of_the_matched_object_in_the_region():
-    # Images of 5 x 9. Object 0 of image 0: its two upper rows; object 1: its four left columns. Image 1: everything.
+    # Images of 5 x 9. In image 0 the mask of object 0 is the two upper rows, and that of object 1 is the four left
+    # columns. In image 1 it is the whole image.
     masks = np.zeros((2, 2, 5, 9))
     masks[0, 0, :2], masks[0, 1, :, :4], masks[1, 0] = 1, 1, 1
     regions = _regions([[[0.0, 0.0, 0.75, 1.0], [0.0, 0.25, 1.0, 0.75]], [[0.0, 0.0, 1.0, 1.0], [0.0] * 4]], [2, 1])

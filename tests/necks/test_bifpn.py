@@ -39,7 +39,7 @@ def constant_maps(**values):
 def test_one_pass_of_plain_sums():
     outputs = pyramid_model(BifpnOptions(1, 1, "sum"))(constant_maps(c3=1.0, c4=10.0, c5=100.0))
     # Laterals are kernels of ones on one channel, so the maps themselves; resampling keeps constant maps.
-    # t4 = 10 + 100 = 110; P3 = 1 + 110 = 111; P4 = 10 + 110 + 111 = 231; P5 = 100 + 231 = 331.
+    # t4 = 10 + 100 = 110, P3 = 1 + 110 = 111, P4 = 10 + 110 + 111 = 231, P5 = 100 + 231 = 331.
     expected = {"3": 111.0, "4": 231.0, "5": 331.0}
     for level, value in expected.items():
         np.testing.assert_allclose(outputs[level], np.full((1, *SHAPES[int(level)]), value))
@@ -57,7 +57,8 @@ def test_one_pass_of_weighted_sums():
 
 def test_second_pass_reads_the_first():
     outputs = pyramid_model(BifpnOptions(2, 1, "sum"))(constant_maps(c3=1.0, c4=10.0, c5=100.0))
-    # From 111, 231, 331 of the first: t4 = 231 + 331 = 562; P3 = 111 + 562; P4 = 231 + 562 + 673; P5 = 331 + 1466.
+    # The first pass gives 111, 231, 331. In the second t4 = 231 + 331 = 562, P3 = 111 + 562, P4 = 231 + 562 + 673, and
+    # P5 = 331 + 1466.
     for level, value in {"3": 673.0, "4": 1466.0, "5": 1797.0}.items():
         np.testing.assert_allclose(outputs[level], np.full((1, *SHAPES[int(level)]), value))
 
@@ -66,7 +67,8 @@ def test_finer_maps_are_halved_by_the_maximum_of_three_by_three():
     maps = constant_maps(c3=0.0, c4=0.0, c5=0.0)
     maps["3"][0, 6, 9] = 5.0  # the last cell of 7 x 10
     outputs = pyramid_model(BifpnOptions(1, 1, "sum"))(maps)
-    # "same" padding of 7 rows: one above; rows 5, 6, 7 make row 3. Of 10 columns: none before; 8, 9, 10 make column 4.
+    # "same" pads 7 rows by one above, so rows 5, 6, 7 become row 3. It pads 10 columns by none before, so columns 8, 9,
+    # 10 become column 4.
     expected = np.zeros((4, 5))
     expected[3, 4] = 5.0
     np.testing.assert_array_equal(outputs["4"][0, :, :, 0], expected)
@@ -103,7 +105,7 @@ def test_levels_past_the_backbone_are_halvings_of_its_projected_last_map():
 def test_the_activation_stands_before_the_convolution():
     relu = dataclasses.replace(PLAIN, activation="relu")
     outputs = pyramid_model(BifpnOptions(1, 1, "sum"), relu)(constant_maps(c3=1.0, c4=-10.0, c5=3.0))
-    # t4 = relu(-7) = 0; P3 = relu(1 + 0) = 1; P4 = relu(-10 + 0 + 1) = 0; P5 = relu(3 + 0) = 3. Laterals keep -10.
+    # t4 = relu(-7) = 0, P3 = relu(1 + 0) = 1, P4 = relu(-10 + 0 + 1) = 0, P5 = relu(3 + 0) = 3. Laterals keep -10.
     assert [float(outputs[level][0, 0, 0, 0]) for level in "345"] == [1.0, 0.0, 3.0]
 
 

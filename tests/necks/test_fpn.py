@@ -38,8 +38,8 @@ def maps(shapes=SHAPES, **values):
 
 def test_api_pathway_sends_the_smoothed_map_down():
     outputs = pyramid_model(smoothed_top_down, 1, ONES)(maps(c5=1.0, c4=2.0, c3=3.0))
-    # P5 is the bare lateral. In the middle of level 4: (2 + 1) * 9 taps = 27; of level 3: (3 + 27) * 9 = 270 where all
-    # nine taps lie over inner cells of level 4.
+    # P5 is only the lateral. The middle of level 4 is (2 + 1) * 9 taps = 27. Level 3 is (3 + 27) * 9 = 270 in cells
+    # whose nine taps all lie over inner cells of level 4.
     np.testing.assert_allclose(outputs["5"], np.ones((1, 2, 3, 1)))
     assert float(outputs["4"][0, 1, 1, 0]) == 27.0
     assert float(outputs["4"][0, 0, 0, 0]) == 12.0  # the corner sees 4 taps

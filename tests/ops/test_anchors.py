@@ -77,7 +77,7 @@ def test_multiscale_order_sizes_and_offsets():
 
 def test_multiscale_has_no_offset_where_the_stride_does_not_divide_the_side():
     boxes_px = anchors.MultiscaleAnchors(3, 3, 1.0, (1.0,), 1)([(2, 3)], (12, 24)) * [12, 24, 12, 24]
-    np.testing.assert_allclose(boxes_px[0], [-4, 0, 4, 8], atol=1e-5)  # y: 12 is not a multiple of 8; x: 24 is
+    np.testing.assert_allclose(boxes_px[0], [-4, 0, 4, 8], atol=1e-5)  # 8 divides 24 (x), but not 12 (y)
 
 
 def test_grid_anchors_in_pixels():

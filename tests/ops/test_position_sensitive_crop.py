@@ -45,7 +45,8 @@ def test_equals_the_crops_of_all_bins(map_size, crop_size, num_bins):
 def test_each_bin_looks_at_its_own_channels():
     # 2 x 2 bins, D = 2, one sample a bin. Channel c of the map is 100 c + 10 y + x at cell (y, x) of 5 x 5. The box is
     # the map, so the bins' middles are the cells (1, 1), (1, 3), (3, 1), (3, 3); bin k has channels 2 k and 2 k + 1.
-    #   d = 0: (0 + 11) + (200 + 13) + (400 + 31) + (600 + 33) = 1288, a mean of 322; d = 1: 100 more each, 422.
+    # For d = 0 the sum is (0 + 11) + (200 + 13) + (400 + 31) + (600 + 33) = 1288, a mean of 322. For d = 1 each is 100
+    # more, a mean of 422.
     y, x, c = np.meshgrid(range(5), range(5), range(8), indexing="ij")
     features = tf.constant((100 * c + 10 * y + x)[np.newaxis], tf.float32)
     crops = position_sensitive_crop(features, tf.constant([[[0.0, 0.0, 1.0, 1.0]]]), (2, 2), (2, 2))

@@ -269,8 +269,9 @@ def test_no_map_is_an_error():
 
 
 def test_levels_double_in_size():
-    # 4 + log2(sqrt(w h) / 224): 224 x 224 is 4; 448 x 112 has the same area; 448 x 448 is 5; 447 x 447 is 4.997;
-    # 112 x 112 is 3; 111 x 112 is 2.99; 20 x 20 is 0.51 and 2000 x 2000 is 7.2, clipped to 2 and 5.
+    # By 4 + log2(sqrt(w h) / 224), 224 x 224 has level 4, as has 448 x 112 with the same area. 448 x 448 has 5,
+    # 447 x 447 4.997, 112 x 112 3, and 111 x 112 2.99. 20 x 20 has 0.51 and 2000 x 2000 7.2, which are clipped to 2
+    # and 5.
     sizes = [(224, 224), (448, 112), (448, 448), (447, 447), (112, 112), (111, 112), (20, 20), (2000, 2000)]
     boxes = tf.constant([[[30.0, 7.0, 30.0 + height, 7.0 + width] for height, width in sizes]])
     levels = assign_levels(boxes, 2, 5)

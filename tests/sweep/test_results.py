@@ -72,13 +72,13 @@ def test_every_unreadable_cell_is_named_with_its_line_and_column(tmp_path: pathl
         stream.write('"open quote' + "," * (len(NAMES) - 1) + "\n")
     rows, problems = read_with_problems(file)
     assert [read["key"] for read in rows] == ["a"]
-    assert [problem.removeprefix(f"{file}:") for problem in problems[:6]] == [
-        "3: column 'proposals': found '3e2'; accepted: a whole number, or nothing",
-        "3: column 'mAP': found 'n/a'; accepted: a number, or nothing",
-        "4: column 'status': found 'done'; accepted: ok or failed",
-        "5: column 'key': found ''; accepted: a text that is not empty",
-        "6: column 'jit_compile': found 'yes'; accepted: true or false, or nothing",
-        "6: column 'latency.median_ms': found 'nan'; accepted: a number, or nothing",
+    assert [tuple(problem.removeprefix(f"{file}:").split(": ", 2)) for problem in problems[:6]] == [
+        ("3", "column 'proposals'", "found '3e2'; accepted: a whole number, or nothing"),
+        ("3", "column 'mAP'", "found 'n/a'; accepted: a number, or nothing"),
+        ("4", "column 'status'", "found 'done'; accepted: ok or failed"),
+        ("5", "column 'key'", "found ''; accepted: a text that is not empty"),
+        ("6", "column 'jit_compile'", "found 'yes'; accepted: true or false, or nothing"),
+        ("6", "column 'latency.median_ms'", "found 'nan'; accepted: a number, or nothing"),
     ]
     assert f"{file}:7: 3 cells; accepted: {len(NAMES)}, one for each column" in problems
     assert any(problem.startswith(f"{file}:8: not a line of CSV") for problem in problems)

@@ -326,21 +326,30 @@ def test_a_shared_head_needs_one_number_of_anchors(config_path):
     assert found(config_path, *overrides, f"{SSD_ANCHORS}.interpolated_scale_aspect_ratio=0") == {}
 
 
+def label_map(*items: str) -> str:
+    """Returns the text of a label map with one item per line."""
+    return "\n".join(items) + "\n"
+
+
 def test_label_map_against_num_classes_and_the_other_reader(config_path):
     folder = config_path.parent
-    (folder / "three.pbtxt").write_text("item { id: 1 name: 'cat' }\nitem { id: 3 name: 'emu' }\n")
+    (folder / "three.pbtxt").write_text(label_map("item { id: 1 name: 'cat' }", "item { id: 3 name: 'emu' }"))
     text = str(problems(config_path, f"eval_input_reader.label_map_path={folder}/three.pbtxt"))
     assert "goes up to id 3 ('emu'), but num_classes is 2; set model.ssd.num_classes: 3" in text
-    (folder / "other.pbtxt").write_text("item { id: 1 name: 'dog' }\nitem { id: 2 name: 'cat' }\n")
+    (folder / "other.pbtxt").write_text(label_map("item { id: 1 name: 'dog' }", "item { id: 2 name: 'cat' }"))
     errors = found(config_path, f"eval_input_reader.label_map_path={folder}/other.pbtxt")
     assert "id 1 is 'dog', but 'cat' in the label map of train_input_reader" in str(errors)
 
 
 def test_a_broken_label_map_is_shown_with_its_lines(config_path):
-    (config_path.parent / "label_map.pbtxt").write_text("item { id: 0 name: 'cat' }\nitem { idd: 2 name: 'dog' }\n")
+    broken = label_map("item { id: 0 name: 'cat' }", "item { idd: 2 name: 'dog' }")
+    (config_path.parent / "label_map.pbtxt").write_text(broken)
     text = "\n".join(p.message for p in problems(config_path))
-    assert "label_map.pbtxt:1: item[0].id: id 0: ids start at 1" in text
-    assert "label_map.pbtxt:2: item[1].idd: unknown field of StringIntLabelMapItem; did you mean 'id'?" in text
+    for line, message in (
+        (1, "item[0].id: id 0: ids start at 1"),
+        (2, "item[1].idd: unknown field of StringIntLabelMapItem; did you mean 'id'?"),
+    ):
+        assert f"label_map.pbtxt:{line}: {message}" in text
 
 
 def test_missing_files(config_path):

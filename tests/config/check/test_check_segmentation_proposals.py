@@ -20,8 +20,12 @@ BLOCK = """model {
   segmentation_proposals {
     image_resizer { fixed_shape_resizer { height: 96 width: 128 } }
     feature_extractor {
-      type: "faster_rcnn_mobilenet_v1_fpn" depth_multiplier: 0.25 min_depth: 8
-      fpn { min_level: 3 max_level: 6 additional_layer_depth: 16 }
+      type: "faster_rcnn_mobilenet_v1_fpn" depth_multiplier: 0.25
+      min_depth: 8
+      fpn {
+        min_level: 3 max_level: 6
+        additional_layer_depth: 16
+      }
       conv_hyperparams { initializer { variance_scaling_initializer { } } }
       batch_norm_trainable: true
     }

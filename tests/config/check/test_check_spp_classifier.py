@@ -137,7 +137,11 @@ def test_readers_of_other_folders(folders, tmp_path):
 
 def test_folders_and_a_label_map(folders, tmp_path):
     (tmp_path / "map.pbtxt").write_text(
-        "item { id: 1 name: 'cat' } item { id: 2 name: 'dog' } item { id: 3 name: 'fox' }"
+        """
+        item { id: 1 name: 'cat' }
+        item { id: 2 name: 'dog' }
+        item { id: 3 name: 'fox' }
+        """
     )
     found = errors_of(folders, f"train_input_reader.label_map_path={tmp_path}/map.pbtxt")
     assert "does not name, such as 'owl'" in found["train_input_reader.image_folder_reader.path"]

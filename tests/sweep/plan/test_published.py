@@ -12,6 +12,7 @@ from detzoo.config.problems import Findings
 from detzoo.errors import ConfigError
 from detzoo.sweep.plan.files import replace_output_dir
 from detzoo.sweep.plan.sweep_plan import SweepPlan, load_plan
+from tests.problem_text import problem_text
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "model_configs"
 PAPERS = sorted(path.name for path in (CONFIGS / "sweeps").glob("*_table*.sweep"))
@@ -65,14 +66,17 @@ def test_published_numbers_do_not_change_what_is_measured(tmp_path: pathlib.Path
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (('source: "a paper, table 9"', ""), "SWEEP:3: error: published: has no source"),
+        (('source: "a paper, table 9"', ""), problem_text("SWEEP", 3, "published", "has no source")),
         (('"mAP",', '"mAPs",'), "published.columns[0]: there is no column 'mAPs'; did you mean 'mAP'"),
-        (("[31.1, 64]", "[31.1]"), "SWEEP:7: error: published.row[0].values: has 1 numbers; accepted: 2"),
+        (
+            ("[31.1, 64]", "[31.1]"),
+            problem_text("SWEEP", 7, "published.row[0].values", "has 1 numbers; accepted: 2"),
+        ),
         (("classes=5", "clases=5"), "published.row[0].of[0]: there is no axis 'clases'; did you mean 'classes'"),
         (("classes=5", "base=sdd"), "published.row[0].of[0]: there is no base 'sdd'; did you mean 'ssd'"),
         (("classes=5", "classes"), "published.row[0].of[0]: 'classes' is no AXIS=VALUE"),
         (('of: "classes=5"', ""), "published.row[0]: is of no point; give `of: 'AXIS=VALUE'`"),
-        (("classes=5", "classes=6"), "SWEEP:7: error: published.row[0]: no point has classes=6"),
+        (("classes=5", "classes=6"), problem_text("SWEEP", 7, "published.row[0]", "no point has classes=6")),
         (("classes=5", "base=ssd"), "published.row[1]: is of ssd_classes7, as published.row[0] is"),
     ],
 )
@@ -109,11 +113,14 @@ small {{
 def test_problems_of_the_small_version_have_its_lines_and_those_of_the_large_one_are_not_told(
     tmp_path: pathlib.Path,
 ) -> None:
-    text = (
-        f'base {{ config: "nowhere.config" }}\nsmall {{\n  base {{ config: "{SHAPES}" }}\n  set: "model.ssd.x=1"\n}}\n'
-    )
+    text = f"""base {{ config: "nowhere.config" }}
+small {{
+  base {{ config: "{SHAPES}" }}
+  set: "model.ssd.x=1"
+}}
+"""
     found = problems_of(tmp_path, text, small=True)
-    assert "SWEEP:4: error: set[0]: model.ssd.x=1: model.ssd (Ssd) has no field 'x'" in found
+    assert problem_text("SWEEP", 4, "set[0]", "model.ssd.x=1: model.ssd (Ssd) has no field 'x'") in found
     assert "nowhere" not in found
     assert "--small: the file has no `small { }` block" in problems_of(tmp_path, SSD, small=True)
 
@@ -199,9 +206,13 @@ def test_what_is_wrong_with_shared_features_is_told(
     assert message in problems_of(tmp_path, SHARED.replace(*change))
 
 
-PROPOSING = f"""base {{ config: "{PYRAMID}" name: "rpn" set: "model.faster_rcnn.number_of_stages=1" }}
+PROPOSING = f"""base {{
+  config: "{PYRAMID}" name: "rpn"
+  set: "model.faster_rcnn.number_of_stages=1"
+}}
 base {{
-  config: "{PYRAMID}" name: "fast" set: "model.faster_rcnn.proposals_from_reader=true"
+  config: "{PYRAMID}" name: "fast"
+  set: "model.faster_rcnn.proposals_from_reader=true"
   set: "train_input_reader.max_number_of_proposals=40" set: "eval_input_reader[0].max_number_of_proposals=30"
 }}
 train {{ proposals_from: "rpn" }}

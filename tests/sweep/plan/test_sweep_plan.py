@@ -12,6 +12,7 @@ from detzoo.errors import ConfigError, UsageError
 from detzoo.sweep.plan.files import replace_output_dir
 from detzoo.sweep.plan.sweep_plan import SweepPlan, load_plan
 from detzoo.sweep.plan.traits import traits_of
+from tests.problem_text import problem_text
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "model_configs"
 SSD = f'base {{ config: "{CONFIGS}/ssd_mobilenet_v1_300.config" }}\n'
@@ -58,8 +59,14 @@ def test_bases_are_chosen_by_meta_architecture_and_extractor(tmp_path: pathlib.P
     text = f"""{SSD}{FASTER}{RFCN}
         axis {{ meta_architecture {{ values: ["rfcn", "ssd"] }} }}
         axis {{ extractor {{ values: ["resnet101", "mobilenet_v1"] }} }}
-        exclude {{ reason: "no such config" meta_architecture: "rfcn" extractor: "mobilenet_v1" }}
-        exclude {{ reason: "neither" meta_architecture: "ssd" extractor: "resnet101" }}"""
+        exclude {{
+          reason: "no such config" meta_architecture: "rfcn"
+          extractor: "mobilenet_v1"
+        }}
+        exclude {{
+          reason: "neither" meta_architecture: "ssd"
+          extractor: "resnet101"
+        }}"""
     plan = plan_of(tmp_path, text)
     assert [(point.name, point.base.name) for point in plan.points] == [
         ("rfcn_resnet101", "rfcn_resnet101_600"),
@@ -111,7 +118,12 @@ def test_of_two_bases_of_one_kind_that_of_the_resolution_is_taken(tmp_path: path
 
 def test_other_axes_set_one_field_or_several(tmp_path: pathlib.Path) -> None:
     text = f"""{SSD}
-        axis {{ path {{ path: "model.ssd.feature_extractor.depth_multiplier" values: ["0.5", "1.0"] name: "width" }} }}
+        axis {{
+          path {{
+            path: "model.ssd.feature_extractor.depth_multiplier" values: ["0.5", "1.0"]
+            name: "width"
+          }}
+        }}
         axis {{ choice {{ name: "nms"
             values {{ name: "few" set: "model.ssd.post_processing.batch_non_max_suppression.max_total_detections=20"
                 set: "model.ssd.post_processing.batch_non_max_suppression.max_detections_per_class=5" }}
@@ -130,7 +142,14 @@ def test_other_axes_set_one_field_or_several(tmp_path: pathlib.Path) -> None:
 
 def test_several_ways_of_measuring_make_several_points(tmp_path: pathlib.Path) -> None:
     plan = plan_of(
-        tmp_path, SSD + "measure { device: [CPU, GPU] batch_size: [1, 8] image_height: 200 image_width: 320 }"
+        tmp_path,
+        SSD
+        + """
+            measure {
+              device: [CPU, GPU] batch_size: [1, 8]
+              image_height: 200 image_width: 320
+            }
+            """,
     )
     assert [(p.name, p.how.device, p.how.batch_size) for p in plan.points] == [
         ("ssd_mobilenet_v1_300_cpu_batch1", "CPU", 1),
@@ -273,11 +292,11 @@ def test_the_grid_of_the_paper(tmp_path: pathlib.Path) -> None:
     counts: dict[str, int] = {}
     for point in plan.points:
         counts[point.traits.meta_architecture] = counts.get(point.traits.meta_architecture, 0) + 1
-    # Faster R-CNN: (6 + 2 at stride 8) x 2 resolutions x 5 numbers of proposals; R-FCN: (4 + 2) x 2 x 5; SSD:
-    # (5 + 2) x 2.
+    # Faster R-CNN has (6 + 2 at stride 8) x 2 resolutions x 5 numbers of proposals. R-FCN has (4 + 2) x 2 x 5, and SSD
+    # has (5 + 2) x 2.
     assert counts == {"faster_rcnn": 80, "rfcn": 60, "ssd": 14}
-    # R-FCN with VGG-16: 2 strides x 2 x 5; Inception v3: SSD 2 x 2, R-FCN 2 x 2 x 5; stride 8 of the three light
-    # extractors that are left: R-FCN 2 x 2 x 5, Faster R-CNN 4 x 2 x 5, SSD 3 x 2.
+    # R-FCN with VGG-16 has 2 strides x 2 x 5 points. Inception v3 has 2 x 2 of SSD and 2 x 2 x 5 of R-FCN. Stride 8 of
+    # the three remaining light extractors has 2 x 2 x 5 of R-FCN, 4 x 2 x 5 of Faster R-CNN and 3 x 2 of SSD.
     assert [len(exclusion.matched) for exclusion in plan.exclusions] == [20, 24, 66]
     assert len({point.name for point in plan.points}) == len({point.key for point in plan.points}) == 154
     ssd = {p.name: p.message.model.ssd for p in plan.points if p.traits.meta_architecture == "ssd"}
@@ -312,20 +331,24 @@ measure {{ runs: 0 }}
 measures {{ }}
 """
     found = problems_of(tmp_path, text)
-    for expected in (
-        "SWEEP:2: error: base[1].config: there is no pipeline config at",
-        "SWEEP:3: error: axis[0].path.values[0]: model.ssd.loss.classification_wieght=1: model.ssd.loss (Loss) has no "
-        "field 'classification_wieght'; did you mean 'classification_weight'",
-        "SWEEP:4: error: axis[1].path.values[1]: model.ssd.num_classes=many: model.ssd.num_classes: ",
-        "SWEEP:5: error: axis[2].resolution.values[1]: '300' is there twice",
-        "SWEEP:6: error: axis[3]: sets model.ssd.image_resizer.fixed_shape_resizer.height, as axis[2] (resolution)",
-        "SWEEP:7: error: exclude[0].resolution: '400' is no value of the axis 'resolution'",
-        "SWEEP:8: error: exclude[1]: has no reason",
-        "SWEEP:9: error: accuracy.checkpoint: '{extractr}' is no value of a point; did you mean 'extractor'?",
-        "SWEEP:10: error: measure.runs: is 0; accepted: 1 to 1000000 calls",
-        "SWEEP:11: error: measures: unknown field of Sweep; did you mean 'measure'?",
-    ):
-        assert expected in found
+    expected = {  # line -> field, message
+        2: ("base[1].config", "there is no pipeline config at"),
+        3: (
+            "axis[0].path.values[0]",
+            "model.ssd.loss.classification_wieght=1: model.ssd.loss (Loss) has no field 'classification_wieght'; "
+            "did you mean 'classification_weight'",
+        ),
+        4: ("axis[1].path.values[1]", "model.ssd.num_classes=many: model.ssd.num_classes: "),
+        5: ("axis[2].resolution.values[1]", "'300' is there twice"),
+        6: ("axis[3]", "sets model.ssd.image_resizer.fixed_shape_resizer.height, as axis[2] (resolution)"),
+        7: ("exclude[0].resolution", "'400' is no value of the axis 'resolution'"),
+        8: ("exclude[1]", "has no reason"),
+        9: ("accuracy.checkpoint", "'{extractr}' is no value of a point; did you mean 'extractor'?"),
+        10: ("measure.runs", "is 0; accepted: 1 to 1000000 calls"),
+        11: ("measures", "unknown field of Sweep; did you mean 'measure'?"),
+    }
+    for line, (field, message) in expected.items():
+        assert problem_text("SWEEP", line, field, message) in found
 
 
 @pytest.mark.parametrize(
@@ -345,11 +368,26 @@ measures {{ }}
         ("axis { choice { values { name: 'x' } } }", "axis[0].choice: has no name"),
         ("axis { path { values: 'x' } }", "axis[0].path: has no path"),
         (
-            "axis { path { path: 'model.ssd.num_classes' values: '5' } } "
-            "axis { path { path: 'model . ssd.num_classes' values: '6' name: 'classes' } }",
+            """
+            axis { path { path: 'model.ssd.num_classes' values: '5' } }
+            axis {
+              path {
+                path: 'model . ssd.num_classes' values: '6'
+                name: 'classes'
+              }
+            }
+            """,
             "axis[1]: sets model.ssd.num_classes, as axis[0] (num_classes) does; keep one",
         ),
-        ("exclude { reason: 'x' where { axis: 'size' values: '1' } }", "there is no axis 'size'"),
+        (
+            """
+            exclude {
+              reason: 'x'
+              where { axis: 'size' values: '1' }
+            }
+            """,
+            "there is no axis 'size'",
+        ),
         ("exclude { reason: 'x' meta_architecture: 'rfcn' }", "leaves nothing out"),
         ("exclude { reason: 'x' meta_architecture: 'ssd' }", "every combination is left out"),
         ("exclude { reason: 'x' }", "has no condition"),
@@ -370,7 +408,8 @@ def test_each_problem_is_named(tmp_path: pathlib.Path, text: str, message: str) 
 def test_models_that_sweeps_do_not_measure_are_refused(tmp_path: pathlib.Path) -> None:
     (tmp_path / "classifier.config").write_text("model { spp_classifier { } }")
     found = problems_of(tmp_path, SSD + 'base { config: "classifier.config" }')
-    assert "SWEEP:2: error: base[1].config: classifier.config has model.spp_classifier, which sweeps do not" in found
+    refused = "classifier.config has model.spp_classifier, which sweeps do not"
+    assert problem_text("SWEEP", 2, "base[1].config", refused) in found
     assert "accepted: ssd, faster_rcnn, segmentation_proposals" in found
 
 
@@ -462,7 +501,14 @@ def test_the_example_of_the_guide(tmp_path: pathlib.Path) -> None:
     [
         'set: "model.ssd.num_classes=7"',
         'axis { path { path: "model.ssd.num_classes" values: ["7"] } }',
-        'axis { choice { name: "classes" values { name: "few" set: "model.ssd.num_classes=7" } } }',
+        """
+        axis {
+          choice {
+            name: "classes"
+            values { name: "few" set: "model.ssd.num_classes=7" }
+          }
+        }
+        """,
     ],
 )
 def test_a_detector_is_not_turned_into_another_kind(tmp_path: pathlib.Path, block: str) -> None:

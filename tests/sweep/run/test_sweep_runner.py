@@ -25,11 +25,12 @@ CRASH = "import os, signal; print('before', flush=True); os.kill(os.getpid(), si
 KILLED = "import os, signal; os.kill(os.getpid(), signal.SIGKILL)"
 SLEEP = "import time; print('half way', flush=True); time.sleep(60)"
 RAISE = "raise ValueError('no such thing')"
-PARTLY = (
-    "import json, pathlib, sys; "
-    "pathlib.Path(sys.argv[1], 'result.json').write_text(json.dumps({'mAP': 0.25, 'reason': 'no records'})); "
-    "sys.exit(1)"
-)
+PARTLY = """
+import json, pathlib, sys
+result = {'mAP': 0.25, 'reason': 'no records'}
+pathlib.Path(sys.argv[1], 'result.json').write_text(json.dumps(result))
+sys.exit(1)
+"""
 
 
 class Watched:
@@ -99,7 +100,12 @@ def test_a_point_that_ignores_the_request_to_end_is_killed(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("detzoo.sweep.run.process.SECONDS_TO_END", 0.3)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('x', flush=True); time.sleep(60)"
+    deaf = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print('x', flush=True)
+time.sleep(60)
+"""
     outcome = run_process([sys.executable, "-S", "-c", deaf], tmp_path / "log", 0.7, threading.Event())
     assert outcome.timed_out
     assert outcome.exit_code == -signal.SIGKILL

@@ -1,0 +1,10 @@
+"""The text of a problem of a config, as the tests of checks expect it."""
+
+from __future__ import annotations
+
+import os
+
+
+def problem_text(file: str | os.PathLike[str], line: int, field: str, message: str, severity: str = "error") -> str:
+    """Returns FILE:LINE: SEVERITY: FIELD: MESSAGE."""
+    return f"{os.fspath(file)}:{line}: {severity}: {field}: {message}"
