@@ -6,7 +6,7 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags
+from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, values_of
 from detzoo.errors import UsageError
 from detzoo.tasks.analyze import analyze_focal
 
@@ -35,8 +35,8 @@ class Focal:
         detzoo analyze focal --output_dir=focal --focal_star=2:1 --focal_star=4:0
         detzoo analyze focal --output_dir=focal --pipeline_config_path=model/pipeline.config --checkpoint_dir=model
 
-    How to read figure 4: a curve on the diagonal means that all examples have the same loss. The lower the curve, the
-    more of the loss comes from few hard examples. The detector is the same for all gammas, whatever its training loss.
+    In figure 4, a curve on the diagonal means that all examples have the same loss. The lower the curve, the more of
+    the loss comes from few hard examples. The detector is the same for all gammas, independent of its training loss.
     An example is one anchor and one class; the model needs a sigmoid for each class (model.ssd).
     """
     POSITIONAL = ()
@@ -46,7 +46,7 @@ class Focal:
         """Defines the flags for the figures and, for figure 4, the detector and the examples."""
         define = Definer(flag_values)
         define.string("output_dir", "Folder for the figures.", required=True)
-        define.strings("focal_star", "GAMMA:BETA of an FL* in figures 5 and 6. By default 2:1, 2:0.1 and 4:0.")
+        define.strings("focal_star", "GAMMA:BETA of an FL* in figures 5 and 6 (default 2:1, 2:0.1 and 4:0).")
         define_pipeline_flags(flag_values, required=False)
         define.string("checkpoint_dir", f"For figure 4: {CHECKPOINT_HELP}")
         text = "Gammas of the focal loss in figure 4, separated by commas; 0 is cross entropy."
@@ -71,10 +71,7 @@ class Focal:
             checkpoint_dir=flag_values.checkpoint_dir,
             overrides=flag_values.set,
             gammas=parse_gammas(flag_values.gammas.split(",")),
-            num_images=flag_values.num_images,
-            num_positives=flag_values.num_positives,
-            num_negatives=flag_values.num_negatives,
-            seed=flag_values.seed,
+            **values_of(flag_values, "num_images", "num_positives", "num_negatives", "seed"),
         )
         print("\n".join(map(str, found.curves)))
         if found.table:

@@ -75,7 +75,7 @@ def check_trainer_flags(flag_values: flags.FlagValues) -> None:
     """
     if flag_values.checkpoint_dir is not None:
         raise UsageError(
-            "--checkpoint_dir means evaluation, which has a command of its own: detzoo evaluate "
+            "--checkpoint_dir means evaluation, which has its own command: detzoo evaluate "
             f"--pipeline_config_path={flag_values.pipeline_config_path} --checkpoint_dir={flag_values.checkpoint_dir} "
             f"--output_dir={flag_values.model_dir}/eval"
         )

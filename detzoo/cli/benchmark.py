@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from detzoo.benchmark.measures import BenchmarkOptions
-from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, load_pipeline_from_flags
+from detzoo.cli.flags import (
+    CHECKPOINT_HELP,
+    Definer,
+    define_pipeline_flags,
+    load_pipeline_from_flags,
+    values_of,
+)
 from detzoo.errors import UsageError
 from detzoo.tasks.benchmark import benchmark, usual_proposals
 
@@ -25,15 +31,15 @@ suppression of boxes, latency hardly depends on the weights.
     detzoo benchmark --saved_model=exported/saved_model --images=photos --image_size=600x600 --runs=500
     detzoo benchmark --saved_model=exported/saved_model --batch_size=1,2,4,8 --output=batches.json
 
-What is measured. Latency is that of the whole call, from uint8 images in memory to final boxes in memory. A warm-up
+Measurements. Latency is that of the whole call, from uint8 images in memory to final boxes in memory. A warm-up
 lasts until the times have settled; no two consecutive calls get the same image. The first run, which prepares kernels
-or compiles, is reported on a line of its own. The parts of the exported graph are also timed one by one, and the
+or compiles, is reported on a separate line. The parts of the exported graph are also timed one by one, and the
 latency is divided among the stages accordingly. "Total memory" is the sum of all tensors that a call allocates, "held
 at one time" the largest sum at any moment, weights included. The peak of the process is that of a fresh process that
 only loads and runs the model. The yardstick is the speed of a matrix product in the same minute; it shows how far
 results of several machines and hours are comparable.
 
-How reliable it is. The table reports it if the two halves of the runs differ by more than 5 %, if other programs were
+Reliability. The table reports it if the two halves of the runs differ by more than 5 %, if other programs were
 busy meanwhile, or if an earlier result in --output for the same model, options and machine differs by more than 5 %.
 
 --output may be repeated: a row for each batch size is appended to a .csv file, a .json file is overwritten.
@@ -58,7 +64,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     text = "Time calls for at least so many seconds, because the speed of a machine varies from second to second."
     define.number("min_seconds", text, 3.0)
     define.integer("warmup", "Least number of calls before that; they go on until their times settle.", 5, minimum=1)
-    text = "Images per call; several as 1,2,4 or by repeating the flag, each with a result of its own."
+    text = "Images per call; several as 1,2,4 or by repeating the flag, each with a separate result."
     define.strings("batch_size", text, ["1"])
     text = "Image files, folders or quoted patterns such as 'photos/*.jpg'. Without it: random images."
     define.string("images", text, "")
@@ -133,7 +139,7 @@ def _options(flag_values: flags.FlagValues, loaded: LoadedPipeline | None) -> Be
     same += ("intra_op_threads", "inter_op_threads", "min_seconds")
     usual = BenchmarkOptions.num_proposals if loaded is None else usual_proposals(loaded.message)
     return BenchmarkOptions(
-        **{name: flag_values[name].value for name in same},
+        **values_of(flag_values, *same),
         image_shape=image_shape(flag_values.image_size) if flag_values.image_size else None,
         num_proposals=flag_values.num_proposals or usual,
     )

@@ -7,7 +7,7 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import define_set_flag
+from detzoo.cli.flags import Definer, define_set_flag
 from detzoo.errors import ConfigError
 
 SUMMARY = "Check, show or compare pipeline.config files; every problem at once, with its line."
@@ -24,10 +24,10 @@ Works on pipeline.config files without loading TensorFlow.
 class Check:
     """``detzoo config check PATH``."""
 
-    SUMMARY = "Print every problem of a config; exit 2 when there are errors, 0 when it is ok."
+    SUMMARY = "Print every problem of a config; exit 2 if there are errors, 0 if it is ok."
     DESCRIPTION = """
-    Checks the text (unknown fields, wrong types), the files it names (label maps, records), and whether the parts fit
-    each other: anchors and feature levels, class counts and label map, steps and schedule, what this version supports.
+    Checks the text (unknown fields, wrong types), the files that it names (label maps, records), and that the parts fit
+    together: anchors and feature levels, class counts and label map, steps and schedule, what this version supports.
 
         detzoo config check pipeline.config
         detzoo config check pipeline.config --set train_config.num_steps=2000 --strict
@@ -36,18 +36,14 @@ class Check:
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """--set, --strict."""
+        """Defines --set and --strict."""
         define_set_flag(flag_values)
-        flags.DEFINE_bool(
-            "strict",
-            False,
-            "Treat warnings, and placeholders that are still to be set, as errors.",
-            flag_values=flag_values,
-        )
+        text = "Treat warnings, and placeholders that are still to be set, as errors."
+        Definer(flag_values).boolean("strict", text)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
-        """Prints the findings; raises ConfigError when there are errors."""
+        """Prints the findings; raises ConfigError if there are errors."""
         from detzoo.config.check.pipeline import check_file
         from detzoo.config.problems import Severity, format_problems, summarize
 
@@ -70,7 +66,7 @@ class Check:
 class Show:
     """``detzoo config show PATH``."""
 
-    SUMMARY = "Print the config as it will be used, after --set; with --defaults also what it leaves unset."
+    SUMMARY = "Print the config as it will be used, after --set; with --defaults also its unset fields."
     DESCRIPTION = """
     Prints protobuf text that is itself a config.
 
@@ -81,10 +77,11 @@ class Show:
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """--set, --defaults, --path."""
+        """Defines --set, --defaults and --path."""
         define_set_flag(flag_values)
-        flags.DEFINE_bool("defaults", False, "Show the fields that hold their default, too.", flag_values=flag_values)
-        flags.DEFINE_string("path", "", "Show this block only, e.g. model.ssd.loss.", flag_values=flag_values)
+        define = Definer(flag_values)
+        define.boolean("defaults", "Show the fields that hold their default, too.")
+        define.string("path", "Show only this block, e.g. model.ssd.loss.", "")
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
@@ -102,7 +99,7 @@ class Diff:
 
     SUMMARY = "Print the fields in which two configs differ."
     DESCRIPTION = """
-    Compares what two configs mean: the order of fields, comments and defaults that are written out make no difference.
+    Compares the meaning of two configs: the order of fields, comments and explicit defaults make no difference.
 
         detzoo config diff old.config new.config
     """
@@ -110,11 +107,11 @@ class Diff:
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """None."""
+        """Defines no flag."""
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
-        """Prints one line for every field that differs."""
+        """Prints one line per field that differs."""
         from detzoo.config.diff import diff_configs
         from detzoo.config.load import load_pipeline
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or inspect records."
 DESCRIPTION = """
-Each importer writes PREFIX-00000-of-000NN.tfrecord and, beside it, label_map.pbtxt: the files that input_path and
+Each importer writes PREFIX-00000-of-000NN.tfrecord and, next to it, label_map.pbtxt: the files that input_path and
 label_map_path of a pipeline.config name. Images become upright 8-bit RGB. Data issues with one right answer are
 repaired, the others are skipped, and a table at the end lists what, where and why. --strict makes each of them an
 error, and so is an import without any object. No file appears under its final name before all are written.
@@ -183,9 +183,9 @@ YOLO = Importer(
 CSV = Importer(
     "From a CSV file, one row per object: filename,width,height,class,xmin,ymin,xmax,ymax.",
     """
-    Reads a CSV file with a heading, coordinates in pixels. A row with only a filename is an image without objects.
-    Other separators, the column names of other tools, and the rows of AutoML and keras-retinanet without a heading are
-    accepted.
+    Reads a CSV file with a heading, coordinates in pixels. A row with only a filename stands for an image without
+    objects. Other separators, the column names of other tools, and the rows of AutoML and keras-retinanet without a
+    heading are accepted.
 
         detzoo dataset csv --images_dir=images --annotations_file=train_labels.csv --output_path=records/train
     """,

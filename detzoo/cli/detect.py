@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from detzoo.cli.flags import Definer, define_font_flag
+from detzoo.cli.flags import Definer, define_font_flag, values_of
 from detzoo.tasks.detect import PROPOSALS_OVERLAP, detect
 
 SUMMARY = "Detect on images with a SavedModel: pictures with boxes, masks, names and scores, and detections.json."
@@ -48,7 +48,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.string("ensemble", "Instead of --saved_model: the ensemble.json of `detzoo ensemble`.")
     define.strings("images", "Files, folders and globs, separated by commas.", required=True)
     define.string("output_dir", "Folder for the pictures and detections.json.", required=True)
-    define.string("label_map", "Names of the classes; by default the label map beside the SavedModel.")
+    define.string("label_map", "Names of the classes; by default the label map next to the SavedModel.")
     text = "For a model that classifies given regions: the proposals.npz of `detzoo proposals` for these images."
     define.string("proposals", text)
     define.number("score_threshold", "Least score of the detections that are drawn and listed.", 0.5, maximum=1.0)
@@ -64,8 +64,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Detects, and prints how many detections there are."""
     names = ("saved_model", "ensemble", "label_map", "proposals", "score_threshold", "max_boxes", "max_drawn_overlap")
-    options = {name: flag_values[name].value for name in (*names, "font")}
-    summary = detect(flag_values.images, flag_values.output_dir, **options)
+    summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, "font"))
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{len(summary.entries)} detections on {summary.num_images} images{skipped}")
     print(f"pictures and detections.json are in {flag_values.output_dir}")

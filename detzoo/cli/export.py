@@ -5,7 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
-from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag
+from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag, values_of
 from detzoo.errors import UsageError
 from detzoo.tasks.export import DEVICES, FORMATS, INPUT_TYPES, QUANTIZATIONS, SAVED_MODEL, TFLITE, export
 
@@ -73,7 +73,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "With --format=tflite: TFRecords or images (a path, a folder, a quoted glob, or several, separated by commas) "
         "like those that the model will see. int8 takes its ranges from them; the check compares on them."
     )
-    define.string("representative_data", text)
+    define.string("representative_data", text, "")
     text = "With --format=tflite: detections per image, instead of the config's max_total_detections."
     define.integer("max_detections", text, minimum=1)
     define_exporter_flags(flag_values)
@@ -85,19 +85,13 @@ def run(flag_values: flags.FlagValues) -> None:
     for name in SAVED_MODEL_ONLY if flag_values.format == TFLITE else TFLITE_ONLY:
         if flag_values[name].present:
             raise UsageError(f"--{name} has no meaning with --format={flag_values.format}; leave it out")
+    same = ("config_override", "format", "input_type", "optimize_for", "recompute_batch_norm", *TFLITE_ONLY)
     exported = export(
         flag_values.pipeline_config_path,
         flag_values.trained_checkpoint_dir,
         flag_values.output_directory,
         overrides=flag_values.set,
-        config_override=flag_values.config_override,
-        format=flag_values.format,
-        input_type=flag_values.input_type,
-        optimize_for=flag_values.optimize_for,
-        recompute_batch_norm=flag_values.recompute_batch_norm,
-        quantize=flag_values.quantize,
-        representative_data=flag_values.representative_data or "",
-        max_detections=flag_values.max_detections,
+        **values_of(flag_values, *same),
     )
     line = f"{exported.path}: step {exported.step}, input {flag_values.input_type}"
     if flag_values.format == TFLITE:

@@ -105,6 +105,11 @@ def define_recompute_flag(flag_values: flags.FlagValues) -> None:
     Definer(flag_values).integer("recompute_batch_norm", text, minimum=1)
 
 
+def values_of(flag_values: flags.FlagValues, *names: str) -> dict[str, Any]:
+    """Returns the values of flags by their names, as keyword arguments of a task."""
+    return {name: flag_values[name].value for name in names}
+
+
 def load_pipeline_from_flags(flag_values: flags.FlagValues) -> LoadedPipeline:
     """Loads the config of ``--pipeline_config_path`` and ``--set``, see ``load_checked``."""
     from detzoo.tasks.models import load_checked

@@ -12,46 +12,47 @@ from absl import flags
 from detzoo.cli.flags import flags_of
 
 WIDTH = 100
-REQUIRED_MESSAGE = "must have a value other than None"  # What absl's mark_flag_as_required writes.
-ENUM_PREFIX = re.compile(r"^<[^>]*>: ")  # What absl puts before the help of such a flag.
-MULTI_SUFFIX = "; repeat this option to specify a list of values"  # What absl adds to the help of such a flag.
-
-
-# What the help of a flag begins with that is there for the scripts of the Object Detection API's users.
+REQUIRED_MESSAGE = "must have a value other than None"  # in the message of absl's mark_flag_as_required
+ENUM_PREFIX = re.compile(r"^<[^>]*>: ")  # before the help of such a flag, by absl
+MULTI_SUFFIX = "; repeat this option to specify a list of values"  # after the help of such a flag, by absl
+# Prefix of the help of flags that exist for the scripts of the Object Detection API's users.
 API_PREFIX = "Object Detection API: "
 
 
 def overview(commands: Mapping[str, Any]) -> str:
-    """The list of commands with their one-line summaries; a command without a module is left out."""
-    present = {verb: command for verb, command in commands.items() if command is not None}
-    width = max(len(verb) for verb in present) if present else 0
+    """Returns the list of commands with their one-line summaries."""
+    width = max(map(len, commands))
     lines = [
         "detzoo: object detectors on TensorFlow and Keras, from a pipeline.config to a SavedModel",
         "",
         "usage: detzoo COMMAND [FLAGS]",
         "",
+        *(f"  {verb:<{width}}  {command.SUMMARY}" for verb, command in commands.items()),
+        "",
+        "detzoo COMMAND --help shows a command's flags and examples; --debug shows tracebacks.",
     ]
-    lines += [f"  {verb:<{width}}  {command.SUMMARY}" for verb, command in present.items()]
-    lines += ["", "detzoo COMMAND --help shows a command's flags and examples; --debug shows tracebacks."]
     return "\n".join(lines)
 
 
 def verb_help(name: str, command: Any) -> str:
-    """What a command does, its subcommands or its flags: required ones first, the others with their defaults."""
+    """Returns a command's description and its flags (required ones first, others with defaults) or subcommands."""
     subcommands = getattr(command, "SUBCOMMANDS", None)
-    if subcommands:
-        width = max(len(sub) for sub in subcommands)
-        rows = [f"  {sub:<{width}}  {part.SUMMARY}" for sub, part in subcommands.items()]
+    if not subcommands:
+        return _own_help(name, command)
+    width = max(map(len, subcommands))
+    rows = [f"  {sub:<{width}}  {part.SUMMARY}" for sub, part in subcommands.items()]
+    if hasattr(command, "run"):
+        head = [_own_help(name, command), "", "subcommands:"]
+    else:
         usage = f"usage: detzoo {name} {{{','.join(subcommands)}}} ..."
-        if not hasattr(command, "run"):
-            return "\n".join([usage, "", textwrap.dedent(command.DESCRIPTION).strip(), "", *rows, "", _more(name)])
-        return "\n".join([_own_help(name, command), "", "subcommands:", *rows, "", _more(name)])
-    return _own_help(name, command)
+        head = [usage, "", textwrap.dedent(command.DESCRIPTION).strip(), ""]
+    return "\n".join([*head, *rows, "", f"detzoo {name} SUBCOMMAND --help shows the flags of each."])
 
 
 def _own_help(name: str, command: Any) -> str:
     flag_values = flags_of(name, command)
-    own = [flag_values[flag] for flag in _in_order_of_definition(flag_values)]
+    # In the order of definition; absl's own iteration is alphabetical.
+    own = [flag for flag_name, flag in flag_values._flags().items() if flag_name == flag.name]
     required = [flag for flag in own if is_required(flag)]
     borrowed = [flag for flag in own if (flag.help or "").startswith(API_PREFIX)]
     optional = [flag for flag in own if not is_required(flag) and flag not in borrowed]
@@ -64,24 +65,13 @@ def _own_help(name: str, command: Any) -> str:
     titled = (("required flags", required), ("flags", optional), ("flags of the Object Detection API", borrowed))
     for title, group in titled:
         if group:
-            lines += ["", f"{title}:"]
-            for flag in group:
-                lines += _flag_lines(flag)
+            lines += ["", f"{title}:", *(line for flag in group for line in _flag_lines(flag))]
     return "\n".join(lines)
 
 
 def is_required(flag: flags.Flag) -> bool:
-    """Whether the command refuses to run without the flag."""
+    """Returns if the command refuses to run without the flag."""
     return any(REQUIRED_MESSAGE in (validator.message or "") for validator in flag.validators)
-
-
-def _more(name: str) -> str:
-    return f"detzoo {name} SUBCOMMAND --help shows the flags of each."
-
-
-def _in_order_of_definition(flag_values: flags.FlagValues) -> list[str]:
-    """Names of flags as the command defined them; absl itself iterates in the order of the alphabet."""
-    return [name for name, flag in flag_values._flags().items() if name == flag.name]
 
 
 def _flag_lines(flag: flags.Flag) -> list[str]:
@@ -92,9 +82,8 @@ def _flag_lines(flag: flags.Flag) -> list[str]:
         head += f" {{{','.join(flag.parser.enum_values)}}}"
     text = " ".join((flag.help or "").split()).removeprefix(API_PREFIX).removesuffix(MULTI_SUFFIX)
     text = ENUM_PREFIX.sub("", text)
-    repeats = isinstance(flag, flags.MultiFlag)
     if not is_required(flag):
-        if repeats:
+        if isinstance(flag, flags.MultiFlag):
             text += " (repeatable)"
         elif flag.default not in (None, ""):
             text += f" (default {str(flag.default).lower() if flag.boolean else flag.default})"

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from absl import flags
 
-from detzoo.cli.flags import RECORDS_HELP, Definer
+from detzoo.cli.flags import RECORDS_HELP, Definer, values_of
 from detzoo.datasets.selective_search import DEFAULT_FOLDER, FOLDER_VARIABLE, MODES, PACKAGE, SearchOptions
 from detzoo.tasks.propose import search
 
 SUMMARY = "Search windows of records or images that may contain an object, for SPP-net and Fast R-CNN."
 DESCRIPTION = f"""
 Runs selective search on each image, as in the papers of SPP-net and R-CNN: the "fast" mode, at most 2000 windows, on
-the image at a width of 500 pixels. It takes a second or two per image and core.
+the image at a width of 500 pixels. It takes one to two seconds per image and core.
 
     detzoo proposals --input_path='records/train-*' --output=train.npz
     detzoo train --pipeline_config_path=my.config --model_dir=runs/spp \\
@@ -59,20 +59,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Searches, and prints the number of windows."""
-    options = SearchOptions(
-        flag_values.mode,
-        flag_values.max_proposals,
-        flag_values.image_width,
-        flag_values.min_size,
-        turns_upright=bool(flag_values.images),
-    )
+    sizes = values_of(flag_values, "mode", "max_proposals", "image_width", "min_size")
     found = search(
         flag_values.output,
         records=flag_values.input_path or "",
-        images=flag_values.images,
-        options=options,
-        num_workers=flag_values.num_workers,
-        opencv_folder=flag_values.opencv_folder,
+        options=SearchOptions(**sizes, turns_upright=bool(flag_values.images)),
+        **values_of(flag_values, "images", "num_workers", "opencv_folder"),
     )
     kept = f", {found.num_kept} of them searched by an earlier run" if found.num_kept else ""
     print(f"{flag_values.output}: {found.num_windows} windows of {found.num_images} images{kept}")

@@ -21,9 +21,10 @@ import sys
 import time
 from typing import Any
 
-from detzoo.cli.main import EXIT_FAILURE, configure_logging, main, quiet_tensorflow, start_without_unused_packages
+from detzoo.cli.main import EXIT_FAILURE, main
 from detzoo.sweep.run.point_files import EXAMPLES, EXAMPLES_FILE, PIPELINE_FILE, POINT_FILE, write_json
 from detzoo.sweep.run.runner import RESULT_FILE
+from detzoo.tasks.start import configure_logging, quiet_tensorflow, start_without_unused_packages
 
 _EXPORT_FOLDER = "export"
 _MOST_EXAMPLE_BOXES = 50

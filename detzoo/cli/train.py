@@ -9,7 +9,13 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.api_flags import check_trainer_flags, define_trainer_flags
-from detzoo.cli.flags import Definer, define_pipeline_flags, define_random_weights_flag, load_pipeline_from_flags
+from detzoo.cli.flags import (
+    Definer,
+    define_pipeline_flags,
+    define_random_weights_flag,
+    load_pipeline_from_flags,
+    values_of,
+)
 from detzoo.extras import require_extras
 from detzoo.tasks.train import STRATEGIES, check_training, extras_of_training, train
 
@@ -60,14 +66,12 @@ def run(flag_values: flags.FlagValues) -> None:
         _run_chain(loaded, flag_values)
         return
     several = (flag_values.num_workers or 1) > 1 and flag_values.strategy == "auto"
+    same = ("num_train_steps", "checkpoint_every_n", "record_summaries", "allow_random_weights")
     training = train(
         loaded,
         flag_values.model_dir,
-        num_train_steps=flag_values.num_train_steps,
-        checkpoint_every_n=flag_values.checkpoint_every_n,
         strategy="multi_worker" if several else flag_values.strategy,
-        record_summaries=flag_values.record_summaries,
-        allow_random_weights=flag_values.allow_random_weights,
+        **values_of(flag_values, *same),
     )
     if training.was_finished:
         print(

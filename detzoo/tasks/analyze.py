@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
-from detzoo.tasks.models import Pipeline, load_checked, restored, start_tensorflow
+from detzoo.tasks.models import Pipeline, build_test_dataset, load_checked, restored, start_tensorflow
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 
@@ -43,19 +43,14 @@ def analyze_focal(
     Args:
         output_dir: Folder for the figures, PNG, SVG and CSV each.
         stars: (gamma, beta) of each FL* in figures 5 and 6; empty for those of the paper.
-        pipeline: Config of a one-stage detector, for figure 4.
-        checkpoint_dir: Folder with checkpoints of the detector, or the prefix of one.
-        overrides: Changes of single config fields, ``path=value`` each.
+        pipeline: Config of a one-stage detector, for figure 4; then ``checkpoint_dir`` is required.
+        checkpoint_dir: See ``detzoo.tasks``.
+        overrides: See ``detzoo.tasks``.
         gammas: Gammas of the focal loss in figure 4; 0 is cross entropy.
         num_images: Images of the first eval_input_reader that are used; 0 for all.
         num_positives: Positive examples at most, chosen at random.
         num_negatives: Negative examples at most; ten million take about 1 GB of memory.
         seed: Seed of that choice.
-
-    Raises:
-        UsageError: Only one of config and checkpoint is given.
-        ConfigError: The config has errors, or another kind of detector.
-        CheckpointError: There is no such checkpoint, or it belongs to another model.
     """
     if bool(pipeline) != bool(checkpoint_dir):
         raise UsageError("give both --pipeline_config_path and --checkpoint_dir for figure 4, or neither")
@@ -79,7 +74,7 @@ def analyze_focal(
     logger.info("tracing the detector and reading the first images")
     examples = collect_examples(
         detector,
-        _dataset(loaded.message),
+        build_test_dataset(loaded.message, loaded.message.eval_input_reader[0]),
         max_images=num_images,
         max_positives=num_positives,
         max_negatives=num_negatives,
@@ -88,20 +83,6 @@ def analyze_focal(
     )
     losses = distributions(examples, gammas)
     return FocalAnalysis(curves, write_distribution(folder, losses), format_distribution(losses))
-
-
-def _dataset(message: Any) -> Any:
-    from detzoo.builders.inputs import build_dataset
-    from detzoo.builders.resize import build_model_resizer
-
-    return build_dataset(
-        message.eval_input_reader[0],
-        build_model_resizer(message.model),
-        None,
-        training=False,
-        batch_size=max(1, message.eval_config.batch_size),
-        seed=0,
-    )
 
 
 def _check_message(message: Any, path: str) -> None:

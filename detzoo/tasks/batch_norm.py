@@ -14,11 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_recompute(loaded: Any) -> None:
-    """Checks that a config has statistics to recompute and training batches, before anything is built.
-
-    Raises:
-        ConfigError: The model trains no such statistics, or the training records cannot be read.
-    """
+    """Raises ConfigError if a config has no statistics to recompute, or no training records."""
     from detzoo.config.batch_norm import trained_statistics
     from detzoo.config.problems import format_problems
 
@@ -43,10 +39,6 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
 
     Returns:
         Facts for the record of the result: {"recompute_batch_norm": batches, images and layers}, or {}.
-
-    Raises:
-        ConfigError: ``train_config`` does not fit, such as a batch size of 0.
-        DataError: The training records give no batch.
     """
     from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning, recomputed_batches, trained_statistics
 

@@ -44,16 +44,12 @@ def benchmark(
         saved_model: Folder with saved_model.pb, or the output_directory of an export.
         options: How to measure; ``device`` may be "auto", which takes a GPU if there is one.
         batch_sizes: Images per call; empty for ``options.batch_size`` alone.
-        overrides: Changes of single config fields, ``path=value`` each.
-        trained_checkpoint_dir: Folder with checkpoints, or the prefix of one; None for random weights.
+        overrides: See ``detzoo.tasks``.
+        trained_checkpoint_dir: See ``detzoo.tasks``; None for random weights.
         export_folder: Folder of the export of a config; None for a temporary one.
 
     Raises:
         UsageError: The arguments contradict each other, or there is no such device, precision, image or model.
-        ConfigError: The config has errors.
-        CheckpointError: There is no such checkpoint, or it belongs to another model.
-        DataError: No image can be read.
-        DetzooError: The measurement failed.
     """
     if (pipeline is None) == (saved_model is None):
         raise UsageError("give either --saved_model or --pipeline_config_path")
@@ -62,32 +58,21 @@ def benchmark(
     if pipeline is None:
         from detzoo.serving.saved_detector import find_saved_model
 
-        find_saved_model(saved_model or "")  # a wrong path is reported first
-        options, pool = start_measuring(options, max(sizes))
-        from detzoo.benchmark.runner import benchmark_batch_sizes
+        folder, name = find_saved_model(saved_model or ""), str(saved_model)  # a wrong path is reported first
+    else:
+        loaded = load_checked(pipeline, overrides)
+    options, pool = _start_measuring(options, max(sizes))
+    from detzoo.benchmark.runner import benchmark_batch_sizes
 
-        yield from benchmark_batch_sizes(saved_model or "", options, sizes, pool=pool)
-        return
-    loaded = load_checked(pipeline, overrides)
-    options, pool = start_measuring(options, max(sizes))
     with tempfile.TemporaryDirectory() as temporary:
-        folder = export_folder or temporary
-        export_to_measure(loaded.message, folder, trained_checkpoint_dir, options.device.lower())
-        from detzoo.benchmark.runner import benchmark_batch_sizes
+        if pipeline is not None:
+            folder, name = pathlib.Path(export_folder or temporary), pathlib.Path(loaded.path).stem
+            export_to_measure(loaded.message, folder, trained_checkpoint_dir, options.device.lower())
+        yield from benchmark_batch_sizes(folder, options, sizes, name, pool)
 
-        yield from benchmark_batch_sizes(folder, options, sizes, pathlib.Path(loaded.path).stem, pool)
 
-
-def start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[BenchmarkOptions, Pool]:
-    """Starts TensorFlow with the device and threads of the options, and checks the options before time is spent.
-
-    Returns:
-        The options with the device that was chosen, "CPU" or "GPU", and the images.
-
-    Raises:
-        UsageError: There is no such device, precision or image.
-        DataError: No image can be read.
-    """
+def _start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[BenchmarkOptions, Pool]:
+    """Starts TensorFlow, checks the options, and returns them with the chosen device, and the images."""
     from detzoo.benchmark.environment import choose_threads
     from detzoo.benchmark.precision import check_precision
     from detzoo.benchmark.runner import images_for
@@ -107,11 +92,7 @@ def usual_proposals(message: Any) -> int:
 
 
 def _choose_device(wanted: str) -> str:
-    """Hides the GPUs for "cpu", and returns "CPU" or "GPU".
-
-    Raises:
-        UsageError: A GPU is asked for and TensorFlow finds none.
-    """
+    """Hides the GPUs for "cpu", and returns "CPU" or "GPU"."""
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")

@@ -14,15 +14,8 @@ logger = logging.getLogger(__name__)
 
 
 def check_combination(model: Any, folders: Sequence[str]) -> None:
-    """Checks that a ``pb.DetectionModel`` can be combined with the detectors of other runs.
-
-    Raises:
-        UsageError: A folder is not the folder of a run.
-        ConfigError: The model is not an SPP-net.
-    """
-    if not folders:
-        return
-    if model.WhichOneof("model") != "spp_net":
+    """Raises an error if a ``pb.DetectionModel`` is no SPP-net, or a folder is not the folder of a run."""
+    if folders and model.WhichOneof("model") != "spp_net":
         raise ConfigError(
             f"--combine_with joins the windows of SPP-nets (model.spp_net); this is model.{model.WhichOneof('model')}. "
             "`detzoo ensemble evaluate` merges the detections of other models"
@@ -41,10 +34,6 @@ def combined(detector: Any, message: Any, folders: Sequence[str]) -> Any:
         detector: An SPP-net; its weights may be restored later.
         message: Its ``TrainEvalPipelineConfig``.
         folders: Folders of the other runs.
-
-    Raises:
-        ConfigError: Another run has another kind of model, or other classes.
-        CheckpointError: A folder has no checkpoint of its config.
     """
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline

@@ -86,7 +86,7 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
 
     model = load_pipeline(str(file)).message.model
     keras.backend.clear_session()
-    if model.HasField("spp_classifier"):  # counted on one crop, whatever its views
+    if model.HasField("spp_classifier"):  # counted on one crop, independent of its views
         model.spp_classifier.test_view = model.spp_classifier.ONE_CROP
         image = tf.zeros([model.spp_classifier.crop_size] * 2 + [3])
     else:

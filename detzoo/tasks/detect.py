@@ -47,7 +47,7 @@ def detect(
         output_dir: Folder for the pictures and detections.json.
         saved_model: A SavedModel or a .tflite file; or give ``ensemble``.
         ensemble: The ensemble.json of `detzoo ensemble`.
-        label_map: Path of a label map; None for the one beside the model.
+        label_map: Path of a label map; None for the one next to the model.
         proposals: Path of a proposals.npz, for a model that classifies given regions.
         score_threshold: Least score of a detection, 0 to 1.
         max_boxes: Detections per image at most.
@@ -56,7 +56,6 @@ def detect(
         font: Path of a font for class names that DejaVu Sans cannot draw.
 
     Raises:
-        UsageError: The arguments contradict each other, or name nothing.
         DataError: No image could be used.
     """
     from detzoo.config.label_map import load_label_map
@@ -77,7 +76,7 @@ def detect(
     named = named or label_map_of_model
     if named is None:
         logger.warning(
-            "no label map beside %s, classes are called by their ids; name one with --label_map",
+            "no label map next to %s, so classes are named by their ids; --label_map names one",
             saved_model or "the models of the ensemble",
         )
     names = named.display_names if named else {}
@@ -94,7 +93,7 @@ def detect(
 
 
 def _load(saved_model: str | None, ensemble: str | None) -> tuple[Any, LabelMap | None]:
-    """Loads the detector and the label map beside it."""
+    """Loads the detector and the label map next to it."""
     if ensemble:
         from detzoo.ensemble.description import read_ensemble
         from detzoo.tasks.ensemble import load_ensemble
@@ -120,12 +119,7 @@ def _made_with(font: str | None, **paths: str | None) -> dict[str, Any]:
 
 
 def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any:
-    """Returns a function from an image to its proposals, for a detector that requires them; None for another detector.
-
-    Raises:
-        UsageError: The file is missing, has no meaning for the model, or lacks an image.
-        DataError: The file cannot be read.
-    """
+    """Returns a function from an image to its proposals, for a detector that requires them; None for another one."""
     if not detector.wants_proposals:
         if file:
             raise UsageError("--proposals has no meaning for this model: it finds its regions itself; leave it out")

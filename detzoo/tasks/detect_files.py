@@ -1,13 +1,12 @@
-"""Detect on image files, draw what was found, and list it.
+"""Detects on image files, draws the detections, and lists them.
 
-image file -> upright RGB -> SavedModel -> detections above the threshold -> picture, detections.json
+image file -> upright RGB -> detector -> detections above the threshold -> picture, detections.json
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 import json
 import logging
 import os
@@ -32,8 +31,9 @@ from detzoo.tasks.detect_journal import Entries, Journal
 
 DETECTIONS_FILE = "detections.json"
 PICTURE_SUFFIX = ".png"
-MAX_STEM_BYTES = 240  # a file's name has up to 255
+MAX_STEM_BYTES = 240  # the name of a file has at most 255
 LIST_INTERVAL_SECONDS = 2.0
+_LIST_TIME_SHARE = 0.05  # of the run, at most, to write the growing list
 
 Regions = Callable[[pathlib.Path, tuple[int, int]], np.ndarray]
 
@@ -42,13 +42,13 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLimits:
-    """Which detections are listed and drawn.
+    """The detections that are listed and drawn.
 
     Attributes:
-        score_threshold: least score.
-        max_boxes: of an image, the best.
-        max_drawn_overlap: of those, what covers a better one of its class with a larger intersection over union (of
-            masks, where there are any) is not drawn, only listed; 1 draws all.
+        score_threshold: Least score.
+        max_boxes: Detections per image at most, the best ones.
+        max_drawn_overlap: A detection that overlaps a better one of its class by a greater IoU (of masks, if there are
+            any) is listed, but not drawn; 1 draws all.
     """
 
     score_threshold: float = 0.5
@@ -58,13 +58,13 @@ class DetectionLimits:
 
 @dataclasses.dataclass
 class DetectionSummary:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
-        num_images: images that were read.
-        entries: COCO's results format, plus ``file_name`` and ``category_name``; image_id counts the images from 1. Of
-            a detector with a mask head also ``segmentation``, a run-length encoding.
-        skipped: file -> why it could not be read.
+        num_images: Images that were read.
+        entries: Detections in COCO's results format, plus ``file_name`` and ``category_name``; image_id counts the
+            images from 1. A detector with a mask head adds ``segmentation``, a run-length encoding.
+        skipped: Reason for each file that could not be used.
     """
 
     num_images: int = 0
@@ -83,20 +83,20 @@ def detect_files(
     made_with: Mapping[str, Any] | None = None,
     fonts: LabelFonts | None = None,
 ) -> DetectionSummary:
-    """Detects on every file; writes a PNG of each and ``detections.json``. Images that cannot be used are counted.
+    """Detects on every file; writes a PNG of each and ``detections.json``. Images that cannot be used are skipped.
 
-    ``detections.json`` is written again every few seconds and whenever the run ends. A run that was stopped is
-    continued by the next one, unless ``made_with``, the class names or the limits changed.
+    ``detections.json`` is replaced every few seconds and at the end of the run. An interrupted run is resumed by the
+    next one, unless ``made_with``, the class names or the limits changed.
 
     Args:
-        detector: image uint8 [H, W, 3] (and the boxes of ``regions``) -> detections, best first.
-        images: the files.
-        class_names: id (from 1) -> name; an id without one is called "class <id>".
-        output_dir: created where it does not exist.
-        limits: which detections count.
-        regions: file and (height, width) of its image -> what is classified there, float32 [R, 4] in fractions of the
-            image; for a detector that wants proposals.
-        made_with: What else the detections depend on, such as the model; JSON values.
+        detector: Image uint8 [H, W, 3] (and the boxes of ``regions``) -> detections.
+        images: The files.
+        class_names: Name by id (from 1); an id without one is called "class <id>".
+        output_dir: Created if it does not exist.
+        limits: The detections that are listed and drawn.
+        regions: File and (height, width) of its image -> regions to classify, float32 [R, 4] in fractions of the
+            image; for a detector that requires proposals.
+        made_with: Further JSON values that the detections depend on, such as the model.
         fonts: Fonts of the names.
     """
     folder = pathlib.Path(output_dir)
@@ -104,11 +104,12 @@ def detect_files(
     facts = {"class_names": {str(key): name for key, name in class_names.items()}, **dataclasses.asdict(limits)}
     journal = Journal(folder, {**facts, **(made_with or {})})
     if len(journal):
-        logger.info("%d images were done by a run that was stopped: continuing behind them", len(journal))
-    paint = functools.partial(_paint, class_names=class_names, limits=limits, fonts=fonts or LabelFonts())
-    summary, due = DetectionSummary(), _Due()
+        logger.info("resuming: %d images were done by the interrupted run", len(journal))
+    fonts = fonts or LabelFonts()
+    summary, write_next = DetectionSummary(), time.monotonic() + LIST_INTERVAL_SECONDS
+    named = list(zip(images, picture_names(images)))
     try:
-        for image_id, (path, picture_name) in enumerate(track(_named(images), len(images), "detect"), start=1):
+        for image_id, (path, picture_name) in enumerate(track(named, len(named), "detect"), start=1):
             entries = journal.entries(path, picture_name) if len(journal) else None
             if entries is None:
                 try:
@@ -118,42 +119,29 @@ def detect_files(
                     summary.skipped[str(path)] = str(problem)
                     logger.warning("%s is skipped: %s", path, problem)
                     continue
-                picture, entries = paint(path, pixels, kept)
+                picture, entries = _paint(path, pixels, kept, class_names, limits, fonts)
                 picture.save(folder / picture_name, compress_level=1)
                 journal.add(path, picture_name, entries)
             summary.num_images += 1
             summary.entries += [{"image_id": image_id, **entry} for entry in entries]
-            if due():
-                due.took(_write_list(folder, summary))
+            if time.monotonic() >= write_next:
+                started = time.monotonic()
+                _write_list(folder, summary)
+                took = time.monotonic() - started
+                write_next = started + took + max(LIST_INTERVAL_SECONDS, took / _LIST_TIME_SHARE)
     except BaseException:
         if summary.num_images:
             _write_list(folder, summary)
             done = summary.num_images
-            logger.warning("stopped; %d of %d images are done: the same command continues there", done, len(images))
+            logger.warning("interrupted: %d of %d images are done; the same command resumes there", done, len(images))
         raise
     _write_list(folder, summary)
     journal.finish()
     return summary
 
 
-class _Due:
-    """When to write a growing list again: not within seconds, and not for more than 5 % of the time."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + LIST_INTERVAL_SECONDS
-
-    def __call__(self) -> bool:
-        return time.monotonic() >= self._next
-
-    def took(self, seconds: float) -> None:
-        self._next = time.monotonic() + max(LIST_INTERVAL_SECONDS, 20 * seconds)
-
-
-def _write_list(folder: pathlib.Path, summary: DetectionSummary) -> float:
-    """Replaces detections.json as a whole; returns how many seconds that took."""
-    started = time.monotonic()
+def _write_list(folder: pathlib.Path, summary: DetectionSummary) -> None:
     write_atomically(folder / DETECTIONS_FILE, json.dumps(summary.entries, indent=1) + "\n")
-    return time.monotonic() - started
 
 
 def _detections(
@@ -163,11 +151,7 @@ def _detections(
     limits: DetectionLimits,
     regions: Regions | None,
 ) -> ImageDetections:
-    """Returns the detections that count.
-
-    Raises:
-        UnusableImage: the model cannot run on an image of this size.
-    """
+    """Returns the detections within the limits; raises UnusableImage if the model cannot run on an image this large."""
     height, width = pixels.shape[:2]
     given = () if regions is None else (regions(path, (height, width)),)
     try:
@@ -177,38 +161,8 @@ def _detections(
         raise UnusableImage(DataIssue.IMAGE_UNFIT, f"the model fails on {width} x {height} pixels: {reason}") from None
 
 
-def _paint(
-    path: pathlib.Path,
-    pixels: np.ndarray,
-    kept: ImageDetections,
-    *,
-    class_names: Mapping[int, str],
-    limits: DetectionLimits,
-    fonts: LabelFonts,
-) -> tuple[Image.Image, Entries]:
-    """Returns the picture of one image and its entries, without image_id."""
-    names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
-    masks = _pasted_masks(kept, pixels)
-    encoded = None if masks is None else [encode_mask(mask) for mask in masks]
-    drawn = _drawn(kept, encoded, limits.max_drawn_overlap)
-    picture = draw_detections(
-        pixels,
-        kept.boxes_norm[drawn],
-        [names[row] for row in drawn],
-        kept.scores[drawn],
-        None if masks is None else [masks[row] for row in drawn],
-        # Masks of one class are told apart by their colours.
-        colours=object_colours(len(drawn)) if masks is not None and len(class_names) == 1 else None,
-        fonts=fonts,
-    )
-    entries = _entries(path, pixels.shape[:2], kept, names)
-    for entry, mask in zip(entries, encoded or ()):
-        entry["segmentation"] = mask
-    return picture, entries
-
-
 def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:
-    """The best ``max_boxes`` detections of at least the threshold."""
+    """Returns the best ``max_boxes`` detections whose score is at least the threshold, best first."""
     order = np.argsort(-detections.scores, kind="stable")
     order = order[detections.scores[order] >= limits.score_threshold][: limits.max_boxes]
     boxes_norm, scores, class_ids, masks = detections
@@ -216,15 +170,52 @@ def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageD
     return kept if masks is None else kept._replace(masks=masks[order])
 
 
-def _pasted_masks(detections: ImageDetections, pixels: np.ndarray) -> PastedMasks | None:
-    if detections.masks is None:
-        return None
+def _paint(
+    path: pathlib.Path,
+    pixels: np.ndarray,
+    kept: ImageDetections,
+    class_names: Mapping[int, str],
+    limits: DetectionLimits,
+    fonts: LabelFonts,
+) -> tuple[Image.Image, Entries]:
+    """Returns the picture of one image and its entries, without image_id."""
+    names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
     height, width = pixels.shape[:2]
-    return PastedMasks(detections.masks, detections.boxes_norm * [height, width, height, width], (height, width))
+    boxes_px = kept.boxes_norm * [height, width, height, width]
+    masks = encoded = None
+    if kept.masks is not None:
+        masks = PastedMasks(kept.masks, boxes_px, (height, width))
+        encoded = [encode_mask(mask) for mask in masks]
+    drawn = _drawn(kept, encoded, limits.max_drawn_overlap)
+    picture = draw_detections(
+        pixels,
+        kept.boxes_norm[drawn],
+        [names[row] for row in drawn],
+        kept.scores[drawn],
+        None if masks is None else [masks[row] for row in drawn],
+        # Colours distinguish the masks if they all have one class.
+        colours=object_colours(len(drawn)) if masks is not None and len(class_names) == 1 else None,
+        fonts=fonts,
+    )
+    entries: Entries = []
+    for box, score, class_id, name in zip(boxes_px, kept.scores, kept.class_ids, names):
+        ymin, xmin, ymax, xmax = (float(side) for side in box)
+        entries.append(
+            {
+                "file_name": str(path),
+                "category_id": int(class_id),
+                "category_name": name,
+                "bbox": [round(value, 2) for value in (xmin, ymin, xmax - xmin, ymax - ymin)],
+                "score": round(float(score), 5),
+            }
+        )
+    for entry, mask in zip(entries, encoded or ()):
+        entry["segmentation"] = mask
+    return picture, entries
 
 
 def _drawn(kept: ImageDetections, masks: Sequence[Rle] | None, max_overlap: float) -> list[int]:
-    """Rows of the detections that are drawn, best first."""
+    """Returns the rows of the detections that are drawn, best first."""
     rows = list(range(len(kept.scores)))
     if max_overlap >= 1.0 or not rows:
         return rows
@@ -241,29 +232,8 @@ def _drawn(kept: ImageDetections, masks: Sequence[Rle] | None, max_overlap: floa
     return chosen
 
 
-def _named(images: Sequence[pathlib.Path]) -> list[tuple[pathlib.Path, str]]:
-    return list(zip(images, picture_names(images)))
-
-
-def _entries(path: pathlib.Path, shape: tuple[int, ...], kept: ImageDetections, names: Sequence[str]) -> Entries:
-    height, width = shape
-    entries = []
-    for box, score, class_id, name in zip(kept.boxes_norm, kept.scores, kept.class_ids, names):
-        ymin, xmin, ymax, xmax = (float(side) for side in box * np.array([height, width, height, width]))
-        entries.append(
-            {
-                "file_name": str(path),
-                "category_id": int(class_id),
-                "category_name": name,
-                "bbox": [round(value, 2) for value in (xmin, ymin, xmax - xmin, ymax - ymin)],
-                "score": round(float(score), 5),
-            }
-        )
-    return entries
-
-
 def picture_names(images: Sequence[pathlib.Path]) -> list[str]:
-    """A distinct name for the picture of each image: its own with .png, and _2, _3 behind where that is taken."""
+    """Returns a distinct name for the picture of each image: its own with .png, or with _2, _3 if that is taken."""
     taken: set[str] = set()
     numbers: collections.Counter[str] = collections.Counter()
     names = []

@@ -1,10 +1,12 @@
-"""The images that a run has done: kept until it has finished, so that the next run can continue behind them.
+"""The images that a run of ``detect`` has done, kept until it has finished so that the next run can resume.
 
-One line of JSON that says how the detections are made, then one per image. A line that a crash cut off is ignored.
+The first line of the file is a JSON object of what the detections depend on; each further line is one image. A line
+that a crash cut off is ignored.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -21,11 +23,11 @@ Entries = list[dict[str, Any]]
 
 
 class Journal:
-    """The images that an earlier run with the same settings has done, and those that this one does.
+    """The images that this run and an earlier one with the same settings have done.
 
     Args:
         folder: Folder of the pictures.
-        made_with: What the detections depend on besides the images; JSON values.
+        made_with: JSON values that the detections depend on, besides the images.
     """
 
     def __init__(self, folder: pathlib.Path, made_with: Mapping[str, Any]) -> None:
@@ -34,7 +36,7 @@ class Journal:
         head, *done = _read_lines(self._file) or [{}]
         if done and head != made_with:
             changed = sorted(key for key in {*head, *made_with} if head.get(key) != made_with.get(key))
-            logger.warning("%s: %s changed since the run that was stopped: starting over", folder, ", ".join(changed))
+            logger.warning("%s: %s changed since the interrupted run: starting over", folder, ", ".join(changed))
             done = []
         self._done = {line["picture"]: line for line in done if "picture" in line}
         write_atomically(self._file, "".join(json.dumps(line) + "\n" for line in (made_with, *self._done.values())))
@@ -43,14 +45,14 @@ class Journal:
         return len(self._done)
 
     def entries(self, image: pathlib.Path, picture: str) -> Entries | None:
-        """Returns the detections of an image; None if it is not done, or has changed, or its picture is gone."""
+        """Returns the detections of an image; None if it is not done, or has changed, or its picture is missing."""
         line = self._done.get(picture)
         if line is None or line["image"] != _state(image) or not (self._folder / picture).is_file():
             return None
         return line["entries"]
 
     def add(self, image: pathlib.Path, picture: str, entries: Entries) -> None:
-        """Notes that an image is done and its picture written."""
+        """Records that an image is done and its picture written."""
         line = {"image": _state(image), "picture": picture, "entries": entries}
         with self._file.open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
@@ -60,27 +62,21 @@ class Journal:
         self._file.unlink(missing_ok=True)
 
 
-def _state(image: pathlib.Path) -> list[Any]:
-    """Path, size in bytes and time of the last change of a file."""
-    found = image.stat()
-    return [str(image), found.st_size, found.st_mtime_ns]
+def fingerprint(path: str | pathlib.Path) -> list[Any]:
+    """Returns the path, size and modification time of each file of a model, which is a file or a folder."""
+    model = pathlib.Path(path)
+    files = sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
+    return [_state(file) for file in files]
+
+
+def _state(file: pathlib.Path) -> list[Any]:
+    found = file.stat()
+    return [str(file), found.st_size, found.st_mtime_ns]
 
 
 def _read_lines(file: pathlib.Path) -> list[dict[str, Any]]:
     lines = []
-    if file.is_file():
-        for text in file.read_bytes().splitlines():
-            try:
-                line = json.loads(text)
-            except ValueError:
-                continue
-            if isinstance(line, dict):
-                lines.append(line)
-    return lines
-
-
-def fingerprint(path: str | pathlib.Path) -> list[Any]:
-    """Returns the name, size and time of the last change of each file of a model: a file, or a folder."""
-    model = pathlib.Path(path)
-    files = sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
-    return [_state(file) for file in files]
+    for text in file.read_bytes().splitlines() if file.is_file() else []:
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(text))
+    return [line for line in lines if isinstance(line, dict)]

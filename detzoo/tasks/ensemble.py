@@ -51,12 +51,7 @@ def evaluate_ensemble(
         output_dir: Folder for the results.
         pipeline: Config whose first eval_input_reader the exported models run on; None to merge the detections of
             their finished evaluations.
-        overrides: Changes of single config fields, ``path=value`` each.
-
-    Raises:
-        UsageError: A model is missing, or the models do not go together.
-        ConfigError: The config has errors.
-        DataError: An evaluation cannot be read.
+        overrides: See ``detzoo.tasks``.
     """
     from detzoo.evaluate.report import write_results
     from detzoo.provenance import commit, versions
@@ -179,7 +174,7 @@ def _exported_path(model: EnsembleModel) -> str:
 
 
 def _folder(path: str) -> pathlib.Path:
-    """Returns the place beside which to look for a label map."""
+    """Returns the folder or file that a label map may lie next to."""
     from detzoo.serving.saved_detector import find_saved_model
     from detzoo.serving.tflite_detector import is_tflite
 
@@ -197,7 +192,7 @@ def _common_label_map(folders: list[pathlib.Path]) -> LabelMap | None:
     known = [(folder, label_map) for folder, label_map in maps if label_map is not None]
     for folder, label_map in maps:
         if label_map is None and len(folders) > 1:
-            logger.warning("no label map beside %s: its class ids are taken to mean what the others' do", folder)
+            logger.warning("no label map next to %s: its class ids are taken for those of the other models", folder)
     for folder, label_map in known[1:]:
         if label_map.names != known[0][1].names:
             raise UsageError(

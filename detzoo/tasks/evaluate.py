@@ -20,7 +20,15 @@ from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
 from detzoo.tasks import batch_norm
 from detzoo.tasks.combination import check_combination, combined
-from detzoo.tasks.models import Pipeline, build_untrained, load_checked, load_exported, restored, start_tensorflow
+from detzoo.tasks.models import (
+    Pipeline,
+    build_test_dataset,
+    build_untrained,
+    load_checked,
+    load_exported,
+    restored,
+    start_tensorflow,
+)
 
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
@@ -65,22 +73,16 @@ def evaluate(
     """Measures a checkpoint or an exported model.
 
     Args:
-        pipeline: Path of a pipeline.config, or a loaded config, which stays unchanged.
-        checkpoint_dir: Folder with checkpoints, of which the newest is used, or the prefix of one.
+        pipeline: See ``detzoo.tasks``.
+        checkpoint_dir: See ``detzoo.tasks``.
         saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported.
         output_dir: Folder of metrics.json, detections.json and groundtruth.json; None to write nothing.
-        overrides: Changes of single config fields, ``path=value`` each.
+        overrides: See ``detzoo.tasks``.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
             computed; None for the statistics of the checkpoint.
         combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
         on_train_data: Measure on the train_input_reader instead of the first eval_input_reader.
-        sample_1_of_n: Measure on every n-th image; None for what the config sets.
-
-    Raises:
-        UsageError: The arguments contradict each other, or name nothing.
-        ConfigError: The config has errors, or does not fit the model.
-        CheckpointError: There is no such checkpoint, or it belongs to another model.
-        DataError: There is no image to measure on.
+        sample_1_of_n: Measure on every n-th image; None for the config's number.
     """
     if (checkpoint_dir is None) == (saved_model is None):
         raise UsageError("give either --checkpoint_dir or --saved_model")
@@ -116,18 +118,9 @@ def evaluate_new_checkpoints(
 ) -> Iterator[Evaluation]:
     """Measures each checkpoint that a running training writes, until the training is finished.
 
-    Besides the files of ``evaluate``, TensorBoard's events are written. A checkpoint that cannot be restored, because
-    the training has removed it meanwhile, is skipped with a warning.
-
-    Args:
-        pipeline: As for ``evaluate``, and so are the arguments that are not listed here.
-        checkpoint_dir: Folder of the training.
-        output_dir: Folder of the results, of which each replaces the one before.
-        overrides: Changes of single config fields.
-        recompute_batch_norm: Number of training batches.
-        on_train_data: Measure on the train_input_reader.
-        sample_1_of_n: Measure on every n-th image.
-        timeout_seconds: End after so long without a new checkpoint.
+    Each result replaces the files of the one before, and adds to TensorBoard's events. A checkpoint that cannot be
+    restored, because the training has removed it meanwhile, is skipped with a warning. Ends after ``timeout_seconds``
+    without a new checkpoint; the other arguments are those of ``evaluate``.
 
     Raises:
         CheckpointError: No checkpoint could be evaluated.
@@ -186,8 +179,6 @@ def measure_exported(message: Any, detect: Any) -> EvaluationResult:
 def make_evaluator(message: Any) -> Any:
     """Returns the Evaluator of a config's first eval_input_reader and its eval_config."""
     from detzoo.builders.classification_inputs import class_label_map
-    from detzoo.builders.inputs import build_dataset
-    from detzoo.builders.resize import build_model_resizer
     from detzoo.config.label_map import load_label_map
     from detzoo.evaluate.classification import ClassifierEvaluator
     from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
@@ -195,16 +186,8 @@ def make_evaluator(message: Any) -> Any:
     reader, metrics = message.eval_input_reader[0], asked_metrics(message.eval_config)
     if len(message.eval_input_reader) > 1:
         logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
-    dataset = build_dataset(
-        reader,
-        build_model_resizer(message.model),
-        None,
-        training=False,
-        batch_size=max(1, message.eval_config.batch_size),
-        seed=0,
-        image_labels=reads_image_labels(metrics),
-        all_proposals=message.model.HasField("spp_net"),
-    )
+    image_labels, all_proposals = reads_image_labels(metrics), message.model.HasField("spp_net")
+    dataset = build_test_dataset(message, reader, image_labels=image_labels, all_proposals=all_proposals)
     if message.model.HasField("spp_classifier"):
         return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=sys.stderr.isatty())
     return Evaluator(

@@ -59,10 +59,10 @@ def export(
     """Exports a checkpoint in the layout of the Object Detection API, or as a TFLite model.
 
     Args:
-        pipeline: Path of a pipeline.config, or a loaded config, which stays unchanged.
-        trained_checkpoint_dir: Folder with checkpoints, of which the newest is used, or the prefix of one.
+        pipeline: See ``detzoo.tasks``.
+        trained_checkpoint_dir: See ``detzoo.tasks``.
         output_directory: Folder for the model, its config, label map and record.
-        overrides: Changes of single config fields, ``path=value`` each.
+        overrides: See ``detzoo.tasks``.
         config_override: Protobuf text that is merged into the config before ``overrides``.
         format: "saved_model" or "tflite".
         input_type: One of ``INPUT_TYPES``, for TFLite one of ``TFLITE_INPUT_TYPES``.
@@ -75,10 +75,7 @@ def export(
         max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
 
     Raises:
-        UsageError: The arguments do not go together, or the folder cannot be written.
         ConfigError: The config has errors, or the format does not support the model.
-        CheckpointError: There is no such checkpoint, or it belongs to another model.
-        DataError: The representative data cannot be read.
         DetzooError: The exported model disagrees with the detector; an earlier export stays unchanged.
     """
     loaded = load_checked(pipeline, overrides, merged=config_override)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
 
-CONFIG_FILE = "pipeline.config"  # beside a run's checkpoints and beside an exported model
+CONFIG_FILE = "pipeline.config"  # next to a run's checkpoints and next to an exported model
 # Path of a pipeline.config, or a config that was loaded from one. A task never changes what it is given.
 Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
 
@@ -31,10 +31,6 @@ def load_checked(
         overrides: Changes of single fields, ``path=value`` each.
         reads: Path of an input reader whose files must exist, such as "eval_input_reader[0]"; "" for none.
         merged: Protobuf text that is merged into the config before the overrides.
-
-    Raises:
-        UsageError: The file cannot be read.
-        ConfigError: Lists every problem of the text, the overrides, the model and the input reader.
     """
     from detzoo.config.check.pipeline import check_pipeline
     from detzoo.config.load import LoadedPipeline, load_pipeline
@@ -120,9 +116,6 @@ def restored(model: Any, checkpoint: str | pathlib.Path, flag: str = "") -> tupl
 
     Returns:
         The detector, and the training step of the checkpoint, 0 if it is unknown.
-
-    Raises:
-        CheckpointError: There is no such checkpoint, or it belongs to another model.
     """
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import best_instead, latest_prefix
@@ -135,17 +128,22 @@ def restored(model: Any, checkpoint: str | pathlib.Path, flag: str = "") -> tupl
     return detector, step
 
 
+def build_test_dataset(message: Any, reader: Any, **options: Any) -> Any:
+    """Returns the images of an input reader in their order, once and without augmentation, as a tf.data.Dataset."""
+    from detzoo.builders.inputs import build_dataset
+    from detzoo.builders.resize import build_model_resizer
+
+    resizer, batch_size = build_model_resizer(message.model), max(1, message.eval_config.batch_size)
+    return build_dataset(reader, resizer, None, training=False, batch_size=batch_size, seed=0, **options)
+
+
 def load_exported(path: str | pathlib.Path, model: Any = None) -> Any:
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
     Args:
         path: A SavedModel or a .tflite file that `detzoo export` wrote.
         model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
-            pipeline.config beside the file.
-
-    Raises:
-        UsageError: There is no such model.
-        ConfigError: The pipeline.config beside a TFLite model cannot be read.
+            pipeline.config next to the file.
     """
     from detzoo.serving.saved_detector import SavedDetector
     from detzoo.serving.tflite_detector import TfliteDetector, is_tflite

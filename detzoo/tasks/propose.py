@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from detzoo.datasets.selective_search import SearchOptions, find_opencv
-from detzoo.errors import UsageError
+from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
-from detzoo.tasks.models import Pipeline, load_checked, restored, start_tensorflow
+from detzoo.tasks.models import Pipeline, build_test_dataset, load_checked, restored, start_tensorflow
 
 if TYPE_CHECKING:
     from detzoo.datasets.proposal_search import SearchSummary
@@ -34,24 +34,26 @@ def propose(
     """Writes the proposals of a first stage for every image of an input reader, each image once and without changes.
 
     Args:
-        pipeline: Config of the first stage, or of a two-stage detector that contains it; it stays unchanged.
-        checkpoint_dir: Folder with checkpoints of the first stage, or the prefix of one.
+        pipeline: Config of the first stage, or of a two-stage detector that contains it.
+        checkpoint_dir: Checkpoint of the first stage, see ``detzoo.tasks``.
         output: The proposals.npz to write.
-        reads: The input reader, "train_input_reader" or "eval_input_reader[0]".
+        reads: The input reader, ``TRAIN_READER`` or ``EVAL_READER``.
         max_proposals: Proposals per image at most; None for as many as the config trains with.
-        overrides: Changes of single config fields, ``path=value`` each.
+        overrides: See ``detzoo.tasks``.
 
     Returns:
         The number of images.
 
     Raises:
-        ConfigError: The config has errors.
-        CheckpointError: There is no such checkpoint, or it belongs to another model.
-        DataError: The reader gives no image.
+        ConfigError: The config has errors, or is not of a two-stage detector.
     """
     from detzoo.recipes.four_step_plan import config_of_proposals
 
-    asked = load_checked(pipeline, overrides).message
+    loaded = load_checked(pipeline, overrides)
+    asked = loaded.message
+    if not asked.model.HasField("faster_rcnn"):
+        kind = asked.model.WhichOneof("model")
+        raise ConfigError(f"{loaded.path}: model.{kind} has no first stage that proposes; accepted: model.faster_rcnn")
     if reads == EVAL_READER:
         asked.train_input_reader.CopyFrom(asked.eval_input_reader[0])
     if max_proposals is not None:
@@ -64,30 +66,16 @@ def propose(
 
 
 def write_training_proposals(message: Any, checkpoint_dir: pathlib.Path, file: pathlib.Path) -> int:
-    """Writes the proposals for the images of a ``train_input_reader``; TensorFlow is started.
-
-    Args:
-        message: The ``TrainEvalPipelineConfig`` from ``config_of_proposals``.
-        checkpoint_dir: Folder with checkpoints of the first stage, or the prefix of one.
-        file: The proposals.npz to write.
+    """Writes the proposals for the ``train_input_reader`` of a message from ``config_of_proposals``.
 
     Returns:
         The number of images.
     """
-    from detzoo.builders.inputs import build_dataset
-    from detzoo.builders.resize import build_model_resizer
     from detzoo.evaluate.report import write_proposals_of
     from detzoo.evaluate.runner import Evaluator
 
     detector, _ = restored(message.model, checkpoint_dir)
-    dataset = build_dataset(
-        message.train_input_reader,
-        build_model_resizer(message.model),
-        None,
-        training=False,
-        batch_size=max(1, message.eval_config.batch_size),
-        seed=0,
-    )
+    dataset = build_test_dataset(message, message.train_input_reader)
     evaluator = Evaluator(dataset, {}, show_progress=sys.stderr.isatty(), title="propose")
     images = evaluator.detect(detector)
     write_proposals_of(images, file)
@@ -112,10 +100,6 @@ def search(
         options: Mode and sizes of the search.
         num_workers: Processes; 0 for one per core.
         opencv_folder: Folder of OpenCV's contrib build; "" for the usual places.
-
-    Raises:
-        UsageError: OpenCV or the images are missing, or the arguments contradict each other.
-        DataError: The records cannot be read.
     """
     if bool(records) == bool(images):
         raise UsageError("`detzoo proposals` needs --input_path (records), or --images instead of it")

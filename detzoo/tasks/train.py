@@ -45,9 +45,9 @@ def train(
     """Trains a detector from the newest checkpoint in ``model_dir`` on; a first SIGTERM or Ctrl-C saves one and ends.
 
     Args:
-        pipeline: Path of a pipeline.config, or a loaded config, which stays unchanged.
+        pipeline: See ``detzoo.tasks``.
         model_dir: Folder for checkpoints, TensorBoard's events, pipeline.config and run.json.
-        overrides: Changes of single config fields, ``path=value`` each.
+        overrides: See ``detzoo.tasks``.
         num_train_steps: Steps in total; None for ``train_config.num_steps``.
         checkpoint_every_n: Steps between checkpoints; None for ``train_config.checkpoint_every_n_steps``.
         strategy: One of ``STRATEGIES``.
@@ -56,8 +56,6 @@ def train(
 
     Raises:
         UsageError: The number of steps is missing, or the folder cannot be used.
-        ConfigError: The config has errors or placeholders.
-        DetzooError: The training failed.
         KeyboardInterrupt: Ctrl-C ended the training; a checkpoint is saved.
     """
     loaded = load_checked(pipeline, overrides)

@@ -20,7 +20,7 @@ def train(*words):
     [
         (
             ["--checkpoint_dir=run"],
-            "--checkpoint_dir means evaluation, which has a command of its own: detzoo evaluate "
+            "--checkpoint_dir means evaluation, which has its own command: detzoo evaluate "
             "--pipeline_config_path=my.config --checkpoint_dir=run --output_dir=run/eval",
         ),
         (["--use_tpu"], "TPUs are not supported"),

@@ -98,12 +98,12 @@ def test_another_model_threshold_or_font_starts_over(exported, photos, capsys, m
     monkeypatch.setattr("detzoo.tasks.detect_journal.Journal.finish", lambda self: None)
     assert main(arguments(exported, photos)) == 0
     assert main(arguments(exported, photos)) == 0
-    assert "2 images were done by a run that was stopped: continuing behind them" in capsys.readouterr().err
+    assert "resuming: 2 images were done by the interrupted run" in capsys.readouterr().err
     assert main(arguments(exported, photos, "--score_threshold=0.1")) == 0
-    assert "score_threshold changed since the run that was stopped: starting over" in capsys.readouterr().err
+    assert "score_threshold changed since the interrupted run: starting over" in capsys.readouterr().err
     os.utime(exported / "saved_model" / "saved_model.pb")
     assert main(arguments(exported, photos, "--score_threshold=0.1")) == 0
-    assert "saved_model changed since the run that was stopped: starting over" in capsys.readouterr().err
+    assert "saved_model changed since the interrupted run: starting over" in capsys.readouterr().err
 
 
 def test_a_font_that_is_none(exported, photos, capsys):
@@ -123,7 +123,7 @@ def test_a_label_map_is_found_named_or_missed(exported, photos, capsys, tmp_path
         assert main(arguments(tmp_path / "alone", photos)) == 0
     finally:
         (tmp_path / "alone").rename(exported / "saved_model")
-    assert "no label map beside" in capsys.readouterr().err
+    assert "no label map next to" in capsys.readouterr().err
     entries = json.loads((photos.parent / "out" / "detections.json").read_text())
     assert all(entry["category_name"] == f"class {entry['category_id']}" for entry in entries)
 

@@ -89,7 +89,7 @@ def test_a_run_that_was_stopped_loses_nothing_and_goes_on(four, tmp_path, error,
     with pytest.raises(error, match="stopped"):
         detect_files(stopping, four, {1: "cat"}, out, DetectionLimits())
     assert [entry["image_id"] for entry in json.loads((out / "detections.json").read_text())] == [1, 1, 3, 3]
-    assert "2 of 4 images are done: the same command continues there" in caplog.text
+    assert "2 of 4 images are done; the same command resumes there" in caplog.text
     going_on = Stopping(99)
     summary = detect_files(going_on, four, {1: "cat"}, out, DetectionLimits())
     assert going_on.seen == [(33, 40, 3)], "the last image alone; the broken one is tried again and skipped"
