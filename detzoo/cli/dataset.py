@@ -252,8 +252,9 @@ class Inspect:
 
     SUMMARY = "Print counts, box sizes and shapes, and data issues of records, and draw some of them."
     DESCRIPTION = """
-    Reads every record as training will, decodes every image, and reports what training will skip or repair. Writes the
-    report to output_dir as report.txt with classes.csv, histograms.csv, histograms.png, issue.csv and samples/*.png.
+    Reads every record as training will, decodes every image, and reports what training will skip or repair. Prints a
+    report; writes it to output_dir as report.txt with classes.csv, histograms.csv, histograms.png, dirt.csv and
+    samples/*.png.
 
         detzoo dataset inspect --input_path='records/train-*' --label_map=records/label_map.pbtxt --output_dir=look
     """

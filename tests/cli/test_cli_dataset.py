@@ -277,7 +277,7 @@ def test_an_interrupted_conversion_keeps_the_files_of_the_run_before(capsys, dat
             os.kill(os.getpid(), number)
         return png()
 
-    monkeypatch.setattr(conversion.repair, "read_content", interrupt)
+    monkeypatch.setattr(conversion.images, "read_content", interrupt)
     capsys.readouterr()
     assert main(words("csv", data)) == code
     out, err = capsys.readouterr()
