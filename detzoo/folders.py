@@ -15,6 +15,7 @@ import pathlib
 import re
 import shutil
 import socket
+import stat
 from collections.abc import Iterator
 
 from detzoo.errors import DiskFullError, UsageError
@@ -46,6 +47,29 @@ def make_folder(path: str | pathlib.Path, flag: str) -> pathlib.Path:
     if not os.access(folder, os.W_OK):
         raise UsageError(f"{flag} {path} cannot be written to")
     return folder
+
+
+class IrregularFileError(OSError):
+    """A path that is not that of a regular file."""
+
+
+def check_regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """Checks that a file can be read to its end: a device or a pipe would block, or never end.
+
+    Returns:
+        The file's status.
+
+    Raises:
+        IrregularFileError: The path is that of a folder, a device or a pipe.
+        OSError: The file is missing.
+        ValueError: The path holds a NUL.
+    """
+    status = os.stat(path)
+    if stat.S_ISDIR(status.st_mode):
+        raise IrregularFileError(None, "Is a directory")
+    if not stat.S_ISREG(status.st_mode):
+        raise IrregularFileError(None, "not a regular file (a device, pipe or socket)")
+    return status
 
 
 @contextlib.contextmanager

@@ -81,11 +81,12 @@ def _source(reader: pb.InputReader, seed: int, issue: IssueCounter | None) -> tu
     """Where records come from, and what decodes them."""
     kind = reader.WhichOneof("input_reader")
     label_map = class_label_map(reader)
-    by_name = {name: number for number, name in label_map.display_names.items()} | label_map.id_by_name
     sample_1_of_n = max(1, reader.sample_1_of_n_examples)
     if kind == FOLDERS:
         folder = reader.image_folder_reader.path
-        return ImageFolderSource(folder, by_name, reader.shuffle, seed, sample_1_of_n), decode_folder_record
+        return ImageFolderSource(
+            folder, label_map.id_by_any_name, reader.shuffle, seed, sample_1_of_n
+        ), decode_folder_record
     if kind != RECORDS:
         raise ConfigError(f"the input reader needs {RECORDS} {{ input_path: '...' }} or {FOLDERS} {{ path: '...' }}")
     options = ReadOptions(
@@ -96,6 +97,9 @@ def _source(reader: pb.InputReader, seed: int, issue: IssueCounter | None) -> tu
         read_block_length=reader.read_block_length,
     )
     files = scan_files(list(reader.tf_record_input_reader.input_path), issue)
-    source, decoder = RecordSource(files, options, seed), ClassRecordDecoder(ClassNames(by_name, list(label_map.names)))
+    source, decoder = (
+        RecordSource(files, options, seed),
+        ClassRecordDecoder(ClassNames(label_map.id_by_any_name, list(label_map.names))),
+    )
     check_classes(source, decoder)
     return source, decoder

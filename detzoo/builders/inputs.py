@@ -169,8 +169,7 @@ def _class_names(reader: pb.InputReader) -> ClassNames | None:
     if not reader.label_map_path:
         return None
     label_map = load_label_map(reader.label_map_path)
-    by_display_name = {name: identifier for identifier, name in label_map.display_names.items()}
-    return ClassNames(by_display_name | label_map.id_by_name, list(label_map.names))
+    return ClassNames(label_map.id_by_any_name, list(label_map.names))
 
 
 def _build_source(reader: pb.InputReader, seed: int, issue: IssueCounter) -> RecordStream:

@@ -23,6 +23,7 @@ class LabelMap:
         names: id -> name, in ascending order of id.
         display_names: id -> the name to show; the name itself where the map has no other.
         id_by_name: name -> id.
+        id_by_any_name: name or display name -> id; a name takes precedence over a display name.
         num_classes: the highest id, which is what a model's ``num_classes`` must be at least.
     """
 
@@ -48,6 +49,8 @@ class LabelMap:
             if name in self.id_by_name:
                 raise ConfigError(f"the name '{name}' is given to id {self.id_by_name[name]} and to id {identifier}")
             self.id_by_name[name] = identifier
+        displayed = {name: identifier for identifier, name in self.display_names.items()}
+        self.id_by_any_name: dict[str, int] = displayed | self.id_by_name
         self.num_classes: int = max(self.names)
 
     def __len__(self) -> int:

@@ -6,7 +6,6 @@ import codecs
 import dataclasses
 import pathlib
 import re
-import stat
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ from detzoo.config.paths import path_hint
 from detzoo.config.problems import Problem, format_problems
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
-from detzoo.folders import write_atomically
+from detzoo.folders import check_regular, write_atomically
 
 MOST_BYTES = 64 * 2**20  # of a text; the largest published config has 10 KB
 
@@ -122,11 +121,9 @@ def read_text(path: str | pathlib.Path, what: str) -> str:
             inside = sorted(entry.name for entry in file.iterdir() if entry.suffix in (".config", ".pbtxt"))
             hint = f"; it contains {', '.join(inside[:5])}" if inside else ""
             raise UsageError(f"{path} is a folder, not a {what}{hint}")
-        status = file.stat()
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{path} is a device or a pipe; a {what} must be a file")
-        if status.st_size > MOST_BYTES:
-            raise UsageError(f"{path} has {status.st_size} bytes; a {what} has {MOST_BYTES} at most")
+        size = check_regular(file).st_size
+        if size > MOST_BYTES:
+            raise UsageError(f"{path} has {size} bytes; a {what} has {MOST_BYTES} at most")
         data = file.read_bytes()
         return data.decode("utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8")
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """The input pipeline: stream of records -> decoded, augmented, resized, padded, batched ``Batch``es.
 
-    RecordSource.stream -> RecordDecoder -> augmentations -> Resizer -> padding to N objects -> batch -> prefetch
+    RecordStream.stream -> RecordDecoder -> augmentations -> Resizer -> padding to N objects -> batch -> prefetch
                            (+ proposals of a file)                      (and R proposals)
 
 Determinism: the augmentation of a record depends on (seed, its position in the stream) only. So a pipeline that starts
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -20,16 +19,15 @@ from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Proposals, Tenso
 from detzoo.data.augment.apply import Augmentation, augment, record_seed, uniforms
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.issue_counter import IssueCounter, count_vector
-from detzoo.data.merge_labels import merge_labels
 from detzoo.data.proposals import ProposalTable, attach_proposals
 from detzoo.data.records import RecordStream, as_written, dataset_options
 from detzoo.data.resize import Resizer
-from detzoo.data.sample import Sample
+from detzoo.data.sample import Sample, merge_labels
 
 
 @dataclasses.dataclass(frozen=True)
 class BatchOptions:
-    """How samples become batches. ``shard`` of ``num_shards`` pipelines takes every num_shards-th record."""
+    """Options of batching. ``shard`` of ``num_shards`` pipelines takes every num_shards-th record."""
 
     batch_size: int
     max_number_of_boxes: int = 100
@@ -41,21 +39,8 @@ class BatchOptions:
     num_shards: int = 1
     shard: int = 0
     num_prefetch_batches: int = 2
-    draw_sizes: bool = False  # each image's size is drawn, where the resizer has several: in training
+    draw_sizes: bool = False  # in training: a size is drawn for each image if the resizer has several
     merged_classes: int = 0  # K' of Groundtruth.label_sets: boxes with several labels become one; 0 leaves them
-
-
-class _Example(NamedTuple):
-    """One padded example before batching; boxes are fractions of the true image."""
-
-    image: Tensor
-    true_shape: Tensor
-    original_shape: Tensor
-    image_id: Tensor
-    record_index: Tensor
-    objects: Groundtruth
-    proposals: Proposals | tuple[()]
-    labeled_classes: Tensor | tuple[()]
 
 
 def make_batches(
@@ -64,24 +49,24 @@ def make_batches(
     augmentations: Sequence[Augmentation],
     resizer: Resizer,
     options: BatchOptions,
-    issue: IssueCounter | None = None,
+    issues: IssueCounter | None = None,
     proposals: ProposalTable | None = None,
 ) -> tf.data.Dataset:
-    """The whole pipeline.
+    """Builds the whole pipeline.
 
     Args:
-        source: where records come from.
-        decoder: record -> ``Decoded``.
-        augmentations: applied in this order; empty for evaluation.
-        resizer: the model's image resizer.
-        options: batch size, position, seed.
-        issue: gets the counts of what was repaired and dropped.
-        proposals: what ``Batch.proposals`` is filled from; None leaves it empty.
+        source: Stream of records.
+        decoder: Callable from a record to ``Decoded``.
+        augmentations: Applied in this order; empty for evaluation.
+        resizer: The model's image resizer.
+        options: Batch size, position, seed.
+        issues: Takes the counts of repaired and dropped objects and records.
+        proposals: Source of ``Batch.proposals``; None leaves them empty.
 
     Returns:
         A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
     """
-    issue = issue if issue is not None else IssueCounter()
+    issues = issues if issues is not None else IssueCounter()
     records = source.stream(options.start, options.num_epochs, options.num_shards, options.shard)
 
     def decode(index: Tensor, serialized: Tensor) -> tuple[Tensor, Decoded]:
@@ -89,32 +74,31 @@ def make_batches(
         return index, record if proposals is None else attach_proposals(record, proposals)
 
     decoded = records.map(as_written(decode), tf.data.AUTOTUNE, deterministic=True)
-    decoded = _usable_records(decoded.ignore_errors(), options, issue)
+    decoded = _usable_records(decoded.ignore_errors(), options, issues)
 
-    def finish(index: Tensor, record: Decoded) -> _Example:
+    def finish(index: Tensor, record: Decoded) -> Batch:
         sample = augment(record.sample, augmentations, options.seed, index)
         chosen = resizer
         if options.draw_sizes:
             chosen = resizer.drawn(uniforms(record_seed(options.seed, "size", index), 1)[0])
         return _to_example(record, sample, index, chosen, options)
 
+    def finish_batch(batch: Batch) -> Batch:
+        if None in resizer.static_shape:  # padded to the largest image, by zeros
+            batch = batch._replace(images=resizer.fill_padding(batch.images, batch.true_shapes))
+        return _to_padded_fractions(batch)
+
     examples = decoded.map(as_written(finish), tf.data.AUTOTUNE, deterministic=True)
-    if None in resizer.static_shape:
-        batches = examples.padded_batch(options.batch_size, drop_remainder=options.drop_remainder).map(
-            as_written(lambda example: _fill_padding(example, resizer)), tf.data.AUTOTUNE, deterministic=True
-        )
-    else:
-        batches = examples.batch(options.batch_size, drop_remainder=options.drop_remainder)
-    batches = batches.map(as_written(_to_batch), tf.data.AUTOTUNE, deterministic=True).prefetch(
-        options.num_prefetch_batches
-    )
-    return batches.with_options(dataset_options())
+    join = examples.padded_batch if None in resizer.static_shape else examples.batch
+    batches = join(options.batch_size, drop_remainder=options.drop_remainder)
+    batches = batches.map(as_written(finish_batch), tf.data.AUTOTUNE, deterministic=True)
+    return batches.prefetch(options.num_prefetch_batches).with_options(dataset_options())
 
 
-def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issue: IssueCounter) -> tf.data.Dataset:
+def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issues: IssueCounter) -> tf.data.Dataset:
     """Drops unusable records and epoch marks; counts data issues, and as "unreadable" the gaps that errors left.
 
-    An epoch in which not one record was usable stops the pipeline, because an endless one would search forever.
+    An epoch without a single usable record stops the pipeline, because an endless one would search forever.
     """
     first = options.start + (options.shard - options.start) % options.num_shards
     state = (tf.constant(first, tf.int64), tf.constant(0, tf.int64), tf.constant(0, tf.int64))
@@ -125,14 +109,15 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issue: Issu
         is_mark = index < 0
         position = tf.where(is_mark, -1 - index, index)
         missed = tf.maximum(position - expected + options.num_shards - 1, 0) // options.num_shards
-        found = tf.where(is_mark, tf.zeros_like(record.issue), record.issue)
+        found = tf.where(is_mark, tf.zeros_like(record.issues), record.issues)
         found += missed * tf.constant(count_vector(unreadable=1))
-        reported = _report(found, position, is_mark, issue)
+        reported = _report(found, position, is_mark, issues)
         usable = ~is_mark & record.usable
         num_usable += tf.cast(usable, tf.int64)
-        num_seen += missed + tf.cast(~is_mark, tf.int64)
+        num_new = missed + tf.cast(~is_mark, tf.int64)
+        num_seen += num_new
         with tf.control_dependencies([reported, _check_epoch(is_mark, num_usable, num_seen)]):
-            expected = expected + (missed + tf.cast(~is_mark, tf.int64)) * options.num_shards
+            expected = expected + num_new * options.num_shards
         zero = tf.zeros_like(num_usable)
         state = (expected, tf.where(is_mark, zero, num_usable), tf.where(is_mark, zero, num_seen))
         return state, (index, record._replace(usable=usable))
@@ -140,13 +125,13 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issue: Issu
     return decoded.scan(state, as_written(account)).filter(lambda _, record: record.usable)
 
 
-def _report(found: Tensor, position: Tensor, is_mark: Tensor, issue: IssueCounter) -> Tensor:
+def _report(found: Tensor, position: Tensor, is_mark: Tensor, issues: IssueCounter) -> Tensor:
     """Adds the vector to the counter, calling Python only if there is something to add or an epoch ends."""
 
     def add(vector, position, is_mark):  # type: ignore[no-untyped-def]
-        issue.add(vector, where=f"at or before record {position} of the stream")
+        issues.add(vector, where=f"at or before record {position} of the stream")
         if is_mark:
-            issue.end_epoch(position)
+            issues.end_epoch(position)
         return True
 
     return tf.cond(
@@ -164,76 +149,67 @@ def _check_epoch(is_mark: Tensor, num_usable: Tensor, num_seen: Tensor) -> tf.Op
     return tf.debugging.Assert(~is_mark | (num_usable > 0) | (num_seen == 0), [message, num_seen])
 
 
-def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer, options: BatchOptions) -> _Example:
-    """Resizes the image and masks, and pads the objects to ``max_number_of_boxes`` rows."""
-    max_boxes = options.max_number_of_boxes
+def _padded(rows: Tensor, count: int, value: float | int | bool = 0) -> Tensor:
+    """Returns the first ``count`` rows, with rows of ``value`` behind them if there are fewer."""
+    rows = rows[:count]
+    paddings = [[0, count - tf.shape(rows)[0]]] + [[0, 0]] * (rows.shape.rank - 1)
+    padded = tf.pad(rows, paddings, constant_values=tf.cast(value, rows.dtype))
+    return tf.ensure_shape(padded, [count, *rows.shape[1:]])
+
+
+def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer, options: BatchOptions) -> Batch:
+    """Resizes image and masks, and pads the objects; returns a Batch without the dimension B."""
+    limit = options.max_number_of_boxes
     label_sets: Tensor | tuple[()] = ()
     if options.merged_classes:
         sample, label_sets = merge_labels(sample, options.merged_classes)
+        label_sets = _padded(label_sets, limit, False)
     image, true_shape = resizer(sample.image)
-    masks = None if sample.masks is None else resizer.masks(sample.masks)
-    count = tf.minimum(tf.shape(sample.boxes_norm)[0], max_boxes)
-
-    def pad(field: Tensor, value: float | int | bool = 0) -> Tensor:
-        rows = [[0, max_boxes - count]] + [[0, 0]] * (field.shape.rank - 1)
-        padded = tf.pad(field[:count], rows, constant_values=tf.cast(value, field.dtype))
-        return tf.ensure_shape(padded, [max_boxes, *field.shape[1:]])
-
+    masks = tf.zeros([limit, 0, 0], tf.uint8) if sample.masks is None else _padded(resizer.masks(sample.masks), limit)
     objects = Groundtruth(
-        boxes_norm=pad(sample.boxes_norm),
-        classes=pad(sample.classes, PADDING_CLASS),
-        weights=pad(sample.weights),
-        is_crowd=pad(sample.is_crowd, False),
-        is_difficult=pad(sample.is_difficult, False),
-        area_px=pad(sample.area_px),
-        masks=tf.zeros([max_boxes, 0, 0], tf.uint8) if masks is None else pad(masks),
-        label_sets=label_sets if isinstance(label_sets, tuple) else pad(label_sets, False),
+        boxes_norm=_padded(sample.boxes_norm, limit),
+        classes=_padded(sample.classes, limit, PADDING_CLASS),
+        weights=_padded(sample.weights, limit),
+        is_crowd=_padded(sample.is_crowd, limit, False),
+        is_difficult=_padded(sample.is_difficult, limit, False),
+        area_px=_padded(sample.area_px, limit),
+        masks=masks,
+        label_sets=label_sets,
     )
-    image_id = tf.where(record.image_id == "", tf.strings.as_string(index), record.image_id)
-    original_shape = tf.ensure_shape(tf.shape(record.sample.image)[:2], [2])
     proposals: Proposals | tuple[()] = ()
     if sample.proposals_norm is not None:
-        limit = options.max_number_of_proposals
-        proposals = _best_proposals(sample.proposals_norm, sample.proposal_scores, limit)
-    return _Example(image, true_shape, original_shape, image_id, index, objects, proposals, record.labeled_classes)
+        proposals = _best_proposals(sample.proposals_norm, sample.proposal_scores, options.max_number_of_proposals)
+    return Batch(
+        images=image,
+        true_shapes=true_shape,
+        original_shapes=tf.ensure_shape(tf.shape(record.sample.image)[:2], [2]),
+        image_ids=tf.where(record.image_id == "", tf.strings.as_string(index), record.image_id),
+        record_index=index,
+        groundtruth=objects,
+        proposals=proposals,
+        labeled_classes=record.labeled_classes,
+    )
 
 
 def _best_proposals(boxes: Tensor, scores: Tensor, max_proposals: int) -> Proposals:
-    """The best proposals that still have an area, padded to ``max_proposals`` rows; fractions of the true image."""
+    """Returns the best proposals that still have an area, padded to ``max_proposals`` rows."""
     kept = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1))[:, 0]
-    # Sorted again, because an image that is put beside itself has every proposal twice.
+    # Sorted again, because an image that is joined with itself has every proposal twice.
     order = tf.argsort(tf.gather(scores, kept), direction="DESCENDING", stable=True)
     kept = tf.gather(kept, order[:max_proposals])
-    count = tf.size(kept)
-
-    def pad(field: Tensor) -> Tensor:
-        padded = tf.pad(tf.gather(field, kept), [[0, max_proposals - count]] + [[0, 0]] * (field.shape.rank - 1))
-        return tf.ensure_shape(padded, [max_proposals, *field.shape[1:]])
-
-    return Proposals(pad(boxes), pad(scores), count)
+    boxes, scores = (_padded(tf.gather(field, kept), max_proposals) for field in (boxes, scores))
+    return Proposals(boxes, scores, tf.size(kept))
 
 
-def _fill_padding(example: _Example, resizer: Resizer) -> _Example:
-    """Images of several sizes, padded to the largest, with the resizer's colour around them."""
-    return example._replace(image=resizer.fill_padding(example.image, example.true_shape))
-
-
-def _to_batch(example: _Example) -> Batch:
+def _to_padded_fractions(batch: Batch) -> Batch:
     """Turns fractions of the true image into fractions of the padded input, whose size is known only now."""
-    padded_shape = tf.cast(tf.shape(example.image)[1:3], tf.float32)
-    scale = tf.tile(tf.cast(example.true_shape, tf.float32) / padded_shape, [1, 2])
-    scale = scale[:, tf.newaxis]
-    objects = example.objects._replace(boxes_norm=example.objects.boxes_norm * scale)
-    proposals = example.proposals
+    padded_shape = tf.cast(tf.shape(batch.images)[1:3], tf.float32)
+    scale = tf.tile(tf.cast(batch.true_shapes, tf.float32) / padded_shape, [1, 2])[:, tf.newaxis]
+    objects = batch.groundtruth
+    proposals = batch.proposals
     if isinstance(proposals, Proposals):
         proposals = proposals._replace(boxes_norm=proposals.boxes_norm * scale)
-    return Batch(
-        images=example.image,
-        true_shapes=example.true_shape,
-        original_shapes=example.original_shape,
-        image_ids=example.image_id,
-        record_index=example.record_index,
-        groundtruth=objects,
+    return batch._replace(
+        groundtruth=objects._replace(boxes_norm=objects.boxes_norm * scale),
         proposals=proposals,
-        labeled_classes=example.labeled_classes,
     )

@@ -7,8 +7,8 @@
     *.json          a list in COCO's results format: {"image_id": ..., "bbox": [x, y, width, height], "score": ...}, in
                     pixels of the original image; they become fractions when the image has been decoded
 
-An image is found by its ``image/source_id``, as text. Boxes that lie outside of the image, and images without an entry,
-are told before the first image is decoded.
+An image is found by its ``image/source_id``, as text. Boxes outside of their image, and images without an entry, are
+reported before the first image is decoded.
 """
 
 from __future__ import annotations
@@ -22,27 +22,21 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from detzoo.data.decode import Decoded
+from detzoo.data.decode import Decoded, as_bytes, parse_rules
 from detzoo.data.issue_counter import count_vector
 from detzoo.data.records import CHECKED_RECORDS, RecordStream
 from detzoo.errors import DataError
 from detzoo.files.fields import as_name, as_number, shown
-from detzoo.files.text_files import check_regular, decode, parse_json
-from detzoo.folders import draft_of
+from detzoo.files.text_files import decode, parse_json
+from detzoo.folders import check_regular, draft_of
 
 ARRAYS = ("image_ids", "offsets", "boxes", "scores")
 ENTRY_FIELDS = ("image_id", "bbox", "score")
 
 _ZIP_MAGIC = b"PK"
-# What a box may leave the image by, as a fraction of it: programs round to pixels, or count their last one in.
+# A box may leave the image by this fraction of it: programs round to pixels, or count their last one in.
 _OUTSIDE = 0.05
 _SHOWN_IDS = 3
-
-_ID_AND_SIZE = {
-    "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
-    "image/height": tf.io.FixedLenFeature([], tf.int64, 0),
-    "image/width": tf.io.FixedLenFeature([], tf.int64, 0),
-}
 
 logger = logging.getLogger(__name__)
 
@@ -51,12 +45,12 @@ class ProposalTable:
     """The proposals of a data set, best first within each image.
 
     Args:
-        path: the file they are from, for messages.
+        path: File they are from, for messages.
         image_ids: I texts.
         offsets: int64 [I + 1], rows of each image.
         boxes: float32 [T, 4], [ymin, xmin, ymax, xmax].
         scores: float32 [T].
-        in_pixels: whether the boxes are pixels of the original image, not fractions of it.
+        in_pixels: True if the boxes are pixels of the original image, False if they are fractions of it.
     """
 
     def __init__(
@@ -78,26 +72,22 @@ class ProposalTable:
         self._row: dict[bytes, int] = {}
         for row, image_id in enumerate(self.image_ids):
             self._row.setdefault(image_id.encode("utf-8", "replace"), row)
-        if len(self._row) < len(self.image_ids):
-            logger.warning(
-                "%s has %d images more than one time; the first entry counts",
-                path,
-                len(self.image_ids) - len(self._row),
-            )
+        repeated = len(self.image_ids) - len(self._row)
+        if repeated:
+            logger.warning("%s has %d images more than one time; the first entry counts", path, repeated)
 
     def __contains__(self, image_id: bytes) -> bool:
         return image_id in self._row
 
     def lookup(self, image_id: Any) -> tuple[np.ndarray, np.ndarray, np.bool_]:
-        """Boxes [R, 4], scores [R] and whether the image has an entry; R is 0 without one."""
-        # In a graph TensorFlow hands over bytes, outside of one an array of objects.
-        row = self._row.get(image_id.item() if isinstance(image_id, np.ndarray) else image_id)
+        """Returns boxes [R, 4], scores [R], and True if the image has an entry; R is 0 without one."""
+        row = self._row.get(as_bytes(image_id))
         begin, end = (0, 0) if row is None else self._offsets[row : row + 2]
         return self._boxes[begin:end], self._scores[begin:end], np.bool_(row is not None)
 
 
 def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
-    """The record with the proposals of its image; one without an entry gets none and is counted as a data issue."""
+    """Adds the proposals of its image to a record; an image without an entry is counted as a data issue."""
     boxes, scores, found = tf.numpy_function(
         table.lookup, [record.image_id], [tf.float32, tf.float32, tf.bool], stateful=False
     )
@@ -108,23 +98,26 @@ def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
         proposals_norm=tf.clip_by_value(boxes, 0.0, 1.0), proposal_scores=tf.ensure_shape(scores, [None])
     )
     missing = tf.cast(record.usable & ~found, tf.int64) * tf.constant(count_vector(missing_proposals=1))
-    return record._replace(sample=sample, issue=record.issue + missing)
+    return record._replace(sample=sample, issues=record.issues + missing)
 
 
 def check_images(table: ProposalTable, source: RecordStream, *, all_records: bool) -> None:
     """Compares the records of a source with a table.
 
     Args:
-        table: the proposals.
-        source: the records.
-        all_records: look at every record, else at the first ones. Of all, each must have an entry, but in a list in
-            COCO's format, where an image without proposals has none; and boxes in pixels must lie in their image.
+        table: Proposals.
+        source: Records.
+        all_records: Look at every record, otherwise at the first ones. Of all records, each must have an entry (not in
+            a list in COCO's format, where an image without proposals has none), and boxes in pixels must lie in their
+            image.
 
     Raises:
-        DataError: that is not so, or fewer than half of the records have an entry.
+        DataError: A record does not fit, or fewer than half of the records have an entry.
     """
+    prefix = f"proposals_path {table.path}"
+    rules = parse_rules(("image/source_id", "image/height", "image/width"))
     records = source.first_records(source.num_records if all_records else CHECKED_RECORDS)
-    parsed = records.map(lambda record: tf.io.parse_single_example(record, _ID_AND_SIZE)).ignore_errors()
+    parsed = records.map(lambda record: tf.io.parse_single_example(record, rules)).ignore_errors()
     ids, strange = [], []
     for features in parsed.as_numpy_iterator():
         image_id = features["image/source_id"]
@@ -133,17 +126,31 @@ def check_images(table: ProposalTable, source: RecordStream, *, all_records: boo
             strange.append(image_id)
         elif all_records and table.in_pixels:
             _check_inside(table, image_id, features["image/height"], features["image/width"])
-    _check_ids(table, ids, strange, "the " if all_records else "the first ")
-    if all_records and strange and not table.in_pixels:
-        named = ", ".join(repr(name.decode("utf-8", "replace")) for name in strange[:_SHOWN_IDS])
+    if 2 * len(strange) > len(ids):
+        if not any(ids):
+            raise DataError(
+                f"{prefix}: the records have no image/source_id, so that their proposals cannot be found; the file has "
+                f"ids such as {table.image_ids[0]!r}"
+            )
         raise DataError(
-            f"proposals_path {table.path}: {len(strange)} of the {len(ids)} records have no entry in the file, such as "
-            f"{named}; give the proposals of all these records, an image without any as an entry of no rows"
+            f"{prefix}: image ids do not match, {len(strange)} of the {'' if all_records else 'first '}{len(ids)} "
+            f"records have no entry in the file. A record has image/source_id {_text(next(filter(None, strange)))!r}, "
+            f"the file has {table.image_ids[0]!r}; give the proposals of these records"
+        )
+    if all_records and strange and not table.in_pixels:
+        raise DataError(
+            f"{prefix}: {len(strange)} of the {len(ids)} records have no entry in the file, such as "
+            f"{', '.join(repr(_text(name)) for name in strange[:_SHOWN_IDS])}; give the proposals of all these "
+            "records, an image without any as an entry of no rows"
         )
 
 
+def _text(image_id: bytes) -> str:
+    return image_id.decode("utf-8", "replace")
+
+
 def _check_inside(table: ProposalTable, image_id: bytes, height: int, width: int) -> None:
-    """Whether the boxes of an image, in pixels, lie in it; nothing where the record does not say its size."""
+    """Raises DataError if a box, in pixels, lies outside of its image; no check if the record states no size."""
     if height < 1 or width < 1:
         return
     boxes = table.lookup(image_id)[0]
@@ -153,26 +160,9 @@ def _check_inside(table: ProposalTable, image_id: bytes, height: int, width: int
         ymin, xmin, ymax, xmax = (float(side) for side in boxes[outside][0])
         box = [round(value, 1) for value in (xmin, ymin, xmax - xmin, ymax - ymin)]
         raise DataError(
-            f"proposals_path {table.path}: a box of image {image_id.decode('utf-8', 'replace')!r} is {box}, outside of "
-            f"the image of {width} x {height} pixels; accepted: [x, y, width, height] in pixels of the record's image"
+            f"proposals_path {table.path}: a box of image {_text(image_id)!r} is {box}, outside of the image of "
+            f"{width} x {height} pixels; accepted: [x, y, width, height] in pixels of the record's image"
         )
-
-
-def _check_ids(table: ProposalTable, ids: Sequence[bytes], strange: Sequence[bytes], which: str) -> None:
-    """Raises where fewer than half of the records have an entry."""
-    if 2 * len(strange) <= len(ids):
-        return
-    if not any(ids):
-        raise DataError(
-            f"proposals_path {table.path}: the records have no image/source_id, so that their proposals cannot be "
-            f"found; the file has ids such as {table.image_ids[0]!r}"
-        )
-    named = next(filter(None, strange)).decode("utf-8", "replace")
-    raise DataError(
-        f"proposals_path {table.path}: image ids do not match, {len(strange)} of {which}{len(ids)} records have no "
-        f"entry in the file. A record has image/source_id {named!r}, the file has {table.image_ids[0]!r}; give the "
-        "proposals of these records"
-    )
 
 
 def write_proposals(
@@ -184,10 +174,10 @@ def write_proposals(
     """Writes a proposals.npz as a whole, so that a reader never sees half of it.
 
     Args:
-        path: the file.
+        path: The file.
         image_ids: I texts.
-        boxes_norm: for each image [R, 4], fractions of the true image.
-        scores: for each image [R].
+        boxes_norm: For each image [R, 4], fractions of the true image.
+        scores: For each image [R].
     """
     with draft_of(path) as draft, draft.open("wb") as file:
         np.savez(
@@ -203,7 +193,7 @@ def read_proposals(path: str) -> ProposalTable:
     """Reads a proposals.npz or a JSON list; boxes that are not finite or lack area are dropped and counted.
 
     Raises:
-        DataError: there is no such file, it is neither of these, or it holds no proposal.
+        DataError: There is no such file, it is neither of these, or it holds no proposal.
     """
     try:
         if "://" not in path:
@@ -211,27 +201,23 @@ def read_proposals(path: str) -> ProposalTable:
         with tf.io.gfile.GFile(path, "rb") if "://" in path else open(path, "rb") as file:
             is_zip = file.read(len(_ZIP_MAGIC)) == _ZIP_MAGIC
             file.seek(0)
-            if is_zip:
-                image_ids, offsets, boxes, scores, numbers = read_arrays(path, file)
-            else:
-                image_ids, offsets, boxes, scores, numbers = _read_entries(path, file)
-    except (OSError, ValueError, tf.errors.OpError) as problem:
+            ids, offsets, boxes, scores, numbers = read_arrays(path, file) if is_zip else _read_entries(file)
+        good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+        if not good.any():
+            reason = "none has finite numbers and an area" if len(good) else "it is empty"
+            raise ValueError(f"holds no proposal: {reason}")
+    except (OSError, tf.errors.OpError) as problem:
         reason = getattr(problem, "strerror", None) or str(problem).splitlines()[0]
         raise DataError(f"proposals_path {path} cannot be read: {reason}") from None
-    good = np.isfinite(boxes).all(axis=1) & np.isfinite(scores) & (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
-    if not good.any():
-        reason = "none has finite numbers and an area" if len(good) else "it is empty"
-        raise DataError(f"proposals_path {path} holds no proposal: {reason}")
+    except ValueError as problem:
+        raise DataError(f"proposals_path {path}: {problem}") from None
     if not good.all():
         logger.warning(
             "%s: %d of %d boxes are not finite or have no area and are dropped, the first is number %d",
-            path,
-            len(good) - good.sum(),
-            len(good),
-            numbers[~good].min(),
+            *(path, len(good) - good.sum(), len(good), numbers[~good].min()),
         )
         offsets, boxes, scores = np.concatenate([[0], np.cumsum(good)])[offsets], boxes[good], scores[good]
-    return ProposalTable(path, image_ids, offsets, boxes, scores, in_pixels=not is_zip)
+    return ProposalTable(path, ids, offsets, boxes, scores, in_pixels=not is_zip)
 
 
 # Image ids, offsets, boxes, scores, and each box's number in the file.
@@ -239,10 +225,11 @@ _Arrays = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def read_arrays(path: str, file: Any) -> _Arrays:
-    """The arrays of an open proposals.npz, checked; see the module.
+    """Returns the arrays of an open proposals.npz, checked; see the module.
 
     Raises:
-        DataError: they are not what they should be.
+        DataError: The file is no npz with these arrays.
+        ValueError: The arrays have other types, shapes or values.
     """
     accepted = f"accepted: an npz with the arrays {', '.join(ARRAYS)}, as `detzoo evaluate` writes"
     try:
@@ -251,54 +238,55 @@ def read_arrays(path: str, file: Any) -> _Arrays:
             if missing:
                 found = ", ".join(stored.files) or "nothing"
                 raise DataError(f"proposals_path {path} has no {', '.join(missing)} (it has: {found}); {accepted}")
-            ids, offsets, boxes, scores = (stored[name] for name in ARRAYS)
+            ids, offsets, boxes, scores = arrays = [stored[name] for name in ARRAYS]
     except DataError:
         raise
     except Exception as problem:  # of zip, zlib, struct and NumPy, by the byte that is broken
         raise DataError(f"proposals_path {path} cannot be read: {str(problem)[:200]}; {accepted}") from None
     total = len(boxes) if boxes.ndim else -1
     shapes_fit = boxes.shape == (total, 4) and scores.shape == (total,) and offsets.shape == (ids.size + 1,)
-    kinds = "".join(array.dtype.kind for array in (ids, offsets, boxes, scores))
+    kinds = "".join(array.dtype.kind for array in arrays)
     if not shapes_fit or ids.ndim != 1 or not re.fullmatch("[US][iu][fiu][fiu]", kinds):
-        found = ", ".join(
-            f"{name} {array.dtype} {list(array.shape)}" for name, array in zip(ARRAYS, (ids, offsets, boxes, scores))
-        )
-        raise DataError(
-            f"proposals_path {path} has {found}; accepted: image_ids text [I], offsets int64 [I + 1], boxes "
-            "float32 [T, 4], scores float32 [T]"
+        found = ", ".join(f"{name} {array.dtype} {list(array.shape)}" for name, array in zip(ARRAYS, arrays))
+        raise ValueError(
+            f"it has {found}; accepted: image_ids text [I], offsets int64 [I + 1], boxes float32 [T, 4], scores "
+            "float32 [T]"
         )
     offsets = offsets.astype(np.int64)
     if offsets[0] != 0 or offsets[-1] != total or (np.diff(offsets) < 0).any():
-        raise DataError(f"proposals_path {path}: offsets must rise from 0 to {total}, the number of boxes")
+        raise ValueError(f"offsets must rise from 0 to {total}, the number of boxes")
     boxes = boxes.astype(np.float32)
     leaves = ((boxes < -_OUTSIDE) | (boxes > 1.0 + _OUTSIDE)).any(axis=1)
     far = np.flatnonzero(leaves & np.isfinite(boxes).all(axis=1))
     if len(far):
         image_id = ids[np.searchsorted(offsets, far[0], side="right") - 1]
-        raise DataError(
-            f"proposals_path {path}: box {far[0]} is {boxes[far[0]].tolist()} (image {str(image_id)!r}), outside of "
-            "the image; accepted: fractions of the image, [ymin, xmin, ymax, xmax] in 0..1"
+        raise ValueError(
+            f"box {far[0]} is {boxes[far[0]].tolist()} (image {str(image_id)!r}), outside of the image; accepted: "
+            "fractions of the image, [ymin, xmin, ymax, xmax] in 0..1"
         )
-    texts = [name.decode("utf-8", "replace") if isinstance(name, bytes) else str(name) for name in ids]
+    texts = [_text(name) if isinstance(name, bytes) else str(name) for name in ids]
     return texts, offsets, boxes, scores.astype(np.float32), np.arange(total)
 
 
-def _read_entries(path: str, file: Any) -> _Arrays:
+def _read_entries(file: Any) -> _Arrays:
     try:
         entries = parse_json(decode(file.read())[0])
     except ValueError as problem:
-        raise DataError(
-            f"proposals_path {path} is neither npz nor JSON ({problem}); accepted: the proposals.npz of "
-            "`detzoo evaluate`, or a list in COCO's results format"
+        raise ValueError(
+            f"is neither npz nor JSON ({problem}); accepted: the proposals.npz of `detzoo evaluate`, or a list in "
+            "COCO's results format"
         ) from None
     if not isinstance(entries, list):
-        raise DataError(
-            f"proposals_path {path} is a JSON {type(entries).__name__}; accepted: a list in COCO's results format, "
+        raise ValueError(
+            f"is a JSON {type(entries).__name__}; accepted: a list in COCO's results format, "
             '[{"image_id": ..., "bbox": [x, y, width, height], "score": ...}, ...]'
         )
     by_image: dict[str, list[tuple[float, ...]]] = {}
     for number, entry in enumerate(entries):
-        image_id, values = _read_entry(path, number, entry)
+        try:
+            image_id, values = _read_entry(entry)
+        except ValueError as problem:
+            raise ValueError(f"entry {number}: {problem}") from None
         by_image.setdefault(image_id, []).append((*values, number))
     rows = np.array([values for image in by_image.values() for values in image], np.float64).reshape(-1, 6)
     corner, size = rows[:, 1::-1], rows[:, 3:1:-1]
@@ -308,23 +296,22 @@ def _read_entries(path: str, file: Any) -> _Arrays:
     return list(by_image), offsets, stated[:, :4], stated[:, 4], rows[:, 5].astype(np.int64)
 
 
-def _read_entry(path: str, number: int, entry: Any) -> tuple[str, tuple[float, ...]]:
-    """The image's id as text, and x, y, width, height and score."""
-    where = f"proposals_path {path}, entry {number}"
+def _read_entry(entry: Any) -> tuple[str, tuple[float, ...]]:
+    """Returns the image's id as text, and x, y, width, height and score."""
+    accepted = f"accepted: an object with {', '.join(ENTRY_FIELDS)}"
     if not isinstance(entry, dict):
-        raise DataError(f"{where} is {shown(entry)}; accepted: an object with {', '.join(ENTRY_FIELDS)}")
+        raise ValueError(f"it is {shown(entry)}; {accepted}")
     for field in ENTRY_FIELDS:
         if field not in entry:
-            found = ", ".join(map(str, entry)) or "nothing"
-            raise DataError(f"{where} has no {field} (it has: {found}); accepted: {', '.join(ENTRY_FIELDS)}")
+            raise ValueError(f"it has no {field} (it has: {', '.join(map(str, entry)) or 'nothing'}); {accepted}")
     image_id, box, score = (entry[field] for field in ENTRY_FIELDS)
     if not as_name(image_id):
-        raise DataError(f"{where}: image_id is {shown(image_id)}; accepted: a number or a text")
+        raise ValueError(f"image_id is {shown(image_id)}; accepted: a number or a text")
     try:
         x, y, width, height = map(as_number, box)
     except (TypeError, ValueError):
-        raise DataError(f"{where}: bbox is {shown(box)}; accepted: 4 numbers [x, y, width, height] in pixels") from None
+        raise ValueError(f"bbox is {shown(box)}; accepted: 4 numbers [x, y, width, height] in pixels") from None
     try:
         return as_name(image_id), (x, y, width, height, as_number(score))
     except ValueError:
-        raise DataError(f"{where}: score is {shown(score)}; accepted: a number") from None
+        raise ValueError(f"score is {shown(score)}; accepted: a number") from None

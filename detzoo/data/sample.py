@@ -24,40 +24,53 @@ class Sample(NamedTuple):
     weights: Tensor  # float32 [N]
     is_crowd: Tensor  # bool [N]
     is_difficult: Tensor  # bool [N]
-    area_px: Tensor  # float32 [N], pixels of the original image, 0 where unknown
-    masks: Tensor | None  # uint8 [N, H, W] of 0 and 1, or None where masks are not read
-    proposals_norm: Tensor | None = None  # float32 [R, 4], fractions of the image, or None where none are read
-    proposal_scores: Tensor | None = None  # float32 [R], or None where none are read
+    area_px: Tensor  # float32 [N], pixels of the original image, 0 if unknown
+    masks: Tensor | None  # uint8 [N, H, W] of 0 and 1, or None if masks are not read
+    proposals_norm: Tensor | None = None  # float32 [R, 4], fractions of the image, or None if none are read
+    proposal_scores: Tensor | None = None  # float32 [R], or None if none are read
 
 
-OBJECT_FIELDS = (
-    "boxes_norm",
-    "classes",
-    "weights",
-    "is_crowd",
-    "is_difficult",
-    "area_px",
-    "masks",
-)  # one row an object
+# Fields with one row per object.
+OBJECT_FIELDS = ("boxes_norm", "classes", "weights", "is_crowd", "is_difficult", "area_px", "masks")
 
-
-def image_size(sample: Sample) -> tuple[Tensor, Tensor]:
-    """Height and width of the image, int32 scalars."""
-    shape = tf.shape(sample.image)
-    return shape[0], shape[1]
+# Coordinates that differ by less than one of these are the same, as in the Object Detection API.
+_LABEL_BINS = 10_000
 
 
 def keep_objects(sample: Sample, keep: Tensor) -> Sample:
-    """The sample with the objects for which ``keep`` (bool [N]) holds; the image stays."""
+    """Returns the sample with the objects for which ``keep`` (bool [N]) is True; the image stays."""
     rows = tf.where(keep)[:, 0]
     objects = {name: getattr(sample, name) for name in OBJECT_FIELDS}
     return sample._replace(**{name: None if x is None else tf.gather(x, rows) for name, x in objects.items()})
 
 
-def move_boxes(sample: Sample, move: Callable[[Tensor], Tensor]) -> Sample:
-    """The sample with ``move`` (float32 [N, 4] -> [N, 4]) applied to the boxes of objects and to proposals.
+def merge_labels(sample: Sample, num_classes: int) -> tuple[Sample, Tensor]:
+    """Joins the boxes that have the same coordinates to one object of several classes.
 
-    A moved proposal is cut to the image, so that a later step cannot bring back what has left it.
+    Data sets of actions (AVA) write a box once for each of its labels. An anchor or a region can be matched to one row
+    only, so a detector needs them as one object. Called after augmentation and before padding.
+
+    Args:
+        sample: A sample of N objects.
+        num_classes: The highest class + 1.
+
+    Returns:
+        The sample of M <= N objects, the class of each the lowest of its labels; and bool [M, num_classes], all labels.
+    """
+    binned = tf.round(sample.boxes_norm * _LABEL_BINS)
+    is_same = tf.reduce_all(binned[:, tf.newaxis] == binned[tf.newaxis], axis=-1)
+    rows = tf.range(tf.shape(binned)[0])
+    is_first = ~tf.reduce_any(is_same & (rows[tf.newaxis] < rows[:, tf.newaxis]), axis=1)
+    labels = tf.one_hot(sample.classes, num_classes)
+    label_sets = tf.boolean_mask(tf.matmul(tf.cast(is_same, labels.dtype), labels) > 0, is_first)
+    lowest = tf.argmax(tf.cast(label_sets, tf.int32), axis=1, output_type=tf.int32)
+    return keep_objects(sample, is_first)._replace(classes=lowest), label_sets
+
+
+def move_boxes(sample: Sample, move: Callable[[Tensor], Tensor]) -> Sample:
+    """Applies ``move`` (float32 [N, 4] -> [N, 4]) to the boxes of objects and to proposals.
+
+    A moved proposal is clipped to the image, so that a later step cannot bring back a part that has left it.
     """
     proposals = sample.proposals_norm
     if proposals is not None:
@@ -66,6 +79,6 @@ def move_boxes(sample: Sample, move: Callable[[Tensor], Tensor]) -> Sample:
 
 
 def drop_empty_boxes(sample: Sample) -> Sample:
-    """The sample without boxes of no height or no width (an augmentation can squeeze a box to nothing)."""
+    """Drops boxes of no height or no width: an augmentation can squeeze a box to nothing."""
     sides = sample.boxes_norm[:, 2:] - sample.boxes_norm[:, :2]
     return keep_objects(sample, tf.reduce_all(sides > 0.0, axis=1))

@@ -38,13 +38,12 @@ MAX_STRICT_LINES = 50  # findings listed in the message of --strict
 
 @dataclasses.dataclass(frozen=True)
 class ConversionResult:
-    """What was written."""
+    """Files and counts that a conversion wrote."""
 
     shards: list[pathlib.Path]
     label_map_path: pathlib.Path
     num_images: int
     objects_per_class: dict[str, int]
-    num_classes: int
     with_masks: bool
     log: IssueLog
 
@@ -68,25 +67,24 @@ def convert(
     """Writes ``output_prefix-00000-of-000NN.tfrecord`` and ``label_map.pbtxt`` in the same folder.
 
     Args:
-        annotations: what an importer read.
-        output_prefix: path of the shards up to their number.
-        num_shards: how many files.
-        label_map_path: ids to use; without it the data set's own, beginning with 1.
-        strict: anything skipped or repaired is an error, and nothing is written.
-        with_masks: write instance masks.
-        log: findings made while reading the annotations; the conversion adds its own.
+        annotations: Images and objects of an importer.
+        output_prefix: Path of the shards up to their number.
+        num_shards: Number of files.
+        label_map_path: Label map with the ids to use; without it the ids are those of ``annotations``.
+        strict: Anything skipped or repaired is an error, and nothing is written.
+        with_masks: Write instance masks.
+        log: Findings made while reading the annotations; the conversion adds more.
 
     Raises:
-        DataError: no image or no object could be used; or ``strict`` and something was found.
-        UsageError: the label map beside the output has other classes, or the prefix cannot be used.
+        DataError: No image or no object could be used; or ``strict`` and something was found.
+        UsageError: The folder has a label map with other classes, or the prefix cannot be used.
     """
     log = log if log is not None else IssueLog()
     label_map = load_label_map(label_map_path) if label_map_path else _own_label_map(annotations, log)
     shards = examples.shard_paths(output_prefix, num_shards)
-    beside = shards[0].parent / "label_map.pbtxt"
-    _check_label_map_beside(label_map, beside, given=label_map_path)
-    ids = label_ids(label_map)
-    work = functools.partial(_convert_image, ids=ids, names=dict(label_map.names), with_masks=with_masks)
+    label_map_file = shards[0].parent / "label_map.pbtxt"
+    _check_label_map_file(label_map, label_map_file, is_given=bool(label_map_path))
+    work = functools.partial(_convert_image, label_map=label_map, with_masks=with_masks)
     per_class: collections.Counter[str] = collections.Counter()
     with examples.ShardedWriter(output_prefix, num_shards) as writer:
         converted = in_parallel(work, annotations.images)
@@ -100,10 +98,13 @@ def convert(
         if not per_class:
             raise DataError(_nothing_message(annotations, writer.num_records, log))
         # The shards get their names when this block is left without an error: never shards without their label map.
-        _save_label_map(label_map, beside)
+        try:
+            write_atomically(label_map_file, label_map.to_text())
+        except OSError as error:
+            raise DataError(f"cannot write {label_map_file}: {error.strerror}") from None
     _warn_of_other_shards(output_prefix, num_shards)
     counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
-    return ConversionResult(shards, beside, writer.num_records, counts, label_map.num_classes, with_masks, log)
+    return ConversionResult(shards, label_map_file, writer.num_records, counts, with_masks, log)
 
 
 def _own_label_map(annotations: Annotations, log: IssueLog) -> LabelMap:
@@ -124,13 +125,6 @@ def _nothing_message(annotations: Annotations, num_records: int | None, log: Iss
     return "\n".join(lines)
 
 
-def label_ids(label_map: LabelMap) -> dict[str, int]:
-    """Class name -> id, by name and, where it names no other class, by display name."""
-    ids = {display: class_id for class_id, display in label_map.display_names.items() if display}
-    ids.update({name: class_id for class_id, name in label_map.names.items()})
-    return ids
-
-
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """``map`` by threads: results in order, and only a few items in flight, so that memory stays bounded."""
     num_threads = os.cpu_count() or 1
@@ -148,9 +142,7 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
                 future.cancel()
 
 
-def _convert_image(
-    annotated: AnnotatedImage, *, ids: dict[str, int], names: dict[int, str], with_masks: bool
-) -> _Converted:
+def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks: bool) -> _Converted:
     """One image file and its objects -> one serialized record, or the reason why there is none."""
     if annotated.unusable is not None:
         return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
@@ -165,13 +157,29 @@ def _convert_image(
     objects = []
     some_masks = any(item.mask is not None for item in repaired)
     for item in repaired:
-        class_id = ids.get(item.source.class_name)
+        source = item.source
+        class_id = label_map.id_by_any_name.get(source.class_name)
         if class_id is None:
-            findings.append(Finding(DataIssue.CLASS_NOT_IN_LABEL_MAP, item.source.where, item.source.class_name))
+            findings.append(Finding(DataIssue.CLASS_NOT_IN_LABEL_MAP, source.where, source.class_name))
             continue
         if with_masks and item.mask is None and some_masks:
-            findings.append(Finding(DataIssue.MASK_MISSING, item.source.where))
-        objects.append(_object_example(item, class_id, names[class_id], image.size, with_masks))
+            findings.append(Finding(DataIssue.MASK_MISSING, source.where))
+        # The reader needs a mask for each object: an unknown one is written empty.
+        mask = item.mask if item.mask is not None else np.zeros(image.size, np.uint8)
+        objects.append(
+            examples.ObjectExample(
+                box_norm=item.box_norm,
+                class_id=class_id,
+                class_name=label_map.names[class_id],
+                area_px=item.area_px,
+                is_crowd=source.is_crowd,
+                is_difficult=source.is_difficult,
+                is_truncated=source.is_truncated,
+                is_group_of=source.is_group_of,
+                view=source.view,
+                mask_png=examples.encode_mask(mask) if with_masks else b"",
+            )
+        )
     if not objects:
         findings.append(Finding(DataIssue.NO_BOXES, annotated.filename))
     example = examples.ImageExample(
@@ -186,60 +194,32 @@ def _convert_image(
     return _Converted(examples.encode_example(example), [item.class_name for item in objects], findings)
 
 
-def _object_example(
-    item: repair.RepairedObject, class_id: int, class_name: str, size: tuple[int, int], with_masks: bool
-) -> examples.ObjectExample:
-    """An object as it is written. A mask that is not known is written empty: the reader needs one for each object."""
-    mask_png = b""
-    if with_masks:
-        mask_png = examples.encode_mask(item.mask if item.mask is not None else np.zeros(size, np.uint8))
-    return examples.ObjectExample(
-        box_norm=item.box_norm,
-        class_id=class_id,
-        class_name=class_name,
-        area_px=item.area_px,
-        is_crowd=item.source.is_crowd,
-        is_difficult=item.source.is_difficult,
-        is_truncated=item.source.is_truncated,
-        is_group_of=item.source.is_group_of,
-        view=item.source.view,
-        mask_png=mask_png,
-    )
-
-
-def _check_label_map_beside(label_map: LabelMap, path: pathlib.Path, given: str | None) -> None:
+def _check_label_map_file(label_map: LabelMap, path: pathlib.Path, *, is_given: bool) -> None:
     """Refuses to replace a label map that other shards in the folder may depend on."""
     if not path.is_file():
         return
-    there = load_label_map(str(path))
-    if dict(there.names) == dict(label_map.names):
+    present = load_label_map(str(path))
+    if present.names == label_map.names:
         return
-    ours, theirs = set(label_map.names.items()), set(there.names.items())
-    lacking = ", ".join(f"{name} (id {class_id})" for class_id, name in sorted(ours - theirs)[:5]) or "none"
-    beyond = ", ".join(f"{name} (id {class_id})" for class_id, name in sorted(theirs - ours)[:5]) or "none"
-    advice = f"--label_map {path} uses its ids" if not given else "--label_map names another file"
+    ours, theirs = set(label_map.names.items()), set(present.names.items())
+    lacking, beyond = (
+        ", ".join(f"{name} (id {class_id})" for class_id, name in sorted(some)[:5]) or "none"
+        for some in (ours - theirs, theirs - ours)
+    )
+    advice = "--label_map names another file" if is_given else f"--label_map {path} uses its ids"
     raise UsageError(
-        f"{path} is there already, with other classes, and records beside it may need it: {advice};"
+        f"{path} is there already, with other classes, and records in the folder may need it: {advice};"
         f" or write to another folder.\nIn this data set only: {lacking}\nIn that file only: {beyond}"
     )
-
-
-def _save_label_map(label_map: LabelMap, path: pathlib.Path) -> None:
-    try:
-        write_atomically(path, label_map.to_text())
-    except OSError as error:
-        raise DataError(f"cannot write {path}: {error.strerror}") from None
 
 
 def _warn_of_other_shards(output_prefix: str, num_shards: int) -> None:
     others = examples.other_shards(output_prefix, num_shards)
     if others:
         logger.warning(
-            "%d shards of an earlier run with another --num_shards lie beside the new ones (%s, ...); a pattern such"
-            " as %s-* reads both: remove them, or name the count in the pattern",
-            len(others),
-            others[0],
-            output_prefix,
+            "the folder has %d shards of an earlier run with another --num_shards, too (%s, ...); a pattern such as"
+            " %s-* reads both: remove them, or name the count in the pattern",
+            *(len(others), others[0], output_prefix),
         )
 
 

@@ -15,10 +15,12 @@ import os
 import pathlib
 from collections.abc import Sequence
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from detzoo.data.record_keys import KEYS, OBJECT, SIDES
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import draft_of
 
@@ -57,58 +59,51 @@ class ImageExample:
 
 def encode_example(example: ImageExample) -> bytes:
     """Serializes a record as tf.Example; equal records give equal bytes."""
-    # TensorFlow takes seconds to import; what only reads or draws images must not wait for it.
+    # TensorFlow takes seconds to import, and the commands check their flags first.
     import tensorflow as tf
 
-    def integers(values: Sequence[int] | list[int]) -> tf.train.Feature:
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[int(value) for value in values]))
-
-    def floats(values: Sequence[float]) -> tf.train.Feature:
-        return tf.train.Feature(float_list=tf.train.FloatList(value=values))
-
-    def texts(values: Sequence[str | bytes]) -> tf.train.Feature:
-        encoded = [value.encode("utf-8", "replace") if isinstance(value, str) else value for value in values]
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=encoded))
-
     objects = example.objects
-    features = {
-        "image/encoded": texts([example.encoded]),
-        "image/format": texts([example.image_format]),
-        "image/filename": texts([example.filename]),
-        "image/source_id": texts([example.source_id]),
-        "image/key/sha256": texts([hashlib.sha256(example.encoded).hexdigest()]),
-        "image/height": integers([example.size[0]]),
-        "image/width": integers([example.size[1]]),
-        "image/object/class/text": texts([item.class_name for item in objects]),
-        "image/object/class/label": integers([item.class_id for item in objects]),
-        "image/object/is_crowd": integers([item.is_crowd for item in objects]),
-        "image/object/area": floats([item.area_px for item in objects]),
-        "image/object/difficult": integers([item.is_difficult for item in objects]),
-        "image/object/truncated": integers([item.is_truncated for item in objects]),
-        "image/object/group_of": integers([item.is_group_of for item in objects]),
-        "image/object/view": texts([item.view for item in objects]),
-        "image/object/weight": floats([item.weight for item in objects]),
+    columns: dict[str, Sequence[Any]] = {
+        "image/encoded": [example.encoded],
+        "image/format": [example.image_format],
+        "image/filename": [example.filename],
+        "image/source_id": [example.source_id],
+        "image/key/sha256": [hashlib.sha256(example.encoded).hexdigest()],
+        "image/height": [example.size[0]],
+        "image/width": [example.size[1]],
+        f"{OBJECT}/class/text": [item.class_name for item in objects],
+        f"{OBJECT}/class/label": [item.class_id for item in objects],
+        f"{OBJECT}/is_crowd": [int(item.is_crowd) for item in objects],
+        f"{OBJECT}/area": [item.area_px for item in objects],
+        f"{OBJECT}/difficult": [int(item.is_difficult) for item in objects],
+        f"{OBJECT}/truncated": [int(item.is_truncated) for item in objects],
+        f"{OBJECT}/group_of": [int(item.is_group_of) for item in objects],
+        f"{OBJECT}/view": [item.view for item in objects],
+        f"{OBJECT}/weight": [item.weight for item in objects],
+        **{f"{OBJECT}/bbox/{side}": [item.box_norm[row] for item in objects] for row, side in enumerate(SIDES)},
     }
-    for column, name in enumerate(("ymin", "xmin", "ymax", "xmax")):
-        features[f"image/object/bbox/{name}"] = floats([item.box_norm[column] for item in objects])
     if example.with_masks:
-        features["image/object/mask"] = texts([item.mask_png for item in objects])
-    message = tf.train.Example(features=tf.train.Features(feature=features))
+        columns[f"{OBJECT}/mask"] = [item.mask_png for item in objects]
+    message = tf.train.Example()
+    for key, values in columns.items():
+        stored = getattr(message.features.feature[key], KEYS[key].kind)
+        stored.SetInParent()  # the type of an empty list is written, too
+        stored.value.extend(value.encode("utf-8", "replace") if isinstance(value, str) else value for value in values)
     return message.SerializeToString(deterministic=True)
 
 
 def encode_mask(mask: np.ndarray) -> bytes:
-    """A mask, [height, width] of 0 and 1, as 8-bit gray PNG of 0 and 1, as the Object Detection API stores it."""
+    """Returns a mask, [height, width] of 0 and 1, as 8-bit gray PNG of 0 and 1, as the Object Detection API does."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(mask, dtype=np.uint8)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 
 def shard_paths(output_prefix: str | os.PathLike[str], num_shards: int) -> list[pathlib.Path]:
-    """``PREFIX-00000-of-000NN.tfrecord`` and so on.
+    """Returns ``PREFIX-00000-of-000NN.tfrecord`` and so on.
 
     Raises:
-        UsageError: the prefix is empty or a folder, or the number of shards is out of range.
+        UsageError: The prefix is empty or a folder, or the number of shards is out of range.
     """
     prefix = os.fspath(output_prefix)
     if not prefix or prefix.endswith("/") or pathlib.Path(prefix).is_dir():
@@ -122,7 +117,7 @@ def shard_paths(output_prefix: str | os.PathLike[str], num_shards: int) -> list[
 
 
 def other_shards(output_prefix: str | os.PathLike[str], num_shards: int) -> list[pathlib.Path]:
-    """Shards of the same prefix with another count, which a pattern such as ``PREFIX-*`` would read as well."""
+    """Returns shards of the prefix with another count, which a pattern such as ``PREFIX-*`` would read as well."""
     ours = set(shard_paths(output_prefix, num_shards))
     pattern = f"{glob.escape(os.fspath(output_prefix))}-?????-of-?????.tfrecord"
     return sorted(path for path in map(pathlib.Path, glob.glob(pattern)) if path not in ours)
@@ -149,7 +144,7 @@ class ShardedWriter:
                 draft = self._drafts.enter_context(draft_of(path, "partial"))  # the next run replaces what a kill left
                 self._writers.append(tf.io.TFRecordWriter(str(draft)))
         except FileExistsError:
-            raise DataError(f"cannot write {self.paths[0]}: {folder} is a file, not a folder") from None
+            raise DataError(f"cannot write {self.paths[0]}: {folder} is not a folder but a file") from None
         except self._write_errors as error:
             self.__exit__(type(error), error, error.__traceback__)
             raise DataError(f"cannot write {self.paths[len(self._writers)]}: {_reason(error)}") from None
@@ -180,5 +175,5 @@ class ShardedWriter:
 
 
 def _reason(error: Exception) -> str:
-    """What the system says, without TensorFlow's node and the name of the hidden file."""
+    """Returns the system's message, without TensorFlow's node and the name of the hidden file."""
     return getattr(error, "strerror", None) or str(getattr(error, "message", error)).rpartition("; ")[2]

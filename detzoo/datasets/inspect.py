@@ -1,19 +1,17 @@
 """Looks into TFRecord files before training does: counts, histograms, data issues, and some records drawn.
 
-Flow: record files -> ``record_check`` (each record) -> ``record_statistics`` + ``IssueLog`` -> report and files.
+Flow: record files -> ``record_check`` -> ``record_statistics``, ``IssueLog`` and samples -> report and files.
 """
 
 from __future__ import annotations
 
 import csv
-import functools
-import logging
 import os
 import pathlib
 import random
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,22 +20,13 @@ from detzoo.data.records import ReadOptions, RecordFile, RecordSource, match_fil
 from detzoo.datasets.conversion import in_parallel
 from detzoo.datasets.drawing import draw_detections
 from detzoo.datasets.fonts import LabelFonts
-from detzoo.datasets.record_check import CheckedRecord, check_record, image_of, masks_of, parse_features
+from detzoo.datasets.record_check import CheckedRecord, check_record, image_of, masks_of
 from detzoo.datasets.record_statistics import RecordStatistics
 from detzoo.errors import DataError, UsageError
 from detzoo.files.issues import DataIssue, IssueLog
 from detzoo.progress import track
 
-logger = logging.getLogger(__name__)
-
 SAMPLE_SEED = 0  # the same records are drawn each time
-
-
-class _Numbered(NamedTuple):
-    """A serialized record and where it is."""
-
-    where: str
-    serialized: bytes
 
 
 def inspect_records(
@@ -51,20 +40,23 @@ def inspect_records(
 
     Args:
         pattern: TFRecord files as an ``input_path`` names them.
-        label_map: that of the training; None takes the names from the records.
-        output_dir: an existing folder.
-        num_samples: how many records to draw; those with objects come first.
+        label_map: The label map of the training; None takes the names from the records.
+        output_dir: An existing folder.
+        num_samples: Number of records to draw; those with objects come first.
         fonts: Fonts of the names; None for DejaVu Sans.
 
     Returns:
         The report as text.
 
     Raises:
-        UsageError: no file matches.
-        DataError: no file holds a record.
+        UsageError: No file matches.
+        DataError: No file holds a record.
     """
-    log, statistics = IssueLog(), RecordStatistics(label_map)
-    files = [scan_file(path) for path in _matched(pattern)]
+    log, statistics, samples = IssueLog(), RecordStatistics(label_map), _Samples(num_samples)
+    try:
+        files = [scan_file(path) for path in match_files(pattern)]
+    except DataError as problem:  # here the pattern is a flag, not a field of a config
+        raise UsageError(f"--input_path: {problem}") from None
     total = sum(file.num_records for file in files)
     for file in files:
         if file.truncated:
@@ -75,18 +67,17 @@ def inspect_records(
             f"no whole record in {sizes}; TFRecord files without compression are read"
             " (`detzoo dataset coco|voc|yolo|csv|shapes` write them)"
         )
-    samples = _Samples(num_samples)
     first_with: dict[bytes, str] = {}
-    check = functools.partial(_check, label_map=label_map)
-    for numbered, record in track(in_parallel(check, _records(files, log)), total, "inspecting", "records"):
+    checked = in_parallel(lambda item: check_record(item[1], item[0], label_map), _records(files, log))
+    for record in track(checked, total, "inspecting", "records"):
         log.extend(record.findings)
         statistics.add(record)
         if not record.usable:
             continue
-        samples.offer(numbered, record)
-        before = first_with.setdefault(record.digest, numbered.where)
-        if before != numbered.where:
-            log.add(DataIssue.SAME_IMAGE, numbered.where, f"as {before}")
+        samples.offer(record)
+        before = first_with.setdefault(record.digest, record.where)
+        if before != record.where:
+            log.add(DataIssue.SAME_IMAGE, record.where, f"as {before}")
     report = _report(files, statistics, log)
     fonts = fonts or LabelFonts()
     _write_tables(report, statistics, log, output_dir)
@@ -95,79 +86,67 @@ def inspect_records(
     return report
 
 
-def _matched(pattern: str) -> list[str]:
-    try:
-        return match_files(pattern)
-    except DataError as problem:  # here the pattern is a flag, not a field of a config
-        raise UsageError(f"--input_path: {problem}") from None
-
-
-def _records(files: Sequence[RecordFile], log: IssueLog) -> Iterator[_Numbered]:
-    """Yields the records in the order of files, without the damaged ones, as training reads them."""
+def _records(files: Sequence[RecordFile], log: IssueLog) -> Iterator[tuple[str, bytes]]:
+    """Yields the place and content of each record in the order of files, without the damaged ones."""
     places = enumerate((file.path, number) for file in files for number in range(file.num_records))
     source = RecordSource(files, ReadOptions(shuffle=False, num_readers=1), seed=0)
     # The mark at the end has a negative index: it ends the search for what is missing behind the last record.
     for index, serialized in source.stream(num_epochs=1).as_numpy_iterator():
         for position, (path, number) in places:
             if position == index:
-                yield _Numbered(f"{os.path.basename(path)}: record {number}", serialized)
+                yield f"{os.path.basename(path)}: record {number}", serialized
                 break
             log.add(DataIssue.RECORD_CHECKSUM, f"{path}: record {number}")
 
 
-def _check(numbered: _Numbered, label_map: LabelMap | None) -> tuple[_Numbered, CheckedRecord]:
-    return numbered, check_record(numbered.serialized, numbered.where, label_map)
-
-
 class _Samples:
-    """A fair choice of records with objects (reservoir sampling), filled up with such without."""
+    """A fair choice of records with objects (reservoir sampling), filled up with records without objects."""
 
     def __init__(self, count: int) -> None:
         self._count = count
         self._random = random.Random(SAMPLE_SEED)
-        self._with_objects: list[tuple[_Numbered, CheckedRecord]] = []
-        self._without: list[tuple[_Numbered, CheckedRecord]] = []
+        self._with_objects: list[CheckedRecord] = []
+        self._without: list[CheckedRecord] = []
         self._num_seen = 0
 
-    def offer(self, numbered: _Numbered, record: CheckedRecord) -> None:
+    def offer(self, record: CheckedRecord) -> None:
         """Keeps the record or not."""
         if not record.class_names:
             if len(self._without) < self._count:
-                self._without.append((numbered, record))
+                self._without.append(record)
             return
         self._num_seen += 1
         if len(self._with_objects) < self._count:
-            self._with_objects.append((numbered, record))
+            self._with_objects.append(record)
             return
         place = self._random.randrange(self._num_seen)
         if place < self._count:
-            self._with_objects[place] = (numbered, record)
+            self._with_objects[place] = record
 
-    def draw(self, folder: pathlib.Path, fonts: LabelFonts | None) -> None:
-        """Writes one PNG a record, and removes those of an earlier run."""
-        chosen = [*self._with_objects, *self._without][: self._count]
+    def draw(self, folder: pathlib.Path, fonts: LabelFonts) -> None:
+        """Writes one PNG per record, and removes those of an earlier run."""
         folder.mkdir(parents=True, exist_ok=True)
         for old in folder.glob("[0-9][0-9][0-9]_*.png"):
             old.unlink()
-        for number, (numbered, record) in enumerate(chosen):
+        for number, record in enumerate([*self._with_objects, *self._without][: self._count]):
+            masks = masks_of(record.features)
+            usable = masks and len(masks) == len(record.class_names) and record.num_masks
             stem = re.sub(r"[^\w.-]+", "_", pathlib.PurePath(record.name).stem)[:60]  # of up to 4 bytes each
-            _draw(numbered.serialized, record, fonts).save(folder / f"{number:03d}_{stem}.png")
-
-
-def _draw(serialized: bytes, record: CheckedRecord, fonts: LabelFonts | None) -> Any:
-    features = parse_features(serialized)
-    masks = masks_of(features)
-    usable = masks is not None and len(masks) == len(record.class_names) and record.num_masks
-    stacked = np.stack(masks) if usable and masks else None
-    return draw_detections(image_of(features), record.boxes_norm, record.class_names, masks=stacked, fonts=fonts)
+            draw_detections(
+                image_of(record.features),
+                record.boxes_norm,
+                record.class_names,
+                masks=np.stack(masks) if masks and usable else None,
+                fonts=fonts,
+            ).save(folder / f"{number:03d}_{stem}.png")
 
 
 def _report(files: Sequence[RecordFile], statistics: RecordStatistics, log: IssueLog) -> str:
     num_bytes = sum(os.path.getsize(file.path) for file in files)
     shown = files[0].path + (f" ... {os.path.basename(files[-1].path)}" if len(files) > 1 else "")
     head = f"files:   {len(files)}, {num_bytes / 2**20:.1f} MiB: {shown}"
-    issue = [f"  {line}" for line in log.table().splitlines()]
-    return "\n".join([head, statistics.text(), "", "data issues, and what training will do about them", *issue])
+    issues = [f"  {line}" for line in log.table().splitlines()]
+    return "\n".join([head, statistics.text(), "", "data issues, and what training will do about them", *issues])
 
 
 def _write_tables(report: str, statistics: RecordStatistics, log: IssueLog, folder: pathlib.Path) -> None:
@@ -175,9 +154,7 @@ def _write_tables(report: str, statistics: RecordStatistics, log: IssueLog, fold
     _write_csv(folder / "classes.csv", ("id", "name", "objects", "images"), statistics.class_rows())
     rows = [(histogram.title, *row) for histogram in statistics.histograms() for row in histogram.rows()]
     _write_csv(folder / "histograms.csv", ("histogram", "bin", "objects"), rows)
-    found = [
-        (finding.issue.text, finding.issue.action.value, finding.where, finding.detail) for finding in log.findings()
-    ]
+    found = [(each.issue.text, each.issue.action.value, each.where, each.detail) for each in log.findings()]
     _write_csv(folder / "dirt.csv", ("dirt", "action", "where", "detail"), found)
 
 

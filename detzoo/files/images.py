@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import pathlib
-import stat
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
@@ -18,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from detzoo.errors import DetzooError
 from detzoo.files.issues import DataIssue
 from detzoo.files.pixel_limit import as_flag, max_pixels
+from detzoo.folders import IrregularFileError, check_regular
 
 Result = TypeVar("Result")
 
@@ -113,14 +113,12 @@ def read_content(path: pathlib.Path) -> bytes:
         UnusableImage: the file is missing, not a regular one (a device, a pipe), too large, or cannot be read.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise UnusableImage(DataIssue.IMAGE_UNKNOWN, "not a regular file")
-        if found.st_size > MAX_BYTES_PER_PIXEL * max_pixels():
-            raise UnusableImage(
-                DataIssue.IMAGE_HUGE, f"{found.st_size / 1e6:.0f} MB, more than any image of {as_flag()} needs"
-            )
+        size = check_regular(path).st_size
+        if size > MAX_BYTES_PER_PIXEL * max_pixels():
+            raise UnusableImage(DataIssue.IMAGE_HUGE, f"{size / 1e6:.0f} MB, more than any image of {as_flag()} needs")
         return path.read_bytes()
+    except IrregularFileError as error:
+        raise UnusableImage(DataIssue.IMAGE_UNKNOWN, error.strerror) from None
     except FileNotFoundError:
         raise UnusableImage(DataIssue.IMAGE_MISSING) from None
     except OSError as error:

@@ -13,13 +13,13 @@ import json
 import os
 import pathlib
 import re
-import stat
 import xml.etree.ElementTree as ElementTree
 from typing import Any
 from xml.parsers import expat
 
 from detzoo.errors import DataError, UsageError
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.folders import check_regular
 
 LINE = "line"  # attribute that keeps the line of an XML element
 MAX_NUL_PART = 0.05  # of the characters; few cost the lines that they are in, many are no text
@@ -43,20 +43,6 @@ class MalformedXml(ValueError):
     def __init__(self, message: str, lineno: int) -> None:
         super().__init__(message)
         self.lineno = lineno
-
-
-def check_regular(path: str | os.PathLike[str]) -> None:
-    """Checks that a file can be read to its end.
-
-    Raises:
-        OSError: The file is missing, or is a folder, a device or a pipe.
-        ValueError: The path holds a NUL.
-    """
-    mode = os.stat(path).st_mode
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(None, "Is a directory")
-    if not stat.S_ISREG(mode):
-        raise OSError(None, "not a regular file (a device, pipe or socket)")
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:

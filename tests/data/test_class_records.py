@@ -159,4 +159,4 @@ def test_an_image_of_too_many_pixels_is_counted():
     with limited_to(14e-6):
         decoded = ClassRecordDecoder(NAMES)(tf.constant(record))
     assert not bool(decoded.usable)
-    assert int(decoded.issue[REASONS.index("too_many_pixels")]) == 1
+    assert int(decoded.issues[REASONS.index("too_many_pixels")]) == 1

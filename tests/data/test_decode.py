@@ -62,7 +62,7 @@ def decode(serialized: bytes, names: ClassNames | None = None, **options):
 
 
 def issue_of(decoded) -> dict[str, int]:
-    return {reason: int(count) for reason, count in zip(REASONS, decoded.issue) if count}
+    return {reason: int(count) for reason, count in zip(REASONS, decoded.issues) if count}
 
 
 def test_every_field_arrives():

@@ -5,8 +5,7 @@ from __future__ import annotations
 import numpy as np
 import tensorflow as tf
 
-from detzoo.data.merge_labels import merge_labels
-from detzoo.data.sample import Sample
+from detzoo.data.sample import Sample, merge_labels
 
 TALL, WIDE = [0.1, 0.2, 0.9, 0.4], [0.3, 0.1, 0.5, 0.9]
 

@@ -294,11 +294,14 @@ def test_control_c_while_images_are_read(tmp_path, clean, monkeypatch):
     assert len(read) < 2000
 
 
-def test_a_failing_label_map_leaves_no_records_without_one(tmp_path, clean):
-    (tmp_path / "out" / f".label_map.pbtxt.{os.getpid()}").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"cannot write .*label_map\.pbtxt"):
+def test_a_failing_label_map_leaves_no_records_without_one(tmp_path, clean, monkeypatch):
+    def fail(file, text):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr(conversion, "write_atomically", fail)
+    with pytest.raises(DataError, match=r"cannot write .*label_map\.pbtxt: Permission denied"):
         convert(tmp_path, clean)
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f".label_map.pbtxt.{os.getpid()}"]
+    assert list((tmp_path / "out").iterdir()) == []
 
 
 def test_an_output_that_cannot_be_written_is_named(tmp_path, clean):

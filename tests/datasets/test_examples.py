@@ -127,7 +127,7 @@ def test_an_interrupted_run_leaves_the_earlier_files(tmp_path, problem):
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=r"cannot write .*file/a-00000-of-00001\.tfrecord: .*/file is a file, not a fo"):
+    with pytest.raises(DataError, match=r"cannot write .*file/a-00000-of-00001\.tfrecord: .*/file is not a folder"):
         examples.ShardedWriter(tmp_path / "file" / "a", 1)
     with pytest.raises(DataError, match=r"cannot write .*file/b/a-00000-of-00001\.tfrecord: Not a directory"):
         examples.ShardedWriter(tmp_path / "file" / "b" / "a", 1)

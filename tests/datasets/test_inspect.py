@@ -77,7 +77,7 @@ def test_counts_and_histograms_worked_by_hand(tmp_path, look, make):
     assert lines[0].startswith("files:   1, 0.0 MiB: ")
     assert lines[1] == "images:  3 usable of 3 records"
     assert lines[2].strip() == "width 40 to 160 (median 40), height 24 to 80 (median 24) pixels"
-    assert lines[3].strip() == "1 without objects; objects an image: 0 to 2 (median 1)"
+    assert lines[3].strip() == "1 without objects; objects per image: 0 to 2 (median 1)"
     assert lines[4] == "objects: 3, of them crowd 1, difficult 1; masks 0"
     assert rows(look / "classes.csv") == [
         ["id", "name", "objects", "images"],

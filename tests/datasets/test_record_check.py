@@ -100,7 +100,7 @@ def test_objects_are_kept_exactly_where_training_keeps_them(images, decoder, cha
     np.testing.assert_allclose(checked.boxes_norm, decoded.sample.boxes_norm, atol=1e-6)
     trained = [LABEL_MAP.names[class_index + 1] for class_index in decoded.sample.classes.numpy()]
     assert list(checked.class_names) == trained
-    counted = dict(zip(REASONS, decoded.issue.numpy()))
+    counted = dict(zip(REASONS, decoded.issues.numpy()))
     assert (counted["wrong_weight"], counted["wrong_area"]) == tuple(
         map(found.count, (DataIssue.WEIGHT_WRONG, DataIssue.AREA_WRONG))
     )

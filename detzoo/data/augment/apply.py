@@ -2,11 +2,10 @@
 
 An augmentation is a function of a sample and a seed. It draws all of its random numbers from that seed, so the same
 record at the same position of the stream is always changed in the same way, whichever worker does it. Images may be
-uint8 or float32; what changes positions keeps the type, what changes values returns float32 within 0..255. Boxes are
-fractions of the image throughout, and every augmentation keeps a box on its object.
+uint8 or float32. Changes of position keep the type, changes of values return float32 within 0..255. Boxes are always
+fractions of the image, and every augmentation keeps a box on its object.
 
-The augmentations themselves are in ``augment_geometry``, ``augment_crop``, ``augment_color``, ``augment_objects`` and
-``augment_policy``; ``builders.augment`` chooses them.
+The modules of this package have the augmentations; ``builders.augment`` chooses them.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ def augment(sample: Sample, augmentations: Sequence[Augmentation], seed: int, re
 
 
 def record_seed(seed: int, step: int | str, record_index: Tensor) -> Tensor:
-    """The seed, int64 [2], of one step (its number or its name) for one record."""
+    """Returns the seed, int64 [2], of one step (its number or its name) for one record."""
     digest = hashlib.sha256(f"{seed}/{step}".encode()).digest()
     step_seed = tf.constant(int.from_bytes(digest[:7], "little"), tf.int64)
     return tf.stack([step_seed, tf.cast(record_index, tf.int64)])
 
 
 def uniforms(seed: Tensor, count: int) -> list[Tensor]:
-    """``count`` float32 scalars in [0, 1)."""
+    """Returns ``count`` float32 scalars in [0, 1)."""
     return tf.unstack(tf.random.stateless_uniform([count], seed))
 
 
 def another_seed(seed: Tensor, number: int) -> Tensor:
-    """A further seed, int64 [2], for a second stream of random numbers within one augmentation."""
+    """Returns a further seed, int64 [2], for a second stream of random numbers within one augmentation."""
     return tf.random.experimental.stateless_fold_in(seed, number)
 
 
@@ -54,7 +53,7 @@ def between(uniform: Tensor, low: Tensor | float, high: Tensor | float) -> Tenso
 
 
 def integer_between(uniform: Tensor, low: Tensor | int, high: Tensor | int) -> Tensor:
-    """Maps a number in [0, 1) to int32 in [low, high); ``low`` itself where that range is empty."""
+    """Maps a number in [0, 1) to int32 in [low, high), to ``low`` if that range is empty."""
     low, high = tf.cast(low, tf.int32), tf.cast(high, tf.int32)
     span = tf.maximum(high - low, 1)
     offset = tf.cast(tf.floor(uniform * tf.cast(span, tf.float32)), tf.int32)
@@ -62,15 +61,15 @@ def integer_between(uniform: Tensor, low: Tensor | int, high: Tensor | int) -> T
 
 
 def apply_if(condition: Tensor, change: Callable[[Sample], Sample], sample: Sample) -> Sample:
-    """``change(sample)`` where the scalar condition holds, else the sample; computes only what is asked for."""
+    """Returns ``change(sample)`` if the scalar condition is True, otherwise the sample; computes only one of them."""
     return tf.cond(condition, lambda: change(sample), lambda: sample)
 
 
 def with_values(sample: Sample, values: Tensor) -> Sample:
-    """The sample with new pixel values, float32, clipped to 0..255."""
+    """Returns the sample with new pixel values, float32, clipped to 0..255."""
     return sample._replace(image=tf.clip_by_value(values, 0.0, 255.0))
 
 
 def with_float_image(sample: Sample) -> Sample:
-    """The sample with its image as float32."""
+    """Returns the sample with its image as float32."""
     return sample._replace(image=tf.cast(sample.image, tf.float32))

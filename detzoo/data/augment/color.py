@@ -5,6 +5,7 @@ Boxes and masks stay as they are. Names, ranges and defaults are those of the Ob
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -55,16 +56,14 @@ def random_adjust_saturation(
 
 
 def random_distort_color(sample: Sample, seed: Tensor, *, color_ordering: int = 0) -> Sample:
-    """Brightness, saturation, hue and contrast, strongly; with ordering 1 contrast comes second instead of last."""
+    """Changes brightness, saturation, hue and contrast strongly; with ordering 1 contrast is second instead of last."""
     low, high = _DISTORT_FACTORS
-    contrast: Callable[[Sample, Tensor], Sample] = lambda s, k: random_adjust_contrast(  # noqa: E731
-        s, k, min_delta=low, max_delta=high
-    )
     steps: list[Callable[[Sample, Tensor], Sample]] = [
-        lambda s, k: random_adjust_brightness(s, k, max_delta=_DISTORT_BRIGHTNESS),
-        lambda s, k: random_adjust_saturation(s, k, min_delta=low, max_delta=high),
-        lambda s, k: random_adjust_hue(s, k, max_delta=_DISTORT_HUE),
+        functools.partial(random_adjust_brightness, max_delta=_DISTORT_BRIGHTNESS),
+        functools.partial(random_adjust_saturation, min_delta=low, max_delta=high),
+        functools.partial(random_adjust_hue, max_delta=_DISTORT_HUE),
     ]
+    contrast = functools.partial(random_adjust_contrast, min_delta=low, max_delta=high)
     steps.insert(1 if color_ordering == 1 else len(steps), contrast)
     for number, step in enumerate(steps):
         sample = step(sample, another_seed(seed, number))
@@ -85,13 +84,11 @@ def random_rgb_to_gray(sample: Sample, seed: Tensor, *, probability: float = 0.1
 
 def rgb_to_gray(sample: Sample, seed: Tensor) -> Sample:
     """Makes the image gray (three equal channels)."""
-    del seed
     return sample._replace(image=to_gray(sample.image))
 
 
 def adjust_gamma(sample: Sample, seed: Tensor, *, gamma: float = 1.0, gain: float = 1.0) -> Sample:
-    """``gain * value ** gamma`` for values in [0, 1]."""
-    del seed
+    """Computes ``gain * value ** gamma`` on values in [0, 1]."""
     return with_values(sample, 255.0 * gain * _unit_range(sample) ** gamma)
 
 
@@ -105,14 +102,12 @@ def normalize_image(
     target_maxval: float,
 ) -> Sample:
     """Maps one range of values linearly to another. The result is not clipped: it may leave 0..255 on purpose."""
-    del seed
     scale = (target_maxval - target_minval) / (original_maxval - original_minval)
     return sample._replace(image=(tf.cast(sample.image, tf.float32) - original_minval) * scale + target_minval)
 
 
 def subtract_channel_mean(sample: Sample, seed: Tensor, *, means: Sequence[float]) -> Sample:
     """Subtracts one number from each channel. The result is not clipped."""
-    del seed
     return sample._replace(image=tf.cast(sample.image, tf.float32) - tf.constant(list(means), tf.float32))
 
 
@@ -182,7 +177,7 @@ def random_black_patches(
 
 
 def _inside_squares(shape: Tensor, corners: Tensor, side: Tensor) -> Tensor:
-    """bool [H, W]: whether a pixel lies in one of the squares with these top left corners, int32 [P, 2]."""
+    """Returns bool [H, W], True inside the squares with these top left corners, int32 [P, 2]."""
     rows, columns = tf.range(shape[0]), tf.range(shape[1])
     top, left = corners[:, :1], corners[:, 1:]
     in_rows = (rows >= top) & (rows < top + side)
@@ -191,5 +186,5 @@ def _inside_squares(shape: Tensor, corners: Tensor, side: Tensor) -> Tensor:
 
 
 def _unit_range(sample: Sample) -> Tensor:
-    """The image in [0, 1], float32."""
+    """Returns the image in [0, 1], float32."""
     return tf.cast(sample.image, tf.float32) / 255.0

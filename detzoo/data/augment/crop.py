@@ -21,7 +21,7 @@ _MAX_ATTEMPTS = 100
 
 @dataclasses.dataclass(frozen=True)
 class CropLimits:
-    """Which crops are allowed and which boxes survive."""
+    """Limits of a crop, and the boxes that it keeps."""
 
     min_object_covered: float = 1.0  # fraction of at least one object that the crop covers
     aspect_ratio_range: tuple[float, float] = (0.75, 1.33)  # width / height
@@ -40,7 +40,7 @@ SSD_CROPS = tuple(
 
 @dataclasses.dataclass(frozen=True)
 class PadLimits:
-    """How a crop is padded again; ratios (height, width) are relative to the image before the crop."""
+    """Limits of the padding of a crop; ratios (height, width) are relative to the image before the crop."""
 
     min_size_ratio: tuple[float, float] = (1.0, 1.0)
     max_size_ratio: tuple[float, float] = (2.0, 2.0)
@@ -92,7 +92,7 @@ def ssd_random_crop_pad(
 def ssd_random_crop_fixed_aspect_ratio(
     sample: Sample, seed: Tensor, *, choices: Sequence[CropLimits] = SSD_CROPS, aspect_ratio: float = 1.0
 ) -> Sample:
-    """SSD's crop with one aspect ratio, then cut exactly to it."""
+    """Crops as SSD with one aspect ratio, then cuts exactly to it."""
     fixed = [dataclasses.replace(limits, aspect_ratio_range=(aspect_ratio, aspect_ratio)) for limits in choices]
     cropped = ssd_random_crop(sample, another_seed(seed, 0), choices=fixed)
     return random_crop_to_aspect_ratio(cropped, another_seed(seed, 1), aspect_ratio=aspect_ratio)
@@ -106,7 +106,7 @@ def ssd_random_crop_pad_fixed_aspect_ratio(
     aspect_ratio: float = 1.0,
     padding: PadLimits = PadLimits(),
 ) -> Sample:
-    """SSD's crop, then padded to one aspect ratio."""
+    """Crops as SSD, then pads to one aspect ratio."""
     cropped = ssd_random_crop(sample, another_seed(seed, 0), choices=choices)
     return random_pad_to_aspect_ratio(
         cropped,
@@ -125,7 +125,7 @@ def random_crop_to_aspect_ratio(
     overlap_thresh: float = 0.3,
     clip_boxes: bool = True,
 ) -> Sample:
-    """The largest crop of the aspect ratio (width / height), at a random place."""
+    """Cuts the largest crop of the aspect ratio (width / height), at a random place."""
     shape = tf.shape(sample.image)[:2]
     height, width = tf.unstack(tf.cast(shape, tf.float32))
     low = tf.stack([height, tf.round(height * aspect_ratio)])
@@ -137,7 +137,7 @@ def random_crop_to_aspect_ratio(
 
 
 def _crop(sample: Sample, seed: Tensor, choices: Sequence[CropLimits], chosen: Tensor) -> Sample:
-    """Draws a window within the chosen limits and cuts it; one graph serves all choices that differ in numbers only."""
+    """Draws a crop within the chosen limits and cuts it; choices that differ in numbers only share one graph."""
 
     def number(name: str) -> Tensor:
         return tf.constant([float(getattr(limits, name)) for limits in choices])[chosen]
@@ -154,7 +154,7 @@ def _crop(sample: Sample, seed: Tensor, choices: Sequence[CropLimits], chosen: T
 def _draw_window(
     sample: Sample, seed: Tensor, choices: Sequence[CropLimits], chosen: Tensor, min_object_covered: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """(begin, size), int32 [2] each: a crop that covers enough of an object, or the whole image after 100 attempts."""
+    """Draws a crop that covers enough of an object, or the whole image after 100 attempts; (begin, size), int32 [2]."""
     boxes = tf.clip_by_value(sample.boxes_norm, 0.0, 1.0)[tf.newaxis]
 
     def draw(limits: CropLimits) -> tuple[Tensor, Tensor]:
@@ -178,7 +178,7 @@ def _draw_window(
 def _cut(
     sample: Sample, begin: Tensor, size: Tensor, overlap_thresh: Tensor | float, clip_boxes: Tensor | bool
 ) -> Sample:
-    """Cuts a window; drops boxes outside it or with less than ``overlap_thresh`` of their area in it."""
+    """Cuts a window; drops boxes with less than ``overlap_thresh`` of their area inside."""
     window = view_window(sample, begin, size)
     boxes = window.boxes_norm
     clipped = tf.clip_by_value(boxes, 0.0, 1.0)

@@ -5,7 +5,7 @@ Names, ranges and defaults are those of the Object Detection API.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -33,41 +33,49 @@ def random_rotation90(sample: Sample, seed: Tensor, *, probability: float = 0.5)
 
 
 def flip_horizontally(sample: Sample) -> Sample:
-    """The mirror image, left to right."""
-
-    def mirror(boxes: Tensor) -> Tensor:
-        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
-        return tf.stack([ymin, 1.0 - xmax, ymax, 1.0 - xmin], axis=1)
-
-    masks = None if sample.masks is None else sample.masks[:, :, ::-1]
-    return move_boxes(sample._replace(image=sample.image[:, ::-1], masks=masks), mirror)
+    """Exchanges left and right."""
+    return _turned(sample, lambda pixels, rows: tf.reverse(pixels, [rows + 1]), (0, 3, 2, 1), (1, 3))
 
 
 def flip_vertically(sample: Sample) -> Sample:
-    """The mirror image, top to bottom."""
-
-    def mirror(boxes: Tensor) -> Tensor:
-        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
-        return tf.stack([1.0 - ymax, xmin, 1.0 - ymin, xmax], axis=1)
-
-    masks = None if sample.masks is None else sample.masks[:, ::-1]
-    return move_boxes(sample._replace(image=sample.image[::-1], masks=masks), mirror)
+    """Exchanges top and bottom."""
+    return _turned(sample, lambda pixels, rows: tf.reverse(pixels, [rows]), (2, 1, 0, 3), (0, 2))
 
 
 def rotate_90(sample: Sample) -> Sample:
-    """The image turned by 90 degrees counter-clockwise: the right side becomes the top."""
+    """Turns by 90 degrees counter-clockwise: the right side becomes the top."""
 
-    def turn(boxes: Tensor) -> Tensor:
-        ymin, xmin, ymax, xmax = tf.unstack(boxes, axis=1)
-        return tf.stack([1.0 - xmax, ymin, 1.0 - xmin, ymax], axis=1)
+    def turn(pixels: Tensor, rows: int) -> Tensor:
+        axes = list(range(pixels.shape.rank))
+        axes[rows], axes[rows + 1] = axes[rows + 1], axes[rows]
+        return tf.reverse(tf.transpose(pixels, axes), [rows])
 
-    image = tf.transpose(sample.image, [1, 0, 2])[::-1]
-    masks = None if sample.masks is None else tf.transpose(sample.masks, [0, 2, 1])[:, ::-1]
-    return move_boxes(sample._replace(image=image, masks=masks), turn)
+    return _turned(sample, turn, (3, 0, 1, 2), (0, 2))
+
+
+def _turned(
+    sample: Sample, turn: Callable[[Tensor, int], Tensor], sides: Sequence[int], mirrored: Sequence[int]
+) -> Sample:
+    """Turns image, masks and boxes.
+
+    Args:
+        sample: Sample to turn.
+        turn: Function of pixels and the number of the axis that has their rows; the next axis has their columns.
+        sides: Column of [ymin, xmin, ymax, xmax] that each new column is taken from.
+        mirrored: New columns that count from the opposite side.
+    """
+    is_mirrored = tf.constant([column in mirrored for column in range(4)])
+
+    def move(boxes: Tensor) -> Tensor:
+        moved = tf.gather(boxes, sides, axis=1)
+        return tf.where(is_mirrored, 1.0 - moved, moved)
+
+    masks = None if sample.masks is None else turn(sample.masks, 1)
+    return move_boxes(sample._replace(image=turn(sample.image, 0), masks=masks), move)
 
 
 def resize_sample(sample: Sample, size: Tensor, method: str = "bilinear", align_corners: bool = False) -> Sample:
-    """The sample resized to ``size`` (int32 [2]); the image becomes float32."""
+    """Resizes image and masks to ``size`` (int32 [2]); the image becomes float32."""
     image = tf.cast(resize_image(sample.image, size, method, align_corners), tf.float32)
     masks = None if sample.masks is None else resize_masks(sample.masks, size, align_corners)
     return sample._replace(image=image, masks=masks)
@@ -77,7 +85,6 @@ def resize_image_to(
     sample: Sample, seed: Tensor, *, new_height: int, new_width: int, method: str = "bilinear"
 ) -> Sample:
     """Resizes every image to one size."""
-    del seed
     return resize_sample(sample, tf.constant([new_height, new_width]), method)
 
 
@@ -105,7 +112,7 @@ def random_downscale_to_target_pixels(
     min_target_pixels: int = 300_000,
     max_target_pixels: int = 500_000,
 ) -> Sample:
-    """Shrinks an image of more pixels to a random number of them; not with probability ``random_coef``."""
+    """Shrinks larger images to a random number of pixels; leaves them alone with probability ``random_coef``."""
     chance, number = uniforms(seed, 2)
     target = tf.cast(integer_between(number, min_target_pixels, max_target_pixels + 1), tf.float32)
     shape = tf.shape(sample.image)[:2]
@@ -118,16 +125,13 @@ def random_downscale_to_target_pixels(
 
 
 def view_window(sample: Sample, begin: Tensor, size: Tensor, fill: Tensor | None = None) -> Sample:
-    """The sample seen through a window of its pixels, which may reach beyond the image.
+    """Cuts a window of pixels, which may reach beyond the image, and pads what lies beyond.
 
     Args:
-        sample: boxes of objects may come to lie outside the window; they are neither clipped nor dropped.
+        sample: Sample of any size. Its boxes may lie outside the window; they are neither clipped nor dropped.
         begin: int32 [2], top left corner in pixels of the image, may be negative.
         size: int32 [2], height and width of the window.
-        fill: float32 [3], the colour beyond the image; None is black.
-
-    Returns:
-        The sample, of height and width ``size``.
+        fill: float32 [3], colour of the padding; None is black.
     """
     shape = tf.shape(sample.image)[:2]
     low = tf.clip_by_value(begin, 0, shape)
@@ -165,14 +169,14 @@ def random_pad_image(
     max_size: Tensor | None = None,
     pad_color: Sequence[float] | None = None,
 ) -> Sample:
-    """Puts the image somewhere into a larger one.
+    """Puts the image at a random place of a larger one.
 
     Args:
-        sample: what is padded.
+        sample: Sample to pad.
         seed: int64 [2].
         min_size: int32 [2], the least (height, width) of the result; None is the size of the image.
         max_size: int32 [2], the bound that the result stays below; None is twice the size of the image.
-        pad_color: RGB 0..255 around the image; None is the mean colour of the image.
+        pad_color: RGB 0..255 of the padding; None is the mean colour of the image.
     """
     shape = tf.shape(sample.image)[:2]
     high = tf.maximum(2 * shape if max_size is None else max_size, shape)
@@ -193,7 +197,7 @@ def random_absolute_pad_image(
     max_width_padding: int,
     pad_color: Sequence[float] | None = None,
 ) -> Sample:
-    """Pads by fewer than these numbers of pixels in all, shared at random between the two sides."""
+    """Pads by fewer than these numbers of pixels in total, divided at random between the two sides."""
     max_size = tf.shape(sample.image)[:2] + tf.constant([max_height_padding, max_width_padding])
     return random_pad_image(sample, seed, max_size=max_size, pad_color=pad_color)
 
@@ -221,10 +225,10 @@ def random_pad_to_aspect_ratio(
 def random_scale_crop_and_pad_to_square(
     sample: Sample, seed: Tensor, *, output_size: int = 512, scale_min: float = 0.1, scale_max: float = 2.0
 ) -> Sample:
-    """Scales the longer side to ``output_size`` times a random factor, then cuts or pads a square of that size.
+    """Scales the longer side to ``output_size`` times a random factor, then cuts or pads a square of ``output_size``.
 
-    EfficientDet's scale jitter. What is larger than the square is cut at a random place, what is smaller is padded
-    black at bottom and right.
+    EfficientDet's scale jitter. A larger image is cut at a random place, a smaller one is padded black at bottom and
+    right.
     """
     factor, *places = uniforms(seed, 3)
     shape = tf.shape(sample.image)[:2]
@@ -266,7 +270,7 @@ def random_self_concat_image(
     concat_vertical_probability: float = 0.1,
     concat_horizontal_probability: float = 0.1,
 ) -> Sample:
-    """Puts the image twice above itself, and twice beside itself, each with its probability."""
+    """Joins the image with a copy of itself below, then with a copy at the right, each with its probability."""
     vertical, horizontal = uniforms(seed, 2)
     sample = apply_if(vertical < concat_vertical_probability, lambda s: _concat_with_itself(s, 0), sample)
     return apply_if(horizontal < concat_horizontal_probability, lambda s: _concat_with_itself(s, 1), sample)
@@ -283,12 +287,12 @@ def _concat_with_itself(sample: Sample, axis: int) -> Sample:
 
 
 def _scaled(shape: Tensor, scale: Tensor) -> Tensor:
-    """int32 [2]: the sides times a factor, truncated, at least 1."""
+    """Returns the sides times a factor, int32 [2], truncated, at least 1."""
     return tf.maximum(tf.cast(tf.cast(shape, tf.float32) * scale, tf.int32), 1)
 
 
 def _crop_border(max_border: int, shape: Tensor) -> Tensor:
-    """int32 [2]: the largest ``max_border / 2**k`` (k >= 0) that is at most half of each side."""
+    """Returns the largest ``max_border / 2**k`` (k >= 0) that is at most half of each side, int32 [2]."""
     halvings = tf.math.ceil(tf.math.log(2.0 * max_border / tf.cast(shape, tf.float32)) / tf.math.log(2.0))
     divisor = tf.clip_by_value(tf.pow(2.0, halvings), 1.0, float(max(max_border, 1)))
     return max_border // tf.cast(divisor, tf.int32)

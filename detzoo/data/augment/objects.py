@@ -29,10 +29,10 @@ def random_jitter_boxes(sample: Sample, seed: Tensor, *, ratio: float = 0.05, mo
     """Moves each side of each box by up to ``ratio`` of the box's height or width.
 
     Args:
-        sample: the image and masks stay.
+        sample: Sample whose boxes move; image and masks stay.
         seed: int64 [2].
-        ratio: in [0, 0.5).
-        mode: DEFAULT moves each side either way; EXPAND and SHRINK one way; SYMMETRIC moves opposite sides equally,
+        ratio: Largest move, in [0, 0.5).
+        mode: DEFAULT moves each side either way, EXPAND and SHRINK one way. SYMMETRIC moves opposite sides equally,
             and SYMMETRIC_XY all four sides by the same ratio.
     """
     directions, count = _JITTER_MODES[mode]
@@ -55,7 +55,6 @@ def drop_label_probabilistically(
 
 def remap_labels(sample: Sample, seed: Tensor, *, original_classes: Sequence[int], new_class: int) -> Sample:
     """Gives the objects of several classes one new class."""
-    del seed
     originals = tf.constant(list(original_classes), tf.int32)
     renamed = tf.reduce_any(sample.classes[:, tf.newaxis] == originals, axis=1)
     return sample._replace(classes=tf.where(renamed, new_class, sample.classes))

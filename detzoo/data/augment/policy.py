@@ -1,6 +1,6 @@
 """Learned augmentation policies for detection (Zoph et al., arXiv 1906.11172), as ``autoaugment_image`` names them.
 
-One sub-policy of two or three steps is drawn for an image; each step is applied with its own probability. The tables
+One sub-policy of two or three steps is drawn for an image. Each step is applied with its probability. The tables
 and the meaning of the levels 0..10 are the Object Detection API's v0 to v3. Masks move with the image, which that API
 does not do. Steps named ``_Only_BBoxes`` change what is inside of a box, each box with a third of the probability.
 """
@@ -20,7 +20,10 @@ from detzoo.data.sample import Sample, move_boxes
 _FILL = 128.0  # gray of what comes in from outside
 _ONLY_BOXES = "_Only_BBoxes"
 
-# (step, probability, level): one list a sub-policy.
+# (size as float32 [height, width], signed level) -> float32 [3, 3], positions (x, y, 1) before -> after
+_Move = Callable[[Tensor, Tensor], Tensor]
+
+# (step, probability, level), one list per sub-policy.
 _V0 = (
     (("TranslateX_BBox", 0.6, 4), ("Equalize", 0.8, 10)),
     (("TranslateY_Only_BBoxes", 0.2, 2), ("Cutout", 0.8, 8)),
@@ -116,31 +119,19 @@ def autoaugment_image(sample: Sample, seed: Tensor, *, policy_name: str = "v0") 
 
 
 def _any_shape(sample: Sample) -> Sample:
-    """The same without what is known of its sizes, so that all branches of a choice agree."""
-
-    def forget(field: Tensor, known: list[int | None]) -> Tensor:
-        return tf.compat.v1.placeholder_with_default(field, [None, *known])
-
-    def optional(field: Tensor | None, known: list[int | None]) -> Tensor | None:
-        return None if field is None else forget(field, known)
-
-    return Sample(
-        image=forget(sample.image, [None, 3]),
-        boxes_norm=forget(sample.boxes_norm, [4]),
-        masks=optional(sample.masks, [None, None]),
-        proposals_norm=optional(sample.proposals_norm, [4]),
-        proposal_scores=optional(sample.proposal_scores, []),
-        **{
-            name: forget(getattr(sample, name), [])
-            for name in ("classes", "weights", "is_crowd", "is_difficult", "area_px")
-        },
-    )
+    """Returns the sample without what is known of its sizes, so that all branches of a choice agree."""
+    fixed = {"image": 3, "boxes_norm": 4, "proposals_norm": 4}  # the last dimension
+    fields = {name: field for name, field in sample._asdict().items() if field is not None}
+    for name, field in fields.items():
+        shape = [None] * (field.shape.rank - 1) + [fixed.get(name)]
+        fields[name] = tf.compat.v1.placeholder_with_default(field, shape)
+    return sample._replace(**fields)
 
 
 def apply_step(
     sample: Sample, seed: Tensor, name: str, probability: Tensor | float, fraction: Tensor | float
 ) -> Sample:
-    """One step of a policy, with a probability; ``sample.image`` is uint8, ``fraction`` the level in [0, 1]."""
+    """Applies one step of a policy with a probability; ``sample.image`` is uint8, ``fraction`` the level in [0, 1]."""
     chance, sign = uniforms(another_seed(seed, 0), 2)
     direction = tf.where(sign < 0.5, -1.0, 1.0)
     step_seed = another_seed(seed, 1)
@@ -156,66 +147,45 @@ def apply_step(
     return tf.cond(chance < probability, change, lambda: sample)
 
 
-# Moves: (size as float32 [height, width], signed level) -> float32 [3, 3], positions (x, y, 1) before -> after.
-
-
 def _rotation(size: Tensor, level: Tensor) -> Tensor:
-    """By up to 30 degrees around the centre of the image."""
+    """Rotates by up to 30 degrees around the centre of the image."""
     angle = level * (30.0 * 3.141592653589793 / 180.0)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     y, x = size[0] / 2.0, size[1] / 2.0
     return _matrix(cosine, -sine, x - cosine * x + sine * y, sine, cosine, y - sine * x - cosine * y)
 
 
+def _translate_y(pixels: float) -> _Move:
+    return lambda size, level: _matrix(1.0, 0.0, 0.0, 0.0, 1.0, tf.round(pixels * level))
+
+
 def _shear_x(size: Tensor, level: Tensor) -> Tensor:
-    """Moves a row sideways by up to 0.3 of its distance from the top."""
-    del size
     return _matrix(1.0, 0.3 * level, 0.0, 0.0, 1.0, 0.0)
 
 
 def _shear_y(size: Tensor, level: Tensor) -> Tensor:
-    """Moves a column up or down by up to 0.3 of its distance from the left."""
-    del size
     return _matrix(1.0, 0.0, 0.0, 0.3 * level, 1.0, 0.0)
-
-
-def _translate_x(size: Tensor, level: Tensor) -> Tensor:
-    """By up to 250 pixels."""
-    del size
-    return _matrix(1.0, 0.0, tf.round(250.0 * level), 0.0, 1.0, 0.0)
-
-
-def _translate_y(size: Tensor, level: Tensor) -> Tensor:
-    """By up to 250 pixels."""
-    del size
-    return _matrix(1.0, 0.0, 0.0, 0.0, 1.0, tf.round(250.0 * level))
-
-
-def _translate_y_in_box(size: Tensor, level: Tensor) -> Tensor:
-    """By up to 120 pixels."""
-    del size
-    return _matrix(1.0, 0.0, 0.0, 0.0, 1.0, tf.round(120.0 * level))
-
-
-def _flip(size: Tensor, level: Tensor) -> Tensor:
-    """Left to right."""
-    del level
-    return _matrix(-1.0, 0.0, size[1], 0.0, 1.0, 0.0)
-
-
-_MOVES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "Rotate_BBox": _rotation,
-    "ShearX_BBox": _shear_x,
-    "ShearY_BBox": _shear_y,
-    "TranslateX_BBox": _translate_x,
-    "TranslateY_BBox": _translate_y,
-}
-_MOVES_IN_BOXES = {"ShearX": _shear_x, "ShearY": _shear_y, "TranslateY": _translate_y_in_box, "Flip": _flip}
 
 
 def _matrix(*values: Tensor | float) -> Tensor:
     rows = [tf.cast(value, tf.float32) for value in (*values, 0.0, 0.0, 1.0)]
     return tf.reshape(tf.stack(rows), [3, 3])
+
+
+# Shears by up to 0.3 of the distance from the top or left, translations by up to 250 pixels (120 in a box).
+_MOVES: dict[str, _Move] = {
+    "Rotate_BBox": _rotation,
+    "ShearX_BBox": _shear_x,
+    "ShearY_BBox": _shear_y,
+    "TranslateX_BBox": lambda size, level: _matrix(1.0, 0.0, tf.round(250.0 * level), 0.0, 1.0, 0.0),
+    "TranslateY_BBox": _translate_y(250.0),
+}
+_MOVES_IN_BOXES: dict[str, _Move] = {
+    "ShearX": _shear_x,
+    "ShearY": _shear_y,
+    "TranslateY": _translate_y(120.0),
+    "Flip": lambda size, level: _matrix(-1.0, 0.0, size[1], 0.0, 1.0, 0.0),
+}
 
 
 def _size(image: Tensor) -> Tensor:
@@ -241,8 +211,8 @@ def _move(sample: Sample, matrix: Tensor) -> Sample:
 
 
 def _warp(pixels: Tensor, matrix: Tensor, fill: float) -> Tensor:
-    """uint8 [H, W, C] moved by a matrix (nearest pixel)."""
-    # The op wants the position before of a pixel's index, not of its centre, which is half a pixel further.
+    """Moves uint8 [H, W, C] by a matrix (nearest pixel)."""
+    # The op takes the earlier position of a pixel's index; the pixel's centre is half a pixel further.
     half = tf.constant([[1.0, 0.0, 0.5], [0.0, 1.0, 0.5], [0.0, 0.0, 1.0]])
     backwards = tf.linalg.inv(half) @ tf.linalg.inv(matrix) @ half
     return tf.raw_ops.ImageProjectiveTransformV3(
@@ -256,7 +226,7 @@ def _warp(pixels: Tensor, matrix: Tensor, fill: float) -> Tensor:
 
 
 def _cut_out_of_a_box(sample: Sample, seed: Tensor, fraction: Tensor | float) -> Tensor:
-    """Grays a rectangle around a random point in one random box: up to 0.75 of its sides."""
+    """Grays a rectangle around a random point of one random box, up to 0.75 of the box's sides."""
     count = tf.shape(sample.boxes_norm)[0]
     chosen, row, column = uniforms(seed, 3)
 
@@ -272,7 +242,7 @@ def _cut_out_of_a_box(sample: Sample, seed: Tensor, fraction: Tensor | float) ->
 def _inside_boxes(
     sample: Sample, seed: Tensor, name: str, probability: Tensor | float, fraction: Tensor | float, direction: Tensor
 ) -> Sample:
-    """Applies a step to the inside of some boxes, one after the other; boxes stay, masks move with their pixels."""
+    """Applies a step to the pixels inside some boxes, in order; boxes stay, masks move with their pixels."""
     size = tf.shape(sample.image)[:2]
     corners = sample.boxes_norm * tf.cast(tf.tile(size, [2]), tf.float32)
     lows = tf.cast(tf.clip_by_value(tf.round(corners[:, :2]), 0.0, tf.cast(size - 1, tf.float32)), tf.int32)

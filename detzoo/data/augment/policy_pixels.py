@@ -1,6 +1,6 @@
 """The steps of learned policies that change values only: uint8 [H, W, 3], seed, level as a fraction -> uint8.
 
-What the names mean is what Pillow's ImageOps and ImageEnhance do.
+The names have the meaning of Pillow's ImageOps and ImageEnhance.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _cutout(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
 
 
 def _blend(low: Tensor, image: Tensor, fraction: Tensor | float) -> Tensor:
-    """``low`` at factor 0, the image at factor 1, beyond it at up to 1.9."""
+    """Mixes ``low`` (factor 0) and the image (factor 1) by a factor of 0.1 to 1.9."""
     factor = 0.1 + 1.8 * fraction
     start = tf.cast(low, tf.float32)
     mixed = start + factor * (tf.cast(image, tf.float32) - start)
@@ -42,29 +42,25 @@ def _blend(low: Tensor, image: Tensor, fraction: Tensor | float) -> Tensor:
 
 
 def _truncated(number: Tensor | float) -> Tensor:
-    """int32; what is a whole number but for rounding stays one."""
+    """Truncates to int32; a whole number with a rounding error keeps its value."""
     return tf.cast(tf.floor(number + 1e-4), tf.int32)
 
 
 def _color(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
-    del seed
     return _blend(to_gray(image), image, fraction)
 
 
 def _brightness(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
-    del seed
     return _blend(tf.zeros_like(image), image, fraction)
 
 
 def _contrast(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Differs from the Object Detection API, whose mean gray is the number of pixels / 256 by mistake."""
-    del seed
     return _blend(tf.fill(tf.shape(image), tf.reduce_mean(to_gray(image))), image, fraction)
 
 
 def _sharpness(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Blends with a smoothed image; the border stays."""
-    del seed
     kernel = tf.constant([[1.0, 1.0, 1.0], [1.0, 5.0, 1.0], [1.0, 1.0, 1.0]]) / 13.0
     kernel = tf.tile(kernel[:, :, tf.newaxis, tf.newaxis], [1, 1, 3, 1])
     values = tf.cast(image, tf.float32)
@@ -77,7 +73,6 @@ def _sharpness(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
 
 def _equalize(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Makes all values of a channel about equally frequent."""
-    del seed, fraction
     channels = []
     for channel in tf.unstack(tf.cast(image, tf.int32), num=3, axis=-1):
         counts = tf.math.bincount(tf.reshape(channel, [-1]), minlength=256, maxlength=256)
@@ -91,7 +86,6 @@ def _equalize(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
 
 def _auto_contrast(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Stretches each channel to 0..255."""
-    del seed, fraction
     values = tf.cast(image, tf.float32)
     low, high = tf.reduce_min(values, axis=[0, 1]), tf.reduce_max(values, axis=[0, 1])
     scale = 255.0 / tf.maximum(high - low, 1.0)
@@ -101,14 +95,12 @@ def _auto_contrast(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Ten
 
 def _solarize(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Inverts what is at or above the threshold 256 * level."""
-    del seed
     threshold = _truncated(256.0 * fraction)
     return tf.where(tf.cast(image, tf.int32) < threshold, image, 255 - image)
 
 
 def _solarize_add(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Adds up to 110 to what is below 128."""
-    del seed
     values = tf.cast(image, tf.int32)
     brighter = tf.minimum(values + _truncated(110.0 * fraction), 255)
     return tf.cast(tf.where(values < _SOLARIZE_THRESHOLD, brighter, values), tf.uint8)
@@ -116,7 +108,6 @@ def _solarize_add(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tens
 
 def _posterize(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Keeps the highest 4 * level bits."""
-    del seed
     dropped = 8 - _truncated(4.0 * fraction)
     values = tf.cast(image, tf.int32)
     return tf.cast(tf.bitwise.left_shift(tf.bitwise.right_shift(values, dropped), dropped), tf.uint8)

@@ -92,9 +92,8 @@ def train_spp_net(
     reader = _in_order(pipeline)
     label_map = load_label_map(reader.label_map_path)
     class_names = _class_names(label_map, pipeline.model.spp_net.num_classes)
-    by_name = {name: class_id for class_id, name in label_map.display_names.items()} | label_map.id_by_name
     patterns = list(reader.tf_record_input_reader.input_path)
-    survey = survey_records(patterns, reader.sample_1_of_n_examples, by_name, class_names)
+    survey = survey_records(patterns, reader.sample_1_of_n_examples, label_map.id_by_any_name, class_names)
     logger.info("%d training images; true boxes: %s", len(survey.image_ids), survey.describe())
     strategy = create_strategy(strategy_name)
     keras.utils.set_random_seed(pipeline.train_config.seed + 1)  # as in session
