@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import importlib.util
 import os
 import pathlib
+import resource
 import signal
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
@@ -89,6 +93,66 @@ def toy(load_module):
 def small(load_module):
     """The module tests/small_two_stage.py: a two-stage detector of each kind, and images for it."""
     return load_module("small_two_stage.py")
+
+
+PEAK_MIB = pytest.StashKey[dict[str, float]]()
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="also run the full sweeps: every config is built and stepped, every type of extractor is built",
+    )
+
+
+def pytest_collection_modifyitems(config, items):
+    """Deselects the rows marked ``full_sweep`` unless ``--all`` is given."""
+    if config.getoption("--all"):
+        return
+    rows = [item for item in items if item.get_closest_marker("full_sweep")]
+    if rows:
+        config.hook.pytest_deselected(items=rows)
+        items[:] = [item for item in items if not item.get_closest_marker("full_sweep")]
+
+
+def _peak_mib():
+    """Returns the peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session):
+    """Records the peak memory: an xdist worker sends it to the controller, which prints it in the summary."""
+    workers = getattr(session.config, "workeroutput", None)
+    if workers is not None:
+        workers["peak_mib"] = _peak_mib()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node, error):
+    """Collects the peak memory of an xdist worker that has finished."""
+    output = getattr(node, "workeroutput", {})  # missing if the worker crashed
+    if "peak_mib" in output:
+        node.config.stash.setdefault(PEAK_MIB, {})[node.gateway.id] = output["peak_mib"]
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    peaks = config.stash.get(PEAK_MIB, {"this process": _peak_mib()})
+    terminalreporter.write_line("peak memory: " + ", ".join(f"{name} {peak:,.0f} MiB" for name, peak in peaks.items()))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_memory():
+    """Frees what the tests of a file leave behind, so that a worker's memory is bounded by its largest file."""
+    yield
+    keras = sys.modules.get("keras")
+    if keras is not None:
+        keras.utils.clear_session(free_memory=False)
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed pages otherwise
 
 
 def pytest_configure(config):

@@ -1,7 +1,9 @@
 """Every file of model_configs/: its header, parsed and checked, built, and stepped once on small images.
 
-Building and stepping all of them takes six minutes of one core, most of it for the deepest networks. ``BUILT_ONLY``
-lists those that are built, but not stepped, because other configs step their backbone and their head.
+Building and stepping all of them takes six minutes of one core, most of it for the deepest networks, and is the full
+sweep that ``--all`` asks for. By default ``STEPPED`` are stepped, one of each kind of detector, and ``COUNTED`` are
+built and counted; every backbone is tested in ``tests/features/test_backbones.py``. ``BUILT_ONLY`` lists the configs
+that no run steps, because other configs step their backbone and their head.
 """
 
 from __future__ import annotations
@@ -122,7 +124,45 @@ AUTOMATIC_NAME = re.compile(r"/(conv2d|depthwise_conv2d|separable_conv2d|grouped
 # Classifiers and SPP-nets are made of other parts: tests/test_spp_configs.py and tests/detectors build and step them.
 BUILT_HERE = [name for name in CONFIGS if not name.startswith(("spp_", "shapes_spp_"))]
 
+# One config of each kind of detector (see ``kind_of``), the cheapest to build.
+STEPPED = {
+    "efficientdet_d0.config",
+    "fast_rcnn_resnet50_c4_800.config",
+    "fast_rcnn_resnet50_fpn_800.config",
+    "faster_rcnn_mobilenet_v1_600.config",
+    "faster_rcnn_resnet50_fpn_800.config",
+    "mask_rcnn_resnet50_c4_800.config",
+    "mask_rcnn_resnet50_fpn_800.config",
+    "retinanet_resnet50_400.config",
+    "rfcn_mobilenet_v1_600.config",
+    "rpn_resnet50_c4_800.config",
+    "rpn_resnet50_fpn_800.config",
+    "segmentation_proposals_resnet50_both.config",
+    "ssd_mobilenet_v2_300.config",
+}
+# Built by default for their number of parameters, without values where they are not stepped.
+COUNTED = {*EXTRACTOR_PARAMETERS, *PARAMETERS}
+
 _stepped: dict[bytes, str] = {}  # model block with small images -> the config that it was stepped for
+
+
+def kind_of(model):
+    """The parts of a detector that a step runs through, whatever its backbone."""
+    family = model.WhichOneof("model")
+    block = getattr(model, family)
+    if family == "ssd":
+        extractor = lookup_ssd_extractor(block.feature_extractor.type)
+        return family, extractor.is_fpn, extractor.is_bifpn
+    if family == "segmentation_proposals":
+        return (family,)
+    is_fpn = REGION_EXTRACTORS[block.feature_extractor.type].is_fpn
+    stages = (block.proposals_from_reader, has_second_stage(block), predicts_masks(block))
+    return family, is_fpn, *stages, block.second_stage_box_predictor.HasField("rfcn_box_predictor")
+
+
+def in_the_full_sweep(names, always):
+    """The names as parameters, of which those that are not in ``always`` run with ``--all`` alone."""
+    return [name if name in always else pytest.param(name, marks=pytest.mark.full_sweep) for name in names]
 
 
 def small(name):
@@ -237,34 +277,48 @@ def test_there_are_configs():
     assert len(CONFIGS) >= 20
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_header_says_paper_command_hardware_and_result(name):
-    header = (FOLDER / name).read_text().split("\n\n")[0]
-    verb = "train_four_step" if name.endswith("_four_step.config") else "train"
-    for line in ("# Paper: ", f"# Train: detzoo {verb} --pipeline_config_path model_configs/{name}", "# Hardware: "):
-        assert line in header
-    assert re.search(r"^# Result: \S", header, re.MULTILINE)
+def test_headers_say_paper_command_hardware_and_result():
+    missing = []
+    for name in CONFIGS:
+        header = (FOLDER / name).read_text().split("\n\n")[0]
+        verb = "train_four_step" if name.endswith("_four_step.config") else "train"
+        train = f"# Train: detzoo {verb} --pipeline_config_path model_configs/{name}"
+        missing += [(name, line) for line in ("# Paper: ", train, "# Hardware: ") if line not in header]
+        missing += [] if re.search(r"^# Result: \S", header, re.MULTILINE) else [(name, "# Result: ")]
+    assert missing == []
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_config_has_no_problems_but_missing_files(name):
-    problems = check_pipeline(load_pipeline(FOLDER / name), files=False)
-    serious = [problem for problem in problems if problem.severity is not Severity.NOTE]
-    assert [problem.path for problem in serious] == ([NEEDS_WEIGHTS[name]] if name in NEEDS_WEIGHTS else [])
-    assert all("no weights are named" in problem.message for problem in serious)
+def test_configs_have_no_problems_but_missing_files():
+    found = {}
+    for name in CONFIGS:
+        problems = check_pipeline(load_pipeline(FOLDER / name), files=False)
+        serious = [problem for problem in problems if problem.severity is not Severity.NOTE]
+        assert all("no weights are named" in problem.message for problem in serious), (name, serious)
+        if serious:
+            found[name] = [problem.path for problem in serious]
+    assert found == {name: [path] for name, path in NEEDS_WEIGHTS.items()}
+
+
+def test_every_kind_of_detector_is_stepped_by_default():
+    kinds = {name: kind_of(load_pipeline(FOLDER / name).message.model) for name in BUILT_HERE}
+    assert set(BUILT_HERE) >= STEPPED
+    assert {kinds[name] for name in STEPPED} == set(kinds.values())
+    assert not STEPPED & set(BUILT_ONLY)
 
 
 @pytest.mark.usefixtures("quick_initializers")
-@pytest.mark.parametrize("name", BUILT_HERE)
-def test_config_builds_and_trains_a_step(name):
+@pytest.mark.parametrize("name", in_the_full_sweep(BUILT_HERE, STEPPED | COUNTED))
+def test_config_builds_and_trains_a_step(name, request):
     config = small(name)
+    is_stepped = name not in BUILT_ONLY and (name in STEPPED or request.config.getoption("--all"))
     key = config.model.SerializeToString(deterministic=True)
     if key in _stepped:  # differs in the size of its images, or in the number of its proposals only
         assert _stepped[key] in CONFIGS
         return
     _stepped[key] = name
     keras.utils.clear_session()
-    is_symbolic = name in BUILT_ONLY and name in EFFICIENTDET_MILLIONS  # without values: large, and never stepped
+    # Without values what is not stepped; EfficientDets that are never stepped are large.
+    is_symbolic = not is_stepped and (name in EFFICIENTDET_MILLIONS or not request.config.getoption("--all"))
     detector = symbolic(lambda: build_detector(config.model)) if is_symbolic else build_detector(config.model)
     paths = [weight.path for weight in detector.weights]
     assert len(set(paths)) == len(paths)
@@ -276,7 +330,7 @@ def test_config_builds_and_trains_a_step(name):
     assert count(detector) == PARAMETERS.get(name, count(detector))
     if name in EFFICIENTDET_MILLIONS:
         assert trainable_millions(detector, config.model.ssd) == EFFICIENTDET_MILLIONS[name]
-    if name in BUILT_ONLY:
+    if not is_stepped:
         return
     losses, gradients = training_step(detector, build_optimizer(config.train_config.optimizer))
     assert set(losses) == losses_of(config.model)
