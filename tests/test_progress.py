@@ -51,3 +51,19 @@ def test_a_terminal_shows_a_bar_also_where_it_does_not_know_its_width(monkeypatc
     assert last.startswith("reading: 100%|")
     assert "2/2" in last
     assert len(last) <= (columns or 80)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [
+        (0.2, "1 s"),
+        (59, "59 s"),
+        (240, "4 min"),
+        (2 * 3600, "2 h"),
+        (7400, "2 h"),
+        (9000, "2 h 30 min"),
+        (3e5, "3 days 11 h"),
+    ],
+)
+def test_durations_in_words(seconds: float, words: str) -> None:
+    assert progress.duration(seconds) == words

@@ -16,12 +16,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from detzoo.contracts import Batch, Groundtruth, Tensor
 from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import ConfigError, DataError
 from detzoo.losses.classification import SigmoidFocal, class_targets
+from detzoo.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def collect_examples(
     split = _traced_split(detector, dataset.element_spec)
     positives, negatives = UniformSample(max_positives, seed), UniformSample(max_negatives, seed + 1)
     num_images = 0
-    with tqdm(desc="analyze", unit=" images", disable=not show_progress, leave=False) as bar:
+    with progress_bar(None, "analyze", shown=show_progress, leave=False) as bar:
         for batch in dataset:
             count = int(batch.images.shape[0])
             if max_images:

@@ -17,11 +17,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from detzoo.contracts import Batch, Tensor
 from detzoo.errors import DataError
 from detzoo.folders import write_atomically
+from detzoo.progress import progress_bar
 
 TOP_1, TOP_5 = "top-1 error", "top-5 error"
 METRICS_FILE = "metrics.json"
@@ -91,7 +91,7 @@ class ClassifierEvaluator:
         started = time.monotonic()
         classify = self._traced_classifier(classifier)
         images: list[ClassifiedImage] = []
-        with tqdm(desc="evaluate", unit=" images", disable=not self._show_progress, leave=False) as bar:
+        with progress_bar(None, "evaluate", shown=self._show_progress, leave=False) as bar:
             for batch in self._dataset:
                 scores = classify(batch.images, batch.true_shapes).numpy()
                 images += classified_images(batch, scores)

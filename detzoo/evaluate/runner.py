@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
@@ -25,6 +24,7 @@ from detzoo.evaluate.open_images import evaluate_open_images
 from detzoo.evaluate.pascal_voc import VocResult, evaluate_voc
 from detzoo.evaluate.proposals import evaluate_proposals
 from detzoo.layers.resample import spatial_shape
+from detzoo.progress import progress_bar
 
 COCO_METRICS = "coco_detection_metrics"
 MASK_METRICS = "coco_mask_metrics"
@@ -151,7 +151,7 @@ class Evaluator:
             self._check_masks("segmentation proposals are measured by")
             with_masks = True
         images: list[EvaluatedImage] = []
-        with tqdm(desc=self._title, unit=" images", disable=not self._show_progress, leave=False) as bar:
+        with progress_bar(None, self._title, shown=self._show_progress, leave=False) as bar:
             for batch in (part for whole in self._dataset for part in _of_one_size(whole, detector)):
                 detections = detect(batch.images, batch.true_shapes, batch.proposals)
                 if with_masks and isinstance(detections.masks, tuple):

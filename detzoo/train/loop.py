@@ -17,7 +17,8 @@ from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning
 from detzoo.detectors.batch_norm_statistics import layers_with_moving_statistics
 from detzoo.errors import ConfigError, DetzooError, TrainingError, UsageError
 from detzoo.folders import full_disk
-from detzoo.train.progress import Progress, duration
+from detzoo.progress import duration
+from detzoo.train.progress import Progress
 from detzoo.train.run_record import remove_finished, write_finished
 from detzoo.train.saving import RunCheckpoints
 from detzoo.train.selection import Selection, metric_name, metric_value

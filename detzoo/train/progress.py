@@ -1,4 +1,4 @@
-"""The progress of a run on stderr: a line that lives on a terminal, a line now and then elsewhere."""
+"""Progress of a training on stderr: a live line on a terminal, a line per interval elsewhere."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import sys
 import time
 from typing import TextIO
 
+from detzoo.progress import duration, progress_bar
 from detzoo.train.trainer import TOTAL, LoopResult
 
-SECONDS_BETWEEN_LINES = 30.0  # where stderr is no terminal and log_every_n_steps takes longer
+SECONDS_BETWEEN_LINES = 30.0  # for slow steps, if stderr is no terminal
 _SMOOTHING = 0.7  # weight of the past in the speed shown
-_LARGE = 1e4  # from here on a loss is shown with an exponent
-_ERASE_LINE = "\r\x1b[K"
+_LARGE = 1e4  # larger losses are shown with an exponent
 
 
 class Progress:
     """Shows step, loss parts, learning rate, images/s and the time left.
 
     Args:
-        num_steps: Of the whole run.
-        batch_size: Images of a step.
-        log_every_n_steps: Interval of the lines where ``stream`` is no terminal.
-        stream: Where to write, stderr by default.
-        silent: Write nothing (workers that are not the chief).
-        unit: What a batch is made of.
+        num_steps: Steps of the whole run.
+        batch_size: Images per step.
+        log_every_n_steps: Interval of the lines if ``stream`` is no terminal.
+        stream: Stream to write to, stderr by default.
+        silent: Write nothing (workers other than the chief).
+        unit: Name of the items in a batch.
     """
 
     def __init__(
@@ -42,12 +42,15 @@ class Progress:
         self._num_steps, self._batch_size, self._log_every_n_steps = num_steps, batch_size, log_every_n_steps
         self._stream = stream if stream is not None else sys.stderr
         self._silent = silent
-        self._live = not silent and self._stream.isatty()
         self._last_line_time = 0.0
         self._step_seconds = 0.0
-        if self._live:
-            for handler in logging.getLogger("detzoo").handlers:
-                handler.addFilter(self._make_room)
+        self._terminal = contextlib.ExitStack()
+        self._bar = None
+        if not silent and self._stream.isatty():
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            self._bar = self._terminal.enter_context(progress_bar(num_steps, stream=self._stream, bar_format="{desc}"))
+            self._terminal.enter_context(logging_redirect_tqdm([logging.getLogger("detzoo")]))
 
     @property
     def images_per_second(self) -> float:
@@ -58,17 +61,18 @@ class Progress:
         """Shows the state of the run if it is time.
 
         Args:
-            result: Of the last loop.
-            step_seconds: Its time for a step; None for the first one, which traces and says nothing about the speed.
+            result: Result of the last loop.
+            step_seconds: Seconds per step of this loop; None for the first loop, which traces.
         """
         if step_seconds is not None:
             weight = _SMOOTHING if self._step_seconds else 0.0
             self._step_seconds = weight * self._step_seconds + (1.0 - weight) * step_seconds
         if self._silent:
             return
-        if self._live:
+        if self._bar is not None:
             width = shutil.get_terminal_size().columns - 1
-            self._write(_ERASE_LINE + self._line(result)[:width])
+            with contextlib.suppress(OSError):
+                self._bar.set_description_str(self._line(result)[:width])
             return
         now = time.monotonic()
         due = result.step % self._log_every_n_steps == 0 or result.step >= self._num_steps
@@ -77,17 +81,15 @@ class Progress:
             self._write(self._line(result) + "\n")
 
     def message(self, text: str) -> None:
-        """A line of its own."""
+        """Writes a separate line."""
         if not self._silent:
-            self._write((_ERASE_LINE if self._live else "") + text + "\n")
+            self._write(text + "\n")
 
     def close(self) -> None:
         """Leaves the cursor on a new line."""
-        if self._live:
-            self._write("\n")
-            for handler in logging.getLogger("detzoo").handlers:
-                handler.removeFilter(self._make_room)
-            self._live = False
+        with contextlib.suppress(OSError):
+            self._terminal.close()
+        self._bar = None
 
     def _line(self, result: LoopResult) -> str:
         parts = " ".join(f"{name} {_number(value)}" for name, value in result.losses.items() if name != TOTAL)
@@ -100,23 +102,14 @@ class Progress:
         left = duration((self._num_steps - result.step) * self._step_seconds)
         return f"{text}  {self.images_per_second:.1f} {self._unit}/s  {left} left"
 
-    def _make_room(self, record: logging.LogRecord) -> bool:
-        del record
-        self._write(_ERASE_LINE)
-        return True
-
     def _write(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # its reader has gone, or the disk of its file is full: training continues
+        with contextlib.suppress(OSError):  # a reader that has gone or a full disk does not stop the training
+            if self._bar is not None:
+                self._bar.write(text, file=self._stream, end="")
+                return
             self._stream.write(text)
             self._stream.flush()
 
 
 def _number(value: float) -> str:
     return f"{value:.3f}" if abs(value) < _LARGE else f"{value:.3g}"
-
-
-def duration(seconds: float) -> str:
-    """Minutes and seconds as 4:05, from an hour on as 1:04:05."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

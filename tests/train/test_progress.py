@@ -1,0 +1,36 @@
+"""The live line of a training on a terminal, with messages and logs above it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pty
+
+from detzoo.train.progress import Progress
+from detzoo.train.trainer import TOTAL, LoopResult
+
+
+def test_a_terminal_shows_one_live_line_below_messages_and_logs(monkeypatch):
+    main_end, terminal = pty.openpty()
+    logger = logging.getLogger("detzoo")
+    with os.fdopen(terminal, "w") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        handler = logging.StreamHandler(stream)
+        monkeypatch.setattr(logger, "handlers", [handler])
+        progress = Progress(100, 4, 10)
+        progress.message("tracing")
+        for step in (1, 20):
+            result = LoopResult(step, {TOTAL: 1.5, "box": 0.5}, gradient_norm=1.0, learning_rate=0.01)
+            progress.update(result, None if step == 1 else 2.0)
+        logger.warning("look out")
+        progress.close()
+        assert logger.handlers == [handler]
+        stream.flush()
+        shown = b""
+        while not shown.endswith(b"\n"):
+            shown += os.read(main_end, 10_000)
+    os.close(main_end)
+    lines = [line.split("\r")[-1] for line in shown.decode().replace("\r\n", "\n").split("\n")]
+    # 80 steps of 2 s are 160 s; 4 images in 2 s.
+    live = "step 20/100  loss 1.500 (box 0.500)  lr 0.01  2.0 images/s  3 min left"
+    assert lines == ["tracing", "look out", live, ""]
