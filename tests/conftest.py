@@ -107,7 +107,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Deselects the rows marked ``full_sweep`` unless ``--all`` is given."""
+    """Skips tests that train if training is not installed, and deselects ``full_sweep`` unless ``--all`` is given."""
+    if not CAN_TRAIN:
+        for item in items:
+            if item.get_closest_marker("train"):
+                item.add_marker(pytest.mark.skip(reason="needs detzoo[train]: tf-models-official is not installed"))
     if config.getoption("--all"):
         return
     rows = [item for item in items if item.get_closest_marker("full_sweep")]
@@ -169,14 +173,6 @@ def pytest_configure(config):
         [tf.config.LogicalDeviceConfiguration(), tf.config.LogicalDeviceConfiguration()],
     )
     assert "tf_keras" not in sys.modules
-
-
-def pytest_collection_modifyitems(items):
-    """Skips what trains where detzoo was installed without training."""
-    if not CAN_TRAIN:
-        for item in items:
-            if item.get_closest_marker("train"):
-                item.add_marker(pytest.mark.skip(reason="needs detzoo[train]: tf-models-official is not installed"))
 
 
 @pytest.fixture(autouse=True)

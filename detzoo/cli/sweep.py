@@ -4,35 +4,36 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from typing import TYPE_CHECKING, Any
+import sys
+from typing import Any
 
 from absl import flags
 
-from detzoo.cli import sweep_choose, sweep_merge, sweep_report
 from detzoo.cli.flags import define_random_weights_flag
-from detzoo.errors import ConfigError, DetzooError
+from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.folders import make_folder
+from detzoo.progress import progress_bar
+from detzoo.sweep.columns import ACCURACIES, LATENCY
+from detzoo.sweep.measured import MEMORIES, clean_rows, main_accuracy
+from detzoo.sweep.results import RESULTS_FILE, read_results, read_with_problems
 
-if TYPE_CHECKING:
-    from detzoo.sweep.plan.sweep_plan import SweepPlan
-
-SUMMARY = "Measure many configs alike, each in its own process; then figures, a report and a choice."
+SUMMARY = "Measure many configs in the same way, each in its own process; then figures, a report and a choice."
 DESCRIPTION = """
-A sweep file names base configs and what varies. Each combination is a point: its time, memory and size are measured,
-and its accuracy where it has a checkpoint and records, or where the sweep trains it. docs/sweep.md says how to write
-one; some come with detzoo:
+A sweep file names base configs and what varies. Each combination is a point: its time, memory and size are measured.
+Its accuracy is measured if it has a checkpoint and records, or if the sweep trains it. docs/sweep.md describes the
+file; some files come with detzoo:
 
     detzoo sweep --sweep_config model_configs/sweeps/quick.sweep --output_dir sweeps/quick
     detzoo sweep --sweep_config model_configs/sweeps/tradeoffs.sweep --output_dir sweeps/tradeoffs --dry_run
 
-The others are the ablations of the RetinaNet and FPN papers, with the papers' numbers beside the measured ones: with
---small on drawn images within an hour on two cores, without it on COCO, which --set data.... names:
+The others are the ablations of the RetinaNet and FPN papers, which show the papers' numbers next to the measured ones.
+With --small they run on drawn images within an hour on two cores, without it on COCO, which --set data.... names:
 
     detzoo sweep --sweep_config model_configs/sweeps/retinanet_table1b.sweep --output_dir sweeps/1b --small
 
-Started again, it goes on: points that are measured are kept, failed ones are tried again, and one whose config has
-changed is measured anew. A crash, a lack of memory or a time-out costs one point; results.csv says why. Ctrl-C ends
-what runs and keeps the rest. Several machines: each does a part, then one joins them:
+The same command continues a sweep: measured points are kept, failed ones are tried again, and a point whose config has
+changed is measured again. A crash, a lack of memory or a time-out costs one point; results.csv has the reason. Ctrl-C
+ends running points and keeps the rest. With several machines, each does a part, and merge joins the parts:
 
     detzoo sweep --sweep_config my.sweep --output_dir part1 --shard 1/2
     detzoo sweep merge --output_dir all part1 part2
@@ -47,11 +48,11 @@ logger = logging.getLogger(__name__)
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """What to sweep, where to write, and how much of it."""
+    """The sweep file, the output folder, and how much to run."""
     flags.DEFINE_string("sweep_config", None, "The sweep file.", flag_values=flag_values, required=True)
-    text = "Folder of results.csv; one that exists is gone on with."
+    text = "Folder of results.csv; a sweep in an existing folder is continued."
     flags.DEFINE_string("output_dir", None, text, flag_values=flag_values, required=True)
-    flags.DEFINE_bool("dry_run", False, "List the points and how long they take; run none.", flag_values=flag_values)
+    flags.DEFINE_bool("dry_run", False, "List the points and their times; run none.", flag_values=flag_values)
     text = "The small version that the file has: small detectors, drawn data, minutes instead of days."
     flags.DEFINE_bool("small", False, text, flag_values=flag_values)
     text = "PATH=VALUE changes the sweep file, e.g. --set measure.runs=500 or --set 'accuracy.checkpoint=runs/{name}'."
@@ -67,75 +68,232 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 
 def run(flag_values: flags.FlagValues) -> None:
-    """Checks everything, says what is to do, does it."""
-    from detzoo.sweep.run.shard import parse_shard
+    """Checks everything, prints what it will do, does it."""
+    from detzoo.sweep.run.parts import parse_shard
+    from detzoo.sweep.run.sweep import run_sweep
+    from detzoo.sweep.run.todo import Todo
 
     shard = parse_shard(flag_values.shard)
     output_dir = pathlib.Path(flag_values.output_dir)
-    plan, rows = _load(flag_values, output_dir)
-    from detzoo.cli.sweep_work import SweepWork
-
-    train_flags = ["--allow_random_weights"] if flag_values.allow_random_weights else []
-    work = SweepWork(plan, rows, output_dir, shard, flag_values.retry_failed, flag_values.jobs, train_flags)
-    print(work.summary(), flush=True)
+    results = output_dir / RESULTS_FILE
+    plan, rows = _load(flag_values, results)
+    todo = Todo(plan, rows, output_dir, shard, flag_values.retry_failed, flag_values.jobs)
+    print(todo.summary(), flush=True)
     if flag_values.dry_run:
-        print(work.listing())
+        print(todo.listing())
         return
-    work.check_packages()
-    devices = work.devices()
-    make_folder(output_dir, "--output_dir")
-    work.prepare()
     try:
-        failed = work.run(devices)
+        done, failed = run_sweep(todo, ["--allow_random_weights"] if flag_values.allow_random_weights else [])
     except KeyboardInterrupt:
-        logger.info("stopped; what was measured is in %s, and the same command goes on from there", work.results)
+        logger.info("stopped; measured points are in %s, and the same command continues from there", results)
         raise
+    if todo.points:
+        print(f"{done} measured, {failed} failed: {results}")
     if flag_values.report:
-        _report(output_dir)
+        try:
+            _write_report(results, output_dir)
+        except Exception as problem:  # the sweep itself is good
+            logger.warning("the report could not be written (`detzoo sweep report` tries again): %s", problem)
     if failed:
         raise DetzooError(
             f"{failed} {'point' if failed == 1 else 'points'} failed; the column `reason` of "
-            f"{work.results} says why, and the same command tries again"
+            f"{results} has the reasons, and the same command tries again"
         )
 
 
-def _load(flag_values: flags.FlagValues, output_dir: pathlib.Path) -> tuple[SweepPlan, list[Any]]:
-    """The plan and the rows that are there already.
+def _load(flag_values: flags.FlagValues, results: pathlib.Path) -> tuple[Any, list[Any]]:
+    """Returns the plan and the existing rows.
 
     Raises:
-        ConfigError: every problem of both.
+        ConfigError: Lists every problem of both.
     """
     from detzoo.sweep.plan.sweep_plan import load_plan
-    from detzoo.sweep.results import RESULTS_FILE, read_with_problems
 
     overrides = [*flag_values.set]
     if flag_values.device:
         overrides.append(f"measure.device=[{flag_values.device.upper()}]")
+    plan: Any = None
     rows: list[Any] = []
     problems: list[str] = []
-    plan = None
     try:
         plan = load_plan(flag_values.sweep_config, overrides, flag_values.small)
     except ConfigError as problem:
         problems.append(str(problem))
-    if (output_dir / RESULTS_FILE).is_file():
-        rows, wrong = read_with_problems(output_dir / RESULTS_FILE)
+    if results.is_file():
+        rows, wrong = read_with_problems(results)
         problems += wrong
         if wrong:
-            problems.append(f"{output_dir / RESULTS_FILE}: mend or remove these rows, or give another --output_dir")
-    if plan is None or problems:
+            problems.append(f"{results}: correct or remove these rows, or give another --output_dir")
+    if problems:
         raise ConfigError("\n".join(problems))
     return plan, rows
 
 
-def _report(output_dir: pathlib.Path) -> None:
-    """Runs `detzoo sweep report` on the folder; what goes wrong there does not undo the sweep."""
-    from detzoo.cli.main import parse_flags
-
-    try:
-        sweep_report.run(parse_flags("sweep report", sweep_report, [f"--output_dir={output_dir}"]))
-    except Exception as problem:
-        logger.warning("the report could not be written (`detzoo sweep report` tries again): %s", problem)
+def _define_results_flags(flag_values: flags.FlagValues) -> None:
+    flags.DEFINE_string("output_dir", "", "Folder of the sweep, with results.csv in it.", flag_values=flag_values)
+    text = "A results.csv by its name, instead of --output_dir."
+    flags.DEFINE_string("results", "", text, flag_values=flag_values)
 
 
-SUBCOMMANDS: dict[str, Any] = {"report": sweep_report, "choose": sweep_choose, "merge": sweep_merge}
+def _results_path(flag_values: flags.FlagValues) -> pathlib.Path:
+    output_dir, results = flag_values.output_dir, flag_values.results
+    if bool(output_dir) == bool(results):
+        raise UsageError("give either --output_dir (the folder of the sweep) or --results (a results.csv)")
+    return pathlib.Path(results) if results else pathlib.Path(output_dir) / RESULTS_FILE
+
+
+class Report:
+    """``detzoo sweep report``."""
+
+    SUMMARY = "Figures and one self-contained page from a sweep's results.csv."
+    DESCRIPTION = """
+    detzoo sweep report --output_dir=my_sweep
+    detzoo sweep report --results=merged.csv --report_dir=report --metric=mAP@.50IOU
+
+Writes report.html (figures, a table that sorts, the optimality frontier with the command of each point, a scatter to
+explore; it needs no network) and figures/ with each figure as PNG and SVG. All numbers come from results.csv; of the
+sweep's folder only configs and example images are added, if they exist. Points that failed or lack a value leave gaps,
+and the page has the reasons. The command also works while the sweep is running.
+"""
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--output_dir or --results, --report_dir, --metric, --example_images."""
+        _define_results_flags(flag_values)
+        text = "Folder for the report; by default the folder of results.csv."
+        flags.DEFINE_string("report_dir", "", text, flag_values=flag_values)
+        text = "Accuracy of the figures and of the frontier; by default mAP, or AR@1000 if there are proposals only."
+        flags.DEFINE_enum("metric", None, ACCURACIES, text, flag_values=flag_values)
+        text = "Images of the sweep's examples/ to show detections on, separated by commas; by default the first few."
+        flags.DEFINE_list("example_images", [], text, flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Writes the report, prints its files."""
+        source = _results_path(flag_values)
+        folder = flag_values.report_dir or source.parent
+        _write_report(source, folder, flag_values.metric, flag_values.example_images)
+
+
+def _write_report(source: pathlib.Path, folder: Any, metric: str | None = None, example_images: Any = ()) -> None:
+    rows = read_results(source)
+    if not rows:
+        raise UsageError(f"{source} has no row yet; `detzoo sweep` writes one for each point that is done")
+    folder = make_folder(folder, "--report_dir")
+    from detzoo.sweep.report.page import write_report
+
+    with progress_bar(None, "report", "figures", shown=sys.stderr.isatty(), leave=False) as bar:
+        report = write_report(rows, source, folder, metric or main_accuracy(rows), example_images, bar.update)
+    print(f"points   {report.num_points}")
+    print(f"figures  {len(report.figures)} in {folder / 'figures'}, each as PNG and SVG")
+    for figure in report.missing:
+        number = f" [{figure.number}]" if figure.number else ""
+        print(f"         left out: {figure.title}{number}: {figure.reason}")
+    if report.num_examples:
+        print(f"examples {report.num_examples} images with detections side by side, in the page")
+    if report.examples_missing and (report.num_examples or example_images):
+        print(f"         left out: {report.examples_missing}")
+    print(f"page     {report.page}")
+
+
+_LIMITS = {
+    "max_latency_ms": "Milliseconds per call at most (median).",
+    "max_memory_mib": "MiB of memory at most, of the kind that --memory names.",
+    "max_parameters": "Number of weights at most, such as 5e6.",
+    "max_multiply_adds": "Multiply-adds per image at most, such as 2e9.",
+    "min_map": "The least mAP, 0 to 1; with --metric, the least of that.",
+}
+
+
+class Choose:
+    """``detzoo sweep choose``."""
+
+    SUMMARY = "The best points of a sweep within limits of time, memory, size and accuracy."
+    DESCRIPTION = """
+    detzoo sweep choose --output_dir=my_sweep --max_latency_ms=50 --max_memory_mib=800
+    detzoo sweep choose --results=merged.csv --device=GPU --min_map=0.3 --num_best=5
+
+Prints the points that keep all limits, the most accurate first (at equal accuracy the faster), each with its config
+and the command that measures it again; * marks points of the optimality frontier, which no other point of the sweep
+beats. If no point fits, it names the nearest point and the limit that it breaks, and ends with code 1.
+"""
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--output_dir or --results, the limits, and what is best."""
+        _define_results_flags(flag_values)
+        for name, text in _LIMITS.items():
+            flags.DEFINE_float(name, None, text, lower_bound=0.0, flag_values=flag_values)
+        text = "Limited memory: peak or total of the tensors of a call, or peak of the process with its framework."
+        flags.DEFINE_enum("memory", "peak", tuple(MEMORIES), text, flag_values=flag_values)
+        flags.DEFINE_enum("metric", "mAP", ACCURACIES, "Accuracy to choose by.", flag_values=flag_values)
+        flags.DEFINE_integer("num_best", 3, "The most points to show.", lower_bound=1, flag_values=flag_values)
+        text = "Only points measured on this device; needed if the sweep has several."
+        flags.DEFINE_string("device", "", text, flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Prints the best points."""
+        from detzoo.sweep.report.choose import Limit, choose, describe, rows_of_device
+
+        rows = clean_rows(read_results(_results_path(flag_values)))
+        metric, memory = flag_values.metric, MEMORIES[flag_values.memory]
+        if flag_values.min_map is not None and flag_values.min_map > 1:
+            raise UsageError(f"--min_map is {flag_values.min_map:g}; accuracies are shares of 1, such as 0.3 for 30 %")
+        columns = dict(zip(_LIMITS, (LATENCY, memory, "parameters", "multiply_adds", metric)))
+        bounds = {name: flag_values[name].value for name in columns}
+        limits = [
+            Limit(name, columns[name], bound, name.startswith("min_"))
+            for name, bound in bounds.items()
+            if bound is not None
+        ]
+        choice = choose(rows_of_device(rows, flag_values.device), limits, metric, flag_values.num_best)
+        text = describe(choice, limits, metric, memory)
+        if not choice.best:
+            raise DetzooError(text)
+        print(text)
+
+
+class Merge:
+    """``detzoo sweep merge``."""
+
+    SUMMARY = "Join the folders of a sweep that ran in parts."
+    DESCRIPTION = """
+Joins results.csv, points/ and examples/ of folders that `detzoo sweep --shard` wrote. If a point failed in one part and
+was measured in another, the measurement counts. Parts of different processors, GPUs or numbers of cores are refused,
+because their times cannot be compared.
+
+    detzoo sweep merge --output_dir all part1 part2 part3
+    detzoo sweep report --output_dir all
+"""
+    POSITIONAL = ("PART...",)
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """--output_dir, --allow_mixed_hardware."""
+        text = "Folder to write to; its own results.csv, if any, is one of the parts."
+        flags.DEFINE_string("output_dir", None, text, flag_values=flag_values, required=True)
+        text = "Join parts of different hardware."
+        flags.DEFINE_bool("allow_mixed_hardware", False, text, flag_values=flag_values)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Joins the parts, prints the number of points per part."""
+        from detzoo.sweep.run.parts import merge
+
+        parts = [pathlib.Path(part) for part in flag_values.positional]
+        output_dir = pathlib.Path(flag_values.output_dir)
+        repeated = sorted({str(p) for p in parts if parts.count(p) > 1 or p.resolve() == output_dir.resolve()})
+        if repeated:
+            raise UsageError(f"{', '.join(repeated)} is given twice, or is --output_dir itself; give each part once")
+        merged = merge(output_dir, parts, flag_values.allow_mixed_hardware)
+        width = max(len(folder) for folder in merged.taken)
+        for folder, count in merged.taken.items():
+            print(f"{folder:<{width}}  {count:>5} {'point' if count == 1 else 'points'}")
+        failed = f", {merged.num_failed} of them failed" if merged.num_failed else ""
+        print(f"{output_dir}/{RESULTS_FILE}: {merged.num_rows} points{failed}")
+
+
+SUBCOMMANDS: dict[str, Any] = {"report": Report, "choose": Choose, "merge": Merge}

@@ -1,21 +1,20 @@
-"""results.csv: rows typed by COLUMNS, read with every problem at once, appended so that two sweeps cannot mix lines.
+"""results.csv: typed rows, read with every problem at once and appended so that parallel sweeps do not mix lines.
 
-A row is one line. A later row of the same key replaces the earlier one when the file is read, so a point that is
-measured again needs no rewriting.
+A row is one line. Of several rows of one key the last counts, so that measuring a point again rewrites nothing.
 """
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import errno
-import fcntl
 import io
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeAlias
+
+import filelock
 
 from detzoo.config.names import suggestion
 from detzoo.config.paths import path_hint
@@ -25,27 +24,30 @@ from detzoo.sweep.columns import COLUMNS, NAMES, Column, Kind, Status
 
 RESULTS_FILE = "results.csv"
 Value: TypeAlias = str | int | float | bool | None
-Row: TypeAlias = dict[str, Value]  # every name of COLUMNS -> its value, None where nothing was measured
+Row: TypeAlias = dict[str, Value]  # every name of COLUMNS -> its value, None if it was not measured
 
-HOW = ("device", "precision", "jit_compile", "batch_size")  # the columns of how a point is measured
+HOW = ("device", "precision", "jit_compile", "batch_size")  # columns of the way a point is measured
 
 _FLAGS = {"true": True, "false": False}
 _STATUSES = tuple(status.value for status in Status)
 _NEVER_EMPTY = ("key", "name", "status")
+_TYPES: dict[Kind, tuple[type, ...]] = {
+    Kind.TEXT: (str,),
+    Kind.INTEGER: (int,),
+    Kind.NUMBER: (int, float),
+    Kind.FLAG: (bool,),
+}
 
 
 def read_results(path: str | pathlib.Path) -> list[Row]:
-    """The rows of a results.csv in the order in which their keys first came; of one key, its last row.
-
-    Args:
-        path: of the file.
+    """Reads a results.csv.
 
     Returns:
-        One dict for each key, with every name of COLUMNS; None where a cell is empty.
+        One row per key, in the order in which the keys first appear, with every name of COLUMNS.
 
     Raises:
-        UsageError: there is no such file, or it is not text.
-        DataError: other columns, or rows that cannot be read: all of them, each with file, line and column.
+        UsageError: The file does not exist or is not text.
+        DataError: Other columns, or cells that cannot be read: all of them, each with file, line and column.
     """
     rows, problems = read_with_problems(path)
     if problems:
@@ -54,10 +56,10 @@ def read_results(path: str | pathlib.Path) -> list[Row]:
 
 
 def read_with_problems(path: str | pathlib.Path) -> tuple[list[Row], list[str]]:
-    """What can be read of a results.csv, and a message for every cell that cannot.
+    """Reads the good rows of a results.csv, and returns a message per problem with them.
 
     Raises:
-        UsageError: there is no such file, or it is not text.
+        UsageError: The file does not exist or is not text.
     """
     lines = _read_lines(path)
     if not lines:
@@ -77,38 +79,47 @@ def read_with_problems(path: str | pathlib.Path) -> tuple[list[Row], list[str]]:
 
 
 def append_row(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
-    """Adds one row; makes the file, with its header, where there is none.
+    """Adds one row; creates the file with its header if it does not exist.
 
-    The whole line is one write under a lock of the file, so that programs that append at the same time do not mix. What
-    a write that was cut short has left is ended first, so that it spoils no row but its own.
+    The line is one write under a lock. The rest of an interrupted earlier write is ended first, so that it spoils no
+    row but its own.
 
     Args:
-        path: of the file; its folder exists.
-        row: values by name; names that are left out become empty cells.
+        path: Path of the file; its folder exists.
+        row: Values by name; missing names become empty cells.
 
     Raises:
-        DataError: the file has other columns.
-        ValueError: a name that is no column, or a value of another kind: a mistake of the caller.
+        DataError: The file has other columns.
+        ValueError: A name that is no column or a value of another type: a mistake of the caller.
     """
     line = format_row(row)
-    with _locked(path) as descriptor:
-        size = os.fstat(descriptor).st_size
+    with _lock(path), open(path, "a+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
         if size == 0:
             line = _format_line(NAMES) + line
         else:
-            _check_header(path, descriptor)
-            if os.pread(descriptor, 1, size - 1) != b"\n":
+            file.seek(0)
+            first, _, rest = file.read().partition(b"\n")
+            problems = _header_problems(path, first.decode("utf-8-sig", "replace").removesuffix("\r"))
+            if problems:
+                raise DataError("\n".join(problems))
+            if rest and not rest.endswith(b"\n"):
                 line = "\n" + line
-        _write_whole(descriptor, line.encode("utf-8"), size)
+        content = line.encode("utf-8")
+        written = file.write(content)
+        if written != len(content):
+            file.truncate(size)
+            raise OSError(errno.ENOSPC, f"{written} of {len(content)} bytes could be written: the disk is full")
+        os.fsync(file.fileno())
 
 
 def retire_rows(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
-    """Drops the rows that a new one replaces: of the same name, measured in the same way, with another key.
+    """Removes the rows that a new one replaces: of the same name, measured in the same way, with another key.
 
-    Such a row is of a point that was edited since. Nothing is dropped from a file with rows that cannot be read.
+    Such a row belongs to a point that was edited since. A file with unreadable rows stays as it is.
     """
     same = ("name", *HOW)
-    with _locked(path):
+    with _lock(path):
         rows, problems = read_with_problems(path)
         kept = [r for r in rows if r["key"] == row["key"] or any(r[name] != row.get(name) for name in same)]
         if not problems and len(kept) < len(rows):
@@ -116,13 +127,13 @@ def retire_rows(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
 
 
 def set_cells(path: str | pathlib.Path, cells: Mapping[str, Mapping[str, Value]]) -> int:
-    """Sets cells of rows that are there already, by their keys; returns how many rows that changes.
+    """Sets cells of existing rows by their keys; returns the number of rows that change.
 
-    Nothing is changed in a file with rows that cannot be read.
+    A file with unreadable rows stays as it is.
     """
     if not pathlib.Path(path).is_file():
         return 0
-    with _locked(path):
+    with _lock(path):
         rows, problems = read_with_problems(path)
         changed = 0
         for row in rows:
@@ -134,38 +145,16 @@ def set_cells(path: str | pathlib.Path, cells: Mapping[str, Mapping[str, Value]]
     return changed
 
 
-@contextlib.contextmanager
-def _locked(path: str | pathlib.Path) -> Iterator[int]:
-    """A descriptor of the file, made if need be, that no other program holds; of the file that has the name now."""
-    while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            if _is_file_of(path, descriptor):
-                yield descriptor
-                return
-        finally:
-            os.close(descriptor)  # which also unlocks
-
-
-def _is_file_of(path: str | pathlib.Path, descriptor: int) -> bool:
-    """Whether the name still is this file's: another program may have written it anew meanwhile."""
-    try:
-        return os.path.samestat(os.stat(path), os.fstat(descriptor))
-    except FileNotFoundError:
-        return False
-
-
 def write_results(path: str | pathlib.Path, rows: Iterable[Mapping[str, Value]]) -> None:
-    """Writes a results.csv anew; under its name it is there as a whole or not at all."""
+    """Replaces a results.csv as a whole."""
     write_atomically(path, _format_line(NAMES) + "".join(map(format_row, rows)))
 
 
 def format_row(row: Mapping[str, Value]) -> str:
-    """A row as one line of CSV with its end; breaks of lines inside a text become spaces.
+    """Returns a row as one line of CSV with its end; line breaks in a text become spaces.
 
     Raises:
-        ValueError: a name that is no column, or a value of another kind.
+        ValueError: A name that is no column, or a value of another type.
     """
     unknown = [name for name in row if name not in NAMES]
     if unknown:
@@ -173,9 +162,9 @@ def format_row(row: Mapping[str, Value]) -> str:
     return _format_line([_format_cell(column, row.get(column.name)) for column in COLUMNS])
 
 
-def empty_row() -> Row:
-    """A row in which nothing is measured yet."""
-    return dict.fromkeys(NAMES)
+def _lock(path: str | pathlib.Path) -> filelock.BaseFileLock:
+    path = pathlib.Path(path)
+    return filelock.FileLock(path.with_name(f".{path.name}.lock"))
 
 
 def _read_lines(path: str | pathlib.Path) -> list[str]:
@@ -193,7 +182,6 @@ def _read_lines(path: str | pathlib.Path) -> list[str]:
 
 
 def _header_problems(path: str | pathlib.Path, line: str) -> list[str]:
-    """What is wrong with the first line; [] for the columns of this version in their order."""
     try:
         names = _split(line)
     except ValueError as problem:
@@ -211,7 +199,7 @@ def _header_problems(path: str | pathlib.Path, line: str) -> list[str]:
 
 
 def _read_row(line: str) -> tuple[Row, list[str]]:
-    """The row of a line, and what is wrong with it."""
+    """Returns the row of a line, and its problems."""
     try:
         cells = _split(line)
     except ValueError as problem:
@@ -222,37 +210,30 @@ def _read_row(line: str) -> tuple[Row, list[str]]:
     problems = []
     for column, cell in zip(COLUMNS, cells, strict=True):
         try:
-            row[column.name] = _read_cell(column, cell)
+            row[column.name] = _read_cell(column, cell.strip())
         except ValueError:
             problems.append(f"column '{column.name}': found '{cell}'; accepted: {_accepted(column)}")
     return row, problems
 
 
 def _split(line: str) -> list[str]:
-    """The cells of one line. Raises ValueError where its quotes do not match."""
     try:
-        rows = list(csv.reader([line], strict=True))
+        return next(csv.reader([line], strict=True), [])
     except csv.Error as problem:
-        raise ValueError(f"not a line of CSV ({problem}); accepted: one row a line, texts in double quotes") from None
-    return rows[0] if rows else []
+        raise ValueError(f"not a line of CSV ({problem}); accepted: one row per line, texts in double quotes") from None
 
 
 def _read_cell(column: Column, cell: str) -> Value:
-    """Raises ValueError where the cell is of another kind."""
-    cell = cell.strip()
-    if not cell:
-        if column.name in _NEVER_EMPTY:
-            raise ValueError
-        return None
-    if column.name == "status" and cell not in _STATUSES:
+    if (not cell and column.name in _NEVER_EMPTY) or (column.name == "status" and cell not in _STATUSES):
         raise ValueError
+    if not cell:
+        return None
     if column.kind is Kind.INTEGER:
         return int(cell)
     if column.kind is Kind.NUMBER:
-        number = float(cell)
-        if not math.isfinite(number):
+        if not math.isfinite(float(cell)):
             raise ValueError
-        return number
+        return float(cell)
     if column.kind is Kind.FLAG:
         if cell.lower() not in _FLAGS:
             raise ValueError
@@ -269,17 +250,10 @@ def _accepted(column: Column) -> str:
 
 
 def _format_cell(column: Column, value: Value) -> str:
-    """Raises ValueError for a value that is not of the column's kind."""
     if value is None or value == "":
         return ""
-    kinds: dict[Kind, tuple[type, ...]] = {
-        Kind.TEXT: (str,),
-        Kind.INTEGER: (int,),
-        Kind.NUMBER: (int, float),
-        Kind.FLAG: (bool,),
-    }
-    is_kind = isinstance(value, kinds[column.kind]) and (isinstance(value, bool) == (column.kind is Kind.FLAG))
-    if not is_kind or (isinstance(value, float) and not math.isfinite(value)):
+    fits = isinstance(value, _TYPES[column.kind]) and isinstance(value, bool) == (column.kind is Kind.FLAG)
+    if not fits or (isinstance(value, float) and not math.isfinite(value)):
         raise ValueError(f"column '{column.name}' takes {_accepted(column)}; received {value!r}")
     if isinstance(value, bool):
         return str(value).lower()
@@ -290,21 +264,3 @@ def _format_line(cells: Iterable[str]) -> str:
     stream = io.StringIO()
     csv.writer(stream, lineterminator="\n").writerow(cells)
     return stream.getvalue()
-
-
-def _check_header(path: str | pathlib.Path, descriptor: int) -> None:
-    wanted = _format_line(NAMES).strip()
-    start = os.pread(descriptor, 2 * len(wanted), 0).decode("utf-8-sig", "replace")
-    line = start.split("\n")[0].removesuffix("\r")
-    problems = _header_problems(path, line)
-    if problems:
-        raise DataError("\n".join(problems))
-
-
-def _write_whole(descriptor: int, content: bytes, size: int) -> None:
-    """Writes all or, on a full disk, nothing."""
-    written = os.write(descriptor, content)
-    if written != len(content):
-        os.ftruncate(descriptor, size)
-        raise OSError(errno.ENOSPC, f"{written} of {len(content)} bytes could be written: the disk is full")
-    os.fsync(descriptor)

@@ -10,11 +10,9 @@ import sys
 import numpy as np
 import pytest
 
-from detzoo.cli import sweep_work
 from detzoo.cli.main import main
-from detzoo.cli.sweep_examples import keep_image
 from detzoo.sweep.results import append_row, read_results
-from tests.problem_text import problem_text
+from detzoo.sweep.run.examples import keep_image
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "model_configs"
 TWO = f"""base {{ config: "{CONFIGS}/ssd_mobilenet_v1_300.config" }}
@@ -41,7 +39,7 @@ def fake_points(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> path
     """Points run FAKE_POINT, and the sweep file has three of them."""
     (tmp_path / "fake_point.py").write_text(FAKE_POINT)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    monkeypatch.setattr(sweep_work, "POINT_MODULE", "fake_point")
+    monkeypatch.setattr("detzoo.sweep.run.sweep.POINT_MODULE", "fake_point")
     file = tmp_path / "my.sweep"
     file.write_text(TWO.replace("[300, 600]", "[300, 450, 600]"))
     return file
@@ -113,7 +111,7 @@ def test_published_numbers_come_beside_measured_ones_also_later(
     name = "ssd_mobilenet_v1_300_300"
     assert (found[name]["published.mAP"], found[name]["published.source"]) == (0.311, "table 9")
     assert {row["published.mAP"] for other, row in found.items() if other != name} == {None}
-    # Numbers that are corrected later reach rows that are measured already.
+    # Corrected numbers reach rows that are measured already.
     fake_points.write_text(plain + table % "31.5")
     sweep(fake_points, out, "--noretry_failed")
     again = {row["name"]: row for row in read_results(out / "results.csv")}

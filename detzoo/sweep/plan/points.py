@@ -210,6 +210,13 @@ def groups_of(bases: Sequence[Base], axes: Sequence[Axis]) -> list[Group]:
     return groups
 
 
+def copied(message: Any) -> Any:
+    """Returns a copy of a message."""
+    copy = type(message)()
+    copy.CopyFrom(message)
+    return copy
+
+
 def apply_axes(base: Base, axes: Sequence[Axis], combination: Mapping[str, Value]) -> tuple[Any, Any, list[str]]:
     """The resolved message, the message of the training, and what is wrong."""
     message = type(base.loaded.message)()

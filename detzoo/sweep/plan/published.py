@@ -7,18 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from detzoo.config.names import suggestion
+from detzoo.sweep.columns import LATENCY, PUBLISHED_COLUMNS
 from detzoo.sweep.plan.axes import NAMED, Axis
 from detzoo.sweep.plan.files import values_of
 from detzoo.sweep.plan.points import Base, Point
 
-ACCURACIES = (
-    *("mAP", "mAP@.50IOU", "mAP@.75IOU", "mAP (small)", "mAP (medium)", "mAP (large)"),
-    *("AR@10", "AR@100", "AR@1000", "AR@1000 (small)", "AR@1000 (medium)", "AR@1000 (large)"),
-    *("mask AR@10", "mask AR@100", "mask AR@1000"),
-    *("mask AR@1000 (small)", "mask AR@1000 (medium)", "mask AR@1000 (large)"),
-)
-LATENCY = "latency.median_ms"
-PUBLISHED_COLUMNS = (*ACCURACIES, LATENCY)
 _PER_CENT = 100.0
 _DIGITS = 6  # of a share: a table's tenth of a per cent is 0.001
 _BASE = "base"

@@ -1,6 +1,6 @@
-"""Figures 2 to 5 and 11 of arXiv:1611.10012: accuracy against time, ImageNet, sizes and overlap thresholds.
+"""Figures 2 to 5 and 11 of arXiv:1611.10012: accuracy against time, ImageNet, object sizes and overlap thresholds.
 
-Accuracy is shown in per cent, as the paper has it.
+Accuracy is in per cent, as in the paper.
 """
 
 from __future__ import annotations
@@ -13,19 +13,31 @@ from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
 from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
-from detzoo.sweep.measured import LATENCY, Row, column
-from detzoo.sweep.report.drawing import Drawing, MissingDataError, left_out, rows_with
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import Row, column
 from detzoo.sweep.report.frontier import optimality_frontier
-from detzoo.sweep.report.frontier_labels import FRONTIER_COLOUR, draw_frontier, label_frontier
 from detzoo.sweep.report.names import (
     IMAGENET_TOP_1,
+    counted,
     extractor_colour,
     extractor_name,
     folded,
     meta_name,
     point_labels,
 )
-from detzoo.sweep.report.style import POINTS, add_legends, mixed_with_white, plot_points, scale_axis
+from detzoo.sweep.report.style import (
+    FRONTIER_COLOUR,
+    POINTS,
+    Drawing,
+    MissingDataError,
+    add_legends,
+    draw_frontier,
+    left_out,
+    mixed_with_white,
+    plot_points,
+    rows_with,
+    scale_axis,
+)
 
 PERCENT = 100.0
 SIZES = (
@@ -33,7 +45,7 @@ SIZES = (
     ("mAP (medium)", "medium (to 96²)", 0.38),
     ("mAP (large)", "large", 0.0),
 )
-# Names above figure 3 keep this distance, as a share of the axis: 71.0 and 71.1 would cover each other.
+# Least distance of names above figure 3, as a share of the axis: 71.0 and 71.1 would cover each other.
 NAME_DISTANCE = 0.055
 META_STEP = 0.014  # between the markers of two meta-architectures in figure 3, as a share of the accuracies' range
 
@@ -50,16 +62,15 @@ def accuracy_time(rows: Sequence[Row], device: str, metric: str) -> Drawing:
     axes.set_xlabel(f"time per call on {device}, ms (median)")
     axes.set_ylabel(f"{metric}, %")
     frontier = optimality_frontier(times, values)
+    best = [shown[index] for index in frontier]
     xs, ys = [times[index] for index in frontier], [values[index] for index in frontier]
-    labels = point_labels([shown[index] for index in frontier])
-    draw_frontier(axes, xs, ys)
-    labelled = label_frontier(axes, xs, ys, labels, [extractor_colour(shown[index]["extractor"]) for index in frontier])
+    num_labelled = draw_frontier(axes, xs, ys, point_labels(best), [extractor_colour(r["extractor"]) for r in best])
     top = add_legends(figure, shown)
     add_legend(figure, [line_handle("optimality frontier", "-", FRONTIER_COLOUR)], "", top)
-    caption = f"{_counted(len(shown), 'point')}, {len(frontier)} of them on the optimality frontier: no other point "
+    caption = f"{counted(len(shown), 'point')}, {len(frontier)} of them on the optimality frontier: no other point "
     caption += "is both as fast and as accurate."
-    if len(labelled) < len(frontier):
-        caption += f" {len(labelled)} of the frontier's points are labelled."
+    if num_labelled < len(frontier):
+        caption += f" {num_labelled} of the frontier's points are labelled."
     return Drawing(figure, caption + left_out(rows, shown))
 
 
@@ -75,20 +86,23 @@ def accuracy_imagenet(rows: Sequence[Row], metric: str) -> Drawing:
     axes = new_axes(figure)
     box = axes.get_position()
     axes.set_position((box.x0, box.y0, box.width, box.height - 0.15))
-    shown = _side_by_side(shown)
+    accuracies = {extractor_name(row["extractor"]): (row["top_1"], row["extractor"]) for row in shown}
+    least, most = (function(top_1 for top_1, _ in accuracies.values()) for function in (min, max))
+    metas = sorted({row["meta_architecture"] or "" for row in shown}, key=folded)
+    step = META_STEP * ((most - least) or 2.0)
+    for row in shown:  # meta-architectures stand side by side
+        row["place"] = row["top_1"] + step * (metas.index(row["meta_architecture"] or "") - 0.5 * (len(metas) - 1))
     plot_points(axes, shown, "place", metric, PERCENT)
     _best_lines(axes, shown, metric)
     _percent_axis(axes, [PERCENT * row[metric] for row in shown])
-    accuracies = {extractor_name(row["extractor"]): (row["top_1"], row["extractor"]) for row in shown}
-    least, most = (function(top_1 for top_1, _ in accuracies.values()) for function in (min, max))
     margin = 0.08 * (most - least) or 1.0
     axes.set_xlim(least - margin, most + margin)
     axes.set_xlabel("top-1 accuracy of the extractor on ImageNet, %")
     axes.set_ylabel(f"{metric}, %")
     _names_above(axes, accuracies)
     add_legends(figure, shown, top=0.82)
-    caption = f"{_counted(len(shown), 'point')}; a line joins the best of each meta-architecture, which stand beside "
-    caption += "each other. Top-1 accuracies are those of the paper's table 2."
+    caption = f"{counted(len(shown), 'point')}; a line joins the best of each meta-architecture, which stand side by "
+    caption += "side. Top-1 accuracies are those of the paper's table 2."
     if unknown:
         caption += f" It has none for {', '.join(unknown)}."
     return Drawing(figure, caption + left_out(rows, known))
@@ -96,28 +110,28 @@ def accuracy_imagenet(rows: Sequence[Row], metric: str) -> Drawing:
 
 def object_size(rows: Sequence[Row]) -> Drawing:
     """Figure 4: accuracy by size of the objects, for each combination and resolution."""
-    names = [name for name, _, _ in SIZES]
-    shown = rows_with(rows, "mAP", *names)
+    shown = rows_with(rows, "mAP", *(name for name, _, _ in SIZES))
     resolutions = sorted({row["resolution"] for row in shown}, key=lambda size: (size is None, size))[-3:]
     metas = sorted({row["meta_architecture"] or "" for row in shown}, key=folded)
-    best = _best_of_combinations(shown)
-    extractors = sorted({row["extractor"] or "" for row in shown}, key=lambda name: _best_of(name, shown))
+    best: dict[tuple[str, str, Any], Row] = {}
+    best_of: dict[str, float] = {}
+    for row in sorted(shown, key=lambda row: -row["mAP"]):
+        best.setdefault((row["meta_architecture"] or "", row["extractor"] or "", row["resolution"]), row)
+        best_of.setdefault(row["extractor"] or "", row["mAP"])
+    extractors = sorted(sorted(best_of), key=lambda name: best_of[name])
     figure = new_figure(max(WIDTH, 2.3 * len(metas)), 1.35 + 1.8 * len(resolutions))
     grid: Any = figure.subplots(len(resolutions), len(metas), sharey=True, squeeze=False)
-    bottom = 1.0 / figure.get_figheight()
-    figure.subplots_adjust(left=0.1, right=0.99, top=1 - 0.6 / figure.get_figheight(), bottom=bottom, wspace=0.06)
+    height = figure.get_figheight()
+    figure.subplots_adjust(left=0.1, right=0.99, top=1 - 0.6 / height, bottom=1.0 / height, wspace=0.06)
     for line, resolution in enumerate(resolutions):
-        for place, meta in enumerate(metas):
-            axes = grid[line][place]
+        is_last = line == len(resolutions) - 1
+        for axes, meta in zip(grid[line], metas):
             axes.grid(False, axis="x")
             for position, extractor in enumerate(extractors):
-                row = best.get((meta, extractor, resolution))
-                if row is not None:
-                    _size_bars(axes, position, row)
-            names_here = [extractor_name(name) for name in extractors] if line == len(resolutions) - 1 else []
-            axes.set_xticks(
-                range(len(extractors)) if names_here else [], names_here, rotation=40, ha="right", fontsize=8
-            )
+                if found := best.get((meta, extractor, resolution)):
+                    _size_bars(axes, position, found)
+            ticks, names = (range(len(extractors)), map(extractor_name, extractors)) if is_last else ([], [])
+            axes.set_xticks(ticks, list(names), rotation=40, ha="right", fontsize=8)
             axes.set_xlim(-0.6, len(extractors) - 0.4)
             size = f", {resolution} px" if resolution is not None else ""
             axes.set_title(f"{meta_name(meta)}{size}", fontsize=9)
@@ -129,7 +143,7 @@ def object_size(rows: Sequence[Row]) -> Drawing:
 
 
 def small_against_large(rows: Sequence[Row]) -> Drawing:
-    """Figure 5: accuracy on large objects against that on small ones; what a higher resolution changes."""
+    """Figure 5: accuracy on large objects against that on small ones, and the effect of a higher resolution."""
     shown = rows_with(rows, "mAP (small)", "mAP (large)")
     figure = new_figure()
     axes = new_axes(figure)
@@ -142,7 +156,7 @@ def small_against_large(rows: Sequence[Row]) -> Drawing:
     axes.set_xlabel("mAP on small objects (below 32² pixels), %")
     axes.set_ylabel("mAP on large objects (above 96² pixels), %")
     add_legends(figure, shown)
-    caption = f"{_counted(len(shown), 'point')}; a line joins two resolutions of an otherwise equal point."
+    caption = f"{counted(len(shown), 'point')}; a line joins two resolutions of an otherwise equal point."
     return Drawing(figure, caption + _effect_of_resolution(pairs) + left_out(rows, shown))
 
 
@@ -160,9 +174,8 @@ def overlap_thresholds(rows: Sequence[Row]) -> Drawing:
         axes = add_axes(figure, 0.55, left, 3.4, left + 2.4)
         plot_points(axes, shown, "mAP", name, PERCENT, PERCENT)
         xs, ys = (PERCENT * np.array(column(shown, part)) for part in ("mAP", name))
-        fit = line_fit(xs, ys)
         axes.set_title(name)
-        if fit is not None:
+        if fit := line_fit(xs, ys):
             slope, intercept, share = fit
             ends = np.array([xs.min(), xs.max()])
             axes.plot(ends, slope * ends + intercept, color=FRONTIER_COLOUR, linewidth=1.0, zorder=2, gid="fit")
@@ -176,7 +189,7 @@ def overlap_thresholds(rows: Sequence[Row]) -> Drawing:
 
 
 def line_fit(xs: np.ndarray, ys: np.ndarray) -> tuple[float, float, float] | None:
-    """Slope, intercept and R² of the least-squares line; None where the points do not determine them."""
+    """Returns slope, intercept and R² of the least-squares line; None if the points do not determine them."""
     if len(xs) < 3 or np.ptp(xs) == 0 or np.ptp(ys) == 0:
         return None
     slope, intercept = np.polyfit(xs, ys, 1)
@@ -185,42 +198,31 @@ def line_fit(xs: np.ndarray, ys: np.ndarray) -> tuple[float, float, float] | Non
 
 
 def resolution_pairs(rows: Sequence[Row]) -> list[tuple[Row, Row]]:
-    """Points that differ in resolution only: those of the lowest with those of the highest resolution."""
+    """Returns (lowest, highest resolution) of points that differ in resolution only."""
     sizes = sorted({row["resolution"] for row in rows if row["resolution"] is not None})
     if len(sizes) < 2:
         return []
     same = ("meta_architecture", "extractor", "output_stride", "proposals", "axes", "device", "precision", "batch_size")
-    low = {tuple(row[name] for name in same): row for row in rows if row["resolution"] == sizes[0]}
-    high = {tuple(row[name] for name in same): row for row in rows if row["resolution"] == sizes[-1]}
+    low, high = (
+        {tuple(row[name] for name in same): row for row in rows if row["resolution"] == size}
+        for size in (sizes[0], sizes[-1])
+    )
     return [(low[key], high[key]) for key in low if key in high]
 
 
 def _effect_of_resolution(pairs: Sequence[tuple[Row, Row]]) -> str:
-    """The paper's sentence on what the lower resolution costs and saves, with this sweep's numbers."""
+    """Returns the paper's sentence on the cost and gain of a lower resolution, with this sweep's numbers."""
     parts = []
-    for name, what in (("mAP", "mAP"), (LATENCY, "time")):
+    for name, words in (("mAP", "mAP"), (LATENCY, "time")):
         changes = [low[name] / high[name] - 1.0 for low, high in pairs if low[name] is not None and high[name]]
         if changes:
-            parts.append(f"{what} changes by {PERCENT * float(np.mean(changes)):+.1f} %")
+            parts.append(f"{words} changes by {PERCENT * float(np.mean(changes)):+.1f} %")
     if not parts:
         return ""
     low, high = pairs[0]
-    sizes = f"from {high['resolution']} to {low['resolution']} px"
-    words = " and ".join(parts).replace("-", "−")
-    return f" {sizes[0].upper()}{sizes[1:]} {words} on average of {_counted(len(pairs), 'pair')}."
-
-
-def _best_of_combinations(rows: Sequence[Row]) -> dict[tuple[str, str, Any], Row]:
-    best: dict[tuple[str, str, Any], Row] = {}
-    for row in rows:
-        key = row["meta_architecture"] or "", row["extractor"] or "", row["resolution"]
-        if key not in best or row["mAP"] > best[key]["mAP"]:
-            best[key] = row
-    return best
-
-
-def _best_of(extractor: str, rows: Sequence[Row]) -> float:
-    return float(max(row["mAP"] for row in rows if (row["extractor"] or "") == extractor))
+    text = " and ".join(parts).replace("-", "−")
+    sizes = f"From {high['resolution']} to {low['resolution']} px"
+    return f" {sizes} {text} on average of {counted(len(pairs), 'pair')}."
 
 
 def _size_bars(axes: Axes, position: int, row: Row) -> None:
@@ -238,33 +240,22 @@ def _size_bars(axes: Axes, position: int, row: Row) -> None:
 
 
 def _best_lines(axes: Axes, rows: Sequence[Row], metric: str) -> None:
-    """For each meta-architecture a line through its best point of each extractor."""
-    for meta in sorted({row["meta_architecture"] or "" for row in rows}):
-        best: dict[float, float] = {}
-        for row in rows:
-            if (row["meta_architecture"] or "") == meta:
-                best[row["place"]] = max(PERCENT * row[metric], best.get(row["place"], 0.0))
-        xs = sorted(best)
-        axes.plot(xs, [best[x] for x in xs], color="#AAAAAA", linewidth=0.9, zorder=1.5, gid="best")
-
-
-def _side_by_side(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """Rows with their ``place`` on the axis of top-1 accuracies: meta-architectures stand beside each other."""
-    metas = sorted({row["meta_architecture"] or "" for row in rows}, key=folded)
-    accuracies = [row["top_1"] for row in rows]
-    step = META_STEP * ((max(accuracies) - min(accuracies)) or 2.0)
-    steps = {meta: step * (index - 0.5 * (len(metas) - 1)) for index, meta in enumerate(metas)}
-    return [{**row, "place": row["top_1"] + steps[row["meta_architecture"] or ""]} for row in rows]
+    """Draws a line per meta-architecture through its best point of each extractor."""
+    best: dict[str, dict[float, float]] = {}
+    for row in sorted(rows, key=lambda row: row[metric]):
+        best.setdefault(row["meta_architecture"] or "", {})[row["place"]] = PERCENT * row[metric]
+    for _, points in sorted(best.items()):
+        xs = sorted(points)
+        axes.plot(xs, [points[x] for x in xs], color="#AAAAAA", linewidth=0.9, zorder=1.5, gid="best")
 
 
 def _names_above(axes: Axes, accuracies: dict[str, tuple[float, str]]) -> None:
-    """Extractors' names above the axes, apart from each other, with a line to their place."""
+    """Writes extractors' names above the axes, apart from each other, with a line to their place."""
     low, high = axes.get_xlim()
-    latest = -1.0
+    place = -1.0
     for name, (top_1, extractor) in sorted(accuracies.items(), key=lambda item: item[1][0]):
         true = (top_1 - low) / (high - low)
-        place = max(true, latest + NAME_DISTANCE)
-        latest = place
+        place = max(true, place + NAME_DISTANCE)
         axes.annotate(
             name,
             xy=(true, 1.0),
@@ -291,7 +282,3 @@ def _percent_axis(axes: Axes, values: Sequence[float]) -> None:
     low, high = min(values), max(values)
     margin = 0.07 * (high - low) or max(1.0, 0.1 * high)
     axes.set_ylim(max(0.0, low - margin), high + margin)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -1,4 +1,4 @@
-"""Figures 6 to 10 of arXiv:1611.10012: proposals, time, multiply-adds and memory."""
+"""Figures 6 to 10 of arXiv:1611.10012 and the time by stages: proposals, time, multiply-adds and memory."""
 
 from __future__ import annotations
 
@@ -9,52 +9,75 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
-from detzoo.sweep.measured import LATENCY, MEMORIES, MULTIPLY_ADDS, Row, column, with_values
-from detzoo.sweep.report.drawing import Drawing, MissingDataError, left_out, rows_with
-from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
-from detzoo.sweep.report.style import add_legends, draw_markers, plain_number, plot_points, resolution_tints, scale_axis
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import MEMORIES, Row, column, with_values
+from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name, point_labels
+from detzoo.sweep.report.style import (
+    POINTS,
+    Drawing,
+    MissingDataError,
+    add_legends,
+    draw_markers,
+    left_out,
+    plain_number,
+    plot_points,
+    resolution_tints,
+    rows_with,
+    scale_axis,
+)
 
 BILLION = 1e9
 STRIDE_LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # the largest output stride is the solid line
-# What a memory axis says; the paper measures the total, not the peak.
+# Labels of a memory axis; the paper measures the total, not the peak.
 MEMORY_WORDS = {
     "total": "memory of all tensors of a call, MiB",
     "peak": "peak memory of the tensors of a call, MiB",
     "process": "peak memory of the process, MiB",
 }
+# Not the extractors' colours: grey for the ends, one hue for parts of the network, others for the whole and for masks.
+STAGES = {
+    "preprocessing": "#BDBDBD",
+    "extractor": "#08519C",
+    "first stage after the extractor": "#3182BD",
+    "first stage with its extractor": "#2B5F93",
+    "second stage": "#6BAED6",
+    "heads": "#9ECAE1",
+    "network, not split": "#A6845B",
+    "masks": "#8C6BB1",
+    "post-processing": "#636363",
+}
+MOST_BARS = 36
 
 
 def proposals_faster_rcnn(rows: Sequence[Row], device: str, metric: str) -> Drawing:
     """Figure 6a: accuracy and time against the number of proposals."""
-    return _proposals(rows, device, metric, "fasterrcnn")
+    return _proposals(rows, device, metric, "Faster R-CNN", "a")
 
 
 def proposals_rfcn(rows: Sequence[Row], device: str, metric: str) -> Drawing:
     """Figure 6b: the same of R-FCN."""
-    return _proposals(rows, device, metric, "rfcn")
+    return _proposals(rows, device, metric, "R-FCN", "an")
 
 
 def time_by_combination(rows: Sequence[Row], device: str) -> Drawing:
     """Figure 7: time of each combination of meta-architecture and extractor."""
-    shown = rows_with(rows, LATENCY)
-    drawing = _by_combination(shown, LATENCY, f"time per call on {device}, ms (median)")
-    return Drawing(drawing.figure, drawing.caption + left_out(rows, shown))
+    return _by_combination(rows, LATENCY, f"time per call on {device}, ms (median)")
 
 
 def multiply_adds_time(rows: Sequence[Row], device: str) -> Drawing:
-    """Figure 8: multiply-adds against time; lines of equal speed show how well the hardware is used."""
-    shown = rows_with(rows, MULTIPLY_ADDS, LATENCY)
-    scaled = [{**row, "billions": row[MULTIPLY_ADDS] / BILLION} for row in shown]
+    """Figure 8: multiply-adds against time, with lines of equal speed."""
+    shown = rows_with(rows, "multiply_adds", LATENCY)
+    scaled = [{**row, "billions": row["multiply_adds"] / BILLION} for row in shown]
     figure = new_figure()
     axes = new_axes(figure)
     plot_points(axes, scaled, "billions", LATENCY)
     logarithmic = [scale_axis(axes, "x", column(scaled, "billions")), scale_axis(axes, "y", column(scaled, LATENCY))]
-    axes.set_xlabel("multiply-adds an image, billions")
+    axes.set_xlabel("multiply-adds per image, billions")
     axes.set_ylabel(f"time per call on {device}, ms (median)")
     caption = f"{len(shown)} points."
     if all(logarithmic):
         _speed_lines(axes)
-        caption += " Grey lines: equal numbers of multiply-adds a second."
+        caption += " Grey lines: equal numbers of multiply-adds per second."
     add_legends(figure, shown)
     return Drawing(figure, caption + left_out(rows, shown))
 
@@ -62,9 +85,7 @@ def multiply_adds_time(rows: Sequence[Row], device: str) -> Drawing:
 def memory_by_combination(rows: Sequence[Row], device: str) -> Drawing:
     """Figure 9: memory of each combination of meta-architecture and extractor."""
     kind = memory_kind(rows)
-    shown = rows_with(rows, MEMORIES[kind])
-    drawing = _by_combination(shown, MEMORIES[kind], f"{MEMORY_WORDS[kind]} ({device})")
-    return Drawing(drawing.figure, drawing.caption + left_out(rows, shown))
+    return _by_combination(rows, MEMORIES[kind], f"{MEMORY_WORDS[kind]} ({device})")
 
 
 def memory_time(rows: Sequence[Row], device: str) -> Drawing:
@@ -83,24 +104,87 @@ def memory_time(rows: Sequence[Row], device: str) -> Drawing:
 
 
 def memory_kind(rows: Sequence[Row]) -> str:
-    """The kind of memory to show: the total as in the paper, or else what was measured.
+    """Returns the kind of memory to show: the total as in the paper, or the first that was measured.
 
     Raises:
-        MissingDataError: nothing was.
+        MissingDataError: None was measured.
     """
     for kind in ("total", "peak", "process"):
         if with_values(rows, MEMORIES[kind]):
             return kind
-    if not rows:
-        raise MissingDataError("no point was measured")
-    raise MissingDataError("no point's memory was measured")
+    raise MissingDataError("no point's memory was measured" if rows else "no point was measured")
 
 
-def _proposals(rows: Sequence[Row], device: str, metric: str, meta: str) -> Drawing:
-    name, article = {"fasterrcnn": ("Faster R-CNN", "a"), "rfcn": ("R-FCN", "an")}[meta]
+def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
+    """Stacked bars of the stages' times: one bar per point, one colour per stage."""
+    split = [row for row in rows if stage_parts(row)]
+    if not split:
+        raise MissingDataError("no point has times of its stages" if rows else "no point was measured")
+    shown = sorted(representative_rows(split), key=lambda row: -sum(stage_parts(row).values()))
+    figure = new_figure(WIDTH, max(2.6, 1.15 + 0.19 * len(shown)))
+    height = figure.get_figheight()
+    axes = figure.add_axes((0.3, 0.55 / height, 0.685, 1 - 1.15 / height))
+    used: dict[str, Any] = {}
+    for place, row in enumerate(shown):
+        left = 0.0
+        for stage, milliseconds in stage_parts(row).items():
+            [bar] = axes.barh(place, milliseconds, 0.74, left=left, color=STAGES[stage], linewidth=0, gid=POINTS)
+            used.setdefault(stage, bar)
+            left += milliseconds
+    ticks = axes.set_yticks(range(len(shown)), point_labels(shown), fontsize=8)
+    widest = max(tick.label1.get_window_extent().width for tick in ticks) / figure.bbox.width
+    axes.set_position((widest + 0.02, 0.55 / height, 0.965 - widest, 1 - 1.15 / height))
+    axes.set_ylim(-0.6, len(shown) - 0.4)
+    axes.grid(False, axis="y")
+    axes.set_xlabel(f"time on {device}, ms (median, by stage)")
+    stages = [stage for stage in STAGES if stage in used]
+    figure.legend([used[stage] for stage in stages], stages, loc="upper left", ncols=3, bbox_to_anchor=(0.01, 0.995))
+    caption = "The median time, divided among the stages."
+    if len(shown) < len(split):
+        caption += " Of each combination and resolution the point with the largest stride and the most proposals."
+    if len(split) < len(rows):
+        caption += f" {len(rows) - len(split)} points have no times of stages."
+    return Drawing(figure, caption)
+
+
+def stage_parts(row: Row) -> dict[str, float]:
+    """Returns stage -> milliseconds, in the order in which they run; together the whole that was split.
+
+    first_stage_ms includes the extractor, and network_ms everything but the ends: the remainder of each is a part.
+    """
+    names = ("preprocess", "network", "extractor", "first_stage", "second_stage", "masks", "postprocess")
+    before, network, extractor, first, second, masks, after = (row[f"stages.{name}_ms"] for name in names)
+    if network is None and first is None and extractor is None:
+        return {}
+    parts: dict[str, float | None] = {"preprocessing": before, "extractor": extractor}
+    if first is not None:
+        if extractor is None:
+            parts["first stage with its extractor"] = first
+        else:
+            parts["first stage after the extractor"] = first - extractor
+        parts["second stage"] = second
+    elif network is not None and extractor is not None:
+        parts["heads"] = network - extractor - (masks or 0.0)
+    elif network is not None:
+        parts["network, not split"] = network
+    parts |= {"masks": masks, "post-processing": after}
+    return {stage: max(0.0, part) for stage, part in parts.items() if part is not None}
+
+
+def representative_rows(rows: Sequence[Row]) -> list[Row]:
+    """Returns all rows if a bar fits for each; else one per combination and resolution, and of those the slowest."""
+    if len(rows) <= MOST_BARS:
+        return list(rows)
+    best: dict[Any, Row] = {}
+    for row in sorted(rows, key=lambda row: (row["output_stride"] or 0, row["proposals"] or 0), reverse=True):
+        best.setdefault((folded(row["meta_architecture"]), folded(row["extractor"]), row["resolution"]), row)
+    return sorted(best.values(), key=lambda row: -(row[LATENCY] or 0.0))[:MOST_BARS]
+
+
+def _proposals(rows: Sequence[Row], device: str, metric: str, name: str, article: str) -> Drawing:
     if not rows:
         raise MissingDataError("no point was measured")
-    own = [row for row in rows if folded(row["meta_architecture"]) == meta]
+    own = [row for row in rows if folded(row["meta_architecture"]) == folded(name)]
     if not own:
         raise MissingDataError(f"no point is {article} {name}")
     known = rows_with(own, "proposals")
@@ -108,8 +192,9 @@ def _proposals(rows: Sequence[Row], device: str, metric: str, meta: str) -> Draw
     series = _series([row for row in known if row["resolution"] == resolution])
     if not series:
         raise MissingDataError(f"no {name} was measured with two numbers of proposals")
+    shown = [row for group in series.values() for row in group]
     panels = [(metric, 100.0, f"{metric}, %"), (LATENCY, 1.0, f"time on {device}, ms")]
-    panels = [panel for panel in panels if any(with_values(group, panel[0]) for group in series.values())]
+    panels = [panel for panel in panels if with_values(shown, panel[0])]
     if not panels:
         raise MissingDataError(f"no {name} has accuracy or time")
     figure = new_figure(WIDTH, 0.75 + 2.1 * len(panels))
@@ -118,14 +203,17 @@ def _proposals(rows: Sequence[Row], device: str, metric: str, meta: str) -> Draw
         bottom = 0.6 + 2.1 * (len(panels) - 1 - place)
         axes = add_axes(figure, bottom, 0.72, bottom + 1.9)
         values = _draw_series(axes, series, strides, column_name, scale)
-        _proposals_axis(axes, sorted({row["proposals"] for group in series.values() for row in group}))
+        numbers = sorted({row["proposals"] for row in shown})
+        if numbers[-1] / numbers[0] >= 4:
+            axes.set_xscale("log")
+        axes.set_xticks(numbers, [plain_number(number) for number in numbers])
+        axes.minorticks_off()
         axes.set_ylabel(words)
         if column_name == LATENCY:
             scale_axis(axes, "y", values)
-            axes.set_xlabel("proposals an image")
+            axes.set_xlabel("proposals per image")
         if place < len(panels) - 1:
             axes.tick_params(labelbottom=False)
-    shown = [row for group in series.values() for row in group]
     top = add_legends(figure, shown, resolutions=False)
     if len(strides) > 1:
         handles = [line_handle(f"stride {stride}", STRIDE_LINES[min(i, 2)]) for i, stride in enumerate(strides)]
@@ -136,7 +224,7 @@ def _proposals(rows: Sequence[Row], device: str, metric: str, meta: str) -> Draw
 
 
 def _series(rows: Sequence[Row]) -> dict[tuple[str, Any], list[Row]]:
-    """(extractor, stride) -> its rows by number of proposals; those with one number only are left out."""
+    """Returns (extractor, stride) -> its rows by number of proposals, without series of a single number."""
     series: dict[tuple[str, Any], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row["proposals"]):
         series.setdefault((row["extractor"] or "", row["output_stride"]), []).append(row)
@@ -146,99 +234,73 @@ def _series(rows: Sequence[Row]) -> dict[tuple[str, Any], list[Row]]:
 def _draw_series(
     axes: Axes, series: dict[tuple[str, Any], list[Row]], strides: Sequence[Any], name: str, scale: float
 ) -> list[float]:
-    """One line an extractor and stride, broken where a value is missing; returns the values."""
-    values = []
+    """Draws one line per extractor and stride, broken at missing values; returns the values."""
+    values: list[float] = []
     for (extractor, stride), group in series.items():
         xs = column(group, "proposals")
         ys = [np.nan if row[name] is None else scale * row[name] for row in group]
         style = STRIDE_LINES[min(strides.index(stride), len(STRIDE_LINES) - 1)]
         colour = extractor_colour(extractor)
         axes.plot(xs, ys, linestyle=style, color=colour, linewidth=1.2, zorder=2, gid="series")
-        known = [(x, y) for x, y in zip(xs, ys) if np.isfinite(y)]
-        draw_markers(
-            axes,
-            [x for x, _ in known],
-            [y for _, y in known],
-            colour,
-            meta_marker(group[0]["meta_architecture"]),
-            0.0,
-            0.8,
-        )
-        values += [y for _, y in known]
+        known = with_values(group, name)
+        shown = [scale * row[name] for row in known]
+        marker = meta_marker(group[0]["meta_architecture"])
+        draw_markers(axes, column(known, "proposals"), shown, colour, marker, 0.0, 0.8)
+        values += shown
     return values
 
 
-def _proposals_axis(axes: Axes, numbers: Sequence[int]) -> None:
-    if numbers[-1] / numbers[0] >= 4:
-        axes.set_xscale("log")
-    axes.set_xticks(numbers, [plain_number(number) for number in numbers])
-    axes.minorticks_off()
-
-
-def _by_combination(rows: Sequence[Row], name: str, words: str) -> Drawing:
-    """A line for each combination, a marker for each of its points."""
-    keys = {(row["meta_architecture"] or "", row["extractor"] or "") for row in rows}
-    ordered = sorted(keys, key=lambda key: (folded(key[0]), _median(rows, key, name)), reverse=True)
-    places = _places(ordered)
-    top = max(places.values())
+def _by_combination(all_rows: Sequence[Row], name: str, words: str) -> Drawing:
+    """Draws a line per combination with a marker per point; a wider gap separates meta-architectures."""
+    rows = rows_with(all_rows, name)
+    combinations: dict[tuple[str, str], list[float]] = {}
+    for row in rows:
+        combinations.setdefault((row["meta_architecture"] or "", row["extractor"] or ""), []).append(row[name])
+    ordered = sorted(combinations, key=lambda key: (folded(key[0]), float(np.median(combinations[key]))), reverse=True)
+    places: dict[tuple[str, str], float] = {}
+    top, before = 0.0, None
+    for key in ordered:
+        if before is not None:
+            top += 1.0 if key[0] == before else 2.0
+        places[key], before = top, key[0]
     figure = new_figure(WIDTH, max(2.9, 0.95 + 0.25 * (top + 1)))
     axes = add_axes(figure, 0.55, 1.75, figure.get_figheight() - 0.1)
     tints = resolution_tints(rows)
     for row in rows:
-        place = places[row["meta_architecture"] or "", row["extractor"] or ""]
         tint = tints[row["resolution"]]
-        shifted = place + (0.16 if tint else -0.16 if len(tints) > 2 else 0.0)
+        shift = 0.16 if tint else -0.16 if len(tints) > 2 else 0.0
+        place = places[row["meta_architecture"] or "", row["extractor"] or ""] + shift
         colour, marker = extractor_colour(row["extractor"]), meta_marker(row["meta_architecture"])
-        draw_markers(axes, [row[name]], [shifted], colour, marker, tint, 0.85)
+        draw_markers(axes, [row[name]], [place], colour, marker, tint, 0.85)
     scale_axis(axes, "x", column(rows, name))
     axes.set_ylim(-0.7, top + 0.9)
     axes.set_yticks(list(places.values()), [extractor_name(extractor) for _, extractor in places])
-    for meta in {key[0] for key in ordered}:
-        last = max(place for key, place in places.items() if key[0] == meta)
+    for meta, last in {key[0]: place for key, place in places.items()}.items():
         axes.text(-0.4, last + 0.75, meta_name(meta), transform=axes.get_yaxis_transform(), weight="bold", va="center")
     axes.set_xlabel(words)
     add_legends(figure, rows)
     varied = " of other strides and numbers of proposals" if any(row["proposals"] for row in rows) else ""
     caption = f"{len(rows)} points; a combination's markers are its points{varied}."
-    return Drawing(figure, caption)
-
-
-def _places(ordered: Sequence[tuple[str, str]]) -> dict[tuple[str, str], float]:
-    """Heights of the lines from below, with a wider gap between meta-architectures."""
-    places: dict[tuple[str, str], float] = {}
-    height, before = 0.0, None
-    for key in ordered:
-        if before is not None:
-            height += 1.0 if key[0] == before else 2.0
-        places[key], before = height, key[0]
-    return places
-
-
-def _median(rows: Sequence[Row], key: tuple[str, str], name: str) -> float:
-    own = [row[name] for row in rows if ((row["meta_architecture"] or ""), (row["extractor"] or "")) == key]
-    return float(np.median(own))
+    return Drawing(figure, caption + left_out(all_rows, rows))
 
 
 def _speed_lines(axes: Axes) -> None:
-    """Straight lines of equal multiply-adds a second through a log-log plot, each with its number."""
+    """Draws lines of equal multiply-adds per second through a log-log plot, each with its number."""
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
-    # billions / ms is 1e12 a second.
+    # 1 billion per ms is 1e12 per second.
     slowest, fastest = np.log10(1e12 * left / top), np.log10(1e12 * right / bottom)
     for exponent in range(int(np.ceil(slowest)), int(np.floor(fastest)) + 1):
         speed = 10.0 ** (exponent - 12)
         axes.plot([left, right], [left / speed, right / speed], color="#C9C9C9", linewidth=0.8, zorder=1, gid="speed")
         x = min(right, top * speed)
         y = x / speed
-        words = f"{plain_number(10.0 ** (exponent - 9))} G/s"
-        inside = x > left * (right / left) ** 0.06 and y > bottom * (top / bottom) ** 0.06
-        if inside:
-            side = "right" if x >= right else "center"
+        if x > left * (right / left) ** 0.06 and y > bottom * (top / bottom) ** 0.06:
             axes.annotate(
-                words,
+                f"{plain_number(10.0 ** (exponent - 9))} G/s",
                 (x, y),
                 xytext=(0, 2),
                 textcoords="offset points",
-                ha=side,
+                ha="right" if x >= right else "center",
                 va="bottom",
                 fontsize=7,
                 color="#777777",

@@ -1,13 +1,13 @@
 """Detections of the frontier's key models side by side (figures 12 to 17 of arXiv:1611.10012).
 
-Read from what the sweep left: ``examples/NAME.jpg`` and ``points/KEY/examples.json`` in its folder. Boxes above the
-paper's thresholds are drawn, the best 20 of them, on a picture that is small enough to travel in a page;
-small images are enlarged, so that names can be read.
+Reads ``examples/NAME.jpg`` and ``points/KEY/examples.json`` in the folder of a sweep. Draws the best 20 boxes above the
+paper's thresholds on pictures that are small enough for a page.
 """
 
 from __future__ import annotations
 
 import base64
+import glob
 import io
 import json
 import pathlib
@@ -20,7 +20,8 @@ from PIL import Image
 
 from detzoo.datasets.drawing import draw_detections
 from detzoo.files.images import UnusableImage, read_upright
-from detzoo.sweep.measured import LATENCY, Row, groups_by_device, measured_rows
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import Row, groups_by_device, measured_rows
 from detzoo.sweep.report.frontier import optimality_frontier
 from detzoo.sweep.report.names import is_one_stage, point_labels, printable
 
@@ -30,12 +31,12 @@ MOST_MODELS = 5  # the same
 MOST_IMAGES = 8
 LONGER_SIDE_PX = 560
 JPEG_QUALITY = 82
-# A key names a folder, an image a file: neither may lead elsewhere.
+# A key is the name of a folder, an image that of a file: neither may lead out of the sweep's folder.
 _PLAIN_NAME = re.compile(r"^[^/\\\0]+$")
 
 
 class ExamplePicture(NamedTuple):
-    """One image as one model sees it."""
+    """One image with the detections of one model."""
 
     label: str  # of the model
     num_drawn: int
@@ -44,7 +45,7 @@ class ExamplePicture(NamedTuple):
     size: tuple[int, int]  # height, width in pixels
 
     def data_uri(self) -> str:
-        """For an img element."""
+        """Returns the source of an img element."""
         return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode("ascii")
 
 
@@ -58,16 +59,16 @@ class ExampleImage(NamedTuple):
 def draw_examples(
     rows: Sequence[Row], metric: str, folder: pathlib.Path, wanted: Sequence[str] = ()
 ) -> tuple[list[ExampleImage], str]:
-    """Pictures of the key models' detections.
+    """Draws the key models' detections.
 
     Args:
-        rows: clean ones of the sweep.
-        metric: accuracy column of the frontier.
-        folder: of results.csv.
-        wanted: file names in ``folder/examples``; empty for the first few that the models have.
+        rows: Rows from ``clean_rows``.
+        metric: Accuracy column of the frontier.
+        folder: Folder of results.csv.
+        wanted: File names in ``folder/examples``; empty for the first few with detections.
 
     Returns:
-        The images, and why there are none or fewer than wanted ("" where nothing is missing).
+        The images, and the reason for missing ones ("" if none is missing).
     """
     found = {id(row): _read_examples(row, folder) for row in measured_rows(rows)}
     models = key_models([row for row in measured_rows(rows) if found[id(row)]], metric)
@@ -94,7 +95,7 @@ def draw_examples(
 
 
 def key_models(rows: Sequence[Row], metric: str) -> list[Row]:
-    """Up to five points, evenly along the frontier with both its ends; by time alone where there is no accuracy."""
+    """Returns up to five points, evenly along the frontier with both its ends; by time alone without accuracy."""
     groups = groups_by_device(rows)
     if not groups:
         return []
@@ -108,12 +109,12 @@ def key_models(rows: Sequence[Row], metric: str) -> list[Row]:
 
 
 def score_threshold(row: Row) -> float:
-    """The paper's: .3 for SSD and what else has one stage, else .5."""
+    """Returns the paper's threshold: .3 for detectors of one stage, else .5."""
     return ONE_STAGE_THRESHOLD if is_one_stage(row) else TWO_STAGE_THRESHOLD
 
 
 def _read_examples(row: Row, folder: pathlib.Path) -> dict[str, Mapping[str, Any]]:
-    """File name of an image -> the model's detections on it; {} where there are none that can be read."""
+    """Returns file name of an image -> the model's detections on it; {} if they cannot be read."""
     key = row["key"]
     if not key or not _PLAIN_NAME.match(key) or key in (".", ".."):
         return {}
@@ -127,35 +128,30 @@ def _read_examples(row: Row, folder: pathlib.Path) -> dict[str, Mapping[str, Any
 def _is_entry(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not _PLAIN_NAME.match(entry["image"]):
         return False
-    parts = [entry.get(name) for name in ("boxes_px", "scores", "classes")]
-    if not all(isinstance(part, list) for part in parts) or len({len(part) for part in parts}) != 1:  # type: ignore[arg-type]
+    parts: list[Any] = [entry.get(name) for name in ("boxes_px", "scores", "classes")]
+    if not all(isinstance(part, list) for part in parts) or len(set(map(len, parts))) != 1:
         return False
     sizes = [entry.get("width"), entry.get("height")]
     return all(isinstance(size, int) and size > 0 for size in sizes) and all(
-        isinstance(box, list) and len(box) == 4 for box in entry["boxes_px"]
+        isinstance(box, list) and len(box) == 4 for box in parts[0]
     )
 
 
 def _matching(wanted: str, names: Sequence[str]) -> str | None:
-    """The name itself, or the one that differs in its suffix only."""
+    """Returns the name itself, or the name that differs in its suffix only."""
     stem = pathlib.PurePath(wanted).stem
-    return next((name for name in names if name == wanted), None) or next(
-        (name for name in names if pathlib.PurePath(name).stem == stem), None
-    )
+    return next((name for name in [*({wanted} & {*names}), *names] if pathlib.PurePath(name).stem == stem), None)
 
 
 def _open_image(folder: pathlib.Path, name: str) -> Image.Image | None:
-    for file in (folder / name, folder / f"{name}.jpg", *sorted(folder.glob(f"{_glob_safe(name)}.*"))):
+    stem = glob.escape(pathlib.PurePath(name).stem)
+    for file in (folder / name, folder / f"{name}.jpg", *sorted(folder.glob(f"{stem}.*"))):
         if file.is_file():
             try:
                 return Image.fromarray(read_upright(file))
             except UnusableImage:
                 return None
     return None
-
-
-def _glob_safe(name: str) -> str:
-    return re.sub(r"([*?\[])", r"[\1]", pathlib.PurePath(name).stem)
 
 
 def _picture(image: Image.Image, entry: Mapping[str, Any], row: Row, label: str) -> ExamplePicture:

@@ -1,7 +1,8 @@
-"""All figures of the report, in the paper's order: what is drawn, and what is left out and why."""
+"""All figures of the report, in the paper's order: drawn, or left out with a reason."""
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -10,10 +11,12 @@ from typing import NamedTuple
 from matplotlib.figure import Figure
 
 from detzoo.figures import figure_settings, save_figure
-from detzoo.sweep.measured import LATENCY, Row, groups_by_device, measured_rows, with_values
-from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure
-from detzoo.sweep.report.drawing import Drawing, MissingDataError
-from detzoo.sweep.report.published import measured_beside_published, published_rows
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import Row, groups_by_device, measured_rows, with_values
+from detzoo.sweep.report import accuracy_figures as accuracy
+from detzoo.sweep.report import cost_figures as cost
+from detzoo.sweep.report.published import measured_and_published, published_rows
+from detzoo.sweep.report.style import Drawing, MissingDataError
 
 
 class Task(NamedTuple):
@@ -26,7 +29,7 @@ class Task(NamedTuple):
 
 
 class DrawnFigure(NamedTuple):
-    """A figure and where its files are."""
+    """A figure and its files."""
 
     name: str
     number: str
@@ -37,7 +40,7 @@ class DrawnFigure(NamedTuple):
 
 
 class MissingFigure(NamedTuple):
-    """A figure that the rows do not suffice for."""
+    """A figure that lacks data."""
 
     name: str
     number: str
@@ -45,61 +48,66 @@ class MissingFigure(NamedTuple):
     reason: str
 
 
+# Name of the files, number in the paper, title, function, and what it takes besides the rows.
+_FIGURES: tuple[tuple[str, str, str, Callable[..., Drawing], tuple[str, ...]], ...] = (
+    ("02_accuracy_time", "2", "{metric} against time", accuracy.accuracy_time, ("device", "metric")),
+    (
+        "03_accuracy_imagenet",
+        "3",
+        "{metric} against the extractor's accuracy on ImageNet",
+        accuracy.accuracy_imagenet,
+        ("metric",),
+    ),
+    ("04_object_size", "4", "mAP by size of the objects", accuracy.object_size, ()),
+    ("05_small_large", "5", "Large objects against small ones", accuracy.small_against_large, ()),
+    (
+        "06a_proposals_faster_rcnn",
+        "6a",
+        "Number of proposals, Faster R-CNN",
+        cost.proposals_faster_rcnn,
+        ("device", "metric"),
+    ),
+    ("06b_proposals_rfcn", "6b", "Number of proposals, R-FCN", cost.proposals_rfcn, ("device", "metric")),
+    ("07_time", "7", "Time of each combination", cost.time_by_combination, ("device",)),
+    ("08_multiply_adds_time", "8", "Multiply-adds against time", cost.multiply_adds_time, ("device",)),
+    ("09_memory", "9", "Memory of each combination", cost.memory_by_combination, ("device",)),
+    ("10_memory_time", "10", "Memory against time", cost.memory_time, ("device",)),
+    ("11_overlap_thresholds", "11", "mAP at IoU .50 and .75", accuracy.overlap_thresholds, ()),
+    ("stages", "", "Where the time goes", cost.stage_breakdown, ("device",)),
+)
+
+
 def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
-    """The figures of arXiv:1611.10012 that charts are, the breakdown by stages, and what was published of the points.
+    """Returns the charts of arXiv:1611.10012, the breakdown by stages, and the published values of the points.
 
     Args:
-        rows: clean ones (``clean_rows``); failed points are left out here.
-        metric: accuracy column of figures 2, 3 and 6.
+        rows: Rows from ``clean_rows``; failed points are not drawn.
+        metric: Accuracy column of figures 2, 3 and 6.
     """
     usable = measured_rows(rows)
-    devices = groups_by_device(usable)
-
-    def each_device(name: str, number: str, title: str, draw: Callable[[Sequence[Row], str], Drawing]) -> list[Task]:
-        if not devices:
-            return [Task(name, number, title, lambda: draw([], ""))]
-        return [
-            Task(f"{name}_{slug(device)}", number, f"{title}, {device}", _bound(draw, group, device))
-            for device, group in devices.items()
-        ]
-
-    accuracy, cost = accuracy_figures, cost_figures
-    beside = Task("published", "", "Measured beside published", lambda: measured_beside_published(usable, metric))
-    if published_rows(usable) and not with_values(usable, LATENCY):
-        return [beside]  # accuracies alone, as a paper's table
-    return [
-        *([beside] if published_rows(usable) else []),
-        *each_device("02_accuracy_time", "2", f"{metric} against time", _with_metric(accuracy.accuracy_time, metric)),
-        Task(
-            "03_accuracy_imagenet",
-            "3",
-            f"{metric} against the extractor's accuracy on ImageNet",
-            lambda: accuracy.accuracy_imagenet(usable, metric),
-        ),
-        Task("04_object_size", "4", "mAP by size of the objects", lambda: accuracy.object_size(usable)),
-        Task("05_small_large", "5", "Large objects against small ones", lambda: accuracy.small_against_large(usable)),
-        *each_device(
-            "06a_proposals_faster_rcnn",
-            "6a",
-            "Number of proposals, Faster R-CNN",
-            _with_metric(cost.proposals_faster_rcnn, metric),
-        ),
-        *each_device(
-            "06b_proposals_rfcn", "6b", "Number of proposals, R-FCN", _with_metric(cost.proposals_rfcn, metric)
-        ),
-        *each_device("07_time", "7", "Time of each combination", cost.time_by_combination),
-        *each_device("08_multiply_adds_time", "8", "Multiply-adds against time", cost.multiply_adds_time),
-        *each_device("09_memory", "9", "Memory of each combination", cost.memory_by_combination),
-        *each_device("10_memory_time", "10", "Memory against time", cost.memory_time),
-        Task("11_overlap_thresholds", "11", "mAP at IoU .50 and .75", lambda: accuracy.overlap_thresholds(usable)),
-        *each_device("stages", "", "Where the time goes", stage_figure.stage_breakdown),
-    ]
+    tasks = []
+    if published_rows(usable):
+        draw_published = functools.partial(measured_and_published, usable, metric)
+        tasks = [Task("published", "", "Measured and published", draw_published)]
+        if not with_values(usable, LATENCY):
+            return tasks  # accuracies alone, like a table of a paper
+    for name, number, title, draw, takes in _FIGURES:
+        title = title.format(metric=metric)
+        options = {"metric": metric} if "metric" in takes else {}
+        if "device" not in takes:
+            tasks.append(Task(name, number, title, functools.partial(draw, usable, **options)))
+            continue
+        devices = groups_by_device(usable) or {"": []}
+        for device, group in devices.items():
+            own_name, own_title = (f"{name}_{slug(device)}", f"{title}, {device}") if device else (name, title)
+            tasks.append(Task(own_name, number, own_title, functools.partial(draw, group, device, **options)))
+    return tasks
 
 
 def draw_figures(
     rows: Sequence[Row], metric: str, folder: pathlib.Path, tasks: Sequence[Task] | None = None
 ) -> Iterator[DrawnFigure | MissingFigure]:
-    """Draws and writes one figure after the other as PNG and SVG; yields each when it is there."""
+    """Draws one figure after the other and writes it as PNG and SVG; yields each once it is written."""
     folder.mkdir(parents=True, exist_ok=True)
     for task in figure_tasks(rows, metric) if tasks is None else tasks:
         with figure_settings():
@@ -113,23 +121,15 @@ def draw_figures(
 
 
 def draw_one(task: Task) -> Figure:
-    """A figure that is not written.
+    """Returns a figure without writing it.
 
     Raises:
-        MissingDataError: the rows do not suffice for it.
+        MissingDataError: The rows lack its data.
     """
     with figure_settings():
         return task.draw().figure
 
 
 def slug(text: str) -> str:
-    """A part of a file's name."""
+    """Returns a part of a file's name."""
     return re.sub(r"[^a-z0-9]+", "_", text.lower()).strip("_")[:40] or "device"
-
-
-def _bound(draw: Callable[[Sequence[Row], str], Drawing], rows: Sequence[Row], device: str) -> Callable[[], Drawing]:
-    return lambda: draw(rows, device)
-
-
-def _with_metric(draw: Callable[[Sequence[Row], str, str], Drawing], metric: str) -> Callable[..., Drawing]:
-    return lambda rows, device: draw(rows, device, metric)

@@ -1,7 +1,7 @@
-"""The optimality frontier of a speed/accuracy study: the points that no other point beats.
+"""The optimality frontier of a speed/accuracy study: the points that no other point beats (arXiv:1611.10012, figure 2).
 
-One point dominates another if it costs no more and is no worse, and is better in one of the two. The frontier is
-what nothing dominates; who chooses elsewhere pays more for less. (Figure 2 of arXiv:1611.10012.)
+One point dominates another if it costs no more and is no worse, and is better in one of the two. The frontier consists
+of the points that no point dominates.
 """
 
 from __future__ import annotations
@@ -12,34 +12,30 @@ import numpy as np
 
 
 def optimality_frontier(costs: Sequence[float | None], values: Sequence[float | None]) -> list[int]:
-    """The points that no other point dominates, in O(n log n).
+    """Returns the points that no other point dominates, in O(n log n).
 
     Args:
-        costs: of N points, less is better; None or not finite where it was not measured.
-        values: of the same points, more is better; None or not finite likewise.
+        costs: Costs of N points, less is better; None or not finite if not measured.
+        values: Values of the same points, more is better; None or not finite if not measured.
 
     Returns:
         Indices of the frontier by rising cost, and so by rising value. A point that lacks a number is on no frontier;
-        points that are equal in both are on it together, in the order given.
+        points that are equal in both are on it together, in the given order.
 
     Raises:
-        ValueError: the lengths differ.
+        ValueError: The lengths differ.
     """
     if len(costs) != len(values):
-        raise ValueError(f"{len(costs)} costs and {len(values)} values; one of each a point is needed")
-    cost, value = _numbers(costs), _numbers(values)
+        raise ValueError(f"{len(costs)} costs and {len(values)} values; each point needs one of each")
+    cost, value = (np.array([np.nan if x is None else x for x in items], np.float64) for items in (costs, values))
     known = np.flatnonzero(np.isfinite(cost) & np.isfinite(value))
     if not known.size:
         return []
-    # The last key of lexsort counts most: by cost, at equal cost the best value first, then in the order given.
+    # The last key of lexsort counts most: by cost, at equal cost the best value first, then in the given order.
     order = known[np.lexsort((known, -value[known], cost[known]))]
     best_before = np.concatenate([[-np.inf], np.maximum.accumulate(value[order])[:-1]])
     rises = value[order] > best_before
-    # A twin of the frontier's latest point has its cost and its value: nothing beats it either.
+    # A twin has the cost and the value of the frontier's latest point, so no point beats it either.
     latest = order[np.maximum.accumulate(np.where(rises, np.arange(order.size), 0))]
     twin = (cost[order] == cost[latest]) & (value[order] == value[latest])
     return [int(index) for index in order[rises | twin]]
-
-
-def _numbers(items: Sequence[float | None]) -> np.ndarray:
-    return np.array([np.nan if item is None else float(item) for item in items], np.float64)

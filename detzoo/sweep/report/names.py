@@ -1,20 +1,23 @@
-"""How points, extractors and meta-architectures are named and coloured in figures and on the page.
+"""Names, colours and markers of points, extractors and meta-architectures, and safe text for figures and the page.
 
-Colours belong to names, not to what else is in the sweep: an extractor looks the same in every report.
+A colour depends on the name alone: an extractor looks the same in every report.
 """
 
 from __future__ import annotations
 
 import hashlib
+import html
+import json
 import re
 import unicodedata
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from detzoo.sweep.measured import Row
 
-# Okabe and Ito's palette (2008), made to be told apart with every kind of colour blindness; its yellow, too pale for
-# points on white, is left out. The six extractors of arXiv:1611.10012 have its colours.
-# The others are from Paul Tol's "muted" and "bright" schemes (technical note SRON/EPS/TN/09-002).
+# The six extractors of arXiv:1611.10012 have the colours of Okabe and Ito's palette (2008), which people with any kind
+# of colour blindness can distinguish; without its yellow, which is too pale for points on white. The others are from
+# Paul Tol's "muted" and "bright" schemes (technical note SRON/EPS/TN/09-002).
 EXTRACTOR_COLOURS = {
     "vgg16": "#000000",
     "mobilenetv1": "#E69F00",
@@ -43,7 +46,7 @@ EXTRACTOR_NAMES = {
     "resnext50": "ResNeXt-50",
     "resnext101": "ResNeXt-101",
 }
-# Top-1 accuracy on ImageNet, per cent: table 2 of arXiv:1611.10012. Extractors that it does not have leave a gap.
+# Top-1 accuracy on ImageNet, per cent: table 2 of arXiv:1611.10012. Other extractors leave a gap.
 IMAGENET_TOP_1 = {
     "vgg16": 71.0,
     "mobilenetv1": 71.1,
@@ -77,82 +80,97 @@ META_MARKERS = {
 OTHER_MARKERS = ("<", ">", "*", "p")
 ONE_STAGE = ("ssd", "retinanet", "efficientdet")
 NO_NAME = "(not named)"
-LONGEST_LABEL = 60
-LONGEST_NAME = 26  # of an extractor or a meta-architecture; a legend has no more room
+LONGEST_LABEL, LONGEST_LINE = 60, 2000
+LONGEST_NAME = 26  # of an extractor or a meta-architecture: the room in a legend
 DETAILS = {"resolution": "{} px", "output_stride": "stride {}", "proposals": "{} prop."}
 # "resnet_v1_101" and "resnet101_v1" are "resnet101" with all its spellings.
 _RESNET_V1 = re.compile(r"^(resnet|resnext)v1(\d+)|^(resnet|resnext)(\d+)v1$")
 
 
 def folded(name: str | None) -> str:
-    """A name without what spellings differ in: "resnet_v1_101" and "ResNet-101" are "resnet101"."""
+    """Returns a name without differences of spelling: "resnet_v1_101" and "ResNet-101" are "resnet101"."""
     plain = re.sub(r"[^a-z0-9]", "", (name or "").lower()).removesuffix("keras")
     found = _RESNET_V1.match(plain)
     return "".join(part for part in found.groups() if part) if found else plain
 
 
 def extractor_colour(name: str | None) -> str:
-    """#RRGGBB; of an extractor that has no colour of its own, one that follows from its name."""
-    known = EXTRACTOR_COLOURS.get(folded(name))
-    return known or OTHER_COLOURS[_digest(folded(name)) % len(OTHER_COLOURS)]
+    """Returns #RRGGBB; for an unknown extractor a colour that follows from its name."""
+    return EXTRACTOR_COLOURS.get(folded(name)) or _any_of(OTHER_COLOURS, name)
 
 
 def meta_marker(name: str | None) -> str:
-    """A marker of matplotlib."""
-    known = META_MARKERS.get(folded(name))
-    return known or OTHER_MARKERS[_digest(folded(name)) % len(OTHER_MARKERS)]
+    """Returns a marker of matplotlib."""
+    return META_MARKERS.get(folded(name)) or _any_of(OTHER_MARKERS, name)
 
 
 def extractor_name(name: str | None) -> str:
-    """As papers write it, or as it is."""
+    """Returns the spelling of papers, or the name itself."""
     return EXTRACTOR_NAMES.get(folded(name)) or printable(name, LONGEST_NAME) or NO_NAME
 
 
 def meta_name(name: str | None) -> str:
-    """As papers write it, or as it is."""
+    """Returns the spelling of papers, or the name itself."""
     return META_NAMES.get(folded(name)) or printable(name, LONGEST_NAME) or NO_NAME
 
 
 def is_one_stage(row: Row) -> bool:
-    """Whether the point's detector has no second stage."""
+    """Returns True for a detector without a second stage."""
     return folded(row["meta_architecture"]) in ONE_STAGE
 
 
-def printable(text: object, longest: int = LONGEST_LABEL) -> str:
-    """Text on one line without control characters (an SVG must not have them), cut with three dots."""
-    words = "".join(visible(character) for character in str(text if text is not None else ""))
-    line = " ".join(words.split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def visible(character: str) -> str:
-    """The character, a space for what separates, or the sign of a replaced one for what cannot be shown."""
-    if character.isspace():
-        return " "
-    return "�" if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Co", "Cn") else character
-
-
 def point_labels(rows: Sequence[Row]) -> list[str]:
-    """Short names such as "R-FCN ResNet-101, 600 px, stride 8, 50 prop."; the point's own where two would be alike.
+    """Returns names such as "R-FCN ResNet-101, 600 px, stride 8, 50 prop."; the point's own if two would be equal.
 
-    What all rows have in common (a single resolution, stride or number of proposals) is left out,
-    unless there is a single point.
+    Values that all rows share (a single resolution, stride or number of proposals) are omitted, unless there is a
+    single point.
     """
     found = {name: {row[name] for row in rows if row[name] is not None} for name in DETAILS}
-    varied = {name for name, values in found.items() if len(values) > 1 or len(rows) == 1}
-    labels = [_described(row, varied) for row in rows]
+    varied = [name for name, values in found.items() if len(values) > 1 or len(rows) == 1]
+    labels = []
+    for row in rows:
+        parts = [f"{meta_name(row['meta_architecture'])} {extractor_name(row['extractor'])}"]
+        own = [name for name in varied if row[name] is not None and (name == "resolution" or not is_one_stage(row))]
+        labels.append(", ".join([*parts, *(DETAILS[name].format(row[name]) for name in own)]))
     unclear = {label for label in labels if labels.count(label) > 1 or NO_NAME in label}
     return [printable(row["name"]) or label if label in unclear else label for row, label in zip(rows, labels)]
 
 
-def _described(row: Row, details: Collection[str]) -> str:
-    parts = [f"{meta_name(row['meta_architecture'])} {extractor_name(row['extractor'])}"]
-    for name, words in DETAILS.items():
-        for_this = name == "resolution" or not is_one_stage(row)
-        if name in details and row[name] is not None and for_this:
-            parts.append(words.format(row[name]))
-    return ", ".join(parts)
+def counted(number: int, noun: str) -> str:
+    """Returns "1 point" or "2 points"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
-def _digest(text: str) -> int:
-    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "replace")).digest()[:4], "big")
+def printable(text: object, longest: int = LONGEST_LABEL) -> str:
+    """Returns text on one line without control characters, which an SVG must not have, cut with three dots."""
+    line = " ".join(_visible(str(text if text is not None else "")).split())
+    return line if len(line) <= longest else line[: longest - 1] + "…"
+
+
+def printable_line(line: str) -> str:
+    """Returns a line of a file with its spaces, without control characters."""
+    return _visible(line.expandtabs(2)[:LONGEST_LINE])
+
+
+def escaped(text: object, longest: int = 200) -> str:
+    """Returns text from data for HTML: on one line, without control characters, cut."""
+    return html.escape(printable(text, longest))
+
+
+def script_data(value: Any) -> str:
+    """Returns JSON for a script element, in which no tag, comment or line separator can be seen."""
+    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _visible(text: str) -> str:
+    """Replaces separators by spaces and characters that cannot be shown by the replacement character."""
+    return "".join(
+        " " if char.isspace() else "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn") else char
+        for char in text
+    )
+
+
+def _any_of(choices: Sequence[str], name: str | None) -> str:
+    digest = hashlib.sha256(folded(name).encode("utf-8", "replace")).digest()
+    return choices[int.from_bytes(digest[:4], "big") % len(choices)]

@@ -1,17 +1,25 @@
-"""What a reader of a report must know before the numbers: machines that differ, noise, what is missing."""
+"""Warnings before the numbers of a report: machines that differ, noise, missing values."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from detzoo.sweep.measured import LATENCY, Row, failed_rows, measured_rows
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import Row, column, failed_rows, measured_rows, with_values
 from detzoo.sweep.report.names import printable
 
 MOST_REPEAT_DIFFERENCE = 0.05  # between two halves of the runs, as a share of the median
 MOST_YARDSTICK_RANGE = 1.25  # fastest to slowest; more is another machine, or a busy one
 MACHINE = ("environment.cpu", "environment.gpus", "environment.cores")
-VERSIONS = ("environment.versions.tensorflow", "environment.versions.detzoo", "environment.commit")
+# Column -> words for several different values in it.
+DIFFERENCES = {
+    "precision": "numeric precisions",
+    "jit_compile": "ways of compiling",
+    "environment.versions.tensorflow": "versions of TensorFlow",
+    "environment.versions.detzoo": "versions of detzoo",
+    "environment.commit": "commits of detzoo",
+}
 ENVIRONMENT = {
     "environment.cpu": "processor",
     "environment.cores": "cores",
@@ -19,7 +27,7 @@ ENVIRONMENT = {
     "device": "device",
     "precision": "precision",
     "jit_compile": "compiled by XLA",
-    "batch_size": "images a call",
+    "batch_size": "images per call",
     "latency.num_runs": "calls timed",
     "num_eval_images": "images for accuracy",
     "yardstick_gflops": "yardstick, GFLOP/s",
@@ -31,17 +39,13 @@ ENVIRONMENT = {
 
 
 def environment_lines(rows: Sequence[Row]) -> list[tuple[str, str]]:
-    """(what, its values) of all measured rows; what no row names is left out."""
-    lines = []
-    for name, words in ENVIRONMENT.items():
-        values = [row[name] for row in rows if row[name] is not None]
-        if values:
-            lines.append((words, _summary(name, values)))
-    return lines
+    """Returns (heading, values) of the environment of measured rows, without headings that no row has."""
+    values = {name: column(with_values(rows, name), name) for name in ENVIRONMENT}
+    return [(words, _summary(name, values[name])) for name, words in ENVIRONMENT.items() if values[name]]
 
 
 def notices(rows: Sequence[Row], metric: str) -> list[str]:
-    """Sentences of warning, the gravest first; [] where the numbers may be taken as they are."""
+    """Returns warnings, the gravest first; [] for numbers that can be compared as they are."""
     measured, found = measured_rows(rows), []
     machines = {tuple(row[name] for name in MACHINE) for row in measured}
     if len(machines) > 1:
@@ -59,18 +63,16 @@ def notices(rows: Sequence[Row], metric: str) -> list[str]:
             f"In {len(unsteady)} of {len(measured)} points the two halves of the runs differ by more than 5 %, at most "
             f"by {100 * worst:.0f} % ({_some(unsteady)})."
         )
-    yardsticks = [row["yardstick_gflops"] for row in measured if row["yardstick_gflops"] is not None]
+    yardsticks = column(with_values(measured, "yardstick_gflops"), "yardstick_gflops")
     if yardsticks and len(machines) == 1 and max(yardsticks) > MOST_YARDSTICK_RANGE * min(yardsticks):
         found.append(
             f"The machine's speed changed meanwhile: the yardstick lies between {min(yardsticks):.0f} and "
             f"{max(yardsticks):.0f} GFLOP/s."
         )
-    for name, words in (("precision", "numeric precisions"), ("jit_compile", "ways of compiling"), *_VERSION_WORDS):
-        values = {row[name] for row in measured if row[name] is not None}
+    for name, words in DIFFERENCES.items():
+        values = sorted(map(printable, {*column(with_values(measured, name), name)}))
         if len(values) > 1:
-            found.append(
-                f"The points have different {words}: {', '.join(sorted(printable(value) for value in values))}."
-            )
+            found.append(f"The points have different {words}: {', '.join(values)}.")
     failed = failed_rows(rows)
     if failed:
         found.append(f"{len(failed)} of {len(rows)} points failed; the reasons are below.")
@@ -82,9 +84,6 @@ def notices(rows: Sequence[Row], metric: str) -> list[str]:
     if untimed and len(untimed) < len(measured):  # a sweep of accuracies alone has none
         found.append(f"{len(untimed)} of {len(measured)} points have no time.")
     return found
-
-
-_VERSION_WORDS = tuple(zip(VERSIONS, ("versions of TensorFlow", "versions of detzoo", "commits of detzoo")))
 
 
 def _machine(machine: tuple[Any, ...]) -> str:
@@ -104,16 +103,15 @@ def _some(rows: Sequence[Row]) -> str:
 
 def _summary(name: str, values: Sequence[Any]) -> str:
     if name == "started":
-        return (
-            printable(min(values))
-            if min(values) == max(values)
-            else f"{printable(min(values))} to {printable(max(values))}"
-        )
+        return _range(printable(min(values)), printable(max(values)))
     if name == "yardstick_gflops":
-        low, high = f"{min(values):.0f}", f"{max(values):.0f}"
-        return low if low == high else f"{low} to {high}"
+        return _range(f"{min(values):.0f}", f"{max(values):.0f}")
     if name == "jit_compile":
         values = ["yes" if value else "no" for value in values]
     distinct = list(dict.fromkeys(str(value) for value in values))
     shown = ", ".join(printable(value) for value in distinct[:6])
     return shown + (f" and {len(distinct) - 6} more" if len(distinct) > 6 else "")
+
+
+def _range(low: str, high: str) -> str:
+    return low if low == high else f"{low} to {high}"

@@ -1,7 +1,7 @@
-"""report.html: one page that needs nothing but itself.
+"""A sweep's report: figures as files, and report.html, a page that needs no other file.
 
 All text from data passes ``escaped`` (HTML) or ``script_data`` (JSON within a script element). A content security
-policy names the page's own script by its digest, so that nothing else can run and nothing can be fetched.
+policy names the page's own script by its digest: no other script can run and nothing can be fetched.
 """
 
 from __future__ import annotations
@@ -11,26 +11,38 @@ import hashlib
 import html
 import pathlib
 import string
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from detzoo.sweep.measured import LATENCY, Row, column, failed_rows, groups_by_device, measured_rows, with_values
-from detzoo.sweep.report.escape import escaped, printable_line, script_data
-from detzoo.sweep.report.examples import ExampleImage
-from detzoo.sweep.report.figures import DrawnFigure, MissingFigure
+from detzoo.folders import write_atomically
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import Row, clean_rows, column, failed_rows, groups_by_device, measured_rows, with_values
+from detzoo.sweep.report.examples import ExampleImage, draw_examples
+from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures
 from detzoo.sweep.report.frontier import optimality_frontier
-from detzoo.sweep.report.names import extractor_colour, point_labels
+from detzoo.sweep.report.names import counted, escaped, extractor_colour, point_labels, printable_line, script_data
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.published import published_rows, published_table
-from detzoo.sweep.report.scatter import scatter_data
-from detzoo.sweep.report.table import points_table
+from detzoo.sweep.report.table import points_table, scatter_data
 
 HERE = pathlib.Path(__file__).resolve().parent
-LONGEST_CONFIG = 60_000  # characters of a config that the page takes in
+LONGEST_CONFIG = 60_000  # characters of a config on the page
+PAGE_FILE, FIGURES_FOLDER = "report.html", "figures"
+
+
+class Report(NamedTuple):
+    """The files of a report."""
+
+    page: pathlib.Path
+    figures: tuple[DrawnFigure, ...]
+    missing: tuple[MissingFigure, ...]
+    num_points: int
+    num_examples: int
+    examples_missing: str  # reason for missing examples, or ""
 
 
 class PageParts(NamedTuple):
-    """All that a page is made of."""
+    """The content of a page."""
 
     title: str
     source: str  # results.csv as the user named it
@@ -42,44 +54,84 @@ class PageParts(NamedTuple):
     folder: pathlib.Path  # that config paths are relative to
 
 
+def write_report(
+    rows: Sequence[Row],
+    source: pathlib.Path,
+    folder: pathlib.Path,
+    metric: str = "mAP",
+    example_images: Sequence[str] = (),
+    progress: Callable[[], object] = lambda: None,
+) -> Report:
+    """Draws the figures and writes the page.
+
+    Args:
+        rows: Rows from ``read_results``.
+        source: Path of results.csv; configs and examples are in its folder.
+        folder: Folder for report.html and figures/; created if it does not exist.
+        metric: Accuracy column of the frontier.
+        example_images: Names of images in ``examples/`` to show; empty for the first few.
+        progress: Called after each figure.
+    """
+    clean = clean_rows(rows)
+    figures = []
+    for figure in draw_figures(clean, metric, folder / FIGURES_FOLDER):
+        figures.append(figure)
+        progress()
+    examples, missing_examples = draw_examples(clean, metric, source.parent, example_images)
+    title = source.resolve().parent.name or "sweep"
+    parts = PageParts(title, str(source), clean, metric, figures, examples, missing_examples, source.parent)
+    page = folder / PAGE_FILE
+    write_atomically(page, make_page(parts))
+    drawn = tuple(figure for figure in figures if isinstance(figure, DrawnFigure))
+    missing = tuple(figure for figure in figures if isinstance(figure, MissingFigure))
+    return Report(page, drawn, missing, len(clean), len(examples), missing_examples)
+
+
 def make_page(parts: PageParts) -> str:
-    """The HTML."""
-    style, script = _file("page.css"), _file("page.js")
+    """Returns the HTML."""
+    template, style, script = (
+        (HERE / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
+    )
+    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     policy = (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{_digest(script)}'; "
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
+    data = scatter_data(parts.rows)
+    frontiers = frontier_rows(parts.rows, parts.metric)
+    best = {id(row) for group in frontiers.values() for row in group}
     sections = [
-        ("published", "Beside what was published", published_table(parts.rows)),
-        ("explore", "Explore", _explore(parts)),
-        ("frontier", "Optimality frontier", _frontier(parts)),
-        ("figures", "Figures", _figures(parts)),
+        ("published", "Published values", published_table(parts.rows)),
+        ("explore", "Explore", _explore(data, parts.metric)),
+        ("frontier", "Optimality frontier", _frontier(parts, frontiers)),
+        ("figures", "Figures", _figures(parts.figures)),
         ("examples", "Detections side by side", _examples(parts)),
-        ("all", "All points", _points(parts)),
-        ("failed", "Failed and incomplete points", _failures(parts)),
+        ("all", "All points", points_table(parts.rows, best)),
+        ("failed", "Failed and incomplete points", _failures(parts.rows)),
     ]
     kept = [(name, title, body) for name, title, body in sections if body]
     bodies = "\n".join(
         f'<section id="{name}"{" class=all" if name == "all" else ""}><h2>{title}</h2>\n{body}\n</section>'
         for name, title, body in kept
     )
-    return string.Template(_file("page.html")).substitute(
+    warnings = "".join(f"<li>{escaped(text, 800)}</li>" for text in notices(parts.rows, parts.metric))
+    return string.Template(template).substitute(
         policy=html.escape(policy, quote=False),
         title=escaped(parts.title),
         style=style,
         summary=_summary(parts),
-        notices=_notices(parts),
+        notices=f'<ul class="notices">{warnings}</ul>' if warnings else "",
         environment=_environment(parts.rows),
         navigation="".join(f'<a href="#{name}">{title}</a>' for name, title, _ in kept),
         sections=bodies,
         source=escaped(parts.source, 300),
-        data=script_data(scatter_data(parts.rows)),
+        data=script_data(data),
         script=script,
     )
 
 
 def frontier_rows(rows: Sequence[Row], metric: str) -> dict[str, list[Row]]:
-    """Device -> the points of its optimality frontier by rising time; devices without one are left out."""
+    """Returns device -> the points of its optimality frontier by rising time, without devices that have none."""
     found = {}
     for device, group in groups_by_device(measured_rows(rows)).items():
         indices = optimality_frontier(column(group, LATENCY), column(group, metric))
@@ -88,42 +140,23 @@ def frontier_rows(rows: Sequence[Row], metric: str) -> dict[str, list[Row]]:
     return found
 
 
-def _file(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _digest(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
-
-
 def _summary(parts: PageParts) -> str:
     rows, measured = parts.rows, measured_rows(parts.rows)
-    words = f"{len(rows)} point{'s' if len(rows) != 1 else ''}"
+    words = counted(len(rows), "point")
     if len(measured) < len(rows):
         words += f", {len(measured)} of them measured"
-    kinds = {
-        "meta-architecture": {row["meta_architecture"] for row in rows},
-        "extractor": {row["extractor"] for row in rows},
-    }
-    words += ": " + ", ".join(f"{len(found)} {kind}{'s' if len(found) != 1 else ''}" for kind, found in kinds.items())
-    devices = ", ".join(groups_by_device(measured))
-    if devices:
+    metas, extractors = ({row[name] for row in rows} for name in ("meta_architecture", "extractor"))
+    words += f": {counted(len(metas), 'meta-architecture')}, {counted(len(extractors), 'extractor')}"
+    if devices := ", ".join(groups_by_device(measured)):
         words += f", on {devices}"
-    known = [row for row in measured if row[parts.metric] is not None]
     words += "."
+    known = with_values(measured, parts.metric)
     if known:
-        best = max(known, key=lambda row: row[parts.metric])
-        label = point_labels(known)[[id(row) for row in known].index(id(best))]
-        words += f" Most accurate: {label}, with {parts.metric} {100 * best[parts.metric]:.1f} %"
+        place = max(range(len(known)), key=lambda index: known[index][parts.metric])
+        best = known[place]
+        words += f" Most accurate: {point_labels(known)[place]}, with {parts.metric} {100 * best[parts.metric]:.1f} %"
         words += f" in {best[LATENCY]:,.1f} ms." if best[LATENCY] is not None else "."
     return escaped(words, 600)
-
-
-def _notices(parts: PageParts) -> str:
-    found = notices(parts.rows, parts.metric)
-    if not found:
-        return ""
-    return '<ul class="notices">' + "".join(f"<li>{escaped(text, 800)}</li>" for text in found) + "</ul>"
 
 
 def _environment(rows: Sequence[Row]) -> str:
@@ -134,8 +167,7 @@ def _environment(rows: Sequence[Row]) -> str:
     return f'<details class="environment" open><summary>Where it was measured</summary><dl>{items}</dl></details>'
 
 
-def _explore(parts: PageParts) -> str:
-    data = scatter_data(parts.rows)
+def _explore(data: dict[str, Any], metric: str) -> str:
     if not data["points"] or not data["xs"]:
         return ""
 
@@ -148,7 +180,7 @@ def _explore(parts: PageParts) -> str:
     devices = "".join(f"<option>{escaped(name)}</option>" for name in data["devices"])
     return f"""<div class="controls">
 <label>across<select id="x">{options(data["xs"], LATENCY)}</select></label>
-<label>up<select id="y">{options(data["ys"], parts.metric)}</select></label>
+<label>up<select id="y">{options(data["ys"], metric)}</select></label>
 <label>measured on<select id="device">{devices}</select></label>
 <label class="check"><input type="checkbox" id="log" checked> logarithmic costs</label>
 </div>
@@ -159,18 +191,17 @@ def _explore(parts: PageParts) -> str:
 <noscript><p class="hint">The scatter needs JavaScript; the figures below do not.</p></noscript>"""
 
 
-def _frontier(parts: PageParts) -> str:
-    found = frontier_rows(parts.rows, parts.metric)
+def _frontier(parts: PageParts, frontiers: dict[str, list[Row]]) -> str:
     if published_rows(parts.rows) and not with_values(parts.rows, LATENCY):
-        return ""  # accuracies alone, as a paper's table
-    if not found:
+        return ""  # accuracies alone, like a table of a paper
+    if not frontiers:
         return f'<p class="note">No point has both a time and {escaped(parts.metric)}: there is no frontier.</p>'
     blocks = [
         f'<p class="note">No other point is both as fast and as accurate ({escaped(parts.metric)}). Paths are relative '
         f"to the folder of {escaped(pathlib.PurePath(parts.source).name)}.</p>"
     ]
-    for device, rows in found.items():
-        if len(found) > 1:
+    for device, rows in frontiers.items():
+        if len(frontiers) > 1:
             blocks.append(f"<h3>{escaped(device)}</h3>")
         cards = "\n".join(_frontier_card(row, label, parts) for row, label in zip(rows, point_labels(rows)))
         blocks.append(f'<div class="cards">\n{cards}\n</div>')
@@ -178,17 +209,18 @@ def _frontier(parts: PageParts) -> str:
 
 
 def _frontier_card(row: Row, label: str, parts: PageParts) -> str:
-    facts = [
-        f"{parts.metric} {100 * row[parts.metric]:.1f} %",
-        f"{row[LATENCY]:,.1f} ms",
-        f"{row['memory.peak_mib']:,.0f} MiB peak" if row["memory.peak_mib"] is not None else "",
-        f"{row['parameters'] / 1e6:,.1f} M parameters" if row["parameters"] is not None else "",
-        f"{row['multiply_adds'] / 1e9:,.2f} G multiply-adds" if row["multiply_adds"] is not None else "",
-    ]
+    numbers = (
+        (parts.metric, f"{parts.metric} {{:.1f}} %", 100),
+        (LATENCY, "{:,.1f} ms", 1),
+        ("memory.peak_mib", "{:,.0f} MiB peak", 1),
+        ("parameters", "{:,.1f} M parameters", 1e-6),
+        ("multiply_adds", "{:,.2f} G multiply-adds", 1e-9),
+    )
+    facts = [words.format(row[name] * factor) for name, words, factor in numbers if row[name] is not None]
     lines = [
         f'<div class="card"><h3><span class="swatch" style="background:{extractor_colour(row["extractor"])}"></span>'
         f"{escaped(label)}</h3>",
-        f"<p>{escaped(' · '.join(fact for fact in facts if fact), 400)}</p>",
+        f"<p>{escaped(' · '.join(facts), 400)}</p>",
     ]
     if row["command"]:
         lines.append(f"<pre>{escaped(row['command'], 2000)}</pre>")
@@ -199,7 +231,7 @@ def _frontier_card(row: Row, label: str, parts: PageParts) -> str:
 
 
 def _config_text(name: str, folder: pathlib.Path) -> str:
-    """The config itself, folded away, where it is in the folder of results.csv; else nothing."""
+    """Returns the config, folded, if it is in the folder of results.csv; else ""."""
     try:
         path = (folder / name).resolve()
         if not path.is_relative_to(folder.resolve()):
@@ -213,29 +245,24 @@ def _config_text(name: str, folder: pathlib.Path) -> str:
     return f'<details class="config screen">{body}</details>'
 
 
-def _figures(parts: PageParts) -> str:
-    blocks = []
-    for figure in parts.figures:
-        if isinstance(figure, DrawnFigure):
-            encoded = base64.b64encode(figure.svg.read_bytes()).decode("ascii")
-            wide = ' class="wide"' if figure.number == "2" else ""
-            caption, alternative = escaped(figure.caption, 900), f"{figure.title}. {figure.caption}"
-            blocks.append(
-                f'<figure{wide} id="figure_{figure.name}"><div class="scroll"><img alt="{escaped(alternative, 900)}" '
-                f'src="data:image/svg+xml;base64,{encoded}"></div>'
-                f"<figcaption><strong>{_numbered(figure)}.</strong> {caption}</figcaption></figure>"
-            )
-    missing = [figure for figure in parts.figures if isinstance(figure, MissingFigure)]
+def _figures(figures: Sequence[DrawnFigure | MissingFigure]) -> str:
+    blocks, missing = [], []
+    for figure in figures:
+        title = escaped(figure.title) + (f" [{figure.number}]" if figure.number else "")
+        if isinstance(figure, MissingFigure):
+            missing.append(f"<li>{title}: {escaped(figure.reason, 400)}</li>")
+            continue
+        encoded = base64.b64encode(figure.svg.read_bytes()).decode("ascii")
+        wide = ' class="wide"' if figure.number == "2" else ""
+        caption, alternative = escaped(figure.caption, 900), f"{figure.title}. {figure.caption}"
+        blocks.append(
+            f'<figure{wide} id="figure_{figure.name}"><div class="scroll"><img alt="{escaped(alternative, 900)}" '
+            f'src="data:image/svg+xml;base64,{encoded}"></div>'
+            f"<figcaption><strong>{title}.</strong> {caption}</figcaption></figure>"
+        )
     text = '<p class="note">Numbers in brackets are those of the figures in arXiv:1611.10012.</p>'
     text += f'<div class="figures">{"".join(blocks)}</div>' if blocks else ""
-    if missing:
-        items = "".join(f"<li>{_numbered(figure)}: {escaped(figure.reason, 400)}</li>" for figure in missing)
-        text += f'<h3>Left out</h3><ul class="missing note">{items}</ul>'
-    return text
-
-
-def _numbered(figure: DrawnFigure | MissingFigure) -> str:
-    return escaped(figure.title) + (f" [{figure.number}]" if figure.number else "")
+    return text + (f'<h3>Left out</h3><ul class="missing note">{"".join(missing)}</ul>' if missing else "")
 
 
 def _examples(parts: PageParts) -> str:
@@ -254,22 +281,14 @@ def _examples(parts: PageParts) -> str:
     return "\n".join(blocks)
 
 
-def _points(parts: PageParts) -> str:
-    best = {id(row) for group in frontier_rows(parts.rows, parts.metric).values() for row in group}
-    return points_table(parts.rows, best)
-
-
-def _failures(parts: PageParts) -> str:
-    failed = {id(row) for row in failed_rows(parts.rows)}
-    rows = [row for row in parts.rows if id(row) in failed or row["reason"]]
-    if not rows:
-        return ""
+def _failures(rows: Sequence[Row]) -> str:
+    failed = {id(row) for row in failed_rows(rows)}
     lines = "".join(
         f"<tr><th scope=row>{escaped(row['name'])}</th><td>{'failed' if id(row) in failed else 'measured'}</td>"
         f'<td class="wrap">{escaped(row["reason"] or "no reason was recorded", 1000)}</td></tr>'
         for row in rows
+        if id(row) in failed or row["reason"]
     )
-    return (
-        '<div class="box"><table><thead><tr><th scope=col>point</th><th scope=col>status</th>'
-        f"<th scope=col>reason</th></tr></thead><tbody>{lines}</tbody></table></div>"
-    )
+    heads = "<th scope=col>point</th><th scope=col>status</th><th scope=col>reason</th>"
+    table = f'<div class="box"><table><thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>'
+    return table if lines else ""

@@ -1,4 +1,4 @@
-"""What was published beside what was measured: the page's table, and the figure that draws one accuracy of both."""
+"""Published and measured values of the points: the page's table, and the figure of one accuracy of both."""
 
 from __future__ import annotations
 
@@ -8,34 +8,30 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from detzoo.figures import add_axes, new_figure
-from detzoo.sweep.columns import PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
-from detzoo.sweep.measured import Row, measured_rows, with_values
-from detzoo.sweep.plan.published import LATENCY, PUBLISHED_COLUMNS
-from detzoo.sweep.report.cells import ACCURACY_HEADINGS, PERCENT
-from detzoo.sweep.report.drawing import Drawing, rows_with
-from detzoo.sweep.report.escape import escaped
-from detzoo.sweep.report.names import printable
-from detzoo.sweep.report.style import POINTS
+from detzoo.sweep.columns import LATENCY, PUBLISHED_COLUMNS, PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
+from detzoo.sweep.measured import Row, column, measured_rows, with_values
+from detzoo.sweep.report.names import escaped, printable
+from detzoo.sweep.report.style import POINTS, Drawing, rows_with
+from detzoo.sweep.report.table import PERCENT, accuracy_heading
 
-_LEAST_FOR_ORDER = 3  # rows; two are in order or not, whatever was measured
+_LEAST_FOR_ORDER = 3  # rows; an order of two has no degrees
 _HERE_COLOUR, _PUBLISHED_COLOUR = "#0072B2", "#D55E00"  # of Okabe and Ito's palette
 _ROW_INCHES, _NAME_INCHES, _PANEL_INCHES = 0.24, 2.1, 2.4
-_HEADINGS = {**ACCURACY_HEADINGS, LATENCY: "median ms"}
 
 
 def published_rows(rows: Sequence[Row]) -> list[Row]:
-    """The rows that have a published number."""
+    """Returns the rows that have a published number."""
     return [row for row in rows if any(row[published(name)] is not None for name in PUBLISHED_COLUMNS)]
 
 
 def published_metric(rows: Sequence[Row], metric: str) -> str:
-    """The accuracy to draw: the one that is asked for where it was published, else the first that was."""
+    """Returns the accuracy to draw: the wanted one if it was published, else the first that was."""
     names = [name for name in PUBLISHED_COLUMNS if name != LATENCY and with_values(rows, published(name))]
     return metric if metric in names or not names else names[0]
 
 
 def order_agreement(measured: Sequence[float], given: Sequence[float]) -> float | None:
-    """Spearman's rank correlation, 1 for the same order, -1 for the opposite; None where there is no order."""
+    """Returns Spearman's rank correlation, 1 for the same order, -1 for the opposite; None without an order."""
     if len(measured) < _LEAST_FOR_ORDER:
         return None
     first, second = (_ranks(np.asarray(values, float)) for values in (measured, given))
@@ -45,24 +41,24 @@ def order_agreement(measured: Sequence[float], given: Sequence[float]) -> float 
 
 
 def published_table(rows: Sequence[Row]) -> str:
-    """HTML of the table and of what must be known to read it; "" where nothing was published."""
+    """Returns HTML of the table with an explanation; "" without published values."""
     shown = published_rows(rows)
     if not shown:
         return ""
     names = [name for name in PUBLISHED_COLUMNS if with_values(shown, published(name))]
-    groups = "".join(f'<th scope="colgroup" colspan="2">{escaped(_HEADINGS[name])}</th>' for name in names)
+    groups = "".join(f'<th scope="colgroup" colspan="2">{escaped(_heading(name))}</th>' for name in names)
     heads = '<th scope="col" class="number">here</th><th scope="col" class="number">published</th>' * len(names)
     lines = "\n".join(_line(row, shown, names) for row in shown)
     return (
         f"{_how_to_read(shown, names)}\n"
-        '<div class="box" tabindex="0" role="region" aria-label="measured beside published"><table class="published">'
+        '<div class="box" tabindex="0" role="region" aria-label="measured and published"><table class="published">'
         f'<thead><tr><th scope="col" rowspan="2">point</th>{groups}</tr><tr>{heads}</tr></thead>\n'
         f"<tbody>\n{lines}\n</tbody></table></div>"
     )
 
 
-def measured_beside_published(rows: Sequence[Row], metric: str) -> Drawing:
-    """Figure: one accuracy of each point as measured and as published, each on an axis of its own."""
+def measured_and_published(rows: Sequence[Row], metric: str) -> Drawing:
+    """Figure: one accuracy of each point as measured and as published, each on a separate axis."""
     name = published_metric(rows, metric)
     shown = rows_with(published_rows(rows), name, published(name))
     height = 0.95 + _ROW_INCHES * len(shown)
@@ -76,8 +72,8 @@ def measured_beside_published(rows: Sequence[Row], metric: str) -> Drawing:
         axes.set_title(title)
         axes.set_xlabel(f"{name}, %")
         axes.set_yticks(range(len(shown)), [printable(row["name"], 34) for row in shown] if place == 0 else [])
-    agreement = order_agreement([row[name] for row in shown], [row[published(name)] for row in shown])
-    words = f"Published: {_distinct(shown, PUBLISHED_SOURCE)}. Each side has a scale of its own."
+    agreement = order_agreement(column(shown, name), column(shown, published(name)))
+    words = f"Published: {_distinct(shown, PUBLISHED_SOURCE)}. The two sides have different scales."
     if agreement is not None:
         words += f" Rank correlation of the two orders: {agreement:.2f}."
     return Drawing(figure, words.replace("-0.", "−0."))
@@ -96,6 +92,10 @@ def _draw_panel(axes: Axes, values: Sequence[float], colour: str) -> None:
     axes.grid(visible=False, axis="y")
 
 
+def _heading(name: str) -> str:
+    return "median ms" if name == LATENCY else accuracy_heading(name)
+
+
 def _how_to_read(shown: Sequence[Row], names: Sequence[str]) -> str:
     conditions = _distinct(shown, PUBLISHED_CONDITIONS)
     records = _distinct(shown, "eval_records")
@@ -110,11 +110,11 @@ def _how_to_read(shown: Sequence[Row], names: Sequence[str]) -> str:
     agreements = []
     for name in names:
         both = with_values(measured_rows(shown), name, published(name)) if name != LATENCY else []
-        agreement = order_agreement([row[name] for row in both], [row[published(name)] for row in both])
+        agreement = order_agreement(column(both, name), column(both, published(name)))
         if agreement is not None:
             agreements.append(f"{name} {agreement:.2f}".replace("-", "−"))
     if agreements:
-        words.append(f"Rank correlation with what was published (1: the same order): {', '.join(agreements)}.")
+        words.append(f"Rank correlation with the published values (1: the same order): {', '.join(agreements)}.")
     return "".join(f'<p class="note">{escaped(text, 900)}</p>' for text in words)
 
 
@@ -123,19 +123,12 @@ def _line(row: Row, shown: Sequence[Row], names: Sequence[str]) -> str:
     for name in names:
         for column_name in (name, published(name)):
             value = row[column_name]
-            text = "" if value is None else escaped(_text(name, value))
-            is_best = value is not None and value == _best(shown, name, column_name)
+            factor = 1.0 if name == LATENCY else PERCENT
+            text = "" if value is None else f"{value * factor:,.1f}"
+            known = column(with_values(shown, column_name), column_name)
+            is_best = value is not None and value == (min(known) if name == LATENCY else max(known))
             cells.append(f'<td class="number">{f"<strong>{text}</strong>" if is_best else text}</td>')
     return f'<tr><th scope="row" title="{escaped(row["name"])}">{escaped(row["name"])}</th>{"".join(cells)}</tr>'
-
-
-def _text(name: str, value: float) -> str:
-    return f"{value:,.1f}" if name == LATENCY else f"{PERCENT * value:.1f}"
-
-
-def _best(shown: Sequence[Row], name: str, column_name: str) -> float:
-    values = [row[column_name] for row in shown if row[column_name] is not None]
-    return min(values) if name == LATENCY else max(values)
 
 
 def _distinct(rows: Sequence[Row], name: str) -> str:
@@ -143,7 +136,7 @@ def _distinct(rows: Sequence[Row], name: str) -> str:
 
 
 def _ranks(values: np.ndarray) -> np.ndarray:
-    """Ranks from 0, equal values sharing the mean of theirs."""
+    """Returns ranks from 0; equal values share the mean of their ranks."""
     less = (values[:, None] > values[None, :]).sum(axis=1)
     equal = (values[:, None] == values[None, :]).sum(axis=1)
     return less + (equal - 1) / 2

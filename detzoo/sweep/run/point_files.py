@@ -1,12 +1,12 @@
-"""The folder of a sweep, and the row of a point from what was measured.
+"""Layout of a sweep's folder, and the row of a point from its measurements.
 
-results.csv                   one row a point
+results.csv                   one row per point
 points/KEY/pipeline.config    resolved
-points/KEY/metrics.json       accuracy, also of each class
+points/KEY/metrics.json       accuracy, also per class
 points/KEY/examples.json      detections on the example images
-points/KEY/log.txt            what its process printed
-training/KEY/model            of points that the sweep trains: as `detzoo train` leaves it
-proposals/KEY                 train.npz and eval.npz, of a point whose proposals others read
+points/KEY/log.txt            output of its process
+training/KEY/model            of trained points: the --model_dir of `detzoo train`
+proposals/KEY                 train.npz and eval.npz of a point whose proposals others read
 examples/NAME.jpg             the example images
 data/                         the embedded data set
 """
@@ -19,44 +19,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from detzoo.folders import write_atomically
-from detzoo.sweep.columns import COLUMNS, Kind, Status
-from detzoo.sweep.plan.files import TRAINING
-from detzoo.sweep.results import Row, Value, empty_row
+from detzoo.sweep.columns import COLUMNS, NAMES, Kind, Status
+from detzoo.sweep.results import Row, Value
 
 POINTS, EXAMPLES = "points", "examples"
-PIPELINE_FILE, METRICS_FILE, EXAMPLES_FILE, POINT_FILE = (
-    "pipeline.config",
-    "metrics.json",
-    "examples.json",
-    "point.json",
-)
+PIPELINE_FILE, METRICS_FILE, EXAMPLES_FILE = "pipeline.config", "metrics.json", "examples.json"
+POINT_FILE, RESULT_FILE, LOG_FILE = "point.json", "result.json", "log.txt"  # task, result and output of a process
 FINISHED_FILE = "finished"  # of a training
+POINT_MODULE = "detzoo.sweep.run.point"  # the program of a point's process
 AND = " && "  # between two commands of a row
-_NOT_MEASURED = -1.0  # what COCO's tools say where there is nothing to measure
-
-
-def point_folder(output_dir: pathlib.Path, key: str) -> pathlib.Path:
-    """Where a point's files are."""
-    return output_dir / POINTS / key
-
-
-def training_folder(output_dir: pathlib.Path, key: str) -> pathlib.Path:
-    """Where a training's files are."""
-    return output_dir / TRAINING / key
+_NOT_MEASURED = -1.0  # pycocotools' value for nothing to measure
 
 
 def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, reason: str | None) -> Row:
-    """The row of a point.
+    """Returns the row of a point.
 
     Args:
-        facts: what is known before it is measured, by column.
-        result: what its process left: ``benchmark`` (the JSON of `detzoo benchmark`; without one ``where``, what that
-            tells of the machine), ``metrics`` and ``columns`` (other cells by name), each where it came so far; None
-            for nothing.
-        reason: of a failure; None where it went well.
+        facts: Cells that are known before the measurement.
+        result: Result file of the point's process: ``benchmark`` (JSON of `detzoo benchmark`; ``where`` with its
+            description of the machine if nothing was timed), ``metrics`` and ``columns`` (other cells); None if there
+            is none.
+        reason: Reason of a failure; None for success.
     """
-    row = empty_row()
-    row.update(facts)
+    row: Row = {**dict.fromkeys(NAMES), **facts}
     result = result or {}
     sources = (
         _flat(result.get("benchmark") or result.get("where") or {}),
@@ -74,20 +59,22 @@ def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, re
     return row
 
 
+def write_json(file: pathlib.Path, value: Any) -> None:
+    """Writes a JSON file as a whole."""
+    write_atomically(file, json.dumps(value, indent=1) + "\n")
+
+
 def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    """Nested mappings as one, its names dotted paths."""
     found: dict[str, Any] = {}
     for name, value in values.items():
-        here = f"{path}.{name}" if path else name
         if isinstance(value, Mapping):
-            found.update(_flat(value, here))
+            found.update(_flat(value, f"{path}{name}."))
         else:
-            found[here] = value
+            found[f"{path}{name}"] = value
     return found
 
 
 def _cell(kind: Kind, value: Any) -> Value:
-    """A value as its column takes it, None where there is none."""
     if isinstance(value, (list, tuple)):
         value = "; ".join(map(str, value))
     if value is None or value == "":
@@ -99,8 +86,3 @@ def _cell(kind: Kind, value: Any) -> Value:
     if value == _NOT_MEASURED or value != value:
         return None
     return int(value) if kind is Kind.INTEGER else float(value)
-
-
-def write_json(file: pathlib.Path, value: Any) -> None:
-    """Writes a JSON file that is there as a whole or not at all."""
-    write_atomically(file, json.dumps(value, indent=1) + "\n")

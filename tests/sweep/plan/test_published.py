@@ -153,7 +153,7 @@ train {{ first_stage_set: "train_config.num_steps=3" second_stage_set: "train_co
 
 
 def test_shared_features_are_two_points_of_one_training_in_four_steps(tmp_path: pathlib.Path) -> None:
-    from detzoo.cli.sweep_before import num_steps, works_before
+    from detzoo.sweep.run.trainings import num_steps, works_before
 
     plan = plan_of(tmp_path, SHARED)
     alone, shared = plan.points
@@ -163,7 +163,7 @@ def test_shared_features_are_two_points_of_one_training_in_four_steps(tmp_path: 
     assert alone.key != shared.key
     assert plan.num_trainings == 1
     assert num_steps(alone, plan.message.train) == 2 * 3 + 2 * 5  # two trainings of each stage
-    [work] = works_before(alone, plan.message.train, tmp_path, {})
+    [work] = works_before(alone, plan.message.train, tmp_path)
     assert work.command[3] == "train_four_step"
     assert "--rpn_set=train_config.num_steps=3" in work.command
     assert "--box_set=train_config.num_steps=5" in work.command
@@ -174,18 +174,20 @@ def test_shared_features_are_two_points_of_one_training_in_four_steps(tmp_path: 
 
 
 def test_two_networks_are_measured_again_by_two_commands(tmp_path: pathlib.Path) -> None:
-    from detzoo.cli.sweep_before import evaluation_of_two_networks
+    from detzoo.sweep.run.sweep import command_of
 
     alone, _ = plan_of(tmp_path, SHARED).points
-    first, second = evaluation_of_two_networks(["evaluate"], alone, "t", pathlib.Path("out"))
+    command = command_of(alone, "t", pathlib.Path("out/pipeline.config"))
+    first, second = (words.split() for words in command.replace("'", "").split(" && "))
+    evaluate = ("detzoo", "evaluate", "--pipeline_config_path=out/pipeline.config")
     assert first == [
-        *("evaluate", "--checkpoint_dir=t/1_rpn", "--output_dir=out/proposals"),
+        *(*evaluate, "--checkpoint_dir=t/1_rpn", "--output_dir=out/evaluation/proposals"),
         "--set=model.faster_rcnn.number_of_stages=1",
     ]
     assert second == [
-        *("evaluate", "--checkpoint_dir=t/2_fast_rcnn", "--output_dir=out"),
+        *(*evaluate, "--checkpoint_dir=t/2_fast_rcnn", "--output_dir=out/evaluation"),
         "--set=model.faster_rcnn.proposals_from_reader=true",
-        "--set=eval_input_reader[0].proposals_path=out/proposals/proposals.npz",
+        "--set=eval_input_reader[0].proposals_path=out/evaluation/proposals/proposals.npz",
         "--set=eval_input_reader[0].max_number_of_proposals=50",  # the config's first_stage_max_proposals
     ]
 
@@ -220,7 +222,7 @@ train {{ proposals_from: "rpn" }}
 
 
 def test_a_point_reads_the_proposals_of_another_one(tmp_path: pathlib.Path) -> None:
-    from detzoo.cli.sweep_before import works_before
+    from detzoo.sweep.run.trainings import works_before
 
     plan = plan_of(tmp_path, PROPOSING)
     rpn, fast = plan.points
@@ -230,7 +232,7 @@ def test_a_point_reads_the_proposals_of_another_one(tmp_path: pathlib.Path) -> N
     run = replace_output_dir(fast.training, "/here")
     assert run.train_input_reader.proposals_path == f"/here/proposals/{fast.proposals.key}/train.npz"
     assert run.eval_input_reader[0].proposals_path == f"/here/proposals/{fast.proposals.key}/eval.npz"
-    works = list(works_before(fast, plan.message.train, tmp_path, {}))
+    works = list(works_before(fast, plan.message.train, tmp_path))
     assert [work.name for work in works] == ["training for rpn", "proposals of rpn", "training for fast"]
     assert works[1].command[3] == "propose"
     # Another first stage makes other proposals, on which the same detector is another point.

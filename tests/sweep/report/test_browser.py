@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from detzoo.sweep.report.write import write_report
+from detzoo.sweep.report.page import write_report
 
 ARROW_RIGHT, END = "\ue014", "\ue010"  # W3C WebDriver's letters for keys
 COLUMN = """

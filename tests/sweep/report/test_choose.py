@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from detzoo.cli import main, sweep_choose
+from detzoo.cli import main, sweep
 from detzoo.errors import DetzooError, UsageError
-from detzoo.sweep.measured import LATENCY, clean_rows
+from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report.choose import Limit, choose
 from detzoo.sweep.results import write_results
 
@@ -101,7 +102,7 @@ def command(tmp_path):
     def run(rows, *words):
         path = tmp_path / "results.csv"
         write_results(path, rows)
-        sweep_choose.run(main.parse_flags("sweep choose", sweep_choose, [f"--results={path}", *words]))
+        sweep.Choose.run(main.parse_flags("sweep choose", sweep.Choose, [f"--results={path}", *words]))
 
     return run
 

@@ -11,8 +11,7 @@ from matplotlib.colors import to_hex
 
 from detzoo import figures
 from detzoo.sweep.measured import clean_rows
-from detzoo.sweep.report import accuracy_figures, cost_figures, stage_figure, style
-from detzoo.sweep.report.drawing import MissingDataError
+from detzoo.sweep.report import accuracy_figures, cost_figures, style
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, draw_one, figure_tasks
 from detzoo.sweep.report.names import extractor_colour
 
@@ -195,7 +194,7 @@ def test_proposals_have_a_line_for_each_extractor_and_stride_with_gaps(make_row)
     ],
 )
 def test_a_figure_without_data_says_why(three_rows, name, reason):
-    with pytest.raises(MissingDataError, match=reason):
+    with pytest.raises(style.MissingDataError, match=reason):
         draw(three_rows, name)
 
 
@@ -213,7 +212,7 @@ def stages(**milliseconds):
 def test_stages_of_two_stages_add_up_once(make_row):
     # The first stage of 30 includes the extractor's 20.
     values = stages(preprocess=1, network=45, extractor=20, first_stage=30, second_stage=12, masks=3, postprocess=4)
-    assert stage_figure.stage_parts(make_row("a", **values)) == {
+    assert cost_figures.stage_parts(make_row("a", **values)) == {
         "preprocessing": 1,
         "extractor": 20,
         "first stage after the extractor": 10,
@@ -224,17 +223,17 @@ def test_stages_of_two_stages_add_up_once(make_row):
 
 
 def test_stages_of_one_stage_and_of_what_was_not_split(make_row):
-    parts = stage_figure.stage_parts(make_row("a", **stages(preprocess=1, network=45, extractor=20, postprocess=4)))
+    parts = cost_figures.stage_parts(make_row("a", **stages(preprocess=1, network=45, extractor=20, postprocess=4)))
     assert parts == {"preprocessing": 1, "extractor": 20, "heads": 25, "post-processing": 4}
-    parts = stage_figure.stage_parts(make_row("a", **stages(network=45, first_stage=30, second_stage=15)))
+    parts = cost_figures.stage_parts(make_row("a", **stages(network=45, first_stage=30, second_stage=15)))
     assert parts == {"first stage with its extractor": 30, "second stage": 15}
-    parts = stage_figure.stage_parts(make_row("a", **stages(preprocess=1, network=45)))
+    parts = cost_figures.stage_parts(make_row("a", **stages(preprocess=1, network=45)))
     assert parts == {"preprocessing": 1, "network, not split": 45}
-    assert stage_figure.stage_parts(make_row("a", **stages(preprocess=1))) == {}
+    assert cost_figures.stage_parts(make_row("a", **stages(preprocess=1))) == {}
 
 
 def test_too_many_bars_become_one_a_combination(grid):
-    shown = stage_figure.representative_rows(clean_rows(grid))
+    shown = cost_figures.representative_rows(clean_rows(grid))
     combinations = {(row["meta_architecture"], row["extractor"], row["resolution"]) for row in grid}
     assert len(shown) == len(combinations) == 27
     assert {row["proposals"] for row in shown} == {None, 300}

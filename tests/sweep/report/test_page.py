@@ -12,13 +12,12 @@ import sys
 
 import pytest
 
-from detzoo.cli import main, sweep_report
+from detzoo.cli import main, sweep
 from detzoo.errors import DataError, UsageError
 from detzoo.sweep.measured import clean_rows
-from detzoo.sweep.report.escape import escaped, script_data
+from detzoo.sweep.report.names import escaped, script_data
 from detzoo.sweep.report.notices import environment_lines, notices
-from detzoo.sweep.report.page import frontier_rows
-from detzoo.sweep.report.write import write_report
+from detzoo.sweep.report.page import frontier_rows, write_report
 from detzoo.sweep.results import write_results
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -285,7 +284,7 @@ def test_the_environment_lists_each_value_once(make_row):
 
 
 def run_report(*words):
-    sweep_report.run(main.parse_flags("sweep report", sweep_report, words))
+    sweep.Report.run(main.parse_flags("sweep report", sweep.Report, words))
 
 
 def test_the_command_writes_and_says_where(grid, tmp_path, capsys):
@@ -315,8 +314,8 @@ def test_the_command_without_rows_or_with_a_row_that_cannot_be_read(tmp_path):
 def test_the_report_starts_without_tensorflow():
     program = (
         "import sys\n"
-        "from detzoo.cli import sweep_choose, sweep_report\n"
-        "import detzoo.sweep.report.write, detzoo.sweep.report.choose, detzoo.sweep.results\n"
+        "from detzoo.cli import sweep\n"
+        "import detzoo.sweep.report.page, detzoo.sweep.report.choose, detzoo.sweep.results\n"
         "print([name for name in ('tensorflow', 'keras', 'matplotlib.pyplot') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

@@ -6,8 +6,8 @@ import pytest
 
 from detzoo.sweep.measured import clean_rows, main_accuracy
 from detzoo.sweep.report.figures import draw_one, figure_tasks
+from detzoo.sweep.report.page import write_report
 from detzoo.sweep.report.published import order_agreement, published_table
-from detzoo.sweep.report.write import write_report
 
 TABLE = {"published.source": "a paper, table 9", "published.conditions": "its data"}
 

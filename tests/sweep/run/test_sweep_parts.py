@@ -8,10 +8,9 @@ import pytest
 
 from detzoo.errors import DataError, UsageError
 from detzoo.sweep.results import append_row, read_results, retire_rows
-from detzoo.sweep.run.estimate import Cost, Remaining, in_words, point_seconds, share_of_peak, training_seconds
-from detzoo.sweep.run.merge import merge
+from detzoo.sweep.run.estimate import Cost, Remaining, point_seconds, share_of_peak, training_seconds
+from detzoo.sweep.run.parts import Shard, merge, parse_shard, part_of
 from detzoo.sweep.run.point_files import compose_row
-from detzoo.sweep.run.shard import Shard, parse_shard, part_of
 
 MACHINE = {"environment.cpu": "Model A", "environment.cores": 2}
 
@@ -185,19 +184,3 @@ def test_the_time_left_follows_the_pace() -> None:
     assert Remaining({"a": 10.0, "b": 10.0}, jobs=2).seconds() == 10.0
     remaining.ended("c", 5.0)
     assert remaining.seconds() == 0.0
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [
-        (0.2, "1 s"),
-        (59, "59 s"),
-        (240, "4 min"),
-        (2 * 3600, "2 h"),
-        (7400, "2 h"),
-        (9000, "2 h 30 min"),
-        (3e5, "3 days 11 h"),
-    ],
-)
-def test_times_in_words(seconds: float, words: str) -> None:
-    assert in_words(seconds) == words

@@ -16,7 +16,8 @@ import time
 
 import pytest
 
-from detzoo.sweep.results import Row, append_row, empty_row, read_results
+from detzoo.sweep.columns import NAMES
+from detzoo.sweep.results import Row, append_row, read_results
 from detzoo.sweep.run.process import failure_reason, run_process
 from detzoo.sweep.run.runner import Runner, Unit, Work
 
@@ -52,12 +53,12 @@ class Watched:
 
 def work(folder: pathlib.Path, name: str, program: str, limit: float = 0.0, **options: object) -> Work:
     command = (sys.executable, "-S", "-c", program, str(folder / name))
-    return Work(name, f"key-{name}", folder / name, command, limit, 1.0, **options)  # type: ignore[arg-type]
+    return Work(name, f"key-{name}", folder / name, command, limit, **options)  # type: ignore[arg-type]
 
 
 def runner(folder: pathlib.Path, watched: Watched, jobs: int = 1, **options: object) -> Runner:
     def row_of(key: str, result: dict | None, reason: str | None) -> Row:
-        row = empty_row() | {"key": key, "name": key, "status": "failed" if reason else "ok", "reason": reason}
+        row = dict.fromkeys(NAMES) | {"key": key, "name": key, "status": "failed" if reason else "ok", "reason": reason}
         return row | {"mAP": (result or {}).get("mAP")}
 
     return Runner(folder / "results.csv", row_of, watched, jobs, **options)  # type: ignore[arg-type]

@@ -1,6 +1,7 @@
-"""What a sweep does before its first point: draws the embedded data set, and tries checkpoints on their detectors.
+"""Preparations before the first point: GPUs, the embedded data set, and checkpoints that must fit their detectors.
 
-Both need TensorFlow, so both are processes of their own: the sweep's stays small and does not disturb the times.
+Drawing and checking need TensorFlow, so each is a separate process: that of the sweep stays small and does not disturb
+the times.
 """
 
 from __future__ import annotations
@@ -17,30 +18,50 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.load import save_pipeline, to_text
-from detzoo.errors import CheckpointError, DetzooError
+from detzoo.errors import CheckpointError, DetzooError, UsageError
 from detzoo.sweep.plan.files import EVAL_SHARDS, TRAIN_SHARDS
 from detzoo.sweep.plan.points import Point, fingerprint
+from detzoo.sweep.run.point_files import POINT_MODULE
 
-_GPU_DEVICE = re.compile(r"nvidia\d+|dxg|kfd")  # in /dev: NVIDIA's, those of Windows' Linux, AMD's
+_GPU_DEVICE = re.compile(r"nvidia\d+|dxg|kfd")  # in /dev: of NVIDIA, of Linux on Windows, of AMD
 _SIDE_FOR_CHECKS = 320  # pixels: small, and large enough for every level
 
 logger = logging.getLogger(__name__)
 
 
+def devices_for(points: Sequence[Point], jobs: int) -> list[str]:
+    """Returns CUDA_VISIBLE_DEVICES per job; [] to leave the variable.
+
+    Raises:
+        UsageError: Points need a GPU and there is none, or there are more jobs than GPUs.
+    """
+    if not any(point.how.device == "GPU" for point in points):
+        if jobs > 1 and points:
+            logger.warning("--jobs %d on one CPU: points that run together slow each other down", jobs)
+        return []
+    gpus = gpu_names()
+    if not gpus:
+        raise UsageError("points are to be measured on a GPU, and this machine shows none; --device cpu measures here")
+    if jobs > max(1, len(gpus)):
+        raise UsageError(f"--jobs {jobs}: this machine has {len(gpus)} GPUs; give one job for each at most")
+    return gpus[:jobs] if jobs > 1 else []
+
+
 def gpu_names() -> list[str]:
-    """What CUDA_VISIBLE_DEVICES calls each GPU of this machine."""
+    """Returns the names of this machine's GPUs for CUDA_VISIBLE_DEVICES."""
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen is not None:
         return [name for name in chosen.split(",") if name.strip() and not name.strip().startswith("-")]
-    found = [entry.name for entry in pathlib.Path("/dev").iterdir() if _GPU_DEVICE.fullmatch(entry.name)]
+    devices = pathlib.Path("/dev")
+    found = [entry for entry in devices.iterdir() if _GPU_DEVICE.fullmatch(entry.name)] if devices.is_dir() else []
     return [str(index) for index in range(len(found))]
 
 
 def draw_embedded(shapes: Any, folder: pathlib.Path) -> None:
-    """Draws the data set of a ``pb.SweepShapes`` where it is not there yet.
+    """Draws the data set of a ``pb.SweepShapes`` unless the folder has it.
 
     Raises:
-        DetzooError: it could not be written.
+        DetzooError: It could not be written.
     """
     done = folder / "drawn"
     if done.is_file():
@@ -61,10 +82,10 @@ def draw_embedded(shapes: Any, folder: pathlib.Path) -> None:
 
 
 def check_checkpoints(points: Sequence[Point], output_dir: pathlib.Path) -> None:
-    """Builds each distinct detector once and compares its variables with its checkpoint's.
+    """Builds each distinct detector once and compares its variables with those of its checkpoint.
 
     Raises:
-        CheckpointError: of every point whose checkpoint does not fit, by name.
+        CheckpointError: Names every point with a checkpoint that does not fit.
     """
     cases: dict[str, dict[str, Any]] = {}
     for point in points:
@@ -81,17 +102,17 @@ def check_checkpoints(points: Sequence[Point], output_dir: pathlib.Path) -> None
             save_pipeline(case["config"], file.with_name(f"{key}.config"))
             case["config"] = str(file.with_name(f"{key}.config"))
         file.write_text(json.dumps(list(cases.values())), encoding="utf-8")
-        subprocess.run([sys.executable, "-m", "detzoo.cli.sweep_point", "check", str(file)], check=False)
+        subprocess.run([sys.executable, "-m", POINT_MODULE, "check", str(file)], check=False)
         answer = file.with_suffix(".answer")
         if not answer.is_file():
-            raise DetzooError("the checkpoints could not be checked; what stands above says why")
+            raise DetzooError("the checkpoints could not be checked; the output above has the reason")
         problems = json.loads(answer.read_text(encoding="utf-8"))
     if problems:
         raise CheckpointError("\n".join(problems))
 
 
 def _without_sizes(point: Point) -> Any:
-    """A config with the point's model, without what does not change its variables: such points are checked once."""
+    """Returns a config with the point's model that points with the same variables share."""
     config = type(point.message)()
     config.model.CopyFrom(point.message.model)
     block = getattr(config.model, config.model.WhichOneof("model"))
