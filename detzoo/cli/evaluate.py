@@ -94,14 +94,14 @@ def run(flag_values: flags.FlagValues) -> None:
     }
     if flag_values.eval_on_train_data:
         options["sample_1_of_n"] = flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE
-    path, checkpoint_dir = flag_values.pipeline_config_path, flag_values.checkpoint_dir or None
+    path, checkpoint_dir = flag_values.pipeline_config_path, flag_values.checkpoint_dir
     if flag_values.continuous:
         timeout = flag_values.timeout_secs if flag_values.eval_timeout is None else flag_values.eval_timeout
         for evaluation in evaluate_new_checkpoints(path, checkpoint_dir, timeout_seconds=timeout, **options):
             _print(evaluation)
         return
     options |= {"saved_model": flag_values.saved_model or None, "combine_with": flag_values.combine_with}
-    _print(evaluate(path, checkpoint_dir=checkpoint_dir, **options))
+    _print(evaluate(path, checkpoint_dir=checkpoint_dir or None, **options))
 
 
 def _print(evaluation: Evaluation) -> None:

@@ -226,9 +226,9 @@ def _class_name(text: str, label: int, label_map: LabelMap | None, report: _Repo
         known = bool(text) or KEYS[f"{OBJECT}/class/label"].accepts(label)
         name = text or f"id {label}"
     else:
-        class_id = label_map.id_by_any_name.get(text) if text else label
+        class_id = label_map.id_by_any_name.get(text, 0) if text else label
+        name = label_map.names.get(class_id, "")
         known = class_id in label_map.names
-        name = label_map.names[class_id] if known else ""
         if known and text and label and label != class_id:
             report(DataIssue.LABEL_CONTRADICTS, f"{text} is {class_id}, label is {label}")
     if known:

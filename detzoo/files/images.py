@@ -118,7 +118,7 @@ def read_content(path: pathlib.Path) -> bytes:
             raise UnusableImage(DataIssue.IMAGE_HUGE, f"{size / 1e6:.0f} MB, more than any image of {as_flag()} needs")
         return path.read_bytes()
     except IrregularFileError as error:
-        raise UnusableImage(DataIssue.IMAGE_UNKNOWN, error.strerror) from None
+        raise UnusableImage(DataIssue.IMAGE_UNKNOWN, error.strerror or "") from None
     except FileNotFoundError:
         raise UnusableImage(DataIssue.IMAGE_MISSING) from None
     except OSError as error:

@@ -17,8 +17,7 @@ from detzoo.tasks import batch_norm
 from detzoo.tasks.models import Pipeline, build_untrained, load_checked, restored, start_tensorflow
 
 if TYPE_CHECKING:
-    from detzoo.export.parity import ParityReport
-    from detzoo.export.tflite_parity import TfliteReport
+    pass
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
 FORMATS = (SAVED_MODEL, TFLITE)
@@ -37,7 +36,7 @@ class Exported(NamedTuple):
 
     path: pathlib.Path  # of the SavedModel or the .tflite file
     step: int  # training step of the checkpoint, 0 if it is unknown
-    report: ParityReport | TfliteReport | None  # how closely it follows the detector in memory; None if not compared
+    report: Any  # ParityReport or TfliteReport of the comparison with the detector in memory; None if not compared
     finds_boxes: bool = True  # False for a classifier of images
 
 

@@ -13,6 +13,7 @@ import pytest
 from detzoo.cli.main import main
 from detzoo.sweep.results import append_row, read_results
 from detzoo.sweep.run.examples import keep_image
+from tests.problem_text import problem_text
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "model_configs"
 TWO = f"""base {{ config: "{CONFIGS}/ssd_mobilenet_v1_300.config" }}

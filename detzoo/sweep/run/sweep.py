@@ -43,7 +43,8 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
         The numbers of measured and of failed points.
 
     Raises:
-        UsageError: A package for training is missing, there is no GPU, there are more jobs than GPUs, or the folder cannot be written to.
+        UsageError: A package for training is missing, there is no GPU,
+            there are more jobs than GPUs, or the folder cannot be written to.
         CheckpointError: Names every point with a checkpoint that does not fit.
     """
     plan, output_dir = todo.plan, todo.output_dir
