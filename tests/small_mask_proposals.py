@@ -16,8 +16,12 @@ PLAIN = """
 segmentation_proposals {
   image_resizer { fixed_shape_resizer { height: 64 width: 96 } }
   feature_extractor {
-    type: 'faster_rcnn_mobilenet_v1_fpn' depth_multiplier: 0.25 min_depth: 8 batch_norm_trainable: true
-    fpn { min_level: 3 max_level: 5 additional_layer_depth: 16 }
+    type: 'faster_rcnn_mobilenet_v1_fpn' depth_multiplier: 0.25
+    min_depth: 8 batch_norm_trainable: true
+    fpn {
+      min_level: 3 max_level: 5
+      additional_layer_depth: 16
+    }
     conv_hyperparams { initializer { variance_scaling_initializer { } } }
   }
   head_depth: 32

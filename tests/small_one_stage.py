@@ -17,7 +17,8 @@ ssd {
   num_classes: 6
   image_resizer { fixed_shape_resizer { height: 64 width: 96 } }
   feature_extractor {
-    type: 'ssd_mobilenet_v1' depth_multiplier: 0.25 min_depth: 8 num_layers: 3
+    type: 'ssd_mobilenet_v1' depth_multiplier: 0.25
+    min_depth: 8 num_layers: 3
     override_base_feature_extractor_hyperparams: true
     conv_hyperparams {
       activation: RELU_6
@@ -27,16 +28,25 @@ ssd {
   }
   box_predictor {
     convolutional_box_predictor {
-      kernel_size: 3 use_dropout: false conv_hyperparams { initializer { random_normal_initializer { stddev: 0.01 } } }
+      kernel_size: 3 use_dropout: false
+      conv_hyperparams { initializer { random_normal_initializer { stddev: 0.01 } } }
     }
   }
   anchor_generator { ssd_anchor_generator { num_layers: 3 aspect_ratios: [1.0, 2.0, 0.5] } }
-  box_coder { faster_rcnn_box_coder { y_scale: 10.0 x_scale: 10.0 height_scale: 5.0 width_scale: 5.0 } }
+  box_coder {
+    faster_rcnn_box_coder {
+      y_scale: 10.0 x_scale: 10.0
+      height_scale: 5.0 width_scale: 5.0
+    }
+  }
   matcher { argmax_matcher { force_match_for_each_row: true } }
   similarity_calculator { iou_similarity {} }
   loss { classification_loss { weighted_sigmoid_focal { alpha: 0.25 } } localization_loss { weighted_smooth_l1 {} } }
   post_processing {
-    batch_non_max_suppression { score_threshold: 0.1 iou_threshold: 0.6 max_total_detections: 12 }
+    batch_non_max_suppression {
+      score_threshold: 0.1 iou_threshold: 0.6
+      max_total_detections: 12
+    }
     score_converter: SIGMOID
   }
 }
@@ -44,18 +54,26 @@ ssd {
 FPN_LITE = """
 ssd {
   feature_extractor {
-    type: 'ssd_mobilenet_v1_fpn_keras' use_depthwise: true num_layers: 6
-    fpn { min_level: 3 max_level: 5 additional_layer_depth: 16 }
+    type: 'ssd_mobilenet_v1_fpn_keras' use_depthwise: true
+    num_layers: 6
+    fpn {
+      min_level: 3 max_level: 5
+      additional_layer_depth: 16
+    }
   }
   box_predictor {
     weight_shared_convolutional_box_predictor {
-      depth: 16 num_layers_before_predictor: 1 kernel_size: 3 use_depthwise: true share_prediction_tower: true
+      depth: 16 num_layers_before_predictor: 1
+      kernel_size: 3 use_depthwise: true
+      share_prediction_tower: true
       conv_hyperparams { initializer { random_normal_initializer { stddev: 0.01 } } batch_norm { } }
     }
   }
   anchor_generator {
     multiscale_anchor_generator {
-      min_level: 3 max_level: 5 anchor_scale: 2 scales_per_octave: 1 aspect_ratios: [1.0, 2.0]
+      min_level: 3 max_level: 5
+      anchor_scale: 2 scales_per_octave: 1
+      aspect_ratios: [1.0, 2.0]
     }
   }
 }

@@ -16,11 +16,13 @@ faster_rcnn {
   num_classes: 3
   image_resizer { fixed_shape_resizer { height: 64 width: 96 } }
   feature_extractor {
-    type: 'faster_rcnn_mobilenet_v1' depth_multiplier: 0.25 min_depth: 8 batch_norm_trainable: true
+    type: 'faster_rcnn_mobilenet_v1' depth_multiplier: 0.25
+    min_depth: 8 batch_norm_trainable: true
   }
   first_stage_anchor_generator {
     grid_anchor_generator {
-      height_stride: 16 width_stride: 16 scales: [0.0625, 0.125, 0.25] aspect_ratios: [1.0, 2.0]
+      height_stride: 16 width_stride: 16
+      scales: [0.0625, 0.125, 0.25] aspect_ratios: [1.0, 2.0]
     }
   }
   first_stage_box_predictor_depth: 16
@@ -36,7 +38,10 @@ faster_rcnn {
     mask_rcnn_box_predictor { fc_hyperparams { initializer { variance_scaling_initializer { } } } }
   }
   second_stage_post_processing {
-    batch_non_max_suppression { iou_threshold: 0.6 max_detections_per_class: 4 max_total_detections: 5 }
+    batch_non_max_suppression {
+      iou_threshold: 0.6 max_detections_per_class: 4
+      max_total_detections: 5
+    }
     score_converter: SOFTMAX
   }
 }
@@ -48,7 +53,8 @@ faster_rcnn {
   number_of_stages: 3
   second_stage_box_predictor {
     mask_rcnn_box_predictor {
-      predict_instance_masks: true mask_height: 7 mask_width: 7 mask_prediction_conv_depth: 8
+      predict_instance_masks: true mask_height: 7
+      mask_width: 7 mask_prediction_conv_depth: 8
       conv_hyperparams { initializer { variance_scaling_initializer { } } }
     }
   }
@@ -57,12 +63,18 @@ faster_rcnn {
 PYRAMID = """
 faster_rcnn {
   feature_extractor {
-    type: 'faster_rcnn_mobilenet_v1_fpn' fpn { min_level: 3 max_level: 6 additional_layer_depth: 16 }
+    type: 'faster_rcnn_mobilenet_v1_fpn'
+    fpn {
+      min_level: 3 max_level: 6
+      additional_layer_depth: 16
+    }
     conv_hyperparams { initializer { variance_scaling_initializer { } } }
   }
   first_stage_anchor_generator {
     multiscale_anchor_generator {
-      min_level: 3 max_level: 6 anchor_scale: 3.0 aspect_ratios: [1.0, 2.0] scales_per_octave: 1
+      min_level: 3 max_level: 6
+      anchor_scale: 3.0 aspect_ratios: [1.0, 2.0]
+      scales_per_octave: 1
       normalize_coordinates: false
     }
   }
@@ -74,7 +86,8 @@ POSITION_SENSITIVE = """
 faster_rcnn {
   second_stage_box_predictor {
     rfcn_box_predictor {
-      crop_height: 6 crop_width: 6 depth: 16
+      crop_height: 6 crop_width: 6
+      depth: 16
       conv_hyperparams { initializer { variance_scaling_initializer { } } }
     }
   }

@@ -57,7 +57,8 @@ def test_a_branch_of_a_graph_uses_the_given_gradient():
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
 def test_swish_and_its_gradient(dtype):
     # s = sigmoid(x): y = x s and dy / dx = s + x s (1 - s). sigmoid(ln 3) = 3 / 4.
-    #   x = ln 3:  y = 3 ln 3 / 4,  dy = 3 / 4 + 3 ln 3 / 16;  x = -ln 3:  y = -ln 3 / 4,  dy = 1 / 4 - 3 ln 3 / 16.
+    # At x = ln 3, y = 3 ln 3 / 4 and dy = 3 / 4 + 3 ln 3 / 16.
+    # At x = -ln 3, y = -ln 3 / 4 and dy = 1 / 4 - 3 ln 3 / 16.
     log = np.log(3.0)
     x = tf.cast(tf.constant([0.0, log, -log]), dtype)
     with tf.GradientTape() as tape:

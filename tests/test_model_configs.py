@@ -98,7 +98,7 @@ EXTRACTOR_PARAMETERS = {
 }
 # torchvision publishes 41,755,286 for its Faster R-CNN of ResNet-50 and a pyramid with 90 classes. That number lacks
 # the four numbers of each of the 26,560 normalized channels. It has one number of objectness for each of three
-# anchors, while detzoo has two. It includes a box for the background.
+# anchors, while detzoo has two. And it includes background boxes.
 _PYRAMID = 41_755_286 + 4 * 26_560 + 3 * (256 + 1) - 4 * (1024 + 1)
 PARAMETERS = {
     "faster_rcnn_resnet50_fpn_800.config": _PYRAMID,

@@ -1,9 +1,11 @@
 """Each row of the papers' result tables has its config, with the paper's result and the paper's training numbers.
 
-The tables below are worked from the papers, not from the configs: Lin et al., arXiv:1612.03144 (FPN), tables 1 to 6,
-sections 5.1 and 5.2 and appendix A; Lin et al., arXiv:1708.02002 (RetinaNet), tables 1e and 2 and section 4.1; Huang et
-al., arXiv:1611.10012 (trade-offs), tables 3 and 5 and section 3.6; He et al., arXiv:1406.4729 (SPP), tables 2, 3 and 9
-to 12.
+The tables below were copied from the papers, not from the configs:
+
+- Lin et al., arXiv:1612.03144 (FPN), tables 1 to 6, sections 5.1 and 5.2 and appendix A
+- Lin et al., arXiv:1708.02002 (RetinaNet), tables 1e and 2 and section 4.1
+- Huang et al., arXiv:1611.10012 (trade-offs), tables 3 and 5 and section 3.6
+- He et al., arXiv:1406.4729 (SPP), tables 2, 3 and 9 to 12
 """
 
 from __future__ import annotations

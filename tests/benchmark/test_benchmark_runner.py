@@ -30,8 +30,8 @@ from detzoo.errors import DetzooError, UsageError
 from detzoo.export.exporter import Export, export_detector
 from detzoo.sweep import columns as sweep_columns
 
-# Toy, 32 x 48: stem 3x3 stride 2 to 16 x 24 x 8; depthwise 3x3 stride 2 to 8 x 12 x 8; pointwise stride 2 to
-# 4 x 6 x 16; 1x1 heads of 4 and 4 channels.
+# The toy on 32 x 48 has a stem of 3x3 with stride 2 to 16 x 24 x 8, a depthwise 3x3 with stride 2 to 8 x 12 x 8, a
+# pointwise layer with stride 2 to 4 x 6 x 16, and 1x1 heads of 4 and 4 channels.
 CONVOLUTIONS = 16 * 24 * 8 * 27 + 4 * 6 * 16 * 8 + 2 * 4 * 6 * 4 * 16
 DEPTHWISE = 8 * 12 * 8 * 9
 # Filters 216 + 72 + 128 + 64 + 64, biases 16 + 4 + 4, batch norms with gamma 4 x 8 and 4 x 16, without 3 x 8.

@@ -97,32 +97,71 @@ def test_published_configs_build(shared):
         ),
         ("random_jitter_boxes { ratio: 0.25 jitter_mode: SHRINK }", {"ratio": 0.25, "mode": "SHRINK"}),
         (
-            "random_pad_image { min_image_height: 5 min_image_width: 6 pad_color: [1, 2, 3] }",
+            """
+            random_pad_image {
+              min_image_height: 5 min_image_width: 6
+              pad_color: [1, 2, 3]
+            }
+            """,
             {"min_size": (5, 6), "max_size": None, "pad_color": (1.0, 2.0, 3.0)},
         ),
-        ("resize_image { new_height: 3 new_width: 4 method: AREA }", {"new_height": 3, "method": "area"}),
+        (
+            """
+            resize_image {
+              new_height: 3 new_width: 4
+              method: AREA
+            }
+            """,
+            {"new_height": 3, "method": "area"},
+        ),
         ("resize_image { new_height: 3 new_width: 4 }", {"new_width": 4, "method": "bilinear"}),
         ("remap_labels { original_labels: [3, 5] new_label: 1 }", {"original_classes": [2, 4], "new_class": 0}),
         ("drop_label_probabilistically { label: 3 drop_probability: 0.5 }", {"dropped_class": 2}),
         (
-            "random_crop_image { min_object_covered: 0 min_aspect_ratio: 0.75 max_aspect_ratio: 3.0 min_area: 0.75 "
-            "max_area: 1.0 overlap_thresh: 0.0 clip_boxes: false random_coef: 0.5 }",
+            """
+            random_crop_image {
+              min_object_covered: 0 min_aspect_ratio: 0.75
+              max_aspect_ratio: 3.0 min_area: 0.75
+              max_area: 1.0 overlap_thresh: 0.0
+              clip_boxes: false random_coef: 0.5
+            }
+            """,
             {"limits": CropLimits(0.0, (0.75, 3.0), (0.75, 1.0), 0.0, False, 0.5)},
         ),
         ("autoaugment_image { policy_name: 'v2' }", {"policy_name": "v2"}),
         ("ssd_random_crop {}", {"choices": crop.SSD_CROPS}),
         (
-            "ssd_random_crop { operations { min_object_covered: 0.5 min_aspect_ratio: 0.5 max_aspect_ratio: 2.0 "
-            "min_area: 0.25 max_area: 1.0 overlap_thresh: 0.5 random_coef: 0.125 } }",
+            """
+            ssd_random_crop {
+              operations {
+                min_object_covered: 0.5 min_aspect_ratio: 0.5
+                max_aspect_ratio: 2.0 min_area: 0.25
+                max_area: 1.0 overlap_thresh: 0.5
+                random_coef: 0.125
+              }
+            }
+            """,
             {"choices": [CropLimits(0.5, (0.5, 2.0), (0.25, 1.0), 0.5, True, 0.125)]},
         ),
         (
-            "ssd_random_crop_fixed_aspect_ratio { aspect_ratio: 2.0 operations { min_area: 0.25 max_area: 1.0 } }",
+            """
+            ssd_random_crop_fixed_aspect_ratio {
+              aspect_ratio: 2.0
+              operations { min_area: 0.25 max_area: 1.0 }
+            }
+            """,
             {"aspect_ratio": 2.0, "choices": [CropLimits(0.0, (2.0, 2.0), (0.25, 1.0), 0.0)]},
         ),
         (
-            "ssd_random_crop_pad { operations { min_aspect_ratio: 0.5 max_aspect_ratio: 2.0 min_area: 0.25 max_area: 1 "
-            "max_padded_size_ratio: [3, 4] pad_color_g: 9 } }",
+            """
+            ssd_random_crop_pad {
+              operations {
+                min_aspect_ratio: 0.5 max_aspect_ratio: 2.0
+                min_area: 0.25 max_area: 1
+                max_padded_size_ratio: [3, 4] pad_color_g: 9
+              }
+            }
+            """,
             {"paddings": [PadLimits((1.0, 1.0), (3.0, 4.0), (0.0, 9.0, 0.0))]},
         ),
         ("ssd_random_crop_pad {}", {"paddings": None, "choices": crop.SSD_CROPS[1:]}),

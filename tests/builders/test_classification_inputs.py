@@ -21,7 +21,11 @@ NUM_IMAGES = 7
 def model(train_size=(), test_view="TEN_CROPS"):
     sizes = "".join(f"train_size: {size} " for size in train_size)
     return text_format.Parse(
-        "spp_classifier { num_classes: 2 network { type: 'zf_5' pyramid_bins: [2, 1] } shorter_side: 48 crop_size: 40 "
+        """
+        spp_classifier { num_classes: 2 network { type: 'zf_5'
+        pyramid_bins: [2, 1] } shorter_side: 48
+        crop_size: 40
+        """
         f"{sizes} test_view: {test_view} }}",
         pb.DetectionModel(),
     )

@@ -32,7 +32,8 @@ ssd {
   num_classes: 3
   image_resizer { fixed_shape_resizer { height: 64 width: 96 } }
   feature_extractor {
-    type: 'ssd_mobilenet_v2' depth_multiplier: 0.25 min_depth: 8 num_layers: 3
+    type: 'ssd_mobilenet_v2' depth_multiplier: 0.25
+    min_depth: 8 num_layers: 3
     override_base_feature_extractor_hyperparams: true
     conv_hyperparams {
       activation: RELU_6
@@ -42,7 +43,8 @@ ssd {
   }
   box_predictor {
     convolutional_box_predictor {
-      kernel_size: 3 use_dropout: false conv_hyperparams { initializer { random_normal_initializer { stddev: 0.01 } } }
+      kernel_size: 3 use_dropout: false
+      conv_hyperparams { initializer { random_normal_initializer { stddev: 0.01 } } }
     }
   }
   anchor_generator { ssd_anchor_generator { num_layers: 3 aspect_ratios: [1.0, 2.0, 0.5] } }

@@ -30,15 +30,24 @@ ssd {
   feature_extractor {
     type: 'ssd_efficientnet-b0_bifpn_keras'
     bifpn { num_iterations: 1 num_filters: 24 }
-    conv_hyperparams { activation: SWISH batch_norm { scale: true decay: 0.9 } }
+    conv_hyperparams {
+      activation: SWISH
+      batch_norm { scale: true decay: 0.9 }
+    }
   }
   box_predictor {
     weight_shared_convolutional_box_predictor {
-      depth: 24 num_layers_before_predictor: 1 kernel_size: 3 use_depthwise: true
+      depth: 24 num_layers_before_predictor: 1
+      kernel_size: 3 use_depthwise: true
       conv_hyperparams { activation: SWISH batch_norm { scale: true } }
     }
   }
-  anchor_generator { multiscale_anchor_generator { min_level: 3 max_level: 7 aspect_ratios: [1, 2, 0.5] } }
+  anchor_generator {
+    multiscale_anchor_generator {
+      min_level: 3 max_level: 7
+      aspect_ratios: [1, 2, 0.5]
+    }
+  }
   box_coder { faster_rcnn_box_coder {} }
   matcher { argmax_matcher { matched_threshold: 0.5 unmatched_threshold: 0.5 } }
   similarity_calculator { iou_similarity {} }

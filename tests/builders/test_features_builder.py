@@ -22,9 +22,13 @@ HYPERPARAMS = """
     activation: RELU
     regularizer { l2_regularizer { weight: 0.01 } }
     initializer { random_normal_initializer { stddev: 0.5 } }
-    batch_norm { decay: 0.9 epsilon: 0.25 scale: false center: true train: true }
+    batch_norm {
+      decay: 0.9 epsilon: 0.25
+      scale: false center: true
+      train: true
+    }
 """
-# Not square, and no multiple of 32: ceil(70 / 8) = 9, ceil(100 / 8) = 13; / 16: 5, 7; / 32: 3, 4.
+# Not square, and no multiple of 32. At stride 8 ceil(70 / 8) = 9 and ceil(100 / 8) = 13, at 16 5 and 7, at 32 3 and 4.
 IMAGE_SHAPE = (70, 100)
 
 
@@ -75,7 +79,10 @@ def test_parameters_of_the_embedded_ssd():
     # Depths of arXiv:1704.04861, table 1, times 0.125, and 16 at least. 4 numbers a normalised channel.
     depths = [16, 16, 16, 16, 32, 32, 64, 64, 64, 64, 64, 64, 128, 128]
     blocks = sum((9 + 4) * before + (before + 4) * after for before, after in itertools.pairwise(depths))
-    extractor = build("type: 'embedded_ssd_mobilenet_v1' depth_multiplier: 0.125 min_depth: 16")
+    extractor = build("""
+        type: 'embedded_ssd_mobilenet_v1' depth_multiplier: 0.125
+        min_depth: 16
+        """)
     assert extractor.model.count_params() == (3 * 9 + 4) * 16 + blocks
 
 
@@ -106,7 +113,10 @@ def test_nothing_is_built_behind_the_last_map():
     extractor = build("type: 'ssd_mobilenet_v2' num_layers: 1")
     assert [spec.level for spec in extractor.specs] == [4]
     assert extractor.model.layers[-1].name == "block_13_expand_relu"
-    pyramid = build("type: 'ssd_mobilenet_v1_fpn' fpn { min_level: 3 max_level: 4 }")
+    pyramid = build("""
+        type: 'ssd_mobilenet_v1_fpn'
+        fpn { min_level: 3 max_level: 4 }
+        """)
     assert [spec.level for spec in pyramid.specs] == [3, 4]
     assert pyramid.model.layers[-1].name == "conv_pw_11_relu"
 
@@ -117,7 +127,10 @@ def test_levels_can_be_asked_for():
 
 def test_depth_multiplier_and_min_depth_of_mobilenet_v1():
     # 0.25 * (512, 1024) = 128, 256; the first layer's 0.25 * 32 = 8 is raised to 12.
-    extractor = build("type: 'ssd_mobilenet_v1' depth_multiplier: 0.25 min_depth: 12")
+    extractor = build("""
+        type: 'ssd_mobilenet_v1' depth_multiplier: 0.25
+        min_depth: 12
+        """)
     assert [spec.channels for spec in extractor.specs] == [128, 256]
     assert extractor.model.get_layer("conv1").filters == 12
 
@@ -125,7 +138,10 @@ def test_depth_multiplier_and_min_depth_of_mobilenet_v1():
 def test_depth_multiplier_and_min_depth_of_mobilenet_v2():
     # 0.35 * 160 * 6 = 336 channels of block 13's expansion come of block 12's 0.35 * 96 = 33.6 -> 32, times 6 = 192;
     # the last convolution has 0.35 * 1280 = 448. Block 1's 0.35 * 24 = 8.4 -> 8 is raised to 16, and block 2's.
-    extractor = build("type: 'ssd_mobilenet_v2' depth_multiplier: 0.35 min_depth: 16")
+    extractor = build("""
+        type: 'ssd_mobilenet_v2' depth_multiplier: 0.35
+        min_depth: 16
+        """)
     assert [spec.channels for spec in extractor.specs] == [192, 448]
     assert extractor.model.get_layer("block_1_project").filters == 16
     assert extractor.model.get_layer("block_2_expand").filters == 96
@@ -135,7 +151,7 @@ def test_depth_multiplier_and_min_depth_of_mobilenet_v2():
 
 
 def test_depth_multiplier_of_inception_v2():
-    # Mixed_4c of half width: 96 + 64 + 64 + 64; Mixed_5c: 176 + 160 + 112 + 64.
+    # At half width Mixed_4c has 96 + 64 + 64 + 64 channels, and Mixed_5c 176 + 160 + 112 + 64.
     extractor = build("type: 'ssd_inception_v2' depth_multiplier: 0.5")
     assert [spec.channels for spec in extractor.specs] == [288, 512]
 
@@ -199,7 +215,10 @@ def test_freeze_batchnorm_freezes_statistics_and_freeze_backbone_everything():
     extractor = build("type: 'ssd_mobilenet_v1' num_layers: 1", freeze_batchnorm=True)
     assert not any(layer.train_statistics for layer in layers_of(extractor, BatchNorm))
     assert extractor.model.trainable_variables
-    frozen = build("type: 'ssd_mobilenet_v1' num_layers: 1 freeze_backbone: true")
+    frozen = build("""
+        type: 'ssd_mobilenet_v1' num_layers: 1
+        freeze_backbone: true
+        """)
     assert not frozen.model.trainable_variables
 
 

@@ -26,7 +26,10 @@ def shapes(model):
 
 
 def test_convolutional_predictor():
-    fields = "num_layers_before_predictor: 1 max_depth: 6 kernel_size: 3 class_prediction_bias_init: -2"
+    fields = """
+        num_layers_before_predictor: 1 max_depth: 6
+        kernel_size: 3 class_prediction_bias_init: -2
+        """
     model = head_model(f"convolutional_box_predictor {{ {fields} {BATCH_NORM} }}", num_anchors=(3, 6))
     assert shapes(model)["head_3_shared_0_conv/kernel"] == (1, 1, 8, 6)
     assert shapes(model)["class_predictor_4/kernel"] == (3, 3, 6, 30)
@@ -36,7 +39,10 @@ def test_convolutional_predictor():
 
 
 def test_weight_shared_predictor():
-    fields = "depth: 16 num_layers_before_predictor: 2 class_prediction_bias_init: -4.6"
+    fields = """
+        depth: 16 num_layers_before_predictor: 2
+        class_prediction_bias_init: -4.6
+        """
     model = head_model(f"weight_shared_convolutional_box_predictor {{ {fields} {BATCH_NORM} }}")
     assert shapes(model)["class_tower_1/kernel"] == (3, 3, 16, 16)
     assert shapes(model)["box_tower_0_level_4_batch_norm/gamma"] == (16,)
@@ -59,10 +65,20 @@ def test_fields_of_the_weight_shared_predictor(field, path):
 @pytest.mark.parametrize(
     "text",
     [
-        "convolutional_box_predictor { use_dropout: false apply_sigmoid_to_scores: true box_encodings_clip_range "
-        "{ min: -0.5 max: 0.25 } conv_hyperparams { initializer { random_normal_initializer { stddev: 3 } } } }",
-        "weight_shared_convolutional_box_predictor { depth: 8 score_converter: SIGMOID box_encodings_clip_range "
-        "{ min: -0.5 max: 0.25 } conv_hyperparams { initializer { random_normal_initializer { stddev: 3 } } } }",
+        """
+        convolutional_box_predictor {
+          use_dropout: false apply_sigmoid_to_scores: true
+          box_encodings_clip_range { min: -0.5 max: 0.25 }
+          conv_hyperparams { initializer { random_normal_initializer { stddev: 3 } } }
+        }
+        """,
+        """
+        weight_shared_convolutional_box_predictor {
+          depth: 8 score_converter: SIGMOID
+          box_encodings_clip_range { min: -0.5 max: 0.25 }
+          conv_hyperparams { initializer { random_normal_initializer { stddev: 3 } } }
+        }
+        """,
     ],
 )
 def test_outputs_are_clipped_and_converted_on_request(text):

@@ -48,7 +48,10 @@ def test_l1_weight_is_taken_as_it_is():
 
 @pytest.mark.parametrize("normalizer", ["batch_norm", "sync_batch_norm"])
 def test_batch_norm_fields(normalizer):
-    fields = "decay: 0.97 epsilon: 0.002 center: false scale: true"
+    fields = """
+        decay: 0.97 epsilon: 0.002
+        center: false scale: true
+        """
     built = hyperparams(f"{normalizer} {{ {fields} }}").batch_norm
     synchronized = normalizer == "sync_batch_norm"
     assert built == BatchNormHyperparams(

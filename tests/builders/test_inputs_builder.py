@@ -102,7 +102,12 @@ def test_augmentations_belong_to_training_only(folder):
 
 
 def test_sizes_are_drawn_in_training_only(folder):
-    sizes = "keep_aspect_ratio_resizer { min_dimension: 8 max_dimension: 12 training_min_dimensions: 4 }"
+    sizes = """
+        keep_aspect_ratio_resizer {
+          min_dimension: 8 max_dimension: 12
+          training_min_dimensions: 4
+        }
+        """
     resizer = text_format.Parse(sizes, pb.ImageResizer())
     reader = text_format.Parse(f"tf_record_input_reader {{ input_path: '{folder}/train-*' }}", pb.InputReader())
 
@@ -239,7 +244,12 @@ def test_proposals_are_fractions_of_the_padded_input(named, tmp_path):
     entries = [{"image_id": f"n{n}", "bbox": [6, 0, 12, 20], "score": 0.5} for n in range(1, 5)]
     (tmp_path / "list.json").write_text(json.dumps(entries))
     resizer = text_format.Parse(
-        "keep_aspect_ratio_resizer { min_dimension: 12 max_dimension: 12 pad_to_max_dimension: true }",
+        """
+        keep_aspect_ratio_resizer {
+          min_dimension: 12 max_dimension: 12
+          pad_to_max_dimension: true
+        }
+        """,
         pb.ImageResizer(),
     )
     reader = text_format.Parse(

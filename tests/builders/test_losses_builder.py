@@ -69,7 +69,8 @@ def test_weights_and_switches():
     loss = _build(
         loss="""classification_weight: 2 localization_weight: 3
             random_example_sampler { positive_sample_fraction: 0.25 }""",
-        extra="""normalize_loss_by_num_matches: false normalize_loc_loss_by_codesize: true add_background_class: false
+        extra="""normalize_loss_by_num_matches: false normalize_loc_loss_by_codesize: true
+            add_background_class: false
             encode_background_as_zeros: true""",
     )
     assert (loss.classification_weight, loss.localization_weight) == (2.0, 3.0)
@@ -87,11 +88,17 @@ def test_weights_and_switches():
         ("loss_type: CLASSIFICATION iou_threshold: 0.5", HardExampleMiner(64, 0.5, 1.0, 0.0)),
         ("loss_type: LOCALIZATION iou_threshold: 0.5", HardExampleMiner(64, 0.5, 0.0, 1.0)),
         (
-            "num_hard_examples: 0 iou_threshold: 1 max_negatives_per_positive: 3 min_negatives_per_image: 5",
+            """
+            num_hard_examples: 0 iou_threshold: 1
+            max_negatives_per_positive: 3 min_negatives_per_image: 5
+            """,
             HardExampleMiner(None, 1.0, 2.0, 3.0, 3, 5),
         ),
         (
-            "num_hard_examples: 128 iou_threshold: 0.5 max_negatives_per_positive: 3 reserve_positives: true",
+            """
+            num_hard_examples: 128 iou_threshold: 0.5
+            max_negatives_per_positive: 3 reserve_positives: true
+            """,
             HardExampleMiner(128, 0.5, 2.0, 3.0, 3, reserve_positives=True),
         ),
     ],

@@ -45,7 +45,14 @@ def shapes(model):
         ("type: 'embedded_ssd_mobilenet_v1' num_layers: 2", (4, 5), (4, 5, 6, 7, 8)),
         ("type: 'ssd_mobilenet_v1_ppn'", (4,), (4, 5, 6, 7, 8, 9)),
         ("type: 'ssd_resnet50_v1_fpn_keras'", (3, 4, 5), (3, 4, 5, 6, 7)),
-        ("type: 'ssd_resnet50_v1_fpn' fpn { min_level: 2 max_level: 4 }", (2, 3, 4), (2, 3, 4)),
+        (
+            """
+            type: 'ssd_resnet50_v1_fpn'
+            fpn { min_level: 2 max_level: 4 }
+            """,
+            (2, 3, 4),
+            (2, 3, 4),
+        ),
     ],
 )
 def test_levels(text, backbone, neck):
@@ -55,13 +62,19 @@ def test_levels(text, backbone, neck):
 
 
 def test_extra_levels_have_the_papers_depths_times_the_multiplier():
-    model = neck_model("type: 'ssd_mobilenet_v2' depth_multiplier: 0.5 min_depth: 80")
+    model = neck_model("""
+        type: 'ssd_mobilenet_v2' depth_multiplier: 0.5
+        min_depth: 80
+        """)
     assert [x.shape[-1] for x in model.outputs] == [16, 32, 256, 128, 128, 80]
 
 
 def test_the_embedded_ssd_ends_with_a_kernel_of_two():
     # 256 x 384 pixels: 16 x 24 and 8 x 12 of the backbone. 512, 256 and 256 channels times 0.125.
-    text = "type: 'embedded_ssd_mobilenet_v1' depth_multiplier: 0.125 conv_hyperparams { batch_norm { scale: true } }"
+    text = """
+        type: 'embedded_ssd_mobilenet_v1' depth_multiplier: 0.125
+        conv_hyperparams { batch_norm { scale: true } }
+        """
     model = neck_model(text)
     assert [x.shape[1:] for x in model.outputs] == [(16, 24, 16), (8, 12, 32), (4, 6, 64), (2, 3, 32), (1, 2, 32)]
     kernels = {path: shape for path, shape in shapes(model).items() if path.endswith("kernel")}

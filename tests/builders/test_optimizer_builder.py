@@ -33,8 +33,12 @@ def test_constant_rate():
 
 
 def test_cosine_with_warm_up():
-    text = """cosine_decay_learning_rate {
-      learning_rate_base: 0.8 total_steps: 1100 warmup_learning_rate: 0.2 warmup_steps: 100 }"""
+    text = """
+        cosine_decay_learning_rate {
+          learning_rate_base: 0.8 total_steps: 1100
+          warmup_learning_rate: 0.2 warmup_steps: 100
+        }
+        """
     # Warm-up: 0.2 + 0.6 * step / 100. Then 0.4 * (1 + cos(pi * (step - 100) / 1000)), and 0 past the end.
     wanted = [0.2, 0.206, 0.794, 0.8, 0.4 * (1 + math.cos(math.pi / 4)), 0.4, 0.0, 0.0]
     np.testing.assert_allclose(rates(text, [0, 1, 99, 100, 350, 600, 1100, 1101]), wanted, atol=1e-6)
@@ -42,20 +46,28 @@ def test_cosine_with_warm_up():
 
 def test_cosine_holds_the_base_rate():
     text = """cosine_decay_learning_rate {
-      learning_rate_base: 0.8 total_steps: 1200 warmup_steps: 100 warmup_learning_rate: 0.0
+      learning_rate_base: 0.8 total_steps: 1200
+      warmup_steps: 100 warmup_learning_rate: 0.0
       hold_base_rate_steps: 100 }"""
     wanted = [0.0, 0.4, 0.8, 0.8, 0.8, 0.4, 0.0]
     np.testing.assert_allclose(rates(text, [0, 50, 100, 150, 200, 700, 1200]), wanted, atol=1e-6)
 
 
 def test_cosine_without_warm_up():
-    text = "cosine_decay_learning_rate { learning_rate_base: 0.8 total_steps: 100 warmup_steps: 0 }"
+    text = """
+        cosine_decay_learning_rate {
+          learning_rate_base: 0.8 total_steps: 100
+          warmup_steps: 0
+        }
+        """
     np.testing.assert_allclose(rates(text, [0, 50, 100]), [0.8, 0.4, 0.0], atol=1e-6)
 
 
 def test_exponential_staircase_burn_in_and_minimum():
     text = """exponential_decay_learning_rate {
-      initial_learning_rate: 0.4 decay_steps: 10 decay_factor: 0.5 burnin_learning_rate: 0.01 burnin_steps: 5
+      initial_learning_rate: 0.4 decay_steps: 10
+      decay_factor: 0.5 burnin_learning_rate: 0.01
+      burnin_steps: 5
       min_learning_rate: 0.06 }"""
     # The burn-in is below the minimum, which holds there too. Decay counts from its end: 0.4 / 2 at step 5 + 10, and
     # 0.05 at step 5 + 30.
@@ -65,26 +77,46 @@ def test_exponential_staircase_burn_in_and_minimum():
 
 
 def test_exponential_without_staircase_and_burn_in_at_the_initial_rate():
-    text = """exponential_decay_learning_rate {
-      initial_learning_rate: 0.4 decay_steps: 10 decay_factor: 0.5 staircase: false burnin_steps: 2 }"""
+    text = """
+        exponential_decay_learning_rate {
+          initial_learning_rate: 0.4 decay_steps: 10
+          decay_factor: 0.5 staircase: false
+          burnin_steps: 2
+        }
+        """
     np.testing.assert_allclose(rates(text, [0, 1, 2, 4, 7]), [0.4, 0.4, 0.4, 0.4 * 0.5**0.2, 0.4 * 0.5**0.5], rtol=1e-6)
 
 
 def test_manual_steps():
-    text = """manual_step_learning_rate { initial_learning_rate: 0.3
-      schedule { step: 5 learning_rate: 0.2 } schedule { step: 10 learning_rate: 0.1 } }"""
+    text = """
+        manual_step_learning_rate {
+          initial_learning_rate: 0.3
+          schedule { step: 5 learning_rate: 0.2 }
+          schedule { step: 10 learning_rate: 0.1 }
+        }
+        """
     np.testing.assert_allclose(rates(text, [0, 4, 5, 9, 10, 99]), [0.3, 0.3, 0.2, 0.2, 0.1, 0.1], rtol=1e-6)
 
 
 def test_manual_steps_with_warm_up():
-    text = """manual_step_learning_rate { initial_learning_rate: 0.1 warmup: true
-      schedule { step: 4 learning_rate: 0.5 } schedule { step: 8 learning_rate: 0.05 } }"""
+    text = """
+        manual_step_learning_rate {
+          initial_learning_rate: 0.1 warmup: true
+          schedule { step: 4 learning_rate: 0.5 }
+          schedule { step: 8 learning_rate: 0.05 }
+        }
+        """
     np.testing.assert_allclose(rates(text, [0, 1, 3, 4, 7, 8]), [0.1, 0.2, 0.4, 0.5, 0.5, 0.05], rtol=1e-6)
 
 
 def test_manual_step_at_zero_replaces_the_initial_rate():
-    text = """manual_step_learning_rate { initial_learning_rate: 0.1 warmup: true
-      schedule { step: 0 learning_rate: 0.3 } schedule { step: 2 learning_rate: 0.2 } }"""
+    text = """
+        manual_step_learning_rate {
+          initial_learning_rate: 0.1 warmup: true
+          schedule { step: 0 learning_rate: 0.3 }
+          schedule { step: 2 learning_rate: 0.2 }
+        }
+        """
     np.testing.assert_allclose(rates(text, [0, 1, 2]), [0.3, 0.3, 0.2], rtol=1e-6)
 
 
@@ -129,10 +161,15 @@ def test_momentum_is_keras_sgd():
 
 def test_rms_prop_starts_from_a_mean_square_of_one_and_adds_epsilon_inside_the_root():
     config = optimizer_config(
-        "rms_prop_optimizer { momentum_optimizer_value: 0.5 decay: 0.9 epsilon: 0.7 learning_rate {"
-        " constant_learning_rate { learning_rate: 0.1 } } }"
+        """
+        rms_prop_optimizer {
+          momentum_optimizer_value: 0.5 decay: 0.9
+          epsilon: 0.7 learning_rate { constant_learning_rate { learning_rate: 0.1 } }
+        }
+        """
     )
-    # mean square: 0.9 * 1 + 0.1 * 4 = 1.3; step 0.1 * 2 / sqrt(1.3 + 0.7); then 0.9 * 1.3 + 0.1 * 1 = 1.27.
+    # The mean square is 0.9 * 1 + 0.1 * 4 = 1.3, and the step is 0.1 * 2 / sqrt(1.3 + 0.7). Then the mean square is
+    # 0.9 * 1.3 + 0.1 * 1 = 1.27.
     first = 0.2 / math.sqrt(2.0)
     second = 0.5 * first + 0.1 / math.sqrt(1.97)
     values = steps_of(build_optimizer(config), [2.0, 1.0])
@@ -148,8 +185,17 @@ def test_adam_and_its_epsilon():
 
 def test_the_schedule_counts_steps_from_zero():
     config = optimizer_config(
-        "momentum_optimizer { momentum_optimizer_value: 0 learning_rate { manual_step_learning_rate {"
-        " initial_learning_rate: 0.5 schedule { step: 1 learning_rate: 0.25 } } } }"
+        """
+        momentum_optimizer {
+          momentum_optimizer_value: 0
+          learning_rate {
+            manual_step_learning_rate {
+              initial_learning_rate: 0.5
+              schedule { step: 1 learning_rate: 0.25 }
+            }
+          }
+        }
+        """
     )
     np.testing.assert_allclose(steps_of(build_optimizer(config), [1.0, 1.0]), [0.5, 0.25], rtol=1e-6)
 

@@ -32,7 +32,8 @@ def test_defaults():
 
 def test_fields():
     part = _build(
-        """score_threshold: 0.25 iou_threshold: 0.5 max_detections_per_class: 7 max_total_detections: 8
+        """score_threshold: 0.25 iou_threshold: 0.5
+        max_detections_per_class: 7 max_total_detections: 8
         soft_nms_sigma: 0.5 use_class_agnostic_nms: true""",
         "score_converter: SOFTMAX logit_scale: 2",
         "add_background_class: false",

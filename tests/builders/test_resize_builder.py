@@ -19,22 +19,42 @@ def build(text: str) -> resize.Resizer:
     ("text", "expected"),
     [
         (
-            "fixed_shape_resizer { height: 30 width: 40 resize_method: AREA convert_to_grayscale: true }",
+            """
+            fixed_shape_resizer {
+              height: 30 width: 40
+              resize_method: AREA convert_to_grayscale: true
+            }
+            """,
             resize.FixedShapeResizer("area", True, 30, 40),
         ),
         ("fixed_shape_resizer {}", resize.FixedShapeResizer("bilinear", False, 300, 300)),
         (
-            "keep_aspect_ratio_resizer { min_dimension: 20 max_dimension: 50 pad_to_max_dimension: true "
-            "resize_method: BICUBIC per_channel_pad_value: [1, 2, 3] }",
+            """
+            keep_aspect_ratio_resizer {
+              min_dimension: 20 max_dimension: 50
+              pad_to_max_dimension: true resize_method: BICUBIC
+              per_channel_pad_value: [1, 2, 3]
+            }
+            """,
             resize.KeepAspectRatioResizer("bicubic", False, 20, 50, True, pad_value=(1.0, 2.0, 3.0)),
         ),
         (
-            "keep_aspect_ratio_resizer { min_dimension: 20 max_dimension: 50 training_min_dimensions: [10, 20] }",
+            """
+            keep_aspect_ratio_resizer {
+              min_dimension: 20 max_dimension: 50
+              training_min_dimensions: [10, 20]
+            }
+            """,
             resize.KeepAspectRatioResizer("bilinear", False, 20, 50, training_min_dimensions=(10, 20)),
         ),
         ("identity_resizer {}", resize.IdentityResizer()),
         (
-            "conditional_shape_resizer { condition: SMALLER size_threshold: 70 resize_method: NEAREST_NEIGHBOR }",
+            """
+            conditional_shape_resizer {
+              condition: SMALLER size_threshold: 70
+              resize_method: NEAREST_NEIGHBOR
+            }
+            """,
             resize.ConditionalShapeResizer("nearest", False, 70, False),
         ),
         ("pad_to_multiple_resizer { multiple: 32 }", resize.PadToMultipleResizer(multiple=32)),
@@ -51,7 +71,12 @@ def test_every_form(text, expected):
         ("keep_aspect_ratio_resizer { min_dimension: 9 max_dimension: 8 }", "at most max_dimension 8"),
         ("keep_aspect_ratio_resizer { per_channel_pad_value: 1 }", "takes 3"),
         (
-            "keep_aspect_ratio_resizer { min_dimension: 9 max_dimension: 9 training_min_dimensions: [9, 10] }",
+            """
+            keep_aspect_ratio_resizer {
+              min_dimension: 9 max_dimension: 9
+              training_min_dimensions: [9, 10]
+            }
+            """,
             r"training_min_dimensions \[9, 10\] must be above 0 and at most max_dimension 9",
         ),
         ("fixed_shape_resizer { height: 0 }", "must be above 0"),

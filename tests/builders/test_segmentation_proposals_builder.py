@@ -24,8 +24,12 @@ def test_numbers_arrive(small_masks):
         lambda: small_masks.build(
             """segmentation_proposals {
               feature_extractor { fpn { min_level: 2 max_level: 4 } }
-              head_kernel_size: [7, 5] head_depth: 12 mask_size: 9 min_object_size: 10 window_scale: 1.5
-              examples_per_image: 40 positive_fraction: 0.5 mask_loss_weight: 3 score_loss_weight: 2 max_proposals: 17
+              head_kernel_size: [7, 5] head_depth: 12
+              mask_size: 9 min_object_size: 10
+              window_scale: 1.5
+              examples_per_image: 40 positive_fraction: 0.5
+              mask_loss_weight: 3 score_loss_weight: 2
+              max_proposals: 17
             }"""
         )
     )

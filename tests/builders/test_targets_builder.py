@@ -34,7 +34,12 @@ def test_defaults():
     ("text", "expected"),
     [
         (
-            "faster_rcnn_box_coder { y_scale: 1 x_scale: 2 height_scale: 3 width_scale: 4 }",
+            """
+            faster_rcnn_box_coder {
+              y_scale: 1 x_scale: 2
+              height_scale: 3 width_scale: 4
+            }
+            """,
             FasterRcnnBoxCoder((1.0, 2.0, 3.0, 4.0)),
         ),
         ("keypoint_box_coder { y_scale: 1 }", FasterRcnnBoxCoder((1.0, 10.0, 5.0, 5.0))),
@@ -50,8 +55,12 @@ def test_box_coders(text, expected):
     ("text", "expected"),
     [
         (
-            """argmax_matcher {
-            matched_threshold: 0.75 unmatched_threshold: 0.25 negatives_lower_than_unmatched: false }""",
+            """
+            argmax_matcher {
+              matched_threshold: 0.75 unmatched_threshold: 0.25
+              negatives_lower_than_unmatched: false
+            }
+            """,
             matching.ArgmaxMatcher(0.75, 0.25, negatives_lower_than_unmatched=False),
         ),
         (

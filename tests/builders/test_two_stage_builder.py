@@ -48,7 +48,12 @@ def has(detector, start):
     return any(weight.path.startswith(start) for weight in detector.weights)
 
 
-MINER = "hard_example_miner { num_hard_examples: 9 iou_threshold: 0.8 loss_type: BOTH }"
+MINER = """
+    hard_example_miner {
+      num_hard_examples: 9 iou_threshold: 0.8
+      loss_type: BOTH
+    }
+    """
 L2 = "regularizer { l2_regularizer { weight: 0.5 } } initializer { truncated_normal_initializer { stddev: 0.02 } }"
 BOX_HEAD = "second_stage_box_predictor {{ mask_rcnn_box_predictor {{ {} }} }}"
 RFCN_HEAD = "second_stage_box_predictor {{ rfcn_box_predictor {{ {} }} }}"
@@ -260,7 +265,10 @@ FIELDS = [
     ),
     (
         "masks",
-        BOX_HEAD.format("convolve_then_upsample_masks: true mask_height: 6 mask_width: 8"),
+        BOX_HEAD.format("""
+            convolve_then_upsample_masks: true mask_height: 6
+            mask_width: 8
+            """),
         lambda d: layer_of(d.mask_network, "mask_upsample").size,
         (6, 8),
     ),
@@ -405,7 +413,11 @@ def test_every_field_arrives(build, kind, text, look, expected):
 
 def test_a_finest_level_alone_needs_one_grid_of_anchors(build):
     # 64 x 96 pixels at stride 8: 8 x 12 cells with 2 anchors.
-    grid = "min_level: 3 max_level: 3 anchor_scale: 3 aspect_ratios: [1, 2] scales_per_octave: 1"
+    grid = """
+        min_level: 3 max_level: 3
+        anchor_scale: 3 aspect_ratios: [1, 2]
+        scales_per_octave: 1
+        """
     one_level = (
         f"first_stage_anchor_generator {{ multiscale_anchor_generator {{ {grid} normalize_coordinates: false }} }}"
     )

@@ -16,7 +16,14 @@ from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
 from detzoo.config.load import load_pipeline, save_pipeline
 
 MODEL_CONFIG = pathlib.Path(__file__).resolve().parents[2] / "model_configs" / "ssd_mobilenet_v2_300.config"
-LABEL_MAP = "item { id: 1 name: 'cat' } item { id: 2 name: 'dog' display_name: 'Dog' } item { id: 3 name: 'bird' }"
+LABEL_MAP = """
+    item { id: 1 name: 'cat' }
+    item {
+      id: 2 name: 'dog'
+      display_name: 'Dog'
+    }
+    item { id: 3 name: 'bird' }
+    """
 
 
 def png(height, width, seed):

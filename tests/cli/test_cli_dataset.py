@@ -121,7 +121,10 @@ def test_strict_fails_with_the_findings_and_writes_nothing(capsys, data, form):
 
 
 def test_a_label_map_can_be_used_again(capsys, data):
-    (data / "map.pbtxt").write_text("item { id: 3 name: 'dog' } item { id: 9 name: 'cat' }")
+    (data / "map.pbtxt").write_text("""
+        item { id: 3 name: 'dog' }
+        item { id: 9 name: 'cat' }
+        """)
     assert main(words("csv", data, label_map=data / "map.pbtxt")) == 0
     assert load_label_map(data.parent / "out" / "label_map.pbtxt").names == {3: "dog", 9: "cat"}
     (data / "map.pbtxt").write_text("item { id: 3 name: 'dog' }")

@@ -17,7 +17,14 @@ from detzoo.ensemble.description import Ensemble, EnsembleModel, write_ensemble
 from detzoo.export.exporter import Export, export_detector
 from tests.detectors.test_spp_net import message_of as spp_net_of
 
-LABEL_MAP = 'item { id: 1 name: "cat" } item { id: 2 name: "dog" display_name: "Dog" } item { id: 3 name: "bird" }\n'
+LABEL_MAP = """
+item { id: 1 name: "cat" }
+item {
+  id: 2 name: "dog"
+  display_name: "Dog"
+}
+item { id: 3 name: "bird" }
+"""
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +121,11 @@ def test_a_font_that_is_none(exported, photos, capsys):
 
 
 def test_a_label_map_is_found_named_or_missed(exported, photos, capsys, tmp_path):
-    (tmp_path / "names.pbtxt").write_text("item { id: 1 name: 'x' } item { id: 2 name: 'y' } item { id: 3 name: 'z' }")
+    (tmp_path / "names.pbtxt").write_text("""
+        item { id: 1 name: 'x' }
+        item { id: 2 name: 'y' }
+        item { id: 3 name: 'z' }
+        """)
     assert main(arguments(exported, photos, f"--label_map={tmp_path / 'names.pbtxt'}")) == 0
     entries = json.loads((photos.parent / "out" / "detections.json").read_text())
     assert {entry["category_name"] for entry in entries} <= {"x", "y", "z"}

@@ -11,7 +11,14 @@ from PIL import Image
 from detzoo.cli.main import main
 from detzoo.export.exporter import Export, export_detector
 
-LABEL_MAP = "item { id: 1 name: 'cat' } item { id: 2 name: 'dog' display_name: 'Dog' } item { id: 3 name: 'bird' }"
+LABEL_MAP = """
+    item { id: 1 name: 'cat' }
+    item {
+      id: 2 name: 'dog'
+      display_name: 'Dog'
+    }
+    item { id: 3 name: 'bird' }
+    """
 
 
 @pytest.fixture(scope="module")

@@ -137,13 +137,26 @@ def test_a_changed_config_is_not_given_old_numbers(tmp_path, capsys):
 
 
 def test_headers():
-    text = "# A title.\n#\n# Paper: x\n# Result: 20 mAP,\n#   of the paper.\n# Hardware: y\n\nmodel {}\n# Result: no\n"
+    text = """# A title.
+#
+# Paper: x
+# Result: 20 mAP,
+#   of the paper.
+# Hardware: y
+
+model {}
+# Result: no
+"""
     assert read_header(text) == ("A title.", "20 mAP, of the paper.", ())
     assert read_header("model {}\n") == ("", "", ())
 
 
 def test_rows_in_headers():
-    text = "# A title.\n# Row: FPN table 3*; RetinaNet table 12, R-101 at\n#   800 pixels; mine\n# Result: 1\n"
+    text = """# A title.
+# Row: FPN table 3*; RetinaNet table 12, R-101 at
+#   800 pixels; mine
+# Result: 1
+"""
     header = read_header(text)
     assert header.rows == (PublishedRow("fpn", 3, "*", ""), PublishedRow("retinanet", 12, "", "R-101 at 800 pixels"))
     assert [row.label for row in header.rows] == ["3*", "12"]

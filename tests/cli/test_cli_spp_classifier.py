@@ -16,11 +16,16 @@ pytestmark = pytest.mark.train
 CONFIG = """
 model { spp_classifier {
   num_classes: 2
-  network { type: 'zf_5' pyramid_bins: [2, 1] fc_depth: 8 depth_multiplier: 0.1 }
-  shorter_side: 64 crop_size: 56 train_size: [56, 48] test_view: FULL_IMAGE
+  network {
+    type: 'zf_5' pyramid_bins: [2, 1]
+    fc_depth: 8 depth_multiplier: 0.1
+  }
+  shorter_side: 64 crop_size: 56
+  train_size: [56, 48] test_view: FULL_IMAGE
 } }
 train_config {
-  batch_size: 4 num_steps: 3 log_every_n_steps: 2 eval_every_n_steps: 3
+  batch_size: 4 num_steps: 3
+  log_every_n_steps: 2 eval_every_n_steps: 3
   optimizer { momentum_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.005 } } }
     use_moving_average: false }
 }

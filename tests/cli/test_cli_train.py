@@ -20,49 +20,70 @@ from detzoo.train.session import train_pipeline
 from detzoo.train.stop import StopRequest
 
 MODEL = """
-model { ssd {
-  num_classes: 1
-  image_resizer { fixed_shape_resizer { height: 64 width: 96 } }
-  feature_extractor {
-    type: 'ssd_mobilenet_v2_keras' depth_multiplier: 0.35 min_depth: 8
-    conv_hyperparams {
-      activation: RELU_6
-      regularizer { l2_regularizer { weight: 0.00004 } }
-      initializer { truncated_normal_initializer { stddev: 0.03 } }
-      batch_norm { decay: 0.9 epsilon: 0.001 scale: true center: true train: true }
+model {
+  ssd {
+    num_classes: 1
+    image_resizer { fixed_shape_resizer { height: 64 width: 96 } }
+    feature_extractor {
+      type: 'ssd_mobilenet_v2_keras' depth_multiplier: 0.35
+      min_depth: 8
+      conv_hyperparams {
+        activation: RELU_6 regularizer { l2_regularizer { weight: 0.00004 } }
+        initializer { truncated_normal_initializer { stddev: 0.03 } }
+        batch_norm {
+          decay: 0.9 epsilon: 0.001
+          scale: true center: true
+          train: true
+        }
+      }
+      override_base_feature_extractor_hyperparams: true
     }
-    override_base_feature_extractor_hyperparams: true
-  }
-  anchor_generator { ssd_anchor_generator { num_layers: 6 min_scale: 0.2 max_scale: 0.95 aspect_ratios: [1.0, 2.0] } }
-  box_coder { faster_rcnn_box_coder { y_scale: 10.0 x_scale: 10.0 height_scale: 5.0 width_scale: 5.0 } }
-  matcher { argmax_matcher { matched_threshold: 0.5 unmatched_threshold: 0.5 force_match_for_each_row: true } }
-  similarity_calculator { iou_similarity { } }
-  box_predictor { convolutional_box_predictor {
-    kernel_size: 1
-    conv_hyperparams {
-      activation: RELU_6
-      regularizer { l2_regularizer { weight: 0.00004 } }
-      initializer { truncated_normal_initializer { stddev: 0.03 } }
+    anchor_generator {
+      ssd_anchor_generator {
+        num_layers: 6 min_scale: 0.2
+        max_scale: 0.95 aspect_ratios: [1.0, 2.0]
+      }
     }
-  } }
-  loss {
-    classification_loss { weighted_sigmoid_focal { alpha: 0.75 gamma: 2.0 } }
-    localization_loss { weighted_smooth_l1 { } }
-    classification_weight: 1.0
-    localization_weight: 1.0
+    box_coder {
+      faster_rcnn_box_coder {
+        y_scale: 10.0 x_scale: 10.0
+        height_scale: 5.0 width_scale: 5.0
+      }
+    }
+    matcher {
+      argmax_matcher {
+        matched_threshold: 0.5 unmatched_threshold: 0.5
+        force_match_for_each_row: true
+      }
+    }
+    similarity_calculator { iou_similarity {} }
+    box_predictor {
+      convolutional_box_predictor {
+        kernel_size: 1
+        conv_hyperparams {
+          activation: RELU_6 regularizer { l2_regularizer { weight: 0.00004 } }
+          initializer { truncated_normal_initializer { stddev: 0.03 } }
+        }
+      }
+    }
+    loss {
+      classification_loss { weighted_sigmoid_focal { alpha: 0.75 gamma: 2.0 } }
+      localization_loss { weighted_smooth_l1 {} } classification_weight: 1.0
+      localization_weight: 1.0
+    }
+    normalize_loss_by_num_matches: true
+    post_processing {
+      batch_non_max_suppression {
+        score_threshold: 0.0 iou_threshold: 0.6
+        max_total_detections: 10 max_detections_per_class: 10
+      }
+      score_converter: SIGMOID
+    }
   }
-  normalize_loss_by_num_matches: true
-  post_processing {
-    batch_non_max_suppression { score_threshold: 0.0 iou_threshold: 0.6 max_total_detections: 10
-      max_detections_per_class: 10 }
-    score_converter: SIGMOID
-  }
-} }
+}
 train_config {
-  batch_size: 4
-  num_steps: 6
-  log_every_n_steps: 3
-  eval_every_n_steps: 6
+  batch_size: 4 num_steps: 6
+  log_every_n_steps: 3 eval_every_n_steps: 6
   optimizer {
     momentum_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.002 } } }
     use_moving_average: false
@@ -75,7 +96,8 @@ train_input_reader {
 }
 eval_config { batch_size: 8 }
 eval_input_reader {
-  label_map_path: "LABELS" shuffle: false sample_1_of_n_examples: 4 tf_record_input_reader { input_path: "RECORDS" }
+  label_map_path: "LABELS" shuffle: false
+  sample_1_of_n_examples: 4 tf_record_input_reader { input_path: "RECORDS" }
 }
 """
 
@@ -139,7 +161,8 @@ def test_a_finished_run_says_so(config, tmp_path, capsys):
     run = tmp_path / "run"
     run.mkdir()
     (run / "checkpoint").write_text("")
-    (run / "finished").write_text('{"step": 6, "num_train_steps": 6, "reason": "reached num_train_steps"}')
+    finished = {"step": 6, "num_train_steps": 6, "reason": "reached num_train_steps"}
+    (run / "finished").write_text(json.dumps(finished))
     assert train(config, run) == 0
     assert "is finished: step 6, reached num_train_steps. To train on, raise" in capsys.readouterr().err
     # More steps were asked for, so the run would go on, were its data there.

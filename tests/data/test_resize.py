@@ -79,7 +79,8 @@ def test_bilinear_samples_the_top_left_corner():
 
 @pytest.mark.parametrize(("method", "column_1"), [("bilinear", 1.5), ("nearest", 1.0), ("area", 2.0)])
 def test_methods(method, column_1):
-    # 6 -> 4 columns, step 1.5: bilinear takes 1.5; nearest floors it; area averages [1.5, 3): (0.5*1 + 1*2) / 1.5.
+    # 6 -> 4 columns with step 1.5. Bilinear takes position 1.5, nearest takes its floor, and area averages [1.5, 3),
+    # which is (0.5*1 + 1*2) / 1.5.
     image, _ = resize.FixedShapeResizer(method=method, height=2, width=4)(ramp(2, 6))
     expected = 2.5 / 1.5 if method == "area" else column_1
     np.testing.assert_allclose(image[0, 1, 1], expected, rtol=1e-6)

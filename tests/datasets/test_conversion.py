@@ -174,7 +174,13 @@ def test_images_without_boxes_stay_as_negatives(tmp_path, images, clean):
 
 
 def test_a_class_that_is_not_in_the_label_map_is_reported(tmp_path, images, clean):
-    (tmp_path / "map.pbtxt").write_text("item { id: 5 name: 'n01' display_name: 'red' } item { id: 2 name: 'blue' }")
+    (tmp_path / "map.pbtxt").write_text("""
+        item {
+          id: 5 name: 'n01'
+          display_name: 'red'
+        }
+        item { id: 2 name: 'blue' }
+        """)
     image = annotated(
         clean.path, red(), red(class_name="green", where="notes:2"), red(class_name="blue"), red(class_name="n01")
     )

@@ -218,9 +218,12 @@ def test_images_without_annotations_and_without_a_size_are_read(importer, conten
         ("", r"notes\.json:1: not JSON: Expecting value at column 1"),
         ("[1, 2]", r"no list 'images'; a COCO instances file has images, annotations and categories \(here: list\)"),
         ('{"images": [], "categories": []}', r"no list 'annotations'.*\(here: images, categories\)"),
-        ('{"images": {}, "annotations": [], "categories": []}', "no list 'images'"),
+        (json.dumps({"images": {}, "annotations": [], "categories": []}), "no list 'images'"),
         ('{"shapes": [], "imagePath": "a.jpg"}', "it looks like labelme's JSON of one image"),
-        ('[{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]', "it looks like a list in COCO's results format"),
+        (
+            json.dumps([{"image_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]),
+            "it looks like a list in COCO's results format",
+        ),
         ('{"info": ' + "[" * 5000 + "]" * 5000 + "}", "nested too deeply"),
     ],
 )

@@ -157,7 +157,12 @@ def test_a_text_file_without_an_image_is_reported(folder):
     [
         "names: [cat, big dog, 3]\nnc: 3\n",
         "names:\n  - cat\n  - big dog\n  - 3\n",
-        "path: .\nnames:\n  0: cat\n  2: 3\n  1: big dog\n",
+        """path: .
+names:
+  0: cat
+  2: 3
+  1: big dog
+""",
         "\ufeffnames: {0: cat, 1: big dog, 2: 3}\n",
     ],
 )

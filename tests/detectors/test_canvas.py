@@ -15,7 +15,9 @@ FREE = "image_resizer { identity_resizer {} }"
 CANVASES = (128, 130, 132, 144)
 IMAGE = np.random.default_rng(0).uniform(0, 255, (128, 120, 3)).astype(np.float32)
 ONE_MAP = """faster_rcnn { first_stage_anchor_generator { multiscale_anchor_generator {
-  min_level: 4 max_level: 4 anchor_scale: 2 aspect_ratios: 1 scales_per_octave: 1 normalize_coordinates: false
+  min_level: 4 max_level: 4
+  anchor_scale: 2 aspect_ratios: 1
+  scales_per_octave: 1 normalize_coordinates: false
 } } }"""
 
 

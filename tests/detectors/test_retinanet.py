@@ -43,7 +43,8 @@ def test_the_papers_form_is_plain_and_takes_p6_from_c5():
     assert shapes["fpn_coarse_6_conv/kernel"] == (3, 3, 32, 4)
     assert shapes["fpn_coarse_7_conv/kernel"] == (3, 3, 4, 4)
     assert shapes["fpn_smooth_5_conv/kernel"] == (3, 3, 4, 4)
-    # Laterals 1 x 1: 8*4+4, 16*4+4, 32*4+4; three 3 x 3: 3*(9*16+4); P6 9*32*4+4; P7 9*16+4.
+    # The 1 x 1 laterals have 8*4+4, 16*4+4 and 32*4+4 parameters, the three 3 x 3 have 3*(9*16+4), P6 has 9*32*4+4, and
+    # P7 has 9*16+4.
     assert sum(np.prod(shape) for shape in shapes.values()) == 36 + 68 + 132 + 3 * 148 + 1156 + 148
 
 
@@ -77,7 +78,10 @@ ssd {
   add_background_class: false
   loss {
     classification_loss { weighted_sigmoid {} }
-    hard_example_miner { num_hard_examples: 16 iou_threshold: 0.5 loss_type: CLASSIFICATION %s }
+    hard_example_miner {
+      num_hard_examples: 16 iou_threshold: 0.5
+      loss_type: CLASSIFICATION %s
+    }
   }
 }
 """

@@ -18,7 +18,10 @@ BINS, CHANNELS = 50, 26  # 36 + 9 + 4 + 1 bins; 256 channels of conv5 times 0.1
 PLAIN = """
 spp_net {
   num_classes: 3
-  network { type: 'zf_5' pyramid_bins: [6, 3, 2, 1] fc_depth: 16 depth_multiplier: 0.1 }
+  network {
+    type: 'zf_5' pyramid_bins: [6, 3, 2, 1]
+    fc_depth: 16 depth_multiplier: 0.1
+  }
   scale: [96, 144]
   window_size: 64
   max_proposals: 5
@@ -26,7 +29,10 @@ spp_net {
   svm { }
   box_regression { }
   post_processing {
-    batch_non_max_suppression { iou_threshold: 0.3 max_detections_per_class: 4 max_total_detections: 6 }
+    batch_non_max_suppression {
+      iou_threshold: 0.3 max_detections_per_class: 4
+      max_total_detections: 6
+    }
   }
 }
 """

@@ -193,8 +193,10 @@ def test_the_loss_leaves_crossing_anchors_out(small):
     # 4 x 6 cells every 16 pixels from 0 with anchors of 16, 32 and 64 pixels, square, and 11.3 x 22.6 and so on.
     # Centres y in 0, 16, 32, 48 and x in 0 .. 80. Half heights 8, 16, 32 (square) and 5.66, 11.31, 22.63 (wide); half
     # widths 8, 16, 32 and 11.31, 22.63, 45.25. Inside: centre - half >= 0 and centre + half <= 64 (96).
-    # 16 and 32 square: y 16, 32, 48; x 16 .. 80: 15 each. 64 square: y 32; x 32, 48, 64: 3.
-    # Wide 16: y 16, 32, 48; x 16 .. 80: 15. Wide 32: y 16, 32, 48; x 32, 48, 64: 9. Wide 64: y 32; x 48: 1.
+    # Squares of 16 and 32 have y in 16, 32, 48 and x in 16 .. 80, which is 15 each. Squares of 64 have y in 32 and x in
+    # 32, 48, 64, which is 3.
+    # Wide anchors of 16 have y in 16, 32, 48 and x in 16 .. 80, which is 15. Those of 32 have y in 16, 32, 48 and x in
+    # 32, 48, 64, which is 9. Those of 64 have y in 32 and x in 48, which is 1.
     assert counts == {"left out": 15 + 15 + 3 + 15 + 9 + 1, "kept": 4 * 6 * 6}
 
 

@@ -53,7 +53,8 @@ def network(*layers):
 
 
 def test_one_filter_worked_by_hand():
-    # conv: 2 x; batch norm: mean 3, variance 3.99 + .01 = 4, gamma 5, beta 7 -> (2 x - 3) / 2 * 5 + 7 = 5 x - 0.5.
+    # The convolution gives 2 x. Batch norm has mean 3, variance 3.99 + .01 = 4, gamma 5 and beta 7, which gives
+    # (2 x - 3) / 2 * 5 + 7 = 5 x - 0.5.
     image = keras.Input((9, 7, 3))
     x = keras.layers.Conv2D(1, 1, use_bias=False, name="conv")(image)
     model = keras.Model(image, BatchNorm(epsilon=0.01, name="norm")(x))

@@ -20,7 +20,18 @@ from detzoo.export.tflite_parity import check_quantized
 from detzoo.serving.served import ServingModule
 from detzoo.serving.tflite_detector import OUTPUTS, TfliteDetector, open_interpreter
 
-BESIDE = Export("model {}\n", "item { id: 1 name: 'cat' } item { id: 3 name: 'dog' display_name: 'Dog' }", "run", 7)
+BESIDE = Export(
+    "model {}\n",
+    """
+    item { id: 1 name: 'cat' }
+    item {
+      id: 3 name: 'dog'
+      display_name: 'Dog'
+    }
+    """,
+    "run",
+    7,
+)
 FLOAT = TfliteOptions()
 
 
@@ -339,8 +350,16 @@ def test_representative_data_that_is_not_there(ssd, tmp_path):
 
 
 def test_padded_images_are_detected_in_their_own_frame(one_stage, tmp_path, caplog):
-    pads = """ssd { image_resizer { keep_aspect_ratio_resizer {
-        min_dimension: 64 max_dimension: 96 pad_to_max_dimension: true } } }"""
+    pads = """
+        ssd {
+          image_resizer {
+            keep_aspect_ratio_resizer {
+              min_dimension: 64 max_dimension: 96
+              pad_to_max_dimension: true
+            }
+          }
+        }
+        """
     detector, resizer = one_stage.detector_and_resizer(pads)
     # float32, because the padding's 127.5 is no byte
     options = TfliteOptions(input_type="float_image_tensor")

@@ -64,7 +64,12 @@ def test_json_with_a_number_that_python_refuses():
 
 
 def test_yaml_is_text():
-    text = "names: {0: no, 1: 1.50, 2: ~}\nbase: &b /data\nval: *b"
+    text = """names:
+  0: no
+  1: 1.50
+  2: ~
+base: &b /data
+val: *b"""
     assert parse_yaml(text) == {"names": {"0": "no", "1": "1.50", "2": "~"}, "base": "/data", "val": "/data"}
 
 

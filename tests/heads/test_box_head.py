@@ -25,7 +25,8 @@ def model_of(build, shape, *args, **kwargs):
 
 
 def test_parameters_of_two_fully_connected_layers():
-    # 3 x 5 cells of 4 channels to 8: 60 * 8 + 8 = 488; 8 to 8: 72. Batch norm of 8: gamma, beta, two statistics: 32.
+    # From 3 x 5 cells of 4 channels to 8 are 60 * 8 + 8 = 488 parameters, and from 8 to 8 are 72. Batch norm of 8
+    # channels has gamma, beta and two statistics, which are 32.
     assert model_of(fully_connected_features, (3, 5, 4), 8).count_params() == 488 + 72
     batch_norm = BatchNormHyperparams(scale=True)
     assert model_of(fully_connected_features, (3, 5, 4), 8, batch_norm).count_params() == 488 + 72 + 32
@@ -125,7 +126,7 @@ def test_automatic_depth_is_that_of_the_published_mask_rcnn(shared):
 
 
 def test_parameters_of_the_mask_head():
-    # 3 x 3 from 4 to 6: 222; 6 to 6: 330; 6 to 5 classes: 275.
+    # The 3 x 3 convolutions have 222 parameters from 4 to 6 channels, 330 from 6 to 6, and 275 from 6 to 5 classes.
     assert model_of(mask_predictor, (2, 3, 4), 5, (7, 9), PLAIN, num_conv_layers=3, depth=6).count_params() == 827
     assert model_of(mask_predictor, (2, 3, 4), 5, (7, 9), PLAIN, num_conv_layers=2, depth=6).count_params() == 497
     # With batch norm no biases but the last one, and twice 4 * 6.

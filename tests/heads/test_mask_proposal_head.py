@@ -24,7 +24,8 @@ def maps(seed=0):
 
 
 def test_layers_are_shared_over_the_levels_and_each_head_has_its_own():
-    # 5 x 5 from 8 to 16: 25 * 8 * 16 + 16 = 3216; score 16 + 1 = 17. 7 x 7: 49 * 8 * 16 + 16 = 6288, and 17.
+    # 5 x 5 from 8 to 16 channels has 25 * 8 * 16 + 16 = 3216 parameters, and the score has 16 + 1 = 17. 7 x 7 has
+    # 49 * 8 * 16 + 16 = 6288, and 17.
     assert heads_model((5,)).count_params() == 3216 + 17
     assert heads_model((5, 7)).count_params() == 3216 + 17 + 6288 + 17
     # Masks of 14 x 14 from 16 channels: 16 * 196 + 196 = 3332 a head.

@@ -21,7 +21,8 @@ def maps_model(*args, shape=(4, 6, 5), **kwargs):
 
 @pytest.mark.parametrize(("is_shared", "num_boxes"), [(False, 7), (True, 1)])
 def test_channels_and_parameters(is_shared, num_boxes):
-    # 7 classes, 3 x 2 bins, 10 channels between: 5 * 10 + 10; 10 * 6 * 4 Q + 6 * 4 Q = 264 Q; 11 * 6 * 8 = 528.
+    # 7 classes, 3 x 2 bins and 10 channels between. The reduction has 5 * 10 + 10 parameters, the boxes have
+    # 10 * 6 * 4 Q + 6 * 4 Q = 264 Q, and the classes 11 * 6 * 8 = 528.
     model = maps_model(7, (3, 2), 10, ONES, share_box_across_classes=is_shared)
     shapes = {name: tuple(output.shape) for name, output in model.output.items()}
     assert shapes == {"box_deltas": (None, 4, 6, 24 * num_boxes), "class_logits": (None, 4, 6, 48)}

@@ -21,7 +21,7 @@ def test_vgg_maps_are_normalised_before_the_extras_are_added():
     assert [tuple(x.shape[1:]) for x in outputs] == [(38, 75, 4), (19, 38, 2), (10, 19, 6), (5, 10, 4)]
     np.testing.assert_allclose(outputs[0], np.full((1, 38, 75, 4), 10.0), rtol=1e-6)  # 20 / sqrt(4)
     np.testing.assert_array_equal(outputs[1], np.ones((1, 19, 38, 2)))
-    # Level 5: the reduction sums 2 channels of ones; 9 taps of 3 reduced channels: 9 * 3 * 2 = 54.
+    # On level 5 the reduction sums 2 channels of ones, and 9 taps of 3 reduced channels give 9 * 3 * 2 = 54.
     assert float(outputs[2][0, 4, 4, 0]) == 54.0
 
 

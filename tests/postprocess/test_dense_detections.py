@@ -70,7 +70,8 @@ def test_boxes_are_decoded():
     deltas[0, 1] = [12.5, -5.0, 5 * np.log(0.5), 0.0]
     part = DenseDetections(FasterRcnnBoxCoder(), IDENTITY, NmsLimits(0.65, 0.5))
     detections = part(_predictions(deltas=deltas), tf.constant([[100, 100]]), (100, 100))
-    # Anchor 1: centre (.7, .7), size .4: moved by (.5, -.2), half as high: [1.1, .3, 1.3, .7], out of the image.
+    # Anchor 1 has centre (.7, .7) and size .4. Moved by (.5, -.2) and half as high it is [1.1, .3, 1.3, .7], outside of
+    # the image.
     np.testing.assert_allclose(detections.raw_boxes_norm[0, 1], [1.1, 0.3, 1.3, 0.7], rtol=1e-5)
     assert detections.anchor_indices.numpy()[0, 0] == 2
     assert detections.num_valid.numpy().tolist() == [1]

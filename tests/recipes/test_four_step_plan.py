@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 
@@ -181,7 +182,7 @@ def begin(folder, pipeline, *steps, finished=()):
         (folder / step / "ckpt-3.index").touch()
         (folder / step / "checkpoint").touch()
     for step in finished:
-        (folder / step / "finished").write_text('{"step": 3, "num_train_steps": 3, "reason": "reached"}')
+        (folder / step / "finished").write_text(json.dumps({"step": 3, "num_train_steps": 3, "reason": "reached"}))
 
 
 def test_a_run_goes_on_with_another_training_but_not_with_another_model(pipeline, tmp_path):

@@ -13,8 +13,13 @@ from detzoo.train.session import build_trainer
 CONFIG = """
 model { spp_classifier {
   num_classes: 2
-  network { type: 'zf_5' pyramid_bins: [2, 1] fc_depth: 6 depth_multiplier: 0.05 dropout: 0 }
-  shorter_side: 56 crop_size: 52 train_size: [52, 48]
+  network {
+    type: 'zf_5' pyramid_bins: [2, 1]
+    fc_depth: 6 depth_multiplier: 0.05
+    dropout: 0
+  }
+  shorter_side: 56 crop_size: 52
+  train_size: [52, 48]
 } }
 train_config {
   batch_size: 4 num_steps: 10

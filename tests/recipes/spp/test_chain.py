@@ -29,7 +29,11 @@ NUM_IMAGES = 12
 TEXT = """
 model { spp_net {
   num_classes: 5
-  network { type: 'zf_5' pyramid_bins: [2, 1] fc_depth: 16 depth_multiplier: 0.1 dropout: 0.0 }
+  network {
+    type: 'zf_5' pyramid_bins: [2, 1]
+    fc_depth: 16 depth_multiplier: 0.1
+    dropout: 0.0
+  }
   scale: 96
   window_size: 48
   max_proposals: 25
@@ -37,7 +41,8 @@ model { spp_net {
   svm { c: 1.0 }
   box_regression { regularization: 10.0 }
   post_processing { batch_non_max_suppression {
-    score_threshold: 0.0 iou_threshold: 0.3 max_detections_per_class: 10 max_total_detections: 20
+    score_threshold: 0.0 iou_threshold: 0.3
+    max_detections_per_class: 10 max_total_detections: 20
   } }
 } }
 train_config {
@@ -58,7 +63,8 @@ train_input_reader {
 }
 eval_config { batch_size: 1 metrics_set: 'pascal_voc_detection_metrics' }
 eval_input_reader {
-  label_map_path: 'DATA/label_map.pbtxt' shuffle: false num_epochs: 1
+  label_map_path: 'DATA/label_map.pbtxt' shuffle: false
+  num_epochs: 1
   tf_record_input_reader { input_path: 'DATA/train-?????-of-00001.tfrecord' }
   proposals_path: 'DATA/proposals.npz'
 }

@@ -78,8 +78,8 @@ def test_training_separates_and_folds_the_scale(svms):
 def test_mining_adds_what_is_inside_the_margin(svms):
     svms.kernels, svms.biases = np.array([[1, 0], [0, 1]], np.float32), np.zeros(2, np.float32)
     svms.stale[:] = False
-    # Windows: the true cat; a near one; far ones that score -2, -0.5, 0.4 and 0.3 as cats, the last two duplicates
-    # (IoU 0.19 / 0.21 > 0.7) of each other.
+    # The windows are the true cat, a near one, and far ones with the scores -2, -0.5, 0.4 and 0.3 as cats. The last two
+    # are duplicates of each other (IoU 0.19 / 0.21 > 0.7).
     windows = image_windows([0.05, 0.5, 0.75, 0.3, 0.31])
     features = np.array([[1, 0], [0.9, 0], [-2, -2], [-0.5, -2], [0.3, -2], [0.4, -2]], np.float32)
     before = [list(group) for group in svms.negatives]

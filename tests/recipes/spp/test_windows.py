@@ -95,7 +95,7 @@ def test_no_window_of_use_gives_no_batch():
 
 
 def test_near_duplicates_are_left_out():
-    # IoU of shifts 0 and 0.05: 0.35 / 0.45 = 0.78; of 0.05 and 0.1 the same; of 0 and 0.1: 0.6.
+    # The IoU of shifts 0 and 0.05 is 0.35 / 0.45 = 0.78, as is that of 0.05 and 0.1. The IoU of 0 and 0.1 is 0.6.
     boxes = np.array([shifted(by) for by in (0.0, 0.05, 0.1)], np.float32)
     assert distinct_rows(boxes, np.array([0, 1, 2]), 0.7).tolist() == [0, 2]
     assert distinct_rows(boxes, np.array([1, 0, 2]), 0.7).tolist() == [1]
