@@ -6,5 +6,5 @@ import os
 
 
 def problem_text(file: str | os.PathLike[str], line: int, field: str, message: str, severity: str = "error") -> str:
-    """Returns FILE:LINE: SEVERITY: FIELD: MESSAGE."""
+    """Returns the problem as the commands print it."""
     return f"{os.fspath(file)}:{line}: {severity}: {field}: {message}"

@@ -162,7 +162,7 @@ def test_files_are_known_by_their_names(tmp_path):
 
 
 def test_the_real_opencv_finds_a_square():
-    """If the contrib build is installed, some window is the bright square, and a second search agrees."""
+    """With the contrib build, some window is the bright square, and a second search agrees."""
     try:
         folder = find_opencv()
     except UsageError:
