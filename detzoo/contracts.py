@@ -77,7 +77,8 @@ class Predictions(NamedTuple):
     """The raw output of a dense head over all levels, in the order of the anchors.
 
     A detector without anchors predicts at A locations instead, level by level, row by row. Its ``anchors_norm`` is
-    None, and only its own loss and post-processing interpret its ``box_deltas``. Parts with a box coder need anchors.
+    None, and only its own loss and post-processing interpret its ``box_deltas``. Parts that encode or decode with a box
+    coder need anchors.
     """
 
     box_deltas: Tensor  # float32 [B, A, 4], boxes encoded relative to the anchors, or offsets and sizes at locations

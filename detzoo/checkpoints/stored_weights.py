@@ -37,6 +37,7 @@ class StoredWeights:
         unused: Names of the stored detector's variables that this detector does not have.
         leftovers: Names of stored layers that no detector uses, such as the classifier of a backbone.
         names: Path -> name in the file, for checkpoints of the Object Detection API.
+        read: Returns the value of a path of ``shapes``; raises CheckpointError for a damaged data file.
     """
 
     prefix: str
@@ -46,15 +47,7 @@ class StoredWeights:
     unused: list[str]
     leftovers: list[str]
     names: dict[str, str]
-    _read: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
-
-    def read(self, path: str) -> np.ndarray:
-        """Returns the value of a variable of ``shapes``.
-
-        Raises:
-            CheckpointError: The data file is damaged.
-        """
-        return self._read(path)
+    read: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
 
     @property
     def is_own(self) -> bool:
@@ -104,7 +97,7 @@ def find_weights(
         unused=[_readable(key) for key in match.unused],
         leftovers=[_readable(key) for key in match.leftovers],
         names={path: _readable(key) for path, key in match.keys.items()},
-        _read=lambda path: tensors.read(match.keys[path]),
+        read=lambda path: tensors.read(match.keys[path]),
     )
 
 
@@ -119,7 +112,7 @@ def own_weights(stored: StoredCheckpoint, paths: Sequence[str], prefer_average: 
         unused=[path for path in shapes if path not in known],
         leftovers=[],
         names={},
-        _read=lambda path: stored.read_weights(path, prefer_average),
+        read=lambda path: stored.read_weights(path, prefer_average),
     )
 
 

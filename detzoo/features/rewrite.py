@@ -260,7 +260,7 @@ class _Rewriter:
         else:
             use_bias = layer.use_bias and batch_norm is None
         if self._explicit_padding and stride > 1 and layer.kernel_size[0] > 1 and kind != "SeparableConv2D":
-            x = pad_explicitly(x, layer.kernel_size[0], 1, name)
+            x = pad_explicitly(x, layer.kernel_size[0], name)
             arguments["padding"] = "valid"
         x = self._like(layer, use_bias=use_bias, **arguments)(x)
         if batch_norm is not None:

@@ -23,9 +23,7 @@ def conv_block(
     name: str,
     strides: int = 1,
     depthwise: bool = False,
-    dilation: int = 1,
     use_activation: bool = True,
-    use_batch_norm: bool = True,
     explicit_padding: bool = False,
 ) -> Tensor:
     """Convolves, normalises and activates.
@@ -38,28 +36,25 @@ def conv_block(
         name: Prefix of the layers' names; unique in the model.
         strides: Step of the kernel in both directions.
         depthwise: Uses one separable convolution (depthwise, then 1 x 1, one normalisation) instead of a full one.
-        dilation: Spacing of the kernel's taps.
         use_activation: Ends with the activation.
-        use_batch_norm: Normalises, if ``hyperparams`` have a normalisation.
         explicit_padding: Pads by the kernel's reach on every side of any map ("same" padding adds less at the top left
             if the stride does not divide the size).
 
     Returns:
         Feature map [B, ceil(H / strides), ceil(W / strides), filters].
     """
-    x = pad_explicitly(x, kernel_size, dilation, name) if explicit_padding else x
+    x = pad_explicitly(x, kernel_size, name) if explicit_padding else x
     build_convolution = separable_convolution if depthwise else convolution
     x = build_convolution(
         filters,
         kernel_size,
         hyperparams,
         name=f"{name}_separable" if depthwise else f"{name}_conv",
-        use_bias=needs_bias(hyperparams, use_batch_norm),
+        use_bias=needs_bias(hyperparams),
         strides=strides,
-        dilation_rate=dilation,
         padding="valid" if explicit_padding else "same",
     )(x)
-    return normalize_and_activate(x, hyperparams, name, use_activation=use_activation, use_batch_norm=use_batch_norm)
+    return normalize_and_activate(x, hyperparams, name, use_activation)
 
 
 def depthwise_block(
@@ -83,7 +78,7 @@ def depthwise_block(
     Returns:
         Feature map [B, ceil(H / strides), ceil(W / strides), C].
     """
-    x = pad_explicitly(x, kernel_size, 1, name) if explicit_padding else x
+    x = pad_explicitly(x, kernel_size, name) if explicit_padding else x
     x = keras.layers.DepthwiseConv2D(
         kernel_size,
         strides=strides,
@@ -116,7 +111,6 @@ def separable_convolution(
     kernel_size: int,
     hyperparams: ConvHyperparams,
     name: str,
-    padding: str = "same",
     configure_depthwise: bool = True,
     configure_pointwise: bool = False,
     **kwargs: Any,
@@ -132,41 +126,38 @@ def separable_convolution(
         kernel_size: Side of the square depthwise kernel.
         hyperparams: Initializer and regularizer.
         name: Name of the layer.
-        padding: "same" or "valid".
         configure_depthwise: Applies ``hyperparams`` to the depthwise kernel.
         configure_pointwise: Applies ``hyperparams`` to the 1 x 1 kernel.
-        **kwargs: Other arguments of ``keras.layers.SeparableConv2D``.
+        **kwargs: Other arguments of ``keras.layers.SeparableConv2D``; the default of ``padding`` is "same".
     """
+    kwargs = {"padding": "same", **kwargs}
     if configure_depthwise:
         kwargs["depthwise_initializer"] = hyperparams.kernel_initializer()
         kwargs["depthwise_regularizer"] = kernel_regularizer(hyperparams)
     if configure_pointwise:
         kwargs["pointwise_initializer"] = hyperparams.kernel_initializer()
         kwargs["pointwise_regularizer"] = kernel_regularizer(hyperparams)
-    return keras.layers.SeparableConv2D(filters, kernel_size, padding=padding, name=name, **kwargs)
+    return keras.layers.SeparableConv2D(filters, kernel_size, name=name, **kwargs)
 
 
-def normalize_and_activate(
-    x: Tensor, hyperparams: ConvHyperparams, name: str, use_activation: bool = True, use_batch_norm: bool = True
-) -> Tensor:
-    """Adds ``<name>_batch_norm`` and ``<name>_activation`` if ``hyperparams`` have them and the flags are set."""
-    if hyperparams.batch_norm is not None and use_batch_norm:
+def normalize_and_activate(x: Tensor, hyperparams: ConvHyperparams, name: str, use_activation: bool = True) -> Tensor:
+    """Adds ``<name>_batch_norm`` and, if ``use_activation``, ``<name>_activation``, if ``hyperparams`` have them."""
+    if hyperparams.batch_norm is not None:
         x = batch_norm_from(hyperparams.batch_norm, name=f"{name}_batch_norm")(x)
     if hyperparams.activation is not None and use_activation:
         x = keras.layers.Activation(hyperparams.activation, name=f"{name}_activation")(x)
     return x
 
 
-def pad_explicitly(x: Tensor, kernel_size: int, dilation: int, name: str) -> Tensor:
+def pad_explicitly(x: Tensor, kernel_size: int, name: str) -> Tensor:
     """Pads [B, H, W, C] with zeros by the reach of the kernel, the larger half at the bottom right."""
-    total = dilation * (kernel_size - 1)
-    before, after = total // 2, total - total // 2
+    before, after = (kernel_size - 1) // 2, kernel_size // 2
     return keras.layers.ZeroPadding2D(((before, after), (before, after)), name=f"{name}_pad")(x)
 
 
-def needs_bias(hyperparams: ConvHyperparams, use_batch_norm: bool = True) -> bool:
+def needs_bias(hyperparams: ConvHyperparams) -> bool:
     """Returns True if a convolution needs a bias: it is forced, or no batch normalisation with ``center`` follows."""
-    batch_norm = hyperparams.batch_norm if use_batch_norm else None
+    batch_norm = hyperparams.batch_norm
     return hyperparams.force_use_bias or batch_norm is None or not batch_norm.center
 
 

@@ -47,6 +47,15 @@ def test_columns_of_classes_and_background():
     np.testing.assert_allclose(terms["classification"].normalizer, 1.0)
 
 
+def test_a_detector_without_anchors_can_use_the_loss():
+    # One location of class 0, one of its four numbers off by 1: smooth L1 is 0.5; the sigmoid of logit 0 costs ln 2.
+    predictions = Predictions(tf.constant([[[1.0, 0.0, 0.0, 0.0]]]), tf.zeros([1, 1, 1]))
+    assert predictions.anchors_norm is None
+    terms = _loss(has_background_column=False)(predictions, _targets([[POSITIVE]], [[0]]))
+    np.testing.assert_allclose(terms["localization"].total, 0.5)
+    np.testing.assert_allclose(terms["classification"].total, LN2, rtol=1e-6)
+
+
 def test_background_as_zeros_leaves_its_column_without_a_target():
     logits = [[[100.0, -100.0, -100.0]]]
     targets = _targets([[NEGATIVE]], [[-1]])
