@@ -13,7 +13,7 @@ from detzoo.detectors.base import Detector
 from detzoo.detectors.segmentation_proposals import SegmentationProposals, sliding_network
 from detzoo.errors import ConfigError
 from detzoo.heads.mask_proposal_head import mask_network, sliding_heads
-from detzoo.losses.mask_proposal_loss import MaskProposalLoss
+from detzoo.losses.region_loss import MaskProposalLoss
 from detzoo.ops.sliding_windows import SlidingWindows
 from detzoo.targets.mask_proposal_targets import MaskProposalTargets
 

@@ -23,9 +23,8 @@ from detzoo.detectors.rfcn import Rfcn
 from detzoo.detectors.two_stage import FirstStage, SecondStage, first_stage_network
 from detzoo.errors import ConfigError
 from detzoo.features.rewrite import RegionStride
-from detzoo.heads.box_head import BOX_CODE_SIZE, box_predictor, mask_predictor
+from detzoo.heads.box_head import BOX_CODE_SIZE, box_predictor, mask_predictor, position_sensitive_maps
 from detzoo.heads.dense_head import DenseOutputs
-from detzoo.heads.position_sensitive_head import position_sensitive_maps
 from detzoo.heads.proposal_head import Sharing, proposal_head
 from detzoo.losses.classification import SoftmaxCrossEntropy
 from detzoo.losses.localization import SmoothL1

@@ -73,12 +73,10 @@ class ObjectGraph:
         """Returns the variables of each layer of a model or list, in order, or those of the node itself, if any."""
         if self.variables(node):
             return [self.variables(node)]
+        children = self._nodes[node].children.items()
         for pattern in _NUMBERED:
-            numbered = {}
-            for name, child in self._nodes[node].children.items():
-                match = pattern.fullmatch(name)
-                if match:
-                    numbered[int(match[1])] = self.variables(child)
+            matches = ((pattern.fullmatch(name), child) for name, child in children)
+            numbered = {int(match[1]): self.variables(child) for match, child in matches if match}
             if numbered:
                 return [numbered[number] for number in sorted(numbered) if numbered[number]]
         return []

@@ -225,9 +225,7 @@ def part_of(path: str) -> str:
 
 
 def _by_part(names: Iterable[str]) -> str:
-    counts: dict[str, int] = {}
-    for name in names:
-        counts[part_of(name)] = counts.get(part_of(name), 0) + 1
+    counts = collections.Counter(map(part_of, names))
     return f" ({', '.join(f'{part} {count}' for part, count in counts.items())})" if counts else ""
 
 

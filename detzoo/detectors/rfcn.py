@@ -4,7 +4,7 @@ Dai et al., arXiv:1605.06409, in its form of Huang et al., "Speed/accuracy trade
 
 | section of the R-FCN paper | here |
 |---|---|
-| 2 backbone, reduced to 1024 channels | ``map_network``, with ``detzoo.heads.position_sensitive_head`` |
+| 2 backbone, reduced to 1024 channels | ``map_network``, with ``detzoo.heads.box_head`` |
 | 2 position-sensitive score maps and RoI pooling | ``detzoo.ops.position_sensitive_crop`` |
 | 2 training with online hard example mining | ``detzoo.losses.hard_examples`` |
 | 2 dilation in conv5 | ``detzoo.features.rewrite.RegionStride.DILATED`` |

@@ -11,7 +11,7 @@ Lin et al., "Feature pyramid networks for object detection", arXiv:1612.03144, s
 | A: 5 x 5 and 7 x 7 MLP, shared over the levels | ``detzoo.heads.mask_proposal_head`` |
 | A: scales, half octaves, padding of 25 % | ``detzoo.ops.sliding_windows`` |
 | A: assignment by centre and scale, sampling 1:3 | ``detzoo.targets.mask_proposal_targets`` |
-| A: mask loss of weight 10 | ``detzoo.losses.mask_proposal_loss`` |
+| A: mask loss of weight 10 | ``detzoo.losses.region_loss`` |
 | A: the 1000 best locations, no suppression | ``detzoo.postprocess.mask_proposals`` |
 """
 
@@ -35,7 +35,7 @@ from detzoo.contracts import (
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.heads.mask_proposal_head import SlidingHeads
 from detzoo.layers.stage_end import end_of_extractor
-from detzoo.losses.mask_proposal_loss import MaskProposalLoss
+from detzoo.losses.region_loss import MaskProposalLoss
 from detzoo.ops.sliding_windows import Locations, SlidingWindows, gather_locations
 from detzoo.postprocess.mask_proposals import best_locations, mask_detections
 from detzoo.targets.mask_proposal_targets import MaskProposalTargets

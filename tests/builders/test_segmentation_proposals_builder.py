@@ -8,7 +8,7 @@ import keras
 import pytest
 
 from detzoo.features.network import symbolic
-from detzoo.losses.mask_proposal_loss import MaskProposalLoss
+from detzoo.losses.region_loss import MaskProposalLoss
 from detzoo.ops.sliding_windows import SlidingWindows
 from detzoo.targets.mask_proposal_targets import MaskProposalTargets
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from detzoo.contracts import BatchNormHyperparams, ConvHyperparams
-from detzoo.heads.position_sensitive_head import position_sensitive_maps
+from detzoo.heads.box_head import position_sensitive_maps
 
 ONES = ConvHyperparams(kernel_initializer=keras.initializers.Ones)
 

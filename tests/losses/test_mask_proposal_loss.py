@@ -9,8 +9,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import Groundtruth, MaskProposalPredictions, MaskTargets
-from detzoo.losses.mask_proposal_loss import MaskProposalLoss
-from detzoo.losses.region_loss import true_masks
+from detzoo.losses.region_loss import MaskProposalLoss, true_masks
 
 SOFTPLUS_1 = math.log(1 + math.exp(1))  # loss of a logit of 1 where 0 is right
 SOFTPLUS_MINUS_1 = math.log(1 + math.exp(-1))  # where 1 is right
