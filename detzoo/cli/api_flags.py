@@ -32,7 +32,7 @@ def define_trainer_flags(flag_values: flags.FlagValues) -> None:
     """Defines the trainer's flags that are not ``detzoo train``'s own."""
     define = Definer(flag_values, API_PREFIX)
     define.string("checkpoint_dir", "it made the trainer evaluate: use `detzoo evaluate`.")
-    _define_evaluation_flags(define, ["evaluation only, see `detzoo evaluate`."] * len(_EVALUATION_ONLY))
+    _define_evaluation_flags(define, *["evaluation only, see `detzoo evaluate`."] * 4)
     define.boolean("record_summaries", "write the curves for TensorBoard.", True)
     text = "more than one: train on the machines in TF_CONFIG, as --strategy multi_worker does."
     define.integer("num_workers", text, minimum=1)
@@ -42,13 +42,13 @@ def define_trainer_flags(flag_values: flags.FlagValues) -> None:
 def define_evaluation_flags(flag_values: flags.FlagValues) -> None:
     """Defines the trainer's flags that ``detzoo evaluate`` accepts: those for evaluations, and those without effect."""
     define = Definer(flag_values, API_PREFIX)
-    texts = [
+    _define_evaluation_flags(
+        define,
         "measure on train_input_reader, on every 5th image.",
         "measure on every n-th image.",
         "the same with --eval_on_train_data, 5 by default.",
         "--timeout_secs under its old name.",
-    ]
-    _define_evaluation_flags(define, texts)
+    )
     define.string("model_dir", "results go to its folder eval.")
     for name in _TRAINING_ONLY:
         if name == "record_summaries":
@@ -114,12 +114,13 @@ def _given(flag_values: flags.FlagValues, names: Iterable[str]) -> list[str]:
     return [name for name in names if flag_values[name].value is not None]
 
 
-def _define_evaluation_flags(define: Definer, texts: list[str]) -> None:
-    on_train_data, sample, sample_on_train_data, timeout = zip(_EVALUATION_ONLY, texts, strict=True)
-    define.boolean(*on_train_data, None)
-    define.integer(*sample, minimum=1)
-    define.integer(*sample_on_train_data, minimum=1)
-    define.number(*timeout)
+def _define_evaluation_flags(
+    define: Definer, on_train_data: str, sample: str, sample_on_train_data: str, timeout: str
+) -> None:
+    define.boolean("eval_on_train_data", on_train_data, None)
+    define.integer("sample_1_of_n_eval_examples", sample, minimum=1)
+    define.integer("sample_1_of_n_eval_on_train_examples", sample_on_train_data, minimum=1)
+    define.number("eval_timeout", timeout)
 
 
 def _define_tpu_flags(define: Definer) -> None:

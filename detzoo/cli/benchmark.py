@@ -135,8 +135,8 @@ def _check_model_flags(flag_values: flags.FlagValues) -> None:
 
 
 def _options(flag_values: flags.FlagValues, loaded: LoadedPipeline | None) -> BenchmarkOptions:
-    numbers = ("intra_op_threads", "inter_op_threads", "min_seconds")
-    same = ("runs", "warmup", "device", "images", "precision", "jit_compile", *numbers)
+    same = ["runs", "warmup", "device", "images", "precision", "jit_compile"]
+    same += ["intra_op_threads", "inter_op_threads", "min_seconds"]
     usual = BenchmarkOptions.num_proposals if loaded is None else usual_proposals(loaded.message)
     return BenchmarkOptions(
         **values_of(flag_values, *same),

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag
+from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag, values_of
 from detzoo.folders import make_folder
 
 if TYPE_CHECKING:
@@ -42,25 +43,29 @@ class Importer:
     """``detzoo dataset FORMAT``: annotations of one format become records.
 
     Args:
+        module: Module in detzoo.datasets with a function ``read_FORMAT``, which takes the paths, a log and options.
         summary: One line for the list of subcommands.
         description: Text of --help.
         paths: Help of each required path, by the name of the flag.
-        read: Reads the annotations that the flags name; returns them and whether they have masks.
-        define_more: Defines further flags.
+        switches: Help of each boolean option, by the name of the flag.
+        files: Help of each optional path, by the name of the flag.
     """
 
     POSITIONAL = ()
 
     def __init__(
         self,
+        module: str,
         summary: str,
         description: str,
         paths: dict[str, str],
-        read: Callable[[flags.FlagValues, IssueLog], tuple[Annotations, bool]],
-        define_more: Callable[[Definer], None] = lambda define: None,
+        switches: dict[str, str] | None = None,
+        files: dict[str, str] | None = None,
     ) -> None:
         self.SUMMARY, self.DESCRIPTION = summary, description
-        self._paths, self._read, self._define_more = paths, read, define_more
+        self._module, self._paths, self._files = module, paths, files or {}
+        text = "Read images and annotations that are symbolic links to files outside of the given folder."
+        self._switches = {**(switches or {}), "follow_links": text}
 
     def define_flags(self, flag_values: flags.FlagValues) -> None:
         """Defines the flags of the format and those of every importer."""
@@ -72,69 +77,28 @@ class Importer:
         text = "Use the ids of this label map, e.g. that of the training set; by default the data set's own."
         define.string("label_map", text)
         define.boolean("strict", "Fail, and write nothing, if a data issue was skipped or repaired.")
-        text = "Read images and annotations that are symbolic links to files outside of the given folder."
-        define.boolean("follow_links", text)
-        self._define_more(define)
+        for name, text in self._switches.items():
+            define.boolean(name, text)
+        for name, text in self._files.items():
+            define.string(name, text)
 
     def run(self, flag_values: flags.FlagValues) -> None:
         """Reads, converts, and prints what was written, skipped and repaired."""
+        from detzoo.datasets.import_yolo import has_masks
         from detzoo.files.issues import IssueLog
 
         log = IssueLog()
-        read, with_masks = self._read(flag_values, log)
+        read_format = getattr(importlib.import_module(f"detzoo.datasets.import_{self._module}"), f"read_{self._module}")
+        paths = values_of(flag_values, *self._paths).values()
+        read = read_format(*paths, log, **values_of(flag_values, *self._switches, *self._files))
+        with_masks = flag_values.include_masks if "include_masks" in self._switches else has_masks(read)
         _convert(read, flag_values, log, with_masks, label_map_path=flag_values.label_map, strict=flag_values.strict)
-
-
-def _read_coco(flag_values: flags.FlagValues, log: IssueLog) -> tuple[Annotations, bool]:
-    from detzoo.datasets.import_coco import read_coco
-
-    read = read_coco(
-        flag_values.images_dir,
-        flag_values.annotations_file,
-        log,
-        include_masks=flag_values.include_masks,
-        crowds_as_objects=flag_values.crowds_as_objects,
-        follow_links=flag_values.follow_links,
-    )
-    return read, flag_values.include_masks
-
-
-def _define_coco(define: Definer) -> None:
-    define.boolean("include_masks", "Write instance masks, too.")
-    text = "Read annotations with iscrowd as single objects; training ignores crowds."
-    define.boolean("crowds_as_objects", text)
-
-
-def _read_voc(flag_values: flags.FlagValues, log: IssueLog) -> tuple[Annotations, bool]:
-    from detzoo.datasets.import_voc import read_voc
-
-    options = {"image_set": flag_values.image_set, "follow_links": flag_values.follow_links}
-    return read_voc(flag_values.images_dir, flag_values.annotations_dir, log, **options), False
-
-
-def _define_voc(define: Definer) -> None:
-    text = "File with one image name per line, extension optional; by default every XML file is read."
-    define.string("image_set", text)
-
-
-def _read_yolo(flag_values: flags.FlagValues, log: IssueLog) -> tuple[Annotations, bool]:
-    from detzoo.datasets.import_yolo import has_masks, read_yolo
-
-    sources = (flag_values.images_dir, flag_values.labels_dir, flag_values.class_names)
-    read = read_yolo(*sources, log, follow_links=flag_values.follow_links)
-    return read, has_masks(read)
-
-
-def _read_csv(flag_values: flags.FlagValues, log: IssueLog) -> tuple[Annotations, bool]:
-    from detzoo.datasets.import_csv import read_csv
-
-    sources = (flag_values.images_dir, flag_values.annotations_file)
-    return read_csv(*sources, log, follow_links=flag_values.follow_links), False
 
 
 _IMAGES_DIR = "Folder of the images, searched with its subfolders."
 
 COCO = Importer(
+    "coco",
     "From a COCO instances file; category ids are kept.",
     """
     Reads a COCO instances JSON: polygons and run-length encodings become masks with --include_masks. An object without
@@ -144,10 +108,13 @@ COCO = Importer(
             --output_path=records/train --num_shards=32 --include_masks
     """,
     {"images_dir": _IMAGES_DIR, "annotations_file": "The JSON file: images, annotations, categories."},
-    _read_coco,
-    _define_coco,
+    switches={
+        "include_masks": "Write instance masks, too.",
+        "crowds_as_objects": "Read annotations with iscrowd as single objects; training ignores crowds.",
+    },
 )
 VOC = Importer(
+    "voc",
     "From Pascal VOC XML files, one per image.",
     """
     Reads every XML file below a folder, or those that an image set lists. Polygons of LabelMe and oriented boxes of
@@ -159,10 +126,10 @@ VOC = Importer(
     Coordinates are divided by the size of the image without a shift, as in the Object Detection API's script.
     """,
     {"images_dir": _IMAGES_DIR, "annotations_dir": "Folder of the XML files, read with its subfolders."},
-    _read_voc,
-    _define_voc,
+    files={"image_set": "File with one image name per line, extension optional; by default every XML file is read."},
 )
 YOLO = Importer(
+    "yolo",
     "From YOLO text files, one per image: boxes, or outlines that become boxes and masks.",
     """
     Reads every image below a folder, and the text file at the same place below the labels folder: lines of `class
@@ -178,9 +145,9 @@ YOLO = Importer(
         "labels_dir": "Folder of the text files.",
         "class_names": "Text file with one name per line, or an Ultralytics data.yaml.",
     },
-    _read_yolo,
 )
 CSV = Importer(
+    "csv",
     "From a CSV file, one row per object: filename,width,height,class,xmin,ymin,xmax,ymax.",
     """
     Reads a CSV file with a heading, coordinates in pixels. A row with only a filename stands for an image without
@@ -190,7 +157,6 @@ CSV = Importer(
         detzoo dataset csv --images_dir=images --annotations_file=train_labels.csv --output_path=records/train
     """,
     {"images_dir": _IMAGES_DIR, "annotations_file": "The CSV file."},
-    _read_csv,
 )
 
 

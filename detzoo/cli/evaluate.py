@@ -7,9 +7,10 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.api_flags import EVAL_ON_TRAIN_SAMPLE, check_evaluation_flags, define_evaluation_flags
-from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag
+from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag, values_of
 from detzoo.errors import UsageError
 from detzoo.tasks.evaluate import Evaluation, evaluate, evaluate_new_checkpoints
+from detzoo.tasks.models import EVAL_READER, TRAIN_READER
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
@@ -85,23 +86,25 @@ def run(flag_values: flags.FlagValues) -> None:
         raise UsageError("--continuous watches --checkpoint_dir; leave it out with --saved_model")
     if flag_values.combine_with and (flag_values.saved_model or flag_values.continuous):
         raise UsageError("--combine_with goes with --checkpoint_dir alone, without --saved_model and --continuous")
+    reader, sample = EVAL_READER, flag_values.sample_1_of_n_eval_examples
+    if flag_values.eval_on_train_data:
+        reader, sample = TRAIN_READER, flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE
     options: dict[str, Any] = {
         "output_dir": output_dir,
-        "overrides": flag_values.set,
+        "overrides": [*flag_values.set, *([f"{reader}.sample_1_of_n_examples={sample}"] if sample else [])],
         "recompute_batch_norm": flag_values.recompute_batch_norm,
         "on_train_data": bool(flag_values.eval_on_train_data),
-        "sample_1_of_n": flag_values.sample_1_of_n_eval_examples,
     }
-    if flag_values.eval_on_train_data:
-        options["sample_1_of_n"] = flag_values.sample_1_of_n_eval_on_train_examples or EVAL_ON_TRAIN_SAMPLE
-    path, checkpoint_dir = flag_values.pipeline_config_path, flag_values.checkpoint_dir
+    path = flag_values.pipeline_config_path
     if flag_values.continuous:
         timeout = flag_values.timeout_secs if flag_values.eval_timeout is None else flag_values.eval_timeout
-        for evaluation in evaluate_new_checkpoints(path, checkpoint_dir, timeout_seconds=timeout, **options):
+        for evaluation in evaluate_new_checkpoints(
+            path, flag_values.checkpoint_dir, timeout_seconds=timeout, **options
+        ):
             _print(evaluation)
         return
-    options |= {"saved_model": flag_values.saved_model or None, "combine_with": flag_values.combine_with}
-    _print(evaluate(path, checkpoint_dir=checkpoint_dir or None, **options))
+    options |= values_of(flag_values, "checkpoint_dir", "saved_model", "combine_with")
+    _print(evaluate(path, **options))
 
 
 def _print(evaluation: Evaluation) -> None:

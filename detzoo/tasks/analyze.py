@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
-from detzoo.tasks.models import Pipeline, build_test_dataset, load_checked, restored, start_tensorflow
+from detzoo.tasks.models import EVAL_READER, Pipeline, build_test_dataset, load_checked, restored, start_tensorflow
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0)
 
@@ -56,7 +56,7 @@ def analyze_focal(
         raise UsageError("give both --pipeline_config_path and --checkpoint_dir for figure 4, or neither")
     loaded = None
     if pipeline:
-        loaded = load_checked(pipeline, overrides, reads="eval_input_reader[0]")
+        loaded = load_checked(pipeline, overrides, reads=EVAL_READER)
         _check_message(loaded.message, loaded.path)
     start_tensorflow()
     from detzoo.analyze.focal_report import format_distribution, write_curves, write_distribution

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from detzoo.errors import ConfigError
-from detzoo.tasks.models import reader_problems
+from detzoo.tasks.models import TRAIN_READER, reader_problems
 
 FLAG = "recompute_batch_norm"
 
@@ -23,7 +23,7 @@ def check_recompute(loaded: Any) -> None:
             f"--{FLAG}: {loaded.path} has no batch normalization whose statistics training moves (none at all, or all "
             "of it is frozen); leave the flag out"
         )
-    if problems := reader_problems(loaded, "train_input_reader"):
+    if problems := reader_problems(loaded, TRAIN_READER):
         raise ConfigError(format_problems(problems, loaded.path))
 
 

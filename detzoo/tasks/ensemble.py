@@ -15,7 +15,7 @@ from detzoo.ensemble.options import MergeOptions
 from detzoo.ensemble.selection import MeasuredModel, Selection
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.folders import make_folder
-from detzoo.tasks.models import Pipeline, load_checked, load_exported, start_tensorflow
+from detzoo.tasks.models import EVAL_READER, Pipeline, load_checked, load_exported, start_tensorflow
 
 if TYPE_CHECKING:
     from detzoo.config.label_map import LabelMap
@@ -69,7 +69,7 @@ def evaluate_ensemble(
 def _run_models(
     ensemble: Ensemble, output_dir: str | pathlib.Path, pipeline: Pipeline, overrides: Sequence[str]
 ) -> EvaluationResult:
-    loaded = load_checked(pipeline, overrides, reads="eval_input_reader[0]")
+    loaded = load_checked(pipeline, overrides, reads=EVAL_READER)
     message = loaded.message
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")

@@ -21,6 +21,8 @@ from detzoo.folders import make_folder
 from detzoo.tasks import batch_norm
 from detzoo.tasks.combination import check_combination, combined
 from detzoo.tasks.models import (
+    EVAL_READER,
+    TRAIN_READER,
     Pipeline,
     build_test_dataset,
     build_untrained,
@@ -31,7 +33,6 @@ from detzoo.tasks.models import (
 )
 
 if TYPE_CHECKING:
-    from detzoo.config.load import LoadedPipeline
     from detzoo.evaluate.classification import ClassificationResult
     from detzoo.evaluate.runner import EvaluationResult
 
@@ -68,7 +69,6 @@ def evaluate(
     recompute_batch_norm: int | None = None,
     combine_with: Sequence[str] = (),
     on_train_data: bool = False,
-    sample_1_of_n: int | None = None,
 ) -> Evaluation:
     """Measures a checkpoint or an exported model.
 
@@ -82,16 +82,14 @@ def evaluate(
             computed; None for the statistics of the checkpoint.
         combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
         on_train_data: Measure on the train_input_reader instead of the first eval_input_reader.
-        sample_1_of_n: Measure on every n-th image; None for the config's number.
     """
-    if (checkpoint_dir is None) == (saved_model is None):
+    if bool(checkpoint_dir) == bool(saved_model):
         raise UsageError("give either --checkpoint_dir or --saved_model")
     if saved_model and recompute_batch_norm:
         raise UsageError(
             f"--{batch_norm.FLAG} needs a checkpoint: statistics of an exported model are part of its weights"
         )
-    loaded = _load(pipeline, overrides, on_train_data, sample_1_of_n, recompute_batch_norm)
-    message = loaded.message
+    message = _load(pipeline, overrides, on_train_data, recompute_batch_norm)
     if saved_model:
         _check_exported(message)
     check_combination(message.model, combine_with)
@@ -100,7 +98,8 @@ def evaluate(
     start_tensorflow()
     if saved_model:
         result = measure_exported(message, load_exported(saved_model, message.model))
-        return _written(Evaluation(str(saved_model), None, result), output_dir, {"saved_model": str(saved_model)})
+        _write(result, output_dir, {"saved_model": str(saved_model)})
+        return Evaluation(str(saved_model), None, result)
     detector, step = restored(message.model, str(checkpoint_dir), "--checkpoint_dir")
     return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with)
 
@@ -113,7 +112,6 @@ def evaluate_new_checkpoints(
     overrides: Sequence[str] = (),
     recompute_batch_norm: int | None = None,
     on_train_data: bool = False,
-    sample_1_of_n: int | None = None,
     timeout_seconds: float = 3600.0,
 ) -> Iterator[Evaluation]:
     """Measures each checkpoint that a running training writes, until the training is finished.
@@ -129,7 +127,7 @@ def evaluate_new_checkpoints(
     from detzoo.checkpoints.files import latest_prefix
     from detzoo.evaluate.watch import new_checkpoints
 
-    message = _load(pipeline, overrides, on_train_data, sample_1_of_n, recompute_batch_norm).message
+    message = _load(pipeline, overrides, on_train_data, recompute_batch_norm)
     folder = make_folder(output_dir, "--output_dir")
     start_tensorflow()
     detector, evaluator = build_untrained(message.model), make_evaluator(message)
@@ -199,15 +197,9 @@ def make_evaluator(message: Any) -> Any:
     )
 
 
-def _load(
-    pipeline: Pipeline,
-    overrides: Sequence[str],
-    on_train_data: bool,
-    sample_1_of_n: int | None,
-    recompute_batch_norm: int | None,
-) -> LoadedPipeline:
-    """Loads a config whose first eval_input_reader is the one to measure on."""
-    loaded = load_checked(pipeline, overrides, "train_input_reader" if on_train_data else "eval_input_reader[0]")
+def _load(pipeline: Pipeline, overrides: Sequence[str], on_train_data: bool, recompute_batch_norm: int | None) -> Any:
+    """Loads a config whose first eval_input_reader is the one to measure on, and returns its message."""
+    loaded = load_checked(pipeline, overrides, TRAIN_READER if on_train_data else EVAL_READER)
     message = loaded.message
     if on_train_data:
         reader = copy.deepcopy(message.train_input_reader)
@@ -218,9 +210,7 @@ def _load(
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
     if recompute_batch_norm:
         batch_norm.check_recompute(loaded)
-    if sample_1_of_n:
-        message.eval_input_reader[0].sample_1_of_n_examples = sample_1_of_n
-    return loaded
+    return message
 
 
 def _check_exported(message: Any) -> None:
@@ -247,18 +237,16 @@ def _measure(
     recomputed = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     logger.info("tracing the detector and reading the first images")
     result = (evaluator or make_evaluator(message)).evaluate(measured)
-    return _written(
-        Evaluation(checkpoint, step, result), output_dir, {"checkpoint": checkpoint, "step": step, **recomputed}
-    )
+    _write(result, output_dir, {"checkpoint": checkpoint, "step": step, **recomputed})
+    return Evaluation(checkpoint, step, result)
 
 
-def _written(evaluation: Evaluation, output_dir: str | pathlib.Path | None, facts: dict[str, Any]) -> Evaluation:
+def _write(result: Any, output_dir: str | pathlib.Path | None, facts: dict[str, Any]) -> None:
     from detzoo.evaluate.report import write_results
     from detzoo.provenance import commit, versions
 
     if output_dir is not None:
-        write_results(evaluation.result, output_dir, {**facts, "versions": versions(), "commit": commit()})
-    return evaluation
+        write_results(result, output_dir, {**facts, "versions": versions(), "commit": commit()})
 
 
 def _write_summary(output_dir: pathlib.Path, evaluation: Evaluation) -> None:

@@ -10,14 +10,11 @@ from __future__ import annotations
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.tasks import batch_norm
 from detzoo.tasks.models import Pipeline, build_untrained, load_checked, restored, start_tensorflow
-
-if TYPE_CHECKING:
-    pass
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
 FORMATS = (SAVED_MODEL, TFLITE)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, Union
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
 
+TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 CONFIG_FILE = "pipeline.config"  # next to a run's checkpoints and next to an exported model
 # Path of a pipeline.config, or a config that was loaded from one. A task never changes what it is given.
 Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
@@ -29,7 +30,7 @@ def load_checked(
     Args:
         pipeline: Path of the config, or a loaded config, which is copied.
         overrides: Changes of single fields, ``path=value`` each.
-        reads: Path of an input reader whose files must exist, such as "eval_input_reader[0]"; "" for none.
+        reads: The input reader whose files must exist, ``TRAIN_READER`` or ``EVAL_READER``; "" for none.
         merged: Protobuf text that is merged into the config before the overrides.
     """
     from detzoo.config.check.pipeline import check_pipeline
@@ -59,7 +60,7 @@ def load_checked(
 
 
 def reader_problems(loaded: LoadedPipeline, reads: str) -> list[Any]:
-    """Returns the errors and placeholders of one input reader of a config, such as "train_input_reader"."""
+    """Returns the errors and placeholders of one input reader of a config."""
     from detzoo.config.check.pipeline import check_pipeline
     from detzoo.config.problems import Severity
 

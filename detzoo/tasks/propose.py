@@ -12,12 +12,18 @@ from typing import TYPE_CHECKING, Any
 from detzoo.datasets.selective_search import SearchOptions, find_opencv
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
-from detzoo.tasks.models import Pipeline, build_test_dataset, load_checked, restored, start_tensorflow
+from detzoo.tasks.models import (
+    EVAL_READER,
+    TRAIN_READER,
+    Pipeline,
+    build_test_dataset,
+    load_checked,
+    restored,
+    start_tensorflow,
+)
 
 if TYPE_CHECKING:
     from detzoo.datasets.proposal_search import SearchSummary
-
-TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 
 logger = logging.getLogger(__name__)
 

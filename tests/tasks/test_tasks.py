@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import json
 import pathlib
+import re
 
 import numpy as np
 import pytest
@@ -24,8 +26,8 @@ from detzoo.tasks.detect import detect
 from detzoo.tasks.ensemble import evaluate_ensemble, write_selection
 from detzoo.tasks.evaluate import evaluate, evaluate_new_checkpoints, measure_checkpoint, measure_exported
 from detzoo.tasks.export import export
-from detzoo.tasks.models import load_checked, load_exported
-from detzoo.tasks.propose import EVAL_READER, propose, search
+from detzoo.tasks.models import EVAL_READER, load_checked, load_exported
+from detzoo.tasks.propose import propose, search
 from detzoo.tasks.train import train
 from detzoo.train.run_record import write_finished
 from tests.cli.conftest import save_best, save_checkpoint
@@ -87,7 +89,9 @@ def test_a_checkpoint_is_measured(toy_run, capsys):
 
 def test_a_measurement_writes_only_where_it_is_asked_to(toy_run):
     before = files(toy_run.folder)
-    evaluation = evaluate(toy_run.config, checkpoint_dir=toy_run.model_dir, sample_1_of_n=2)
+    evaluation = evaluate(
+        toy_run.config, checkpoint_dir=toy_run.model_dir, overrides=[f"{EVAL_READER}.sample_1_of_n_examples=2"]
+    )
     assert len(evaluation.result.images) == 2
     assert files(toy_run.folder) == before
     message = load_pipeline(str(toy_run.config)).message
@@ -322,3 +326,12 @@ def test_tasks_have_no_flags_and_print_nothing():
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             assert not any(name.split(".")[0] == "absl" for name in names), f"{file.name}:{node.lineno}"
+
+
+def test_the_documented_functions_exist():
+    text = (TASKS.parents[1] / "docs" / "python.md").read_text()
+    named = re.findall(r"^\| `(tasks\.\w+)\.(\w+)` \|", text, re.MULTILINE)
+    named += [(module.removeprefix("detzoo."), name) for module, name in re.findall(r"from (\S+) import (\w+)", text)]
+    assert len(named) >= 15
+    for module, name in named:
+        assert callable(getattr(importlib.import_module(f"detzoo.{module}"), name)), (module, name)
