@@ -1,1 +1,1 @@
-"""The speed/accuracy study: many configs measured alike, one row each, then figures and a choice."""
+"""Speed/accuracy studies: many configs measured in the same way, one row each, then figures and a choice."""

@@ -84,7 +84,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("config", _T, "resolved pipeline.config, relative to the folder of results.csv"),
     Column("checkpoint", _T, "checkpoint that was measured; empty for random weights"),
     Column("command", _T, "shell command that measures this point again"),
-    # How it was measured.
+    # The measurement.
     Column("device", _T, "CPU or GPU"),
     Column("precision", _T, "float32, bfloat16 or float16"),
     Column("jit_compile", _F, "compiled by XLA"),
@@ -123,7 +123,7 @@ COLUMNS: tuple[Column, ...] = (
     Column(PUBLISHED_SOURCE, _T, "source of the published values, e.g. a table of a paper"),
     Column(PUBLISHED_CONDITIONS, _T, "conditions that all published values share, e.g. the data set"),
     *(Column(published(name), _N, f"published: {name}") for name in PUBLISHED_COLUMNS),
-    # Where and when.
+    # Machine, versions and time.
     Column("environment.cpu", _T, "processor"),
     Column("environment.gpus", _T, "graphics processors, separated by '; '"),
     Column("environment.cores", _I, "cores that the process could use"),

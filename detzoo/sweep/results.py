@@ -151,7 +151,7 @@ def write_results(path: str | pathlib.Path, rows: Iterable[Mapping[str, Value]])
 
 
 def format_row(row: Mapping[str, Value]) -> str:
-    """Returns a row as one line of CSV with its end; line breaks in a text become spaces.
+    """Returns the line of CSV of a row, with its end; line breaks in a text become spaces.
 
     Raises:
         ValueError: A name that is no column, or a value of another type.

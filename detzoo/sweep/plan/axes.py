@@ -1,13 +1,13 @@
 """The axes of a sweep: which fields of a config each sets, and setting them.
 
-A named axis sets all that belongs to its value: a stride of 8 moves the anchors and widens the proposal head, a
-resolution of 300 halves the limit of the longer side, too.
+A named axis sets everything that depends on its value: a stride of 8 moves the anchors and widens the proposal head, a
+resolution of 300 also halves the limit of the longer side.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from detzoo.config.override import apply_override
@@ -23,19 +23,18 @@ META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
 )
 SSD_STRIDES = (8, OWN_STRIDE)
 SHARED_FEATURES = "shared_features"
-FLAG_TEXTS = {False: "false", True: "true"}
 NAMED = (META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS)
-_ONLY_FOR = {STRIDE: ("ssd", *TWO_STAGES), PROPOSALS: TWO_STAGES}
-WITH_SECOND_STAGE = ("faster_rcnn", "rfcn", "mask_rcnn")  # and with a first one
+_ONLY_FOR = {
+    STRIDE: ("ssd", *TWO_STAGES),
+    PROPOSALS: TWO_STAGES,
+    SHARED_FEATURES: ("faster_rcnn", "rfcn", "mask_rcnn"),  # a first and a second stage
+}
 Value: TypeAlias = str | int
 
 _FIELDS = {
     META: ("meta_architecture",),
     EXTRACTOR: ("extractor",),
-    RESOLUTION: (
-        "model.ssd.image_resizer",
-        "model.faster_rcnn.image_resizer",
-    ),
+    RESOLUTION: ("model.ssd.image_resizer", "model.faster_rcnn.image_resizer"),
     STRIDE: (
         "model.ssd.feature_extractor.output_stride",
         "model.faster_rcnn.feature_extractor.first_stage_features_stride",
@@ -47,6 +46,7 @@ _FIELDS = {
         "model.faster_rcnn.first_stage_max_proposals",
         "model.faster_rcnn.first_stage_max_proposals_in_training",
     ),
+    SHARED_FEATURES: (),
 }
 
 
@@ -54,81 +54,78 @@ class Axis:
     """One axis of a sweep file.
 
     Attributes:
-        place: its path in the file, e.g. ``axis[0]``.
-        kind: one of NAMED, "shared_features", "path" or "choice"; "" where the file does not say.
-        name: what exclusions, patterns and results call it.
-        values: of it, in the file's order.
-        only_for: meta-architectures it applies to, () for all.
-        only_at_test_time: whether a training does not see it.
+        place: Its path in the file, e.g. ``axis[0]``.
+        kind: One of NAMED, "shared_features", "path" or "choice"; "" if the file names none.
+        name: Its name in exclusions, patterns and results.
+        path: The field that an axis of kind "path" sets; else "".
+        values: Its values in the file's order.
+        only_for: Meta-architectures that it applies to, () for all.
+        only_at_test_time: True if it does not change trainings.
     """
 
     def __init__(self, message: Any, place: str) -> None:
         self.place = place
         self.kind: str = message.WhichOneof("what") or ""
-        self._block = getattr(message, self.kind) if self.kind else None
         self.only_for: tuple[str, ...] = tuple(message.only_for)
         self.only_at_test_time: bool = message.only_at_test_time or self.kind in (PROPOSALS, SHARED_FEATURES)
+        self.name, self.path = self.kind, ""
+        self.values: tuple[Value, ...] = ()
         self._choices: dict[str, Sequence[str]] = {}
-        self.name, self.values = self._read()
-
-    def _read(self) -> tuple[str, tuple[Value, ...]]:
-        if self._block is None:
-            return "", ()
+        block = getattr(message, self.kind) if self.kind else None
         if self.kind == "choice":
-            self._choices = {choice.name: tuple(choice.set) for choice in self._block.values}
-            return self._block.name, tuple(choice.name for choice in self._block.values)
-        if self.kind == SHARED_FEATURES:
-            return self.kind, tuple(FLAG_TEXTS[value] for value in self._block.values)
+            self.name = block.name
+            self._choices = {choice.name: tuple(choice.set) for choice in block.values}
+            self.values = tuple(choice.name for choice in block.values)
+        elif self.kind == SHARED_FEATURES:
+            self.values = tuple(str(value).lower() for value in block.values)
+        elif block is not None:
+            self.values = tuple(block.values)
         if self.kind == "path":
-            leaf = re.sub(r"\W", "", self._block.path.split(".")[-1])
-            return self._block.name or leaf, tuple(self._block.values)
-        return self.kind, tuple(self._block.values)
-
-    @property
-    def path(self) -> str:
-        """Of an axis of one field, that field; else ""."""
-        return self._block.path if self._block is not None and self.kind == "path" else ""
+            self.path = block.path
+            self.name = block.name or re.sub(r"\W", "", block.path.split(".")[-1])
 
     @property
     def is_complete(self) -> bool:
-        """Whether it says what varies, under which name, and has values."""
+        """True if it names its kind and has a name, values and a field if it needs one."""
         return bool(self.kind and self.name and self.values and (self.path or self.kind != "path"))
 
     def place_of(self, index: int) -> str:
-        """The path in the sweep file of a value."""
+        """Returns the path in the sweep file of a value."""
         return f"{self.place}.{self.kind}.values[{index}]"
 
     def applies_to(self, meta_architecture: str) -> bool:
-        """Whether points of a meta-architecture have this axis."""
-        if self.only_for:
-            return meta_architecture in self.only_for
-        if self.kind == SHARED_FEATURES:
-            return meta_architecture in WITH_SECOND_STAGE
-        return meta_architecture in _ONLY_FOR.get(self.kind, (meta_architecture,))
+        """Returns True if points of a meta-architecture have this axis."""
+        return meta_architecture in (self.only_for or _ONLY_FOR.get(self.kind, (meta_architecture,)))
 
     def fields(self) -> list[str]:
-        """The paths that it sets, without indices of first items."""
-        if self.kind in (*NAMED, SHARED_FEATURES):
-            return list(_FIELDS.get(self.kind, ()))
+        """Returns the paths that it sets, without indices of first items."""
+        if self.kind in _FIELDS:
+            return list(_FIELDS[self.kind])
         assignments = [self.path] if self.kind == "path" else [a for sets in self._choices.values() for a in sets]
         return sorted({_plain_path(assignment) for assignment in assignments})
 
     def apply(self, config: Any, value: Value) -> list[str]:
-        """Sets a value in a ``pb.TrainEvalPipelineConfig``; gives what is wrong, [] where nothing is."""
+        """Sets a value in a ``pb.TrainEvalPipelineConfig``; returns messages of problems."""
         if self.kind in (META, EXTRACTOR, SHARED_FEATURES):
-            return []  # chosen with the base, or by how it is trained
+            return []  # chosen with the base, or by the training
         if self.kind in _APPLY:
             problem = _APPLY[self.kind](config, int(value))
             return [problem] if problem else []
-        if self.kind == "path":
-            assignments: Sequence[str] = [f"{self.path}={value}"]
-        else:
-            assignments = self._choices[str(value)]
+        assignments = [f"{self.path}={value}"] if self.kind == "path" else self._choices[str(value)]
         return [problem.message for assignment in assignments for problem in change_config(config, assignment)]
+
+    def name_part(self, value: Value) -> str:
+        """Returns the part of a point's name that stands for a value."""
+        text = re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
+        if self.kind in (META, EXTRACTOR, RESOLUTION, "choice"):
+            return text
+        if self.kind == SHARED_FEATURES:
+            return "shared" if text == "true" else "not_shared"
+        return f"{'stride' if self.kind == STRIDE else self.name}{text}"
 
 
 def change_config(config: Any, assignment: str, lines: dict[str, int] | None = None) -> list[Problem]:
-    """Changes a base as ``apply_override`` does, but leaves it a detector of the same kind.
+    """Changes a config as ``apply_override`` does, but not into a detector of another kind.
 
     Naming a field of ``model.ssd`` would turn a ``model.faster_rcnn`` into an empty SSD.
     """
@@ -142,7 +139,7 @@ def change_config(config: Any, assignment: str, lines: dict[str, int] | None = N
 
 
 def same_field(first: Axis, second: Axis) -> str:
-    """A field that both axes set for some meta-architecture; "" where there is none."""
+    """Returns a field that both axes set for some meta-architecture; "" for none."""
     if first.only_for and second.only_for and not set(first.only_for) & set(second.only_for):
         return ""
     for one in first.fields():
@@ -153,30 +150,20 @@ def same_field(first: Axis, second: Axis) -> str:
     return ""
 
 
-def name_part(axis: Axis, value: Value) -> str:
-    """How a value shows in the name of a point."""
-    text = re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
-    if axis.kind in (META, EXTRACTOR, RESOLUTION, "choice"):
-        return text
-    if axis.kind == SHARED_FEATURES:
-        return "shared" if text == FLAG_TEXTS[True] else "not_shared"
-    return f"{'stride' if axis.kind == STRIDE else axis.name}{text}"
-
-
 def _plain_path(assignment: str) -> str:
     path = assignment.partition("=")[0].strip().removesuffix("{}")
     return re.sub(r"\[0\]", "", re.sub(r"\s", "", path))
 
 
 def _set_resolution(config: Any, value: int) -> str:
-    """The shorter side, in pixels."""
+    """Sets the shorter side, in pixels."""
     kind = config.model.WhichOneof("model")
-    resizer = getattr(config.model, kind).image_resizer if kind else None
     before = resolution_of(getattr(config.model, kind)) if kind else None
     if value < 1:
         return f"resolution is {value}; accepted: pixels, 1 or more"
-    if resizer is None or not before:
+    if not before:
         return "resolution needs a fixed_shape_resizer or a keep_aspect_ratio_resizer with a size in the base"
+    resizer = getattr(config.model, kind).image_resizer
     if resizer.HasField("fixed_shape_resizer"):
         fixed = resizer.fixed_shape_resizer
         fixed.height, fixed.width = (round(side * value / before) for side in (fixed.height, fixed.width))
@@ -189,10 +176,18 @@ def _set_resolution(config: Any, value: int) -> str:
 
 
 def _set_stride(config: Any, value: int) -> str:
-    """The stride, in pixels, with the anchors' and with a proposal head that sees as far as before."""
-    if config.model.WhichOneof("model") == "ssd":
-        return _set_ssd_stride(config.model.ssd.feature_extractor, value)
-    if config.model.WhichOneof("model") != "faster_rcnn":
+    """Sets the stride, in pixels, that of the anchors, and a proposal head with the same receptive field."""
+    kind = config.model.WhichOneof("model")
+    if kind == "ssd":
+        extractor = config.model.ssd.feature_extractor
+        if ssd_stride_of(extractor) is None:
+            return "output_stride needs a feature extractor without a pyramid, whose strides are those of its levels"
+        if value not in SSD_STRIDES:
+            return f"output_stride is {value}; accepted for SSD: {' or '.join(map(str, SSD_STRIDES))} pixels"
+        if value != ssd_stride_of(extractor):
+            extractor.output_stride = 0 if value == OWN_STRIDE else value
+        return ""
+    if kind != "faster_rcnn":
         return "output_stride is of SSD and of detectors of two stages; set only_for"
     model = config.model.faster_rcnn
     before = model.feature_extractor.first_stage_features_stride
@@ -212,19 +207,8 @@ def _set_stride(config: Any, value: int) -> str:
     return ""
 
 
-def _set_ssd_stride(extractor: Any, value: int) -> str:
-    """The stride of the map of level 4; SSD's anchors follow the sizes of the maps by themselves."""
-    if ssd_stride_of(extractor) is None:
-        return "output_stride needs a feature extractor without a pyramid, whose strides are those of its levels"
-    if value not in SSD_STRIDES:
-        return f"output_stride is {value}; accepted for SSD: {' or '.join(map(str, SSD_STRIDES))} pixels"
-    if value != ssd_stride_of(extractor):
-        extractor.output_stride = 0 if value == OWN_STRIDE else value
-    return ""
-
-
 def _set_proposals(config: Any, value: int) -> str:
-    """The number in testing; training keeps the base's, so that its batches stay full."""
+    """Sets the number in testing; training keeps that of the base, so that its batches stay full."""
     if config.model.WhichOneof("model") != "faster_rcnn":
         return "proposals are of detectors of two stages; set only_for"
     model = config.model.faster_rcnn
@@ -238,9 +222,3 @@ def _set_proposals(config: Any, value: int) -> str:
 
 
 _APPLY = {RESOLUTION: _set_resolution, STRIDE: _set_stride, PROPOSALS: _set_proposals}
-
-
-def axes_of(sweep: Any) -> Iterator[Axis]:
-    """The axes of a ``pb.Sweep``."""
-    for index, message in enumerate(sweep.axis):
-        yield Axis(message, f"axis[{index}]")

@@ -1,4 +1,4 @@
-"""From a sweep's bases and axes to its points: every combination that is not excluded, resolved, with name and key."""
+"""From a sweep's bases and axes to its points: every combination, resolved, with name and key."""
 
 from __future__ import annotations
 
@@ -11,27 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detzoo.config.load import LoadedPipeline, to_text
-from detzoo.sweep.plan.axes import (
-    EXTRACTOR,
-    FLAG_TEXTS,
-    META,
-    NAMED,
-    PROPOSALS,
-    RESOLUTION,
-    SHARED_FEATURES,
-    STRIDE,
-    Axis,
-    Value,
-    name_part,
-)
-from detzoo.sweep.plan.traits import Traits, traits_of
+from detzoo.sweep.plan.axes import EXTRACTOR, META, NAMED, PROPOSALS, RESOLUTION, SHARED_FEATURES, STRIDE, Axis, Value
+from detzoo.sweep.plan.traits import Traits
 
 KEY_LENGTH = 12  # hexadecimal digits: two of 10,000 points collide once in six million sweeps
 
 
 @dataclasses.dataclass(frozen=True)
 class Base:
-    """A config to start from, its own changes and those of the sweep applied."""
+    """A config to start from, with the changes of its block and of the sweep."""
 
     name: str
     place: str  # in the sweep file, e.g. base[0]
@@ -41,7 +29,7 @@ class Base:
 
 @dataclasses.dataclass(frozen=True)
 class How:
-    """How a point is measured; see ``pb.SweepMeasure``."""
+    """A way of measuring; see ``pb.SweepMeasure``."""
 
     device: str  # CPU or GPU
     precision: str  # float32, bfloat16 or float16
@@ -51,118 +39,89 @@ class How:
     warmup: int
     image_height: int  # pixels
     image_width: int
-    speed: bool = True  # whether time and memory are measured
+    speed: bool = True  # False to measure accuracy alone
 
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One thing to measure.
+    """One combination to measure."""
 
-    Attributes:
-        name: unique in its sweep.
-        key: fingerprint of what is measured and how; "" before ``with_key``.
-        axes: value of each axis that applies.
-        base: what it starts from.
-        message: the resolved ``pb.TrainEvalPipelineConfig``, in which ``{output_dir}`` is not replaced yet.
-        traits: of it.
-        how: it is measured.
-        training: the same config without what a training does not see.
-        checkpoint: folder or prefix that exists; "" for none.
-        checkpoint_note: why there is none, "" where there is one.
-        training_key: fingerprint of ``training`` where the sweep trains the point; else "".
-        starts_after: the point whose training comes before that of this one, None where there is none.
-        proposals: that it is trained and measured on, None where its detector makes its own.
-        measures_accuracy: whether a data set and a checkpoint are or will be there.
-    """
-
-    name: str
-    axes: Mapping[str, Value]
+    name: str  # unique in its sweep
+    axes: Mapping[str, Value]  # value of each axis that applies
     base: Base
-    message: Any
-    traits: Traits
+    message: Any  # resolved pb.TrainEvalPipelineConfig, in which ``{output_dir}`` is not replaced yet
+    traits: Traits  # of the message
     how: How
-    training: Any
-    key: str = ""
-    checkpoint: str = ""
-    checkpoint_note: str = ""
-    training_key: str = ""
-    starts_after: Point | None = None
-    proposals: Proposals | None = None
-    measures_accuracy: bool = False
+    training: Any  # the message without changes for testing alone
+    key: str = ""  # fingerprint of the message and of how it is measured
+    checkpoint: str = ""  # existing folder or prefix; "" for none
+    checkpoint_note: str = ""  # reason for a missing checkpoint
+    training_key: str = ""  # fingerprint of ``training`` if the sweep trains the point; else ""
+    starts_after: Point | None = None  # point whose training comes before that of this point
+    proposals: Proposals | None = None  # regions to train and measure on; None for own proposals
+    measures_accuracy: bool = False  # True if data set and checkpoint exist, or will exist
 
     @property
     def other_axes(self) -> dict[str, Value]:
-        """Values of the axes that have no column of their own."""
+        """Values of the axes without a separate column."""
         return {name: value for name, value in self.axes.items() if name not in NAMED}
 
     @property
     def shares_features(self) -> bool | None:
-        """Value of the axis shared_features, None where the point has no such axis."""
+        """Value of the axis shared_features, None if the point has no such axis."""
         value = self.axes.get(SHARED_FEATURES)
-        return None if value is None else value == FLAG_TEXTS[True]
+        return None if value is None else value == "true"
 
     def with_key(self) -> Point:
-        """The point with its fingerprint."""
+        """Returns the point with its fingerprint."""
         how = dataclasses.asdict(self.how)
         if how.pop("speed") is False:
-            how = {"speed": False}  # nothing else of how it is measured counts
-        told = [to_text(self.message), how, self.measures_accuracy]
+            how = {"speed": False}  # other settings have no effect
+        facts = [to_text(self.message), how, self.measures_accuracy]
         if self.shares_features is not None:
-            told.append(self.shares_features)
-        return dataclasses.replace(self, key=fingerprint([*told, self.training_key or self.checkpoint]))
+            facts.append(self.shares_features)
+        return dataclasses.replace(self, key=fingerprint([*facts, self.training_key or self.checkpoint]))
 
 
 @dataclasses.dataclass(frozen=True)
 class Proposals:
-    """Regions of all images, made by a point that is a first stage alone.
+    """Regions of all images, made by a point that is a first stage alone."""
 
-    Attributes:
-        key: fingerprint; names their folder.
-        of: the point that proposes.
-        num_train: of a training image, at most.
-        num_eval: of a test image, at most.
-    """
-
-    key: str
-    of: Point
-    num_train: int
-    num_eval: int
+    key: str  # fingerprint; names their folder
+    of: Point  # the point that proposes
+    num_train: int  # per training image, at most
+    num_eval: int  # per test image, at most
 
 
-def training_fingerprint(point: Point, sets: Sequence[Sequence[str]] = ()) -> str:
-    """The key of a point's training.
-
-    Args:
-        point: whose ``training`` counts, and whether it is one in four steps.
-        sets: of such a training, what is changed for each stage.
-    """
+def training_fingerprint(point: Point, train: Any) -> str:
+    """Returns the key of a point's training; ``train`` is the ``pb.SweepTraining``."""
     text = to_text(point.training)
     if point.shares_features is None:
         return fingerprint(text)
-    return fingerprint([text, "four steps", *map(list, sets)])
+    return fingerprint([text, "four steps", *map(list, stage_sets(train))])
 
 
 def stage_sets(train: Any) -> tuple[Sequence[str], Sequence[str]]:
-    """What a ``pb.SweepTraining`` changes for the first and for the second stage of a training in four steps."""
+    """Returns the changes of a ``pb.SweepTraining`` for the first and the second stage of a training in four steps."""
     return tuple(train.first_stage_set), tuple(train.second_stage_set)
 
 
-def fingerprint(told: Any) -> str:
-    """Some digits that differ where what is told, a JSON value, differs."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode("utf-8")).hexdigest()[:KEY_LENGTH]
+def fingerprint(facts: Any) -> str:
+    """Returns a hash of a JSON value."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode("utf-8")).hexdigest()[:KEY_LENGTH]
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Bases that a point can start from, and the axes that its points have."""
+    """Bases that a point can start from, and the axes of its points."""
 
-    label: Mapping[str, Value]  # meta_architecture and extractor where these are axes
-    bases: tuple[Base, ...]  # [] where no base is of this kind
+    label: Mapping[str, Value]  # meta_architecture and extractor if these are axes
+    bases: tuple[Base, ...]  # () if no base is of this kind
     axes: tuple[Axis, ...]
 
     @property
     def size(self) -> int:
-        """How many combinations it has."""
+        """Number of combinations."""
         return math.prod(len(axis.values) for axis in self.axes)
 
     @property
@@ -171,23 +130,26 @@ class Group:
         return "_".join(map(str, self.label.values())) if self.label else self.bases[0].name
 
     def combinations(self) -> Iterator[dict[str, Value]]:
-        """Values of its axes, the label first."""
+        """Yields the values of its axes, the label first."""
         for values in itertools.product(*(axis.values for axis in self.axes)):
             yield {**self.label, **{axis.name: value for axis, value in zip(self.axes, values)}}
 
-    def base_for(self, combination: Mapping[str, Value]) -> list[Base]:
-        """The bases a combination can start from: of several, those that have most of its values already."""
+    def bases_for(self, combination: Mapping[str, Value]) -> list[Base]:
+        """Returns the bases that a combination can start from: of several, those that have most of its values."""
         found = list(self.bases)
         for name in (RESOLUTION, STRIDE, PROPOSALS):
-            wanted = combination.get(name)
-            exact = [base for base in found if getattr(base.traits, name) == wanted]
+            exact = [base for base in found if getattr(base.traits, name) == combination.get(name)]
             if len(found) > 1 and exact:
                 found = exact
         return found
 
+    def point_name(self, combination: Mapping[str, Value]) -> str:
+        """Returns e.g. ``rfcn_resnet101_600_stride16_proposals50``."""
+        return "_".join([self.title, *(axis.name_part(combination[axis.name]) for axis in self.axes)])
+
 
 def groups_of(bases: Sequence[Base], axes: Sequence[Axis]) -> list[Group]:
-    """The groups of a sweep: a pair of meta-architecture and extractor each where one of these is an axis."""
+    """Returns one group per base, or per meta-architecture and extractor if one of these is an axis."""
     by_kind = {axis.kind: axis for axis in axes}
     others = [axis for axis in axes if axis.kind not in (META, EXTRACTOR)]
 
@@ -199,15 +161,16 @@ def groups_of(bases: Sequence[Base], axes: Sequence[Axis]) -> list[Group]:
     present = list(dict.fromkeys((base.traits.meta_architecture, base.traits.extractor) for base in bases))
     metas = by_kind[META].values if META in by_kind else tuple(dict.fromkeys(meta for meta, _ in present))
     extractors = by_kind[EXTRACTOR].values if EXTRACTOR in by_kind else tuple(dict.fromkeys(e for _, e in present))
-    groups = []
-    for meta, extractor in itertools.product(metas, extractors):
-        is_asked = META in by_kind and EXTRACTOR in by_kind
-        if not is_asked and (meta, extractor) not in present:
-            continue
-        label = {META: meta, EXTRACTOR: extractor}
-        fitting = tuple(b for b in bases if (b.traits.meta_architecture, b.traits.extractor) == (meta, extractor))
-        groups.append(Group(label, fitting, applying(str(meta))))
-    return groups
+    both = META in by_kind and EXTRACTOR in by_kind
+    return [
+        Group(
+            {META: meta, EXTRACTOR: extractor},
+            tuple(b for b in bases if (b.traits.meta_architecture, b.traits.extractor) == (meta, extractor)),
+            applying(str(meta)),
+        )
+        for meta, extractor in itertools.product(metas, extractors)
+        if both or (meta, extractor) in present
+    ]
 
 
 def copied(message: Any) -> Any:
@@ -218,13 +181,10 @@ def copied(message: Any) -> Any:
 
 
 def apply_axes(base: Base, axes: Sequence[Axis], combination: Mapping[str, Value]) -> tuple[Any, Any, list[str]]:
-    """The resolved message, the message of the training, and what is wrong."""
-    message = type(base.loaded.message)()
-    message.CopyFrom(base.loaded.message)
-    training = message
+    """Returns the resolved message, that of the training, and messages of problems."""
+    message = training = copied(base.loaded.message)
     if any(axis.only_at_test_time for axis in axes):
-        training = type(message)()
-        training.CopyFrom(message)
+        training = copied(message)
     problems: list[str] = []
     for axis in axes:
         value = combination[axis.name]
@@ -234,43 +194,17 @@ def apply_axes(base: Base, axes: Sequence[Axis], combination: Mapping[str, Value
     return message, training, problems
 
 
-def point_name(group: Group, combination: Mapping[str, Value], suffix: str) -> str:
-    """E.g. ``rfcn_resnet101_600_stride16_proposals50``."""
-    parts = [group.title, *(name_part(axis, combination[axis.name]) for axis in group.axes)]
-    return "_".join(parts) + suffix
-
-
 def how_variants(measure: Any) -> list[tuple[str, How]]:
-    """Every way of measuring a point, each with what it adds to names: "" where there is one only."""
+    """Returns every way of measuring with its part of the points' names; a single way has "" there."""
     devices = [measure.Device.Name(value) for value in measure.device] or ["CPU"]
     precisions = [measure.Precision.Name(value).lower() for value in measure.precision] or ["float32"]
     batch_sizes = list(measure.batch_size) or [1]
+    names = ("jit_compile", "runs", "warmup", "image_height", "image_width", "speed")
+    shared = {name: getattr(measure, name) for name in names}
     found = []
     for device, precision, batch_size in itertools.product(devices, precisions, batch_sizes):
         suffix = f"_{device.lower()}" if len(devices) > 1 else ""
         suffix += f"_{precision}" if len(precisions) > 1 else ""
         suffix += f"_batch{batch_size}" if len(batch_sizes) > 1 else ""
-        how = How(
-            device,
-            precision,
-            measure.jit_compile,
-            batch_size,
-            measure.runs,
-            measure.warmup,
-            measure.image_height,
-            measure.image_width,
-            measure.speed,
-        )
-        found.append((suffix, how))
+        found.append((suffix, How(device=device, precision=precision, batch_size=batch_size, **shared)))
     return found
-
-
-def of_resolution(how: How, traits: Traits) -> How:
-    """With the point's own resolution where no image size is given."""
-    side = traits.resolution or 0
-    return dataclasses.replace(how, image_height=how.image_height or side, image_width=how.image_width or side)
-
-
-def point_traits(message: Any) -> Traits:
-    """The traits of a resolved config."""
-    return traits_of(message.model)

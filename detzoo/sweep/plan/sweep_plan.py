@@ -1,14 +1,15 @@
 """Sweep file -> plan: every point resolved, checked and named, or every problem at once (no TensorFlow).
 
-read      the file, its bases, axes and exclusions        sweep_axes, sweep_excluded
+read      the file, its bases, axes and exclusions
 count     the grid, before it is expanded
-expand    combinations, those left out with their reason  sweep_points
+expand    combinations, the excluded ones with their reason
 check     each distinct config as `detzoo config check` does
-locate    checkpoints and data sets                       sweep_files
+locate    checkpoints and data sets
 """
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import logging
 import os
@@ -25,78 +26,48 @@ from detzoo.config.override import apply_override
 from detzoo.config.problems import Findings, Problem, Severity, error
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
-from detzoo.sweep.plan.axes import (
-    EXTRACTOR,
-    META,
-    NAMED,
-    SHARED_FEATURES,
-    Axis,
-    axes_of,
-    change_config,
-    same_field,
-)
+from detzoo.sweep.plan.axes import EXTRACTOR, META, NAMED, SHARED_FEATURES, Axis, change_config, same_field
 from detzoo.sweep.plan.excluded import OUTPUT_DIR, Exclusion, placeholders_of, read_exclusions
 from detzoo.sweep.plan.files import apply_data, data_patterns, locate
-from detzoo.sweep.plan.points import (
-    Base,
-    Group,
-    How,
-    Point,
-    apply_axes,
-    groups_of,
-    how_variants,
-    of_resolution,
-    point_name,
-    point_traits,
-)
-from detzoo.sweep.plan.proposals import name_proposals, read_proposals_of, reads_proposals
+from detzoo.sweep.plan.points import Base, Group, How, Point, apply_axes, copied, groups_of, how_variants
 from detzoo.sweep.plan.published import read_published, values_by_point
-from detzoo.sweep.plan.small import choose_small
-from detzoo.sweep.plan.start import check_four_steps, start_trainings
+from detzoo.sweep.plan.trainings import (
+    check_four_steps,
+    name_proposals,
+    read_proposals_of,
+    reads_proposals,
+    start_trainings,
+)
 from detzoo.sweep.plan.traits import META_ARCHITECTURES, SWEPT_MODELS, traits_of
 
 MOST_POINTS = 10_000
 _SHOWN = 3  # names of points in a message
-_MANY = 500  # combinations, whose configs take more than a second or two to check
+_MANY = 500  # combinations: checking their configs takes more than a second or two
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class SweepPlan:
-    """A sweep as it will run.
+    """A sweep as it will run."""
 
-    Attributes:
-        file: the sweep file.
-        message: the ``pb.Sweep``, overrides applied.
-        points: in the order of the file, each with its key.
-        exclusions: with the combinations that each left out.
-        published: name of a point -> column -> value, accuracies as shares of 1.
-    """
-
-    file: str
-    message: Any
-    points: list[Point]
-    exclusions: list[Exclusion]
-    published: Mapping[str, Mapping[str, float]] = dataclasses.field(default_factory=dict)
-
-    @property
-    def num_trainings(self) -> int:
-        """How many detectors are trained."""
-        return len({point.training_key for point in self.points if point.training_key})
+    message: Any  # the pb.Sweep with overrides
+    points: list[Point]  # in the order of the file, each with its key
+    exclusions: list[Exclusion]  # with the combinations that each excludes
+    published: Mapping[str, Mapping[str, float]]  # name of a point -> column -> value, accuracies as shares of 1
 
 
 def load_plan(path: str, overrides: Sequence[str] = (), small: bool = False) -> SweepPlan:
     """Reads and checks a sweep.
 
     Args:
-        path: of the sweep file.
+        path: Path of the sweep file.
         overrides: ``path=value`` changes of the sweep file itself, e.g. ``measure.runs=500``.
-        small: whether its small version is meant; overrides change that.
+        small: True for its small version, which overrides then change.
 
     Raises:
-        UsageError: the file cannot be read at all.
-        ConfigError: with every problem, one a line.
+        UsageError: The file cannot be read at all.
+        ConfigError: Lists every problem, one per line.
     """
     planner = _Planner(path, overrides, small)
     plan = planner.plan()
@@ -106,7 +77,7 @@ def load_plan(path: str, overrides: Sequence[str] = (), small: bool = False) -> 
 
 
 class _Planner:
-    """The steps from text to points; each adds what it finds wrong and goes on with the rest."""
+    """The steps from text to points; each step adds its problems and continues with the rest."""
 
     def __init__(self, path: str, overrides: Sequence[str], small: bool) -> None:
         self.path, self._is_small = path, small
@@ -114,16 +85,29 @@ class _Planner:
         self.sweep, self._lines = parsed.message, parsed.lines
         self.problems = [problem.format(path) for problem in parsed.problems]
         self._is_readable = parsed.braces_match
-        missing = choose_small(self.sweep, self._lines) if small and self._is_readable else ""
-        if missing:
-            self._error("", missing)
-            self._is_readable = False
+        if small and self._is_readable:
+            self._choose_small()
         for assignment in overrides:
             self._add(apply_override(self.sweep, assignment, self._lines))
         findings = Findings(lambda place: 0)
         self.sweep = check_limits(self.sweep, findings)
         for problem in findings.problems:
             self._error(problem.path, problem.message)
+
+    def _choose_small(self) -> None:
+        """Puts each field of the block ``small``, whose fields are some of the sweep's, in place of the sweep's own."""
+        if not self.sweep.HasField("small"):
+            self._error("", "--small: the file has no `small { }` block, which says what to run instead")
+            self._is_readable = False
+            return
+        small = copied(self.sweep.small)
+        names = ["small", *(field.name for field, _ in small.ListFields())]
+        for name in names:
+            self.sweep.ClearField(name)
+        self.sweep.MergeFromString(small.SerializeToString())
+        moved = {path[len("small.") :]: line for path, line in self._lines.items() if path.startswith("small.")}
+        kept = {path: line for path, line in self._lines.items() if path.split(".")[0].split("[")[0] not in names}
+        self._lines = kept | moved
 
     def _add(self, problems: Sequence[Problem], file: str = "") -> None:
         self.problems += [problem.format(file or self.path) for problem in problems]
@@ -136,16 +120,16 @@ class _Planner:
         self._add([error(place, line, message)])
 
     def plan(self) -> SweepPlan:
-        """All steps; what follows from a problem that is told is not told again."""
-        empty = SweepPlan(self.path, self.sweep, [], [])
+        """Does all steps; problems that only follow from reported ones are not reported."""
+        empty = SweepPlan(self.sweep, [], [], {})
         if not self._is_readable:
             return empty
         bases = self._read_bases()
         axes = self._read_axes()
-        exclusions, found = read_exclusions(self.sweep, axes)
-        for place, message in found:
-            self._error(place, message)
-        self._check_examples()
+        exclusions = read_exclusions(self.sweep, axes, self._error)
+        for index, image in enumerate(self.sweep.accuracy.example_image):
+            if not os.path.isfile(image):
+                self._error(f"accuracy.example_image[{index}]", f"there is no file {image}")
         self._check_patterns(axes)
         if not bases or not all(axis.is_complete for axis in axes):
             return empty
@@ -168,22 +152,15 @@ class _Planner:
         points = locate(points, self.sweep, self._error)
         points = start_trainings(points, self.sweep.train, self._error)
         points = read_proposals_of(points, self.sweep.train, self._error)
-        self._check_keys(points)
-        self._check_measures(points)
+        self._check_located(points)
         if not points and not self.problems:
             self._error("exclude", "every combination is left out: there is no point")
-        published = self._published(axes, bases, points)
-        return SweepPlan(self.path, self.sweep, points, exclusions, published)
-
-    def _published(
-        self, axes: Sequence[Axis], bases: Sequence[Base], points: Sequence[Point]
-    ) -> dict[str, Mapping[str, float]]:
-        if not self.sweep.HasField("published"):
-            return {}
-        rows = read_published(self.sweep.published, axes, bases, self._error)
-        if self.problems:
-            return {}
-        return values_by_point(rows, points, not self._is_small, self._error)
+        published: Mapping[str, Mapping[str, float]] = {}
+        if self.sweep.HasField("published"):
+            rows = read_published(self.sweep.published, axes, bases, self._error)
+            if not self.problems:
+                published = values_by_point(rows, points, not self._is_small, self._error)
+        return SweepPlan(self.sweep, points, exclusions, published)
 
     def _read_bases(self) -> list[Base]:
         bases: list[Base] = []
@@ -210,8 +187,8 @@ class _Planner:
         self._add(problems, str(file))
         kind = loaded.message.model.WhichOneof("model")
         if kind and kind not in SWEPT_MODELS:
-            told = f"model.{kind}, which sweeps do not measure; accepted: {', '.join(SWEPT_MODELS)}"
-            self._error(f"{place}.config", f"{file.name} has {told}")
+            accepted = f"accepted: {', '.join(SWEPT_MODELS)}"
+            self._error(f"{place}.config", f"{file.name} has model.{kind}, which sweeps do not measure; {accepted}")
             return None
         sets = [(f"{place}.set[{i}]", assignment) for i, assignment in enumerate(block.set)]
         sets += [(f"set[{i}]", assignment) for i, assignment in enumerate(self.sweep.set)]
@@ -220,15 +197,15 @@ class _Planner:
                 self._error(where, f"{problem.message.removeprefix('--set ')} ({file.name})")
         apply_data(loaded.message, self.sweep.data)
         if self.sweep.train.proposals_from and reads_proposals(loaded.message):
-            name_proposals(loaded.message, "later")  # known when all points are
+            name_proposals(loaded.message, "later")  # known once all points are known
         return Base(block.name or file.stem, place, loaded, traits_of(loaded.message.model))
 
     def _read_axes(self) -> list[Axis]:
-        axes = list(axes_of(self.sweep))
+        axes = [Axis(message, f"axis[{index}]") for index, message in enumerate(self.sweep.axis)]
         for axis in axes:
             if not axis.kind:
                 kinds = ", ".join((*NAMED, SHARED_FEATURES, "path { }", "choice { }"))
-                self._error(axis.place, f"says not what varies; accepted: {kinds}")
+                self._error(axis.place, f"names nothing that varies; accepted: {kinds}")
                 continue
             if axis.kind == "path" and not axis.path:
                 self._error(f"{axis.place}.path", "has no path; give a field such as model.ssd.num_classes")
@@ -247,11 +224,6 @@ class _Planner:
                     self._error(f"{axis.place}.only_for", f"there is no meta-architecture '{meta}'{hint}")
         return axes
 
-    def _check_examples(self) -> None:
-        for index, image in enumerate(self.sweep.accuracy.example_image):
-            if not os.path.isfile(image):
-                self._error(f"accuracy.example_image[{index}]", f"there is no file {image}")
-
     def _check_patterns(self, axes: Sequence[Axis]) -> None:
         names = {*NAMED, "base", "name", *(axis.name for axis in axes if axis.name)}
         for place, pattern in data_patterns(self.sweep):
@@ -263,7 +235,7 @@ class _Planner:
                 self._error(place, "'{name}' is known after the data; use the axes' names")
 
     def _check_kinds(self, axes: Sequence[Axis], bases: Sequence[Base]) -> None:
-        """Values of meta_architecture and extractor that no base has."""
+        """Reports values of meta_architecture and extractor that no base has."""
         for axis in axes:
             if axis.kind in (META, EXTRACTOR):
                 present = {getattr(base.traits, axis.kind) for base in bases}
@@ -299,9 +271,10 @@ class _Planner:
     def _is_small_enough(self, groups: Sequence[Group], num_variants: int) -> bool:
         count = sum(group.size for group in groups) * num_variants
         if count > MOST_POINTS:
+            num_groups = collections.Counter(group.axes for group in groups)
             parts = " + ".join(
-                f"{len(same)} x {' x '.join(str(len(axis.values)) for axis in same[0].axes) or '1'}"
-                for same in _same_axes(groups)
+                f"{number} x {' x '.join(str(len(axis.values)) for axis in same) or '1'}"
+                for same, number in num_groups.items()
             )
             times = f", {num_variants} ways of measuring each" if num_variants > 1 else ""
             self._error("axis", f"the grid has {count} points ({parts}{times}); accepted: {MOST_POINTS} at most")
@@ -310,16 +283,14 @@ class _Planner:
     def _expand(
         self, groups: Sequence[Group], exclusions: Sequence[Exclusion], variants: Sequence[tuple[str, How]]
     ) -> list[Point]:
-        points: list[Point] = []
+        points: dict[str, Point] = {}
         for group in groups:
             for combination in group.combinations():
-                points += self._points_of(group, combination, exclusions, variants)
-        seen: dict[str, Point] = {}
-        for point in points:
-            if point.name in seen:
-                self._error("axis", f"two points are called {point.name}; give a base or a choice another name")
-            seen[point.name] = point
-        return points
+                for point in self._points_of(group, combination, exclusions, variants):
+                    if point.name in points:
+                        self._error("axis", f"two points are called {point.name}; give a base or a choice another name")
+                    points[point.name] = point
+        return list(points.values())
 
     def _points_of(
         self,
@@ -332,42 +303,45 @@ class _Planner:
         if not group.label:
             traits = group.bases[0].traits
             kinds = {META: traits.meta_architecture, EXTRACTOR: traits.extractor, **combination}
+        name = group.point_name(combination)
         excluded = next((exclusion for exclusion in exclusions if exclusion.matches(kinds)), None)
-        name = point_name(group, combination, "")
         if excluded:
             excluded.matched.append(name)
             return []
-        found = group.base_for(combination)
-        if len(found) != 1:
-            told = f"several bases ({_listed([base.name for base in found])})" if found else "no base"
-            advice = "keep one, or add an axis that tells them apart" if found else "add one, or exclude it"
-            self._error("base", f"{told} for {group.title.replace('_', ' ') if not found else group.title}: {advice}")
+        bases = group.bases_for(combination)
+        if len(bases) > 1:
+            several = f"several bases ({_listed([base.name for base in bases])}) for {group.title}"
+            self._error("base", f"{several}: keep one, or add an axis in which they differ")
             return []
-        message, training, problems = apply_axes(found[0], group.axes, combination)
+        if not bases:
+            self._error("base", f"no base for {group.title.replace('_', ' ')}: add one, or exclude it")
+            return []
+        message, training, problems = apply_axes(bases[0], group.axes, combination)
         for problem in problems:
             self._error("axis", f"{name}: {problem}")
-        traits = point_traits(message)
-        return [
-            Point(name + suffix, combination, found[0], message, traits, of_resolution(how, traits), training)
-            for suffix, how in variants
-        ]
+        traits = traits_of(message.model)
+        side = traits.resolution or 0
+        points = []
+        for suffix, how in variants:
+            height, width = how.image_height or side, how.image_width or side
+            how = dataclasses.replace(how, image_height=height, image_width=width)
+            points.append(Point(name + suffix, combination, bases[0], message, traits, how, training))
+        return points
 
-    def _check_measures(self, points: Sequence[Point]) -> None:
-        """Whether something is measured of each point."""
-        for point in points:
-            if not (point.how.speed or point.measures_accuracy):
-                why = point.checkpoint_note or "accuracy.measure is false"
-                self._error("measure.speed", f"is false, and {point.name} has no accuracy: {why}")
-
-    def _check_keys(self, points: Sequence[Point]) -> None:
+    def _check_located(self, points: Sequence[Point]) -> None:
+        """Reports points that are equal, and points of which nothing is measured."""
         seen: dict[str, str] = {}
         for point in points:
             if point.key in seen:
                 self._error("base", f"{seen[point.key]} and {point.name} are the same config; leave one out")
             seen.setdefault(point.key, point.name)
+        for point in points:
+            if not (point.how.speed or point.measures_accuracy):
+                why = point.checkpoint_note or "accuracy.measure is false"
+                self._error("measure.speed", f"is false, and {point.name} has no accuracy: {why}")
 
     def _check_points(self, points: Sequence[Point]) -> None:
-        """The checks of `detzoo config check`, one message for all points that have the same problem."""
+        """Does the checks of `detzoo config check`, with one message for all points that share a problem."""
         found: dict[tuple[str, str], list[str]] = {}
         checked: dict[int, list[str]] = {}
         for point in points:
@@ -389,15 +363,7 @@ class _Planner:
         ]
 
 
-def _same_axes(groups: Sequence[Group]) -> list[list[Any]]:
-    """Groups with the same axes, together."""
-    found: dict[tuple[Any, ...], list[Group]] = {}
-    for group in groups:
-        found.setdefault(group.axes, []).append(group)
-    return list(found.values())
-
-
 def _listed(names: Sequence[str]) -> str:
-    """A few names, and how many more there are."""
+    """Returns a few names, and the number of the others."""
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""What a study calls a config: its meta-architecture, extractor, stride, resolution and number of proposals."""
+"""The values of the named axes that a config has: meta-architecture, extractor, stride, resolution and proposals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ META_ARCHITECTURES = (*ONE_STAGE, *TWO_STAGES, SEGMENTATION)
 
 @dataclasses.dataclass(frozen=True)
 class Traits:
-    """The values of the named axes that a config has; None where they have no meaning or cannot be told."""
+    """The values of the named axes that a config has; None for axes that do not apply, or if unknown."""
 
     meta_architecture: str
     extractor: str
@@ -28,7 +28,7 @@ class Traits:
 
 
 def traits_of(model: Any) -> Traits:
-    """The traits of a ``pb.DetectionModel``; "" for what is not known here."""
+    """Returns the traits of a ``pb.DetectionModel``; "" for unknown names."""
     kind = model.WhichOneof("model")
     if kind == "ssd":
         ssd = model.ssd
@@ -51,7 +51,7 @@ def traits_of(model: Any) -> Traits:
 
 
 def ssd_stride_of(extractor: Any) -> int | None:
-    """The stride of an SSD's map of level 4, the one that a two-stage detector makes proposals on; None of pyramids."""
+    """Returns the stride of an SSD's map of level 4, on which a two-stage detector proposes; None for pyramids."""
     entry = SSD_EXTRACTORS.get(extractor.type)
     if entry is None or entry.is_pyramid:
         return None
@@ -59,7 +59,7 @@ def ssd_stride_of(extractor: Any) -> int | None:
 
 
 def extractor_of(type_name: str) -> str:
-    """The backbone of an extractor's ``type``, e.g. resnet101 of ``ssd_resnet101_v1_fpn_keras``; "" if unknown."""
+    """Returns the backbone of an extractor's ``type``, e.g. resnet101 of ``ssd_resnet101_v1_fpn_keras``."""
     entry = SSD_EXTRACTORS.get(type_name) or REGION_EXTRACTORS.get(type_name)
     if entry is None:
         return type_name.removesuffix(KERAS_SUFFIX)
@@ -68,7 +68,7 @@ def extractor_of(type_name: str) -> str:
 
 
 def resolution_of(model: Any) -> int | None:
-    """The shorter side of the input in pixels, None where the images decide."""
+    """Returns the shorter side of the input in pixels, None if it is that of the images."""
     resizer = model.image_resizer
     kind = resizer.WhichOneof("image_resizer_oneof")
     if kind == "fixed_shape_resizer":

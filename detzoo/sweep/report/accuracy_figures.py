@@ -15,29 +15,8 @@ from matplotlib.patches import Patch
 from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, column
+from detzoo.sweep.report import names, style
 from detzoo.sweep.report.frontier import optimality_frontier
-from detzoo.sweep.report.names import (
-    IMAGENET_TOP_1,
-    counted,
-    extractor_colour,
-    extractor_name,
-    folded,
-    meta_name,
-    point_labels,
-)
-from detzoo.sweep.report.style import (
-    FRONTIER_COLOUR,
-    POINTS,
-    Drawing,
-    MissingDataError,
-    add_legends,
-    draw_frontier,
-    left_out,
-    mixed_with_white,
-    plot_points,
-    rows_with,
-    scale_axis,
-)
 
 PERCENT = 100.0
 SIZES = (
@@ -50,49 +29,46 @@ NAME_DISTANCE = 0.055
 META_STEP = 0.014  # between the markers of two meta-architectures in figure 3, as a share of the accuracies' range
 
 
-def accuracy_time(rows: Sequence[Row], device: str, metric: str) -> Drawing:
+def accuracy_time(rows: Sequence[Row], device: str, metric: str) -> style.Drawing:
     """Figure 2: accuracy against time with the optimality frontier."""
-    shown = rows_with(rows, LATENCY, metric)
-    figure = new_figure(9.0, 5.4)
-    axes = new_axes(figure)
-    plot_points(axes, shown, LATENCY, metric, PERCENT)
+    words = f"time per call on {device}, ms (median)", f"{metric}, %"
+    figure, axes, shown = style.scatter(rows, (LATENCY, metric), words, (1.0, PERCENT), (9.0, 5.4))
     times, values = column(shown, LATENCY), [PERCENT * value for value in column(shown, metric)]
-    scale_axis(axes, "x", times)
+    style.scale_axis(axes, "x", times)
     _percent_axis(axes, values)
-    axes.set_xlabel(f"time per call on {device}, ms (median)")
-    axes.set_ylabel(f"{metric}, %")
     frontier = optimality_frontier(times, values)
     best = [shown[index] for index in frontier]
     xs, ys = [times[index] for index in frontier], [values[index] for index in frontier]
-    num_labelled = draw_frontier(axes, xs, ys, point_labels(best), [extractor_colour(r["extractor"]) for r in best])
-    top = add_legends(figure, shown)
-    add_legend(figure, [line_handle("optimality frontier", "-", FRONTIER_COLOUR)], "", top)
-    caption = f"{counted(len(shown), 'point')}, {len(frontier)} of them on the optimality frontier: no other point "
-    caption += "is both as fast and as accurate."
+    colours = [names.extractor_colour(row["extractor"]) for row in best]
+    num_labelled = style.draw_frontier(axes, xs, ys, names.point_labels(best), colours)
+    top = style.add_legends(figure, shown)
+    add_legend(figure, [line_handle("optimality frontier", "-", style.FRONTIER_COLOUR)], "", top)
+    caption = f"{names.counted(len(shown), 'point')}, {len(frontier)} of them on the optimality frontier: no other "
+    caption += "point is both as fast and as accurate."
     if num_labelled < len(frontier):
         caption += f" {num_labelled} of the frontier's points are labelled."
-    return Drawing(figure, caption + left_out(rows, shown))
+    return style.Drawing(figure, caption + style.left_out(rows, shown))
 
 
-def accuracy_imagenet(rows: Sequence[Row], metric: str) -> Drawing:
+def accuracy_imagenet(rows: Sequence[Row], metric: str) -> style.Drawing:
     """Figure 3: accuracy of the detector against that of its extractor as a classifier."""
-    known = rows_with(rows, metric)
-    shown = [{**row, "top_1": IMAGENET_TOP_1.get(folded(row["extractor"]))} for row in known]
-    unknown = sorted({extractor_name(row["extractor"]) for row in shown if row["top_1"] is None})
+    known = style.rows_with(rows, metric)
+    shown = [{**row, "top_1": names.imagenet_accuracy(row["extractor"])} for row in known]
+    unknown = sorted({names.extractor_name(row["extractor"]) for row in shown if row["top_1"] is None})
     shown = [row for row in shown if row["top_1"] is not None]
     if not shown:
-        raise MissingDataError(f"the paper gives no accuracy on ImageNet for {', '.join(unknown)}")
+        raise style.MissingDataError(f"the paper gives no accuracy on ImageNet for {', '.join(unknown)}")
     figure = new_figure()
     axes = new_axes(figure)
     box = axes.get_position()
     axes.set_position((box.x0, box.y0, box.width, box.height - 0.15))
-    accuracies = {extractor_name(row["extractor"]): (row["top_1"], row["extractor"]) for row in shown}
+    accuracies = {names.extractor_name(row["extractor"]): (row["top_1"], row["extractor"]) for row in shown}
     least, most = (function(top_1 for top_1, _ in accuracies.values()) for function in (min, max))
-    metas = sorted({row["meta_architecture"] or "" for row in shown}, key=folded)
+    metas = sorted({row["meta_architecture"] or "" for row in shown}, key=names.folded)
     step = META_STEP * ((most - least) or 2.0)
     for row in shown:  # meta-architectures stand side by side
         row["place"] = row["top_1"] + step * (metas.index(row["meta_architecture"] or "") - 0.5 * (len(metas) - 1))
-    plot_points(axes, shown, "place", metric, PERCENT)
+    style.plot_points(axes, shown, "place", metric, PERCENT)
     _best_lines(axes, shown, metric)
     _percent_axis(axes, [PERCENT * row[metric] for row in shown])
     margin = 0.08 * (most - least) or 1.0
@@ -100,19 +76,19 @@ def accuracy_imagenet(rows: Sequence[Row], metric: str) -> Drawing:
     axes.set_xlabel("top-1 accuracy of the extractor on ImageNet, %")
     axes.set_ylabel(f"{metric}, %")
     _names_above(axes, accuracies)
-    add_legends(figure, shown, top=0.82)
-    caption = f"{counted(len(shown), 'point')}; a line joins the best of each meta-architecture, which stand side by "
-    caption += "side. Top-1 accuracies are those of the paper's table 2."
+    style.add_legends(figure, shown, top=0.82)
+    caption = f"{names.counted(len(shown), 'point')}; a line joins the best of each meta-architecture; they stand "
+    caption += "side by side. Top-1 accuracies are those of the paper's table 2."
     if unknown:
         caption += f" It has none for {', '.join(unknown)}."
-    return Drawing(figure, caption + left_out(rows, known))
+    return style.Drawing(figure, caption + style.left_out(rows, known))
 
 
-def object_size(rows: Sequence[Row]) -> Drawing:
+def object_size(rows: Sequence[Row]) -> style.Drawing:
     """Figure 4: accuracy by size of the objects, for each combination and resolution."""
-    shown = rows_with(rows, "mAP", *(name for name, _, _ in SIZES))
+    shown = style.rows_with(rows, "mAP", *(name for name, _, _ in SIZES))
     resolutions = sorted({row["resolution"] for row in shown}, key=lambda size: (size is None, size))[-3:]
-    metas = sorted({row["meta_architecture"] or "" for row in shown}, key=folded)
+    metas = sorted({row["meta_architecture"] or "" for row in shown}, key=names.folded)
     best: dict[tuple[str, str, Any], Row] = {}
     best_of: dict[str, float] = {}
     for row in sorted(shown, key=lambda row: -row["mAP"]):
@@ -130,62 +106,60 @@ def object_size(rows: Sequence[Row]) -> Drawing:
             for position, extractor in enumerate(extractors):
                 if found := best.get((meta, extractor, resolution)):
                     _size_bars(axes, position, found)
-            ticks, names = (range(len(extractors)), map(extractor_name, extractors)) if is_last else ([], [])
-            axes.set_xticks(ticks, list(names), rotation=40, ha="right", fontsize=8)
+            ticks, labels = (range(len(extractors)), map(names.extractor_name, extractors)) if is_last else ([], [])
+            axes.set_xticks(ticks, list(labels), rotation=40, ha="right", fontsize=8)
             axes.set_xlim(-0.6, len(extractors) - 0.4)
             size = f", {resolution} px" if resolution is not None else ""
-            axes.set_title(f"{meta_name(meta)}{size}", fontsize=9)
+            axes.set_title(f"{names.meta_name(meta)}{size}", fontsize=9)
         grid[line][0].set_ylabel("mAP, %")
-    greys = [Patch(facecolor=mixed_with_white("#555555", tint), label=label) for _, label, tint in SIZES]
+    greys = [Patch(facecolor=style.mixed_with_white("#555555", tint), label=label) for _, label, tint in SIZES]
     figure.legend(handles=greys, loc="upper left", ncols=3, bbox_to_anchor=(0.09, 1.0))
     caption = "The most accurate point of each combination. From left to right: small, medium and large objects."
-    return Drawing(figure, caption + left_out(rows, shown))
+    return style.Drawing(figure, caption + style.left_out(rows, shown))
 
 
-def small_against_large(rows: Sequence[Row]) -> Drawing:
+def small_against_large(rows: Sequence[Row]) -> style.Drawing:
     """Figure 5: accuracy on large objects against that on small ones, and the effect of a higher resolution."""
-    shown = rows_with(rows, "mAP (small)", "mAP (large)")
-    figure = new_figure()
-    axes = new_axes(figure)
+    columns = ("mAP (small)", "mAP (large)")
+    words = "mAP on small objects (below 32² pixels), %", "mAP on large objects (above 96² pixels), %"
+    figure, axes, shown = style.scatter(rows, columns, words, (PERCENT, PERCENT))
     pairs = resolution_pairs(shown)
     for low, high in pairs:
-        xs, ys = ([PERCENT * row[name] for row in (low, high)] for name in ("mAP (small)", "mAP (large)"))
-        axes.plot(xs, ys, color=extractor_colour(low["extractor"]), linewidth=0.6, alpha=0.45, zorder=1.5, gid="pair")
-    plot_points(axes, shown, "mAP (small)", "mAP (large)", PERCENT, PERCENT)
+        xs, ys = ([PERCENT * row[name] for row in (low, high)] for name in columns)
+        colour = names.extractor_colour(low["extractor"])
+        axes.plot(xs, ys, color=colour, linewidth=0.6, alpha=0.45, zorder=1.5, gid="pair")
     axes.set_xlim(left=0.0)
-    axes.set_xlabel("mAP on small objects (below 32² pixels), %")
-    axes.set_ylabel("mAP on large objects (above 96² pixels), %")
-    add_legends(figure, shown)
-    caption = f"{counted(len(shown), 'point')}; a line joins two resolutions of an otherwise equal point."
-    return Drawing(figure, caption + _effect_of_resolution(pairs) + left_out(rows, shown))
+    style.add_legends(figure, shown)
+    caption = f"{names.counted(len(shown), 'point')}; a line joins two resolutions of an otherwise equal point."
+    return style.Drawing(figure, caption + _effect_of_resolution(pairs) + style.left_out(rows, shown))
 
 
-def overlap_thresholds(rows: Sequence[Row]) -> Drawing:
+def overlap_thresholds(rows: Sequence[Row]) -> style.Drawing:
     """Figure 11: mAP at IoU .50 and .75 against mAP, with the share of variance that a line explains."""
-    names = ("mAP@.50IOU", "mAP@.75IOU")
-    panels = [(name, [row for row in rows if row["mAP"] is not None and row[name] is not None]) for name in names]
+    columns = ("mAP@.50IOU", "mAP@.75IOU")
+    panels = [(name, [row for row in rows if row["mAP"] is not None and row[name] is not None]) for name in columns]
     panels = [(name, shown) for name, shown in panels if shown]
     if not panels:
-        rows_with(rows, "mAP", *names)
+        style.rows_with(rows, "mAP", *columns)
     figure = new_figure(8.4, 3.7)
     words = []
     for place, (name, shown) in enumerate(panels):
         left = 0.65 + 3.05 * place
         axes = add_axes(figure, 0.55, left, 3.4, left + 2.4)
-        plot_points(axes, shown, "mAP", name, PERCENT, PERCENT)
+        style.plot_points(axes, shown, "mAP", name, PERCENT, PERCENT)
         xs, ys = (PERCENT * np.array(column(shown, part)) for part in ("mAP", name))
         axes.set_title(name)
         if fit := line_fit(xs, ys):
             slope, intercept, share = fit
             ends = np.array([xs.min(), xs.max()])
-            axes.plot(ends, slope * ends + intercept, color=FRONTIER_COLOUR, linewidth=1.0, zorder=2, gid="fit")
+            axes.plot(ends, slope * ends + intercept, color=style.FRONTIER_COLOUR, linewidth=1.0, zorder=2, gid="fit")
             axes.text(0.04, 0.95, f"R² = {share:.3f}", transform=axes.transAxes, va="top")
             words.append(f"{name}: R² = {share:.4f}")
         axes.set_xlabel("mAP (IoU .50 to .95), %")
         axes.set_ylabel(f"{name}, %")
-    add_legends(figure, panels[0][1])
+    style.add_legends(figure, panels[0][1])
     caption = "Straight lines by least squares. " + "; ".join(words) + "." if words else ""
-    return Drawing(figure, caption + left_out(rows, panels[0][1]))
+    return style.Drawing(figure, caption + style.left_out(rows, panels[0][1]))
 
 
 def line_fit(xs: np.ndarray, ys: np.ndarray) -> tuple[float, float, float] | None:
@@ -222,25 +196,25 @@ def _effect_of_resolution(pairs: Sequence[tuple[Row, Row]]) -> str:
     low, high = pairs[0]
     text = " and ".join(parts).replace("-", "−")
     sizes = f"From {high['resolution']} to {low['resolution']} px"
-    return f" {sizes} {text} on average of {counted(len(pairs), 'pair')}."
+    return f" {sizes} {text} on average of {names.counted(len(pairs), 'pair')}."
 
 
 def _size_bars(axes: Axes, position: int, row: Row) -> None:
     for place, (name, _, tint) in enumerate(SIZES):
-        colour = extractor_colour(row["extractor"])
+        colour = names.extractor_colour(row["extractor"])
         axes.bar(
             position + 0.27 * (place - 1),
             PERCENT * row[name],
             0.25,
-            facecolor=mixed_with_white(colour, tint),
+            facecolor=style.mixed_with_white(colour, tint),
             edgecolor=colour,
             linewidth=0.7,
-            gid=POINTS,
+            gid=style.POINTS,
         )
 
 
 def _best_lines(axes: Axes, rows: Sequence[Row], metric: str) -> None:
-    """Draws a line per meta-architecture through its best point of each extractor."""
+    """Joins the best points of each extractor, for each meta-architecture."""
     best: dict[str, dict[float, float]] = {}
     for row in sorted(rows, key=lambda row: row[metric]):
         best.setdefault(row["meta_architecture"] or "", {})[row["place"]] = PERCENT * row[metric]
@@ -250,7 +224,7 @@ def _best_lines(axes: Axes, rows: Sequence[Row], metric: str) -> None:
 
 
 def _names_above(axes: Axes, accuracies: dict[str, tuple[float, str]]) -> None:
-    """Writes extractors' names above the axes, apart from each other, with a line to their place."""
+    """Writes extractors' names above the axes, apart from each other, each connected with its place."""
     low, high = axes.get_xlim()
     place = -1.0
     for name, (top_1, extractor) in sorted(accuracies.items(), key=lambda item: item[1][0]):
@@ -270,7 +244,7 @@ def _names_above(axes: Axes, accuracies: dict[str, tuple[float, str]]) -> None:
             color="#222222",
             arrowprops={
                 "arrowstyle": "-",
-                "color": extractor_colour(extractor),
+                "color": names.extractor_colour(extractor),
                 "linewidth": 1.0,
                 "shrinkA": 1,
                 "shrinkB": 0,

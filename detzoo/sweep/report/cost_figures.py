@@ -8,23 +8,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
+from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_figure
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import MEMORIES, Row, column, with_values
-from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name, point_labels
-from detzoo.sweep.report.style import (
-    POINTS,
-    Drawing,
-    MissingDataError,
-    add_legends,
-    draw_markers,
-    left_out,
-    plain_number,
-    plot_points,
-    resolution_tints,
-    rows_with,
-    scale_axis,
-)
+from detzoo.sweep.report import names, style
 
 BILLION = 1e9
 STRIDE_LINES = ("-", (0, (4, 2)), (0, (1, 1.5)))  # the largest output stride is the solid line
@@ -49,58 +36,51 @@ STAGES = {
 MOST_BARS = 36
 
 
-def proposals_faster_rcnn(rows: Sequence[Row], device: str, metric: str) -> Drawing:
+def proposals_faster_rcnn(rows: Sequence[Row], device: str, metric: str) -> style.Drawing:
     """Figure 6a: accuracy and time against the number of proposals."""
     return _proposals(rows, device, metric, "Faster R-CNN", "a")
 
 
-def proposals_rfcn(rows: Sequence[Row], device: str, metric: str) -> Drawing:
+def proposals_rfcn(rows: Sequence[Row], device: str, metric: str) -> style.Drawing:
     """Figure 6b: the same of R-FCN."""
     return _proposals(rows, device, metric, "R-FCN", "an")
 
 
-def time_by_combination(rows: Sequence[Row], device: str) -> Drawing:
+def time_by_combination(rows: Sequence[Row], device: str) -> style.Drawing:
     """Figure 7: time of each combination of meta-architecture and extractor."""
     return _by_combination(rows, LATENCY, f"time per call on {device}, ms (median)")
 
 
-def multiply_adds_time(rows: Sequence[Row], device: str) -> Drawing:
+def multiply_adds_time(rows: Sequence[Row], device: str) -> style.Drawing:
     """Figure 8: multiply-adds against time, with lines of equal speed."""
-    shown = rows_with(rows, "multiply_adds", LATENCY)
-    scaled = [{**row, "billions": row["multiply_adds"] / BILLION} for row in shown]
-    figure = new_figure()
-    axes = new_axes(figure)
-    plot_points(axes, scaled, "billions", LATENCY)
-    logarithmic = [scale_axis(axes, "x", column(scaled, "billions")), scale_axis(axes, "y", column(scaled, LATENCY))]
-    axes.set_xlabel("multiply-adds per image, billions")
-    axes.set_ylabel(f"time per call on {device}, ms (median)")
+    words = "multiply-adds per image, billions", f"time per call on {device}, ms (median)"
+    figure, axes, shown = style.scatter(rows, ("multiply_adds", LATENCY), words, (1 / BILLION, 1.0))
+    billions = [number / BILLION for number in column(shown, "multiply_adds")]
+    logarithmic = [style.scale_axis(axes, "x", billions), style.scale_axis(axes, "y", column(shown, LATENCY))]
     caption = f"{len(shown)} points."
     if all(logarithmic):
         _speed_lines(axes)
         caption += " Grey lines: equal numbers of multiply-adds per second."
-    add_legends(figure, shown)
-    return Drawing(figure, caption + left_out(rows, shown))
+    style.add_legends(figure, shown)
+    return style.Drawing(figure, caption + style.left_out(rows, shown))
 
 
-def memory_by_combination(rows: Sequence[Row], device: str) -> Drawing:
+def memory_by_combination(rows: Sequence[Row], device: str) -> style.Drawing:
     """Figure 9: memory of each combination of meta-architecture and extractor."""
     kind = memory_kind(rows)
     return _by_combination(rows, MEMORIES[kind], f"{MEMORY_WORDS[kind]} ({device})")
 
 
-def memory_time(rows: Sequence[Row], device: str) -> Drawing:
+def memory_time(rows: Sequence[Row], device: str) -> style.Drawing:
     """Figure 10: memory against time."""
     kind = memory_kind(rows)
-    shown = rows_with(rows, MEMORIES[kind], LATENCY)
-    figure = new_figure()
-    axes = new_axes(figure)
-    plot_points(axes, shown, LATENCY, MEMORIES[kind])
-    scale_axis(axes, "x", column(shown, LATENCY))
-    scale_axis(axes, "y", column(shown, MEMORIES[kind]))
-    axes.set_xlabel(f"time per call on {device}, ms (median)")
-    axes.set_ylabel(MEMORY_WORDS[kind])
-    add_legends(figure, shown)
-    return Drawing(figure, f"{len(shown)} points." + left_out(rows, shown))
+    columns = (LATENCY, MEMORIES[kind])
+    words = f"time per call on {device}, ms (median)", MEMORY_WORDS[kind]
+    figure, axes, shown = style.scatter(rows, columns, words)
+    for which, name in zip("xy", columns):
+        style.scale_axis(axes, which, column(shown, name))
+    style.add_legends(figure, shown)
+    return style.Drawing(figure, f"{len(shown)} points." + style.left_out(rows, shown))
 
 
 def memory_kind(rows: Sequence[Row]) -> str:
@@ -112,14 +92,14 @@ def memory_kind(rows: Sequence[Row]) -> str:
     for kind in ("total", "peak", "process"):
         if with_values(rows, MEMORIES[kind]):
             return kind
-    raise MissingDataError("no point's memory was measured" if rows else "no point was measured")
+    raise style.MissingDataError("no point's memory was measured" if rows else "no point was measured")
 
 
-def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
+def stage_breakdown(rows: Sequence[Row], device: str) -> style.Drawing:
     """Stacked bars of the stages' times: one bar per point, one colour per stage."""
     split = [row for row in rows if stage_parts(row)]
     if not split:
-        raise MissingDataError("no point has times of its stages" if rows else "no point was measured")
+        raise style.MissingDataError("no point has times of its stages" if rows else "no point was measured")
     shown = sorted(representative_rows(split), key=lambda row: -sum(stage_parts(row).values()))
     figure = new_figure(WIDTH, max(2.6, 1.15 + 0.19 * len(shown)))
     height = figure.get_figheight()
@@ -128,10 +108,10 @@ def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
     for place, row in enumerate(shown):
         left = 0.0
         for stage, milliseconds in stage_parts(row).items():
-            [bar] = axes.barh(place, milliseconds, 0.74, left=left, color=STAGES[stage], linewidth=0, gid=POINTS)
+            [bar] = axes.barh(place, milliseconds, 0.74, left=left, color=STAGES[stage], linewidth=0, gid=style.POINTS)
             used.setdefault(stage, bar)
             left += milliseconds
-    ticks = axes.set_yticks(range(len(shown)), point_labels(shown), fontsize=8)
+    ticks = axes.set_yticks(range(len(shown)), names.point_labels(shown), fontsize=8)
     widest = max(tick.label1.get_window_extent().width for tick in ticks) / figure.bbox.width
     axes.set_position((widest + 0.02, 0.55 / height, 0.965 - widest, 1 - 1.15 / height))
     axes.set_ylim(-0.6, len(shown) - 0.4)
@@ -144,7 +124,7 @@ def stage_breakdown(rows: Sequence[Row], device: str) -> Drawing:
         caption += " Of each combination and resolution the point with the largest stride and the most proposals."
     if len(split) < len(rows):
         caption += f" {len(rows) - len(split)} points have no times of stages."
-    return Drawing(figure, caption)
+    return style.Drawing(figure, caption)
 
 
 def stage_parts(row: Row) -> dict[str, float]:
@@ -152,8 +132,8 @@ def stage_parts(row: Row) -> dict[str, float]:
 
     first_stage_ms includes the extractor, and network_ms everything but the ends: the remainder of each is a part.
     """
-    names = ("preprocess", "network", "extractor", "first_stage", "second_stage", "masks", "postprocess")
-    before, network, extractor, first, second, masks, after = (row[f"stages.{name}_ms"] for name in names)
+    parts_of = ("preprocess", "network", "extractor", "first_stage", "second_stage", "masks", "postprocess")
+    before, network, extractor, first, second, masks, after = (row[f"stages.{name}_ms"] for name in parts_of)
     if network is None and first is None and extractor is None:
         return {}
     parts: dict[str, float | None] = {"preprocessing": before, "extractor": extractor}
@@ -177,26 +157,27 @@ def representative_rows(rows: Sequence[Row]) -> list[Row]:
         return list(rows)
     best: dict[Any, Row] = {}
     for row in sorted(rows, key=lambda row: (row["output_stride"] or 0, row["proposals"] or 0), reverse=True):
-        best.setdefault((folded(row["meta_architecture"]), folded(row["extractor"]), row["resolution"]), row)
+        combination = names.folded(row["meta_architecture"]), names.folded(row["extractor"])
+        best.setdefault((*combination, row["resolution"]), row)
     return sorted(best.values(), key=lambda row: -(row[LATENCY] or 0.0))[:MOST_BARS]
 
 
-def _proposals(rows: Sequence[Row], device: str, metric: str, name: str, article: str) -> Drawing:
+def _proposals(rows: Sequence[Row], device: str, metric: str, name: str, article: str) -> style.Drawing:
     if not rows:
-        raise MissingDataError("no point was measured")
-    own = [row for row in rows if folded(row["meta_architecture"]) == folded(name)]
+        raise style.MissingDataError("no point was measured")
+    own = [row for row in rows if names.folded(row["meta_architecture"]) == names.folded(name)]
     if not own:
-        raise MissingDataError(f"no point is {article} {name}")
-    known = rows_with(own, "proposals")
+        raise style.MissingDataError(f"no point is {article} {name}")
+    known = style.rows_with(own, "proposals")
     resolution = max((row["resolution"] for row in known if row["resolution"] is not None), default=None)
     series = _series([row for row in known if row["resolution"] == resolution])
     if not series:
-        raise MissingDataError(f"no {name} was measured with two numbers of proposals")
+        raise style.MissingDataError(f"no {name} was measured with two numbers of proposals")
     shown = [row for group in series.values() for row in group]
     panels = [(metric, 100.0, f"{metric}, %"), (LATENCY, 1.0, f"time on {device}, ms")]
     panels = [panel for panel in panels if with_values(shown, panel[0])]
     if not panels:
-        raise MissingDataError(f"no {name} has accuracy or time")
+        raise style.MissingDataError(f"no {name} has accuracy or time")
     figure = new_figure(WIDTH, 0.75 + 2.1 * len(panels))
     strides = sorted({stride for _, stride in series}, key=lambda stride: -(stride or 0))
     for place, (column_name, scale, words) in enumerate(panels):
@@ -206,21 +187,21 @@ def _proposals(rows: Sequence[Row], device: str, metric: str, name: str, article
         numbers = sorted({row["proposals"] for row in shown})
         if numbers[-1] / numbers[0] >= 4:
             axes.set_xscale("log")
-        axes.set_xticks(numbers, [plain_number(number) for number in numbers])
+        axes.set_xticks(numbers, [style.plain_number(number) for number in numbers])
         axes.minorticks_off()
         axes.set_ylabel(words)
         if column_name == LATENCY:
-            scale_axis(axes, "y", values)
+            style.scale_axis(axes, "y", values)
             axes.set_xlabel("proposals per image")
         if place < len(panels) - 1:
             axes.tick_params(labelbottom=False)
-    top = add_legends(figure, shown, resolutions=False)
+    top = style.add_legends(figure, shown, resolutions=False)
     if len(strides) > 1:
         handles = [line_handle(f"stride {stride}", STRIDE_LINES[min(i, 2)]) for i, stride in enumerate(strides)]
         add_legend(figure, handles, "output stride", top)
     size = f" at {resolution} px" if resolution is not None else ""
     missing = "" if len(panels) == 2 else f" No point has {metric if panels[0][0] == LATENCY else 'a time'}."
-    return Drawing(figure, f"{name}{size}.{missing}")
+    return style.Drawing(figure, f"{name}{size}.{missing}")
 
 
 def _series(rows: Sequence[Row]) -> dict[tuple[str, Any], list[Row]]:
@@ -239,24 +220,25 @@ def _draw_series(
     for (extractor, stride), group in series.items():
         xs = column(group, "proposals")
         ys = [np.nan if row[name] is None else scale * row[name] for row in group]
-        style = STRIDE_LINES[min(strides.index(stride), len(STRIDE_LINES) - 1)]
-        colour = extractor_colour(extractor)
-        axes.plot(xs, ys, linestyle=style, color=colour, linewidth=1.2, zorder=2, gid="series")
+        line = STRIDE_LINES[min(strides.index(stride), len(STRIDE_LINES) - 1)]
+        colour = names.extractor_colour(extractor)
+        axes.plot(xs, ys, linestyle=line, color=colour, linewidth=1.2, zorder=2, gid="series")
         known = with_values(group, name)
         shown = [scale * row[name] for row in known]
-        marker = meta_marker(group[0]["meta_architecture"])
-        draw_markers(axes, column(known, "proposals"), shown, colour, marker, 0.0, 0.8)
+        marker = names.meta_marker(group[0]["meta_architecture"])
+        style.draw_markers(axes, column(known, "proposals"), shown, colour, marker, 0.0, 0.8)
         values += shown
     return values
 
 
-def _by_combination(all_rows: Sequence[Row], name: str, words: str) -> Drawing:
-    """Draws a line per combination with a marker per point; a wider gap separates meta-architectures."""
-    rows = rows_with(all_rows, name)
+def _by_combination(all_rows: Sequence[Row], name: str, words: str) -> style.Drawing:
+    """Draws the points of each combination on one line; a wider gap separates meta-architectures."""
+    rows = style.rows_with(all_rows, name)
     combinations: dict[tuple[str, str], list[float]] = {}
     for row in rows:
         combinations.setdefault((row["meta_architecture"] or "", row["extractor"] or ""), []).append(row[name])
-    ordered = sorted(combinations, key=lambda key: (folded(key[0]), float(np.median(combinations[key]))), reverse=True)
+    medians = {key: float(np.median(values)) for key, values in combinations.items()}
+    ordered = sorted(medians, key=lambda key: (names.folded(key[0]), medians[key]), reverse=True)
     places: dict[tuple[str, str], float] = {}
     top, before = 0.0, None
     for key in ordered:
@@ -265,23 +247,24 @@ def _by_combination(all_rows: Sequence[Row], name: str, words: str) -> Drawing:
         places[key], before = top, key[0]
     figure = new_figure(WIDTH, max(2.9, 0.95 + 0.25 * (top + 1)))
     axes = add_axes(figure, 0.55, 1.75, figure.get_figheight() - 0.1)
-    tints = resolution_tints(rows)
+    tints = style.resolution_tints(rows)
     for row in rows:
         tint = tints[row["resolution"]]
         shift = 0.16 if tint else -0.16 if len(tints) > 2 else 0.0
         place = places[row["meta_architecture"] or "", row["extractor"] or ""] + shift
-        colour, marker = extractor_colour(row["extractor"]), meta_marker(row["meta_architecture"])
-        draw_markers(axes, [row[name]], [place], colour, marker, tint, 0.85)
-    scale_axis(axes, "x", column(rows, name))
+        colour, marker = names.extractor_colour(row["extractor"]), names.meta_marker(row["meta_architecture"])
+        style.draw_markers(axes, [row[name]], [place], colour, marker, tint, 0.85)
+    style.scale_axis(axes, "x", column(rows, name))
     axes.set_ylim(-0.7, top + 0.9)
-    axes.set_yticks(list(places.values()), [extractor_name(extractor) for _, extractor in places])
+    axes.set_yticks(list(places.values()), [names.extractor_name(extractor) for _, extractor in places])
     for meta, last in {key[0]: place for key, place in places.items()}.items():
-        axes.text(-0.4, last + 0.75, meta_name(meta), transform=axes.get_yaxis_transform(), weight="bold", va="center")
+        beside_axis = axes.get_yaxis_transform()
+        axes.text(-0.4, last + 0.75, names.meta_name(meta), transform=beside_axis, weight="bold", va="center")
     axes.set_xlabel(words)
-    add_legends(figure, rows)
+    style.add_legends(figure, rows)
     varied = " of other strides and numbers of proposals" if any(row["proposals"] for row in rows) else ""
     caption = f"{len(rows)} points; a combination's markers are its points{varied}."
-    return Drawing(figure, caption + left_out(all_rows, rows))
+    return style.Drawing(figure, caption + style.left_out(all_rows, rows))
 
 
 def _speed_lines(axes: Axes) -> None:
@@ -296,7 +279,7 @@ def _speed_lines(axes: Axes) -> None:
         y = x / speed
         if x > left * (right / left) ** 0.06 and y > bottom * (top / bottom) ** 0.06:
             axes.annotate(
-                f"{plain_number(10.0 ** (exponent - 9))} G/s",
+                f"{style.plain_number(10.0 ** (exponent - 9))} G/s",
                 (x, y),
                 xytext=(0, 2),
                 textcoords="offset points",

@@ -8,8 +8,6 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from matplotlib.figure import Figure
-
 from detzoo.figures import figure_settings, save_figure
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows, with_values
@@ -73,7 +71,7 @@ _FIGURES: tuple[tuple[str, str, str, Callable[..., Drawing], tuple[str, ...]], .
     ("09_memory", "9", "Memory of each combination", cost.memory_by_combination, ("device",)),
     ("10_memory_time", "10", "Memory against time", cost.memory_time, ("device",)),
     ("11_overlap_thresholds", "11", "mAP at IoU .50 and .75", accuracy.overlap_thresholds, ()),
-    ("stages", "", "Where the time goes", cost.stage_breakdown, ("device",)),
+    ("stages", "", "Time by stages", cost.stage_breakdown, ("device",)),
 )
 
 
@@ -104,12 +102,10 @@ def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
     return tasks
 
 
-def draw_figures(
-    rows: Sequence[Row], metric: str, folder: pathlib.Path, tasks: Sequence[Task] | None = None
-) -> Iterator[DrawnFigure | MissingFigure]:
+def draw_figures(tasks: Sequence[Task], folder: pathlib.Path) -> Iterator[DrawnFigure | MissingFigure]:
     """Draws one figure after the other and writes it as PNG and SVG; yields each once it is written."""
     folder.mkdir(parents=True, exist_ok=True)
-    for task in figure_tasks(rows, metric) if tasks is None else tasks:
+    for task in tasks:
         with figure_settings():
             try:
                 drawing = task.draw()
@@ -118,16 +114,6 @@ def draw_figures(
                 continue
             png, svg = save_figure(drawing.figure, folder, f"figure_{task.name}")
         yield DrawnFigure(task.name, task.number, task.title, drawing.caption, png, svg)
-
-
-def draw_one(task: Task) -> Figure:
-    """Returns a figure without writing it.
-
-    Raises:
-        MissingDataError: The rows lack its data.
-    """
-    with figure_settings():
-        return task.draw().figure
 
 
 def slug(text: str) -> str:

@@ -11,71 +11,49 @@ import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from detzoo.sweep.measured import Row
+
+
+class Extractor(NamedTuple):
+    """Look of an extractor."""
+
+    name: str  # as in papers
+    colour: str
+    top_1: float | None = None  # accuracy on ImageNet, per cent: table 2 of arXiv:1611.10012
+
 
 # The six extractors of arXiv:1611.10012 have the colours of Okabe and Ito's palette (2008), which people with any kind
 # of colour blindness can distinguish; without its yellow, which is too pale for points on white. The others are from
 # Paul Tol's "muted" and "bright" schemes (technical note SRON/EPS/TN/09-002).
-EXTRACTOR_COLOURS = {
-    "vgg16": "#000000",
-    "mobilenetv1": "#E69F00",
-    "inceptionv2": "#56B4E9",
-    "resnet101": "#009E73",
-    "inceptionv3": "#0072B2",
-    "inceptionresnetv2": "#D55E00",
-    "mobilenetv2": "#CC79A7",
-    "resnet50": "#332288",
-    "resnet152": "#117733",
-    "resnext50": "#AA4499",
-    "resnext101": "#882255",
-    "efficientnetb0": "#BBBBBB",
+EXTRACTORS = {
+    "vgg16": Extractor("VGG-16", "#000000", 71.0),
+    "mobilenetv1": Extractor("MobileNet v1", "#E69F00", 71.1),
+    "inceptionv2": Extractor("Inception v2", "#56B4E9", 73.9),
+    "resnet101": Extractor("ResNet-101", "#009E73", 76.4),
+    "inceptionv3": Extractor("Inception v3", "#0072B2", 78.0),
+    "inceptionresnetv2": Extractor("Inception-ResNet v2", "#D55E00", 80.4),
+    "mobilenetv2": Extractor("MobileNet v2", "#CC79A7"),
+    "resnet50": Extractor("ResNet-50", "#332288"),
+    "resnet152": Extractor("ResNet-152", "#117733"),
+    "resnext50": Extractor("ResNeXt-50", "#AA4499"),
+    "resnext101": Extractor("ResNeXt-101", "#882255"),
+    "efficientnetb0": Extractor("efficientnet_b0", "#BBBBBB"),
 }
 OTHER_COLOURS = ("#999933", "#44AA99", "#661100", "#6699CC", "#AA3377", "#888888", "#4B7A1F", "#7A5C9E")
-EXTRACTOR_NAMES = {
-    "vgg16": "VGG-16",
-    "mobilenetv1": "MobileNet v1",
-    "mobilenetv2": "MobileNet v2",
-    "inceptionv2": "Inception v2",
-    "inceptionv3": "Inception v3",
-    "inceptionresnetv2": "Inception-ResNet v2",
-    "resnet50": "ResNet-50",
-    "resnet101": "ResNet-101",
-    "resnet152": "ResNet-152",
-    "resnext50": "ResNeXt-50",
-    "resnext101": "ResNeXt-101",
-}
-# Top-1 accuracy on ImageNet, per cent: table 2 of arXiv:1611.10012. Other extractors leave a gap.
-IMAGENET_TOP_1 = {
-    "vgg16": 71.0,
-    "mobilenetv1": 71.1,
-    "inceptionv2": 73.9,
-    "resnet101": 76.4,
-    "inceptionv3": 78.0,
-    "inceptionresnetv2": 80.4,
-}
-META_NAMES = {
-    "ssd": "SSD",
-    "retinanet": "RetinaNet",
-    "efficientdet": "EfficientDet",
-    "fasterrcnn": "Faster R-CNN",
-    "rfcn": "R-FCN",
-    "maskrcnn": "Mask R-CNN",
-    "sppnet": "SPP-net",
-    "rpn": "RPN",
-    "fastrcnn": "Fast R-CNN",
-    "segmentationproposals": "Segmentation proposals",
-}
-# Matplotlib's letters; the page draws the same shapes.
-META_MARKERS = {
-    "ssd": "o",
-    "fasterrcnn": "s",
-    "rfcn": "^",
-    "retinanet": "D",
-    "maskrcnn": "P",
-    "efficientdet": "v",
-    "sppnet": "X",
+# Name in papers and matplotlib's marker, "" for any; the page draws the same shapes.
+METAS = {
+    "ssd": ("SSD", "o"),
+    "retinanet": ("RetinaNet", "D"),
+    "efficientdet": ("EfficientDet", "v"),
+    "fasterrcnn": ("Faster R-CNN", "s"),
+    "rfcn": ("R-FCN", "^"),
+    "maskrcnn": ("Mask R-CNN", "P"),
+    "sppnet": ("SPP-net", "X"),
+    "rpn": ("RPN", ""),
+    "fastrcnn": ("Fast R-CNN", ""),
+    "segmentationproposals": ("Segmentation proposals", ""),
 }
 OTHER_MARKERS = ("<", ">", "*", "p")
 ONE_STAGE = ("ssd", "retinanet", "efficientdet")
@@ -96,22 +74,30 @@ def folded(name: str | None) -> str:
 
 def extractor_colour(name: str | None) -> str:
     """Returns #RRGGBB; for an unknown extractor a colour that follows from its name."""
-    return EXTRACTOR_COLOURS.get(folded(name)) or _any_of(OTHER_COLOURS, name)
-
-
-def meta_marker(name: str | None) -> str:
-    """Returns a marker of matplotlib."""
-    return META_MARKERS.get(folded(name)) or _any_of(OTHER_MARKERS, name)
+    known = EXTRACTORS.get(folded(name))
+    return known.colour if known else _any_of(OTHER_COLOURS, name)
 
 
 def extractor_name(name: str | None) -> str:
     """Returns the spelling of papers, or the name itself."""
-    return EXTRACTOR_NAMES.get(folded(name)) or printable(name, LONGEST_NAME) or NO_NAME
+    known = EXTRACTORS.get(folded(name))
+    return known.name if known else printable(name, LONGEST_NAME) or NO_NAME
+
+
+def imagenet_accuracy(name: str | None) -> float | None:
+    """Returns the top-1 accuracy on ImageNet in per cent, None if the paper lacks it."""
+    known = EXTRACTORS.get(folded(name))
+    return known.top_1 if known else None
+
+
+def meta_marker(name: str | None) -> str:
+    """Returns a marker of matplotlib."""
+    return METAS.get(folded(name), ("", ""))[1] or _any_of(OTHER_MARKERS, name)
 
 
 def meta_name(name: str | None) -> str:
     """Returns the spelling of papers, or the name itself."""
-    return META_NAMES.get(folded(name)) or printable(name, LONGEST_NAME) or NO_NAME
+    return METAS.get(folded(name), ("", ""))[0] or printable(name, LONGEST_NAME) or NO_NAME
 
 
 def is_one_stage(row: Row) -> bool:
@@ -148,7 +134,7 @@ def printable(text: object, longest: int = LONGEST_LABEL) -> str:
 
 
 def printable_line(line: str) -> str:
-    """Returns a line of a file with its spaces, without control characters."""
+    """Returns one line of a file with its spaces, without control characters."""
     return _visible(line.expandtabs(2)[:LONGEST_LINE])
 
 

@@ -18,7 +18,7 @@ from detzoo.folders import write_atomically
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, clean_rows, column, failed_rows, groups_by_device, measured_rows, with_values
 from detzoo.sweep.report.examples import ExampleImage, draw_examples
-from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures
+from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, figure_tasks
 from detzoo.sweep.report.frontier import optimality_frontier
 from detzoo.sweep.report.names import counted, escaped, extractor_colour, point_labels, printable_line, script_data
 from detzoo.sweep.report.notices import environment_lines, notices
@@ -74,7 +74,7 @@ def write_report(
     """
     clean = clean_rows(rows)
     figures = []
-    for figure in draw_figures(clean, metric, folder / FIGURES_FOLDER):
+    for figure in draw_figures(figure_tasks(clean, metric), folder / FIGURES_FOLDER):
         figures.append(figure)
         progress()
     examples, missing_examples = draw_examples(clean, metric, source.parent, example_images)

@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator, ScalarFormatter
 
 from detzoo.errors import DetzooError
-from detzoo.figures import add_legend
+from detzoo.figures import HEIGHT, WIDTH, add_legend, new_axes, new_figure
 from detzoo.sweep.measured import Row, with_values
 from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
 
@@ -56,6 +56,36 @@ def left_out(rows: Sequence[Row], shown: Sequence[Row]) -> str:
     """Returns a sentence on points without the values, "" if there are none."""
     missing = len(rows) - len(shown)
     return f" {missing} of {len(rows)} points lack a value and are left out." if missing else ""
+
+
+def scatter(
+    rows: Sequence[Row],
+    columns: tuple[str, str],
+    words: tuple[str, str],
+    scales: tuple[float, float] = (1.0, 1.0),
+    size: tuple[float, float] = (WIDTH, HEIGHT),
+) -> tuple[Figure, Axes, list[Row]]:
+    """Draws the rows that have both columns.
+
+    Args:
+        rows: Rows of points.
+        columns: Columns of the x and the y axis.
+        words: Labels of the axes.
+        scales: Factors of the values.
+        size: Width and height in inches.
+
+    Returns:
+        The figure, its axes, and the drawn rows.
+
+    Raises:
+        MissingDataError: No row has both.
+    """
+    shown = rows_with(rows, *columns)
+    figure = new_figure(*size)
+    axes = new_axes(figure)
+    plot_points(axes, shown, *columns, y_scale=scales[1], x_scale=scales[0])
+    axes.set(xlabel=words[0], ylabel=words[1])
+    return figure, axes, shown
 
 
 def plot_points(

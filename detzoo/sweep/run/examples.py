@@ -84,7 +84,7 @@ def images_of_records(reader: Any, count: int) -> list[tuple[str, np.ndarray]]:
 
 
 def keep_image(folder: pathlib.Path, name: str, pixels: np.ndarray) -> str:
-    """Writes an image into a folder unless it is there; returns the name of the file."""
+    """Writes a picture into a folder unless it is there; returns the file's name."""
     from PIL import Image
 
     file = folder / (re.sub(r"[^\w.-]+", "_", name)[:80] + ".jpg")

@@ -26,7 +26,7 @@ from typing import Any
 
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.errors import DetzooError
-from detzoo.sweep.plan.proposals import EVAL_FILE, TRAIN_FILE
+from detzoo.sweep.plan.trainings import EVAL_FILE, TRAIN_FILE
 from detzoo.sweep.run.point_files import METRICS_FILE, PIPELINE_FILE, POINT_FILE, RESULT_FILE, write_json
 from detzoo.tasks.start import configure_logging, quiet_tensorflow, start_without_unused_packages
 

@@ -36,7 +36,7 @@ class SweepProgress:
         self.tick()
 
     def ended(self, work: Work, row: Row | None, seconds: float) -> None:
-        """Counts and prints a point, or prints the end of a training."""
+        """Prints the end of work, and counts it if it is that of a point."""
         self._running.pop(work.key, None)
         self._remaining.ended(work.key, seconds)
         is_point = row is not None or not seconds

@@ -1,4 +1,4 @@
-"""Runs the points of a sweep, each in its own process, and appends a row per point; resumable, several at once.
+"""Runs the points of a sweep, each in its own process, and appends their rows; resumable, several at once.
 
 A unit is the work of one worker: trainings, if any, then the points that use the last of them. Two sweeps may run into
 one folder: each point and each training is locked while a sweep works on it.
@@ -14,7 +14,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import filelock
 
@@ -59,26 +59,14 @@ class Unit:
     points: tuple[Work, ...]
 
 
-class Watcher(Protocol):
-    """Shows the state; called from several threads, one at a time."""
-
-    def started(self, work: Work) -> None:
-        """A process starts."""
-
-    def ended(self, work: Work, row: Row | None, seconds: float) -> None:
-        """A process has ended; ``row`` is None for a good training and for work of another sweep."""
-
-    def tick(self) -> None:
-        """A second has passed."""
-
-
 class Runner:
     """Does the units of a sweep.
 
     Args:
         results: Path of results.csv.
         row_of: (key, result or None, reason or None) -> row of a point; ``result`` is the result file of its process.
-        watcher: Shows progress.
+        watcher: Shows the state with ``started(work)``, ``ended(work, row, seconds)`` and, each second, ``tick()``. The
+            calls come from several threads, one at a time. Good trainings and work of another sweep have no row.
         jobs: Number of processes at a time.
         devices: CUDA_VISIBLE_DEVICES per job, () to leave the variable.
     """
@@ -87,7 +75,7 @@ class Runner:
         self,
         results: pathlib.Path,
         row_of: Callable[[str, dict[str, Any] | None, str | None], Row],
-        watcher: Watcher,
+        watcher: Any,
         jobs: int = 1,
         devices: Sequence[str] = (),
     ) -> None:

@@ -31,7 +31,7 @@ from detzoo.tasks.train import extras_of_training
 
 
 def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
-    """Measures the remaining points of a sweep; appends a row per point to results.csv.
+    """Measures the remaining points of a sweep and appends their rows to results.csv.
 
     The embedded data set is drawn, and checkpoints are checked, before the first point runs.
 
@@ -101,7 +101,7 @@ def facts_of(point: Point, plan: SweepPlan, output_dir: pathlib.Path) -> dict[st
 
 
 def command_of(point: Point, checkpoint: str, config: pathlib.Path) -> str:
-    """Returns the shell command that measures a point again.
+    """Returns the shell command for another measurement of a point.
 
     Args:
         point: The point.

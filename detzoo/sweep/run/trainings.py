@@ -11,7 +11,7 @@ from detzoo.config.load import save_pipeline
 from detzoo.sweep.plan.axes import change_config
 from detzoo.sweep.plan.files import MODEL_FOLDER, TRAINING, replace_output_dir, trained_model
 from detzoo.sweep.plan.points import Point, Proposals, copied, stage_sets
-from detzoo.sweep.plan.proposals import EVAL_FILE, PROPOSALS, TRAIN_FILE
+from detzoo.sweep.plan.trainings import EVAL_FILE, PROPOSALS, TRAIN_FILE
 from detzoo.sweep.run.point_files import FINISHED_FILE, PIPELINE_FILE, POINT_FILE, POINT_MODULE, write_json
 from detzoo.sweep.run.runner import Work
 
@@ -19,7 +19,7 @@ _TRAININGS_OF_A_STAGE = 2  # in a training of four steps
 
 
 def trainings_of(point: Point) -> tuple[Point, ...]:
-    """Returns the points whose trainings a point needs, in their order; the last is the point itself."""
+    """Returns the points that must be trained for a point, in their order; the last is the point itself."""
     before: list[Point] = []
     if point.proposals and point.proposals.of.training_key:
         before += trainings_of(point.proposals.of)

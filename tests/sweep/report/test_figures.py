@@ -12,14 +12,15 @@ from matplotlib.colors import to_hex
 from detzoo import figures
 from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report import accuracy_figures, cost_figures, style
-from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, draw_one, figure_tasks
+from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, figure_tasks
 from detzoo.sweep.report.names import extractor_colour
 
 
 def draw(rows, name, metric="mAP"):
     """The figure of this name."""
     [task] = [task for task in figure_tasks(clean_rows(rows), metric) if task.name == name]
-    return draw_one(task)
+    with figures.figure_settings():
+        return task.draw().figure
 
 
 def shown_points(axes):
@@ -255,7 +256,7 @@ def test_two_devices_have_their_own_figures_of_time(grid):
 @pytest.fixture(scope="module")
 def drawn(synthetic, tmp_path_factory):
     folder = tmp_path_factory.mktemp("figures")
-    return list(draw_figures(clean_rows(synthetic.synthetic_rows()), "mAP", folder))
+    return list(draw_figures(figure_tasks(clean_rows(synthetic.synthetic_rows()), "mAP"), folder))
 
 
 def test_every_figure_of_the_paper_is_written_as_png_and_svg(drawn):
@@ -269,7 +270,7 @@ def test_every_figure_of_the_paper_is_written_as_png_and_svg(drawn):
 def test_files_are_the_same_when_drawn_again(drawn, synthetic, tmp_path):
     rows = clean_rows(synthetic.synthetic_rows())
     tasks = [task for task in figure_tasks(rows, "mAP") if task.number in ("2", "")]
-    for again in draw_figures(rows, "mAP", tmp_path, tasks):
+    for again in draw_figures(tasks, tmp_path):
         [first] = [figure for figure in drawn if figure.name == again.name]
         assert again.png.read_bytes() == first.png.read_bytes()
         assert again.svg.read_bytes() == first.svg.read_bytes()
@@ -279,8 +280,8 @@ def test_files_are_the_same_when_drawn_again(drawn, synthetic, tmp_path):
 def test_nothing_is_cut_off(grid):
     """All that a figure shows lies within it."""
     for task in figure_tasks(clean_rows(grid), "mAP"):
-        figure = draw_one(task)
         with figures.figure_settings():
+            figure = task.draw().figure
             figure.canvas.draw()
             used = figure.get_tightbbox()  # inches
         assert used.x0 >= -0.01, task.name
@@ -304,7 +305,7 @@ def test_hostile_names_make_well_formed_svg(grid, tmp_path):
     for row, text in zip(rows, itertools.cycle(HOSTILE)):
         row["extractor"] = row["name"] = text
     rows[0]["meta_architecture"] = HOSTILE[1]
-    figures = list(draw_figures(clean_rows(rows), "mAP", tmp_path))
+    figures = list(draw_figures(figure_tasks(clean_rows(rows), "mAP"), tmp_path))
     svgs = [figure.svg for figure in figures if isinstance(figure, DrawnFigure)]
     assert len(svgs) >= 8
     for svg in svgs:
@@ -314,7 +315,7 @@ def test_hostile_names_make_well_formed_svg(grid, tmp_path):
 
 def test_only_failed_points_draw_nothing(grid, tmp_path):
     rows = [{**row, "status": "failed", "reason": "out of memory"} for row in grid[:3]]
-    figures = list(draw_figures(clean_rows(rows), "mAP", tmp_path))
+    figures = list(draw_figures(figure_tasks(clean_rows(rows), "mAP"), tmp_path))
     assert all(isinstance(figure, MissingFigure) for figure in figures)
     assert {figure.reason for figure in figures} == {"no point was measured"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from detzoo.sweep.measured import clean_rows, main_accuracy
-from detzoo.sweep.report.figures import draw_one, figure_tasks
+from detzoo.sweep.report.figures import figure_tasks
 from detzoo.sweep.report.page import write_report
 from detzoo.sweep.report.published import order_agreement, published_table
 
@@ -77,7 +77,7 @@ def test_without_published_numbers_there_is_neither_table_nor_figure(make_row):
 
 def test_the_figure_shows_each_point_on_both_sides(three_rows):
     [task] = [task for task in figure_tasks(three_rows, "mAP") if task.name == "published"]
-    here, there = draw_one(task).axes
+    here, there = task.draw().figure.axes
     for axes, expected in ((here, [20.0, 40.0, 30.0]), (there, [31.0, 32.0, 33.0])):
         [points] = [line for line in axes.lines if line.get_gid() == "points"]
         assert list(points.get_xdata()) == pytest.approx(expected)
@@ -91,7 +91,7 @@ def test_the_figure_takes_the_accuracy_that_was_published(make_row):
         for key, here, there in (("a", 0.5, 0.36), ("b", 0.6, 0.44))
     )
     [task] = [task for task in figure_tasks(rows, "mAP") if task.name == "published"]
-    assert draw_one(task).axes[0].get_xlabel() == "AR@100, %"
+    assert task.draw().figure.axes[0].get_xlabel() == "AR@100, %"
 
 
 def test_a_page_of_accuracies_alone_has_no_frontier_and_no_warning_of_times(three_rows, tmp_path):
