@@ -55,11 +55,8 @@ def make_batches(
     """Builds the whole pipeline.
 
     Args:
-        source: Stream of records.
-        decoder: Callable from a record to ``Decoded``.
+        source, decoder, resizer, options: Parts of the pipeline, see the module.
         augmentations: Applied in this order; empty for evaluation.
-        resizer: The model's image resizer.
-        options: Batch size, position, seed.
         issues: Takes the counts of repaired and dropped objects and records.
         proposals: Source of ``Batch.proposals``; None leaves them empty.
 
@@ -194,7 +191,7 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
 def _best_proposals(boxes: Tensor, scores: Tensor, max_proposals: int) -> Proposals:
     """Returns the best proposals that still have an area, padded to ``max_proposals`` rows."""
     kept = tf.where(tf.reduce_all(boxes[:, 2:] > boxes[:, :2], axis=1))[:, 0]
-    # Sorted again, because an image that is joined with itself has every proposal twice.
+    # Sorted again: after a join with itself, the picture has every proposal twice.
     order = tf.argsort(tf.gather(scores, kept), direction="DESCENDING", stable=True)
     kept = tf.gather(kept, order[:max_proposals])
     boxes, scores = (_padded(tf.gather(field, kept), max_proposals) for field in (boxes, scores))

@@ -1,7 +1,7 @@
 """A classifier's records -> ``Decoded``: one "object" that is the whole image, of the image's class.
 
-So a labelled image goes through the same stages as a detector's: augmentation, batching, loss. Two sources: tf.Examples
-as TensorFlow's scripts write ImageNet (``image/class/label`` from 1, ``image/class/text``, ``image/class/synset``), and
+So a labelled image passes the same stages as a detector's: augmentation, batching, loss. Two sources: tf.Examples as
+TensorFlow's scripts write ImageNet (``image/class/label`` from 1, ``image/class/text``, ``image/class/synset``), and
 folders of image files, ``path/CLASS NAME/any/file.jpg``.
 """
 
@@ -14,75 +14,66 @@ import tensorflow as tf
 
 from detzoo.config.image_folders import images_by_class
 from detzoo.contracts import Tensor
-from detzoo.data.decode import ClassNames, Decoded, count_issues, decode_within_limit
+from detzoo.data.decode import ClassNames, Decoded, count_issues, decode_within_limit, parse_rules
 from detzoo.data.records import CHECKED_RECORDS, RecordSource
 from detzoo.data.sample import Sample
 from detzoo.errors import DataError
 
-_LISTS = {
-    "image/class/label": tf.int64,
-    "image/class/text": tf.string,
-    "image/class/synset": tf.string,
-    "image/object/class/label": tf.int64,
-    "image/object/class/text": tf.string,
-}
+_IMAGE_KEYS = ("image/class/label", "image/class/text", "image/class/synset")
+_OBJECT_KEYS = ("image/object/class/label", "image/object/class/text")
+_SCALARS = ("image/encoded", "image/source_id", "image/filename")
 _SEPARATOR = "\t"  # between a class id and a path
 
 
 class ClassRecordDecoder:
     """Callable from a serialized tf.Example to ``Decoded``.
 
-    An image's class is ``image/class/label`` where that is an id of the label map, else the id of
-    ``image/class/text`` or ``image/class/synset``. A record without any of these, as a detector's, counts where all of
+    An image's class is ``image/class/label`` if that is an id of the label map, otherwise the id of
+    ``image/class/text`` or ``image/class/synset``. A record without these keys, such as a detector's, counts if all of
     its objects are of one class.
 
     Args:
-        class_names: the label map.
+        class_names: The label map.
     """
 
     def __init__(self, class_names: ClassNames) -> None:
         self._names = class_names
-        self._features: dict[str, object] = {
-            key: tf.io.FixedLenFeature([], tf.string, "") for key in ("image/encoded", "image/source_id")
-        }
-        self._features["image/filename"] = tf.io.FixedLenFeature([], tf.string, "")
-        for key, dtype in _LISTS.items():
-            self._features[key] = tf.io.FixedLenSequenceFeature([], dtype, allow_missing=True)
+        self._rules = parse_rules((*_SCALARS, *_IMAGE_KEYS, *_OBJECT_KEYS))
 
     def __call__(self, serialized: Tensor) -> Decoded:
-        """Decodes one record; raises inside the graph where the record or its image is corrupt."""
-        fields = tf.io.parse_single_example(serialized, self._features)
+        """Decodes one record; raises inside the graph if the record or its image is corrupt."""
+        fields = tf.io.parse_single_example(serialized, self._rules)
         image_id = tf.where(fields["image/source_id"] == "", fields["image/filename"], fields["image/source_id"])
         return whole_image(fields["image/encoded"], self._class_id(fields), image_id)
 
     def class_id(self, serialized: Tensor) -> Tensor:
-        """The class of a record, int64 scalar from 1; 0 where it has none. The image is not decoded."""
-        return self._class_id(tf.io.parse_single_example(serialized, self._features))
+        """Returns the class of a record, int64 scalar from 1, or 0 if it has none. The image is not decoded."""
+        return self._class_id(tf.io.parse_single_example(serialized, self._rules))
 
     def _class_id(self, fields: dict[str, Tensor]) -> Tensor:
-        own = [self._ids("", fields["image/class/label"])]
-        own += [self._ids(fields[f"image/class/{key}"], None) for key in ("text", "synset")]
-        candidates = [tf.reduce_max(tf.concat([ids, [0]], axis=0)) for ids in own]
-        objects = self._object_class(fields)
-        says_nothing = sum(tf.size(fields[key]) for key in _LISTS if key.startswith("image/class")) == 0
-        return tf.where(says_nothing, objects, _first_known(candidates))
+        candidates = [_highest(self._ids(fields[key])) for key in _IMAGE_KEYS]
+        has_class = tf.add_n([tf.size(fields[key]) for key in _IMAGE_KEYS]) > 0
+        return tf.where(has_class, _first_known(candidates), self._object_class(fields))
 
-    def _ids(self, texts: Tensor | str, labels: Tensor | None) -> Tensor:
-        """The known ids of names, or of labels; 0 for an unknown one."""
-        if labels is None:
-            return self._names.lookup(texts, tf.zeros_like(texts, tf.int64))
-        return self._names.lookup(tf.fill(tf.shape(labels), ""), labels)
+    def _ids(self, values: Tensor) -> Tensor:
+        """Returns the known ids of names or of labels; 0 for an unknown one."""
+        if values.dtype == tf.string:
+            return self._names.lookup(values, tf.zeros_like(values, tf.int64))
+        return self._names.lookup(tf.fill(tf.shape(values), ""), values)
 
     def _object_class(self, fields: dict[str, Tensor]) -> Tensor:
-        """The one class of all objects, 0 where there are none or several."""
-        texts, labels = fields["image/object/class/text"], fields["image/object/class/label"]
-        ids = tf.cond(tf.size(texts) > 0, lambda: self._ids(texts, None), lambda: self._ids("", labels))
-        first = tf.reduce_max(tf.concat([ids, [0]], axis=0))
+        """Returns the one class of all objects, 0 if there are none or several."""
+        labels, texts = (fields[key] for key in _OBJECT_KEYS)
+        ids = tf.cond(tf.size(texts) > 0, lambda: self._ids(texts), lambda: self._ids(labels))
+        first = _highest(ids)
         return tf.where(tf.reduce_all(ids == first), first, 0)
 
 
+def _highest(ids: Tensor) -> Tensor:
+    return tf.reduce_max(tf.concat([ids, [0]], axis=0))
+
+
 def _first_known(candidates: Sequence[Tensor]) -> Tensor:
-    """The first id that is not 0."""
     chosen = candidates[-1]
     for candidate in reversed(candidates[:-1]):
         chosen = tf.where(candidate > 0, candidate, chosen)
@@ -90,11 +81,7 @@ def _first_known(candidates: Sequence[Tensor]) -> Tensor:
 
 
 def check_classes(source: RecordSource, decoder: ClassRecordDecoder) -> None:
-    """Looks for a class in the first records of a source.
-
-    Raises:
-        DataError: more than half of them have none that the label map knows.
-    """
+    """Checks the first records of a source; raises DataError if more than half have no class of the label map."""
     found = source.first_records(CHECKED_RECORDS).map(decoder.class_id).ignore_errors()
     ids = list(found.as_numpy_iterator())
     missing = sum(class_id == 0 for class_id in ids)
@@ -107,19 +94,17 @@ def check_classes(source: RecordSource, decoder: ClassRecordDecoder) -> None:
 
 
 class ImageFolderSource(RecordSource):
-    """The image files of a folder with one folder for each class, as a stream of "class id, path" records.
-
-    Each epoch has an order of its own; all files are shuffled at once.
+    """The image files of a folder with one folder per class, as a stream of "class id, path" records.
 
     Args:
-        folder: with one folder for each class.
-        ids: class name -> id.
-        shuffle: whether an epoch's order is drawn.
-        seed: of the order.
-        sample_1_of_n: read every n-th file.
+        folder: Folder with one folder per class.
+        ids: Class name -> id.
+        shuffle: Draw an order of all files for each epoch.
+        seed: Seed of the orders.
+        sample_1_of_n: Read every n-th file.
 
     Raises:
-        DataError: a folder of an unknown name, or no image file at all.
+        DataError: A folder has an unknown name, or there is no image file.
     """
 
     def __init__(
@@ -140,7 +125,7 @@ class ImageFolderSource(RecordSource):
         self.num_records = len(self._records)
 
     def first_records(self, count: int) -> tf.data.Dataset:
-        """The first ``count`` records."""
+        """Returns the first ``count`` records."""
         return tf.data.Dataset.from_tensor_slices(self._records[:count])
 
     def _order(self, epoch: Tensor) -> tf.data.Dataset:
@@ -155,9 +140,9 @@ class ImageFolderSource(RecordSource):
 
 
 def decode_folder_record(record: Tensor) -> Decoded:
-    """A "class id, path" record -> ``Decoded``; its id is the path from the class's folder on.
+    """Decodes a "class id, path" record; its id is the path below the class's folder.
 
-    Raises inside the graph where the file cannot be read or is no image.
+    Raises inside the graph if the file cannot be read or is no image.
     """
     parts = tf.strings.split(record, _SEPARATOR, maxsplit=1)
     # The stream ends each epoch with an empty record.
@@ -170,12 +155,12 @@ def decode_folder_record(record: Tensor) -> Decoded:
 
 
 def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
-    """An image whose one object covers it.
+    """Decodes a picture whose one object covers all of it.
 
     Args:
-        encoded: string scalar, an image file.
-        class_id: int64 scalar, from 1; 0 where the class is unknown: the image is dropped and counted.
-        image_id: string scalar.
+        encoded: String scalar, an image file.
+        class_id: int64 scalar, from 1. An image of unknown class, 0, is dropped and counted.
+        image_id: String scalar.
     """
     is_missing, is_known = encoded == "", class_id > 0
     image, too_large = decode_within_limit(encoded, ~is_missing & is_known)

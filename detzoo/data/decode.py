@@ -250,7 +250,7 @@ def _or_default(values: Tensor, count: Tensor, default: float | int | str) -> Te
 
 
 def decode_image(encoded: Tensor) -> Tensor:
-    """Decodes an image file of any format to RGB, uint8 [H, W, 3]; raises inside the graph if it is corrupt.
+    """Decodes any format to RGB, uint8 [H, W, 3]; raises inside the graph if the file is corrupt.
 
     JPEG (also gray and CMYK) and PNG (also palette, alpha, 16 bit) by TensorFlow's decoders, the first frame of
     anything else by Pillow. An EXIF orientation is not applied: the boxes of a record refer to the stored pixels.
@@ -265,7 +265,7 @@ def decode_image(encoded: Tensor) -> Tensor:
 
 
 def decode_within_limit(encoded: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
-    """Decodes an image file as ``decode_image``, unless its header states too many pixels.
+    """Decodes as ``decode_image``, unless the header states too many pixels.
 
     Args:
         encoded: String scalar.

@@ -1,6 +1,6 @@
-"""Counts of what was repaired or dropped while records were read, for the log of the trainer and the evaluator.
+"""Counts of data issues in the records of the input pipeline, for the log of the trainer and the evaluator.
 
-A clean record costs nothing: the input pipeline calls back into Python only for a record that has something to report.
+A clean record costs nothing: the input pipeline calls back into Python only for a record with an issue.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 logger = logging.getLogger(__name__)
 
-# What can be wrong with a record, in the order of the count vectors that travel through the input pipeline.
+# Issues of a record, in the order of the count vectors that travel through the input pipeline.
 REASONS = (
     "unreadable",  # the record, its image or a mask cannot be decoded; the record is dropped
     "missing_image",  # no image/encoded, or an empty record; dropped
@@ -35,10 +35,10 @@ _LOGGED_PER_REASON = 3
 
 
 def count_vector(**counts: int) -> np.ndarray:
-    """int64 [len(REASONS)] with the given counts, zeros elsewhere."""
+    """Returns int64 [len(REASONS)] with the given counts, zeros elsewhere."""
     unknown = set(counts) - set(REASONS)
     if unknown:
-        raise ValueError(f"unknown reasons {sorted(unknown)}; known are {', '.join(REASONS)}")
+        raise ValueError(f"unknown reasons {sorted(unknown)}; accepted are {', '.join(REASONS)}")
     return np.array([counts.get(reason, 0) for reason in REASONS], np.int64)
 
 
@@ -67,15 +67,9 @@ class IssueCounter:
                 logger.warning("data issue in the records: %s%s", REASONS[index], f" ({where})" if where else "")
 
     def counts(self) -> dict[str, int]:
-        """Reason -> count so far, without the reasons that did not occur."""
+        """Returns reason -> count so far, without the reasons that did not occur."""
         with self._lock:
             return {reason: int(count) for reason, count in zip(REASONS, self._counts) if count}
-
-    @property
-    def total(self) -> int:
-        """The sum of all counts."""
-        with self._lock:
-            return int(self._counts.sum())
 
     def log_summary(self) -> None:
         """Logs all counts in one line, if any has grown since the last call."""

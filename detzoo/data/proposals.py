@@ -4,8 +4,8 @@
 
     proposals.npz   image_ids text [I], offsets int64 [I + 1], boxes float32 [T, 4] (ymin, xmin, ymax, xmax in fractions
                     of the true image), scores float32 [T]; image i has the rows offsets[i] to offsets[i + 1]
-    *.json          a list in COCO's results format: {"image_id": ..., "bbox": [x, y, width, height], "score": ...}, in
-                    pixels of the original image; they become fractions when the image has been decoded
+    *.json          a list in COCO's results format, {"image_id": ..., "bbox": [x, y, width, height], "score": ...}, in
+                    pixels of the original image. Decoding the image makes them fractions
 
 An image is found by its ``image/source_id``, as text. Boxes outside of their image, and images without an entry, are
 reported before the first image is decoded.
@@ -65,7 +65,7 @@ class ProposalTable:
         self.path, self.image_ids, self.in_pixels = path, list(image_ids), in_pixels
         self._offsets, self._boxes, self._scores = offsets, boxes, scores
         rises = np.flatnonzero(scores[1:] > scores[:-1]) + 1
-        if not np.isin(rises, offsets).all():  # sorting the proposals of COCO's images takes a minute or two
+        if not np.isin(rises, offsets).all():  # sorting those of all of COCO takes two minutes
             rows = np.repeat(np.arange(len(self.image_ids)), np.diff(offsets))
             order = np.lexsort((-scores, rows))  # stable: equal scores keep their order
             self._boxes, self._scores = boxes[order], scores[order]

@@ -1,15 +1,16 @@
 """TFRecord files -> one endless (or single-pass) stream of numbered, serialized records.
 
 The first stage of the input pipeline. Shuffling, skipping and sharding work on the numbers of records; a record is read
-only after that, at its byte offset, which the framing headers of the files gave. So the order is a pure function of
-(seed, position), a stream that starts at position k reads nothing of what stands before k, and each of n workers reads
-its own records only.
+only after that, at its byte offset, known from the framing headers of the files. So the order is a pure function of
+(seed, position), a stream that starts at position k reads no record before k, and each of n workers reads only the
+records of its shard.
 """
 
 from __future__ import annotations
 
 import abc
 import array
+import collections
 import concurrent.futures
 import dataclasses
 import functools
@@ -18,7 +19,7 @@ import os
 import re
 import struct
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -26,6 +27,7 @@ from google.protobuf.message import DecodeError
 
 from detzoo.contracts import Tensor
 from detzoo.data.issue_counter import IssueCounter, count_vector
+from detzoo.data.record_keys import BYTES, FLOAT
 from detzoo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -40,7 +42,7 @@ _PARALLEL_READS = 16  # records (and, before the first record, files) read at on
 _WEIGHTED_BLOCK = 1024
 _WEIGHT_STEPS = 2**20
 
-CHECKED_RECORDS = 100  # of which is asked, before the first batch, whether they hold what a detector needs
+CHECKED_RECORDS = 100  # records that are checked, before the first batch, for the keys that a detector needs
 
 # The stages have no Python control flow on tensors; not converting them halves the time until the first batch.
 as_written = tf.autograph.experimental.do_not_convert
@@ -51,7 +53,7 @@ _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>\d+)(?P<extension>\.[\w.]+
 
 @dataclasses.dataclass(frozen=True)
 class RecordFile:
-    """One TFRecord file, how many whole records it holds, and where each of them starts.
+    """One TFRecord file, the number of its whole records, and the offset of each.
 
     ``offsets`` is int64 [num_records + 1] in bytes; the last one is the end of the last whole record.
     """
@@ -64,7 +66,7 @@ class RecordFile:
 
 @dataclasses.dataclass(frozen=True)
 class ReadOptions:
-    """How files become a stream; the fields of an ``InputReader``."""
+    """Options of a stream; the fields of an ``InputReader``."""
 
     shuffle: bool = True
     shuffle_buffer_size: int = 2048  # records
@@ -74,13 +76,13 @@ class ReadOptions:
 
 
 def match_files(pattern: str) -> list[str]:
-    """The files of one ``input_path`` entry, sorted.
+    """Returns the files of one ``input_path`` entry, sorted.
 
     Args:
-        pattern: a path, a glob (``train-?????-of-00010``), ``stem@10`` for ten shards, or several, comma-separated.
+        pattern: A path, a glob (``train-?????-of-00010``), ``stem@10`` for ten shards, or several, comma-separated.
 
     Raises:
-        DataError: a part of the pattern matches no file.
+        DataError: A part of the pattern matches no file.
     """
     paths: list[str] = []
     for part in filter(None, (part.strip() for part in pattern.split(","))):
@@ -136,11 +138,11 @@ def _scan_file(path: str, size: int, mtime_nsec: int) -> RecordFile:
     return RecordFile(path, len(offsets) - 1, offsets[-1] != size, np.array(offsets, np.int64))
 
 
-def scan_files(patterns: Sequence[str], issue: IssueCounter | None = None) -> list[RecordFile]:
-    """All files of the ``input_path`` entries with their record counts; truncated ones are counted as data issues.
+def scan_files(patterns: Sequence[str], issues: IssueCounter | None = None) -> list[RecordFile]:
+    """Scans all files of the ``input_path`` entries; truncated files are counted as data issues.
 
     Raises:
-        DataError: an entry matches no file, or no file holds a record.
+        DataError: An entry matches no file, or no file holds a record.
     """
     if not patterns:
         raise DataError(_EMPTY_MESSAGE)
@@ -150,8 +152,8 @@ def scan_files(patterns: Sequence[str], issue: IssueCounter | None = None) -> li
     for file in files:
         if file.truncated:
             logger.warning("%s ends within a record; its first %d records are read", file.path, file.num_records)
-            if issue is not None:
-                issue.add(count_vector(truncated_file=1), where=file.path)
+            if issues is not None:
+                issues.add(count_vector(truncated_file=1), where=file.path)
     if not sum(file.num_records for file in files):
         raise DataError(f"the files matching {', '.join(patterns)} hold no records")
     return files
@@ -162,7 +164,7 @@ def dataset_options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-    # An iterator's end waits for the tuning thread, which sleeps up to a minute when it misses its wake-up call.
+    # An iterator's end waits for the tuning thread, which sleeps up to a minute if it misses its notification.
     options.autotune.enabled = False
     return options
 
@@ -189,21 +191,21 @@ class _Table(NamedTuple):
 
 
 class RecordStream(abc.ABC):
-    """An endless sequence of records; which one stands at a position is a pure function of (seed, position)."""
+    """An endless sequence of records; the record at a position is a pure function of (seed, position)."""
 
     num_records: int  # in an epoch
 
     def stream(
         self, start: int = 0, num_epochs: int | None = None, num_shards: int = 1, shard: int = 0
     ) -> tf.data.Dataset:
-        """The stream from position ``start``, endless or for ``num_epochs`` epochs counted from position 0.
+        """Returns the stream from position ``start``, endless or for ``num_epochs`` epochs counted from position 0.
 
-        Law: the stream from k on is that from 0 without its first k records, and shard i of n has those whose position
-        p has ``p % n == i``. Neither reads a record that it does not yield. A damaged record leaves a gap.
+        Law: the stream from k is the stream from 0 without its first k records, and shard i of n has the positions p
+        with ``p % n == i``. A stream reads only the records that it yields. A damaged record leaves a gap.
 
         Returns:
-            Dataset of (index int64, record string): the position and its record. At the end of each epoch stands an
-            empty record with the index ``-1 - end``, where ``end`` is the position that follows; every shard has it.
+            Dataset of (index int64, record string): the position and its record. Each epoch ends with an empty record
+            of index ``-1 - end``, where ``end`` is the next position; every shard has it.
         """
         numbered = self._numbered(start, num_epochs)
         if num_shards > 1:
@@ -217,15 +219,15 @@ class RecordStream(abc.ABC):
 
     @abc.abstractmethod
     def first_records(self, count: int) -> tf.data.Dataset:
-        """Up to ``count`` serialized records from the beginnings of the files, never shuffled."""
+        """Returns up to ``count`` serialized records from the beginnings of the files, never shuffled."""
 
     @abc.abstractmethod
     def _numbered(self, start: int, num_epochs: int | None) -> tf.data.Dataset:
-        """As ``stream``, with the number of each record instead of its content; -1 at the end of an epoch."""
+        """Returns ``stream`` with the number of each record instead of its content; -1 at the end of an epoch."""
 
     @abc.abstractmethod
     def _read(self, number: Tensor) -> Tensor:
-        """The record of a number, a string scalar; may raise inside the graph."""
+        """Returns the record of a number, a string scalar; may raise inside the graph."""
 
 
 class RecordSource(RecordStream):
@@ -247,14 +249,14 @@ class RecordSource(RecordStream):
         )
 
     def first_records(self, count: int) -> tf.data.Dataset:
-        """Up to ``count`` serialized records from the beginnings of the files, in turns and never shuffled."""
+        """Returns up to ``count`` serialized records from the beginnings of the files, in turns and never shuffled."""
         cycle_length = min(count, len(self._counts))
         numbers = self._in_turns(tf.range(len(self._counts)), cycle_length, 1).take(count)
         records = numbers.map(as_written(self._read), _PARALLEL_READS, deterministic=True).ignore_errors()
         return records.with_options(dataset_options())
 
     def numbers(self, start: int = 0) -> tf.data.Dataset:
-        """The numbers of the records from position ``start`` on, endless."""
+        """Returns the numbers of the records from position ``start`` on, endless."""
         numbers = self._numbered(start, None).map(as_written(lambda _, number: number))
         return numbers.filter(as_written(lambda number: number >= 0))
 
@@ -271,7 +273,7 @@ class RecordSource(RecordStream):
         return tf.data.Dataset.range(first_epoch, last_epoch).flat_map(as_written(one_epoch))
 
     def _order(self, epoch: Tensor) -> tf.data.Dataset:
-        """The numbers of the records of one epoch, int64, in its order."""
+        """Returns the numbers of the records of one epoch, int64, in its order."""
         options = self._options
         seed = tf.stack([tf.constant(self._seed, tf.int64), epoch])
         files = tf.range(len(self._counts))
@@ -286,7 +288,7 @@ class RecordSource(RecordStream):
         return numbers.shuffle(buffer_size, seed=shuffle_seed, reshuffle_each_iteration=False)
 
     def _in_turns(self, files: Tensor, cycle_length: int, block_length: int) -> tf.data.Dataset:
-        """The numbers of the records of some files, in the order in which readers that take turns meet them."""
+        """Returns the numbers of the records of some files, in the order in which readers take turns."""
         ends = np.cumsum(self._counts)
         columns = tuple(tf.gather(tf.constant(column), files) for column in (ends - self._counts, ends))
         return tf.data.Dataset.from_tensor_slices(columns).interleave(
@@ -298,12 +300,11 @@ class RecordSource(RecordStream):
 
 
 class WeightedSources(RecordStream):
-    """Several sources drawn from at random with given weights; each has its own epochs.
+    """Several sources drawn from at random with given weights; each source repeats its records separately.
 
-    The positions are cut into blocks of 1,024. How many positions before a block belong to each source has a closed
-    form, the weights' shares to within the number of sources; within a block the order is shuffled. So a stream can
-    start anywhere without drawing what stands before, and shares are exact where independent draws would scatter.
-    An "epoch" ends after as many records as all sources hold together.
+    Positions form blocks of 1,024. The number of positions before a block that belong to each source has a closed form,
+    the share of its weight to within the number of sources; within a block the order is shuffled. So a stream can start
+    at any position without drawing those before, and shares are exact. An "epoch" has as many records as all sources.
     """
 
     def __init__(self, sources: Sequence[RecordSource], weights: Sequence[float], seed: int) -> None:
@@ -323,7 +324,7 @@ class WeightedSources(RecordStream):
         self._table = _Table(*(tf.concat(columns, axis=0) for columns in zip(*moved)))
 
     def first_records(self, count: int) -> tf.data.Dataset:
-        """Up to ``count`` serialized records, as many of each source."""
+        """Returns up to ``count`` serialized records, as many of each source."""
         share = -(-count // len(self._sources))
         first, *others = (source.first_records(share) for source in self._sources)
         for records in others:
@@ -354,7 +355,7 @@ class WeightedSources(RecordStream):
         return tf.data.Dataset.from_tensor_slices(tuple(map(tf.stack, zip((position, number), mark)))).take(length)
 
     def _sources_of_block(self, block: Tensor | int) -> Tensor:
-        """int64 [1024], the source of each position of a block."""
+        """Returns the source of each position of a block, int64 [1024]."""
         block = tf.cast(block, tf.int64)
         counts = self._drawn_before(block + 1) - self._drawn_before(block)
         seed = tf.stack([tf.constant(self._seed, tf.int64), block])
@@ -363,10 +364,10 @@ class WeightedSources(RecordStream):
         )
 
     def _drawn_before(self, block: Tensor | int) -> Tensor:
-        """int64 [sources], how many positions before a block belong to each source.
+        """Returns the number of positions before a block that belong to each source, int64 [sources].
 
-        The first source takes its share of all positions, the next one its share of the rest, and so on. Each step
-        takes all or part of what a longer rest has more, so no count ever falls.
+        The first source takes its share of all positions, the next one its share of the rest, and so on. No count
+        decreases from block to block, because the rest never does.
         """
         rest = tf.cast(block, tf.int64) * _WEIGHTED_BLOCK
         counts = []
@@ -380,43 +381,36 @@ class WeightedSources(RecordStream):
 
 
 def check_masks(source: RecordStream, png_masks: bool) -> None:
-    """Looks for instance masks in the first records of a source.
+    """Checks the first records of a source for instance masks.
 
     Args:
-        source: where the records come from.
-        png_masks: whether masks are expected as PNG strings, not as floats.
+        source: Stream of records.
+        png_masks: True if masks are PNG strings, False if they are floats.
 
     Raises:
-        DataError: more than half of those that have objects have no masks of this kind.
+        DataError: More than half of the records with objects have no masks of this kind.
     """
-    wanted, other = ("bytes_list", "float_list") if png_masks else ("float_list", "bytes_list")
-    with_objects, with_masks, with_others = 0, 0, 0
+    kinds = {BYTES: "PNG_MASKS", FLOAT: "NUMERICAL_MASKS"}
+    kind, other = (BYTES, FLOAT) if png_masks else (FLOAT, BYTES)
+    found: collections.Counter[str] = collections.Counter()
     for serialized in source.first_records(CHECKED_RECORDS).ignore_errors().as_numpy_iterator():
-        features = _features(serialized)
-        if features is None or not features["image/object/bbox/ymin"].float_list.value:
+        try:
+            features = tf.train.Example.FromString(serialized).features.feature
+        except DecodeError:
             continue
-        masks = features["image/object/mask"]
-        with_objects += 1
-        with_masks += bool(getattr(masks, wanted).value)
-        with_others += bool(getattr(masks, other).value)
-    if 2 * with_masks >= with_objects:
+        if features["image/object/bbox/ymin"].float_list.value:
+            masks = features["image/object/mask"]
+            found[next((each for each in kinds if getattr(masks, each).value), "none")] += 1
+    of_all = f"of the first {found.total()} records with objects have"
+    if 2 * found[kind] >= found.total():
         return
-    names = {"bytes_list": "PNG_MASKS", "float_list": "NUMERICAL_MASKS"}
-    if with_others:
+    if found[other]:
         raise DataError(
-            f"mask_type is {names[wanted]}, but {with_others} of the first {with_objects} records with objects have "
-            f"masks of the other kind; set mask_type: {names[other]}"
+            f"mask_type is {kinds[kind]}, but {found[other]} {of_all} masks of the other kind; set mask_type: "
+            f"{kinds[other]}"
         )
     raise DataError(
-        f"load_instance_masks is true, but {with_objects - with_masks} of the first {with_objects} records with "
-        "objects have no image/object/mask. Write records with masks, e.g. `detzoo dataset coco --include_masks`, or "
-        "set load_instance_masks: false and train without a mask head"
+        f"load_instance_masks is true, but {found.total() - found[kind]} {of_all} no image/object/mask. Write records "
+        "with masks, e.g. `detzoo dataset coco --include_masks`, or set load_instance_masks: false and train without a "
+        "mask head"
     )
-
-
-def _features(serialized: bytes) -> Any:
-    """The features of a serialized tf.Example, None where it is none."""
-    try:
-        return tf.train.Example.FromString(serialized).features.feature
-    except DecodeError:
-        return None

@@ -1,8 +1,8 @@
-"""From an image of any size to the detector's input: resize, pad, and the shape of the true image.
+"""Image of any size -> the detector's input: resized, padded, with the shape of the true image.
 
-Stands between augmentation and batching, and at the entrance of every exported model. The sizes, the rounding and the
-sampling grid are those of the Object Detection API (``image_resizer`` in its configuration): bilinear sampling at the
-top left corner of a pixel (``half_pixel_centers=False``), because published checkpoints were trained so.
+Stands between augmentation and batching, and at the entrance of every exported model. Sizes, rounding and sampling grid
+are those of the Object Detection API (``image_resizer`` in its configuration): bilinear sampling at the top left corner
+of a pixel (``half_pixel_centers=False``), because published checkpoints were trained so.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ def resize_image(image: Tensor, size: Tensor, method: str = "bilinear", align_co
         image: uint8 or float32 [H, W, C] or [N, H, W, C].
         size: int32 [2], (height, width) in pixels.
         method: "bilinear", "nearest", "bicubic" or "area".
-        align_corners: whether the centres of the corner pixels of input and output coincide.
+        align_corners: True if the centres of the corner pixels of input and output coincide.
 
     Returns:
-        float32 of the same rank; uint8 stays uint8 with "nearest".
+        float32 of the same rank; "nearest" keeps uint8.
     """
     batched = image if image.shape.rank == 4 else image[tf.newaxis]
     if method == "area":
@@ -54,7 +54,7 @@ def resize_masks(masks: Tensor, size: Tensor, align_corners: bool = False) -> Te
 
 
 def to_gray(image: Tensor) -> Tensor:
-    """The luma of an RGB image [..., H, W, 3], repeated in three channels, float32.
+    """Returns the luma of an RGB image [..., H, W, 3], repeated in three channels, float32.
 
     Differs from the Object Detection API: it returns one channel. Three equal ones keep every extractor usable.
     """
@@ -64,11 +64,11 @@ def to_gray(image: Tensor) -> Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class Resizer(abc.ABC):
-    """The base of all resizers: subclasses say to which size an image goes, and to which size it is padded.
+    """Base of all resizers; subclasses compute the size of the resized image and of the padded one.
 
-    Call it with an image uint8 or float32 [H, W, 3], or with images [B, H, W, 3] of one size; it returns the padded
-    image or images, float32, and the true shape, int32 [2]: the pixels of a padded image that the image covers, from
-    the top left corner.
+    Called with an image uint8 or float32 [H, W, 3], or with images [B, H, W, 3] of one size, a resizer returns the
+    padded images, float32, and the true shape, int32 [2]: the pixels of a padded image that the image covers, from the
+    top left corner.
     """
 
     method: str = "bilinear"
@@ -80,24 +80,19 @@ class Resizer(abc.ABC):
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
-        """(height, width) of every padded output, None where they depend on the image."""
+        """(height, width) of every padded output; a side that depends on the image is None."""
         return (None, None)
 
     @abc.abstractmethod
     def new_size(self, size: Tensor) -> Tensor:
-        """(height, width) that an image of ``size`` (int32 [2]) is resized to."""
+        """Returns the (height, width) after resizing of an image of ``size``, int32 [2]."""
 
     def padded_size(self, new_size: Tensor) -> Tensor:
-        """(height, width) after padding of an image that was resized to ``new_size``."""
+        """Returns the (height, width) after padding of an image that was resized to ``new_size``."""
         return new_size
 
     def drawn(self, uniform: Tensor) -> Resizer:
-        """The resizer of one training image; itself, but where a subclass has sizes to draw from.
-
-        Args:
-            uniform: float32 scalar in [0, 1), the image's random number.
-        """
-        del uniform
+        """Returns the resizer of one training image, from its random number, a float32 scalar in [0, 1)."""
         return self
 
     def __call__(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,7 +108,7 @@ class Resizer(abc.ABC):
         return padded, tf.ensure_shape(size, [2])
 
     def masks(self, masks: Tensor) -> Tensor:
-        """Resizes (nearest neighbour) and pads with zeros masks uint8 [N, H, W] as their image was."""
+        """Resizes masks uint8 [N, H, W] (nearest neighbour) as their image, and pads them with zeros."""
         size = self.new_size(tf.shape(masks)[1:])
         bottom, right = tf.unstack(self.padded_size(size) - size)
         resized = resize_masks(masks, size, self.align_corners)
@@ -121,14 +116,11 @@ class Resizer(abc.ABC):
         return tf.ensure_shape(padded, [None, *self.static_shape])
 
     def fill_padding(self, images: Tensor, true_shapes: Tensor) -> Tensor:
-        """Gives what lies outside of an image its colour, where zeros were padded: by this resizer or by a batch.
+        """Replaces padded zeros, of this resizer or of a batch, by ``pad_value``.
 
         Args:
             images: float32 [H, W, 3] or [B, H, W, 3].
-            true_shapes: int32 [2], or [B, 2] where sizes differ: pixels that an image covers, from the top left corner.
-
-        Returns:
-            Float32 of the same shape.
+            true_shapes: int32 [2], or [B, 2] if sizes differ: pixels that an image covers, from the top left corner.
         """
         if not any(self.pad_value):
             return images
@@ -143,7 +135,7 @@ class Resizer(abc.ABC):
 
 @dataclasses.dataclass(frozen=True)
 class FixedShapeResizer(Resizer):
-    """Every image to the same height and width, whatever its aspect."""
+    """Resizes every image to the same height and width, without keeping its aspect."""
 
     height: int = 300
     width: int = 300
@@ -154,17 +146,16 @@ class FixedShapeResizer(Resizer):
         return (self.height, self.width)
 
     def new_size(self, size: Tensor) -> Tensor:
-        """The configured (height, width), for any ``size``."""
-        del size
+        """Returns the configured (height, width), for any ``size``."""
         return tf.constant([self.height, self.width], tf.int32)
 
 
 @dataclasses.dataclass(frozen=True)
 class KeepAspectRatioResizer(Resizer):
-    """The shorter side to ``min_dimension``, unless the longer one would pass ``max_dimension``; then that one to it.
+    """Resizes the shorter side to ``min_dimension``, or the longer one to ``max_dimension`` if it would exceed that.
 
     With ``pad_to_max_dimension`` the result is padded at bottom and right to a square of ``max_dimension``. ``drawn``
-    has one of ``training_min_dimensions`` in the place of ``min_dimension``, each with the same probability.
+    replaces ``min_dimension`` by one of ``training_min_dimensions``, each with the same probability.
     """
 
     min_dimension: int | Tensor = 600
@@ -174,11 +165,11 @@ class KeepAspectRatioResizer(Resizer):
 
     @property
     def static_shape(self) -> tuple[int | None, int | None]:
-        """A square of ``max_dimension`` when padding, else unknown."""
+        """A square of ``max_dimension`` when padding, otherwise unknown."""
         return (self.max_dimension, self.max_dimension) if self.pad_to_max_dimension else (None, None)
 
     def new_size(self, size: Tensor) -> Tensor:
-        """Both sides times one float32 scale, rounded half to even (as TensorFlow's ``preserve_aspect_ratio``)."""
+        """Returns both sides times one float32 scale, rounded half to even."""
         sides = tf.cast(size, tf.float32)
         landscape = tf.cast(tf.stack([self.min_dimension, self.max_dimension]), tf.float32)
         bounds = tf.where(size[0] < size[1], landscape, landscape[::-1])
@@ -186,13 +177,13 @@ class KeepAspectRatioResizer(Resizer):
         return tf.cast(tf.round(scale * sides), tf.int32)
 
     def padded_size(self, new_size: Tensor) -> Tensor:
-        """The square of ``max_dimension``, or the size itself."""
+        """Returns the square of ``max_dimension``, or the size itself."""
         if not self.pad_to_max_dimension:
             return new_size
         return tf.constant([self.max_dimension, self.max_dimension], tf.int32)
 
     def drawn(self, uniform: Tensor) -> Resizer:
-        """With one of ``training_min_dimensions``, where there are any."""
+        """Returns the resizer with one of ``training_min_dimensions``, if there are any."""
         count = len(self.training_min_dimensions)
         if not count:
             return self
@@ -203,20 +194,19 @@ class KeepAspectRatioResizer(Resizer):
 
 @dataclasses.dataclass(frozen=True)
 class IdentityResizer(Resizer):
-    """Images stay as they are; batches of several sizes are padded to the largest."""
+    """Keeps images as they are; batches of several sizes are padded to the largest."""
 
     def new_size(self, size: Tensor) -> Tensor:
-        """The size itself."""
+        """Returns the size itself."""
         return size
 
     def _resize(self, image: Tensor, size: Tensor) -> Tensor:
-        del size
         return image
 
 
 @dataclasses.dataclass(frozen=True)
 class ConditionalShapeResizer(Resizer):
-    """Shrinks images whose longer side passes a threshold, or enlarges those whose shorter side misses it.
+    """Shrinks images whose longer side exceeds a threshold, or enlarges those whose shorter side is below it.
 
     ``shrink`` is the configuration's condition GREATER. Other images keep their size.
     """
@@ -227,23 +217,19 @@ class ConditionalShapeResizer(Resizer):
     align_corners = True  # as the Object Detection API does here, and here only
 
     def new_size(self, size: Tensor) -> Tensor:
-        """Both sides times one scale, truncated."""
-        if self.shrink:
-            side = tf.reduce_max(size)
-            target = tf.minimum(side, self.size_threshold)
-        else:
-            side = tf.reduce_min(size)
-            target = tf.maximum(side, self.size_threshold)
+        """Returns both sides times one scale, truncated."""
+        side = tf.reduce_max(size) if self.shrink else tf.reduce_min(size)
+        target = (tf.minimum if self.shrink else tf.maximum)(side, self.size_threshold)
         ratio = tf.cast(target, tf.float32) / tf.cast(side, tf.float32)
         return tf.maximum(tf.cast(tf.cast(size, tf.float32) * ratio, tf.int32), 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class PadToMultipleResizer(IdentityResizer):
-    """No resizing; padding at bottom and right until both sides are multiples of ``multiple``."""
+    """Pads at bottom and right until both sides are multiples of ``multiple``, without resizing."""
 
     multiple: int = 1
 
     def padded_size(self, new_size: Tensor) -> Tensor:
-        """Both sides rounded up to the multiple."""
+        """Returns both sides rounded up to the multiple."""
         return (new_size + self.multiple - 1) // self.multiple * self.multiple

@@ -12,19 +12,20 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detzoo.data.record_keys import SIDES
 from detzoo.files.issues import DataIssue
 
-# In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes where it is too long.
+# In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes if it is too long.
 MAX_POLYGON_SPAN = 10
 
 
 @dataclasses.dataclass(frozen=True)
 class AnnotatedObject:
-    """One object as its annotation states it.
+    """One object of an annotation.
 
-    ``box`` is (ymin, xmin, ymax, xmax) in pixels or, where the image says ``boxes_are_normalized``, in fractions.
-    ``mask`` draws the object: it takes (height, width) of the annotated image and returns uint8 [height, width] of 0
-    and 1. ``where`` names the file and line (or annotation id), for messages.
+    ``box`` is (ymin, xmin, ymax, xmax) in pixels, or in fractions if the image has ``boxes_are_normalized``. ``mask``
+    draws the object: (height, width) of the annotated image -> uint8 [height, width] of 0 and 1. ``where`` names the
+    file and line (or annotation id), for messages.
     """
 
     box: tuple[float, float, float, float]
@@ -43,8 +44,8 @@ class AnnotatedObject:
 class AnnotatedImage:
     """One image file with its objects.
 
-    ``declared_size`` is the (height, width) that the annotation states, None where it states none. ``content`` holds
-    the encoded bytes where the image was drawn and is not a file. ``unusable`` is why there is no file to read.
+    ``declared_size`` is the (height, width) that the annotation states, or None. ``content`` has the encoded bytes of a
+    drawn image, which is no file. ``unusable`` is the reason if there is no file to read.
     """
 
     path: pathlib.Path
@@ -64,14 +65,19 @@ class Annotations(NamedTuple):
     class_names: dict[int, str]
 
 
+def shown_box(box: Sequence[float] | np.ndarray) -> str:
+    """Returns (ymin, xmin, ymax, xmax) as text for messages."""
+    return ", ".join(f"{side} {value:g}" for side, value in zip(SIDES, box))
+
+
 def numbered(names: set[str] | list[str]) -> dict[int, str]:
-    """Class names, sorted where they are a set, with ids from 1."""
+    """Returns class names with ids from 1; a set is sorted."""
     ordered = sorted(names) if isinstance(names, set) else names
     return dict(enumerate(ordered, start=1))
 
 
 def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list[np.ndarray], list[str]]:
-    """Reads the polygons of an outline, however they are nested.
+    """Reads the polygons of an outline at any nesting.
 
     Args:
         outline: One polygon [x0, y0, ...] or [[x0, y0], ...], or a list of polygons; numbers may be text.
@@ -99,7 +105,7 @@ def polygons_of(outline: Any, size: tuple[int, int] | None = None) -> tuple[list
 
 
 def _is_list_of(value: Any, kinds: tuple[type, ...], length: int | None = None) -> bool:
-    """True for a list, not empty, of items of these types (and lists of this length)."""
+    """Returns True for a list, not empty, of items of these types (and lists of this length)."""
     if not isinstance(value, list) or not value or not all(isinstance(item, kinds) for item in value):
         return False
     return length is None or all(len(item) == length for item in value)
@@ -122,10 +128,10 @@ def box_of_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray]) -> tupl
 
 
 def mask_from_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray], height: int, width: int) -> np.ndarray:
-    """The union of polygons [x0, y0, x1, y1, ...] in pixels, as COCO rasterises it: uint8 [height, width] of 0 and 1.
+    """Draws the union of polygons [x0, y0, x1, y1, ...] in pixels as COCO does: uint8 [height, width] of 0 and 1.
 
     Raises:
-        ValueError: a polygon has fewer than three points, or a coordinate that is not finite or far outside.
+        ValueError: As ``check_polygon``.
     """
     from pycocotools import mask as coco_mask
 

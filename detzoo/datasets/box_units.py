@@ -1,6 +1,6 @@
-"""Boxes of a whole data set in units that its format does not have: fractions for pixels, sizes for corners.
+"""Detects boxes in units that a format does not have: fractions for pixels, sizes for corners.
 
-One object cannot show it, all together do: the importers of formats in pixels end here.
+A single object cannot show the unit, but all objects of a data set can. The importers of formats in pixels end here.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Iterator
 
-from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject
+from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, shown_box
 from detzoo.files.issues import DataIssue, IssueLog
 
 TOLERANCE = 0.02  # by which fractions leave 0..1
@@ -19,8 +19,8 @@ MIN_INVERTED_FOR_SIZES = 3  # of a data set whose maxima are read as sizes; also
 def settle_box_units(images: list[AnnotatedImage], log: IssueLog) -> list[AnnotatedImage]:
     """Returns the images with boxes in pixels, or marked as fractions where all boxes of the data set lie in 0..1.
 
-    A box with a maximum below its minimum has exchanged corners, or its width and height in place of the maximum. It is
-    left to the repair, which exchanges the corners, if some box of the data set cannot have that second meaning.
+    A box with a maximum below its minimum has exchanged corners, or its width and height in place of the maximum. If
+    some box of the data set cannot have the second meaning, the repair exchanges the corners later.
     """
     boxes = [(item.box, image.declared_size) for image in images for item in image.objects]
     finite = [box for box, _ in boxes if all(map(math.isfinite, box))]
@@ -49,7 +49,7 @@ def _is_inverted(box: tuple[float, float, float, float]) -> bool:
 
 
 def _may_have_size(box: tuple[float, float, float, float], size: tuple[int, int] | None) -> bool:
-    """True if (ymin, xmin, height, width) lies in an image of known size, to a pixel."""
+    """Returns True if (ymin, xmin, height, width) lies in an image of known size, to a pixel."""
     if size is None:
         return False
     ymin, xmin, height, width = box
@@ -59,7 +59,7 @@ def _may_have_size(box: tuple[float, float, float, float], size: tuple[int, int]
 def _refused(item: AnnotatedObject, log: IssueLog) -> AnnotatedObject | None:
     if not _is_inverted(item.box):
         return item
-    log.add(DataIssue.CORNER_OR_SIZE, item.where, "ymin {:g}, xmin {:g}, ymax {:g}, xmax {:g}".format(*item.box))
+    log.add(DataIssue.CORNER_OR_SIZE, item.where, shown_box(item.box))
     return None
 
 

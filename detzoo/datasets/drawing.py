@@ -1,8 +1,8 @@
-"""Boxes, masks, names and scores drawn on an image, legible at any image size: for ``detect`` and ``dataset inspect``.
+"""Draws boxes, masks, names and scores on an image, legible at any size: for ``detect`` and ``dataset inspect``.
 
 Line width and font grow with the picture, and small images are enlarged first, because no font is legible on 100
-pixels. A class name always gets the same colour, in every picture and every run; objects that all have one name can
-have colours of their own.
+pixels. A class name has the same colour in every picture and every run. Objects that all have one name can have
+separate colours.
 """
 
 from __future__ import annotations
@@ -46,20 +46,20 @@ def draw_detections(
 
     Args:
         image: uint8 [H, W, 3], RGB.
-        boxes_norm: [N, 4] of (ymin, xmin, ymax, xmax) in fractions of the image; what lies outside is cut off, a box
-            that is not finite is left out.
+        boxes_norm: [N, 4] of (ymin, xmin, ymax, xmax) in fractions of the image, clipped to it; boxes that are not
+            finite are skipped.
         labels: N class names.
         scores: N scores (0..1), shown as per cent behind the name and drawn with the best on top; or None.
-        masks: N of [H, W], drawn where above one half; or None.
-        colours: N of RGB, 0..255; None where the colour follows from the name.
-        min_longer_side_px: an image with a smaller longer side is enlarged by a whole factor; 0 never enlarges.
+        masks: N of [H, W], drawn at values above one half; or None.
+        colours: N of RGB, 0..255; None takes the colours of the class names.
+        min_longer_side_px: Smaller images are enlarged by a whole factor to at least this side; 0 never enlarges.
         fonts: Fonts of the names; None for DejaVu Sans.
 
     Returns:
         An RGB picture of the size of the image, or a whole multiple of it.
 
     Raises:
-        ValueError: shapes do not fit each other.
+        ValueError: Shapes do not fit each other.
     """
     image, boxes = np.asarray(image), np.asarray(boxes_norm, np.float64).reshape(-1, 4)
     _check_shapes(image, boxes, labels, scores, masks)
@@ -92,7 +92,7 @@ _default_fonts = functools.cache(LabelFonts)
 
 
 def printable_name(name: str) -> str:
-    """A class name on one line that any font engine takes: no control letters, no lone surrogates, not too long."""
+    """Returns a class name on one line that any font engine accepts, without control letters and surrogates."""
     head = name[: 2 * MAX_NAME_LETTERS]
     shown = "".join("\N{REPLACEMENT CHARACTER}" if unicodedata.category(each) == "Cs" else each for each in head)
     shown = " ".join("".join(" " if unicodedata.category(each) == "Cc" else each for each in shown).split()) or "?"
@@ -101,7 +101,7 @@ def printable_name(name: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def class_colour(name: str) -> Colour:
-    """A vivid RGB colour (0..255) that depends on the name only; names that differ mostly differ in hue."""
+    """Returns a vivid RGB colour (0..255) that depends on the name only; different names mostly differ in hue."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     hue = int.from_bytes(digest[:4], "little") / 2**32
     saturation, value = ((0.95, 1.0), (0.6, 1.0), (0.95, 0.75))[digest[4] % 3]
@@ -109,7 +109,7 @@ def class_colour(name: str) -> Colour:
 
 
 def object_colours(count: int) -> list[Colour]:
-    """Vivid colours for objects that all have one name: of neighbours in the list the hues differ."""
+    """Returns vivid colours for objects that all have one name; neighbours in the list differ in hue."""
     return [_rgb((0.6 + number * _GOLDEN_RATIO) % 1.0, 0.85, 1.0) for number in range(count)]
 
 
@@ -127,14 +127,11 @@ def _check_shapes(
 ) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise ValueError(f"image is {image.dtype} {list(image.shape)}; uint8 [H, W, 3] is needed")
-    lengths = {"boxes_norm": len(boxes), "labels": len(labels)}
-    if scores is not None:
-        lengths["scores"] = len(scores)
-    if masks is not None:
-        lengths["masks"] = len(masks)
-        if len(masks) and np.shape(masks[0]) != image.shape[:2]:
-            found = [len(masks), *np.shape(masks[0])]
-            raise ValueError(f"masks are {found}; [N, {image.shape[0]}, {image.shape[1]}] is needed")
+    if masks is not None and len(masks) and np.shape(masks[0]) != image.shape[:2]:
+        found = [len(masks), *np.shape(masks[0])]
+        raise ValueError(f"masks are {found}; [N, {image.shape[0]}, {image.shape[1]}] is needed")
+    fields = {"boxes_norm": boxes, "labels": labels, "scores": scores, "masks": masks}
+    lengths = {name: len(field) for name, field in fields.items() if field is not None}
     if len(set(lengths.values())) > 1:
         raise ValueError("different numbers of objects: " + ", ".join(f"{key} {n}" for key, n in lengths.items()))
 
@@ -150,7 +147,7 @@ def _blend_masks(
 
 
 def _rectangle(box_norm: np.ndarray, size: tuple[int, int]) -> Rectangle:
-    """A box as the pixels to draw on: ordered and inside the picture, whose size is (width, height)."""
+    """Converts fractions to pixels, ordered and inside the picture of size (width, height)."""
     ymin, xmin, ymax, xmax = np.clip(box_norm, 0.0, 1.0)
     left, right = sorted((xmin * (size[0] - 1), xmax * (size[0] - 1)))
     top, bottom = sorted((ymin * (size[1] - 1), ymax * (size[1] - 1)))
@@ -158,7 +155,7 @@ def _rectangle(box_norm: np.ndarray, size: tuple[int, int]) -> Rectangle:
 
 
 def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_px: int) -> None:
-    """An outline in the colour with a thin dark rim, so that it shows on a background of the same colour."""
+    """Draws an outline with a thin dark rim, so that it shows on a background of the same colour."""
     draw.rectangle(box, outline=(0, 0, 0), width=line_px + 2)
     left, top, right, bottom = box
     if right - left > 2 and bottom - top > 2:
@@ -174,7 +171,7 @@ def _draw_label(
     size: tuple[int, int],
     taken: Sequence[Rectangle],
 ) -> Rectangle:
-    """Writes a label on a background of the class's colour at the best free place at its box; returns the place."""
+    """Writes a label on a background of the class's colour at a free place of its box; returns the place."""
     text = _shortened(draw, text, font, size[0])
     _, top, _, bottom = draw.textbbox((0, 0), "Ag", font=font)
     pad = max(1, round((bottom - top) / 6))
@@ -189,7 +186,7 @@ def _draw_label(
 
 
 def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont, width_px: int) -> str:
-    """The text, cut with three dots where it would be wider than the picture."""
+    """Cuts a text that is wider than the picture, and appends three dots."""
     shown = text
     while len(shown) > 1 and draw.textlength(shown, font=font) > 0.95 * width_px:
         text = text[:-1]
@@ -200,8 +197,10 @@ def _shortened(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFon
 def _free_place(
     box: Rectangle, width: float, height: float, size: tuple[int, int], taken: Sequence[Rectangle]
 ) -> Rectangle:
-    """Above, inside at the top, below or inside at the bottom: the first place that covers no other label, else the
-    one that covers least; always inside the picture."""
+    """Returns the first place in the picture that covers no other label, otherwise the one that covers least.
+
+    Tried are: above the box, inside at the top, below, inside at the bottom, and above at the right.
+    """
     left, top, right, bottom = box
     starts = [(left, top - height), (left, top), (left, bottom), (left, bottom - height), (right - width, top - height)]
     best, least = None, float("inf")
@@ -219,7 +218,7 @@ def _free_place(
 
 
 def _overlap(first: Rectangle, second: Rectangle) -> float:
-    """Common area of two rectangles in square pixels."""
+    """Returns the common area of two rectangles in square pixels."""
     width = min(first[2], second[2]) - max(first[0], second[0])
     height = min(first[3], second[3]) - max(first[1], second[1])
     return max(width, 0.0) * max(height, 0.0)

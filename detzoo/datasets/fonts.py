@@ -1,4 +1,4 @@
-"""Fonts of the names in pictures: DejaVu Sans, which comes with matplotlib, and a file for what it lacks.
+"""Fonts of the names in pictures: DejaVu Sans, which comes with matplotlib, and a user's file for other letters.
 
 DejaVu Sans has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters, but no Chinese, Japanese, Korean,
 Thai or Indian ones.
@@ -25,7 +25,7 @@ class LabelFonts:
         extra: A .ttf, .otf or .ttc file that is tried behind DejaVu Sans; None or "" for none.
 
     Raises:
-        UsageError: there is no such file, or it is no font.
+        UsageError: There is no such file, or it is no font.
     """
 
     def __init__(self, extra: str | pathlib.Path | None = None) -> None:
@@ -45,7 +45,7 @@ class LabelFonts:
                 raise UsageError(f"--font {extra} cannot be read as a font (.ttf, .otf, .ttc): {problem}") from None
 
     def of(self, text: str, size_px: int) -> ImageFont.FreeTypeFont:
-        """Returns the font for a text; what no font has is drawn as boxes, with one warning per script."""
+        """Returns the font for a text; letters that no font has are drawn as boxes, with one warning per script."""
         lacking = [self._lacking(file, text) for file in self._files]
         best = min(range(len(lacking)), key=lambda index: len(lacking[index]))
         scripts = {_script(letter) for letter in lacking[best]} - self._warned
@@ -58,13 +58,13 @@ class LabelFonts:
 
     @staticmethod
     def _lacking(file: str, text: str) -> set[str]:
-        """The visible letters of a text that a font has no glyph for."""
+        """Returns the visible letters of a text that a font has no glyph for."""
         glyphs = _glyphs(file)
         return {letter for letter in text if ord(letter) not in glyphs and unicodedata.category(letter)[0] not in "CZ"}
 
 
 def _script(letter: str) -> str:
-    """The first word of a letter's name, such as CJK, HANGUL, THAI or DEVANAGARI; SYMBOL of an emoji."""
+    """Returns the first word of a letter's name, such as CJK, HANGUL, THAI or DEVANAGARI; SYMBOL for an emoji."""
     if unicodedata.category(letter) == "So":
         return "SYMBOL"
     return unicodedata.name(letter, "UNKNOWN").partition(" ")[0]
@@ -72,7 +72,6 @@ def _script(letter: str) -> str:
 
 @functools.lru_cache(maxsize=8)
 def _glyphs(file: str) -> frozenset[int]:
-    """The code points that a font has."""
     from matplotlib.ft2font import FT2Font
 
     return frozenset(FT2Font(file).get_charmap())

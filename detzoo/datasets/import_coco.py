@@ -1,8 +1,8 @@
 """COCO annotation files -> Annotations.
 
-Category ids are kept where they start at 1 or above, gaps and all, as the published COCO models (90 ids for 80
-classes) need. Where an id below 1 or beyond ``MAX_LABEL_ID`` is in use, or one that is no number, the categories are
-numbered from 1: id 0 is the background in a label map, and a model has an output for each id up to the highest.
+Category ids from 1 are kept with their gaps, as the published COCO models (90 ids for 80 classes) need. If a used id is
+below 1, beyond ``MAX_LABEL_ID`` or no number, the categories are numbered from 1: id 0 is the background in a label
+map, and a model has an output for each id up to the highest.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def read_coco(
 
     Args:
         images_dir: Folder of the images.
-        annotations_file: The JSON file, with images, annotations and categories.
+        annotations_file: The JSON file.
         log: Takes annotations that cannot be read.
         include_masks: Read polygons and run-length codes as well.
         crowds_as_objects: Read annotations with iscrowd as single objects.
@@ -112,8 +112,8 @@ def read_coco(
 def _warn_of_crowds(objects: list[AnnotatedObject], path: pathlib.Path) -> None:
     if objects and all(item.is_crowd for item in objects):
         logger.warning(
-            "%s: iscrowd is set on every object, as brush tools write it; training and evaluation ignore crowds, so"
-            " that nothing is left to learn from: --crowds_as_objects imports them as objects",
+            "%s: iscrowd is set on every object, as brush tools write it. Training and evaluation ignore crowds, so"
+            " that no object is left to learn from: --crowds_as_objects imports them as objects",
             path,
         )
 
@@ -122,7 +122,7 @@ def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
     try:
         content = parse_json(read_named_text(path, "--annotations_file", log))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON: {error.msg} at column {error.colno}") from None
+        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from None
     except ValueError as error:
         raise DataError(f"{path} cannot be read: {error}") from None
     first = content[0] if isinstance(content, list) and content else content
@@ -141,7 +141,7 @@ def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
 
 
 def _categories(content: dict[str, Any], path: pathlib.Path, log: IssueLog) -> dict[int | str | None, str]:
-    """Category id -> name; of two names for one id the first counts."""
+    """Returns category id -> name; of two names for one id the first counts."""
     categories: dict[int | str | None, str] = {}
     for index, category in enumerate(content["categories"]):
         is_dict = isinstance(category, dict)
@@ -157,7 +157,7 @@ def _categories(content: dict[str, Any], path: pathlib.Path, log: IssueLog) -> d
 def _class_names(
     categories: dict[int | str | None, str], used: set[int | str | None], path: pathlib.Path, log: IssueLog
 ) -> dict[int, str]:
-    """Label map ids; see the module's docstring. Names that occur twice share the lowest id."""
+    """Returns label map ids, see the module's docstring. Names that occur twice share the lowest id."""
     # An unused category 0 is the "supercategory" line that some export tools write.
     kept = {key: name for key, name in categories.items() if _is_label_id(key) or key in used}
     first_id: dict[str, Any] = {}
@@ -210,7 +210,7 @@ def _object(
 
 
 def _area(value: Any, where: str, log: IssueLog) -> float | None:
-    """The stated area in pixels; None if none is stated or if it is a fraction of the image."""
+    """Returns the stated area in pixels; None without one or if it is a fraction of the image."""
     if value is None:
         return None
     try:
@@ -224,7 +224,7 @@ def _area(value: Any, where: str, log: IssueLog) -> float | None:
 
 
 def _box_of(outline: Any, size: tuple[int, int] | None) -> tuple[float, float, float, float] | None:
-    """The box around polygons or the pixels of run lengths; None if they cannot be read or are empty."""
+    """Returns the box around polygons or the pixels of run lengths; None if they are unreadable or empty."""
     if isinstance(outline, list):
         return box_of_polygons(outline) if outline else None
     try:
@@ -250,7 +250,7 @@ def _image(
 
 
 def draw_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:
-    """Polygons, run lengths or compressed run lengths of COCO -> uint8 [height, width] of 0 and 1."""
+    """Draws polygons, run lengths or compressed run lengths of COCO: uint8 [height, width] of 0 and 1."""
     from pycocotools import mask as coco_mask
 
     if isinstance(segmentation, list):

@@ -1,8 +1,8 @@
 """CSV files of boxes, one row per object -> Annotations.
 
-Columns ``filename,width,height,class,xmin,ymin,xmax,ymax`` in any order, pixels, as tools for the Object Detection
-API write them; other tools' names, separators and encodings of the same; and rows without a heading, as AutoML and
-keras-retinanet write them. A row with a file name and neither class nor box is an image without objects.
+Columns ``filename,width,height,class,xmin,ymin,xmax,ymax`` in any order, in pixels, as tools for the Object Detection
+API write them. Other tools' column names, separators and encodings are read, and rows without a heading of AutoML and
+keras-retinanet. A row of a file name alone is an image without objects.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+from detzoo.data.record_keys import SIDES
 from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations, numbered
 from detzoo.datasets.box_units import settle_box_units
 from detzoo.datasets.source_folder import SourceFolder
@@ -24,11 +25,10 @@ from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
 from detzoo.files.text_files import read_named_text
 
-SIDES = ("ymin", "xmin", "ymax", "xmax")
 COLUMNS = ("filename", "class", *SIDES)
 EMPTY = ("", "nan", "null")  # as pandas and SQL write a cell without a value
 SEPARATORS = (",", ";", "\t", "|")
-# Column -> what tools call it, without case, blanks and marks; the first that is there counts.
+# Column -> its names in tools, without case, blanks and marks; the first one present counts.
 NAMES = {
     "filename": "filename file filepath path imagename imagefile imagefilename imagepath image img imageid imgname"
     " imagefilepath url imageurl",
@@ -64,17 +64,11 @@ Row = dict[str, str]
 
 
 def read_csv(images_dir: str, annotations_file: str, log: IssueLog, *, follow_links: bool = False) -> Annotations:
-    """Reads the rows and joins those of one image, in the order in which images first occur.
-
-    Args:
-        images_dir: Folder of the images.
-        annotations_file: The CSV file.
-        log: Takes rows that cannot be read.
-        follow_links: Read images that are links out of their folder.
+    """Reads the rows and joins those of one image, in the order in which images first occur; see ``read_coco``.
 
     Raises:
         UsageError: The folder or file is not there.
-        DataError: The heading lacks a column.
+        DataError: A column is missing.
     """
     path = pathlib.Path(annotations_file)
     folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
@@ -103,7 +97,7 @@ def read_csv(images_dir: str, annotations_file: str, log: IssueLog, *, follow_li
 
 
 def _rows(path: pathlib.Path, log: IssueLog) -> Iterator[tuple[int, Row]]:
-    """(line, column -> cell without blanks around it); each line is parsed by itself, so that no quote takes others."""
+    """Yields (line, column -> cell); lines are parsed one by one, so that a stray quote swallows no other line."""
     lines = [line.strip("\ufeff") for line in read_named_text(path, "--annotations_file", log).split("\n")]
     numbered_lines = [(number, line) for number, line in enumerate(lines, start=1) if line.strip(" \t,;|")]
     separator = None
@@ -112,10 +106,9 @@ def _rows(path: pathlib.Path, log: IssueLog) -> Iterator[tuple[int, Row]]:
     first_number, first = numbered_lines[0] if numbered_lines else (1, "")
     separator = separator or max(SEPARATORS, key=first.count)
     heading = _cells(first, separator)
+    columns = None
     if any(cell and _is_number(cell) for cell in heading):
         columns = next(filter(None, (_headless(_cells(line, separator)) for _, line in numbered_lines[:10])), None)
-    else:
-        columns = None
     if columns is None:
         columns = _columns(heading, f"{path}:{first_number}")
         del numbered_lines[:1]
@@ -133,7 +126,7 @@ def _cells(line: str, separator: str) -> list[str]:
 
 
 def _headless(cells: list[str]) -> dict[str, int] | None:
-    """Column -> index for a row in an order that is known; None for another row or a heading."""
+    """Returns column -> index for a row of a known order; None for another row or a heading."""
     for columns in HEADLESS:
         row = dict(zip(columns, cells))
         is_automl = columns[0] == "set"
@@ -152,11 +145,7 @@ def _is_number(cell: str) -> bool:
 
 
 def _columns(heading: list[str], where: str) -> dict[str, int]:
-    """Column -> index by the names of tools.
-
-    Raises:
-        DataError: A column is missing.
-    """
+    """Returns column -> index by the names of tools; raises DataError if a column is missing."""
     plain = [re.sub(r"[^a-z0-9]", "", name.lower()) for name in heading]
     columns = {
         column: plain.index(next(name for name in names.split() if name in plain))
@@ -170,8 +159,8 @@ def _columns(heading: list[str], where: str) -> dict[str, int]:
             near = difflib.get_close_matches(column, unused, n=1, cutoff=0.5)
             hint = f"; it looks like {other}." if other else f"; did you mean it by {near[0]!r}?" if near else "."
             raise DataError(
-                f"{where}: no column {column!r} (columns: {', '.join(heading)[:200] or 'none'}){hint}"
-                f" The first line has to be filename,width,height,class,xmin,ymin,xmax,ymax"
+                f"{where}: no column {column!r} in {', '.join(heading)[:200] or 'an empty heading'}{hint}"
+                f" The first line must be filename,width,height,class,xmin,ymin,xmax,ymax"
             )
     return columns
 

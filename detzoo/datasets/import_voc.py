@@ -1,8 +1,8 @@
 """Pascal VOC annotation folders (one XML file per image) -> Annotations.
 
-Coordinates go into the records as they are, divided by the image size, as the Object Detection API's own script does.
-VOC counts pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree. Objects with a
-polygon (LabelMe) or an oriented box (roLabelImg) instead of a ``bndbox`` get the upright box around it.
+Coordinates are divided by the image size and otherwise unchanged, as in the Object Detection API's script. VOC counts
+pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree. Objects with a polygon
+(LabelMe) or an oriented box (roLabelImg) instead of a ``bndbox`` get the upright box around it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import pathlib
 import posixpath
 import xml.etree.ElementTree as ElementTree
 
+from detzoo.data.record_keys import SIDES
 from detzoo.datasets.annotations import (
     AnnotatedImage,
     AnnotatedObject,
@@ -26,9 +27,8 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_name, as_number, as_size
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
-from detzoo.files.text_files import LINE, parse_xml, read_named_text, read_text
+from detzoo.files.text_files import LINE, MalformedXml, parse_xml, read_lines
 
-SIDES = ("ymin", "xmin", "ymax", "xmax")
 # Other files that end in .xml, by their root element.
 OTHER_XML = {
     "annotations": "CVAT's own XML; export the task as Pascal VOC or COCO",
@@ -42,14 +42,10 @@ Box = tuple[float, float, float, float]
 def read_voc(
     images_dir: str, annotations_dir: str, log: IssueLog, *, image_set: str | None = None, follow_links: bool = False
 ) -> Annotations:
-    """Reads the XML files below a folder in the order of their names, or those that an image set lists, in its order.
+    """Reads the XML files below a folder in the order of their names, or the files of an image set in its order.
 
-    Args:
-        images_dir: Folder of the images.
-        annotations_dir: Folder of the XML files.
-        log: Takes files and objects that cannot be read.
-        image_set: A file with one image name a line, extension optional; VOC's second column (1, 0, -1) is ignored.
-        follow_links: Read files that are links out of their folder.
+    An image set is a file with one image name per line, extension optional; VOC's second column (1, 0, -1) is ignored.
+    Other arguments are as in ``read_coco``.
 
     Raises:
         UsageError: A folder or the image set is not there.
@@ -60,15 +56,12 @@ def read_voc(
     read = []
     for file in _annotation_files(annotations, image_set, log):
         try:
-            if file.problem:
-                raise ValueError(file.problem)
-            root = parse_xml(read_text(annotations.path / file.relative, file.relative, log))
+            root = parse_xml(annotations.read_text(file))
             if root.tag != "annotation":
                 other = OTHER_XML.get(root.tag, f"XML of another kind, its root is <{root.tag[:40]}>")
                 raise ValueError(f"a VOC file has the root <annotation>; this is {other}")
         except (OSError, ValueError) as error:
-            line = getattr(error, "lineno", None)
-            where = f"{file.relative}:{line}" if line else file.relative
+            where = f"{file.relative}:{error.lineno}" if isinstance(error, MalformedXml) else file.relative
             log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, where, str(error))
             continue
         read.append(_image(root, file.relative, images, log))
@@ -83,11 +76,9 @@ def _annotation_files(folder: SourceFolder, image_set: str | None, log: IssueLog
             raise DataError(f"--annotations_dir {folder.path} has no .xml file")
         return folder.files
     files = []
-    for number, line in enumerate(read_named_text(pathlib.Path(image_set), "--image_set", log).split("\n"), start=1):
-        name, _, flag = line.strip().rpartition(" ")
-        name = name.strip() if name and flag in ("1", "0", "-1") else line.strip()
-        if not name:
-            continue
+    for number, line in read_lines(pathlib.Path(image_set), "--image_set", log):
+        name, _, flag = line.rpartition(" ")
+        name = name.strip() if name and flag in ("1", "0", "-1") else line
         found = folder.find(name)
         if len(found) == 1:
             files.append(found[0])
@@ -143,7 +134,7 @@ def _object(element: ElementTree.Element, where: str, log: IssueLog) -> Annotate
 
 
 def _box(element: ElementTree.Element, where: str, log: IssueLog) -> Box:
-    """The box of an object, or that around its polygon or oriented box; raises ValueError if it has none."""
+    """Returns the box of an object, or the box around its polygon or oriented box; raises ValueError without one."""
     polygon = element.find("polygon")
     if element.find("bndbox") is None and polygon is not None:
         # LabelMe has <pt><x/><y/></pt>, Roboflow <x1/><y1/><x2/><y2/>.

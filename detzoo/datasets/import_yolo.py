@@ -1,7 +1,6 @@
 """YOLO label folders (one text file per image) -> Annotations.
 
-``yolo_lines`` reads the numbers of a line. Class ids count from 0 there and keep their order: label map id = class id
-+ 1.
+``yolo_lines`` reads the numbers of a line. Class ids count from 0 and keep their order: label map id = class id + 1.
 """
 
 from __future__ import annotations
@@ -17,11 +16,11 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_id, as_name, as_number, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
-from detzoo.files.text_files import parse_yaml, read_named_text, read_text
+from detzoo.files.text_files import parse_yaml, read_lines, read_named_text
 
 
 class YoloClasses(NamedTuple):
-    """Class names in the order of their ids; ``kpt_shape`` of a data.yaml: (keypoints, numbers of each)."""
+    """Class names in the order of their ids; ``kpt_shape`` of a data.yaml is (keypoints, numbers per keypoint)."""
 
     names: list[str]
     keypoints: tuple[int, int] | None = None
@@ -36,11 +35,10 @@ def read_yolo(
     An image without a text file has no objects.
 
     Args:
-        images_dir: Folder of the images, or a text file in that folder or above it with the path of one image a line.
+        images_dir: Folder of the images, or a text file in that folder or above it with one image path per line.
         labels_dir: Folder of the text files.
-        class_names: A text file with one name a line, or an Ultralytics data.yaml.
-        log: Takes lines that cannot be read and text files without an image.
-        follow_links: Read files that are links out of their folder.
+        class_names: A text file with one name per line, or an Ultralytics data.yaml.
+        log, follow_links: As in ``read_coco``.
 
     Raises:
         UsageError: A folder or file is not there.
@@ -52,15 +50,14 @@ def read_yolo(
     labels = SourceFolder(labels_dir, "--labels_dir", (".txt",), log, follow_links=follow_links)
     classes = read_class_names(class_names, log)
     if listed:
-        lines = enumerate(read_named_text(listed, "--images_dir", log).split("\n"), start=1)
-        placed = [images.place(line.strip(), f"{listed.name}:{number}") for number, line in lines if line.strip()]
+        lines = read_lines(listed, "--images_dir", log)
+        placed = [images.place(line, f"{listed.name}:{number}") for number, line in lines]
     else:
         placed = [images.taken(file, file.relative) for file in images.files]
     if not placed:
-        extensions = " ".join(IMAGE_SUFFIXES)
         raise DataError(
-            f"--images_dir {images_dir} has no image; known extensions: {extensions}; folders that are links out of it"
-            " are read with --follow_links"
+            f"--images_dir {images_dir} has no image; known extensions are {' '.join(IMAGE_SUFFIXES)}. Links to folders"
+            " outside are read with --follow_links"
         )
     found: list[tuple[dict[str, Any], list[YoloLine]]] = []
     used = set()
@@ -92,14 +89,14 @@ def read_yolo(
 
 
 def _labels_of(name: str, labels: SourceFolder, *, by_tail: bool) -> SourceFile | None:
-    """The text file of an image; of a listed image also below the folders that its path begins with."""
+    """Returns the text file of an image; for a listed image its path may begin with further folders."""
     parts = name.split("/")
     tails = ("/".join(parts[first:]) for first in range(len(parts) if by_tail else 1))
     return next(filter(None, map(labels.at, tails)), None)
 
 
 def has_masks(annotations: Annotations) -> bool:
-    """Returns whether any object has an outline."""
+    """Returns True if any object has an outline."""
     return any(item.mask is not None for image in annotations.images for item in image.objects)
 
 
@@ -108,7 +105,7 @@ def read_class_names(path: str, log: IssueLog) -> YoloClasses:
 
     Raises:
         UsageError: The file is not there.
-        DataError: It has no names, names an id twice or leaves one out, or a name occurs twice.
+        DataError: It has no names, ids have gaps, or a name occurs twice.
     """
     file = pathlib.Path(path)
     text = read_named_text(file, "--class_names", log)
@@ -122,7 +119,7 @@ def read_class_names(path: str, log: IssueLog) -> YoloClasses:
         if first_ids.setdefault(name, index) != index:
             raise DataError(f"{path}: {shown(name)} is the name of class {first_ids[name]} and of class {index}")
     if not any(classes.names):
-        raise DataError(f"{path} has no class names; one a line, or `names:` in a data.yaml, is needed")
+        raise DataError(f"{path} has no class names; one per line, or `names:` in a data.yaml, is needed")
     return classes
 
 
@@ -139,7 +136,7 @@ def _classes_of_yaml(text: str, path: str) -> YoloClasses:
         by_id = {as_id(key): name for key, name in names.items()}
         if set(by_id) != set(range(len(names))):
             ids = shown([as_id(key) for key in names])
-            raise DataError(f"{path}: the ids of `names:` are {ids}; 0 to {len(names) - 1} without gaps are needed")
+            raise DataError(f"{path} has the ids {ids} in `names:`; 0 to {len(names) - 1} without gaps are needed")
         names = [by_id[index] for index in range(len(names))]
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise DataError(f"{path} has no `names:` with a list or with ids and names")
@@ -157,22 +154,16 @@ def _keypoints(value: Any, path: str) -> tuple[int, int] | None:
 
 
 def _lines(file: SourceFile | None, labels: SourceFolder, names: list[str], log: IssueLog) -> list[YoloLine] | None:
-    """The lines of one text file, none if it is not there; None if it cannot be read."""
+    """Returns the lines of one text file, [] without a file, None if it cannot be read."""
     if file is None:
         return []
     try:
-        if file.problem:
-            raise ValueError(file.problem)
-        text = read_text(labels.path / file.relative, file.relative, log)
+        text = labels.read_text(file)
     except (OSError, ValueError) as error:
         log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, file.relative, str(error))
         return None
-    lines = (
-        _line(line, f"{file.relative}:{number}", names, log)
-        for number, line in enumerate(text.split("\n"), start=1)
-        if line.strip()
-    )
-    return list(filter(None, lines))
+    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    return [read for number, line in lines if (read := _line(line, f"{file.relative}:{number}", names, log))]
 
 
 def _line(line: str, where: str, names: list[str], log: IssueLog) -> YoloLine | None:

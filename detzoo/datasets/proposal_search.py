@@ -1,7 +1,7 @@
-"""From records or image files to a proposals.npz by selective search; what was searched before a stop is kept.
+"""Records or image files -> a proposals.npz by selective search; a stopped search is resumed.
 
-Flow: records or files -> (id, encoded image) -> ``selective_search`` in processes -> parts -> proposals.npz. Parts lie
-beside the result in a hidden folder, named by the options; the same command goes on behind them.
+Flow: records or files -> (id, encoded image) -> ``selective_search`` in processes -> parts -> proposals.npz. Parts are
+in a hidden folder next to the result, named by the options, until the search is complete.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 
 class SearchSummary(NamedTuple):
-    """What a search wrote."""
+    """Counts of a search."""
 
     num_images: int
     num_windows: int
@@ -33,43 +33,40 @@ class SearchSummary(NamedTuple):
 
 
 def images_of_records(pattern: str) -> tuple[int, Iterator[tuple[str, bytes]]]:
-    """How many records match a pattern, and the id and encoded image of each.
+    """Returns the number of records that match a pattern, and the id and encoded image of each.
 
     Raises:
-        UsageError: no file matches.
-        DataError: there is no record. While reading: a record has no ``image/source_id``, or no image.
+        DataError: No file matches, or there is no record. While reading: a record has no ``image/source_id`` or image.
     """
-    from detzoo.data.issue_counter import IssueCounter
     from detzoo.data.records import scan_files
 
-    files = scan_files([pattern], IssueCounter())
+    files = scan_files([pattern])
     return sum(file.num_records for file in files), _read_records(files)
 
 
 def _read_records(files: Iterable[Any]) -> Iterator[tuple[str, bytes]]:
     import tensorflow as tf
 
-    features = {
-        "image/source_id": tf.io.FixedLenFeature([], tf.string, ""),
-        "image/encoded": tf.io.FixedLenFeature([], tf.string, ""),
-    }
+    from detzoo.data.decode import parse_rules
+
+    rules = parse_rules(("image/source_id", "image/encoded"))
     for file in files:
         records = tf.data.TFRecordDataset(file.path).take(file.num_records)
         for number, serialized in enumerate(records):
-            found = tf.io.parse_single_example(serialized, features)
+            found = tf.io.parse_single_example(serialized, rules)
             image_id = found["image/source_id"].numpy().decode("utf-8", "replace")
-            where = f"{file.path}, record {number}"
+            encoded, where = found["image/encoded"].numpy(), f"{file.path}, record {number}"
             if not image_id:
                 raise DataError(f"{where} has no image/source_id, by which its proposals would be found; convert again")
-            if not found["image/encoded"].numpy():
+            if not encoded:
                 raise DataError(
                     f"{where} ({image_id!r}) has no image/encoded; `detzoo dataset inspect` shows its records"
                 )
-            yield image_id, found["image/encoded"].numpy()
+            yield image_id, encoded
 
 
 def images_of_files(files: Iterable[pathlib.Path]) -> Iterator[tuple[str, bytes]]:
-    """The name of each file, as its id, and what is in it; nothing if it cannot be read, with a warning."""
+    """Yields the name of each file, as its id, and its content; b"", with a warning, if it cannot be read."""
     from detzoo.files.images import UnusableImage, read_content
 
     for file in files:
@@ -88,24 +85,19 @@ def write_searched(
     opencv_folder: str,
     num_workers: int,
 ) -> SearchSummary:
-    """Searches images and writes their proposals; goes on where an earlier run with the same options was stopped.
+    """Searches images and writes their proposals; resumes a stopped search with the same options.
 
-    Args:
-        images: id and encoded file of each.
-        num_images: how many these are.
-        output: proposals.npz; replaced as a whole at the end.
-        options: how.
-        opencv_folder: of ``selective_search.find_opencv``.
-        num_workers: processes.
+    ``output``, a proposals.npz, is replaced as a whole at the end. Arguments are as in ``search_images``.
 
     Raises:
-        DataError: two images have one id. What was searched is kept.
+        DataError: Two images have one id. Finished images are kept.
     """
-    parts = output.with_name(f".{output.name}.{_digest(options)}.parts")
+    digest = hashlib.sha256(repr(options).encode()).hexdigest()[:8]
+    parts = output.with_name(f".{output.name}.{digest}.parts")
     parts.mkdir(parents=True, exist_ok=True)
     known = {image_id: name for name in sorted(parts.glob("*.npz")) for image_id in _read_part(name)}
     if known:
-        logger.info("%d images were searched before, in %s; going on", len(known), parts)
+        logger.info("%d images were searched before, in %s; resuming", len(known), parts)
     order: dict[str, None] = {}
     searched = search_images(_unknown(images, order, known), options, opencv_folder, num_workers)
     numbers = itertools.count(len(list(parts.glob("*.npz"))))
@@ -129,17 +121,13 @@ def write_searched(
 
 
 def _unknown(images: Iterable[tuple[str, bytes]], order: dict[str, None], known: Any) -> Iterator[tuple[str, bytes]]:
-    """The images that are not searched yet; notes the order of all."""
+    """Yields the images that are not searched yet; records the order of all."""
     for image_id, encoded in images:
         if image_id in order:
             raise DataError(f"two images have the id {image_id!r}; proposals are found by it, so ids must differ")
         order[image_id] = None
         if image_id not in known:
             yield image_id, encoded
-
-
-def _digest(options: SearchOptions) -> str:
-    return hashlib.sha256(repr(options).encode()).hexdigest()[:8]
 
 
 def _write_part(folder: pathlib.Path, number: int, part: list[tuple[str, Proposed]]) -> None:

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from detzoo.config.label_map import LabelMap
 from detzoo.data.record_keys import CLIP_TOLERANCE, KEYS, OBJECT, SIDES
+from detzoo.datasets.annotations import shown_box
 from detzoo.files import images
 from detzoo.files.issues import DataIssue, Finding
 
@@ -25,7 +26,7 @@ _Report = Callable[[DataIssue, str], None]
 
 
 class CheckedRecord(NamedTuple):
-    """What is left of a record. ``usable`` is False if training drops the whole record."""
+    """The usable part of a record. ``usable`` is False if training drops the whole record."""
 
     usable: bool
     where: str
@@ -216,7 +217,7 @@ def _usable_boxes(boxes: np.ndarray, low: np.ndarray, high: np.ndarray, report: 
     }
     for issue, concerned in found.items():
         for box in boxes[concerned]:
-            report(issue, "ymin {:g}, xmin {:g}, ymax {:g}, xmax {:g}".format(*box))
+            report(issue, shown_box(box))
     return usable
 
 

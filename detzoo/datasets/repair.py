@@ -1,23 +1,24 @@
 """Repairs the boxes and masks of an annotated image: finite, ordered fractions of the upright image with an area.
 
-EXIF orientation: stored pixels are turned upright, because annotation tools show the upright image (OpenCV,
-Ultralytics) and decoders in a training input ignore the tag. Boxes are measured on the upright image, unless the
-annotation states the size of the *stored* pixels, with height and width exchanged. Then the annotation tool ignored
-the tag, and the boxes are turned with the pixels.
+EXIF orientation: stored pixels are turned upright, because annotation tools show the upright image and decoders in a
+training input ignore the tag. Boxes are measured on the upright image, unless the annotation states the size of the
+*stored* pixels, with height and width exchanged. Then the annotation tool ignored the tag, and the boxes are turned
+with the pixels.
 
-Stated size: the size of the image itself counts. Boxes in pixels stay where they are, unless the stated size has the
-same shape as the image (to one pixel). Then the image was resized after the annotation, and the boxes are scaled.
+Stated size: the size of the image itself counts. If the stated size has the same shape as the image (to one pixel),
+the image was resized after the annotation, and boxes in pixels are scaled.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject
+from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, shown_box
 from detzoo.files.images import TRANSPOSES, RepairedImage
 from detzoo.files.issues import DataIssue, Finding
 
@@ -34,9 +35,9 @@ class RepairedObject(NamedTuple):
 
 
 def turn_box(box: tuple[float, float, float, float], orientation: int) -> tuple[float, float, float, float]:
-    """A box in fractions of the stored pixels -> the same box in fractions of the upright image.
+    """Converts fractions of the stored pixels to fractions of the upright image.
 
-    The inverse is ``turn_box`` with the inverse orientation: 6 and 8 are each other's, all others their own.
+    The inverse is ``turn_box`` with the inverse orientation: 6 and 8 are inverse to each other, others to themselves.
     """
     ymin, xmin, ymax, xmax = box
     if orientation in (5, 6, 7, 8):  # rows become columns first
@@ -49,7 +50,7 @@ def turn_box(box: tuple[float, float, float, float], orientation: int) -> tuple[
 
 
 class _Frame(NamedTuple):
-    """The image that the annotator saw, on which boxes and masks are measured."""
+    """Image that the annotator saw, on which boxes and masks are measured."""
 
     size: tuple[int, int]  # (height, width)
     orientation: int  # EXIF orientation that turns it upright
@@ -59,18 +60,14 @@ class _Frame(NamedTuple):
 def repair_objects(
     annotated: AnnotatedImage, image: RepairedImage, *, with_masks: bool = True
 ) -> tuple[list[RepairedObject], list[Finding]]:
-    """The usable objects of one image as fractions of the upright image, and what was wrong with the others.
-
-    Returns:
-        Objects in the order of the annotation, and the findings, in that order too.
-    """
+    """Returns the usable objects of one image, as fractions of the upright image, and the findings, both in order."""
     frame, findings = _frame(annotated, image)
     repaired = []
     for item in annotated.objects:
         box, flaws = _repair_box(item.box, frame)
         mask = None
         if box is not None and with_masks and item.mask is not None:
-            mask, detail = _mask(item, frame, image.size)
+            mask, detail = _mask(item.mask, frame, image.size)
             if detail:
                 flaws.append((DataIssue.MASK_UNREADABLE, detail))
         findings.extend(Finding(issue, item.where, detail) for issue, detail in flaws)
@@ -80,7 +77,7 @@ def repair_objects(
 
 
 def _frame(annotated: AnnotatedImage, image: RepairedImage) -> tuple[_Frame, list[Finding]]:
-    """Decides what the boxes of an image are measured on; see the module's docstring."""
+    """Returns the image that the boxes are measured on; see the module's docstring."""
     stated, normalized = annotated.declared_size, annotated.boxes_are_normalized
     upright = _Frame(image.size, 1, normalized)
     if stated is None or stated == image.size:
@@ -95,7 +92,7 @@ def _frame(annotated: AnnotatedImage, image: RepairedImage) -> tuple[_Frame, lis
 
 
 def _same_shape(stated: tuple[int, int], actual: tuple[int, int]) -> bool:
-    """Whether one size is the other one scaled, to within a pixel of the smaller one."""
+    """Returns True if one size is the other one scaled, to within a pixel of the smaller one."""
     if min(*stated, *actual) <= 0:
         return False
     small, big = sorted((stated, actual))
@@ -105,8 +102,8 @@ def _same_shape(stated: tuple[int, int], actual: tuple[int, int]) -> bool:
 def _repair_box(
     box: tuple[float, float, float, float], frame: _Frame
 ) -> tuple[tuple[float, float, float, float] | None, list[tuple[DataIssue, str]]]:
-    """A box in units of the frame -> fractions of the upright image, or None where nothing is left of it."""
-    shown = "ymin {:g}, xmin {:g}, ymax {:g}, xmax {:g}".format(*box)
+    """Converts units of the frame to fractions of the upright image; returns None if no area is left."""
+    shown = shown_box(box)
     if not all(map(math.isfinite, box)):
         return None, [(DataIssue.BOX_NOT_FINITE, shown)]
     flaws = []
@@ -132,16 +129,15 @@ def _repair_box(
     return (top, left, bottom, right), flaws
 
 
-def _mask(item: AnnotatedObject, frame: _Frame, size: tuple[int, int]) -> tuple[np.ndarray, str]:
-    """The mask on the upright image, and what was wrong with it; empty where it cannot be drawn."""
+def _mask(draw: Callable[[int, int], np.ndarray], frame: _Frame, size: tuple[int, int]) -> tuple[np.ndarray, str]:
+    """Returns the mask on the upright image, and the reason if it cannot be drawn (then it is empty)."""
     height, width = frame.size
     try:
-        mask = item.mask(height, width) if item.mask is not None else None
+        mask = draw(height, width)
     except Exception as error:  # pycocotools raises bare Exceptions and TypeErrors on malformed segmentations
         return np.zeros(size, np.uint8), str(error)
-    if mask is None or mask.shape != (height, width):
-        shape = None if mask is None else mask.shape
-        return np.zeros(size, np.uint8), f"mask of shape {shape} for {height} x {width} pixels"
+    if mask.shape != (height, width):
+        return np.zeros(size, np.uint8), f"mask of shape {mask.shape} for {height} x {width} pixels"
     if (height, width) == size and frame.orientation == 1:
         return np.ascontiguousarray(mask, np.uint8), ""
     picture = Image.fromarray(np.ascontiguousarray(mask, np.uint8))
@@ -157,7 +153,7 @@ def _area(
     frame: _Frame,
     size: tuple[int, int],
 ) -> float:
-    """Area in pixels of the upright image: as annotated, else of the mask, else of the box."""
+    """Returns the area in pixels of the upright image: as annotated, otherwise of the mask or the box."""
     pixels = size[0] * size[1]
     if item.area_px is not None and math.isfinite(item.area_px) and item.area_px > 0:
         return item.area_px * pixels / (frame.size[0] * frame.size[1])

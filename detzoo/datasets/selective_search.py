@@ -1,6 +1,6 @@
-"""Proposals by selective search, of OpenCV's contrib modules (Uijlings et al., IJCV 2013).
+"""Proposals by selective search of OpenCV's contrib modules (Uijlings et al., IJCV 2013).
 
-What SPP-net (arXiv:1406.4729, section 4.1) and R-CNN classify: about 2000 windows of an image in the "fast" mode.
+SPP-net (arXiv:1406.4729, section 4.1) and R-CNN classify about 2000 such windows per picture ("fast" mode).
 
 OpenCV's ordinary build, which tf-models-official requires as ``opencv-python-headless``, lacks selective search. The
 contrib build, of ``detzoo[spp]``, has both and writes the same folder ``cv2``: the package that was installed last is
@@ -30,7 +30,11 @@ from detzoo.errors import DataError, UsageError
 from detzoo.extras import install_command
 from detzoo.files.pixel_limit import as_flag, max_pixels
 
-MODES = ("fast", "quality", "single")
+MODES = {  # mode -> method of OpenCV
+    "fast": "switchToSelectiveSearchFast",
+    "quality": "switchToSelectiveSearchQuality",
+    "single": "switchToSingleStrategy",
+}
 PACKAGE = "opencv-contrib-python-headless"
 FOLDER_VARIABLE = "DETZOO_OPENCV_CONTRIB"
 DEFAULT_FOLDER = "~/.local/share/detzoo/opencv_contrib"
@@ -41,14 +45,14 @@ logger = logging.getLogger(__name__)
 
 
 class SearchOptions(NamedTuple):
-    """How windows are searched.
+    """Options of a search.
 
     Attributes:
         mode: "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy).
-        max_proposals: windows of an image at most, in OpenCV's order.
-        image_width: pixels that images are resized to before the search, as in R-CNN (arXiv:1311.2524); 0 leaves them.
-        min_size: windows with a shorter side of less, in pixels of the resized image, are left out.
-        turns_upright: images are turned as their EXIF orientation says: files are, records are not, in detzoo.
+        max_proposals: Largest number of windows per image, in OpenCV's order.
+        image_width: Width in pixels to resize images to before the search, as in R-CNN (arXiv:1311.2524); 0 keeps it.
+        min_size: Smallest side of a window, in pixels of the resized image.
+        turns_upright: Turn images by their EXIF orientation, as for files; the boxes of records ignore it.
     """
 
     mode: str = "fast"
@@ -59,20 +63,20 @@ class SearchOptions(NamedTuple):
 
 
 class Proposed(NamedTuple):
-    """The windows of an image, best first."""
+    """The windows found in one image, best first."""
 
     boxes_norm: np.ndarray  # float32 [R, 4], [ymin, xmin, ymax, xmax] in fractions of the image
-    scores: np.ndarray  # float32 [R], from 1 down to above 0 by place: selective search gives an order, no scores
+    scores: np.ndarray  # float32 [R], from 1 down to above 0 by rank: selective search gives an order, no scores
 
 
 def find_opencv(folder: str = "") -> str:
-    """The folder that the contrib build is loaded from; "" for the environment's own.
+    """Returns the folder to load the contrib build from; "" for the environment's ``cv2``.
 
     Args:
-        folder: where the user says it is; empty looks at ``FOLDER_VARIABLE``, then at ``DEFAULT_FOLDER``.
+        folder: Folder that the user names; "" looks at ``FOLDER_VARIABLE``, then at ``DEFAULT_FOLDER``.
 
     Raises:
-        UsageError: there is no build with selective search; the message says how to get one.
+        UsageError: There is no build with selective search; the message has the command that installs one.
     """
     named = folder or os.environ.get(FOLDER_VARIABLE, "")
     for candidate in filter(None, (named, "" if named else DEFAULT_FOLDER)):
@@ -80,7 +84,7 @@ def find_opencv(folder: str = "") -> str:
         if (path / _MODULE).is_dir():
             return str(path)
     own = importlib.util.find_spec(_MODULE)
-    if not named and own is not None and _has_search(pathlib.Path(own.origin or "").parent):
+    if not named and own is not None and (pathlib.Path(own.origin or "").parent / "ximgproc").is_dir():
         return ""
     found = f"there is no {_MODULE} in {named}. " if named else ""
     raise UsageError(
@@ -101,19 +105,19 @@ def _own_folder_command(folder: str) -> str:
 def search_images(
     images: Iterable[tuple[str, bytes]], options: SearchOptions, opencv_folder: str, num_workers: int
 ) -> Iterator[tuple[str, Proposed]]:
-    """Searches encoded images in worker processes; what comes is in the order of the images.
-
-    Args:
-        images: id and encoded file of each.
-        options: how.
-        opencv_folder: of ``find_opencv``.
-        num_workers: processes.
+    """Searches encoded images in worker processes; yields results in the order of the images.
 
     An image that cannot be decoded has no windows, and a warning names it.
 
+    Args:
+        images: Id and encoded file of each image.
+        options: Options of the search.
+        opencv_folder: Result of ``find_opencv``.
+        num_workers: Number of processes.
+
     Raises:
-        DataError: an image cannot be read; raised behind what those before it gave.
-        UsageError: the OpenCV there cannot be loaded, or has no selective search.
+        DataError: An image cannot be read; raised after the results of the images before it.
+        UsageError: The OpenCV there cannot be loaded, or has no selective search.
     """
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(num_workers, context, _start_worker, (opencv_folder,)) as pool:
@@ -133,7 +137,7 @@ def search_images(
 
 
 def _until_failure(images: Iterable[tuple[str, bytes]], failure: list[DataError]) -> Iterator[tuple[str, bytes]]:
-    """The images up to one that cannot be read, so that what is being searched is not lost with it."""
+    """Yields the images up to one that cannot be read, so that running searches are not lost."""
     try:
         yield from images
     except DataError as problem:
@@ -151,11 +155,11 @@ def _result(image_id: str, future: concurrent.futures.Future[Any]) -> tuple[str,
 
 
 class _Undecodable(Exception):
-    """OpenCV cannot read an image; its text says why. Pickles, as UnusableImage does not."""
+    """OpenCV cannot read an image. Can be pickled, unlike UnusableImage."""
 
 
 def _start_worker(opencv_folder: str) -> None:
-    """What a worker starts with: the contrib build in front of any other, one thread, Ctrl-C left to its parent."""
+    """Puts the contrib build in front of any other, and leaves Ctrl-C to the parent."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -186,7 +190,7 @@ def _search(encoded: bytes, options: SearchOptions) -> Proposed:
 
 
 def _decode(cv2: Any, encoded: bytes, flags: int) -> np.ndarray:
-    """Decodes an image file to uint8 [H, W, 3], BGR; OpenCV decides which formats it reads."""
+    """Decodes a file of any format of OpenCV to BGR, uint8 [H, W, 3]."""
     from detzoo.files.images import UnusableImage, open_header
 
     try:
@@ -205,27 +209,22 @@ def _decode(cv2: Any, encoded: bytes, flags: int) -> np.ndarray:
 
 
 def _windows(cv2: Any, pixels: np.ndarray, mode: str) -> np.ndarray:
-    """Windows int [R, 4], x, y, width and height, in OpenCV's order."""
+    """Returns windows int [R, 4], x, y, width and height, in OpenCV's order."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).srand(0)  # OpenCV orders by rand(): the same for an image wherever it comes
     search = cv2.ximgproc.segmentation.createSelectiveSearchSegmentation()
     search.setBaseImage(pixels)
-    if mode == "single":
-        search.switchToSingleStrategy()
-    elif mode == "quality":
-        search.switchToSelectiveSearchQuality()
-    else:
-        search.switchToSelectiveSearchFast()
+    getattr(search, MODES[mode])()
     return search.process()
 
 
 def to_proposals(windows: np.ndarray, shape: tuple[int, int], options: SearchOptions) -> Proposed:
-    """Windows of the search as fractions of the image: small ones and repeated ones left out, best first.
+    """Converts windows to fractions of the image, without small and repeated ones, best first.
 
     Args:
         windows: int [R, 4], x, y, width and height in pixels, best first.
         shape: (height, width) of the image that was searched.
-        options: limits.
+        options: Limits of size and number.
     """
     windows = np.asarray(windows, np.int64).reshape(-1, 4)
     windows = windows[(windows[:, 2:] >= options.min_size).all(axis=1)]
@@ -236,8 +235,3 @@ def to_proposals(windows: np.ndarray, shape: tuple[int, int], options: SearchOpt
     count = max(len(windows), 1)
     scores = 1.0 - np.arange(len(windows)) / count
     return Proposed(np.clip(boxes, 0.0, 1.0).astype(np.float32), scores.astype(np.float32))
-
-
-def _has_search(folder: pathlib.Path) -> bool:
-    """Whether a build of OpenCV has the contrib modules, seen without loading it."""
-    return (folder / "ximgproc").is_dir()

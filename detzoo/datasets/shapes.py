@@ -1,12 +1,11 @@
 """The embedded data set: geometric shapes on textured backgrounds, with boxes and masks, drawn from a seed.
 
-It makes the whole workflow run where nothing can be downloaded, and small detectors learn it within minutes. Objects
-have many sizes, overlap, and reach over the border of the image. What is labelled is what is visible: the box is tight
-around the visible part, and nothing is placed where it would hide more than half of another object. The class is the
-outline alone: colours, outlines' widths and textures are drawn at random for every object.
+The whole workflow runs on it without a download, and small detectors learn it within minutes. Objects have many sizes,
+overlap, and reach over the border of the image. Labels are those of the visible part: the box is tight around it, and
+no object hides more than half of another. Only the outline decides the class; colours and textures are random.
 
-Image ``index`` of a seed depends on (seed, index, image_size, max_objects, min_object_side) only, so a longer
-data set begins with a shorter one. With one object an image it is a data set for a classifier.
+Image ``index`` of a seed depends on (seed, index, image_size, max_objects, min_object_side) only, so a longer data set
+begins with a shorter one. With one object per image it is a data set for a classifier.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from detzoo.progress import track
 
 MIN_IMAGE_SIZE_PX = 32
 MAX_OBJECTS = 6
-MIN_OBJECT_SIDE = 0.12  # of the image's side, where nothing else is asked for
+MIN_OBJECT_SIDE = 0.12  # of the image's side
 MAX_OBJECT_SIDE = 0.6
 MIN_VISIBLE = 0.5  # of the object's own area; what would hide more of another object is not placed
 MIN_SIDE_PX = 6  # a visible part thinner than this is not an object
@@ -49,25 +48,23 @@ def draw_annotations(
     """Draws a data set.
 
     Args:
-        num_images: how many images.
-        image_size: side of the square images, in pixels.
-        seed: another seed is another data set.
-        max_objects: an image has 1 to so many objects.
-        min_object_side: the smallest object's side, as a fraction of the image's.
+        num_images: Number of images.
+        image_size: Side of the square images, in pixels.
+        seed: Each seed gives another data set.
+        max_objects: Largest number of objects per image; the smallest is 1.
+        min_object_side: Side of the smallest object, as a fraction of the image's side.
 
     Returns:
         Images with their encoded bytes (``content``, JPEG), objects with boxes in pixels and masks; class ids from 1
         in the order of ``CLASS_NAMES``.
 
     Raises:
-        UsageError: a number is out of range.
+        UsageError: A number is out of range.
     """
-    if num_images < 1:
-        raise UsageError(f"--num_images is {num_images}; it must be at least 1")
-    if image_size < MIN_IMAGE_SIZE_PX:
-        raise UsageError(f"--image_size is {image_size}; it must be at least {MIN_IMAGE_SIZE_PX} pixels")
-    if seed < 0:
-        raise UsageError(f"--seed is {seed}; it must not be negative")
+    lowest = {"num_images": (num_images, 1), "image_size": (image_size, MIN_IMAGE_SIZE_PX), "seed": (seed, 0)}
+    for flag, (value, least) in lowest.items():
+        if value < least:
+            raise UsageError(f"--{flag} is {value}; it must be at least {least}")
     if not 1 <= max_objects <= MAX_OBJECTS:
         raise UsageError(f"--max_objects is {max_objects}; it must be 1 to {MAX_OBJECTS}")
     if not MIN_OBJECT_SIDE <= min_object_side <= MAX_OBJECT_SIDE:
@@ -80,7 +77,7 @@ def draw_annotations(
 def draw_image(
     index: int, image_size: int, seed: int, max_objects: int = MAX_OBJECTS, min_object_side: float = MIN_OBJECT_SIDE
 ) -> AnnotatedImage:
-    """Image number ``index`` of a data set, with 1 to ``max_objects`` objects."""
+    """Draws image number ``index`` of a data set, with 1 to ``max_objects`` objects."""
     random = np.random.default_rng([seed, index, image_size])
     canvas = background(random, image_size)
     owner = np.full((image_size, image_size), -1, np.int32)  # which object is seen at a pixel
@@ -115,7 +112,7 @@ def draw_image(
 
 
 def background(random: np.random.Generator, image_size: int) -> np.ndarray:
-    """A texture: smooth coloured noise of several scales, and sometimes stripes; float32 [size, size, 3], 0..255."""
+    """Draws smooth coloured noise of several scales, and sometimes stripes; float32 [size, size, 3], 0..255."""
     canvas = np.full((image_size, image_size, 3), random.uniform(60.0, 195.0, 3), np.float32)
     for cells, strength in ((3, 35.0), (8, 16.0), (24, 9.0)):
         noise = random.normal(0.0, strength, (cells, cells, 3)).astype(np.float32)
@@ -133,10 +130,10 @@ def background(random: np.random.Generator, image_size: int) -> np.ndarray:
 def object_alpha(
     random: np.random.Generator, kind: int, image_size: int, min_object_side: float = MIN_OBJECT_SIDE
 ) -> tuple[np.ndarray, int]:
-    """Places one shape of at least ``min_object_side`` of the image's side.
+    """Draws one shape at a random place.
 
     Returns:
-        Its coverage of each pixel, float32 [size, size] in 0..1, and its whole area in pixels, also outside the image.
+        The coverage of each pixel, float32 [size, size] in 0..1, and the whole area in pixels, also outside the image.
     """
     side = image_size * math.exp(random.uniform(math.log(min_object_side), math.log(MAX_OBJECT_SIDE)))
     stretch = math.exp(random.uniform(-0.25, 0.25))
@@ -164,7 +161,7 @@ def object_alpha(
 
 
 def _can_be_placed(owner: np.ndarray, alpha: np.ndarray, area: int, full_areas: list[int]) -> bool:
-    """Whether the new object is visible enough, and everything under it stays visible enough."""
+    """Returns True if the new object is visible enough, and everything under it stays visible enough."""
     new = alpha >= 0.5
     visible = int(new.sum())
     if visible < MIN_VISIBLE * area or not _is_thick(new):
@@ -181,7 +178,7 @@ def _is_thick(mask: np.ndarray) -> bool:
 
 
 def _paint(canvas: np.ndarray, alpha: np.ndarray, random: np.random.Generator) -> None:
-    """Fills the shape with a colour that differs from what lies under it, shaded from one side to the other."""
+    """Fills the shape with a colour that differs from its background, shaded from one side to the other."""
     under = canvas[alpha >= 0.5].mean(0)
     color = random.uniform(0.0, 255.0, 3)
     while np.linalg.norm(color - under) < MIN_CONTRAST:
@@ -211,14 +208,12 @@ def _ellipse(radius: float, turn: float) -> list[tuple[float, float]]:
 
 
 def _regular(corners: int, turn: float, inner: float | None = None) -> list[tuple[float, float]]:
-    """A polygon with its corners on the unit circle, the first one on top; with ``inner``, a star."""
+    """Returns a polygon with its corners on the unit circle, the first one on top; with ``inner``, a star."""
     radii = [1.0] if inner is None else [1.0, inner]
     count = corners * len(radii)
     angles = [turn - math.pi / 2 + 2.0 * math.pi * number / count for number in range(count)]
-    return [
-        (radii[number % len(radii)] * math.sin(angle), radii[number % len(radii)] * math.cos(angle))
-        for number, angle in enumerate(angles)
-    ]
+    pairs = zip(radii * corners, angles)
+    return [(radius * math.sin(angle), radius * math.cos(angle)) for radius, angle in pairs]
 
 
 # Class name -> outline in [-1, 1] x [-1, 1] as polygons of (y, x) for a turn in radians; a second polygon is a hole.

@@ -1,12 +1,13 @@
 """The regular files below a folder, found by the names that annotations made on other machines state.
 
 A stated name may have another machine's folders, drive letters, backslashes or URL, another case, Unicode form or
-extension, or none. It is looked for by its longest tail that is the end of some file's path. Nothing outside of the
-folder is ever found; a link that leads out of it is found only with ``follow_links``.
+extension, or no extension. The longest tail of the name that ends some file's path decides. Nothing outside of the
+folder is found; a link that leads out of it is found only with ``follow_links``.
 """
 
 from __future__ import annotations
 
+import collections
 import os
 import pathlib
 import re
@@ -18,6 +19,7 @@ from typing import Any, NamedTuple
 from detzoo.errors import DataError, UsageError
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.text_files import read_text
 
 MAX_STATED_PARTS = 16  # folders of a stated path that are compared
 MAX_CANDIDATES = 3  # files of one name that are remembered
@@ -40,9 +42,9 @@ class SourceFolder:
     Args:
         folder: Path of the folder.
         flag: Name of the flag that names the folder, for messages.
-        suffixes: Extensions in lower case of the files that are listed and are found without their extension.
-        log: Takes images that two annotations name.
-        follow_links: Read what links inside the folder name outside of it.
+        suffixes: Extensions, in lower case, of the files that are listed and can be found without their extension.
+        log: Takes images that two annotations name, and folders that are links.
+        follow_links: Follow links to files and folders outside.
 
     Raises:
         UsageError: The folder is not there.
@@ -62,7 +64,7 @@ class SourceFolder:
         if not os.path.isdir(folder):
             raise UsageError(f"{flag} {folder} is not a folder")
         self._real = os.path.realpath(folder)
-        self._suffixes, self._log, self._follow_links = suffixes, log, follow_links
+        self._log, self._follow_links = log, follow_links
         self._claimed: dict[str, str] = {}
         self._by_path: dict[str, SourceFile] = {}
         self._by_name: dict[str, list[SourceFile]] = {}
@@ -74,9 +76,9 @@ class SourceFolder:
             raise DataError(f"{flag} {folder} cannot be read: {error}") from None
         self._own_name = os.path.basename(self._real)
         self.files = [file for file in found if _suffix(file.relative) in suffixes]
-        self._at: dict[str, list[SourceFile]] = {}
+        self._at: dict[str, list[SourceFile]] = collections.defaultdict(list)
         for file in self.files:
-            self._at.setdefault(_fold(_without_suffix(file.relative)), []).append(file)
+            self._at[_fold(_without_suffix(file.relative))].append(file)
         for file in found:
             self._by_path[file.relative] = file
             for tail in _tails([self._own_name, *file.relative.split("/")]):
@@ -103,25 +105,25 @@ class SourceFolder:
                     yield SourceFile(relative, "" if entry.is_file() else "not a regular file")
 
     def _is_new(self, target: str) -> bool:
-        """True if a link's target is a folder that no other link led to; links may form circles."""
+        """Returns True if a link's target is a folder that no other link led to; links may form circles."""
         is_new = os.path.isdir(target) and target not in self._walked
         self._walked.add(target)
         return is_new
 
     def _ends_with(self, file: SourceFile, key: str) -> bool:
-        """True if a file has a name in this very spelling."""
+        """Returns True if a file has a name in this exact spelling."""
         path = f"/{self._own_name}/{file.relative}"
         return path.endswith("/" + key) or _without_suffix(path).endswith("/" + key)
 
     def at(self, relative: str) -> SourceFile | None:
-        """Returns the file at this very path below the folder, but for case, Unicode form and extension."""
+        """Returns the file at this path below the folder, in any case, Unicode form and extension."""
         stem = _without_suffix(relative)
         hits = self._at.get(_fold(stem), [])
         exact = [file for file in hits if _without_suffix(file.relative) == stem]
         return next(iter(exact or hits), None)
 
     def find(self, stated: str) -> list[SourceFile]:
-        """Returns the file that a stated name means: none, one, or several between which nothing decides."""
+        """Returns the file that a stated name means: none, one, or several that fit equally well."""
         for text in _readings(stated):
             parts = [part for part in text.split("/") if part not in ("", ".", "..")][-MAX_STATED_PARTS:]
             if not parts:
@@ -139,13 +141,23 @@ class SourceFolder:
                             return exact or hits
         return []
 
+    def read_text(self, file: SourceFile) -> str:
+        """Returns the text of a file.
+
+        Raises:
+            OSError, ValueError: The file must not be read, cannot be read, or is no text.
+        """
+        if file.problem:
+            raise ValueError(file.problem)
+        return read_text(self.path / file.relative, file.relative, self._log)
+
     def place(self, stated: str, claimant: str, *other_names: str) -> dict[str, Any]:
         """Returns ``path``, ``filename`` and ``unusable`` of an ``AnnotatedImage`` for a stated name.
 
         Args:
             stated: Name of the image as its annotation states it.
             claimant: Place of the annotation; two annotations that name one image are logged.
-            other_names: Names that decide where ``stated`` means none or several.
+            other_names: Names that decide if ``stated`` means none or several.
         """
         found = self.find(stated)
         for name in other_names:
@@ -157,7 +169,7 @@ class SourceFolder:
         return {"path": self.path, "filename": stated, "unusable": unusable or (DataIssue.IMAGE_MISSING, "")}
 
     def taken(self, file: SourceFile, claimant: str) -> dict[str, Any]:
-        """Returns the same for a file of this folder."""
+        """Returns the same fields as ``place`` for a file of this folder."""
         earlier = self._claimed.setdefault(file.relative, claimant)
         name = os.fsencode(file.relative).decode("utf-8", "replace")
         if earlier != claimant:
@@ -173,7 +185,7 @@ def _remember(table: dict[str, list[SourceFile]], key: str, file: SourceFile) ->
 
 
 def _readings(stated: str) -> list[str]:
-    """A stated name as a path with slashes, then with its URL's query and escapes resolved."""
+    """Returns a stated name as paths with slashes: as it is, and with its URL's query and escapes resolved."""
     path = _URL.sub("/", stated.strip().replace("\\", "/"))
     plain, _, query = path.partition("?")
     local = query[2:] if query.startswith("d=") else ""  # Label Studio's /data/local-files/?d=folder/name.jpg
@@ -195,5 +207,5 @@ def _suffix(name: str) -> str:
 
 
 def _without_suffix(name: str) -> str:
-    """The name without an extension of images or annotations; other dots belong to the name."""
+    """Removes an extension of images or annotations; other dots belong to the name."""
     return os.path.splitext(name)[0] if _suffix(name) in (*IMAGE_SUFFIXES, *ANNOTATION_SUFFIXES) else name

@@ -1,8 +1,8 @@
 """Lines of YOLO label files -> boxes and outlines, by the layout that all lines of a data set share.
 
-Behind its class a line has ``centre_x centre_y width height``, that and keypoints (pose), the corners of an oriented
-box, or the points of an outline, in fractions of the image; one more number is a confidence. Only ``kpt_shape`` of a
-data.yaml states which. Without it, geometry decides between outlines and poses, over all lines of one length.
+The numbers behind the class are ``centre_x centre_y width height``, these and keypoints (pose), the corners of an
+oriented box, or the points of an outline, in fractions of the image. A further number is a confidence. Only
+``kpt_shape`` of a data.yaml states the layout. Without it, geometry decides over all lines of one length.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BOX, POSE, OUTLINE, ORIENTED = "box", "pose", "outline", "oriented"
 
 
 class YoloLine(NamedTuple):
-    """One object: its place, class name and the numbers behind the class."""
+    """One object: its file and line, class name, and the numbers behind the class."""
 
     where: str
     class_name: str
@@ -38,8 +38,8 @@ def layouts_of(lines: Sequence[YoloLine], keypoints: tuple[int, int] | None, fro
 
     Args:
         lines: All lines of the data set.
-        keypoints: ``kpt_shape``: (keypoints, numbers of each), None without.
-        from_yaml: A data.yaml is given, so that the absence of ``kpt_shape`` says something.
+        keypoints: ``kpt_shape``, (keypoints, numbers per keypoint), or None.
+        from_yaml: A data.yaml is given, so that without ``kpt_shape`` there are no keypoints.
 
     Raises:
         DataError: The lines of one length may be outlines or poses.
@@ -65,7 +65,7 @@ def layouts_of(lines: Sequence[YoloLine], keypoints: tuple[int, int] | None, fro
 
 
 def _are_triples(rows: np.ndarray, are_equal: bool) -> bool:
-    """True if keypoints follow the box as x, y and a visibility: 0, 1, 2, or a confidence in predicted lines."""
+    """Returns True for keypoints of x, y and a visibility: 0, 1, 2, or a confidence in predicted lines."""
     count = rows.shape[1]
     keypoints = rows[:, BOX_NUMBERS : count - (count - BOX_NUMBERS) % 3]
     if count % 3 == 0 or not (np.isin(keypoints[:, 2::3], (0, 1, 2)).all() or (are_equal and count % 2)):
@@ -74,10 +74,10 @@ def _are_triples(rows: np.ndarray, are_equal: bool) -> bool:
 
 
 def _outline_or_pose(rows: np.ndarray, from_yaml: bool, lines: Sequence[YoloLine]) -> str:
-    """The layout of rows of one even count.
+    """Returns the layout of rows of one even count.
 
-    As a pose, a row has its keypoints in its box. As an outline, its second point lies near the others, its edges do
-    not cross, and its first point lies at their border, not among them.
+    A pose has its keypoints in its box. An outline has its second point near the others, its edges do not cross, and
+    its first point lies at the border of the others.
     """
     outline = ORIENTED if rows.shape[1] == CORNER_NUMBERS else OUTLINE
     if _are_in_boxes(rows[:, :BOX_NUMBERS], rows[:, BOX_NUMBERS:], 2).mean() < 0.8:
@@ -101,7 +101,7 @@ def _outline_or_pose(rows: np.ndarray, from_yaml: bool, lines: Sequence[YoloLine
 
 
 def _has_crossing(points: np.ndarray) -> bool:
-    """True if two edges of a closed polygon [points, 2] cross; edges that touch do not."""
+    """Returns True if two edges of a closed polygon [points, 2] cross; edges that only touch do not."""
     edges = np.roll(points, -1, axis=0) - points
     to_points = points[None] - points[:, None]
     sides = edges[:, None, 0] * to_points[..., 1] - edges[:, None, 1] * to_points[..., 0]  # of point j at edge i
@@ -110,7 +110,7 @@ def _has_crossing(points: np.ndarray) -> bool:
 
 
 def _are_in_boxes(boxes: np.ndarray, keypoints: np.ndarray, step: int) -> np.ndarray:
-    """Bool [rows]: boxes (centre, size) in the image, and all keypoints but those at 0, 0 in their box."""
+    """Returns bool [rows]: the box (centre, size) is in the image, and all keypoints but those at 0, 0 in the box."""
     low, high = boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2
     points = keypoints[:, : keypoints.shape[1] // step * step].reshape(len(boxes), -1, step)[..., :2]
     inside = (points >= low[:, None] - TOLERANCE) & (points <= high[:, None] + TOLERANCE)
@@ -126,11 +126,8 @@ def object_of(line: YoloLine, layouts: dict[int, str], log: IssueLog) -> Annotat
     where, name, values = line
     layout = layouts.get(len(values))
     if layout is None:
-        log.add(
-            DataIssue.ANNOTATION_UNREADABLE,
-            where,
-            f"{len(values)} numbers behind the class; known are 4, or 6 and more in pairs, or those of kpt_shape",
-        )
+        detail = f"{len(values)} numbers behind the class; accepted are 4, pairs of 6 or more, or those of kpt_shape"
+        log.add(DataIssue.ANNOTATION_UNREADABLE, where, detail)
         return None
     used = values if layout in (OUTLINE, ORIENTED) else values[:BOX_NUMBERS]
     if layout is not POSE and len(values) % 2:

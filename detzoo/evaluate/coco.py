@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from detzoo.data.masks import mask_area
 from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
+from detzoo.evaluate.masks import mask_area
 
 NOTHING_MEASURED = -1.0
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detzoo.contracts import PADDING_CLASS, Batch, Detections, Groundtruth
-from detzoo.data.masks import PastedMasks, Rle, encode_mask, mask_area, restore_masks
+from detzoo.evaluate.masks import PastedMasks, Rle, encode_mask, mask_area, restore_masks
 from detzoo.ops.numpy_boxes import areas
 
 

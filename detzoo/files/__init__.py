@@ -1,1 +1,1 @@
-"""Files written by others: images, text, JSON, XML and YAML are read with limits, and data issues are collected."""
+"""Files from any source: images, text, JSON, XML and YAML are read with limits, and data issues are collected."""

@@ -1,4 +1,4 @@
-"""Values of annotation files as tools write them -> ids, numbers, truth values and names, the same for all importers.
+"""Values of annotation files in the forms of many tools -> ids, numbers, truth values and names.
 
 The id 1 also comes as "1" and 1.0, a number as "10,5", a truth value as "no".
 """
@@ -23,7 +23,7 @@ _WORDS = {
 
 
 def as_id(value: Any) -> int | str | None:
-    """Returns the key of an id: an int for 1, "1", 1.0 and "1.0", other texts as they are, None for what is no id."""
+    """Returns an int for an id such as 1, "1", 1.0 or "1.0", other texts unchanged, and None for no id."""
     name = as_name(value)
     return int(name.partition(".")[0]) if _WHOLE.fullmatch(name) else name or None
 
@@ -64,7 +64,7 @@ def as_number(value: Any) -> float:
 
 
 def as_flag(value: Any, where: str, log: IssueLog) -> bool:
-    """Returns a truth value written as a number, a word or not at all; what is neither yes nor no is logged."""
+    """Returns a truth value from a number or a word, False for None; logs a value that is neither yes nor no."""
     if value is None or isinstance(value, bool):
         return bool(value)
     if isinstance(value, str) and value.strip().lower() in _WORDS:
@@ -78,7 +78,7 @@ def as_flag(value: Any, where: str, log: IssueLog) -> bool:
 
 
 def as_size(height: Any, width: Any) -> tuple[int, int] | None:
-    """Returns (height, width) in pixels; None if a side is no number or, as some tools write it, 0."""
+    """Returns (height, width) in pixels; None if a side is no number, or is 0, which some tools write for unknown."""
     try:
         sides = (as_number(height), as_number(width))
     except ValueError:

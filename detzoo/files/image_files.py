@@ -1,4 +1,4 @@
-"""From what a user names (files, folders, globs) to image files."""
+"""Files, folders and globs that a user names -> image files."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 
 def find_images(names: Sequence[str]) -> list[pathlib.Path]:
-    """The image files that names mean, each once, in the order of the names and sorted within a folder or glob.
+    """Returns the image files of some names, each once, in the order of the names and sorted within a folder or glob.
 
     Args:
-        names: files, folders (searched with their subfolders), globs, or several of these with commas between.
+        names: Files, folders (searched with their subfolders), globs, or several of these with commas between.
 
     Raises:
-        UsageError: a name means nothing, or no image was found.
+        UsageError: A name matches nothing, or no image was found.
     """
     found: dict[pathlib.Path, None] = {}
     for name in _split_at_commas(names):
@@ -37,7 +37,7 @@ def find_images(names: Sequence[str]) -> list[pathlib.Path]:
 
 
 def _split_at_commas(names: Sequence[str]) -> list[str]:
-    """Each name, or its parts where it has commas and no file of that very name exists."""
+    """Splits names at their commas, unless a file of that exact name exists."""
     parts: list[str] = []
     for name in names:
         whole = [name] if os.path.lexists(name) else name.split(",")
@@ -61,9 +61,9 @@ def _meant_by(name: str) -> list[pathlib.Path]:
 
 
 def images_inside(folder: pathlib.Path) -> list[pathlib.Path]:
-    """Returns what has an image's suffix in a folder and its subfolders, sorted; not all of it need be readable.
+    """Returns the files with the suffix of an image in a folder and its subfolders, sorted; they may be unreadable.
 
-    A link to a file outside of the folder is left out, with a warning.
+    A link to a file outside of the folder is skipped with a warning.
     """
     files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
     whole = os.path.realpath(folder) + os.sep

@@ -1,4 +1,4 @@
-"""Reads image files of strangers: upright 8-bit RGB out, or UnusableImage with the reason.
+"""Reads image files from any source: returns upright 8-bit RGB, or raises UnusableImage with the reason.
 
 Every image file that is read outside of a TensorFlow graph passes ``decode_image``. Well-formed JPEG and PNG images
 pass ``repair_image`` byte for byte; other formats, deep pixels, palettes and rotated pixels are encoded again.
@@ -31,18 +31,15 @@ FORMATS = (
 )
 JPEG_QUALITY = 95  # of images that have to be encoded again
 JPEG_FORMATS = ("JPEG", "MPO")  # MPO is a JPEG with more pictures behind it; decoders read the first
-SUFFIX_FORMATS = {
-    ".jpg": JPEG_FORMATS,
-    ".jpeg": JPEG_FORMATS,
-    ".png": ("PNG",),
-    ".bmp": ("BMP", "DIB"),
-    ".gif": ("GIF",),
-    ".tif": ("TIFF",),
-    ".tiff": ("TIFF",),
-    ".webp": ("WEBP",),
-}
+SUFFIX_FORMATS = {".jpg": JPEG_FORMATS, ".jpeg": JPEG_FORMATS, ".bmp": ("BMP", "DIB"), ".tif": ("TIFF",)}
+SUFFIX_FORMATS |= {suffix: (suffix[1:].upper(),) for suffix in (".png", ".gif", ".tiff", ".webp")}
 
-# How to show stored pixels upright, by EXIF orientation.
+MODE_ISSUES = {
+    **dict.fromkeys(("L", "1", "LA"), DataIssue.GRAY),
+    **dict.fromkeys(("P", "PA"), DataIssue.PALETTE),
+    "CMYK": DataIssue.CMYK,
+}
+# The transposition that turns stored pixels upright, by EXIF orientation.
 TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -55,7 +52,7 @@ TRANSPOSES = {
 
 
 class UnusableImage(Exception):
-    """An image that cannot be repaired; ``issue`` is the reason."""
+    """An image that cannot be repaired; ``issue`` and ``detail`` are the reason."""
 
     def __init__(self, issue: DataIssue, detail: str = "") -> None:
         super().__init__(detail or issue.text)
@@ -64,7 +61,7 @@ class UnusableImage(Exception):
 
 
 class RepairedImage(NamedTuple):
-    """An upright 8-bit RGB image, encoded, and what had to be done to it."""
+    """An upright 8-bit RGB image, encoded, with the flaws that were repaired."""
 
     encoded: bytes
     image_format: str  # "jpeg" or "png"
@@ -74,14 +71,14 @@ class RepairedImage(NamedTuple):
 
 
 def repair_image(content: bytes, filename: str) -> RepairedImage:
-    """Checks an encoded image by decoding it, and encodes it again only where it is not plain upright RGB.
+    """Checks an encoded image by decoding it, and encodes it again only if it is not plain upright RGB.
 
     Args:
-        content: the bytes of the image file.
-        filename: its name; only the suffix matters.
+        content: Bytes of the image file.
+        filename: Name of the file; only the suffix matters.
 
     Raises:
-        UnusableImage: the image is empty, unknown, too large, corrupt, or has pixels without one way to 8-bit RGB.
+        UnusableImage: The image is empty, unknown, too large, corrupt, or has pixels without one way to 8-bit RGB.
     """
     image, flaws = decode_image(content, filename)
     lossy = image.format in (*JPEG_FORMATS, "WEBP")
@@ -97,10 +94,10 @@ def repair_image(content: bytes, filename: str) -> RepairedImage:
 
 
 def read_upright(path: pathlib.Path) -> np.ndarray:
-    """Returns an image file as uint8 [H, W, 3], RGB, turned as its EXIF orientation says.
+    """Returns the pixels of a file, RGB, uint8 [H, W, 3], turned upright by the EXIF orientation.
 
     Raises:
-        UnusableImage: the file cannot be read, or holds no image, one of too many pixels, or a broken one.
+        UnusableImage: The file cannot be read, or holds no image, one of too many pixels, or a broken one.
     """
     image, _ = decode_image(read_content(path), path.name)
     return np.asarray(_of_one_image(upright_rgb, image))
@@ -110,7 +107,7 @@ def read_content(path: pathlib.Path) -> bytes:
     """Returns the bytes of an image file.
 
     Raises:
-        UnusableImage: the file is missing, not a regular one (a device, a pipe), too large, or cannot be read.
+        UnusableImage: The file is missing, not a regular one (a device, a pipe), too large, or cannot be read.
     """
     try:
         size = check_regular(path).st_size
@@ -128,24 +125,18 @@ def read_content(path: pathlib.Path) -> bytes:
 
 
 def decode_image(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[DataIssue, str]]]:
-    """Decodes the first frame and lists what is unusual about the image, without changing it.
-
-    Every image file that detzoo reads outside of a TensorFlow graph passes here.
-
-    Raises:
-        UnusableImage: as ``repair_image``.
-    """
+    """Decodes the first frame and lists the flaws of the image, without changing it; raises as ``repair_image``."""
     if not content:
         raise UnusableImage(DataIssue.IMAGE_EMPTY)
     return _of_one_image(_decode, content, filename)
 
 
 def open_header(content: bytes) -> Image.Image:
-    """Opens an image whose pixels are not decoded yet.
+    """Opens an image without decoding its pixels.
 
     Raises:
-        UnusableImage: it has more pixels than the limit.
-        Exception: of any kind, by Pillow.
+        UnusableImage: The image has more pixels than the limit.
+        Exception: Pillow raises any kind.
     """
     limit = max_pixels()
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:
@@ -189,18 +180,15 @@ def _decode(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[Data
 
 
 def encode_image(image: Image.Image, *, lossy: bool) -> bytes:
-    """An RGB image as JPEG of high quality without chroma subsampling, or as PNG; without metadata."""
-    clean = Image.fromarray(np.asarray(image))
+    """Encodes an RGB image as JPEG of high quality without chroma subsampling, or as PNG; without metadata."""
     buffer = io.BytesIO()
-    if lossy:
-        clean.save(buffer, format="JPEG", quality=JPEG_QUALITY, subsampling=0)
-    else:
-        clean.save(buffer, format="PNG")
+    options = {"format": "JPEG", "quality": JPEG_QUALITY, "subsampling": 0} if lossy else {"format": "PNG"}
+    Image.fromarray(np.asarray(image)).save(buffer, **options)
     return buffer.getvalue()
 
 
 def _flaws(image: Image.Image, content: bytes, filename: str) -> list[tuple[DataIssue, str]]:
-    """What is unusual about an opened, not yet loaded image."""
+    """Lists the flaws of an opened image whose pixels are not decoded yet."""
     flaws = []
     suffix = pathlib.PurePath(filename).suffix.lower()
     if suffix in SUFFIX_FORMATS and image.format not in SUFFIX_FORMATS[suffix]:
@@ -213,12 +201,8 @@ def _flaws(image: Image.Image, content: bytes, filename: str) -> list[tuple[Data
     # Bit depth of a PNG is byte 24; Pillow shows a 16-bit colour PNG as 8-bit RGB.
     if image.mode.startswith("I") or (image.format == "PNG" and len(content) > 24 and content[24] == 16):
         flaws.append((DataIssue.DEEP_PIXELS, ""))
-    elif image.mode in ("L", "1", "LA"):
-        flaws.append((DataIssue.GRAY, ""))
-    elif image.mode == "CMYK":
-        flaws.append((DataIssue.CMYK, ""))
-    elif image.mode in ("P", "PA"):
-        flaws.append((DataIssue.PALETTE, ""))
+    elif image.mode in MODE_ISSUES:
+        flaws.append((MODE_ISSUES[image.mode], ""))
     elif image.mode != "RGB" and "A" not in image.mode:
         flaws.append((DataIssue.OTHER_FORMAT, f"mode {image.mode}"))
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La", "RGBX") or "transparency" in image.info:
@@ -227,7 +211,7 @@ def _flaws(image: Image.Image, content: bytes, filename: str) -> list[tuple[Data
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF orientation, 1 where there is none or it makes no sense."""
+    """Returns the EXIF orientation, 1 if there is none or an unknown one."""
     try:
         orientation = image.getexif().get(EXIF_ORIENTATION, 1)
     except Exception:  # a broken EXIF block is no reason to lose the image
@@ -236,7 +220,7 @@ def _orientation(image: Image.Image) -> int:
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """Turns a decoded image as its EXIF orientation says, and makes it RGB as ``to_rgb``."""
+    """Turns a decoded image upright by its EXIF orientation, and converts it by ``to_rgb``."""
     # Not by ImageOps.exif_transpose, which writes the EXIF block again and fails on broken ones. Pillow has turned a
     # TIFF while loading it, and removed its tag.
     orientation = _orientation(image)
@@ -245,7 +229,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB: gray copied to three channels, 16 bits cut to the upper 8, alpha dropped."""
+    """Converts to 8-bit RGB: gray is copied to three channels, 16 bits are cut to the upper 8, alpha is dropped."""
     if image.mode.startswith("I"):
         deep = np.asarray(image)
         return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")

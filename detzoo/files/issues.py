@@ -1,7 +1,7 @@
-"""What can be wrong with annotations, images and records, what is done about it, and the table that says so.
+"""Data issues of annotations, images and records: their kinds, the action taken on each, and the table of findings.
 
-The importers and the conversion add findings to a ``IssueLog``; ``inspect`` uses the same words for what it finds in
-records. (``issue_counter`` counts while training reads records.)
+The importers, the conversion and ``dataset inspect`` add findings to an ``IssueLog``. (``data.issue_counter`` counts
+while training reads records.)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MESSAGE_WIDTH = 500  # characters of a finding in an error message
 
 
 class Action(enum.Enum):
-    """What is done about a finding. ``NOTED`` changes nothing and is no error with ``--strict``."""
+    """The action taken on a finding. ``NOTED`` changes nothing and is no error with ``--strict``."""
 
     IMAGE_SKIPPED = "image skipped"
     OBJECT_SKIPPED = "object skipped"
@@ -29,14 +29,14 @@ class Action(enum.Enum):
 
 
 class DataIssue(enum.Enum):
-    """A kind of data issue; its ``text`` is what the table calls it, its ``action`` what is done about it."""
+    """A kind of data issue: its ``text`` in the table, and the ``action`` taken."""
 
     # Annotation files
     ANNOTATION_FILE_UNREADABLE = ("annotation of an image cannot be read", Action.IMAGE_SKIPPED)
     ANNOTATION_MISSING = ("image listed without an annotation file", Action.IMAGE_SKIPPED)
     ANNOTATION_WITHOUT_IMAGE = ("annotation of an unknown image", Action.OBJECT_SKIPPED)
     ANNOTATION_UNREADABLE = ("annotation of an object cannot be read", Action.OBJECT_SKIPPED)
-    WRONG_FILENAME = ("annotation names another file; taken by the annotation's own name", Action.REPAIRED)
+    WRONG_FILENAME = ("annotation names another file; the file with the annotation's name taken", Action.REPAIRED)
     ENCODING_GUESSED = ("text is not UTF-8 and states no encoding; guessed", Action.NOTED)
     IDS_RENUMBERED = ("category ids below 1, beyond a label map's, or no numbers; numbered from 1", Action.NOTED)
     FRACTIONS = ("all coordinates of the data set within 0..1; read as fractions of the image", Action.NOTED)
@@ -58,7 +58,7 @@ class DataIssue(enum.Enum):
     CMYK = ("CMYK; made RGB", Action.REPAIRED)
     PALETTE = ("palette; made RGB", Action.REPAIRED)
     ALPHA = ("transparency; dropped", Action.REPAIRED)
-    OTHER_FORMAT = ("neither JPEG nor PNG; encoded anew", Action.REPAIRED)
+    OTHER_FORMAT = ("neither JPEG nor PNG; encoded again", Action.REPAIRED)
     SIZE_SCALED = ("stated size is another scale; boxes scaled", Action.REPAIRED)
     SIZE_WRONG = ("stated size is wrong; the image's own taken", Action.REPAIRED)
     WRONG_EXTENSION = ("extension does not fit the content", Action.NOTED)
@@ -94,23 +94,16 @@ class DataIssue(enum.Enum):
     LENGTHS_DIFFER = ("lists of objects of different lengths", Action.IMAGE_SKIPPED)
     MASK_UNUSABLE = ("masks that do not fit image or objects, where masks are loaded", Action.IMAGE_SKIPPED)
     IMAGE_UNUSUAL = ("image that is not plain upright RGB; decoded as stored", Action.NOTED)
-    KEY_ABSENT = ("record without a key that evaluation likes to have", Action.NOTED)
+    KEY_ABSENT = ("record without an optional key of evaluation", Action.NOTED)
     LABEL_CONTRADICTS = ("class text and label disagree; the text counts", Action.NOTED)
     SAME_IMAGE = ("image that another record has, too", Action.NOTED)
 
-    @property
-    def text(self) -> str:
-        """What the table calls it."""
-        return self.value[0]
-
-    @property
-    def action(self) -> Action:
-        """What is done about it."""
-        return self.value[1]
+    def __init__(self, text: str, action: Action) -> None:
+        self.text, self.action = text, action
 
 
 class Finding(NamedTuple):
-    """One data issue: its kind, the file and line (or record) it is in, and what was seen there."""
+    """One data issue: its kind, its file and line (or record), and a detail."""
 
     issue: DataIssue
     where: str
@@ -118,11 +111,11 @@ class Finding(NamedTuple):
 
     def __str__(self) -> str:
         text = f"{self.where}: {self.issue.text}" + (f" ({self.detail})" if self.detail else "")
-        return _printable(text if len(text) <= MESSAGE_WIDTH else text[: MESSAGE_WIDTH - 3] + "...")
+        return _printable(text, MESSAGE_WIDTH)
 
 
 class IssueLog:
-    """Findings in the order in which they were made, counted by kind; thread-safe."""
+    """Findings in order, counted by kind; thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -142,33 +135,32 @@ class IssueLog:
                     self._kept[finding.issue].append(finding)
 
     def counts(self) -> dict[DataIssue, int]:
-        """How often each kind occurred, in the order of ``DataIssue``, without those that did not."""
+        """Returns the count of each kind that occurred, in the order of ``DataIssue``."""
         return {issue: self._counts[issue] for issue in DataIssue if self._counts[issue]}
 
     def findings(self, issue: DataIssue | None = None) -> list[Finding]:
-        """The findings of one kind or of all, by kind; the first ``KEPT_PER_KIND`` of each."""
+        """Returns the findings of one kind or of all, by kind; the first ``KEPT_PER_KIND`` of each."""
         return [finding for kind in DataIssue if issue in (None, kind) for finding in self._kept.get(kind, [])]
 
     def strict_findings(self) -> list[Finding]:
-        """Those of ``findings`` that are an error with ``--strict``: what was skipped or repaired."""
+        """Returns the findings that are an error with ``--strict``: those that were skipped or repaired."""
         return [finding for finding in self.findings() if finding.issue.action is not Action.NOTED]
 
     @property
     def num_strict(self) -> int:
-        """How many findings are an error with ``--strict``, those that are not remembered included."""
+        """Number of findings that are an error with ``--strict``, also of those that are not kept."""
         return sum(count for issue, count in self._counts.items() if issue.action is not Action.NOTED)
 
     def table(self) -> str:
-        """A table of what was found, by action: count, kind, and where the first ones are; or one line if nothing."""
+        """Returns a table by action: count, kind, and the first places; or one line if nothing was found."""
         counts = self.counts()
         if not counts:
             return "no data issues found"
         lines = []
         for action in Action:
             of_action = {issue: count for issue, count in counts.items() if issue.action is action}
-            if not of_action:
-                continue
-            lines.append(f"{action.value} ({sum(of_action.values())})")
+            if of_action:
+                lines.append(f"{action.value} ({sum(of_action.values())})")
             for issue, count in sorted(of_action.items(), key=lambda item: -item[1]):
                 lines.append(f"  {count:>7}  {issue.text}")
                 lines += [f"             {_example(finding)}" for finding in self._kept[issue][:EXAMPLES_PER_KIND]]
@@ -178,11 +170,11 @@ class IssueLog:
 
 
 def _example(finding: Finding) -> str:
-    """Where a finding is, and what was seen, cut to one short line."""
     text = " ".join(f"{finding.where}: {finding.detail}".removesuffix(": ").split())
-    return _printable(text if len(text) <= EXAMPLE_WIDTH else text[: EXAMPLE_WIDTH - 3] + "...")
+    return _printable(text, EXAMPLE_WIDTH)
 
 
-def _printable(text: str) -> str:
-    """Text that every terminal's encoding of Unicode takes: halves of surrogate pairs become escapes."""
+def _printable(text: str, width: int) -> str:
+    """Cuts a text to a width; halves of surrogate pairs, which UTF-8 cannot encode, become escapes."""
+    text = text if len(text) <= width else text[: width - 3] + "..."
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,7 +1,6 @@
 """The limit on the pixels of one image: a larger one is refused from its header, before its pixels need memory.
 
-A PNG of 20 KB can need 2 GB. The limit of a command holds for the processes that it starts, so an environment variable
-carries it.
+A PNG of 20 KB can need 2 GB. An environment variable has the limit, so that it also holds for subprocesses.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ DEFAULT_MEGAPIXELS = 100.0  # photos have up to 60, scanned aerial images some h
 
 
 def max_pixels() -> int:
-    """Returns the most pixels, height times width, that an image may have.
+    """Returns the largest allowed number of pixels per image, height times width.
 
     Raises:
-        UsageError: the environment variable is not a positive number.
+        UsageError: The environment variable is not a positive number.
     """
     text = os.environ.get(VARIABLE) or str(DEFAULT_MEGAPIXELS)
     try:
@@ -41,7 +40,7 @@ def as_flag() -> str:
 
 @contextlib.contextmanager
 def limited_to(megapixels: float | None) -> Iterator[None]:
-    """Sets the limit within the block, for the processes started in it too; None leaves it as it is."""
+    """Sets the limit within the block, also for subprocesses; None leaves it unchanged."""
     before = os.environ.get(VARIABLE)
     if megapixels is not None:
         os.environ[VARIABLE] = str(megapixels)

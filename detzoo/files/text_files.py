@@ -1,8 +1,8 @@
-"""Annotation files of any encoding -> text, JSON, YAML and XML, with bounds on what a hostile file can cost.
+"""Annotation files of any encoding -> text, JSON, YAML and XML, with bounds on the cost of a hostile file.
 
-Only regular files are opened. Text is UTF-8, what a byte order mark or a declaration states, or a guess that the log
-names. Nesting beyond any real file's, entities of XML and aliases of YAML's collections are refused: each of them can
-make a few hundred bytes cost minutes or all memory.
+Only regular files are opened. The encoding is UTF-8, that of a byte order mark or a declaration, or a guess that is
+logged. Deep nesting, entities of XML and aliases of YAML's collections are refused: each of them can make a few hundred
+bytes cost minutes or all memory.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _DECLARED = re.compile(rb"""^\s*<\?xml[^>]{0,100}?encoding\s*=\s*["']([\w.:-]{1,
 
 
 class MalformedXml(ValueError):
-    """XML that is not well-formed; ``lineno`` says where."""
+    """XML that is not well-formed, with the line ``lineno``."""
 
     def __init__(self, message: str, lineno: int) -> None:
         super().__init__(message)
@@ -52,11 +52,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 
 
 def decode(content: bytes, declared: str = "") -> tuple[str, str]:
-    """Returns the text of a file and the encoding that was guessed, "" where none had to be.
-
-    Raises:
-        ValueError: The content is no text.
-    """
+    """Returns the text and the guessed encoding, "" without a guess; raises ValueError if it is no text."""
     marked = next((name for mark, name in _MARKS if content.startswith(mark)), "")
     if not marked and b"\0" in content[:2]:
         marked = "utf-16-be" if content[0] == 0 else "utf-16-le"
@@ -71,7 +67,7 @@ def decode(content: bytes, declared: str = "") -> tuple[str, str]:
 
 
 def _codec(declared: str) -> str:
-    """The codec for a declared encoding; "" for none that is known."""
+    """Returns the codec for a declared encoding; "" for an unknown one."""
     try:
         info = codecs.lookup(declared)
     except LookupError:
@@ -115,6 +111,16 @@ def read_named_text(path: pathlib.Path, flag: str, log: IssueLog) -> str:
         raise DataError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+def read_lines(path: pathlib.Path, flag: str, log: IssueLog) -> list[tuple[int, str]]:
+    """Returns (number from 1, line without blanks around it) of a file that a flag names, without empty lines.
+
+    Raises:
+        UsageError, DataError: As ``read_named_text``.
+    """
+    lines = enumerate(read_named_text(path, flag, log).split("\n"), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
 def parse_json(text: str) -> Any:
     """Returns the values of JSON; a number of more than 400 digits becomes infinity.
 
@@ -156,7 +162,7 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{len(text)} characters, at most {MAX_YAML_CHARS} are read")
     steps = (1 if bracket in "[{" else -1 for bracket in re.findall(r"[][{}]", text))
     try:
-        if max(itertools.accumulate(steps), default=0) > MAX_YAML_BRACKETS:  # PyYAML takes a second for every 1,000
+        if max(itertools.accumulate(steps), default=0) > MAX_YAML_BRACKETS:  # PyYAML takes a second per 1,000
             raise RecursionError
         return yaml.load(text, Loader)
     except RecursionError:

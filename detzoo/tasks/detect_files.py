@@ -19,9 +19,9 @@ import numpy as np
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.data.masks import PastedMasks, Rle, encode_mask
 from detzoo.datasets.drawing import draw_detections, object_colours
 from detzoo.datasets.fonts import LabelFonts
+from detzoo.evaluate.masks import PastedMasks, Rle, encode_mask
 from detzoo.files.images import UnusableImage, read_upright
 from detzoo.files.issues import DataIssue
 from detzoo.folders import write_atomically

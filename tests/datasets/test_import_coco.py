@@ -214,8 +214,8 @@ def test_images_without_annotations_and_without_a_size_are_read(importer, conten
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('{"images": [],\n "annot', r"notes\.json:2: not JSON: Unterminated string.* at column 2"),
-        ("", r"notes\.json:1: not JSON: Expecting value at column 1"),
+        ('{"images": [],\n "annot', r"notes\.json:2: not JSON \(Unterminated string.* at column 2"),
+        ("", r"notes\.json:1: not JSON \(Expecting value at column 1"),
         ("[1, 2]", r"no list 'images'; a COCO instances file has images, annotations and categories \(here: list\)"),
         ('{"images": [], "categories": []}', r"no list 'annotations'.*\(here: images, categories\)"),
         (json.dumps({"images": {}, "annotations": [], "categories": []}), "no list 'images'"),

@@ -83,9 +83,9 @@ def test_a_senseless_size_is_taken_for_none(importer, size):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("filename,class,xxmin,ymin,xmax,ymax\n", r"boxes\.csv:1: no column 'xmin' \(columns: .*mean it by 'xxmin'\?"),
-        ("filename;class;xmin\n", "no column 'ymin' .*The first line has to be filename,width,height,class,xmin"),
-        ("", r"no column 'filename' \(columns: none\)"),
+        ("filename,class,xxmin,ymin,xmax,ymax\n", r"boxes\.csv:1: no column 'xmin' in .*mean it by 'xxmin'\?"),
+        ("filename;class;xmin\n", "no column 'ymin' .*The first line must be filename,width,height,class,xmin"),
+        ("", r"no column 'filename' in an empty heading"),
         ("file,region_shape_attributes\n", "it looks like an export of the VGG Image Annotator; export COCO"),
         ("image_id,width,height,bbox,class\n", "it looks like a table with a box in one column; write its numbers"),
         ("filename,class,x,y,w,h\n", r"it looks like a table of x, y, w, h; write xmax = x \+ w"),

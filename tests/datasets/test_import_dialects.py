@@ -215,7 +215,7 @@ def test_a_set_of_crowds_names_the_flag_that_imports_objects(run, images, tmp_pa
     files = coco({"iscrowd": "yes"})
     code, objects, printed = run(COMMANDS["coco"], files)
     assert (code, objects) == (0, [CAT])
-    assert "training and evaluation ignore crowds" in printed
+    assert "Training and evaluation ignore crowds" in printed
     assert "--crowds_as_objects imports them as objects" in printed
     assert images.read_records(tmp_path / "out/train")[0]["is_crowd"] == [1]
     _, _, printed = run(COMMANDS["coco"] + " --crowds_as_objects", files)

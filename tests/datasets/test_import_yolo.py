@@ -107,7 +107,7 @@ def test_an_outline_beyond_the_image_is_cut_off(tmp_path, images, folder):
         (
             "1 0.5 0.5 1",
             DataIssue.ANNOTATION_UNREADABLE,
-            "3 numbers behind the class; known are 4, or 6 and more in pairs",
+            "3 numbers behind the class; accepted are 4, pairs of 6 or more",
         ),
         ("1 12 9 20 8", DataIssue.ANNOTATION_UNREADABLE, "20 is no fraction of the image"),
         ("1 0.5,0.5,1,1", DataIssue.ANNOTATION_UNREADABLE, "not numbers: 1 0.5,0.5,1,1"),
@@ -175,12 +175,12 @@ def test_names_of_a_data_yaml(tmp_path, text):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("names.txt", "", "has no class names; one a line, or `names:`"),
+        ("names.txt", "", "has no class names; one per line, or `names:`"),
         ("names.txt", "cat\n\ndog\n", "class 1 has an empty name"),
         ("names.txt", "cat\ndog\ncat\n", "'cat' is the name of class 0 and of class 2"),
         ("data.yaml", "nc: 3\n", "has no `names:` with a list or with ids and names"),
         ("data.yaml", "- cat\n", "has no `names:`"),
-        ("data.yaml", "names: {1: cat, 2: dog}", r"the ids of `names:` are \[1, 2\]; 0 to 1 without gaps"),
+        ("data.yaml", "names: {1: cat, 2: dog}", r"has the ids \[1, 2\] in `names:`; 0 to 1 without gaps"),
         ("data.yml", "names: [cat\n", r"data\.yml: not YAML: (?s:.*)line 2"),
         ("data.yaml", "names: []", "has no class names"),
     ],
@@ -200,7 +200,7 @@ def test_missing_folders_and_files(tmp_path, folder):
         folder.read()
     with pytest.raises(UsageError, match=r"--images_dir .*none is not a folder"):
         read_yolo(str(tmp_path / "none"), str(tmp_path / "labels"), names, IssueLog())
-    with pytest.raises(DataError, match=r"--images_dir .*labels has no image; known extensions: \.jpg"):
+    with pytest.raises(DataError, match=r"--images_dir .*labels has no image; known extensions are \.jpg"):
         read_yolo(str(tmp_path / "labels"), str(tmp_path / "labels"), names, IssueLog())
     with pytest.raises(UsageError, match=r"--class_names none\.txt is not there"):
         read_class_names("none.txt", IssueLog())

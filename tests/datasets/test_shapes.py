@@ -130,8 +130,8 @@ def test_records_hold_the_boxes_and_masks(tmp_path, images, drawn):
     ("arguments", "message"),
     [
         ((0, 96, 0), "--num_images is 0; it must be at least 1"),
-        ((1, 31, 0), "--image_size is 31; it must be at least 32 pixels"),
-        ((1, 96, -1), "--seed is -1; it must not be negative"),
+        ((1, 31, 0), "--image_size is 31; it must be at least 32"),
+        ((1, 96, -1), "--seed is -1; it must be at least 0"),
         ((1, 96, 0, 7), "--max_objects is 7; it must be 1 to 6"),
         ((1, 96, 0, 1, 0.7), "--min_object_side is 0.7; it must be 0.12 to 0.6"),
     ],

@@ -10,7 +10,7 @@ import tensorflow as tf
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
 from detzoo.contracts import AnchorState, Groundtruth
-from detzoo.data.masks import paste_mask
+from detzoo.evaluate.masks import paste_mask
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from detzoo.data.masks import encode_mask
 from detzoo.evaluate.coco import (
     MASK_METRIC_NAMES,
     MASKS,
@@ -15,6 +14,7 @@ from detzoo.evaluate.coco import (
     evaluate_coco,
 )
 from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
+from detzoo.evaluate.masks import encode_mask
 
 NAMES = {1: "cat", 3: "dog"}  # id 2 is a gap
 

@@ -8,10 +8,10 @@ import io
 import numpy as np
 import pytest
 
-from detzoo.data.masks import encode_mask
 from detzoo.evaluate import proposals
 from detzoo.evaluate.coco import MASKS, coco_detections, coco_groundtruth
 from detzoo.evaluate.images import EvaluatedImage
+from detzoo.evaluate.masks import encode_mask
 from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES, PROPOSAL_METRIC_NAMES, evaluate_proposals
 
 MEDIUM = [10.0, 20.0, 50.0, 100.0]  # 40 x 80 = 3200 pixels: medium (32^2 .. 96^2)

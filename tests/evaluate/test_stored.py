@@ -7,9 +7,9 @@ import json
 import numpy as np
 import pytest
 
-from detzoo.data.masks import encode_mask
 from detzoo.errors import DataError, UsageError
 from detzoo.evaluate.images import EvaluatedImage
+from detzoo.evaluate.masks import encode_mask
 from detzoo.evaluate.report import write_results
 from detzoo.evaluate.runner import COCO_METRICS, MASK_METRICS, EvaluationResult, measure
 from detzoo.evaluate.stored import read_evaluation, with_same_truth

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.contracts import MaskProposalPredictions
-from detzoo.data.masks import paste_mask
+from detzoo.evaluate.masks import paste_mask
 from detzoo.postprocess.mask_proposals import best_locations, mask_detections, mask_extents
 
 

@@ -3,7 +3,7 @@
 An augmentation is a function of a sample and a seed. It draws all of its random numbers from that seed, so the same
 record at the same position of the stream is always changed in the same way, whichever worker does it. Images may be
 uint8 or float32. Changes of position keep the type, changes of values return float32 within 0..255. Boxes are always
-fractions of the image, and every augmentation keeps a box on its object.
+fractions of the image, and every augmentation moves them with their objects.
 
 The modules of this package have the augmentations; ``builders.augment`` chooses them.
 """

@@ -178,7 +178,7 @@ def _draw_window(
 def _cut(
     sample: Sample, begin: Tensor, size: Tensor, overlap_thresh: Tensor | float, clip_boxes: Tensor | bool
 ) -> Sample:
-    """Cuts a window; drops boxes with less than ``overlap_thresh`` of their area inside."""
+    """Cuts out a rectangle; drops boxes with less than ``overlap_thresh`` of their area inside."""
     window = view_window(sample, begin, size)
     boxes = window.boxes_norm
     clipped = tf.clip_by_value(boxes, 0.0, 1.0)

@@ -125,7 +125,7 @@ def random_downscale_to_target_pixels(
 
 
 def view_window(sample: Sample, begin: Tensor, size: Tensor, fill: Tensor | None = None) -> Sample:
-    """Cuts a window of pixels, which may reach beyond the image, and pads what lies beyond.
+    """Cuts out a window of pixels, and pads the part of the window that lies beyond the image.
 
     Args:
         sample: Sample of any size. Its boxes may lie outside the window; they are neither clipped nor dropped.

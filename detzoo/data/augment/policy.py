@@ -172,7 +172,7 @@ def _matrix(*values: Tensor | float) -> Tensor:
     return tf.reshape(tf.stack(rows), [3, 3])
 
 
-# Shears by up to 0.3 of the distance from the top or left, translations by up to 250 pixels (120 in a box).
+# Shears by up to 0.3 of the distance from the top or left, translations by up to 250 pixels (120 inside boxes).
 _MOVES: dict[str, _Move] = {
     "Rotate_BBox": _rotation,
     "ShearX_BBox": _shear_x,
@@ -242,7 +242,7 @@ def _cut_out_of_a_box(sample: Sample, seed: Tensor, fraction: Tensor | float) ->
 def _inside_boxes(
     sample: Sample, seed: Tensor, name: str, probability: Tensor | float, fraction: Tensor | float, direction: Tensor
 ) -> Sample:
-    """Applies a step to the pixels inside some boxes, in order; boxes stay, masks move with their pixels."""
+    """Changes the pixels inside some boxes, in order; boxes stay, masks move with their pixels."""
     size = tf.shape(sample.image)[:2]
     corners = sample.boxes_norm * tf.cast(tf.tile(size, [2]), tf.float32)
     lows = tf.cast(tf.clip_by_value(tf.round(corners[:, :2]), 0.0, tf.cast(size - 1, tf.float32)), tf.int32)

@@ -7,8 +7,8 @@ import pytest
 import tensorflow as tf
 from pycocotools import mask as coco_mask
 
-from detzoo.data.masks import PastedMasks, encode_mask, mask_area, paste_mask, restore_masks
 from detzoo.data.resize import resize_masks
+from detzoo.evaluate.masks import PastedMasks, encode_mask, mask_area, paste_mask, restore_masks
 
 
 def test_a_full_mask_covers_the_pixels_whose_centres_are_in_the_box():
