@@ -46,7 +46,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.strings("images", "Instead of records: image files, folders and globs, separated by commas.")
     define.string("output", "The proposals.npz to write.", required=True)
     text = 'Strategies of the search: "quality" takes three times as long for four times the windows, "single" is one.'
-    define.choice("mode", text, MODES, defaults.mode)
+    define.choice("mode", text, tuple(MODES), defaults.mode)
     define.integer("max_proposals", "Windows per image at most.", defaults.max_proposals, minimum=1)
     text = "Width in pixels at which images are searched; 0 for their own (large photos take minutes)."
     define.integer("image_width", text, defaults.image_width, minimum=0)

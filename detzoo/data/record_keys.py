@@ -1,6 +1,6 @@
 """The keys of a tf.Example: type, scalar or list, and accepted numbers, as the Object Detection API defines them.
 
-One table for all that write or read records: ``datasets.examples`` (writer), ``decode`` (input of training) and
+One table for all that write or read records: ``datasets.record_writer`` (writer), ``decode`` (input of training) and
 ``datasets.record_check`` (``dataset inspect``). This module imports no TensorFlow.
 """
 

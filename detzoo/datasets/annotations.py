@@ -1,6 +1,6 @@
 """Annotated images as the importers read them, before anything is checked: the input of the conversion.
 
-Flow: ``import_{coco,voc,yolo,csv}`` and ``shapes`` -> Annotations -> ``repair`` -> ``examples`` -> TFRecord shards.
+Flow: ``import_{coco,voc,yolo,csv}``, ``shapes`` -> Annotations -> ``repair`` -> ``record_writer`` -> TFRecord shards.
 """
 
 from __future__ import annotations

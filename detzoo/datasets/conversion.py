@@ -16,10 +16,8 @@ import pathlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
-import numpy as np
-
 from detzoo.config.label_map import LabelMap, load_label_map
-from detzoo.datasets import examples, repair
+from detzoo.datasets import record_writer, repair
 from detzoo.datasets.annotations import AnnotatedImage, Annotations
 from detzoo.errors import DataError, UsageError
 from detzoo.files import images
@@ -81,12 +79,12 @@ def convert(
     """
     log = log if log is not None else IssueLog()
     label_map = load_label_map(label_map_path) if label_map_path else _own_label_map(annotations, log)
-    shards = examples.shard_paths(output_prefix, num_shards)
+    shards = record_writer.shard_paths(output_prefix, num_shards)
     label_map_file = shards[0].parent / "label_map.pbtxt"
     _check_label_map_file(label_map, label_map_file, is_given=bool(label_map_path))
     work = functools.partial(_convert_image, label_map=label_map, with_masks=with_masks)
     per_class: collections.Counter[str] = collections.Counter()
-    with examples.ShardedWriter(output_prefix, num_shards) as writer:
+    with record_writer.ShardedWriter(output_prefix, num_shards) as writer:
         converted = in_parallel(work, annotations.images)
         for result in track(converted, len(annotations.images), "converting"):
             log.extend(result.findings)
@@ -164,34 +162,13 @@ def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks
             continue
         if with_masks and item.mask is None and some_masks:
             findings.append(Finding(DataIssue.MASK_MISSING, source.where))
-        # The reader needs a mask for each object: an unknown one is written empty.
-        mask = item.mask if item.mask is not None else np.zeros(image.size, np.uint8)
-        objects.append(
-            examples.ObjectExample(
-                box_norm=item.box_norm,
-                class_id=class_id,
-                class_name=label_map.names[class_id],
-                area_px=item.area_px,
-                is_crowd=source.is_crowd,
-                is_difficult=source.is_difficult,
-                is_truncated=source.is_truncated,
-                is_group_of=source.is_group_of,
-                view=source.view,
-                mask_png=examples.encode_mask(mask) if with_masks else b"",
-            )
-        )
+        objects.append(record_writer.LabelledObject(class_id, label_map.names[class_id], item))
     if not objects:
         findings.append(Finding(DataIssue.NO_BOXES, annotated.filename))
-    example = examples.ImageExample(
-        encoded=image.encoded,
-        image_format=image.image_format,
-        filename=annotated.filename,
-        source_id=annotated.source_id,
-        size=image.size,
-        objects=objects,
-        with_masks=with_masks,
+    record = record_writer.encode_example(
+        image, annotated.filename, annotated.source_id, objects, with_masks=with_masks
     )
-    return _Converted(examples.encode_example(example), [item.class_name for item in objects], findings)
+    return _Converted(record, [item.class_name for item in objects], findings)
 
 
 def _check_label_map_file(label_map: LabelMap, path: pathlib.Path, *, is_given: bool) -> None:
@@ -214,7 +191,7 @@ def _check_label_map_file(label_map: LabelMap, path: pathlib.Path, *, is_given: 
 
 
 def _warn_of_other_shards(output_prefix: str, num_shards: int) -> None:
-    others = examples.other_shards(output_prefix, num_shards)
+    others = record_writer.other_shards(output_prefix, num_shards)
     if others:
         logger.warning(
             "the folder has %d shards of an earlier run with another --num_shards, too (%s, ...); a pattern such as"

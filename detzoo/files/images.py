@@ -78,7 +78,7 @@ def repair_image(content: bytes, filename: str) -> RepairedImage:
         filename: Name of the file; only the suffix matters.
 
     Raises:
-        UnusableImage: The image is empty, unknown, too large, corrupt, or has pixels without one way to 8-bit RGB.
+        UnusableImage: The image is empty, unknown, too large, corrupt, or of a pixel type that has no RGB.
     """
     image, flaws = decode_image(content, filename)
     lossy = image.format in (*JPEG_FORMATS, "WEBP")

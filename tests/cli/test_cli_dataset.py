@@ -105,7 +105,7 @@ def test_each_importer_writes_records_and_says_what_was_repaired(capsys, data, f
     start = lines.index("what was found in the data:")
     assert lines[start + 1 : start + 4] == [
         "  repaired (1)",
-        "          1  box reaching beyond the image; clipped",
+        "          1  box extends beyond the image; clipped",
         f"               {place}: by 10 pixels",
     ]
     assert lines[-2] == f"records:   {data.parent}/out/train-00000-of-00002.tfrecord ... train-00001-of-00002.tfrecord"
@@ -116,7 +116,7 @@ def test_each_importer_writes_records_and_says_what_was_repaired(capsys, data, f
 def test_strict_fails_with_the_findings_and_writes_nothing(capsys, data, form):
     message = failure(capsys, [*words(form, data), "--strict"], 1)
     assert "--strict: 1 findings, nothing written" in message
-    assert "box reaching beyond the image; clipped (by 10 pixels) [repaired]" in message
+    assert "box extends beyond the image; clipped (by 10 pixels) [repaired]" in message
     assert listed(data.parent / "out") == []
 
 
@@ -131,7 +131,7 @@ def test_a_label_map_can_be_used_again(capsys, data):
     assert main(words("csv", data, label_map=data / "map.pbtxt", output_path=data.parent / "other" / "x")) == 1
     error = capsys.readouterr().err
     assert "no object could be imported: of 2 annotated images, 2 of them usable" in error
-    assert "2  class that is not in the label map" in error
+    assert "2  class is not in the label map" in error
     assert "boxes.csv:2: cat" in error
 
 

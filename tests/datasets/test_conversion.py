@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from detzoo.config.label_map import load_label_map
-from detzoo.datasets import conversion, examples
+from detzoo.datasets import conversion, record_writer
 from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.files.issues import Action, DataIssue, IssueLog
@@ -278,7 +278,7 @@ def test_an_interruption_leaves_the_files_of_the_run_before(tmp_path, clean, mon
         if len(written) == 3:
             raise problem("stop")
 
-    monkeypatch.setattr(examples.ShardedWriter, "write", stop_at_the_third)
+    monkeypatch.setattr(record_writer.ShardedWriter, "write", stop_at_the_third)
     with pytest.raises(problem, match="stop"):
         convert(tmp_path, *[clean] * 50, num_shards=2)
     assert files(tmp_path / "out") == before

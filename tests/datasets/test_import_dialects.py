@@ -235,7 +235,7 @@ def test_truth_values_as_text(run, images, tmp_path, flag):
 def test_a_broken_part_of_an_outline_is_dropped_and_the_mask_stays(run, images, tmp_path, part):
     code, _, printed = run(COMMANDS["coco"] + " --include_masks", coco({"segmentation": [SQUARE, part]}))
     assert code == 0
-    assert "1  part of an outline that is no polygon; dropped" in printed
+    assert "1  part of an outline is not a polygon; dropped" in printed
     (mask,) = images.read_records(tmp_path / "out/train")[0]["mask"]
     np.testing.assert_array_equal(images.decode(mask), images.scene()[..., 0] > 100)
 

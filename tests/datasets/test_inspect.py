@@ -12,11 +12,14 @@ import tensorflow as tf
 from PIL import Image
 
 from detzoo.config.label_map import LabelMap
-from detzoo.datasets import examples
+from detzoo.datasets import record_writer
+from detzoo.datasets.annotations import AnnotatedObject
 from detzoo.datasets.drawing import class_colour
 from detzoo.datasets.inspect import inspect_records
 from detzoo.datasets.record_check import check_record, parse_features
+from detzoo.datasets.repair import RepairedObject
 from detzoo.errors import DataError, UsageError
+from detzoo.files.images import RepairedImage
 
 LABEL_MAP = LabelMap({1: "cat", 2: "dog", 5: "unicorn"})
 RED_NORM = (6 / 24, 10 / 40, 14 / 24, 30 / 40)
@@ -30,16 +33,16 @@ def make(images):
     def run(*objects, number=None, name="a b.png", size=(24, 40), with_masks=False):
         pixels = images.scene(*size)
         pixels[0, 0] = next(numbers) if number is None else number
-        return examples.encode_example(
-            examples.ImageExample(images.encode(pixels), "png", name, name, size, objects, with_masks)
-        )
+        image = RepairedImage(images.encode(pixels), "png", size, 1, ())
+        return record_writer.encode_example(image, name, name, objects, with_masks=with_masks)
 
     return run
 
 
-def item(box=RED_NORM, name="cat", label=None, **fields):
-    ids = LABEL_MAP.id_by_name
-    return examples.ObjectExample(box, ids.get(name, 1) if label is None else label, name, **fields)
+def item(box=RED_NORM, name="cat", label=None, mask=None, **flags):
+    class_id = LABEL_MAP.id_by_name.get(name, 1) if label is None else label
+    repaired = RepairedObject(box, 0.0, mask, AnnotatedObject(box, name, "", **flags))
+    return record_writer.LabelledObject(class_id, name, repaired)
 
 
 def write(path: pathlib.Path, *records: bytes) -> str:
@@ -129,16 +132,16 @@ def test_all_dirt_is_found_with_its_place(tmp_path, look, images, make):
         ("image is corrupt or truncated", f"{b} 2", "image file is truncated"),
         ("box with NaN or infinity", f"{a} 3", "ymin nan, xmin 0, ymax 1, xmax 1"),
         ("box without area", f"{a} 3", "ymin 0, xmin 0, ymax 0, xmax 1"),
-        ("box wholly outside the image", f"{a} 3", "ymin 0, xmin 1, ymax 1, xmax 2"),
-        ("box with minimum above maximum; exchanged", f"{a} 3", "ymin 0.5, xmin 0.5, ymax 0.2, xmax 0.9"),
+        ("box entirely outside the image", f"{a} 3", "ymin 0, xmin 1, ymax 1, xmax 2"),
+        ("box with minimum above maximum; swapped", f"{a} 3", "ymin 0.5, xmin 0.5, ymax 0.2, xmax 0.9"),
         ("class id without a name", f"{a} 4", "label 3"),
-        ("class that is not in the label map", f"{a} 4", "zebra"),
+        ("class is not in the label map", f"{a} 4", "zebra"),
         ("TFRecord file ends within a record", "train-00001-of-00002", "3 whole records before it"),
         ("empty record", f"{a} 1", ""),
-        ("record is no tf.Example", f"{a} 2", found[9][2]),
-        ("record without a key that is needed", f"{b} 0", "image/object/bbox: ymin 1, xmin 0, ymax 1, xmax 1"),
-        ("record without a key that is needed", f"{b} 1", "image/encoded"),
-        ("image that another record has, too", f"{a} 5", f"as {a} 0"),
+        ("record is not a tf.Example", f"{a} 2", found[9][2]),
+        ("record without a required key", f"{b} 0", "image/object/bbox: ymin 1, xmin 0, ymax 1, xmax 1"),
+        ("record without a required key", f"{b} 1", "image/encoded"),
+        ("image that another record also has", f"{a} 5", f"as {a} 0"),
     ]
     assert "images:  4 usable of 9 records" in report
     assert "  rest of the file skipped (1)" in report
@@ -153,7 +156,7 @@ def test_a_damaged_record_costs_that_record(tmp_path, look, make):
     report = inspect_records(str(path), LABEL_MAP, look)
     assert "2 usable of 2 records" in report
     assert rows(look / "dirt.csv")[1:] == [
-        ["record's checksum does not fit its data", "image skipped", f"{path}: record 1", ""]
+        ["record's checksum does not match its data", "image skipped", f"{path}: record 1", ""]
     ]
 
 
@@ -166,7 +169,7 @@ def test_samples_are_drawn_with_the_boxes_on_their_objects(tmp_path, look, make)
     path = write(
         tmp_path / "train",
         make(name="empty.png"),
-        make(item(mask_png=examples.encode_mask(mask)), name="dir/cats & dogs.png", with_masks=True),
+        make(item(mask=mask), name="dir/cats & dogs.png", with_masks=True),
     )
     inspect_records(path, LABEL_MAP, look, num_samples=5)
     names = sorted(sample.name for sample in (look / "samples").iterdir())

@@ -18,11 +18,11 @@ def test_the_table_says_what_was_done_how_often_and_where():
         "        1  image is corrupt or truncated",
         "             a.jpg: truncated",
         "repaired (5)",
-        "        4  box reaching beyond the image; clipped",
+        "        4  box extends beyond the image; clipped",
         "             c.xml:7: by 3 pixels",
         "             c.xml:8: by 3 pixels",
         "             ... and 2 more",
-        "        1  gray; made RGB",
+        "        1  gray; converted to RGB",
         "             b.png",
         "kept (1)",
         "        1  image without boxes",
@@ -55,7 +55,7 @@ def test_what_is_kept_is_no_error_with_strict():
     assert log.num_strict == 2
     assert [str(finding) for finding in log.strict_findings()] == [
         "e: image file is missing",
-        "d: gray; made RGB",
+        "d: gray; converted to RGB",
     ]
 
 

@@ -7,7 +7,6 @@ masks are PNG images of 0 and 1. The same input gives the same bytes.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import glob
 import hashlib
 import io
@@ -15,75 +14,62 @@ import os
 import pathlib
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from detzoo.data.record_keys import KEYS, OBJECT, SIDES
+from detzoo.datasets.repair import RepairedObject
 from detzoo.errors import DataError, UsageError
+from detzoo.files.images import RepairedImage
 from detzoo.folders import draft_of
 
 MAX_SHARDS = 99999  # five digits in the file names
 
 
-@dataclasses.dataclass(frozen=True)
-class ObjectExample:
-    """One object of a record. ``class_id`` counts from 1; ``area_px`` is in pixels of the image."""
+class LabelledObject(NamedTuple):
+    """One object of a record; ``class_id`` counts from 1."""
 
-    box_norm: tuple[float, float, float, float]  # ymin, xmin, ymax, xmax, fractions of the image
     class_id: int
     class_name: str
-    area_px: float = 0.0
-    is_crowd: bool = False
-    is_difficult: bool = False
-    is_truncated: bool = False
-    is_group_of: bool = False
-    view: str = ""
-    weight: float = 1.0
-    mask_png: bytes = b""
+    repaired: RepairedObject
 
 
-@dataclasses.dataclass(frozen=True)
-class ImageExample:
-    """One record. ``with_masks`` writes a mask for every object, also for an image without objects."""
+def encode_example(
+    image: RepairedImage, filename: str, source_id: str, objects: Sequence[LabelledObject], *, with_masks: bool = False
+) -> bytes:
+    """Serializes a record as tf.Example; equal records give equal bytes.
 
-    encoded: bytes
-    image_format: str  # "jpeg" or "png"
-    filename: str
-    source_id: str
-    size: tuple[int, int]  # (height, width) in pixels
-    objects: Sequence[ObjectExample] = ()
-    with_masks: bool = False
-
-
-def encode_example(example: ImageExample) -> bytes:
-    """Serializes a record as tf.Example; equal records give equal bytes."""
+    ``with_masks`` writes a mask for every object, because the reader needs one for each: an unknown one is empty.
+    """
     # TensorFlow takes seconds to import, and the commands check their flags first.
     import tensorflow as tf
 
-    objects = example.objects
+    repaired = [item.repaired for item in objects]
+    sources = [item.source for item in repaired]
     columns: dict[str, Sequence[Any]] = {
-        "image/encoded": [example.encoded],
-        "image/format": [example.image_format],
-        "image/filename": [example.filename],
-        "image/source_id": [example.source_id],
-        "image/key/sha256": [hashlib.sha256(example.encoded).hexdigest()],
-        "image/height": [example.size[0]],
-        "image/width": [example.size[1]],
+        "image/encoded": [image.encoded],
+        "image/format": [image.image_format],
+        "image/filename": [filename],
+        "image/source_id": [source_id],
+        "image/key/sha256": [hashlib.sha256(image.encoded).hexdigest()],
+        "image/height": [image.size[0]],
+        "image/width": [image.size[1]],
+        **{f"{OBJECT}/bbox/{side}": [item.box_norm[row] for item in repaired] for row, side in enumerate(SIDES)},
         f"{OBJECT}/class/text": [item.class_name for item in objects],
         f"{OBJECT}/class/label": [item.class_id for item in objects],
-        f"{OBJECT}/is_crowd": [int(item.is_crowd) for item in objects],
-        f"{OBJECT}/area": [item.area_px for item in objects],
-        f"{OBJECT}/difficult": [int(item.is_difficult) for item in objects],
-        f"{OBJECT}/truncated": [int(item.is_truncated) for item in objects],
-        f"{OBJECT}/group_of": [int(item.is_group_of) for item in objects],
-        f"{OBJECT}/view": [item.view for item in objects],
-        f"{OBJECT}/weight": [item.weight for item in objects],
-        **{f"{OBJECT}/bbox/{side}": [item.box_norm[row] for item in objects] for row, side in enumerate(SIDES)},
+        f"{OBJECT}/area": [item.area_px for item in repaired],
+        f"{OBJECT}/weight": [1.0] * len(objects),
+        f"{OBJECT}/is_crowd": [int(source.is_crowd) for source in sources],
+        f"{OBJECT}/difficult": [int(source.is_difficult) for source in sources],
+        f"{OBJECT}/truncated": [int(source.is_truncated) for source in sources],
+        f"{OBJECT}/group_of": [int(source.is_group_of) for source in sources],
+        f"{OBJECT}/view": [source.view for source in sources],
     }
-    if example.with_masks:
-        columns[f"{OBJECT}/mask"] = [item.mask_png for item in objects]
+    if with_masks:
+        masks = [np.zeros(image.size, np.uint8) if item.mask is None else item.mask for item in repaired]
+        columns[f"{OBJECT}/mask"] = [encode_mask(mask) for mask in masks]
     message = tf.train.Example()
     for key, values in columns.items():
         stored = getattr(message.features.feature[key], KEYS[key].kind)

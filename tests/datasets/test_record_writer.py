@@ -9,15 +9,27 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.datasets import examples
+from detzoo.datasets import record_writer
+from detzoo.datasets.annotations import AnnotatedObject
+from detzoo.datasets.repair import RepairedObject
 from detzoo.errors import DataError, UsageError
+from detzoo.files.images import RepairedImage
 
-CAT = examples.ObjectExample((0.25, 0.125, 0.5, 1.0), 3, "cat", 60.0, is_crowd=True, mask_png=b"mask")
-DOG = examples.ObjectExample((0.0, 0.0, 1.0, 0.5), 7, "дог", 9.5, is_difficult=True, is_truncated=True, view="Left")
+MASK = np.tri(24, 40, dtype=np.uint8)
 
 
-def image(*objects, **fields) -> examples.ImageExample:
-    return examples.ImageExample(b"pixels", "png", "a b.png", "17", (24, 40), objects, **fields)
+def item(box, class_id, name, area_px, mask=None, **flags) -> record_writer.LabelledObject:
+    source = AnnotatedObject(box, name, "", **flags)
+    return record_writer.LabelledObject(class_id, name, RepairedObject(box, area_px, mask, source))
+
+
+CAT = item((0.25, 0.125, 0.5, 1.0), 3, "cat", 60.0, MASK, is_crowd=True)
+DOG = item((0.0, 0.0, 1.0, 0.5), 7, "дог", 9.5, is_difficult=True, is_truncated=True, view="Left")
+
+
+def encode(*objects, **options) -> bytes:
+    image = RepairedImage(b"pixels", "png", (24, 40), 1, ())
+    return record_writer.encode_example(image, "a b.png", "17", objects, **options)
 
 
 def read(prefix) -> list[bytes]:
@@ -26,7 +38,7 @@ def read(prefix) -> list[bytes]:
 
 
 def test_every_key_of_the_object_detection_api_with_its_type_and_unit():
-    message = tf.train.Example.FromString(examples.encode_example(image(CAT, DOG, with_masks=True)))
+    message = tf.train.Example.FromString(encode(CAT, DOG, with_masks=True))
     seen = {}
     for key, feature in message.features.feature.items():
         seen[key.removeprefix("image/")] = list(getattr(feature, feature.WhichOneof("kind")).value)
@@ -51,30 +63,30 @@ def test_every_key_of_the_object_detection_api_with_its_type_and_unit():
         "object/group_of": [0, 0],
         "object/view": [b"", b"Left"],
         "object/weight": [1.0, 1.0],
-        "object/mask": [b"mask", b""],
+        "object/mask": [record_writer.encode_mask(MASK), record_writer.encode_mask(np.zeros((24, 40)))],
     }
 
 
 def test_an_image_without_objects_has_empty_lists():
-    feature = tf.train.Example.FromString(examples.encode_example(image())).features.feature
+    feature = tf.train.Example.FromString(encode()).features.feature
     assert list(feature["image/object/bbox/ymin"].float_list.value) == []
     assert feature["image/object/bbox/ymin"].WhichOneof("kind") == "float_list"
     assert "image/object/mask" not in feature
 
 
 def test_equal_records_have_equal_bytes():
-    assert examples.encode_example(image(CAT, DOG)) == examples.encode_example(image(CAT, DOG))
+    assert encode(CAT, DOG) == encode(CAT, DOG)
 
 
 def test_a_mask_is_a_gray_png_of_zeros_and_ones(images):
     mask = np.array([[0, 1, 1], [1, 0, 0]], np.uint8)
-    decoded = images.decode(examples.encode_mask(mask))
+    decoded = images.decode(record_writer.encode_mask(mask))
     assert decoded.dtype == np.uint8
     np.testing.assert_array_equal(decoded, mask)
 
 
 def test_shards_are_named_as_the_object_detection_api_names_them(tmp_path):
-    paths = examples.shard_paths(tmp_path / "train", 3)
+    paths = record_writer.shard_paths(tmp_path / "train", 3)
     assert [path.name for path in paths] == [f"train-0000{index}-of-00003.tfrecord" for index in range(3)]
 
 
@@ -90,17 +102,17 @@ def test_shards_are_named_as_the_object_detection_api_names_them(tmp_path):
 )
 def test_prefixes_and_counts_that_cannot_be_used(prefix, num_shards, message):
     with pytest.raises(UsageError, match=message):
-        examples.shard_paths(prefix, num_shards)
+        record_writer.shard_paths(prefix, num_shards)
 
 
 def test_shards_of_another_count_are_found(tmp_path):
     for name in ("a-00000-of-00002.tfrecord", "a-00000-of-00003.tfrecord", "ab-00000-of-00003.tfrecord", "a.txt"):
         (tmp_path / name).touch()
-    assert examples.other_shards(tmp_path / "a", 2) == [tmp_path / "a-00000-of-00003.tfrecord"]
+    assert record_writer.other_shards(tmp_path / "a", 2) == [tmp_path / "a-00000-of-00003.tfrecord"]
 
 
 def test_records_go_to_the_shards_in_turn(tmp_path):
-    with examples.ShardedWriter(tmp_path / "new" / "a", 2) as writer:
+    with record_writer.ShardedWriter(tmp_path / "new" / "a", 2) as writer:
         for record in (b"0", b"1", b"2"):
             writer.write(record)
         assert not list(tmp_path.glob("new/a*")), "nothing has its name before all is written"
@@ -111,12 +123,12 @@ def test_records_go_to_the_shards_in_turn(tmp_path):
 
 @pytest.mark.parametrize("problem", [KeyboardInterrupt, RuntimeError])
 def test_an_interrupted_run_leaves_the_earlier_files(tmp_path, problem):
-    with examples.ShardedWriter(tmp_path / "a", 2) as writer:
+    with record_writer.ShardedWriter(tmp_path / "a", 2) as writer:
         writer.write(b"earlier")
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
     def write_and_stop():
-        with examples.ShardedWriter(tmp_path / "a", 2) as writer:
+        with record_writer.ShardedWriter(tmp_path / "a", 2) as writer:
             writer.write(b"new")
             raise problem("stop")
 
@@ -128,9 +140,9 @@ def test_an_interrupted_run_leaves_the_earlier_files(tmp_path, problem):
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match=r"cannot write .*file/a-00000-of-00001\.tfrecord: .*/file is not a folder"):
-        examples.ShardedWriter(tmp_path / "file" / "a", 1)
+        record_writer.ShardedWriter(tmp_path / "file" / "a", 1)
     with pytest.raises(DataError, match=r"cannot write .*file/b/a-00000-of-00001\.tfrecord: Not a directory"):
-        examples.ShardedWriter(tmp_path / "file" / "b" / "a", 1)
+        record_writer.ShardedWriter(tmp_path / "file" / "b" / "a", 1)
 
 
 def test_a_shard_that_cannot_be_opened_removes_those_that_were(tmp_path, monkeypatch):
@@ -144,7 +156,7 @@ def test_a_shard_that_cannot_be_opened_removes_those_that_were(tmp_path, monkeyp
 
     monkeypatch.setattr(tf.io, "TFRecordWriter", open_two)
     with pytest.raises(DataError, match=r"cannot write .*a-00002-of-00005\.tfrecord: Too many open files"):
-        examples.ShardedWriter(tmp_path / "a", 5)
+        record_writer.ShardedWriter(tmp_path / "a", 5)
     assert len(opened) == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +165,7 @@ def test_a_name_that_is_taken_by_a_folder_is_an_error_and_nothing_is_left(tmp_pa
     (tmp_path / "a-00000-of-00001.tfrecord").mkdir()
     with (
         pytest.raises(DataError, match=r"cannot write to .*: Is a directory"),
-        examples.ShardedWriter(tmp_path / "a", 1) as writer,
+        record_writer.ShardedWriter(tmp_path / "a", 1) as writer,
     ):
         writer.write(b"new")
     assert [path.name for path in tmp_path.iterdir()] == ["a-00000-of-00001.tfrecord"]
