@@ -33,9 +33,10 @@ from detzoo.builders.optimizer import build_optimizer, moving_average_decay
 from detzoo.builders.postprocess import build_dense_detections
 from detzoo.builders.resize import build_model_resizer
 from detzoo.builders.targets import build_anchor_targets
-from detzoo.config import limits, values
+from detzoo.config import values
+from detzoo.config.check import limits
+from detzoo.config.check.effects import supported_branches
 from detzoo.config.check.pipeline import check_pipeline
-from detzoo.config.effects import supported_branches
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.problems import Findings, has_errors
 from detzoo.data.augment.apply import augment
@@ -190,7 +191,7 @@ def build_parts(config: Any, path: str) -> None:
     build_model_resizer(config.model)
     build_anchor_generator(ssd.anchor_generator)
     build_anchor_targets(ssd)
-    build_dense_loss(ssd, ssd.num_classes)
+    build_dense_loss(ssd)
     build_dense_detections(ssd)
 
 

@@ -1,1 +1,1 @@
-"""Where the configuration meets code: messages in, wired parts out (floor 4)."""
+"""Messages in, wired parts out (floor 5): builders trust messages that ``detzoo config check`` accepts."""

@@ -1,4 +1,4 @@
-"""``data_augmentation_options`` of a configuration -> the augmentations of the input pipeline, in their order."""
+"""``data_augmentation_options`` of a config -> the augmentations of the input pipeline, in their order (floor 5)."""
 
 from __future__ import annotations
 
@@ -8,111 +8,62 @@ from typing import Any
 
 from detzoo.builders.resize import RESIZE_METHODS
 from detzoo.config import pb
+from detzoo.config.check.require import require
+from detzoo.config.check.training import check_augmentation
 from detzoo.data.augment import color, crop, geometry, objects, policy
 from detzoo.data.augment.apply import Augmentation
 from detzoo.data.augment.crop import CropLimits, PadLimits
-from detzoo.errors import ConfigError
-
-# Steps of the schema that have no meaning here, and why.
-_REFUSED = {
-    "scale_boxes_to_pixel_coordinates": "boxes are fractions of the image throughout; remove this step",
-    "convert_class_logits_to_softmax": "records with scores for several classes are not read; remove this step",
-}
 
 
 def build_augmentations(steps: Iterable[pb.PreprocessingStep]) -> list[Augmentation]:
-    """The augmentations of the ``pb.PreprocessingStep``s, one each.
+    """Builds one augmentation per ``pb.PreprocessingStep``.
 
     Raises:
-        ConfigError: a step is empty, its kind is not supported (the message names what is), or its numbers contradict
-            each other.
+        ConfigError: A step breaks a rule of ``detzoo config check``; the message names its field.
     """
-    return [_build_step(index, step) for index, step in enumerate(steps)]
-
-
-def _build_step(index: int, step: pb.PreprocessingStep) -> Augmentation:
-    kind = step.WhichOneof("preprocessing_step")
-    where = f"train_config.data_augmentation_options[{index}]"
-    accepted = f"accepted are {', '.join(sorted(_BUILDERS))}"
-    if kind is None:
-        raise ConfigError(f"{where} is empty; {accepted}")
-    if kind not in _BUILDERS:
-        reason = f": {_REFUSED[kind]}" if kind in _REFUSED else ""
-        raise ConfigError(f"{where}: {kind} is not supported{reason}; {accepted}")
-    try:
-        return _BUILDERS[kind](getattr(step, kind))
-    except ConfigError as error:
-        raise ConfigError(f"{where}.{kind}: {error}") from None
+    built = []
+    for index, step in enumerate(steps):
+        require(step, f"train_config.data_augmentation_options[{index}]", check_augmentation)
+        kind = str(step.WhichOneof("preprocessing_step"))
+        built.append(_BUILDERS[kind](getattr(step, kind)))
+    return built
 
 
 def _with_fields(function: Callable[..., Any], *names: str) -> Callable[[Any], Augmentation]:
-    """A builder that hands fields of the message to arguments of the same names."""
-
-    def build(config: Any) -> Augmentation:
-        return functools.partial(function, **{name: getattr(config, name) for name in names})
-
-    return build
+    """Returns a builder that passes fields of the message to arguments of the same names."""
+    return lambda config: functools.partial(function, **{name: getattr(config, name) for name in names})
 
 
-def _ordered(low: float, high: float, name: str) -> tuple[float, float]:
-    if low > high:
-        raise ConfigError(f"the minimum of {name}, {low:g}, is above its maximum, {high:g}")
-    return low, high
-
-
-def _triple(values: Sequence[float], name: str) -> tuple[float, float, float] | None:
-    """Three numbers, or None where the field is not set."""
-    if values and len(values) != 3:
-        raise ConfigError(f"{name} has {len(values)} values; it takes 3 (RGB, 0..255)")
+def _triple(values: Sequence[float]) -> tuple[float, float, float] | None:
+    """Returns three numbers, or None if the field is not set."""
     return (values[0], values[1], values[2]) if values else None
 
 
-def _pair(values: Sequence[float], name: str, default: tuple[float, float]) -> tuple[float, float]:
-    """(height, width), or the default where the field is not set."""
-    if values and len(values) != 2:
-        raise ConfigError(f"{name} has {len(values)} values; it takes 2 (height, width)")
+def _pair(values: Sequence[float], default: tuple[float, float]) -> tuple[float, float]:
+    """Returns (height, width), or the default if the field is not set."""
     return (values[0], values[1]) if values else default
 
 
 def _crop_limits(config: Any, aspect_ratio_range: tuple[float, float] | None = None) -> CropLimits:
-    """The limits of a crop message; one without aspect ratios gets them as an argument."""
-    ratios = aspect_ratio_range or _ordered(config.min_aspect_ratio, config.max_aspect_ratio, "aspect_ratio")
-    areas = _ordered(config.min_area, config.max_area, "area")
-    if ratios[0] <= 0.0:
-        raise ConfigError(f"min_aspect_ratio is {ratios[0]:g}; aspect ratios (width / height) are above 0")
-    if not 0.0 < areas[0] <= areas[1] <= 1.0:
-        raise ConfigError(f"min_area {areas[0]:g} and max_area {areas[1]:g} must be above 0 and at most 1")
+    """Returns the limits of a crop message. ``aspect_ratio_range`` is for a message without aspect ratios."""
     return CropLimits(
-        config.min_object_covered, ratios, areas, config.overlap_thresh, config.clip_boxes, config.random_coef
+        config.min_object_covered,
+        aspect_ratio_range or (config.min_aspect_ratio, config.max_aspect_ratio),
+        (config.min_area, config.max_area),
+        config.overlap_thresh,
+        config.clip_boxes,
+        config.random_coef,
     )
 
 
 def _pad_limits(config: Any, color: tuple[float, float, float] | None) -> PadLimits:
     return PadLimits(
-        _pair(config.min_padded_size_ratio, "min_padded_size_ratio", (1.0, 1.0)),
-        _pair(config.max_padded_size_ratio, "max_padded_size_ratio", (2.0, 2.0)),
-        color,
+        _pair(config.min_padded_size_ratio, (1.0, 1.0)), _pair(config.max_padded_size_ratio, (2.0, 2.0)), color
     )
 
 
-def _normalize_image(config: pb.NormalizeImage) -> Augmentation:
-    if config.original_minval == config.original_maxval:
-        raise ConfigError("original_minval and original_maxval are equal; give the range of the values, such as 0, 255")
-    names = ("original_minval", "original_maxval", "target_minval", "target_maxval")
-    return _with_fields(color.normalize_image, *names)(config)
-
-
 def _subtract_channel_mean(config: pb.SubtractChannelMean) -> Augmentation:
-    means = _triple(config.means, "means")
-    if means is None:
-        raise ConfigError("means is empty; give 3 values, one a channel")
-    return functools.partial(color.subtract_channel_mean, means=means)
-
-
-def _distort_color(config: pb.RandomDistortColor) -> Augmentation:
-    if config.color_ordering not in (0, 1):
-        raise ConfigError(f"color_ordering is {config.color_ordering}; it is 0 or 1")
-    return functools.partial(color.random_distort_color, color_ordering=config.color_ordering)
+    return functools.partial(color.subtract_channel_mean, means=list(config.means))
 
 
 def _jitter_boxes(config: pb.RandomJitterBoxes) -> Augmentation:
@@ -121,15 +72,10 @@ def _jitter_boxes(config: pb.RandomJitterBoxes) -> Augmentation:
 
 
 def _pad_image(config: pb.RandomPadImage) -> Augmentation:
-    sizes: dict[str, tuple[int, int] | None] = {}
-    color = _triple(config.pad_color, "pad_color")
-    for bound in ("min", "max"):
-        fields = (f"{bound}_image_height", f"{bound}_image_width")
-        given = [config.HasField(field) for field in fields]
-        if given[0] != given[1]:
-            raise ConfigError(f"give both or neither of {fields[0]} and {fields[1]}")
-        sizes[bound] = (getattr(config, fields[0]), getattr(config, fields[1])) if given[0] else None
-    return functools.partial(geometry.random_pad_image, min_size=sizes["min"], max_size=sizes["max"], pad_color=color)
+    least = (config.min_image_height, config.min_image_width) if config.HasField("min_image_height") else None
+    most = (config.max_image_height, config.max_image_width) if config.HasField("max_image_height") else None
+    pad_color = _triple(config.pad_color)
+    return functools.partial(geometry.random_pad_image, min_size=least, max_size=most, pad_color=pad_color)
 
 
 def _absolute_pad_image(config: pb.RandomAbsolutePadImage) -> Augmentation:
@@ -137,27 +83,15 @@ def _absolute_pad_image(config: pb.RandomAbsolutePadImage) -> Augmentation:
         geometry.random_absolute_pad_image,
         max_height_padding=config.max_height_padding,
         max_width_padding=config.max_width_padding,
-        pad_color=_triple(config.pad_color, "pad_color"),
+        pad_color=_triple(config.pad_color),
     )
-
-
-def _check_target(height: int, width: int) -> None:
-    if min(height, width) <= 0:
-        raise ConfigError(f"the target height {height} and width {width} must be above 0")
 
 
 def _resize_image(config: pb.ResizeImage) -> Augmentation:
-    name = type(config).Method.Name(config.method)
-    method = RESIZE_METHODS[pb.ResizeType.Value(name)]
-    _check_target(config.new_height, config.new_width)
+    method = RESIZE_METHODS[pb.ResizeType.Value(type(config).Method.Name(config.method))]
     return functools.partial(
         geometry.resize_image_to, new_height=config.new_height, new_width=config.new_width, method=method
     )
-
-
-def _resize_method(config: pb.RandomResizeMethod) -> Augmentation:
-    _check_target(config.target_height, config.target_width)
-    return _with_fields(geometry.random_resize_method, "target_height", "target_width")(config)
 
 
 def _crop_image(config: pb.RandomCropImage) -> Augmentation:
@@ -165,7 +99,7 @@ def _crop_image(config: pb.RandomCropImage) -> Augmentation:
 
 
 def _crop_pad_image(config: pb.RandomCropPadImage) -> Augmentation:
-    padding = _pad_limits(config, _triple(config.pad_color, "pad_color"))
+    padding = _pad_limits(config, _triple(config.pad_color))
     return functools.partial(crop.random_crop_pad_image, limits=_crop_limits(config), padding=padding)
 
 
@@ -208,37 +142,26 @@ def _ssd_pad_fixed_aspect_ratio(config: pb.SSDRandomCropPadFixedAspectRatio) -> 
     return functools.partial(augmentation, choices=[_crop_limits(operation) for operation in config.operations])
 
 
-def _autoaugment(config: pb.AutoAugmentImage) -> Augmentation:
-    if config.policy_name not in policy.POLICIES:
-        raise ConfigError(f"policy_name is {config.policy_name!r}; accepted are {', '.join(policy.POLICIES)}")
-    return functools.partial(policy.autoaugment_image, policy_name=config.policy_name)
-
-
 def _drop_label(config: pb.DropLabelProbabilistically) -> Augmentation:
     return functools.partial(
         objects.drop_label_probabilistically,
-        dropped_class=_class_of_id(config.label, "label"),
+        dropped_class=config.label - 1,
         drop_probability=config.drop_probability,
     )
 
 
 def _remap_labels(config: pb.RemapLabels) -> Augmentation:
-    originals = [_class_of_id(label, "original_labels") for label in config.original_labels]
-    new_class = _class_of_id(config.new_label, "new_label")
-    return functools.partial(objects.remap_labels, original_classes=originals, new_class=new_class)
-
-
-def _class_of_id(identifier: int, name: str) -> int:
-    if identifier < 1:
-        raise ConfigError(f"{name} is {identifier}; class ids start at 1")
-    return identifier - 1
+    originals = [label - 1 for label in config.original_labels]
+    return functools.partial(objects.remap_labels, original_classes=originals, new_class=config.new_label - 1)
 
 
 _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
     "adjust_gamma": _with_fields(color.adjust_gamma, "gamma", "gain"),
-    "autoaugment_image": _autoaugment,
+    "autoaugment_image": _with_fields(policy.autoaugment_image, "policy_name"),
     "drop_label_probabilistically": _drop_label,
-    "normalize_image": _normalize_image,
+    "normalize_image": _with_fields(
+        color.normalize_image, "original_minval", "original_maxval", "target_minval", "target_maxval"
+    ),
     "random_absolute_pad_image": _absolute_pad_image,
     "random_adjust_brightness": _with_fields(color.random_adjust_brightness, "max_delta"),
     "random_adjust_contrast": _with_fields(color.random_adjust_contrast, "min_delta", "max_delta"),
@@ -252,7 +175,7 @@ _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
     "random_crop_to_aspect_ratio": _with_fields(
         crop.random_crop_to_aspect_ratio, "aspect_ratio", "overlap_thresh", "clip_boxes"
     ),
-    "random_distort_color": _distort_color,
+    "random_distort_color": _with_fields(color.random_distort_color, "color_ordering"),
     "random_downscale_to_target_pixels": _with_fields(
         geometry.random_downscale_to_target_pixels, "random_coef", "min_target_pixels", "max_target_pixels"
     ),
@@ -272,7 +195,7 @@ _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
         "max_gaussian_stddev",
     ),
     "random_pixel_value_scale": _with_fields(color.random_pixel_value_scale, "minval", "maxval"),
-    "random_resize_method": _resize_method,
+    "random_resize_method": _with_fields(geometry.random_resize_method, "target_height", "target_width"),
     "random_rgb_to_gray": _with_fields(color.random_rgb_to_gray, "probability"),
     "random_rotation90": _with_fields(geometry.random_rotation90, "probability"),
     "random_scale_crop_and_pad_to_square": _with_fields(

@@ -1,4 +1,4 @@
-"""From a ``DetectionModel`` message to a detector (floor 4)."""
+"""``DetectionModel`` messages -> a detector (floor 5)."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ from detzoo.builders.spp_net import build_spp_net
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
 from detzoo.config import pb
+from detzoo.config.check.model import check_model
+from detzoo.config.check.require import require
 from detzoo.contracts import FeatureExtractor, Tensor
 from detzoo.detectors.base import Detector
 from detzoo.detectors.one_stage import OneStageDetector, one_stage_network
@@ -33,34 +35,31 @@ DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 def build_detector(message: pb.DetectionModel, dtype_policy: str = "float32") -> Detector:
-    """The detector that a ``model`` block describes, with fresh (or its pretrained) weights.
+    """Builds the detector that a ``model`` block describes, with random or pretrained weights.
+
+    This is the door for callers from Python: it checks the message once, and the builders of the parts trust it.
 
     Args:
         message: pb.DetectionModel.
-        dtype_policy: What the layers compute with: float32, mixed_bfloat16 or mixed_float16. Variables and
-            predictions are float32 under each.
+        dtype_policy: Types that the layers compute with: float32, mixed_bfloat16 or mixed_float16. Variables and
+            predictions are always float32.
 
     Returns:
         A built detector: every variable exists, and its path does not depend on what was built before.
 
     Raises:
-        ConfigError: A block that is missing, contradicts another or is not supported; the message names its field.
+        ConfigError: A value breaks a rule of ``detzoo config check``; the message names its field.
     """
     if dtype_policy not in DTYPE_POLICIES:
         raise ConfigError(f"dtype_policy is {dtype_policy!r}; accepted: {', '.join(DTYPE_POLICIES)}")
-    kind = message.WhichOneof("model")
-    if kind not in _DETECTORS:
-        received = f"model.{kind}" if kind else "model is empty"
-        raise ConfigError(f"{received}: this version builds {', '.join(_DETECTORS)} only")
+    require(message, "model", check_model)
+    kind = str(message.WhichOneof("model"))
     with _global_dtype_policy(dtype_policy):
-        try:
-            return _DETECTORS[kind](getattr(message, kind))
-        except ConfigError as error:
-            raise ConfigError(f"model.{kind}: {error}") from error
+        return _DETECTORS[kind](getattr(message, kind))
 
 
-def without_pretrained(message: pb.DetectionModel) -> Any:
-    """Returns a copy of a ``model`` block whose feature extractor asks for no pretrained weights."""
+def without_pretrained(message: pb.DetectionModel) -> pb.DetectionModel:
+    """Returns a copy of a ``model`` block without pretrained weights for the feature extractor."""
     bare = copy.deepcopy(message)
     extractor = getattr(getattr(bare, bare.WhichOneof("model") or "", None), "feature_extractor", None)
     if extractor is not None and PRETRAINED_FIELD in extractor.DESCRIPTOR.fields_by_name:
@@ -69,18 +68,16 @@ def without_pretrained(message: pb.DetectionModel) -> Any:
 
 
 def _one_stage(ssd: pb.Ssd) -> Detector:
-    """SSD, RetinaNet or EfficientDet, by the neck of the feature extractor."""
-    if ssd.num_classes < 1:
-        raise ConfigError(f"num_classes is {ssd.num_classes}; it must be 1 or more (the background is not counted)")
+    """Builds SSD, or if the feature extractor has a pyramid RetinaNet or EfficientDet."""
     anchors = build_anchor_generator(ssd.anchor_generator)
-    targets, loss = build_anchor_targets(ssd), build_dense_loss(ssd, ssd.num_classes)
+    targets, loss = build_anchor_targets(ssd), build_dense_loss(ssd)
     detections = build_dense_detections(ssd)
     network, normalize = _network(ssd, anchors.num_anchors_per_location)
     return OneStageDetector(network, normalize, anchors, targets, loss, detections, ssd.num_classes, name="ssd")
 
 
 def _network(ssd: pb.Ssd, num_anchors_per_location: tuple[int, ...]) -> tuple[keras.Model, Callable[[Tensor], Tensor]]:
-    """Backbone, neck and head, and the normalisation of the pixels that they expect."""
+    """Builds backbone, neck and head, and returns the normalization of the pixels that they expect."""
     message = ssd.feature_extractor
     neck = build_neck(message, ssd.freeze_batchnorm)
     num_columns = ssd.num_classes + int(ssd.add_background_class)
@@ -90,8 +87,8 @@ def _network(ssd: pb.Ssd, num_anchors_per_location: tuple[int, ...]) -> tuple[ke
     maps = num_maps(message, len(extractor.specs))
     if maps != len(num_anchors_per_location):
         raise ConfigError(
-            f"anchor_generator has boxes for {len(num_anchors_per_location)} feature maps, but feature_extractor "
-            f"{message.type} makes {maps}. Make num_layers (of a pyramid min_level and max_level) of both the same."
+            f"model.ssd.anchor_generator: has boxes for {len(num_anchors_per_location)} feature maps, but with "
+            f"output_stride {message.output_stride} {message.type} makes {maps}; accepted: num_layers: {maps}"
         )
     network = one_stage_network(image_shape, extractor, neck, head, pad_to_multiple=message.pad_to_multiple)
     return network, extractor.normalize
@@ -100,17 +97,12 @@ def _network(ssd: pb.Ssd, num_anchors_per_location: tuple[int, ...]) -> tuple[ke
 def _feature_extractor(ssd: pb.Ssd, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
     message = ssd.feature_extractor
     own = build_hyperparams(message.conv_hyperparams) if message.override_base_feature_extractor_hyperparams else None
-    height, width = (_next_multiple(size, message.pad_to_multiple) for size in image_shape)
-    return build_feature_extractor(message, (height, width), own, freeze_batchnorm=ssd.freeze_batchnorm)
-
-
-def _next_multiple(size: int | None, multiple: int) -> int | None:
-    return None if size is None else size + -size % max(multiple, 1)
+    return build_feature_extractor(message, image_shape, own, freeze_batchnorm=ssd.freeze_batchnorm)
 
 
 @contextlib.contextmanager
 def _global_dtype_policy(name: str) -> Iterator[None]:
-    """Layers made inside have the policy; the policy of the process is put back after."""
+    """Sets the policy of the layers that are built inside, then restores the policy of the process."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(name)
     try:

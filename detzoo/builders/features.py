@@ -1,4 +1,4 @@
-"""``feature_extractor`` of an SSD's configuration -> the backbone that it names."""
+"""``feature_extractor`` of a one-stage detector -> its backbone (floor 5)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from detzoo.config import pb
-from detzoo.config.bifpn import bifpn_of
-from detzoo.config.support import Normalization, RegionExtractor, SsdExtractor, lookup_ssd_extractor
+from detzoo.config.support import Normalization, RegionExtractor, SsdExtractor, bifpn_of, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
-from detzoo.errors import ConfigError
 from detzoo.features import efficientnet, inception, inception_v2, mobilenet, resnet, vgg
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network
 from detzoo.features.normalization import (
@@ -24,7 +22,6 @@ from detzoo.features.normalization import (
 from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
-OUTPUT_STRIDES = (8, 16, 32)
 _DEPTHWISE_FAMILIES = ("mobilenet_v1", "mobilenet_v2")
 COARSEST_BACKBONE_LEVEL = 5
 
@@ -37,24 +34,22 @@ def build_feature_extractor(
     *,
     freeze_batchnorm: bool = False,
 ) -> FeatureExtractor:
-    """The backbone of an SSD or RetinaNet, with pretrained weights where the configuration names them.
+    """Builds the backbone of a one-stage detector, with pretrained weights if the config names any.
 
     Args:
-        message: pb.SsdFeatureExtractor.
-        image_shape: (height, width) of the input in pixels, before it is padded to ``pad_to_multiple``; None where it
-            changes.
-        conv_hyperparams: The part's own hyperparameters where ``override_base_feature_extractor_hyperparams`` is set;
-            None for those of the backbone's family.
-        levels: The backbone's maps to read, by their level at output stride 32; None for the ones that the type stands
-            for (``fpn.min_level`` to at most level 5, or the first of SSD's ``num_layers``).
+        message: Checked pb.SsdFeatureExtractor.
+        image_shape: (height, width) of the input in pixels, before it is padded to ``pad_to_multiple``; None for a
+            side of any length.
+        conv_hyperparams: Hyperparameters that override those of the backbone's family, None for no override.
+        levels: The backbone's maps to read, by their level at output stride 32; None for the maps of the type
+            (``fpn.min_level`` to at most level 5, or the first of SSD's ``num_layers``).
         freeze_batchnorm: The detector's ``freeze_batchnorm``, which reaches the family's own hyperparameters too.
 
     Returns:
-        The extractor. Its ``specs`` say the levels that its maps are at, which ``output_stride`` may make finer than
-        those asked for.
+        The extractor. Its ``specs`` have the levels of its maps, which ``output_stride`` may make finer than the
+        requested ones.
 
     Raises:
-        ConfigError: An unknown type, output stride or level.
         CheckpointError: ``pretrained_weights`` names a file that does not fit.
     """
     row = lookup_ssd_extractor(message.type)
@@ -62,7 +57,7 @@ def build_feature_extractor(
     network = build_network(row, message.depth_multiplier, message.min_depth, row.is_pyramid, is_lite)
     model = build_extractor_model(
         network,
-        _levels(row, message, network) if levels is None else _known(levels, network, message.type),
+        _levels(row, message) if levels is None else list(levels),
         padded(image_shape, message.pad_to_multiple),
         frozen(overridden(network, row, conv_hyperparams), freeze_batchnorm),
         _output_stride(row, message),
@@ -76,37 +71,20 @@ def build_feature_extractor(
     return FeatureExtractor(model, specs, normalization(row))
 
 
-def _levels(row: SsdExtractor, message: pb.SsdFeatureExtractor, network: Network) -> list[int]:
+def _levels(row: SsdExtractor, message: pb.SsdFeatureExtractor) -> list[int]:
     if not row.is_pyramid:
         return list(row.backbone_levels[: row.num_maps(message.num_layers)])
     pyramid = bifpn_of(message, row) if row.is_bifpn else message.fpn
-    coarsest = min(pyramid.max_level, COARSEST_BACKBONE_LEVEL)
-    return _known(range(pyramid.min_level, coarsest + 1), network, message.type)
-
-
-def _known(levels: Sequence[int], network: Network, type_name: str) -> list[int]:
-    unknown = [level for level in levels if level not in network.endpoints]
-    if unknown or not levels:
-        raise ConfigError(
-            f"feature_extractor: '{type_name}' has maps of the levels {sorted(network.endpoints)}; asked for "
-            f"{list(levels)}"
-        )
-    return list(levels)
+    return list(range(pyramid.min_level, min(pyramid.max_level, COARSEST_BACKBONE_LEVEL) + 1))
 
 
 def _output_stride(row: SsdExtractor, message: pb.SsdFeatureExtractor) -> int:
     own = vgg.SSD_OUTPUT_STRIDE if row.family == "vgg16" and not row.is_fpn else NATIVE_OUTPUT_STRIDE
-    stride = message.output_stride or own
-    if stride not in OUTPUT_STRIDES:
-        raise ConfigError(
-            f"feature_extractor.output_stride is {stride}; accepted: {', '.join(map(str, OUTPUT_STRIDES))}, or 0 for "
-            "the extractor's own"
-        )
-    return stride
+    return message.output_stride or own
 
 
 def padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[int | None, int | None]:
-    """(height, width) of an image after padding to a multiple; None stays None."""
+    """Returns (height, width) of an image after padding to a multiple; None stays None."""
     height, width = (size if size is None or multiple <= 1 else -(-size // multiple) * multiple for size in image_shape)
     return height, width
 
@@ -114,7 +92,7 @@ def padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[i
 def overridden(
     network: Network, row: SsdExtractor | RegionExtractor, conv_hyperparams: ConvHyperparams | None
 ) -> ConvHyperparams:
-    """The hyperparameters of a backbone's layers: its family's, or those that override them.
+    """Returns the hyperparameters of a backbone's layers: its family's, or those that override them.
 
     As in the Object Detection API, an override regularizes the depthwise kernels of MobileNets, too, whatever
     ``regularize_depthwise`` says.
@@ -127,7 +105,7 @@ def overridden(
 
 
 def frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperparams:
-    """``hyperparams``, whose batch normalisation keeps its statistics where ``freeze_batchnorm`` says so."""
+    """Returns ``hyperparams`` whose batch normalization keeps its statistics if ``freeze_batchnorm`` is True."""
     if hyperparams.batch_norm is None or not freeze_batchnorm:
         return hyperparams
     return dataclasses.replace(hyperparams, batch_norm=dataclasses.replace(hyperparams.batch_norm, train=False))
@@ -140,11 +118,11 @@ def build_network(
     for_pyramid: bool = False,
     is_lite: bool = False,
 ) -> Network:
-    """The classification network of an extractor's entry in the table.
+    """Builds the classification network of an extractor's entry in the table.
 
     Args:
         row: Family and variant.
-        depth_multiplier: Factor of the channels, where the family has one.
+        depth_multiplier: Factor of the channels, for families that have one.
         min_depth: Fewest channels of a layer.
         for_pyramid: Endpoints at the end of each stage, rather than those that SSD reads.
         is_lite: The narrower end of MobileNet v1 for FPN-lite.
@@ -153,12 +131,12 @@ def build_network(
 
 
 def normalization(row: SsdExtractor | RegionExtractor) -> Callable[[Tensor], Tensor]:
-    """What an extractor does to RGB values of 0 to 255 first."""
+    """Returns the function that normalizes RGB values of 0 to 255 for an extractor."""
     return _NORMALIZATIONS[row.normalization]
 
 
 def pixel_scale(row: SsdExtractor | RegionExtractor) -> PixelScale:
-    """The colours behind 0 and 1 of an extractor's input."""
+    """Returns the colors of 0 and 1 in an extractor's input."""
     return _PIXEL_SCALES[row.normalization]
 
 

@@ -1,4 +1,4 @@
-"""From ``Hyperparams`` messages to ``ConvHyperparams`` (floor 4).
+"""``Hyperparams`` messages -> ``ConvHyperparams`` (floor 5).
 
 References:
     The initializers are those of the Object Detection API on TF2: ``variance_scaling_initializer`` draws from a
@@ -18,7 +18,7 @@ from detzoo.contracts import BatchNormHyperparams, ConvHyperparams, Tensor
 from detzoo.errors import ConfigError
 from detzoo.layers.activation import swish
 
-L2_HALF = 0.5  # the configuration's L2 loss is w * sum(x**2) / 2, Keras's is l2 * sum(x**2)
+L2_HALF = 0.5  # the config's L2 loss is w * sum(x**2) / 2, Keras's is l2 * sum(x**2)
 
 _ACTIVATIONS: dict[int, str | Callable[[Tensor], Tensor] | None] = {
     pb.Hyperparams.NONE: None,
@@ -29,24 +29,21 @@ _ACTIVATIONS: dict[int, str | Callable[[Tensor], Tensor] | None] = {
 
 
 def build_hyperparams(message: pb.Hyperparams, freeze_batchnorm: bool = False) -> ConvHyperparams:
-    """The hyperparameters of a part.
+    """Builds the hyperparameters of a part.
 
     Args:
-        message: pb.Hyperparams.
-        freeze_batchnorm: The detector's ``freeze_batchnorm``: never train batch normalisation statistics, whatever the
-            message says.
-
-    Returns:
-        What ``detzoo.layers.conv`` reads.
+        message: Checked pb.Hyperparams.
+        freeze_batchnorm: True to keep batch normalization statistics frozen, even if the message has ``train: true``.
 
     Raises:
-        ConfigError: Group normalisation, or an initializer that Keras does not know.
+        ConfigError: Keras has no initializer of the given name. Only Keras can check that.
     """
-    l1_weight, l2_weight = _regularizer_weights(message.regularizer)
+    regularizer = message.regularizer
+    chosen = regularizer.WhichOneof("regularizer_oneof")
     return ConvHyperparams(
         kernel_initializer=_initializer_factory(message.initializer),
-        l1_weight=l1_weight,
-        l2_weight=l2_weight,
+        l1_weight=regularizer.l1_regularizer.weight if chosen == "l1_regularizer" else 0.0,
+        l2_weight=regularizer.l2_regularizer.weight * L2_HALF if chosen == "l2_regularizer" else 0.0,
         regularize_depthwise=message.regularize_depthwise,
         activation=_ACTIVATIONS[message.activation],
         batch_norm=_batch_norm(message, freeze_batchnorm),
@@ -58,11 +55,6 @@ def _batch_norm(message: pb.Hyperparams, freeze_batchnorm: bool) -> BatchNormHyp
     normalizer = message.WhichOneof("normalizer_oneof")
     if normalizer is None:
         return None
-    if normalizer == "group_norm":
-        raise ConfigError(
-            "conv_hyperparams.group_norm is not supported. Use batch_norm, or sync_batch_norm for statistics over all "
-            "replicas."
-        )
     batch_norm = getattr(message, normalizer)
     return BatchNormHyperparams(
         momentum=batch_norm.decay,
@@ -74,16 +66,8 @@ def _batch_norm(message: pb.Hyperparams, freeze_batchnorm: bool) -> BatchNormHyp
     )
 
 
-def _regularizer_weights(message: pb.Hyperparams) -> tuple[float, float]:
-    """(l1, l2) as Keras counts them."""
-    branch = message.WhichOneof("regularizer_oneof")
-    l1_weight = message.l1_regularizer.weight if branch == "l1_regularizer" else 0.0
-    l2_weight = message.l2_regularizer.weight * L2_HALF if branch == "l2_regularizer" else 0.0
-    return l1_weight, l2_weight
-
-
 def _initializer_factory(message: pb.Initializer) -> Callable[[], Any]:
-    """A function that makes a fresh initializer; Glorot uniform, Keras's default, where none is configured."""
+    """Returns a function that makes a new initializer per call. Keras's default is Glorot uniform."""
     branch = message.WhichOneof("initializer_oneof")
     if branch is None:
         return keras.initializers.GlorotUniform

@@ -1,30 +1,31 @@
-"""``train_input_reader`` or ``eval_input_reader`` of a configuration -> a dataset of ``Batch``es."""
+"""``train_input_reader`` or ``eval_input_reader`` of a config -> a dataset of ``Batch``es (floor 5)."""
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 
 from detzoo.builders.augment import build_augmentations
-from detzoo.builders.classification_inputs import build_class_dataset
+from detzoo.builders.classification_inputs import build_class_dataset, names_of, read_options
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
+from detzoo.config.check.readers import check_reader
+from detzoo.config.check.require import require
 from detzoo.config.label_map import load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.proposals import ProposalTable, check_images, read_proposals
-from detzoo.data.records import ReadOptions, RecordSource, RecordStream, WeightedSources, check_masks, scan_files
+from detzoo.data.records import RecordSource, RecordStream, WeightedSources, check_masks, scan_files
 from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
 
 
 def build_dataset(
     reader: pb.InputReader,
-    resizer: Any,
+    resizer: Resizer | pb.ImageResizer,
     train_config: pb.TrainConfig | None,
     *,
     training: bool,
@@ -36,76 +37,40 @@ def build_dataset(
     image_labels: bool = False,
     all_proposals: bool = False,
 ) -> tf.data.Dataset:
-    """The input pipeline of a configuration.
+    """Builds the input pipeline of a config.
 
     Args:
-        reader: a ``pb.InputReader``.
-        resizer: of the model, from ``build_model_resizer``, or the ``pb.ImageResizer`` of one that pads with black.
-        train_config: the ``pb.TrainConfig`` with augmentations and ``max_number_of_boxes``; None for evaluation.
-        training: True: augmented, endless unless ``num_epochs`` is set, full batches only (``drop_remainder``).
-            False: as the records are, a single epoch, the last batch may be smaller.
-        batch_size: images in a global batch. With an ``input_context`` it is divided by its replicas.
-        seed: of order and augmentation; the same seed gives the same batches.
-        start_record: position in the stream of records at which to start; to go on after a batch, one more than the
-            highest ``Batch.record_index`` of all workers.
-        input_context: of ``tf.distribute``; its pipeline i of n reads the records i, i + n, ... of the same order.
-        issue: gets the counts of what was repaired and dropped; counts are logged in any case.
-        image_labels: fill ``Batch.labeled_classes`` from the labels of whole images.
-        all_proposals: look for the proposals of every record before the first is decoded, not of the first ones only;
-            one without them is an error then, and counted as a data issue else.
+        reader: ``pb.InputReader``.
+        resizer: The model's, from ``build_model_resizer``, or the ``pb.ImageResizer`` of a model that pads with black.
+        train_config: ``pb.TrainConfig`` with augmentations and ``max_number_of_boxes``; None for evaluation.
+        training: True for augmented images, endless unless ``num_epochs`` is set, full batches only
+            (``drop_remainder``). False for the records as they are, one epoch, the last batch maybe smaller.
+        batch_size: Images per global batch. With an ``input_context`` it is divided by the number of replicas.
+        seed: Seed of order and augmentation. The same seed gives the same batches.
+        start_record: Position in the stream of records at which to start. To continue after a batch, give one more
+            than the highest ``Batch.record_index`` of all workers.
+        input_context: From ``tf.distribute``. Pipeline i of n reads the records i, i + n, ... of the same order.
+        issue: Counts the data issues that are repaired or dropped. The counts are always logged, too.
+        image_labels: Fill ``Batch.labeled_classes`` from the labels of whole images.
+        all_proposals: Look for the proposals of every record before decoding starts. Then a record without them is an
+            error. By default only the first records are looked at, and others without proposals count as data issues.
 
     Returns:
         A dataset of ``Batch``; heights and widths are static with resizers of fixed output.
 
     Raises:
-        ConfigError: the reader asks for what is not supported, or ``batch_size`` does not divide.
-        DataError: an ``input_path`` matches no file, the files hold no records, or ``proposals_path`` cannot be read
+        ConfigError: The reader breaks a rule of ``detzoo config check``, or ``batch_size`` cannot be divided.
+        DataError: An ``input_path`` matches no file, the files hold no records, or ``proposals_path`` cannot be read
             or is of other images.
     """
-    if isinstance(resizer, ClassifierResizer):
-        options = _batch_options(reader, training, batch_size, seed, start_record, input_context)
-        return build_class_dataset(reader, resizer, train_config, options, training, issue)
-    _check_reader(reader)
+    kind = "spp_classifier" if isinstance(resizer, ClassifierResizer) else None
+    require(reader, "input_reader", lambda block, findings: check_reader(block, findings, kind))
     issue = issue if issue is not None else IssueCounter()
-    names = _class_names(reader)
-    decode_options = DecodeOptions(
-        max_number_of_boxes=_max_boxes(reader, train_config, training),
-        load_instance_masks=reader.load_instance_masks,
-        png_masks=reader.mask_type == pb.PNG_MASKS,
-        load_image_labels=image_labels,
-    )
-    steps = train_config.data_augmentation_options if training and train_config is not None else ()
-    options = dataclasses.replace(
-        _batch_options(reader, training, batch_size, seed, start_record, input_context),
-        max_number_of_boxes=decode_options.max_number_of_boxes,
-        max_number_of_proposals=reader.max_number_of_proposals,
-        draw_sizes=training,
-        merged_classes=_merged_classes(names, train_config, training),
-    )
-    source = _build_source(reader, seed, issue)
-    if reader.load_instance_masks:
-        check_masks(source, decode_options.png_masks)
-    return make_batches(
-        source,
-        RecordDecoder(decode_options, names),
-        build_augmentations(steps),
-        resizer if isinstance(resizer, Resizer) else build_resizer(resizer),
-        options,
-        issue,
-        _proposals(reader, source, all_proposals),
-    )
-
-
-def _batch_options(
-    reader: pb.InputReader,
-    training: bool,
-    batch_size: int,
-    seed: int,
-    start_record: int,
-    input_context: tf.distribute.InputContext | None,
-) -> BatchOptions:
-    """What detectors and classifiers have in common."""
-    return BatchOptions(
+    num_boxes = reader.max_number_of_boxes
+    merges_labels = False
+    if training and train_config is not None:
+        num_boxes, merges_labels = train_config.max_number_of_boxes, train_config.merge_multiple_label_boxes
+    options = BatchOptions(
         batch_size=_per_replica(batch_size, input_context),
         drop_remainder=training and reader.drop_remainder,
         start=start_record,
@@ -114,28 +79,40 @@ def _batch_options(
         num_shards=input_context.num_input_pipelines if input_context else 1,
         shard=input_context.input_pipeline_id if input_context else 0,
         num_prefetch_batches=reader.num_prefetch_batches if reader.num_prefetch_batches > 0 else tf.data.AUTOTUNE,
+        draw_sizes=training,
+    )
+    steps = build_augmentations(train_config.data_augmentation_options if training and train_config is not None else ())
+    if isinstance(resizer, ClassifierResizer):
+        return build_class_dataset(reader, resizer, steps, options, training, issue)
+    names = names_of(load_label_map(reader.label_map_path)) if reader.label_map_path else None
+    decode_options = DecodeOptions(
+        max_number_of_boxes=num_boxes,
+        load_instance_masks=reader.load_instance_masks,
+        png_masks=reader.mask_type == pb.PNG_MASKS,
+        load_image_labels=image_labels,
+    )
+    options = dataclasses.replace(
+        options,
+        max_number_of_boxes=num_boxes,
+        max_number_of_proposals=reader.max_number_of_proposals,
+        merged_classes=_num_classes(names) if merges_labels else 0,
+    )
+    source = _build_source(reader, seed, issue)
+    if reader.load_instance_masks:
+        check_masks(source, decode_options.png_masks)
+    return make_batches(
+        source,
+        RecordDecoder(decode_options, names),
+        steps,
+        resizer if isinstance(resizer, Resizer) else build_resizer(resizer),
+        options,
+        issue,
+        _proposals(reader, source, all_proposals),
     )
 
 
-def _check_reader(reader: pb.InputReader) -> None:
-    if reader.WhichOneof("input_reader") != "tf_record_input_reader":
-        raise ConfigError(
-            "the input reader needs tf_record_input_reader { input_path: '...' }, the only kind supported"
-        )
-    if reader.input_type == pb.TF_SEQUENCE_EXAMPLE:
-        raise ConfigError("input_type TF_SEQUENCE_EXAMPLE is not supported; use TF_EXAMPLE, one record an image")
-    if reader.num_additional_channels:
-        raise ConfigError(
-            f"num_additional_channels {reader.num_additional_channels} is not supported; images have 3 channels, use 0"
-        )
-    if reader.proposals_path and reader.max_number_of_proposals < 1:
-        raise ConfigError(
-            f"max_number_of_proposals is {reader.max_number_of_proposals}; with proposals_path at least 1"
-        )
-
-
 def _proposals(reader: pb.InputReader, source: RecordStream, all_records: bool) -> ProposalTable | None:
-    """The table that ``proposals_path`` names, once it is known to be of these records."""
+    """Returns the table of ``proposals_path`` after the check that it belongs to these records."""
     if not reader.proposals_path:
         return None
     table = read_proposals(reader.proposals_path)
@@ -143,15 +120,7 @@ def _proposals(reader: pb.InputReader, source: RecordStream, all_records: bool) 
     return table
 
 
-def _max_boxes(reader: pb.InputReader, train_config: pb.TrainConfig | None, training: bool) -> int:
-    """Training pads to the trainer's number, evaluation to the reader's, as in the Object Detection API."""
-    return train_config.max_number_of_boxes if training and train_config is not None else reader.max_number_of_boxes
-
-
-def _merged_classes(names: ClassNames | None, train_config: pb.TrainConfig | None, training: bool) -> int:
-    """Classes of the label sets where training merges boxes with several labels; 0 where it does not."""
-    if not training or train_config is None or not train_config.merge_multiple_label_boxes:
-        return 0
+def _num_classes(names: ClassNames | None) -> int:
     if names is None:
         raise ConfigError("merge_multiple_label_boxes needs the label map: set label_map_path of the input reader")
     return names.num_classes
@@ -164,23 +133,9 @@ def _per_replica(batch_size: int, input_context: tf.distribute.InputContext | No
     return batch_size // num_replicas
 
 
-def _class_names(reader: pb.InputReader) -> ClassNames | None:
-    """Names and display names both count, as in the Object Detection API; a name wins where they contradict."""
-    if not reader.label_map_path:
-        return None
-    label_map = load_label_map(reader.label_map_path)
-    return ClassNames(label_map.id_by_any_name, list(label_map.names))
-
-
 def _build_source(reader: pb.InputReader, seed: int, issue: IssueCounter) -> RecordStream:
-    """One source of all files, or with ``sample_from_datasets_weights`` one for each ``input_path``."""
-    options = ReadOptions(
-        shuffle=reader.shuffle,
-        shuffle_buffer_size=reader.shuffle_buffer_size,
-        sample_1_of_n=max(1, reader.sample_1_of_n_examples),
-        num_readers=reader.num_readers,
-        read_block_length=reader.read_block_length,
-    )
+    """Builds one source of all files, or with ``sample_from_datasets_weights`` one per ``input_path``."""
+    options = read_options(reader)
     patterns = list(reader.tf_record_input_reader.input_path)
     weights = list(reader.sample_from_datasets_weights)
     if not weights:

@@ -1,4 +1,4 @@
-"""``feature_extractor`` of a two-stage detector -> its backbone, its neck, and what follows the crop (floor 4)."""
+"""``feature_extractor`` of a two-stage detector -> its backbone, its neck, and the layers after the crop (floor 5)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import keras
 from detzoo.builders.features import build_network, frozen, normalization, overridden
 from detzoo.builders.hyperparams import L2_HALF, build_hyperparams
 from detzoo.config import pb
-from detzoo.config.stages import is_backbone_used_up, keeps_backbone
+from detzoo.config.stages import keeps_backbone
 from detzoo.config.support import RegionExtractor, lookup_region_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
-from detzoo.errors import ConfigError
 from detzoo.features import vgg
 from detzoo.features.network import Network
 from detzoo.features.pretrained import load_pretrained
@@ -29,7 +28,6 @@ from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyr
 
 CROPPED_LEVEL, LAST_LEVEL = 4, 5
 PYRAMID_STRIDE = 32
-MOST_CROP_STRIDE = 16  # of level 4
 VGG_FC_DEPTH, FC_DEPTH = 4096, 1024
 
 _STRIDES = {
@@ -52,10 +50,10 @@ class RegionFeatures:
 
     Attributes:
         message: pb.FasterRcnnFeatureExtractor.
-        row: its entry in the table of types.
-        network: the classification network that it is cut from.
-        hyperparams: of the network's layers.
-        added_hyperparams: of what is added to them: the pyramid, the fully connected layers.
+        row: Its entry in the table of types.
+        network: The classification network that it is cut from.
+        hyperparams: Hyperparameters of the network's layers.
+        added_hyperparams: Hyperparameters of the added layers: the pyramid, the fully connected layers.
     """
 
     message: pb.FasterRcnnFeatureExtractor
@@ -65,7 +63,7 @@ class RegionFeatures:
     added_hyperparams: ConvHyperparams
 
     def backbone(self, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
-        """The layers before the crop, with pretrained weights where the configuration names them."""
+        """Builds the layers before the crop, with pretrained weights if the config names any."""
         message = self.message
         if self.row.is_fpn:
             levels: tuple[int, ...] = tuple(range(message.fpn.min_level, min(message.fpn.max_level, LAST_LEVEL) + 1))
@@ -73,19 +71,13 @@ class RegionFeatures:
         else:
             levels = (LAST_LEVEL if message.use_last_map else CROPPED_LEVEL,)
             stride = message.first_stage_features_stride
-        unknown = [level for level in levels if level not in self.network.endpoints]
-        if unknown or not levels:
-            raise ConfigError(
-                f"feature_extractor.fpn: '{message.type}' has maps of the levels {sorted(self.network.endpoints)}; "
-                f"asked for {list(levels)}"
-            )
         model = build_extractor_model(self.network, levels, image_shape, self.hyperparams, stride)
         self._prepare(model)
         specs = tuple(FeatureSpec(level, feature_map.shape[-1]) for level, feature_map in model.output.items())
         return FeatureExtractor(model, specs, normalization(self.row))
 
     def neck(self) -> Neck:
-        """The feature pyramid; nothing for an extractor with one map."""
+        """Builds the feature pyramid; a copy of the maps for an extractor with one map."""
         if not self.row.is_fpn:
             return dict
         block = self.message.fpn
@@ -100,43 +92,32 @@ class RegionFeatures:
         return lambda maps: feature_pyramid(maps, depth, coarsest, self.added_hyperparams, parts)
 
     def is_fully_connected(self, model: pb.FasterRcnn) -> bool:
-        """Whether the box features of a ``pb.FasterRcnn`` are two fully connected layers, not the rest of the backbone.
-
-        Raises:
-            ConfigError: The rest is asked for where nothing is left.
-        """
-        if not keeps_backbone(model, self.row):
-            return True
-        if is_backbone_used_up(model, self.row):
-            raise ConfigError(
-                "box_features is BACKBONE, but the maps that are cropped are the backbone's last; accepted: "
-                "FULLY_CONNECTED"
-            )
-        return False
+        """Returns True for two fully connected layers after the crop, False for the rest of the backbone."""
+        return not keeps_backbone(model, self.row)
 
     def region_stride(self) -> RegionStride:
-        """What the layers after the crop do with their strides."""
+        """Returns the stride of the layers after the crop."""
         chosen = self.message.crop_stride
         if chosen != pb.FasterRcnnFeatureExtractor.TYPE:
             return _STRIDES[chosen]
         return RegionStride.DENSE if self.row.is_dense_after_crop else RegionStride.STRIDED
 
     def crop_stride(self) -> int:
-        """Every how many cells the layers after the crop read it, so that the others need not be cropped."""
+        """Returns n if the layers after the crop read every n-th cell, so that the others need no crop."""
         if self.region_stride() is not RegionStride.STRIDED:
             return 1
         return entry_stride(self.network, CROPPED_LEVEL)
 
     def after_crop(self, input_shape: tuple[int | None, int | None, int], stride: RegionStride) -> keras.Model:
-        """The rest of the backbone, [N, h, w, C] -> [N, h', w', C']."""
+        """Builds the rest of the backbone, [N, h, w, C] -> [N, h', w', C']."""
         model = build_region_model(self.network, (CROPPED_LEVEL, LAST_LEVEL), input_shape, self.hyperparams, stride)
         self._prepare(model)
         return model
 
     def fully_connected(self, input_shape: tuple[int, int, int], depth: int) -> keras.Model:
-        """Two fully connected layers instead of the rest of the backbone, [N, h, w, C] -> [N, 1, 1, depth].
+        """Builds two fully connected layers instead of the rest of the backbone, [N, h, w, C] -> [N, 1, 1, depth].
 
-        VGG's have dropout, and ImageNet's weights where their shape is the classifier's.
+        VGG's have dropout, and ImageNet's weights if their shape is the classifier's.
         """
         is_vgg = self.row.family == "vgg16" and not self.row.is_fpn
         region = keras.Input(input_shape, name="region")
@@ -161,22 +142,8 @@ class RegionFeatures:
 
 
 def read_region_features(message: pb.FasterRcnnFeatureExtractor) -> RegionFeatures:
-    """Reads a ``pb.FasterRcnnFeatureExtractor``.
-
-    Raises:
-        ConfigError: An unknown type, or a stride that it does not take.
-    """
+    """Reads a checked ``pb.FasterRcnnFeatureExtractor``."""
     row = lookup_region_extractor(message.type)
-    if not row.is_fpn and message.first_stage_features_stride not in row.strides:
-        raise ConfigError(
-            f"feature_extractor.first_stage_features_stride is {message.first_stage_features_stride}; {message.type} "
-            f"takes {', '.join(map(str, row.strides))}"
-        )
-    if not row.is_fpn and message.first_stage_features_stride > MOST_CROP_STRIDE and not message.use_last_map:
-        raise ConfigError(
-            f"feature_extractor.first_stage_features_stride is {message.first_stage_features_stride}, but the map "
-            f"before the backbone's last has stride {MOST_CROP_STRIDE}. Set use_last_map: true, or a smaller stride."
-        )
     is_frozen = not message.batch_norm_trainable
     network = build_network(row, message.depth_multiplier, message.min_depth, for_pyramid=True)
     added = build_hyperparams(message.conv_hyperparams, is_frozen)

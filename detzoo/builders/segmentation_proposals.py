@@ -1,4 +1,4 @@
-"""From a ``SegmentationProposals`` message to a detector of masks (floor 4)."""
+"""``SegmentationProposals`` messages -> a detector of masks (floor 5)."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.builders.region_features import read_region_features
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
-from detzoo.config.segmentation_proposals import HEAD_FACTORS, heads_of, problem_of_numbers
+from detzoo.config.stages import HEAD_FACTORS, heads_of
 from detzoo.detectors.base import Detector
 from detzoo.detectors.segmentation_proposals import SegmentationProposals, sliding_network
-from detzoo.errors import ConfigError
 from detzoo.heads.mask_proposal_head import mask_network, sliding_heads
 from detzoo.losses.region_loss import MaskProposalLoss
 from detzoo.ops.sliding_windows import SlidingWindows
@@ -19,20 +18,8 @@ from detzoo.targets.mask_proposal_targets import MaskProposalTargets
 
 
 def build_segmentation_proposals(config: pb.SegmentationProposals) -> Detector:
-    """The detector of a ``pb.SegmentationProposals``.
-
-    Raises:
-        ConfigError: A part is missing, contradicts another or is not supported; the message names its field.
-    """
+    """Builds the detector of a checked ``pb.SegmentationProposals``."""
     features = read_region_features(config.feature_extractor)
-    if not features.row.is_fpn:
-        raise ConfigError(
-            f"feature_extractor.type '{config.feature_extractor.type}' has no pyramid; use the type that ends in _fpn"
-        )
-    if config.feature_extractor.fpn.finest_level_only:
-        raise ConfigError("feature_extractor.fpn.finest_level_only is true; masks need all levels of the pyramid")
-    for field, text in problem_of_numbers(config):
-        raise ConfigError(f"{field} {text}")
     kernel_sizes = heads_of(config)
     hyperparams = build_hyperparams(config.conv_hyperparams, not config.feature_extractor.batch_norm_trainable)
     image_shape = build_resizer(config.image_resizer).static_shape

@@ -1,10 +1,9 @@
-"""From a ``FasterRcnn`` message to a detector of two stages (floor 4)."""
+"""``FasterRcnn`` messages -> a detector of two stages (floor 5)."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import keras
 
@@ -21,12 +20,11 @@ from detzoo.detectors.base import Detector
 from detzoo.detectors.faster_rcnn import FasterRcnn, MaskStage, RegionCrop
 from detzoo.detectors.rfcn import Rfcn
 from detzoo.detectors.two_stage import FirstStage, SecondStage, first_stage_network
-from detzoo.errors import ConfigError
 from detzoo.features.rewrite import RegionStride
-from detzoo.heads.box_head import BOX_CODE_SIZE, box_predictor, mask_predictor, position_sensitive_maps
+from detzoo.heads.box_head import box_predictor, mask_predictor, position_sensitive_maps
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.heads.proposal_head import Sharing, proposal_head
-from detzoo.losses.classification import SoftmaxCrossEntropy
+from detzoo.losses.classification import ClassificationLoss, SoftmaxCrossEntropy
 from detzoo.losses.localization import SmoothL1
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
 from detzoo.ops import roi_crop
@@ -52,44 +50,27 @@ _SHARING = {
 
 
 def build_two_stage(config: pb.FasterRcnn) -> Detector:
-    """The detector of a ``pb.FasterRcnn``: Faster R-CNN, R-FCN, Mask R-CNN, either stage alone.
-
-    Raises:
-        ConfigError: A part is missing, contradicts another or is not supported; the message names its field.
-    """
-    has_second, has_first = has_second_stage(config), not config.proposals_from_reader
-    if not has_second and not has_first:
-        raise ConfigError("number_of_stages is 1 and proposals_from_reader is true: no stage is left")
-    if has_second and config.num_classes < 1:
-        raise ConfigError(f"num_classes is {config.num_classes}; it must be 1 or more (the background not counted)")
+    """Builds the detector of a checked ``pb.FasterRcnn``: Faster R-CNN, R-FCN, Mask R-CNN, either stage alone."""
     features = read_region_features(config.feature_extractor)
     image_shape = build_resizer(config.image_resizer).static_shape
-    first_stage, head = _first_stage(config, features) if has_first else (None, None)
+    first_stage, head = (None, None) if config.proposals_from_reader else _first_stage(config)
     extractor = features.backbone(image_shape)
     max_crop_level = config.roi_max_level or None if features.row.is_fpn else None
     network = first_stage_network(image_shape, extractor, features.neck(), head, max_crop_level)
     normalize = extractor.normalize
-    if not has_second:
+    if not has_second_stage(config):
         return FasterRcnn(network, normalize, first_stage, None, None, None, None, max(config.num_classes, 1))
     second_stage = _second_stage(config)
     crop_maps = network.output["crop_maps"]
-    kind = config.second_stage_box_predictor.WhichOneof("box_predictor_oneof")
-    if kind == "rfcn_box_predictor":
+    if config.second_stage_box_predictor.HasField("rfcn_box_predictor"):
         return _rfcn(config, features, network, normalize, first_stage, second_stage)
-    if kind != "mask_rcnn_box_predictor":
-        raise ConfigError(
-            f"second_stage_box_predictor: {kind or 'nothing'} is set; a second stage needs mask_rcnn_box_predictor or "
-            "rfcn_box_predictor"
-        )
     crop, box_network = _box_stage(config, features, crop_maps)
     mask_stage = _mask_stage(config, features, crop_maps, box_network) if predicts_masks(config) else None
     return FasterRcnn(network, normalize, first_stage, second_stage, crop, box_network, mask_stage, config.num_classes)
 
 
-def _first_stage(
-    config: pb.FasterRcnn, features: RegionFeatures
-) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], Any]]:
-    anchors = build_anchor_generator(config.first_stage_anchor_generator, pixels_allowed=True)
+def _first_stage(config: pb.FasterRcnn) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], DenseOutputs]]:
+    anchors = build_anchor_generator(config.first_stage_anchor_generator)
     box_coder = FasterRcnnBoxCoder()
     training_count = config.first_stage_max_proposals_in_training or config.first_stage_max_proposals
     stage = FirstStage(
@@ -114,43 +95,21 @@ def _first_stage(
         ),
         clips_anchors=config.clip_anchors_to_image,
     )
-    sharing = _SHARING[config.first_stage_head_sharing]
-    if sharing is Sharing.ALL and len(set(anchors.num_anchors_per_location)) > 1:
-        raise ConfigError(
-            "first_stage_head_sharing is ALL, but first_stage_anchor_generator gives the levels "
-            f"{list(anchors.num_anchors_per_location)} anchors a location; they must be equal"
-        )
     is_frozen = not config.feature_extractor.batch_norm_trainable
-    wire = functools.partial(
+    head = functools.partial(
         proposal_head,
         num_anchors_per_location=anchors.num_anchors_per_location,
         depth=config.first_stage_box_predictor_depth,
         hyperparams=build_hyperparams(config.first_stage_box_predictor_conv_hyperparams, is_frozen),
         kernel_size=config.first_stage_box_predictor_kernel_size,
         dilation=config.first_stage_atrous_rate,
-        sharing=sharing,
+        sharing=_SHARING[config.first_stage_head_sharing],
     )
-
-    def head(maps: Mapping[int, Tensor]) -> DenseOutputs:
-        _check_maps(stage, len(maps))
-        return wire(maps)
-
     return stage, head
 
 
 def _proposal_limits(config: pb.FasterRcnn, count: int) -> NmsLimits:
-    if count < 1:
-        raise ConfigError(f"first_stage_max_proposals is {count}; it must be 1 or more")
     return NmsLimits(config.first_stage_nms_score_threshold, config.first_stage_nms_iou_threshold, count, count)
-
-
-def _check_maps(stage: FirstStage, num_maps: int) -> None:
-    with_anchors = len(stage.anchors.num_anchors_per_location)
-    if with_anchors != num_maps:
-        raise ConfigError(
-            f"first_stage_anchor_generator has boxes for {with_anchors} feature maps, but feature_extractor makes "
-            f"{num_maps}. Make min_level and max_level of both the same, or use grid_anchor_generator for one map."
-        )
 
 
 def _second_stage(config: pb.FasterRcnn) -> SecondStage:
@@ -176,7 +135,7 @@ def _second_stage(config: pb.FasterRcnn) -> SecondStage:
     )
 
 
-def _classification_loss(config: pb.FasterRcnn) -> Any:
+def _classification_loss(config: pb.FasterRcnn) -> ClassificationLoss:
     message = config.second_stage_classification_loss
     if message.WhichOneof("classification_loss") is None:
         return SoftmaxCrossEntropy()
@@ -186,9 +145,8 @@ def _classification_loss(config: pb.FasterRcnn) -> Any:
 def _box_stage(
     config: pb.FasterRcnn, features: RegionFeatures, crop_maps: Mapping[int, Tensor]
 ) -> tuple[RegionCrop, keras.Model]:
-    """The crop, and the network from crops to features, boxes and classes."""
+    """Builds the crop, and the network from crops to features, boxes and classes."""
     predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
-    _check_code_size("mask_rcnn_box_predictor", predictor)
     channels = next(iter(crop_maps.values())).shape[-1]
     is_fully_connected = features.is_fully_connected(config)
     skipped = 1 if is_fully_connected or _has_own_grid(config) else features.crop_stride()
@@ -212,28 +170,14 @@ def _box_stage(
     return RegionCrop(crop, _canonical_level(config, features)), network
 
 
-def _check_code_size(name: str, predictor: Any) -> None:
-    if predictor.box_code_size != BOX_CODE_SIZE:
-        raise ConfigError(f"{name}.box_code_size is {predictor.box_code_size}; accepted: {BOX_CODE_SIZE}")
-
-
 def _has_own_grid(config: pb.FasterRcnn) -> bool:
-    """Whether regions become bins, whose values depend on all cells that they cover."""
+    """Returns True if regions become bins, whose values depend on all cells that they cover."""
     return config.roi_operation != pb.FasterRcnn.CROP_AND_RESIZE
 
 
 def _build_crop(config: pb.FasterRcnn, skipped: int = 1) -> tuple[roi_crop.Crop, tuple[int, int]]:
-    """What a region becomes, and the size of that in cells, where the reader takes every ``skipped``-th cell."""
+    """Builds the crop of regions, and returns its size in cells if its reader takes every ``skipped``-th cell."""
     size, pool = config.initial_crop_size, max(config.maxpool_kernel_size, 1)
-    if size < 1:
-        raise ConfigError(f"initial_crop_size is {size}; it must be 1 or more cells")
-    if max(config.maxpool_stride, 1) != pool:
-        raise ConfigError(
-            f"maxpool_stride is {config.maxpool_stride}, maxpool_kernel_size {config.maxpool_kernel_size}; they must "
-            "be equal"
-        )
-    if pool > size:
-        raise ConfigError(f"maxpool_kernel_size is {pool}; it must be at most initial_crop_size ({size})")
     pooled = size // pool
     if config.roi_operation == pb.FasterRcnn.ROI_ALIGN:
         ratio = config.roi_align_sampling_ratio
@@ -249,7 +193,7 @@ def _build_crop(config: pb.FasterRcnn, skipped: int = 1) -> tuple[roi_crop.Crop,
 
 
 def _canonical_level(config: pb.FasterRcnn, features: RegionFeatures) -> int:
-    """The level of a region of 224 x 224 pixels; the Object Detection API's is the second coarsest."""
+    """Returns the level of a region of 224 x 224 pixels; the Object Detection API's is the second coarsest."""
     return config.roi_canonical_level or features.message.fpn.max_level - 1
 
 
@@ -265,19 +209,16 @@ def _mask_stage(
         input_shape = (*_MASK_CROP_SIZE, next(iter(crop_maps.values())).shape[-1])
     inputs = keras.Input(input_shape, name="mask_features")
     with keras.name_scope("mask_head"):
-        try:
-            logits = mask_predictor(
-                inputs,
-                config.num_classes,
-                (predictor.mask_height, predictor.mask_width),
-                build_hyperparams(predictor.conv_hyperparams),
-                num_conv_layers=predictor.mask_prediction_num_conv_layers,
-                depth=predictor.mask_prediction_conv_depth,
-                is_class_agnostic=predictor.masks_are_class_agnostic,
-                convolve_then_upsample=predictor.convolve_then_upsample_masks,
-            )
-        except ValueError as error:
-            raise ConfigError(f"mask_rcnn_box_predictor: {error}") from error
+        logits = mask_predictor(
+            inputs,
+            config.num_classes,
+            (predictor.mask_height, predictor.mask_width),
+            build_hyperparams(predictor.conv_hyperparams),
+            num_conv_layers=predictor.mask_prediction_num_conv_layers,
+            depth=predictor.mask_prediction_conv_depth,
+            is_class_agnostic=predictor.masks_are_class_agnostic,
+            convolve_then_upsample=predictor.convolve_then_upsample_masks,
+        )
     return MaskStage(keras.Model(inputs, logits, name="mask_network"), crop)
 
 
@@ -290,16 +231,8 @@ def _rfcn(
     second_stage: SecondStage,
 ) -> Detector:
     predictor = config.second_stage_box_predictor.rfcn_box_predictor
-    if features.row.is_fpn:
-        raise ConfigError(f"rfcn_box_predictor reads one map, but {features.message.type} has a pyramid")
-    _check_code_size("rfcn_box_predictor", predictor)
     num_bins = (predictor.num_spatial_bins_height, predictor.num_spatial_bins_width)
     crop_size = (predictor.crop_height, predictor.crop_width)
-    for name, size, bins in zip(("height", "width"), crop_size, num_bins, strict=True):
-        if bins < 1 or size < 1 or size % bins:
-            raise ConfigError(
-                f"rfcn_box_predictor.crop_{name} is {size}; it must be a multiple of num_spatial_bins_{name} ({bins})"
-            )
     (cropped,) = network.output["crop_maps"].values()
     features_map = keras.Input(tuple(cropped.shape[1:]), name="map")
     x = features_map

@@ -1,4 +1,4 @@
-"""Batch normalization as a config describes it: parts whose statistics train, their momentum, and how far they get.
+"""Batch normalization of a config: the parts whose statistics train, their momentum, and how far they get.
 
 After n steps a moving statistic with momentum m is still m ** n initial value: mean 0 and variance 1 from scratch, the
 statistics of other images after a warm start.
@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from detzoo.config import pb
 from detzoo.config.support import REGION_EXTRACTORS, SSD_EXTRACTORS
 from detzoo.config.values import PATTERN_ERRORS
 
@@ -35,7 +36,7 @@ HOW_TO_RECOMPUTE = (
     "training does with train_config.recompute_batch_norm { num_batches: 100 }"
 )
 _NORMALIZERS = ("batch_norm", "sync_batch_norm")
-# Paths of the kind that freeze_variables looks at.
+# Paths of the kind that freeze_variables is matched with.
 BACKBONE_STATISTICS, BACKBONE_KERNEL = "backbone/conv1_bn/moving_mean", "backbone/conv1/kernel"
 _ADDED_STATISTICS = "_batch_norm/moving_mean"
 
@@ -43,7 +44,7 @@ _ADDED_STATISTICS = "_batch_norm/moving_mean"
 class TrainedStatistics(NamedTuple):
     """Batch normalization of one part of a model, whose statistics training moves."""
 
-    path: str  # of the field that says so
+    path: str  # of the field to change
     where: str  # "the backbone", or the field path of the part's hyperparameters
     momentum: float
 
@@ -60,7 +61,7 @@ def steps_to_arrive(momentum: float) -> float:
     return math.ceil(math.log(MAX_INITIAL_SHARE) / math.log(momentum)) if momentum < 1 else math.inf
 
 
-def recomputed_batches(train_config: Any) -> int:
+def recomputed_batches(train_config: pb.TrainConfig) -> int:
     """Returns the batches of ``recompute_batch_norm`` in a ``pb.TrainConfig``, 0 if it is off."""
     return train_config.recompute_batch_norm.num_batches if train_config.HasField("recompute_batch_norm") else 0
 
@@ -78,18 +79,18 @@ def arrival_warning(momenta: Iterable[float], num_steps: int) -> str:
     )
 
 
-def batch_norm_of(hyperparams: Any) -> Any | None:
+def batch_norm_of(hyperparams: pb.Hyperparams) -> pb.BatchNorm | None:
     """Returns the ``pb.BatchNorm`` of a ``pb.Hyperparams``; None without batch normalization."""
     name = hyperparams.WhichOneof("normalizer_oneof")
     return getattr(hyperparams, name) if name in _NORMALIZERS else None
 
 
-def decay_path(path: str, hyperparams: Any) -> str:
+def decay_path(path: str, hyperparams: pb.Hyperparams) -> str:
     """Returns the field path of the momentum in the ``pb.Hyperparams`` at ``path``."""
     return f"{path}.{hyperparams.WhichOneof('normalizer_oneof')}.decay"
 
 
-def extractor_of(model: Any) -> tuple[str, Any, str] | None:
+def extractor_of(model: pb.DetectionModel) -> tuple[str, Any, str] | None:
     """Returns (field path, message, family) of a ``pb.DetectionModel``'s feature extractor; None without one."""
     kind = model.WhichOneof("model") or ""
     message = getattr(getattr(model, kind, None), "feature_extractor", None)
@@ -98,29 +99,29 @@ def extractor_of(model: Any) -> tuple[str, Any, str] | None:
     return (f"model.{kind}.feature_extractor", message, row.family) if row and hasattr(message, OVERRIDE) else None
 
 
-def statistics_are_frozen(model: Any) -> bool:
-    """Returns whether a ``pb.DetectionModel`` keeps all moving statistics as they are."""
+def statistics_are_frozen(model: pb.DetectionModel) -> bool:
+    """Returns True if a ``pb.DetectionModel`` keeps all moving statistics as they are."""
     if model.HasField("ssd"):
         return model.ssd.freeze_batchnorm
     extractor = extractor_of(model)
     return extractor is not None and not extractor[1].batch_norm_trainable
 
 
-def freezes(train_config: Any, path: str) -> bool:
-    """Returns whether a pattern of ``freeze_variables`` finds a variable's path."""
+def freezes(train_config: pb.TrainConfig, path: str) -> bool:
+    """Returns True if a pattern of ``freeze_variables`` finds a variable's path."""
     return any(finds(pattern, path) for pattern in train_config.freeze_variables)
 
 
 def finds(pattern: str, path: str) -> bool:
-    """Returns whether a pattern finds a path; never for "" and for what is no regular expression."""
+    """Returns True if a pattern finds a path; never for "" and for invalid regular expressions."""
     try:
         return bool(pattern) and re.search(pattern, path) is not None
     except PATTERN_ERRORS:
         return False
 
 
-def backbone_moves_statistics(config: Any) -> bool:
-    """Returns whether training moves the statistics of a backbone, with the momentum of its family."""
+def backbone_moves_statistics(config: pb.TrainEvalPipelineConfig) -> bool:
+    """Returns True if training moves the statistics of a backbone, with the momentum of its family."""
     extractor = extractor_of(config.model)
     if extractor is None or statistics_are_frozen(config.model):
         return False
@@ -129,7 +130,7 @@ def backbone_moves_statistics(config: Any) -> bool:
     return family in BACKBONE_MOMENTUM and not is_frozen and not getattr(message, OVERRIDE)
 
 
-def trained_statistics(config: Any) -> list[TrainedStatistics]:
+def trained_statistics(config: pb.TrainEvalPipelineConfig) -> list[TrainedStatistics]:
     """Returns the parts of a ``pb.TrainEvalPipelineConfig`` whose statistics training moves, the backbone first."""
     if statistics_are_frozen(config.model):
         return []

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 from google.protobuf import text_format
+from google.protobuf.descriptor import FieldDescriptor
 
 from detzoo.config import values
 from detzoo.config.text import join
@@ -13,7 +15,7 @@ ABSENT = "(absent)"
 
 
 class Difference(NamedTuple):
-    """One field: what the first and what the second config has, as text; ``(absent)`` for a block that is not there."""
+    """One field with its text in the first and in the second config; ``(absent)`` for a block that is not there."""
 
     path: str
     first: str
@@ -36,48 +38,42 @@ def _diff(first: Any, second: Any, path: str) -> list[Difference]:
     for field in first.DESCRIPTOR.fields:
         here = join(path, field.name)
         one, two = getattr(first, field.name), getattr(second, field.name)
-        if values.is_map(field):
-            if dict(one) != dict(two):
-                found.append(Difference(here, _brief(dict(one)), _brief(dict(two))))
-        elif values.is_repeated(field):
-            found += _diff_items(field, list(one), list(two), here)
-        elif values.is_message(field):
-            has_one, has_two = first.HasField(field.name), second.HasField(field.name)
-            if has_one and has_two:
-                found += _diff(one, two, here)
-            elif has_one != has_two:
-                found.append(Difference(here, _brief(one) if has_one else ABSENT, _brief(two) if has_two else ABSENT))
-        elif one != two:
-            found.append(Difference(here, _scalar(field, one), _scalar(field, two)))
-    return found
-
-
-def _diff_items(field: Any, first: list[Any], second: list[Any], path: str) -> list[Difference]:
-    if not values.is_message(field):
-        if first == second:
-            return []
-        return [
-            Difference(path, *(f"[{', '.join(_scalar(field, item) for item in side)}]" for side in (first, second)))
-        ]
-    found: list[Difference] = []
-    for index in range(max(len(first), len(second))):
-        here = f"{path}[{index}]"
-        if index < len(first) and index < len(second):
-            found += _diff(first[index], second[index], here)
-        elif index < len(first):
-            found.append(Difference(here, _brief(first[index]), ABSENT))
+        if values.is_message(field) and not values.is_map(field):
+            if values.is_repeated(field):
+                for index, (left, right) in enumerate(itertools.zip_longest(one, two)):
+                    found += _diff_blocks(left, right, f"{here}[{index}]")
+            else:
+                left = one if first.HasField(field.name) else None
+                right = two if second.HasField(field.name) else None
+                found += _diff_blocks(left, right, here)
         else:
-            found.append(Difference(here, ABSENT, _brief(second[index])))
+            left, right = (_text(field, side) for side in (one, two))
+            if left != right:
+                found.append(Difference(here, left, right))
     return found
 
 
-def _brief(value: Any) -> str:
-    if hasattr(value, "DESCRIPTOR"):
-        return f"{{ {text_format.MessageToString(value, as_one_line=True, as_utf8=True)} }}"
-    return str(value)
+def _diff_blocks(first: Any | None, second: Any | None, path: str) -> list[Difference]:
+    if first is not None and second is not None:
+        return _diff(first, second, path)
+    return [] if first is second else [Difference(path, _brief(first), _brief(second))]
 
 
-def _scalar(field: Any, value: Any) -> str:
+def _brief(block: Any | None) -> str:
+    if block is None:
+        return ABSENT
+    return f"{{ {text_format.MessageToString(block, as_one_line=True, as_utf8=True)} }}"
+
+
+def _text(field: FieldDescriptor, value: Any) -> str:
+    if values.is_map(field):
+        return str(dict(value))
+    if values.is_repeated(field):
+        return f"[{', '.join(_scalar(field, item) for item in value)}]"
+    return _scalar(field, value)
+
+
+def _scalar(field: FieldDescriptor, value: Any) -> str:
     if field.enum_type is not None:
         return field.enum_type.values_by_number[value].name
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Folders of image files, ``path/CLASS NAME/any/file.jpg``: which classes and files there are (no TensorFlow here)."""
+"""Folders of image files, ``path/CLASS NAME/any/file.jpg``: their classes and files (no TensorFlow here)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ IMAGE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".webp")
 
 
 def class_folders(path: str | pathlib.Path) -> list[pathlib.Path]:
-    """The folders inside, sorted by name; hidden ones are none. Empty where ``path`` is no folder."""
+    """Returns the folders inside, sorted by name, without hidden ones; empty if ``path`` is no folder."""
     folder = pathlib.Path(path)
     if not os.path.isdir(folder):
         return []
@@ -19,7 +19,7 @@ def class_folders(path: str | pathlib.Path) -> list[pathlib.Path]:
 
 
 def images_by_class(path: str | pathlib.Path) -> dict[str, list[str]]:
-    """Class name -> its image files, sorted, those of folders inside included; classes in the order of their names."""
+    """Returns class name -> its image files, sorted, with those of folders inside; classes in the order of names."""
     return {
         folder.name: sorted(
             str(file) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
@@ -29,7 +29,7 @@ def images_by_class(path: str | pathlib.Path) -> dict[str, list[str]]:
 
 
 def classes_without_images(path: str | pathlib.Path) -> list[str]:
-    """The classes whose folder has no image file; looks no further than the first of each."""
+    """Returns the classes whose folder has no image file. The search in a folder ends at its first image."""
     return [folder.name for folder in class_folders(path) if not _has_image(folder)]
 
 
@@ -38,5 +38,5 @@ def _has_image(folder: pathlib.Path) -> bool:
 
 
 def label_map_of_folders(path: str | pathlib.Path) -> LabelMap:
-    """Ids from 1 in the order of the folders' names."""
+    """Returns ids from 1 in the order of the folders' names."""
     return LabelMap({number: folder.name for number, folder in enumerate(class_folders(path), start=1)})

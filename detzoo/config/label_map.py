@@ -1,4 +1,4 @@
-"""Label maps: ``item { id: 1 name: 'raccoon' display_name: ... }`` in protobuf text, ids from 1."""
+"""Label maps in protobuf text: one ``item { id: 1 name: 'raccoon' }`` per class, ids from 1."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ class LabelMap:
 
     Attributes:
         names: id -> name, in ascending order of id.
-        display_names: id -> the name to show; the name itself where the map has no other.
+        display_names: id -> the name to show; by default the name itself.
         id_by_name: name -> id.
         id_by_any_name: name or display name -> id; a name takes precedence over a display name.
-        num_classes: the highest id, which is what a model's ``num_classes`` must be at least.
+        num_classes: The highest id, the least ``num_classes`` of a model.
     """
 
     def __init__(
         self, names: Mapping[int, str] | Sequence[str], display_names: Mapping[int, str] | None = None
     ) -> None:
-        """From id -> name, or from a list of names that gets the ids 1, 2, ...
+        """Takes id -> name, or a list of names for the ids 1, 2, ...
 
         Raises:
-            ConfigError: no names, an id below 1, or a name given twice.
+            ConfigError: There are no names, an id is below 1, or a name is given twice.
         """
         by_id = dict(names) if isinstance(names, Mapping) else dict(enumerate(names, start=1))
         if not by_id:
@@ -62,7 +62,7 @@ class LabelMap:
     __hash__ = None  # type: ignore[assignment]
 
     def to_text(self) -> str:
-        """The map as protobuf text."""
+        """Returns the map as protobuf text."""
         items = []
         for identifier, name in self.names.items():
             lines = [f"  id: {identifier}", f"  name: {_quote(name)}"]
@@ -72,7 +72,7 @@ class LabelMap:
         return "\n".join(items) + "\n"
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Writes the map as protobuf text; ``load_label_map`` gives an equal one."""
+        """Writes the map as protobuf text, which ``load_label_map`` reads as an equal map."""
         pathlib.Path(path).write_text(self.to_text(), encoding="utf-8")
 
 
@@ -80,8 +80,8 @@ def load_label_map(path: str | pathlib.Path) -> LabelMap:
     """Reads a label map file.
 
     Raises:
-        UsageError: the file cannot be read.
-        ConfigError: with every problem of the text, one a line.
+        UsageError: The file cannot be read.
+        ConfigError: The text has problems; the message lists all of them, one per line.
     """
     parsed, problems = read_label_map(path)
     if has_errors(problems):
@@ -93,7 +93,7 @@ def load_label_map(path: str | pathlib.Path) -> LabelMap:
 
 
 def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]:
-    """The message of a label map and every problem of it, with lines; raises UsageError where it cannot be read."""
+    """Returns the message of a label map and its problems, with lines; raises UsageError if it cannot be read."""
     parsed = parse_text(read_text(path, "label map"), pb.StringIntLabelMap, _MOST_CLASSES)
     problems = list(parsed.problems)
     if not parsed.message.item and not problems:
@@ -126,10 +126,10 @@ def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]
 
 
 def _is_background(item: Any) -> bool:
-    """Id 0 named background is a habit of some label maps; it is no class and is left out."""
+    """Returns True for id 0 with the name background, which some label maps have. It is no class."""
     return item.id == 0 and item.HasField("id") and "background" in (item.name.lower(), item.display_name.lower())
 
 
 def _quote(text: str) -> str:
-    """A protobuf string: JSON's escapes are a subset of what the text format reads, except ``\\u``."""
+    """Returns a protobuf string. The text format reads all escapes of JSON except ``\\u``."""
     return json.dumps(text, ensure_ascii=False)

@@ -24,15 +24,15 @@ MOST_BYTES = 64 * 2**20  # of a text; the largest published config has 10 KB
 
 @dataclasses.dataclass
 class LoadedPipeline:
-    """A config as it will be used.
+    """A config with its overrides applied.
 
     Attributes:
-        message: the TrainEvalPipelineConfig, overrides applied.
-        path: the file it came from, as the user named it.
-        text: that file's text.
-        lines: line (from 1) of every field path that the text sets.
-        overrides: the ``path=value`` strings that were applied, in order.
-        braces_match: see ``ParsedText``.
+        message: TrainEvalPipelineConfig.
+        path: Path of its file, as the user named it.
+        text: Text of that file.
+        lines: Line (from 1) of every field path that the text sets.
+        overrides: The ``path=value`` strings that were applied, in order.
+        braces_match: See ``ParsedText``.
     """
 
     message: Any
@@ -43,7 +43,7 @@ class LoadedPipeline:
     braces_match: bool = True
 
     def line_of(self, field_path: str) -> int:
-        """Line of a field, or of the nearest enclosing block that the text has; 0 where there is none."""
+        """Returns the line of a field, or of the nearest enclosing block in the text; 0 for none."""
         parts = field_path.split(".")
         while parts:
             candidate = ".".join(parts)
@@ -54,20 +54,20 @@ class LoadedPipeline:
         return 0
 
     def is_set_in_text(self, field_path: str) -> bool:
-        """Whether the text itself sets exactly this field."""
+        """Returns True if the text itself sets exactly this field."""
         return field_path in self.lines
 
 
 def read_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") -> tuple[LoadedPipeline, list[Problem]]:
-    """Reads a config and applies overrides; gives what could be read and every problem of it.
+    """Reads a config and applies overrides. Returns the fields that could be read, and every problem.
 
     Args:
-        path: of the file.
+        path: Path of the file.
         overrides: ``path=value``, applied last.
-        merged: protobuf text that is merged into the file's: its scalars replace, its lists are appended.
+        merged: Protobuf text that is merged into the file's: its scalars replace, its lists are appended.
 
     Raises:
-        UsageError: the file cannot be read at all.
+        UsageError: The file cannot be read at all.
     """
     text = read_text(path, "pipeline config")
     parsed = parse_text(text, pb.TrainEvalPipelineConfig)
@@ -88,8 +88,8 @@ def load_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
     """Reads a config, merges text into it and applies ``path=value`` overrides, see ``read_pipeline``.
 
     Raises:
-        UsageError: the file cannot be read at all.
-        ConfigError: with every problem of the text and of the overrides, one a line.
+        UsageError: The file cannot be read at all.
+        ConfigError: The text or an override has problems; the message lists all of them, one per line.
     """
     loaded, problems = read_pipeline(path, overrides, merged)
     if problems:
@@ -98,17 +98,17 @@ def load_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
 
 
 def save_pipeline(message: Any, path: str | pathlib.Path) -> None:
-    """Writes a config as text, so that ``load_pipeline`` gives an equal message."""
+    """Writes a config as text, which ``load_pipeline`` reads as an equal message."""
     write_atomically(path, to_text(message))
 
 
 def to_text(message: Any) -> str:
-    """A message as protobuf text, in the order of the schema's field numbers."""
+    """Returns a message as protobuf text, in the order of the schema's field numbers."""
     return text_format.MessageToString(message, as_utf8=True)
 
 
 def read_text(path: str | pathlib.Path, what: str) -> str:
-    """The text of a file, with a message that helps where it cannot be read. ``what`` names the file's role.
+    """Returns the text of a file. ``what``: the role of the file, for messages.
 
     Raises:
         UsageError: Missing, a folder, a device or pipe, too large, not readable, or not text.

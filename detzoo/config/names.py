@@ -11,7 +11,7 @@ MOST_LISTED = 12  # A longer list of accepted names hides the answer; then only 
 
 
 def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
-    """Up to ``count`` candidates that look like ``name``, best first; letter case does not count."""
+    """Returns up to ``count`` candidates that look like ``name``, best first; letter case does not count."""
     if len(name) > LONGEST_NAME:
         return []
     by_folded = {candidate.lower(): candidate for candidate in candidates}
@@ -25,12 +25,12 @@ def nearest(name: str, candidates: Iterable[str], count: int = 3) -> list[str]:
 
 
 def clip(text: str) -> str:
-    """Returns a text as messages quote it: of a very long one the beginning."""
+    """Returns a text as messages quote it: only the beginning if it is very long."""
     return text if len(text) <= _MOST_QUOTED else f"{text[:_MOST_QUOTED]}... ({len(text)} characters)"
 
 
 def suggestion(name: str, candidates: Iterable[str]) -> str:
-    """``; did you mean 'x'?`` or, without a near name, ``; accepted: a, b, c``. Empty where nothing helps."""
+    """Returns a question for the nearest names, else the list of accepted names, else ""."""
     known = sorted(candidates)
     close = nearest(name, known)
     if close:

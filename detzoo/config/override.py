@@ -1,8 +1,8 @@
 """``--set path=value``: one field of a config from the command line, typed by the schema.
 
 Paths are the dotted names of the text. Repeated fields take an index, or ``[+]`` for one more item; a ``oneof`` is
-chosen by naming its branch; ``name{}`` selects an empty block; ``name=[a, b]`` replaces a list; an empty value after
-``=`` clears the field.
+chosen by naming its branch. ``name{}`` selects an empty block, ``name=[a, b]`` replaces a list, and an empty value
+after ``=`` clears the field.
 
     train_config.batch_size=8
     eval_input_reader[0].label_map_path=labels.pbtxt
@@ -27,9 +27,9 @@ _STEP = re.compile(r"^(?P<name>[A-Za-z_]\w*)(?:\[(?P<index>[0-9]{1,9}|\+)\])?$")
 
 
 def apply_override(message: Any, assignment: str, lines: dict[str, int] | None = None) -> list[Problem]:
-    """Changes ``message`` as one ``path=value`` says; gives the problems, and changes nothing where there is one.
+    """Applies one ``path=value`` to ``message``. Returns the problems; if there are any, nothing is changed.
 
-    ``lines`` (of the text) loses what the override replaces, so that no message points at a line that no longer counts.
+    The override removes the fields that it replaces from ``lines`` (of the text), so that no message points at them.
     """
     path, separator, value = assignment.partition("=")
     path = path.strip()
@@ -51,13 +51,13 @@ def apply_override(message: Any, assignment: str, lines: dict[str, int] | None =
 
 
 def _assign(message: Any, path: str, value: str) -> str:
-    """Walks to the field and sets it; gives the resolved path. Raises ValueError with the reason."""
+    """Sets the field at a path. Returns the resolved path, raises ValueError with the reason."""
     steps = path.split(".")
     here = ""
     for step in steps[:-1]:
         field, index = _resolve(message, step, here, path)
         if not values.is_message(field):
-            raise ValueError(f"{join(here, step)} takes {values.accepted(field)} and has no fields of its own")
+            raise ValueError(f"{join(here, step)} takes {values.accepted(field)} and has no fields")
         message, here = _enter(message, field, index, here)
     field, index = _resolve(message, steps[-1], here, path)
     return _set(message, field, index, join(here, field.name), value)
@@ -83,7 +83,7 @@ def _resolve(message: Any, step: str, here: str, path: str) -> tuple[FieldDescri
 
 
 def _deeper(message: Any, name: str) -> str:
-    """A hint where the name exists one block further down: ``loss`` has it, say ``loss.NAME``."""
+    """Returns a hint if the name exists one block further down, such as ``loss.NAME``."""
     found = [
         f"{field.name}.{name}"
         for field in message.DESCRIPTOR.fields
@@ -93,7 +93,7 @@ def _deeper(message: Any, name: str) -> str:
 
 
 def _enter(message: Any, field: FieldDescriptor, index: str | None, here: str) -> tuple[Any, str]:
-    """The message in a field, made where it does not exist yet, and its path."""
+    """Returns the message in a field and its path. Creates the message if it does not exist yet."""
     child = getattr(message, field.name)
     path = join(here, field.name)
     if values.is_map(field):
@@ -153,11 +153,11 @@ def _set(message: Any, field: FieldDescriptor, index: str | None, path: str, val
 
 def _fields(field: FieldDescriptor) -> str:
     names = list(field.message_type.fields_by_name)
-    return f"; its fields: {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
+    return f"; its fields are {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
 
 
 def _select(message: Any, field: FieldDescriptor, index: str | None, path: str) -> str:
-    """Makes the block empty and present (choosing the branch of a oneof)."""
+    """Makes the block empty and present. In a oneof this chooses its branch."""
     if values.is_repeated(field):
         items = getattr(message, field.name)
         position = _position(items, index, path)
@@ -183,7 +183,7 @@ def _clear(message: Any, field: FieldDescriptor, index: str | None, path: str) -
 
 
 def _scalar(field: FieldDescriptor, text: str, path: str) -> Any:
-    """A value from the command line: strings need no quotes there."""
+    """Returns a value from the command line, where strings need no quotes."""
     if field.cpp_type == FieldDescriptor.CPPTYPE_STRING and text[:1] not in ("'", '"'):
         return values.no_nul(text)
     try:

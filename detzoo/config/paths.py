@@ -1,4 +1,4 @@
-"""Paths that a config names: whether they can be seen from here, and what a missing one may have meant."""
+"""Paths in a config: remote ones, and hints for missing ones."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _GIVE_A_CHECKPOINT = (
 
 
 def is_remote(path: str) -> bool:
-    """Whether a path names another file system, such as ``gs://bucket/train-*``, which is not looked at."""
+    """Returns True for a path on another file system, such as ``gs://bucket/train-*``, which is not checked."""
     return bool(_REMOTE.match(path))
 
 
 def path_hint(path: str | pathlib.Path) -> str:
-    """What a missing file may have meant: near names in its folder, or the last folder that exists."""
+    """Returns a hint for a missing file: near names in its folder, or the last folder that exists."""
     file = pathlib.Path(path)
     hint = windows_hint(str(path)) or _length_hint(str(path))
     if hint:
@@ -45,7 +45,7 @@ def _length_hint(path: str) -> str:
 
 
 def _first_names(folder: pathlib.Path) -> list[str]:
-    """Returns the names in a folder, of a very large one the first; none where it cannot be read."""
+    """Returns the first names in a folder; none if it cannot be read."""
     try:
         with os.scandir(folder) as entries:
             return [entry.name for entry in itertools.islice(entries, _MOST_NAMES_COMPARED)]
@@ -54,7 +54,7 @@ def _first_names(folder: pathlib.Path) -> list[str]:
 
 
 def windows_hint(path: str) -> str:
-    """On other systems, how to write a path in the form of Windows; "" where it has not this form."""
+    """Returns how to write a Windows path on other systems, "" for other paths."""
     windows = pathlib.PureWindowsPath(path)
     if os.name == "nt" or not (windows.drive or "\\" in path):
         return ""
@@ -68,7 +68,7 @@ def windows_hint(path: str) -> str:
 
 
 def checkpoint_hint(prefix: pathlib.Path) -> str:
-    """Where the checkpoints are that a missing prefix, or a folder without one, may have meant."""
+    """Returns a hint for a missing prefix, or a folder without checkpoints: the checkpoints near it."""
     hint = windows_hint(str(prefix)) or _length_hint(str(prefix))
     if hint:
         return hint

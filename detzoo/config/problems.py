@@ -1,37 +1,47 @@
-"""What is wrong with a config: one Problem a finding, so that all of them can be shown at once."""
+"""Problems of a config: one Problem per finding, so that all of them are shown at once."""
 
 from __future__ import annotations
 
+import copy
 import enum
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 
 class Severity(enum.IntEnum):
-    """How much a finding matters."""
+    """Severity of a finding, in ascending order."""
 
     NOTE = 0  # accepted, no effect
     WARNING = 1  # works, but probably not as meant
-    TO_SET = 2  # a placeholder of a published config: good, but not started before its owner gives the path
+    TO_SET = 2  # a placeholder of a published config: the user must give the path before a command starts
     ERROR = 3  # cannot be used
 
 
-MOST_PROBLEMS = 100  # that are listed; more have one cause, or the file is no config
+MOST_PROBLEMS = 100  # that are listed; more of them have one cause, or the file is no config
 _MOST_SHOWN = 2000  # characters of a message
-_NO_EFFECT = "accepted, no effect: "
+NO_EFFECT, MISSING = "no-effect", "missing"  # codes that programs decide by
 _PLACEHOLDER = "PATH_TO_BE"  # PATH_TO_BE_CONFIGURED; one published config misspells the rest
 
 
 class Problem(NamedTuple):
-    """One finding: where (field path and line of the text; 0 where no line says it) and what."""
+    """One finding.
+
+    Attributes:
+        severity: How much it matters.
+        path: Path of the field.
+        line: Line of the text, 0 if no line has the field.
+        message: The text for the user. Its wording may change; programs read ``code``.
+        code: The rule that the config breaks, such as "out-of-range". Codes are stable.
+    """
 
     severity: Severity
     path: str
     line: int
     message: str
+    code: str
 
     def format(self, file: str) -> str:
-        """``file:line: error: path: message``; an override's problem names the override in its message."""
+        """Returns ``file:line: error: path: message``; an override's problem names the override in its message."""
         where = f"{file}:{self.line}" if self.line else file
         path = f"{self.path}: " if self.path else ""
         text = f"{where}: {self.severity.name.lower().replace('_', ' ')}: {path}{self.message[:_MOST_SHOWN]}"
@@ -39,69 +49,104 @@ class Problem(NamedTuple):
 
     @property
     def is_without_effect(self) -> bool:
-        """Whether this is a field that is accepted and has no effect here."""
-        return self.severity is Severity.NOTE and self.message.startswith(_NO_EFFECT)
+        """True for a field that is accepted and has no effect here."""
+        return self.severity is Severity.NOTE and self.code == NO_EFFECT
 
 
-def error(path: str, line: int, message: str) -> Problem:
-    """A finding that makes the config unusable."""
-    return Problem(Severity.ERROR, path, line, message)
+def error(path: str, line: int, message: str, code: str = "syntax") -> Problem:
+    """Returns a finding that makes the config unusable."""
+    return Problem(Severity.ERROR, path, line, message, code)
 
 
 class Findings:
-    """Collects what the checks of one config find; the line of each comes from its field path.
+    """Collects the findings of the rules, seen from one block: rules give paths below it.
+
+    A finding is dropped if it follows from another one: if its own field, or a number that it ``reads``, is already
+    reported as out of range (see ``drop_consequences``).
 
     Attributes:
-        problems: what was found, in the order of finding.
+        path: Path of the block, "" for the whole config.
+        problems: The findings of all blocks, in the order of finding.
+        files: True if the files that the config names must exist and agree with it.
     """
 
-    def __init__(self, line_of: Callable[[str], int]) -> None:
+    def __init__(self, line_of: Callable[[str], int] = lambda path: 0, *, files: bool = False) -> None:
+        self.path = ""
         self.problems: list[Problem] = []
+        self.files = files
         self._line_of = line_of
+        self._refused: set[str] = set()  # paths and names
 
-    def error(self, path: str, message: str) -> None:
-        """Adds what makes the config unusable."""
-        self._add(Severity.ERROR, path, message)
+    def at(self, path: str) -> Findings:
+        """Returns a view from the block at ``path`` below this one. Both share their findings."""
+        view = copy.copy(self)
+        view.path = self._below(path)
+        return view
 
-    def warning(self, path: str, message: str) -> None:
-        """Adds what works, but probably not as meant."""
-        self._add(Severity.WARNING, path, message)
+    def error(self, path: str, code: str, message: str, reads: Iterable[str] = ()) -> None:
+        """Adds a finding that makes the config unusable. ``reads``: names of the other numbers that it depends on."""
+        self._add(Severity.ERROR, path, code, message, reads)
 
-    def note(self, path: str, message: str) -> None:
-        """Adds what is worth knowing of what works."""
-        self._add(Severity.NOTE, path, message)
+    def warning(self, path: str, code: str, message: str, reads: Iterable[str] = ()) -> None:
+        """Adds a finding for a config that works, but probably not as meant."""
+        self._add(Severity.WARNING, path, code, message, reads)
+
+    def note(self, path: str, code: str, message: str, reads: Iterable[str] = ()) -> None:
+        """Adds a remark on a config that works."""
+        self._add(Severity.NOTE, path, code, message, reads)
+
+    def missing(self, path: str, give: str) -> None:
+        """Adds an error for a value or block that is missing. ``give`` continues the sentence."""
+        self.error(path, MISSING, f"is missing; {give}")
 
     def no_effect(self, path: str, why: str) -> None:
         """Adds a field that is accepted and has no effect."""
-        self.note(path, f"{_NO_EFFECT}{why}")
+        self.note(path, NO_EFFECT, f"accepted, no effect: {why}")
 
     def to_set(self, path: str, give: str) -> None:
-        """Adds a path that is still a placeholder. ``give``: what its owner has to name there."""
-        assignment = f"{path}=PATH"
-        quoted = f"'{assignment}'" if "[" in path else assignment
-        self._add(Severity.TO_SET, path, f"give {give}: --set {quoted}")
+        """Adds a path that is still a placeholder. ``give``: the file or folder that belongs there."""
+        assignment = f"{self._below(path)}=PATH"
+        quoted = f"'{assignment}'" if "[" in assignment else assignment
+        self._add(Severity.TO_SET, path, "placeholder", f"give {give}: --set {quoted}")
 
-    def _add(self, severity: Severity, path: str, message: str) -> None:
-        self.problems.append(Problem(severity, path, self._line_of(path), message))
+    def check_file(self, path: str, file: str, give: str, problem_of: Callable[[str], str]) -> None:
+        """Adds a placeholder that must be set, or the problem that ``problem_of`` returns ("" for none)."""
+        if is_placeholder(file):
+            self.to_set(path, give)
+        elif problem := problem_of(file):
+            self.error(path, "no-file", problem)
+
+    def drop_consequences(self) -> None:
+        """Drops further findings on the fields that are reported so far, and findings that read them."""
+        for problem in self.problems:
+            self._refused |= {problem.path, problem.path.split(".")[-1]}
+
+    def _below(self, path: str) -> str:
+        return f"{self.path}.{path}" if self.path and path and path[0] != "[" else self.path + path
+
+    def _add(self, severity: Severity, path: str, code: str, message: str, reads: Iterable[str] = ()) -> None:
+        path = self._below(path)
+        if self._refused.isdisjoint([path, *reads]):
+            self.problems.append(Problem(severity, path, self._line_of(path), message, code))
 
 
 def is_placeholder(path: str) -> bool:
-    """Whether a path is what published configs have where their user's belongs: ``PATH_TO_BE_CONFIGURED/...``."""
+    """Returns True for the placeholder of published configs: ``PATH_TO_BE_CONFIGURED/...``."""
     return _PLACEHOLDER in path
 
 
 def has_errors(problems: Iterable[Problem]) -> bool:
-    """Whether any finding is an error."""
+    """Returns True if any finding is an error."""
     return any(problem.severity is Severity.ERROR for problem in problems)
 
 
 def cannot_start(problems: Iterable[Problem]) -> bool:
-    """Whether any finding stops a command that reads records: an error, or a path that is still to be set."""
+    """Returns True if any finding stops a command that reads records: an error, or a path that is still to be set."""
     return any(problem.severity >= Severity.TO_SET for problem in problems)
 
 
 def summarize(problems: Iterable[Problem]) -> str:
-    """How many findings of each kind there are, those first that matter most; "" without any."""
+    """Returns the number of findings of each kind, the most severe first; "" without any."""
     counted = list(problems)
     without_effect = sum(problem.is_without_effect for problem in counted)
     parts = []

@@ -1,4 +1,4 @@
-"""A config as text again: what will be used, optionally with every default written out."""
+"""A config as text: the values in use, optionally with every default written out."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from detzoo.errors import UsageError
 
 
 def show_config(message: Any, *, defaults: bool = False, path: str = "") -> str:
-    """Protobuf text of a config, or of the block at ``path``.
+    """Returns the protobuf text of a config, or of the block at ``path``.
 
     With ``defaults`` every scalar that its block leaves unset appears with its default value; a block that is absent
     stays absent, because its presence means something. The text reads back as a config of the same meaning.
 
     Raises:
-        UsageError: ``path`` names no block or field that is there.
+        UsageError: ``path`` names no block or field of the config.
     """
     for step in path.split(".") if path else []:
         message = _descend(message, step, path)
@@ -50,15 +50,8 @@ def _descend(message: Any, step: str, path: str) -> Any:
         if not message.HasField(name):
             raise UsageError(f"--path {path}: the config has no {name}")
         return getattr(message, name)
-    value = getattr(message, name)
-    return text_format.MessageToString(_only(message, name, value)).strip()
-
-
-def _only(message: Any, name: str, value: Any) -> Any:
-    """A message of the same type with one field, to print it as protobuf prints it."""
-    single = type(message)()
-    setattr(single, name, value)
-    return single
+    single = type(message)(**{name: getattr(message, name)})  # prints the field as protobuf prints it
+    return text_format.MessageToString(single).strip()
 
 
 def _fill(message: Any) -> None:
@@ -68,9 +61,8 @@ def _fill(message: Any) -> None:
         if values.is_map(field):
             continue
         if values.is_repeated(field):
-            if values.is_message(field):
-                for item in value:
-                    _fill(item)
+            for item, _ in values.blocks_in(field, value, ""):
+                _fill(item)
         elif values.is_message(field):
             if message.HasField(field.name):
                 _fill(value)

@@ -1,7 +1,7 @@
 """The layers of SPP-net's networks and the sizes of their maps, known without building them (no TensorFlow here).
 
-He et al., arXiv:1406.4729, table 1. ``detzoo.features.spp_networks`` wires what stands here; checks of a configuration
-ask here whether an image is large enough. A row of ``SPP_NETWORKS`` reads like a row of the table.
+He et al., arXiv:1406.4729, table 1. ``detzoo.features.spp_networks`` wires these layers, and the checks of a config
+compute the sizes of maps from them. A row of ``SPP_NETWORKS`` reads like a row of the table.
 
 Paddings are the table's by default, "adjusted to produce the expected output feature map size": at 224 x 224 pixels
 the maps have 55, 27, 13, 13 and 13 cells a side (Overfeat: 36 and 18). ``Padding.CENTERED`` is what the paper's
@@ -26,7 +26,7 @@ class Padding(enum.Enum):
 
 
 class Window(NamedTuple):
-    """How a convolution or a pooling slides: cells, in both directions alike."""
+    """Size, stride and padding of a convolution or pooling, in cells, equal in both directions."""
 
     size: int
     stride: int = 1
@@ -48,7 +48,7 @@ class Pool(NamedTuple):
 
 
 class Lrn(NamedTuple):
-    """Local response normalisation."""
+    """Local response normalization."""
 
 
 Step = Conv | Pool | Lrn
@@ -86,7 +86,7 @@ SPP_NETWORKS: dict[str, tuple[Stage, ...]] = {
 
 
 def stride_px(network: str) -> int:
-    """Pixels of the image between neighbouring cells of the last map: 16, Overfeat's 12."""
+    """Returns the pixels of the image between neighboring cells of the last map: 16, Overfeat's 12."""
     stride = 1
     for window in _windows(network, Padding.TABLE_1):
         stride *= window.stride
@@ -94,10 +94,10 @@ def stride_px(network: str) -> int:
 
 
 def offset_px(network: str, padding: Padding = Padding.TABLE_1) -> float:
-    """Pixel (counted from 0, at its middle) that cell 0 of the last map looks at the surroundings of.
+    """Returns the pixel (counted from 0, at its middle) in the center of the field of view of cell 0 of the last map.
 
-    Cell i looks at pixel offset + stride x i, in both directions. 0 with ``Padding.CENTERED`` where all filters are
-    odd.
+    The center of cell i is pixel offset + stride x i, in both directions. The offset is 0 with ``Padding.CENTERED`` if
+    all filters are odd.
     """
     offset, stride = 0.0, 1
     for window in _windows(network, padding):
@@ -107,9 +107,9 @@ def offset_px(network: str, padding: Padding = Padding.TABLE_1) -> float:
 
 
 def map_sizes(network: str, image_size_px: int, padding: Padding = Padding.TABLE_1) -> list[int]:
-    """Cells along an axis after every convolution and every pooling, in their order, from pixels along it.
+    """Returns the cells along an axis after every convolution and pooling, in their order, from pixels along it.
 
-    From the first layer on whose filter does not fit, 0.
+    The numbers are 0 from the first layer on whose filter does not fit.
     """
     sizes, size = [], image_size_px
     for window in _windows(network, padding):
@@ -119,12 +119,12 @@ def map_sizes(network: str, image_size_px: int, padding: Padding = Padding.TABLE
 
 
 def map_size(network: str, image_size_px: int, padding: Padding = Padding.TABLE_1) -> int:
-    """Cells along an axis of the last map, from pixels along it; 0 where the image is too small."""
+    """Returns the cells along an axis of the last map, from pixels along it; 0 if the image is too small."""
     return map_sizes(network, image_size_px, padding)[-1]
 
 
 def min_size_px(network: str, padding: Padding = Padding.TABLE_1, cells: int = 1) -> int:
-    """Pixels along an axis of the smallest image whose last map has at least ``cells`` cells."""
+    """Returns the pixels along an axis of the smallest image whose last map has at least ``cells`` cells."""
     size = cells
     for window in reversed(list(_windows(network, padding))):
         size = max(1, (size - 1) * window.stride + window.size - window.before - window.after)
@@ -132,13 +132,13 @@ def min_size_px(network: str, padding: Padding = Padding.TABLE_1, cells: int = 1
 
 
 def num_channels(network: str, depth_multiplier: float = 1.0) -> int:
-    """Channels of the last map."""
+    """Returns the channels of the last map."""
     filters = [step.filters for stage in SPP_NETWORKS[network] for step in stage if isinstance(step, Conv)]
     return scaled_channels(filters[-1], depth_multiplier)
 
 
 def _windows(network: str, padding: Padding) -> Iterator[Window]:
-    """The windows that slide, in their order, with the padding that is asked for."""
+    """Yields the windows of convolutions and poolings, in their order, with the requested padding."""
     for stage in SPP_NETWORKS[network]:
         for step in stage:
             if not isinstance(step, Lrn):
@@ -146,12 +146,12 @@ def _windows(network: str, padding: Padding) -> Iterator[Window]:
 
 
 def padded(window: Window, padding: Padding) -> Window:
-    """The window with the padding that is asked for."""
+    """Returns the window with the requested padding."""
     if padding is Padding.TABLE_1:
         return window
     return window._replace(before=window.size // 2, after=window.size // 2)
 
 
 def scaled_channels(filters: int, depth_multiplier: float) -> int:
-    """Channels of a convolution of a network whose width is multiplied, at least 1."""
+    """Returns the channels of a convolution in a network of another width, at least 1."""
     return max(1, round(filters * depth_multiplier))

@@ -1,7 +1,7 @@
-"""The one table of feature extractors: type string -> what to build, or why this version does not build it.
+"""The one table of feature extractors: type string -> the network to build, or why this version does not build it.
 
-``config check`` and the builders read the same table, so that what is checked is what is built. A type of the Object
-Detection API's first generation (``ssd_mobilenet_v2``) and its second (``ssd_mobilenet_v2_keras``) are the same entry.
+``config check`` and the builders read the same table, so that they agree. A type of the Object Detection API's first
+generation (``ssd_mobilenet_v2``) and of its second (``ssd_mobilenet_v2_keras``) are the same entry.
 
 References:
     Liu et al., arXiv:1512.02325, section 2.1; Huang et al., arXiv:1611.10012, section 3.3 (maps and extra depths of
@@ -13,7 +13,10 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
+from collections.abc import Iterable
+from typing import NamedTuple
 
+from detzoo.config import pb
 from detzoo.config.names import nearest
 from detzoo.errors import ConfigError
 
@@ -24,7 +27,7 @@ FPN_SUFFIX = "_fpn"
 
 
 class Normalization(enum.Enum):
-    """What an extractor's ImageNet weights expect of RGB values of 0 to 255."""
+    """The input that an extractor's ImageNet weights expect, from RGB values of 0 to 255."""
 
     MINUS_ONE_TO_ONE = "minus_one_to_one"  # 2 / 255 * x - 1
     IMAGENET_MEAN = "imagenet_mean"  # x - (123.68, 116.779, 103.939), channels in RGB order
@@ -33,25 +36,25 @@ class Normalization(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class SsdExtractor:
-    """What a ``type`` of ``model.ssd.feature_extractor`` stands for.
+    """The meaning of a ``type`` of ``model.ssd.feature_extractor``.
 
     Attributes:
-        family: the module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3,
+        family: Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3,
             inception_resnet_v2, resnet, resnext or efficientnet.
-        variant: which member of the family, e.g. "101" or "101_32x8d"; "" where there is one only.
-        is_fpn: a feature pyramid on the maps (``_fpn``), else SSD's extra levels.
-        backbone_levels: levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` those that
-            it has, of which ``fpn.min_level`` to ``fpn.max_level`` are read.
-        extra_depths: channels of the levels that SSD adds after the last map, before the depth multiplier; () with
+        variant: Member of the family, e.g. "101" or "101_32x8d"; "" if there is only one.
+        is_fpn: True for a feature pyramid on the maps (``_fpn``), False for SSD's extra levels.
+        backbone_levels: Levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` all of
+            them, of which ``fpn.min_level`` to ``fpn.max_level`` are read.
+        extra_depths: Channels of the levels that SSD adds after the last map, before the depth multiplier; () with
             ``is_fpn``.
-        normalization: of the input.
-        l2_normalized_levels: levels whose channels are L2-normalised with a learned scale (VGG's conv4_3).
-        has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
-        has_imagenet_weights: whether keras.applications publishes weights of it.
-        extra_kernel_sizes: side of the strided kernel that makes each extra level; () for 3 everywhere.
-        num_pooled_levels: levels made of the last map by max pooling, rather than extra levels (PPN).
-        has_fixed_maps: whether ``num_layers`` has no effect, because all maps are always made.
-        is_bifpn: a bidirectional feature pyramid on the maps (``_bifpn``), of the levels that ``bifpn`` says.
+        normalization: Normalization of the input.
+        l2_normalized_levels: Levels whose channels are L2-normalized with a learned scale (VGG's conv4_3).
+        has_depth_multiplier: True if ``depth_multiplier`` scales the backbone.
+        has_imagenet_weights: True if keras.applications publishes weights of it.
+        is_bifpn: True for a bidirectional feature pyramid on the maps (``_bifpn``), with the levels of ``bifpn``.
+        extra_kernel_sizes: Side of the strided kernel of each extra level; () for 3 everywhere.
+        num_pooled_levels: Number of levels from max pooling of the last map, instead of extra levels (PPN).
+        has_fixed_maps: True if ``num_layers`` has no effect, because all maps are always made.
     """
 
     family: str
@@ -70,39 +73,39 @@ class SsdExtractor:
 
     @property
     def is_pyramid(self) -> bool:
-        """Whether the maps are those of a feature pyramid of either kind."""
+        """True if the maps are those of a feature pyramid of either kind."""
         return self.is_fpn or self.is_bifpn
 
     @property
     def max_num_layers(self) -> int:
-        """The most maps that ``num_layers`` can ask for; without meaning for a feature pyramid."""
+        """The largest ``num_layers``; without meaning for a feature pyramid."""
         return len(self.backbone_levels) + len(self.extra_depths) + self.num_pooled_levels
 
     def num_maps(self, num_layers: int) -> int:
-        """The maps that an SSD makes where the configuration has this ``num_layers``."""
+        """Returns the number of maps that an SSD makes with this ``num_layers``."""
         return self.max_num_layers if self.has_fixed_maps else min(num_layers, self.max_num_layers)
 
     def ssd_levels(self, num_layers: int) -> tuple[int, ...]:
-        """Levels of the first ``num_layers`` maps of an SSD: the backbone's, then the added, each half the size."""
+        """Returns the levels of the first ``num_layers`` maps of an SSD: the backbone's, then the added ones."""
         first = self.backbone_levels[0]
         return tuple(range(first, first + self.num_maps(num_layers)))
 
 
 @dataclasses.dataclass(frozen=True)
 class RegionExtractor:
-    """What a ``type`` of ``model.faster_rcnn.feature_extractor`` stands for.
+    """The meaning of a ``type`` of ``model.faster_rcnn.feature_extractor``.
 
     Attributes:
-        family: as for ``SsdExtractor``.
-        variant: as for ``SsdExtractor``.
-        is_fpn: a feature pyramid on the maps (``_fpn``), else one map of stride 16 and the rest of the network after
-            the crop.
-        normalization: of the input.
-        is_dense_after_crop: whether what follows the crop has stride 1 where the configuration does not say; the Object
-            Detection API's first generation of ResNets.
-        has_depth_multiplier: whether ``depth_multiplier`` scales the backbone.
-        has_imagenet_weights: whether keras.applications publishes weights of it.
-        strides: values of ``first_stage_features_stride`` that it takes.
+        family: As for ``SsdExtractor``.
+        variant: As for ``SsdExtractor``.
+        is_fpn: True for a feature pyramid on the maps (``_fpn``), False for one map of stride 16 and the rest of the
+            network after the crop.
+        normalization: Normalization of the input.
+        is_dense_after_crop: True if the layers after the crop have stride 1 by default: the Object Detection API's
+            first generation of ResNets.
+        has_depth_multiplier: True if ``depth_multiplier`` scales the backbone.
+        has_imagenet_weights: True if keras.applications publishes weights of it.
+        strides: Accepted values of ``first_stage_features_stride``.
     """
 
     family: str
@@ -144,7 +147,7 @@ _PLAIN: dict[str, SsdExtractor] = {
 
 
 def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
-    """Each row, and the same backbone with a pyramid (``_fpn``), each with and without ``_keras``."""
+    """Returns each row and the same backbone with a pyramid (``_fpn``), each with and without ``_keras``."""
     table: dict[str, SsdExtractor] = {}
     for name, row in plain.items():
         pyramid = dataclasses.replace(
@@ -155,7 +158,7 @@ def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
     return table
 
 
-# Types of the Object Detection API that stand for themselves, neither with a pyramid nor in its second generation.
+# Types of the Object Detection API that have no variant with a pyramid or of the second generation.
 _ALONE = {
     "embedded_ssd_mobilenet_v1": SsdExtractor(
         "mobilenet_v1",
@@ -173,18 +176,32 @@ _ALONE = {
     ),
 }
 
-EFFICIENTNETS = tuple(f"b{size}" for size in range(8))
+
+class BifpnSize(NamedTuple):
+    """Passes, channels and way of fusion of a bidirectional pyramid."""
+
+    num_iterations: int
+    num_filters: int
+    fusion: str  # of FUSIONS
+
+
+FUSIONS = ("fast_attention", "attention", "sum", "weighted_sum")
+# The pyramids of EfficientDet, arXiv:1911.09070, table 1; the two largest fuse with plain sums.
+EFFICIENTDET = {
+    "b0": BifpnSize(3, 64, "fast_attention"),
+    "b1": BifpnSize(4, 88, "fast_attention"),
+    "b2": BifpnSize(5, 112, "fast_attention"),
+    "b3": BifpnSize(6, 160, "fast_attention"),
+    "b4": BifpnSize(7, 224, "fast_attention"),
+    "b5": BifpnSize(7, 288, "fast_attention"),
+    "b6": BifpnSize(8, 384, "sum"),
+    "b7": BifpnSize(8, 384, "sum"),
+}
 _BIFPN = {
     f"ssd_efficientnet-{variant}_bifpn": SsdExtractor(
-        "efficientnet",
-        variant,
-        False,
-        PYRAMID_LEVELS,
-        (),
-        Normalization.IMAGENET_STANDARD,
-        is_bifpn=True,
+        "efficientnet", variant, False, PYRAMID_LEVELS, (), Normalization.IMAGENET_STANDARD, is_bifpn=True
     )
-    for variant in EFFICIENTNETS
+    for variant in EFFICIENTDET
 }
 
 SSD_EXTRACTORS: dict[str, SsdExtractor] = {
@@ -213,7 +230,7 @@ _REGION_PLAIN: dict[str, RegionExtractor] = {
 
 
 def _region_variants(plain: dict[str, RegionExtractor]) -> dict[str, RegionExtractor]:
-    """As ``_with_variants``; a type that ends in ``_keras`` keeps the network's stride after the crop."""
+    """Like ``_with_variants``; a type that ends in ``_keras`` keeps the network's stride after the crop."""
     table: dict[str, RegionExtractor] = {}
     for name, row in plain.items():
         strided = dataclasses.replace(row, is_dense_after_crop=False)
@@ -250,10 +267,10 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
 
 
 def lookup_ssd_extractor(type_name: str) -> SsdExtractor:
-    """The entry of an SSD extractor's ``type``.
+    """Returns the entry of a one-stage extractor's ``type``.
 
     Raises:
-        ConfigError: not in the table: not supported yet, of another kind of model, or unknown (with the nearest names).
+        ConfigError: The type is not in the table: not supported yet, of another kind of model, or unknown.
     """
     if type_name not in SSD_EXTRACTORS:
         raise ConfigError(refusal(type_name))
@@ -261,10 +278,10 @@ def lookup_ssd_extractor(type_name: str) -> SsdExtractor:
 
 
 def lookup_region_extractor(type_name: str) -> RegionExtractor:
-    """The entry of a two-stage detector's extractor ``type``.
+    """Returns the entry of a two-stage extractor's ``type``.
 
     Raises:
-        ConfigError: not in the table: not supported yet, of another kind of model, or unknown (with the nearest names).
+        ConfigError: The type is not in the table: not supported yet, of another kind of model, or unknown.
     """
     if type_name not in REGION_EXTRACTORS:
         raise ConfigError(region_refusal(type_name))
@@ -272,44 +289,41 @@ def lookup_region_extractor(type_name: str) -> RegionExtractor:
 
 
 def region_refusal(type_name: str) -> str:
-    """Why ``type_name`` is not in the table of two-stage extractors, and what is."""
+    """Returns why ``type_name`` is not in the table of two-stage extractors, and the accepted types."""
     accepted = f"{', '.join(_REGION_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
-    if not type_name:
-        return f"no feature extractor is named; accepted: {accepted}"
-    reason = next((text for fragment, text in _REGION_NOT_YET if fragment in type_name), None)
-    if reason:
-        return f"'{type_name}' is not supported yet ({reason}); accepted: {accepted}"
-    if type_name.startswith("ssd_"):
-        return f"'{type_name}' is a feature extractor of ssd, not of faster_rcnn; accepted: {accepted}"
-    close = nearest(type_name, REGION_EXTRACTORS)
-    hint = f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
-    return f"there is no feature extractor '{type_name}'; {hint}accepted: {accepted}"
+    owner = "ssd" if type_name.startswith("ssd_") else ""
+    return _refusal(type_name, accepted, _REGION_NOT_YET, owner, "faster_rcnn", REGION_EXTRACTORS)
 
 
 def refusal(type_name: str) -> str:
-    """Why ``type_name`` is not in the table of SSD extractors, and what is."""
-    if not type_name:
-        return f"no feature extractor is named; accepted: {accepted_types()}"
-    reason = next((text for fragment, text in _NOT_YET if fragment in type_name), None)
-    if reason:
-        return f"'{type_name}' is not supported yet ({reason}); accepted: {accepted_types()}"
-    owner = next((model for prefix, model in _OTHER_MODELS if type_name.startswith(prefix)), None)
+    """Returns why ``type_name`` is not in the table of one-stage extractors, and the accepted types."""
+    owner = next((model for prefix, model in _OTHER_MODELS if type_name.startswith(prefix)), "")
+    return _refusal(type_name, accepted_types(), _NOT_YET, owner, "ssd", SSD_EXTRACTORS)
+
+
+def _refusal(
+    name: str, accepted: str, not_yet: Iterable[tuple[str, str]], owner: str, model: str, known: Iterable[str]
+) -> str:
+    if not name:
+        return f"no feature extractor is named; accepted: {accepted}"
+    if reason := next((text for fragment, text in not_yet if fragment in name), ""):
+        return f"'{name}' is not supported yet ({reason}); accepted: {accepted}"
     if owner:
-        return f"'{type_name}' is a feature extractor of {owner}, not of ssd; accepted: {accepted_types()}"
-    close = nearest(type_name, SSD_EXTRACTORS)
-    hint = f"did you mean {' or '.join(repr(name) for name in close)}? " if close else ""
-    return f"there is no feature extractor '{type_name}'; {hint}accepted: {accepted_types()}"
+        return f"'{name}' is a feature extractor of {owner}, not of {model}; accepted: {accepted}"
+    close = nearest(name, known)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"there is no feature extractor '{name}'; {hint}accepted: {accepted}"
 
 
 def accepted_types() -> str:
-    """The types in one line: the ten backbones and the suffixes that each takes, EfficientDet's, and the others."""
+    """Returns the types in one line: the ten backbones with their suffixes, EfficientDet's, and the others."""
     plain, (smallest, *_, largest) = ", ".join(_PLAIN), _BIFPN
     keras = f"{plain}, each also with {FPN_SUFFIX}; {smallest} to {largest.split('-')[1]}; each with {KERAS_SUFFIX}"
     return f"{keras}; {', '.join(_ALONE)}"
 
 
 def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExtractor) -> str:
-    """What is wrong with ``pretrained_weights`` of an extractor, "" where nothing is; does not open the file."""
+    """Returns the problem of an extractor's ``pretrained_weights``, "" for none; does not open the file."""
     if not pretrained_weights:
         return ""
     suffixes = ", ".join(WEIGHT_FILE_SUFFIXES)
@@ -320,3 +334,31 @@ def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExt
     if not pretrained_weights.endswith(WEIGHT_FILE_SUFFIXES):
         return f"is '{pretrained_weights}'; accepted: '', '{IMAGENET_WEIGHTS}' or a file ({suffixes})"
     return "" if os.path.isfile(pretrained_weights) else f"there is no file {pretrained_weights}"
+
+
+class Bifpn(NamedTuple):
+    """A bidirectional pyramid as a config describes it."""
+
+    min_level: int
+    max_level: int
+    num_iterations: int
+    num_filters: int
+    fusion: str
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """Levels of the pyramid, finest first."""
+        return tuple(range(self.min_level, self.max_level + 1))
+
+
+def bifpn_of(message: pb.SsdFeatureExtractor, extractor: SsdExtractor) -> Bifpn:
+    """Returns the pyramid of a ``feature_extractor`` block; EfficientDet's own if the block ``bifpn`` is absent.
+
+    ``num_filters`` is never below ``min_depth``, as in the Object Detection API.
+    """
+    block = message.bifpn
+    iterations, filters, fusion = EFFICIENTDET[extractor.variant]
+    if message.HasField("bifpn"):
+        iterations, filters, fusion = block.num_iterations, block.num_filters, block.combine_method
+    filters = max(filters, message.min_depth) if filters > 0 else filters
+    return Bifpn(block.min_level, block.max_level, iterations, filters, fusion)

@@ -1,8 +1,8 @@
 """Protobuf text format -> message, through the schema's reflection, with the line of every field.
 
-``google.protobuf.text_format`` stops at the first error. This reader goes on, so that a config's owner sees every
-problem in one run: an unknown field is skipped with its value, a wrong value leaves the field unset, a missing or
-surplus brace is named once where it shows. On text without problems both give the same message.
+``google.protobuf.text_format`` stops at the first error. This reader continues, so that the user sees every problem in
+one run. It skips an unknown field with its value, leaves a field with a wrong value unset, and reports a missing or
+surplus brace once. On text without problems both readers return the same message.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ CLOSING = {"{": "}", "<": ">", "[": "]"}
 
 
 class ParsedText(NamedTuple):
-    """What a text says.
+    """The content of a text.
 
     Attributes:
-        message: without what was wrong.
-        lines: line of every field path that the text sets.
-        problems: what was wrong.
-        braces_match: whether as many blocks are closed as opened; if not, fields may be in the wrong block.
+        message: The fields that could be read.
+        lines: Line of every field path that the text sets.
+        problems: Problems of the text.
+        braces_match: False if more or fewer blocks are closed than opened. Then fields may be in the wrong block.
     """
 
     message: Any
@@ -38,12 +38,15 @@ class ParsedText(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """A message that is being read: where it stands and where it was opened."""
+    """A message that is being read, with its path, its closing symbol and the line of its opening."""
 
     message: Any
     path: str
     closing: str
     line: int
+
+    def has(self, name: str) -> bool:
+        return name in self.message.DESCRIPTOR.fields_by_name
 
 
 def parse_text(text: str, message_class: Any, most_items: int = MOST_ITEMS) -> ParsedText:
@@ -64,12 +67,12 @@ def parse_text(text: str, message_class: Any, most_items: int = MOST_ITEMS) -> P
 
 
 def join(path: str, name: str) -> str:
-    """The path of a field in the message at ``path``."""
+    """Returns the path of a field in the message at ``path``."""
     return f"{path}.{name}" if path else name
 
 
 class _Reader:
-    """The tokens, how far they are read, and what was found on the way."""
+    """The tokens, the position in them, and the fields and problems found so far."""
 
     def __init__(self, text: str, most_items: int) -> None:
         self.most_items = most_items
@@ -98,8 +101,8 @@ class _Reader:
         token = self.peek()
         return token.kind == tokens.SYMBOL and token.text in symbols
 
-    def complain(self, path: str, line: int, message: str) -> None:
-        self.complaints.add(path, line, message)
+    def complain(self, path: str, line: int, message: str, code: str = "syntax") -> None:
+        self.complaints.add(path, line, message, code)
 
     def read_block(self, block: _Block) -> None:
         """Reads fields until the block's closing symbol, which it takes."""
@@ -127,19 +130,15 @@ class _Reader:
         token = self.peek()
         if token.kind == tokens.END:
             if block.closing != tokens.END:
-                self.complain(
-                    block.path, block.line, f"the block opened here is never closed: a '{block.closing}' is missing"
-                )
+                text = f"the block opened here is never closed: a '{block.closing}' is missing"
+                self.complain(block.path, block.line, text)
             return True
         if not self.at("}", ">"):
             return False
         self.take()
         if token.text != block.closing:
-            self.complain(
-                block.path,
-                token.line,
-                f"expected '{block.closing}' for the block of line {block.line}, found '{token.text}'",
-            )
+            text = f"expected '{block.closing}' for the block of line {block.line}, found '{token.text}'"
+            self.complain(block.path, token.line, text)
         self.last_closed = (block, token.line)
         return True
 
@@ -166,7 +165,7 @@ class _Reader:
         opening = self.take()
         if not values.is_repeated(field):
             self.complain(path, opening.line, f"takes one value ({values.accepted(field)}), found a list")
-            self._skip_until("]")
+            self._skip_until_closed()
             return
         while not self.at("]"):
             token, start = self.peek(), self.index
@@ -191,65 +190,79 @@ class _Reader:
             self._skip_value()
             return
         opening = self.take()
-        if self._is_full(block, field, path, line):
-            self._skip_until("}", ">")
+        place = self._claim(block, field, path, line)
+        if place is None:
+            self._skip_until_closed()
             return
-        self._note_oneof(block, field, path, line)
+        child = getattr(block.message, field.name)
         if values.is_map(field):
-            self._read_map_entry(block, field, path, opening)
+            entry = message_factory.GetMessageClass(field.message_type)()
+            self.read_block(_Block(entry, place, CLOSING[opening.text], line))
+            if values.is_message(field.message_type.fields_by_name["value"]):
+                child[entry.key].CopyFrom(entry.value)
+            else:
+                child[entry.key] = entry.value
             return
         if values.is_repeated(field):
-            items = getattr(block.message, field.name)
-            child, path = items.add(), self._item_path(path, len(items), line)
+            child = child.add()
         else:
-            self._note_repetition(block, field, path, line)
-            child = getattr(block.message, field.name)
             child.SetInParent()
-        self.lines.setdefault(path, line)
-        self.read_block(_Block(child, path, CLOSING[opening.text], line))
-
-    def _read_map_entry(self, block: _Block, field: FieldDescriptor, path: str, opening: Token) -> None:
-        entry = message_factory.GetMessageClass(field.message_type)()
-        container = getattr(block.message, field.name)
-        path = self._item_path(path, len(container) + 1, opening.line)
-        self.lines.setdefault(path, opening.line)
-        self.read_block(_Block(entry, path, CLOSING[opening.text], opening.line))
-        if values.is_message(field.message_type.fields_by_name["value"]):
-            container[entry.key].CopyFrom(entry.value)
-        else:
-            container[entry.key] = entry.value
+        self.read_block(_Block(child, place, CLOSING[opening.text], line))
 
     def _read_scalar(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> None:
-        token = self.peek()
+        token, accepted = self.peek(), values.accepted(field)
         if self.at("{", "<"):
-            self.complain(path, token.line, f"takes {values.accepted(field)}; write `{field.name}: VALUE`, not a block")
+            self.complain(path, token.line, f"takes {accepted}; write `{field.name}: VALUE`, not a block")
             self._skip_value()
             return
-        if token.kind == tokens.END or (token.kind == tokens.SYMBOL and token.text != "-"):
-            self.complain(path, line, f"has no value; expected {values.accepted(field)}")
-            return
-        if token.kind == tokens.NAME and self._is_field_start(block.message.DESCRIPTOR):
-            self.complain(path, line, f"has no value; expected {values.accepted(field)}")
+        is_no_value = token.kind == tokens.END or (token.kind == tokens.SYMBOL and token.text != "-")
+        if is_no_value or (token.kind == tokens.NAME and self._is_field_start(block.message.DESCRIPTOR)):
+            self.complain(path, line, f"has no value; expected {accepted}")
             return
         try:
             value = values.parse_scalar(field, self._take_scalar())
         except ValueError as problem:
             self.complain(path, token.line, str(problem))
             return
-        if self._is_full(block, field, path, line):
+        if self._claim(block, field, path, line) is None:
             return
-        self._note_oneof(block, field, path, line)
         if values.is_repeated(field):
-            items = getattr(block.message, field.name)
-            items.append(value)
-            path = self._item_path(path, len(items), line)
+            getattr(block.message, field.name).append(value)
         else:
-            self._note_repetition(block, field, path, line)
             setattr(block.message, field.name, value)
+
+    def _claim(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> str | None:
+        """Records the line of a field that is about to be set, and reports if it should not be set again.
+
+        Returns:
+            The path of the field, with the index of the new item; None if a repeated field is full.
+        """
+        self._check_oneof(block, field, path, line)
+        if not values.is_repeated(field):
+            if block.message.HasField(field.name) and path in self.lines:
+                self.complain(path, line, f"is set twice (first on line {self.lines[path]}); keep one")
+        else:
+            count = len(getattr(block.message, field.name))
+            if count >= self.most_items:
+                if path not in self.full_lists:
+                    self.full_lists.add(path)
+                    self.complain(path, line, f"has more than {self.most_items} items; the rest is not read")
+                return None
+            self.lines.setdefault(path, line)
+            path = f"{path}[{count}]"
         self.lines.setdefault(path, line)
+        return path
+
+    def _check_oneof(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> None:
+        oneof = field.containing_oneof
+        other = block.message.WhichOneof(oneof.name) if oneof else None
+        if oneof and other and other != field.name:
+            first = self.lines.get(join(block.path, other), 0)
+            text = f"excludes {other} of line {first}: only one of {oneof.name} may be set; keep one"
+            self.complain(path, line, text)
 
     def _take_scalar(self) -> str:
-        """The text of one value: a word, a signed number, or adjacent strings joined into one."""
+        """Returns the text of one value: a word, a signed number, or adjacent strings joined into one."""
         token = self.take()
         if token.text == "-":
             return "-" + self.take().text
@@ -263,56 +276,21 @@ class _Reader:
         return "".join(pieces) + quote
 
     def _is_field_start(self, descriptor: Descriptor) -> bool:
-        """Whether a known field starts here (``name:`` or ``name {``), so that the value before it was left out."""
+        """Returns True if a known field starts here (``name:`` or ``name {``): the value before it is missing."""
         after = self.tokens[self.index + 1] if self.index + 1 < len(self.tokens) else self.peek()
         return self.peek().text in descriptor.fields_by_name and after.text in (":", "{", "<")
 
-    def _is_full(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> bool:
-        """Returns whether a repeated field takes no further item; reports that once."""
-        if not values.is_repeated(field) or len(getattr(block.message, field.name)) < self.most_items:
-            return False
-        if path not in self.full_lists:
-            self.full_lists.add(path)
-            self.complain(path, line, f"has more than {self.most_items} items; the rest is not read")
-        return True
-
-    def _item_path(self, path: str, count: int, line: int) -> str:
-        self.lines.setdefault(path, line)
-        return f"{path}[{count - 1}]"
-
-    def _note_repetition(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> None:
-        if block.message.HasField(field.name) and path in self.lines:
-            self.complain(path, line, f"is set twice (first on line {self.lines[path]}); keep one")
-
-    def _note_oneof(self, block: _Block, field: FieldDescriptor, path: str, line: int) -> None:
-        oneof = field.containing_oneof
-        other = block.message.WhichOneof(oneof.name) if oneof else None
-        if other and other != field.name:
-            first = self.lines.get(join(block.path, other), 0)
-            self.complain(
-                path, line, f"excludes {other} of line {first}: only one of {oneof.name} may be set; keep one"
-            )
-
     def _unknown_field(self, block: _Block, name: Token) -> None:
-        """Complains with the nearest names, or about the brace that explains the stranger; skips its value."""
-        fields = block.message.DESCRIPTOR.fields_by_name
-        kind = block.message.DESCRIPTOR.name
+        """Reports the nearest names, or the brace that explains the unknown field; skips its value."""
+        kind, fields = block.message.DESCRIPTOR.name, block.message.DESCRIPTOR.fields_by_name
         path = join(block.path, clip(name.text))
-        owner = next(
-            (
-                i
-                for i, b in reversed([*enumerate(self.open_blocks)])
-                if name.text in b.message.DESCRIPTOR.fields_by_name
-            ),
-            None,
-        )
+        owner = next((i for i in reversed(range(len(self.open_blocks))) if self.open_blocks[i].has(name.text)), None)
         if owner is not None and self.missing_closings > 0:
-            self.complain(
-                block.path,
-                name.line,
-                f"{name.text} is no field of {kind}: a '{block.closing}' is missing before this line "
-                f"for the block of line {block.line}",
+            text = (
+                f"{name.text} is no field of {kind}: a '{block.closing}' is missing before this line for the block of "
+                f"line {block.line}"
             )
+            self.complain(block.path, name.line, text)
             self.missing_closings -= len(self.open_blocks) - 1 - owner
             self.index -= 1
             self.unwind_to = owner + 1
@@ -320,36 +298,29 @@ class _Reader:
         hint = "" if self.complaints.is_full else suggestion(name.text, fields)
         if owner is not None and not nearest(name.text, fields):
             hint = f"; it belongs to {self.open_blocks[owner].path or 'the top level'}"
-        elif (
-            self.missing_closings < 0
-            and self.last_closed
-            and name.text in self.last_closed[0].message.DESCRIPTOR.fields_by_name
-        ):
+        elif self.missing_closings < 0 and self.last_closed and self.last_closed[0].has(name.text):
             closed, line = self.last_closed
             hint = f"; it belongs to {closed.path}, closed on line {line}: is that '}}' one too many?"
-        self.complain(path, name.line, f"unknown field of {kind}{hint}")
+        self.complain(path, name.line, f"unknown field of {kind}{hint}", "unknown-field")
         if self.at(":"):
             self.take()
         self._skip_value()
 
     def _skip_stray(self, block: _Block, token: Token) -> None:
-        """Complains once about what is no field, and steps to the next thing that may be one."""
-        hint = "; this looks like JSON, a config is protobuf text: `model { ... }`" if self.index == 1 else ""
-        self.complain(
-            block.path,
-            token.line,
-            f"expected a field name, found {token.describe()}{hint if token.text == '{' else ''}",
-        )
+        """Reports a token that starts no field once, and steps to the next one that may."""
+        is_json = self.index == 1 and token.text == "{"
+        hint = "; this looks like JSON, a config is protobuf text: `model { ... }`" if is_json else ""
+        self.complain(block.path, token.line, f"expected a field name, found {token.describe()}{hint}")
         while True:
             if token.text in ("{", "<", "[") and token.kind == tokens.SYMBOL:
-                self._skip_until(CLOSING[token.text])
+                self._skip_until_closed()
             if self.peek().kind in (tokens.NAME, tokens.END) or self.at("}", ">"):
                 return
             token = self.take()
 
     def _skip_extension(self, block: _Block, opening: Token) -> None:
         start = self.index
-        self._skip_until("]")
+        self._skip_until_closed()
         name = "".join(token.text for token in self.tokens[start : self.index - 1])
         self.complain(block.path, opening.line, f"the extension [{clip(name)}] is not known here")
         if self.at(":"):
@@ -357,18 +328,15 @@ class _Reader:
         self._skip_value()
 
     def _skip_value(self) -> None:
-        """Steps over one value: a scalar, adjacent strings, a list, or a whole block."""
-        if self.at("{", "<"):
+        """Skips one value: a scalar, adjacent strings, a list, or a whole block."""
+        if self.at("{", "<") or self.at("["):
             self.take()
-            self._skip_until("}", ">")
-        elif self.at("["):
-            self.take()
-            self._skip_until("]")
+            self._skip_until_closed()
         elif self.peek().kind in (tokens.NAME, tokens.NUMBER, tokens.STRING) or self.at("-"):
             self._take_scalar()
 
-    def _skip_until(self, *closings: str) -> None:
-        """Steps behind the closing symbol that matches one already taken."""
+    def _skip_until_closed(self) -> None:
+        """Skips tokens up to the closing symbol that matches one already taken."""
         depth = 1
         while depth and self.peek().kind != tokens.END:
             token = self.take()

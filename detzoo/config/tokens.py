@@ -1,4 +1,4 @@
-"""Protobuf text format -> tokens with their lines. Goes on after bad input, so that every problem is found at once."""
+"""Protobuf text format -> tokens with their lines. Continues after bad input, to find every problem at once."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _PATTERN = re.compile(
 
 
 class Complaints:
-    """The first problems of a text, and how many follow: a file of garbage has as many as it has characters.
+    """The first problems of a text, and the number of further ones: a file of garbage has one per character.
 
     Attributes:
-        problems: The first ones.
-        omitted: Number of those after them.
+        problems: The first problems.
+        omitted: Number of the further ones.
     """
 
     def __init__(self) -> None:
@@ -41,14 +41,14 @@ class Complaints:
     @property
     def is_full(self) -> bool:
         """True if the next problem is only counted."""
-        return len(self.problems) >= MOST_PROBLEMS // 2  # The other half is for what the fields mean.
+        return len(self.problems) >= MOST_PROBLEMS // 2  # The other half is for the rules of fields.
 
-    def add(self, path: str, line: int, message: str) -> None:
-        """Adds an error, or counts it where the list is full."""
+    def add(self, path: str, line: int, message: str, code: str = "syntax") -> None:
+        """Adds an error, or counts it if the list is full."""
         if self.is_full:
             self.omitted += 1
         else:
-            self.problems.append(error(path, line, message))
+            self.problems.append(error(path, line, message, code))
 
 
 class Token(NamedTuple):
@@ -59,12 +59,12 @@ class Token(NamedTuple):
     line: int
 
     def describe(self) -> str:
-        """How an error message calls it."""
+        """Returns the token as an error message quotes it."""
         return "the end of the file" if self.kind == END else f"'{clip(self.text)}'"
 
 
 def tokenize(text: str, complaints: Complaints) -> list[Token]:
-    """Splits a text into tokens, the last one of kind END; what is no token goes to ``complaints``."""
+    """Splits a text into tokens, the last one of kind END. Other characters are added to ``complaints``."""
     tokens: list[Token] = []
     line = 1
     for match in _PATTERN.finditer(text):

@@ -1,6 +1,6 @@
-"""One scalar of the schema from its text: the types, ranges and enum names, with messages that say what is accepted.
+"""One scalar of the schema from its text: types, ranges and enum names, with messages that name the accepted values.
 
-Shared by the reader of files (``text.py``) and by ``--set`` (``override.py``), so that both accept the same things.
+The reader of files (``text.py``) and ``--set`` (``override.py``) share it, so that both accept the same values.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from google.protobuf import text_encoding
 from google.protobuf.descriptor import FieldDescriptor
 
-from detzoo.config.names import clip, suggestion
+from detzoo.config.names import clip, nearest, suggestion
 
 TRUE_WORDS = ("true", "True", "t", "1")
 FALSE_WORDS = ("false", "False", "f", "0")
@@ -23,7 +23,7 @@ INTEGER_RANGES = {
     FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-PATTERN_ERRORS = (re.error, RecursionError, OverflowError)  # of a text that is no regular expression
+PATTERN_ERRORS = (re.error, RecursionError, OverflowError)  # of invalid regular expressions
 
 _ESCAPE = re.compile(r"\\(.)")
 _KNOWN_ESCAPES = "abfnrtvxXuU01234567?'\"\\"
@@ -33,23 +33,23 @@ FLOATS = (FieldDescriptor.CPPTYPE_FLOAT, FieldDescriptor.CPPTYPE_DOUBLE)
 
 
 def is_message(field: FieldDescriptor) -> bool:
-    """Whether the field holds a message (a block in braces) rather than a scalar."""
+    """Returns True if the field holds a message (a block in braces) rather than a scalar."""
     return field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE
 
 
 def is_repeated(field: FieldDescriptor) -> bool:
-    """Whether the field may occur several times; works on every protobuf runtime without its deprecation warning."""
+    """Returns True if the field may occur several times, without the deprecation warning of newer protobuf runtimes."""
     repeated = getattr(field, "is_repeated", None)
     return bool(repeated) if repeated is not None else field.label == FieldDescriptor.LABEL_REPEATED
 
 
 def is_map(field: FieldDescriptor) -> bool:
-    """Whether the field is a map, written as repeated blocks of key and value."""
+    """Returns True if the field is a map, written as repeated blocks of key and value."""
     return is_message(field) and field.message_type.GetOptions().map_entry
 
 
 def blocks_in(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[Any, str]]:
-    """Yields the messages that a field at ``path`` holds, with their paths; entries of maps are left out."""
+    """Yields the messages that a field at ``path`` holds, with their paths; without entries of maps."""
     if not is_message(field) or is_map(field):
         return
     if is_repeated(field):
@@ -59,7 +59,7 @@ def blocks_in(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[A
 
 
 def accepted(field: FieldDescriptor) -> str:
-    """What the field takes, in words: ``an integer``, ``true or false``, ``one of A, B``, ``a block {...}``."""
+    """Returns the accepted values in words: ``an integer``, ``true or false``, ``one of A, B``, ``a block {...}``."""
     kind = field.cpp_type
     if is_message(field):
         return f"a block of type {field.message_type.name}"
@@ -75,10 +75,10 @@ def accepted(field: FieldDescriptor) -> str:
 
 
 def parse_scalar(field: FieldDescriptor, text: str) -> Any:
-    """The value that ``text`` (one token, strings in their quotes, numbers with their sign) means for the field.
+    """Returns the value of ``text`` (one token, strings in their quotes, numbers with their sign) for the field.
 
     Raises:
-        ValueError: with a message that says what was found and what is accepted.
+        ValueError: The text is no value of the field; the message has the text and the accepted values.
     """
     kind = field.cpp_type
     quoted = text[:1] in ("'", '"')
@@ -109,7 +109,7 @@ def no_nul(text: str) -> str:
     """Returns a string as it is.
 
     Raises:
-        ValueError: It has a NUL, which no path and no name may have.
+        ValueError: The string has a NUL, which no path and no name may have.
     """
     if "\0" in text:
         raise ValueError(f"{clip(text)!r} has a NUL character, which no path and no name may have")
@@ -117,13 +117,13 @@ def no_nul(text: str) -> str:
 
 
 def unquote(text: str) -> str:
-    """The characters of a quoted string, its escapes resolved as protobuf does.
+    """Returns the characters of a quoted string, its escapes resolved as protobuf does.
 
     A path of Windows with single backslashes is refused, because its folders would be read as escapes: ``\\new`` as a
     line break and "ew".
 
     Raises:
-        ValueError: with what to write instead.
+        ValueError: The string is not valid; the message has the spelling to use.
     """
     inner = text[1:-1]
     if not _has_bare_backslashes(inner):
@@ -141,7 +141,7 @@ def unquote(text: str) -> str:
 
 
 def _has_bare_backslashes(inner: str) -> bool:
-    """Whether backslashes are meant as they stand: a path of Windows, or before what is no escape."""
+    """Returns True if backslashes are not meant as escapes: in a path of Windows, or before other letters."""
     escapes = _ESCAPE.findall(inner)
     if any(escape not in _KNOWN_ESCAPES for escape in escapes) or re.match(r"[A-Za-z]:\\[^\\]", inner):
         return True
@@ -158,14 +158,9 @@ def _parse_enum(field: FieldDescriptor, text: str) -> int:
         return enum.values_by_name[name].number
     if name in enum.values_by_name:
         raise ValueError(f"{clip(text)} is written without quotes: {name}")
-    raise ValueError(
-        f"{clip(text)} is not a value of {enum.name}{suggestion(name, enum.values_by_name)}" + _all_of(field, name)
-    )
-
-
-def _all_of(field: FieldDescriptor, name: str) -> str:
-    """The full list of an enum, unless the suggestion already is that list."""
-    return "" if "accepted" in suggestion(name, field.enum_type.values_by_name) else f" (accepted: {accepted(field)})"
+    hint = suggestion(name, enum.values_by_name)
+    names = f" (accepted: {accepted(field)})" if nearest(name, enum.values_by_name) else ""
+    raise ValueError(f"{clip(text)} is not a value of {enum.name}{hint}{names}")
 
 
 def _parse_integer(text: str) -> int | None:

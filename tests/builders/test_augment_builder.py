@@ -16,7 +16,6 @@ from detzoo.data.augment import crop, geometry
 from detzoo.data.augment.apply import augment
 from detzoo.data.augment.crop import CropLimits, PadLimits
 from detzoo.data.sample import Sample
-from detzoo.errors import ConfigError
 
 REFUSED = {"scale_boxes_to_pixel_coordinates", "convert_class_logits_to_softmax"}
 NEEDS_FIELDS = {
@@ -182,28 +181,3 @@ def test_order_is_kept():
     assert first is crop.ssd_random_crop
     assert arguments(second) == {}
     assert build("random_vertical_flip {}").func is geometry.random_vertical_flip
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", r"data_augmentation_options\[0\] is empty; accepted are adjust_gamma"),
-        ("convert_class_logits_to_softmax {}", r"\[0\]: .*_softmax is not supported: .*accepted are .*ssd_random_crop"),
-        ("autoaugment_image { policy_name: 'v9' }", "policy_name is 'v9'; accepted are v0, v1, v2, v3"),
-        ("scale_boxes_to_pixel_coordinates {}", "fractions of the image throughout"),
-        ("random_crop_image { min_area: 0 }", r"random_crop_image: min_area 0 and max_area 1 must be above 0"),
-        ("random_crop_image { min_aspect_ratio: 2 }", "minimum of aspect_ratio, 2, is above its maximum, 1.33"),
-        ("ssd_random_crop { operations {} }", "min_aspect_ratio is 0"),
-        ("random_pad_image { pad_color: 1 }", "pad_color has 1 values; it takes 3"),
-        ("random_pad_image { min_image_height: 1 }", "both or neither of min_image_height and min_image_width"),
-        ("random_crop_pad_image { max_padded_size_ratio: 1 }", "takes 2"),
-        ("random_distort_color { color_ordering: 2 }", "color_ordering is 2; it is 0 or 1"),
-        ("normalize_image {}", "original_minval and original_maxval are equal"),
-        ("subtract_channel_mean {}", "means is empty"),
-        ("resize_image {}", "must be above 0"),
-        ("remap_labels { original_labels: 0 new_label: 1 }", "class ids start at 1"),
-    ],
-)
-def test_what_cannot_be_built_is_a_config_error(text, message):
-    with pytest.raises(ConfigError, match=message):
-        build(text)

@@ -21,11 +21,7 @@ NUM_IMAGES = 7
 def model(train_size=(), test_view="TEN_CROPS"):
     sizes = "".join(f"train_size: {size} " for size in train_size)
     return text_format.Parse(
-        """
-        spp_classifier { num_classes: 2 network { type: 'zf_5'
-        pyramid_bins: [2, 1] } shorter_side: 48
-        crop_size: 40
-        """
+        "spp_classifier { num_classes: 2 network { type: 'zf_5' pyramid_bins: 1 } shorter_side: 48 crop_size: 40 "
         f"{sizes} test_view: {test_view} }}",
         pb.DetectionModel(),
     )
@@ -135,8 +131,8 @@ def test_a_reader_of_neither_kind():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"crop_size": 60}, "crop_size is 60; accepted: 1 to shorter_side"),
-        ({"crop_size": 0}, "crop_size is 0"),
+        ({"crop_size": 60}, r"crop_size: is 60, above shorter_side \(48\)"),
+        ({"crop_size": 0}, "crop_size: is 0; accepted: 1 to 16384"),
     ],
 )
 def test_crops_must_fit(change, message):

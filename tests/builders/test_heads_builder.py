@@ -9,7 +9,6 @@ from google.protobuf import text_format
 
 from detzoo.builders.heads import build_dense_head
 from detzoo.config import pb
-from detzoo.errors import ConfigError
 
 BATCH_NORM = "conv_hyperparams { activation: RELU_6 batch_norm { scale: true } }"
 
@@ -93,19 +92,3 @@ def test_frozen_batch_norm_arrives():
     fields = f"depth: 16 num_layers_before_predictor: 1 {BATCH_NORM}"
     model = head_model(f"weight_shared_convolutional_box_predictor {{ {fields} }}", freeze_batchnorm=True)
     assert model.get_layer("box_tower_0_level_3_batch_norm").train_statistics is False
-
-
-@pytest.mark.parametrize(
-    ("text", "num_anchors", "message"),
-    [
-        ("", (2, 2), "nothing is set, but a one-stage detector needs one of convolutional_box_predictor"),
-        ("rfcn_box_predictor {}", (2, 2), "rfcn_box_predictor is set"),
-        ("convolutional_box_predictor { box_code_size: 7 }", (2, 2), "box_code_size is 7"),
-        ("convolutional_box_predictor { use_depthwise: true }", (2, 2), "use_depthwise with kernel_size 1"),
-        ("convolutional_box_predictor { min_depth: 3 max_depth: 2 }", (2, 2), "min_depth 3 is above max_depth 2"),
-        ("weight_shared_convolutional_box_predictor {}", (3, 6), r"gives \[3, 6\]. With ssd_anchor_generator set"),
-    ],
-)
-def test_contradictions_are_refused(text, num_anchors, message):
-    with pytest.raises(ConfigError, match=message):
-        head_model(text, num_anchors)

@@ -100,8 +100,3 @@ def test_each_layer_gets_an_initializer_of_its_own():
 def test_unknown_initializer_is_refused_with_its_field():
     with pytest.raises(ConfigError, match="keras_initializer_by_name: Keras has no initializer 'glorat'"):
         hyperparams("initializer { keras_initializer_by_name: 'glorat' }")
-
-
-def test_group_norm_is_refused_with_what_to_use():
-    with pytest.raises(ConfigError, match="group_norm is not supported"):
-        hyperparams("group_norm {}")

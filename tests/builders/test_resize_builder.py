@@ -8,7 +8,6 @@ from google.protobuf import text_format
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
 from detzoo.data import resize
-from detzoo.errors import ConfigError
 
 
 def build(text: str) -> resize.Resizer:
@@ -62,28 +61,3 @@ def build(text: str) -> resize.Resizer:
 )
 def test_every_form(text, expected):
     assert build(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("", "choose one of"),
-        ("keep_aspect_ratio_resizer { min_dimension: 9 max_dimension: 8 }", "at most max_dimension 8"),
-        ("keep_aspect_ratio_resizer { per_channel_pad_value: 1 }", "takes 3"),
-        (
-            """
-            keep_aspect_ratio_resizer {
-              min_dimension: 9 max_dimension: 9
-              training_min_dimensions: [9, 10]
-            }
-            """,
-            r"training_min_dimensions \[9, 10\] must be above 0 and at most max_dimension 9",
-        ),
-        ("fixed_shape_resizer { height: 0 }", "must be above 0"),
-        ("conditional_shape_resizer { condition: INVALID }", "GREATER or SMALLER"),
-        ("pad_to_multiple_resizer { multiple: -1 }", "must be above 0"),
-    ],
-)
-def test_contradictions_are_config_errors(text, message):
-    with pytest.raises(ConfigError, match=message):
-        build(text)

@@ -5,7 +5,6 @@ from google.protobuf import text_format
 
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.config import pb
-from detzoo.errors import ConfigError
 from detzoo.ops import matching
 from detzoo.ops.box_coder import FasterRcnnBoxCoder, MeanStddevBoxCoder, SquareBoxCoder
 
@@ -88,24 +87,3 @@ def test_matchers(text, expected):
 )
 def test_similarities(text, expected):
     assert _build(similarity_calculator=text).similarity == expected
-
-
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        ({"box_coder": ""}, "box_coder is empty; give it one of faster_rcnn_box_coder"),
-        ({"box_coder": "keypoint_box_coder { num_keypoints: 4 }"}, "num_keypoints is 4"),
-        (
-            {"box_coder": "square_box_coder {}", "extra": "box_predictor { convolutional_box_predictor {} }"},
-            "box_code_size is 4, but square_box_coder has codes of 3 numbers",
-        ),
-        ({"matcher": ""}, "matcher is empty; give it one of argmax_matcher, bipartite_matcher"),
-        ({"matcher": "argmax_matcher { unmatched_threshold: 0.6 }"}, "unmatched_threshold 0.6 is above"),
-        ({"matcher": "argmax_matcher { negatives_lower_than_unmatched: false }"}, "both are 0.5"),
-        ({"similarity_calculator": ""}, "similarity_calculator is empty"),
-        ({"extra": "use_confidences_as_targets: true"}, "use_confidences_as_targets is not supported"),
-    ],
-)
-def test_what_cannot_work_is_refused(parts, message):
-    with pytest.raises(ConfigError, match=message):
-        _build(**parts)

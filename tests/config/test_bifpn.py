@@ -5,11 +5,10 @@ from __future__ import annotations
 import pytest
 
 from detzoo.config import pb
-from detzoo.config.bifpn import bifpn_of
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
-from detzoo.config.support import SSD_EXTRACTORS, Normalization, lookup_ssd_extractor
+from detzoo.config.support import SSD_EXTRACTORS, Normalization, bifpn_of, lookup_ssd_extractor
 
 EXTRACTOR = "model.ssd.feature_extractor"
 BIFPN = f"{EXTRACTOR}.bifpn"

@@ -11,9 +11,9 @@ import pytest
 from google.protobuf import text_format
 
 from detzoo.config import pb
+from detzoo.config.check.effects import NO_EFFECT, UNSUPPORTED
+from detzoo.config.check.limits import check_limits, limit_of
 from detzoo.config.check.pipeline import check_file, check_pipeline
-from detzoo.config.effects import NO_EFFECT, UNSUPPORTED
-from detzoo.config.limits import check_limits, limit_of
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Findings, Severity
 from detzoo.errors import ConfigError

@@ -92,7 +92,7 @@ def test_an_empty_value_clears(message):
         ("train_config.batch_size=many", "train_config.batch_size: expected an integer of at least 0, found many"),
         ("train_config.batch_size[0]=3", "occurs once: leave out [0]"),
         ("train_config.optimizer.optimizer=adam", "name one of its branches instead: rms_prop_optimizer, "),
-        ("train_config.batch_size.x=3", "takes an integer of at least 0 and has no fields of its own"),
+        ("train_config.batch_size.x=3", "takes an integer of at least 0 and has no fields"),
         ("train_config", "expected PATH=VALUE, or PATH{} for an empty block"),
         ("model.ssd.loss=3", "is a block (Loss); set one of its fields"),
         ("eval_input_reader[5].shuffle=true", "has 1 items; accepted: [0] to [1]"),

@@ -10,7 +10,7 @@ import sys
 import pytest
 
 from detzoo.config import pb
-from detzoo.config.effects import NO_EFFECT, UNSUPPORTED
+from detzoo.config.check.effects import NO_EFFECT, UNSUPPORTED
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 FIELD = re.compile(r"(?:optional |repeated |)(?:map<[^>]*>|[\w.]+) (\w+) = \d+")

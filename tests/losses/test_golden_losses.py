@@ -39,7 +39,7 @@ def _groundtruth():
 
 def _losses(config, predictions):
     targets = build_anchor_targets(config)(predictions.anchors_norm, _groundtruth())
-    terms = build_dense_loss(config, config.num_classes)(predictions, targets)
+    terms = build_dense_loss(config)(predictions, targets)
     return {name: float(term.total / tf.maximum(term.normalizer, 1.0)) for name, term in terms.items()}
 
 

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from detzoo.builders.optimizer import ManualStepRate
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import latest_prefix
 from detzoo.data.issue_counter import IssueCounter, count_vector
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import CheckpointError, ConfigError, DataError, DiskFullError, TrainingError
+from detzoo.optim.schedules import ManualStepRate
 from detzoo.train.loop import TrainingLoop
 from detzoo.train.run_record import read_finished
 from detzoo.train.settings import EarlyStopping

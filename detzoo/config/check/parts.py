@@ -1,13 +1,15 @@
-"""Checks of the blocks that one-stage and two-stage detectors share: resizer, backbone, suppression, miner."""
+"""Rules of the blocks that several kinds of models share: resizer, backbone, pyramid, suppression, miner."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from detzoo.config import pb, support
-from detzoo.config.problems import Findings
+from detzoo.config.check.effects import check_choice
+from detzoo.config.problems import MISSING, Findings
 
-_SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
+COARSEST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
+SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
 
 
 class InputSize(NamedTuple):
@@ -15,98 +17,129 @@ class InputSize(NamedTuple):
 
     height: int
     width: int
-    is_static: bool  # False: no image is larger
+    is_static: bool  # False: these are upper bounds
 
 
-def check_resizer(resizer: Any, path: str, findings: Findings) -> None:
-    """Adds what is wrong with a ``pb.ImageResizer``; one that chooses nothing is not this function's matter."""
-    kind = resizer.WhichOneof("image_resizer_oneof")
-    if kind is None:
-        return
-    path, chosen = f"{path}.{kind}", getattr(resizer, kind)
+def check_resizer(resizer: pb.ImageResizer, findings: Findings) -> None:
+    """Checks an ``image_resizer`` block."""
+    kind = check_choice(resizer, "image_resizer_oneof", "", findings)
     if kind == "keep_aspect_ratio_resizer":
-        for index, side in enumerate(chosen.training_min_dimensions):
-            if side > chosen.max_dimension:
-                text = f"is {side}; accepted: 1 to max_dimension ({chosen.max_dimension})"
-                findings.error(f"{path}.training_min_dimensions[{index}]", text)
-    elif kind == "conditional_shape_resizer" and chosen.condition == pb.ConditionalShapeResizer.INVALID:
-        findings.error(f"{path}.condition", "is INVALID; accepted: GREATER, SMALLER")
+        keep = resizer.keep_aspect_ratio_resizer
+        for index, side in enumerate(keep.training_min_dimensions):
+            if side > keep.max_dimension:
+                text = f"is {side}; accepted: 1 to max_dimension ({keep.max_dimension})"
+                path = f"{kind}.training_min_dimensions[{index}]"
+                findings.error(path, "training-dimension", text, ["max_dimension"])
+    conditional = resizer.conditional_shape_resizer
+    if kind == "conditional_shape_resizer" and conditional.condition == pb.ConditionalShapeResizer.INVALID:
+        findings.error(f"{kind}.condition", "resize-condition", "is INVALID; accepted: GREATER, SMALLER")
 
 
-def input_size(resizer: Any) -> InputSize | None:
-    """The largest input of an ``image_resizer``; None if images have any size or the resizer is wrong."""
+def input_size(resizer: pb.ImageResizer) -> InputSize | None:
+    """Returns the largest input of an ``image_resizer``; None if images have any size or the resizer is wrong."""
     kind = resizer.WhichOneof("image_resizer_oneof")
+    height = width = 0
     if kind == "fixed_shape_resizer":
-        chosen = resizer.fixed_shape_resizer
-        return _positive(chosen.height, chosen.width, is_static=True)
-    if kind == "keep_aspect_ratio_resizer":
-        chosen = resizer.keep_aspect_ratio_resizer
-        if chosen.pad_to_max_dimension:
-            return _positive(chosen.max_dimension, chosen.max_dimension, is_static=True)
-        return _positive(chosen.min_dimension, chosen.max_dimension, is_static=False)
-    if kind == "conditional_shape_resizer":
-        chosen = resizer.conditional_shape_resizer
-        if chosen.condition == pb.ConditionalShapeResizer.GREATER:
-            return _positive(chosen.size_threshold, chosen.size_threshold, is_static=False)
-    return None
+        height, width = resizer.fixed_shape_resizer.height, resizer.fixed_shape_resizer.width
+    elif kind == "keep_aspect_ratio_resizer":
+        keep = resizer.keep_aspect_ratio_resizer
+        height, width = keep.max_dimension if keep.pad_to_max_dimension else keep.min_dimension, keep.max_dimension
+    elif kind == "conditional_shape_resizer":
+        conditional = resizer.conditional_shape_resizer
+        if conditional.condition == pb.ConditionalShapeResizer.GREATER:
+            height = width = conditional.size_threshold
+    if height <= 0 or width <= 0:
+        return None
+    is_padded = kind == "keep_aspect_ratio_resizer" and resizer.keep_aspect_ratio_resizer.pad_to_max_dimension
+    return InputSize(height, width, kind == "fixed_shape_resizer" or is_padded)
 
 
-def _positive(height: int, width: int, *, is_static: bool) -> InputSize | None:
-    return InputSize(height, width, is_static) if height > 0 and width > 0 else None
+def check_region_extractor(
+    message: pb.FasterRcnnFeatureExtractor, findings: Findings
+) -> support.RegionExtractor | None:
+    """Checks the backbone of a two-stage detector. Returns its entry in the table, None if the type is unknown."""
+    extractor = support.REGION_EXTRACTORS.get(message.type)
+    if extractor is None:
+        findings.error("type", "unknown-extractor", support.region_refusal(message.type))
+    else:
+        check_backbone(message, extractor, findings)
+    return extractor
 
 
 def check_backbone(
-    message: Any,
-    path: str,
+    message: pb.SsdFeatureExtractor | pb.FasterRcnnFeatureExtractor,
     extractor: support.SsdExtractor | support.RegionExtractor,
     findings: Findings,
-    files: bool,
 ) -> None:
-    """Adds what is wrong with width, pyramid, padding and weights of a ``feature_extractor`` block."""
+    """Checks width, pyramid and weights of a ``feature_extractor`` block."""
     if message.depth_multiplier != 1 and not extractor.has_depth_multiplier:
         text = f"is {message.depth_multiplier:g}, but {message.type} has one width only; accepted: 1"
-        findings.error(f"{path}.depth_multiplier", text)
+        findings.error("depth_multiplier", "one-width", text)
     if message.HasField("fpn") and not extractor.is_fpn:
         stem = message.type.removesuffix(support.KERAS_SUFFIX)
-        suffix = message.type.removeprefix(stem)
-        with_pyramid = stem + support.FPN_SUFFIX + suffix
-        text = f"{message.type} builds no pyramid; use type: '{with_pyramid}' or leave the block out"
-        if getattr(extractor, "is_bifpn", False):
+        with_pyramid = stem + support.FPN_SUFFIX + message.type.removeprefix(stem)
+        text = f"{message.type} builds no pyramid; use type: '{with_pyramid}' or remove the block"
+        if isinstance(extractor, support.SsdExtractor) and extractor.is_bifpn:
             text = f"{message.type} builds a bidirectional pyramid; use the block bifpn"
-        findings.error(f"{path}.fpn", text)
-    if files or message.pretrained_weights == support.IMAGENET_WEIGHTS:
-        problem = support.weights_problem(message.pretrained_weights, extractor)
-        if problem:
-            findings.error(f"{path}.pretrained_weights", problem)
+        findings.error("fpn", "no-pyramid", text)
+    problem = support.weights_problem(message.pretrained_weights, extractor)
+    if problem and (findings.files or message.pretrained_weights == support.IMAGENET_WEIGHTS):
+        findings.error("pretrained_weights", "pretrained-weights", problem)
 
 
-def check_post_processing(post: Any, path: str, loss: str | None, findings: Findings) -> None:
-    """Adds what is wrong with a ``pb.PostProcessing``.
+def check_pyramid(
+    message: pb.SsdFeatureExtractor | pb.FasterRcnnFeatureExtractor, findings: Findings
+) -> tuple[int, ...]:
+    """Checks the ``fpn`` of a ``feature_extractor`` block whose type has a pyramid.
+
+    Returns:
+        The levels of the pyramid, finest first; () if the config has them wrong.
+    """
+    fpn, findings = message.fpn, findings.at("fpn")
+    finest, coarsest = support.PYRAMID_LEVELS[0], support.PYRAMID_LEVELS[-1]
+    if not finest <= fpn.min_level <= coarsest:
+        text = f"is {fpn.min_level}; accepted for {message.type}: {finest} to {coarsest}, the levels of the backbone"
+        findings.error("min_level", "pyramid-levels", text)
+        return ()
+    if not fpn.lateral_connections and not fpn.top_down_pathway:
+        text = "is false, and so is top_down_pathway, so that nothing makes the finer levels; keep one of them"
+        findings.error("lateral_connections", "pyramid-paths", text)
+    if fpn.coarse_source != pb.FeaturePyramidNetworks.PYRAMID:
+        source = pb.FeaturePyramidNetworks.CoarseSource.Name(fpn.coarse_source)
+        if fpn.finest_level_only:
+            text = f"is {source}, without effect: finest_level_only skips the levels past the backbone's"
+            findings.warning("coarse_source", "unused-coarse-source", text)
+        elif fpn.max_level <= coarsest:
+            text = f"is {source}, without effect: max_level {fpn.max_level} adds no level past the backbone's"
+            findings.warning("coarse_source", "unused-coarse-source", text, ["max_level"])
+    return tuple(range(fpn.min_level, fpn.max_level + 1))
+
+
+def check_post_processing(post: pb.PostProcessing, loss: str | None, findings: Findings) -> None:
+    """Checks a ``post_processing`` block.
 
     Args:
-        post: the message.
-        path: its path.
-        loss: the classification loss whose logits it converts; None where that is not known, or where the head
-            converts them itself.
-        findings: where problems go.
+        post: The block.
+        loss: Classification loss whose logits the block converts; None if unknown, or if the head converts them.
+        findings: Receives the problems.
     """
     if not post.HasField("batch_non_max_suppression"):
-        findings.error(path, "batch_non_max_suppression is missing; an empty block takes its defaults")
+        findings.error("", MISSING, "batch_non_max_suppression is missing; an empty block takes its defaults")
         return
-    if loss is None:
-        return
-    wanted = "SOFTMAX" if loss in _SOFTMAX_LOSSES else "SIGMOID"
+    wanted = "SOFTMAX" if loss in SOFTMAX_LOSSES else "SIGMOID"
     converter = pb.PostProcessing.ScoreConverter.Name(post.score_converter)
-    if converter != wanted:
+    if loss is not None and converter != wanted:
         text = f"is {converter}, but the loss {loss} trains logits for {wanted}; scores will not be probabilities"
-        findings.warning(f"{path}.score_converter", text)
+        findings.warning("score_converter", "score-converter", text)
 
 
-def check_hard_examples(miner: Any, path: str, findings: Findings) -> None:
-    """Adds what is wrong with the numbers of a ``pb.HardExampleMiner``."""
+def check_hard_examples(miner: pb.HardExampleMiner, findings: Findings) -> None:
+    """Checks the numbers of a ``hard_example_miner`` block."""
     if miner.reserve_positives and not 0 < miner.max_negatives_per_positive < miner.num_hard_examples:
         text = (
             f"is true with max_negatives_per_positive {miner.max_negatives_per_positive} and num_hard_examples "
             f"{miner.num_hard_examples}; accepted: a ratio of 1 or more, and more examples than it"
         )
-        findings.error(f"{path}.reserve_positives", text)
+        findings.error(
+            "reserve_positives", "reserved-positives", text, ["max_negatives_per_positive", "num_hard_examples"]
+        )

@@ -8,8 +8,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from detzoo.config.check.inputs import records_problem
 from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.check.readers import records_problem
 from detzoo.config.load import LoadedPipeline, to_text
 from detzoo.config.paths import is_remote
 from detzoo.config.problems import Severity, is_placeholder

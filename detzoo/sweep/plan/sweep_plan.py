@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detzoo.config import pb
+from detzoo.config.check.limits import check_limits
 from detzoo.config.check.pipeline import check_pipeline
-from detzoo.config.limits import check_limits
 from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
 from detzoo.config.names import suggestion
 from detzoo.config.override import apply_override

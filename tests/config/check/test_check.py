@@ -49,7 +49,7 @@ RESIZER = f"{SSD}.image_resizer"
 def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overrides, off):
     warnings = found(config_path, *(f"{RESIZER}.{text}" for text in overrides), severity=Severity.WARNING)
     strides = ", ".join(str(2**level) for level in range(7 - off, 7))
-    assert [f"no multiple of the strides {strides}: " in text for text in warnings.values()] == [True] * bool(off)
+    assert [f"no multiple of the strides {strides}. " in text for text in warnings.values()] == [True] * bool(off)
 
 
 @pytest.mark.parametrize(
@@ -241,7 +241,7 @@ def test_an_error_names_field_and_remedy(config_path, overrides, path, says):
         ([f"{COSINE}.total_steps=200"], f"{COSINE}.total_steps", "stops before the learning rate has come down"),
         ([f"{MANUAL}.schedule[+].step=100"], f"{MANUAL}.schedule[0].step", "never reached"),
         (["train_config.num_steps=0"], "train_config.num_steps", "needs --num_train_steps"),
-        ([f"{COSINE}.learning_rate_base=0.08"], COSINE, "0.08 is high for 8 images a step"),
+        ([f"{COSINE}.learning_rate_base=0.08"], COSINE, "0.08 is high for 8 images per step"),
         ([f"{SSD}.post_processing.score_converter=SOFTMAX"], f"{SSD}.post_processing.score_converter", "for SIGMOID"),
         (["eval_input_reader="], "eval_input_reader", "detzoo evaluate"),
         ([f"{SSD}.num_classes=3"], "train_input_reader.label_map_path", "the classes from 3 on"),
@@ -253,10 +253,10 @@ def test_a_warning_does_not_stop_anything(config_path, overrides, path, says):
 
 
 def test_the_checks_metrics_are_the_evaluators(config_path):
-    from detzoo.config.check import inputs
+    from detzoo.config.check import readers
     from detzoo.evaluate import runner
 
-    assert inputs.METRICS_SETS == runner.METRICS_SETS
+    assert readers.METRICS_SETS == runner.METRICS_SETS
     assert found(config_path, "eval_config.metrics_set=[oid_challenge_detection_metrics, open_images_metrics]") == {}
     refused = found(config_path, "eval_config.metrics_set=[oid_challenge_segmentation_metrics]")
     assert "'oid_challenge_segmentation_metrics' is not supported; accepted: " in refused["eval_config.metrics_set[0]"]
@@ -288,7 +288,7 @@ def test_ssd_anchors_against_the_maps(config_path):
     ]
     assert found(config_path, *plain) == {}
     errors = found(config_path, *plain, f"{SSD_ANCHORS}.num_layers=5")
-    assert "the extractor gives 6 maps" in errors[f"{SSD_ANCHORS}.num_layers"]
+    assert "the extractor makes 6 maps" in errors[f"{SSD_ANCHORS}.num_layers"]
     errors = found(config_path, *plain, f"{SSD}.feature_extractor.num_layers=7")
     assert "accepted for ssd_mobilenet_v2: 1 to 6" in errors[f"{SSD}.feature_extractor.num_layers"]
     errors = found(config_path, *plain, f"{SSD_ANCHORS}.scales=[0.1, 0.2]")
@@ -312,7 +312,7 @@ def test_an_extractor_of_fixed_maps_takes_no_number_of_them(config_path):
     ]
     assert len(notes) == 1
     errors = found(config_path, *overrides, f"{SSD_ANCHORS}.num_layers=6")
-    assert "the extractor gives 5 maps" in errors[f"{SSD_ANCHORS}.num_layers"]
+    assert "the extractor makes 5 maps" in errors[f"{SSD_ANCHORS}.num_layers"]
 
 
 def test_a_shared_head_needs_one_number_of_anchors(config_path):
@@ -320,7 +320,8 @@ def test_a_shared_head_needs_one_number_of_anchors(config_path):
     overrides = [f"{SSD_ANCHORS}.aspect_ratios=[1, 2, 0.5]", f"{SSD_ANCHORS}.num_layers=4"]
     errors = found(config_path, *overrides)
     assert (
-        "the finest map 3 boxes at a location and the others 4" in errors[f"{SSD_ANCHORS}.reduce_boxes_in_lowest_layer"]
+        "3 boxes per location of the finest map and 4 on the others"
+        in errors[f"{SSD_ANCHORS}.reduce_boxes_in_lowest_layer"]
     )
     assert found(config_path, *overrides, f"{SSD_ANCHORS}.reduce_boxes_in_lowest_layer=false") == {}
     assert found(config_path, *overrides, f"{SSD_ANCHORS}.interpolated_scale_aspect_ratio=0") == {}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import pytest
 
 from detzoo.builders import augment, losses, targets
@@ -11,9 +9,9 @@ from detzoo.builders.anchors import build_anchor_generator
 from detzoo.builders.detector import build_detector
 from detzoo.builders.optimizer import build_schedule
 from detzoo.config import pb
+from detzoo.config.check.effects import UNSUPPORTED, supported_branches
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.check.training import AUTOAUGMENT_POLICIES
-from detzoo.config.effects import UNSUPPORTED, supported_branches
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
 from detzoo.data.augment.policy import POLICIES
@@ -36,7 +34,7 @@ BUILDERS = [
     (
         pb.AnchorGenerator,
         "anchor_generator_oneof",
-        functools.partial(build_anchor_generator, pixels_allowed=True),
+        build_anchor_generator,
     ),
     (pb.LearningRate, "learning_rate", build_schedule),
     (pb.PreprocessingStep, "preprocessing_step", lambda message: augment.build_augmentations([message])),

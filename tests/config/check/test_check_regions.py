@@ -132,7 +132,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         (
             [f"{EXTRACTOR}.first_stage_features_stride=32"],
             f"{EXTRACTOR}.first_stage_features_stride",
-            "only the last map has; set use_last_map: true",
+            "only the last map has (use_last_map: true)",
         ),
         (
             [f"{EXTRACTOR}.type=faster_rcnn_vgg16", f"{EXTRACTOR}.first_stage_features_stride=8"],
@@ -141,7 +141,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         ),
         ([f"{EXTRACTOR}.depth_multiplier=0.5"], f"{EXTRACTOR}.depth_multiplier", "one width only; accepted: 1"),
         ([f"{EXTRACTOR}.pretrained_weights=no.h5"], f"{EXTRACTOR}.pretrained_weights", "there is no file no.h5"),
-        ([f"{EXTRACTOR}.fpn{{}}"], f"{EXTRACTOR}.fpn", "use type: 'faster_rcnn_resnet50_fpn_keras' or leave"),
+        ([f"{EXTRACTOR}.fpn{{}}"], f"{EXTRACTOR}.fpn", "use type: 'faster_rcnn_resnet50_fpn_keras' or remove"),
         ([f"{EXTRACTOR}.pad_to_multiple=0"], f"{EXTRACTOR}.pad_to_multiple", "1 to 4096 pixels"),
         ([*PYRAMID, f"{EXTRACTOR}.use_last_map=true"], f"{EXTRACTOR}.use_last_map", "accepted with it: false"),
         ([*PYRAMID, f"{EXTRACTOR}.fpn.min_level=6"], f"{EXTRACTOR}.fpn.min_level", "is 6; accepted for"),
@@ -149,7 +149,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         (
             [*PYRAMID, f"{EXTRACTOR}.fpn.top_down_pathway=false", f"{EXTRACTOR}.fpn.lateral_connections=false"],
             f"{EXTRACTOR}.fpn.lateral_connections",
-            "nothing is left that makes the finer levels",
+            "nothing makes the finer levels",
         ),
         # Anchors.
         ([f"{ANCHORS}="], ANCHORS, "choose one of grid_anchor_generator, "),
@@ -277,19 +277,19 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         (
             [*MASKS, "train_input_reader.load_instance_masks=false"],
             "train_input_reader.load_instance_masks",
-            "the mask head is trained on them; accepted: true",
+            "(the mask head is trained on them); accepted: true",
         ),
         (
             [*MASKS, "eval_config.metrics_set[0]=coco_mask_metrics"],
             "eval_input_reader[0].load_instance_masks",
-            "eval_config asks for coco_mask_metrics; accepted: true",
+            "(eval_config asks for coco_mask_metrics); accepted: true",
         ),
         (
             ["eval_config.metrics_set[0]=coco_mask_metrics"],
             "eval_config.metrics_set[0]",
             "needs masks, which only faster_rcnn with number_of_stages: 3 and predict_instance_masks: true predicts",
         ),
-        ([*FROM_READER, f"{MODEL}.number_of_stages=1"], f"{MODEL}.number_of_stages", "leaves the first stage out"),
+        ([*FROM_READER, f"{MODEL}.number_of_stages=1"], f"{MODEL}.number_of_stages", "removes the first stage"),
         (
             [*FROM_READER, "eval_input_reader[0].proposals_path="],
             "eval_input_reader[0].proposals_path",
@@ -479,7 +479,7 @@ def test_a_proposal_head_that_is_shared_needs_one_number_of_anchors(region_path)
     overrides = [*PYRAMID, f"{ssd}.num_layers=5", f"{ssd}.aspect_ratios=[1, 2, 0.5]"]
     assert found(region_path, *overrides) == {}  # box and objectness layers of each level are its own
     errors = found(region_path, *overrides, f"{MODEL}.first_stage_head_sharing=ALL")
-    assert "the finest map 3 boxes at a location and the others 4" in errors[f"{ssd}.reduce_boxes_in_lowest_layer"]
+    assert "3 boxes per location of the finest map and 4 on the others" in errors[f"{ssd}.reduce_boxes_in_lowest_layer"]
 
 
 def test_the_last_map_may_have_stride_32(region_path):
@@ -549,7 +549,7 @@ def test_several_labels_of_a_box_need_sigmoids(region_path):
     overrides, loss = ["train_config.merge_multiple_label_boxes=true"], f"{MODEL}.second_stage_classification_loss"
     [problem] = problems(region_path, *overrides)
     assert problem.path == loss
-    assert "is a softmax, which knows one right class" in problem.message
+    assert "is a softmax with one right class" in problem.message
     sigmoids = [f"{loss}.weighted_sigmoid{{}}", f"{MODEL}.second_stage_post_processing.score_converter=SIGMOID"]
     assert problems(region_path, *overrides, *sigmoids) == []
     assert problems(region_path, *overrides, *FIRST_STAGE) == []

@@ -70,7 +70,7 @@ def test_a_momentum_that_does_not_reach_the_backbone(config_path):
     warnings = found(config_path, *overrides)
     assert warnings.keys() == {DECAY, f"{EXTRACTOR}.type"}
     assert "is 0.97, but does not reach the backbone, whose own momentum is 0.9997" in warnings[DECAY]
-    assert "set override_base_feature_extractor_hyperparams: true" in warnings[DECAY]
+    assert "Set override_base_feature_extractor_hyperparams: true" in warnings[DECAY]
     # 0.9997 ** 1500 = 0.638
     assert "num_steps 1500" in warnings[f"{EXTRACTOR}.type"]
     assert "still 64% those of mean 0 and variance 1; 1% is left after 15349 steps" in warnings[f"{EXTRACTOR}.type"]

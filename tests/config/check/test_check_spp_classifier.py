@@ -152,7 +152,7 @@ def test_folders_and_a_label_map(folders, tmp_path):
     [
         (None, "there is no folder"),
         ((), "has no folders in it"),
-        (("cat",), "no folder in .* has an image"),
+        (("cat",), "no folder in .* has images"),
     ],
 )
 def test_folders_that_hold_nothing(folders, tmp_path, make, message):

@@ -54,7 +54,7 @@ def test_a_good_config_has_no_problem(tmp_path):
     [
         ("num_classes=0", "num_classes", "is 0; accepted: 1 to "),
         ("network.type=zf5", "network.type", "is 'zf5'; did you mean 'zf_5'?"),
-        ("network.type=vgg16", "network.type", "is 'vgg16'; accepted: convnet_5, overfeat_5, overfeat_7, zf_5"),
+        ("network.type=vgg16", "network.type", "is 'vgg16'; accepted: zf_5, convnet_5, overfeat_5, overfeat_7"),
         ("network.pyramid_bins[1]=0", "network.pyramid_bins[1]", "is 0; accepted: 1 to 64 bins per side"),
         ("network.fc_depth=0", "network.fc_depth", "is 0; accepted: 1 to 16384 units"),
         ("network.dropout=1", "network.dropout", "is 1; accepted: 0 to below 1"),
@@ -93,7 +93,7 @@ def test_a_wrong_value_is_named(tmp_path, override, field, message):
 @pytest.mark.parametrize(
     ("cut", "path", "message"),
     [
-        ("pyramid_bins: [6, 3, 2, 1]", "model.spp_net.network.pyramid_bins", "is missing: windows of any size"),
+        ("pyramid_bins: [6, 3, 2, 1]", "model.spp_net.network.pyramid_bins", "is missing; windows of any size"),
         ('proposals_path: "train.npz"', "train_input_reader.proposals_path", "spp_net classifies given windows"),
         ('proposals_path: "test.npz"', "eval_input_reader[0].proposals_path", "`detzoo proposals` writes"),
         ("batch_non_max_suppression { iou_threshold: 0.3 }", "model.spp_net.post_processing", "is missing"),

@@ -1,7 +1,7 @@
 """Checks of every number of a message against the ``range`` that protos/ gives its field, in one walk.
 
-A range is an interval, then its unit or reason: ``(0, 1] of the image``. ``3 of [0, 255]`` also fixes the length of a
-list that is not empty. A field without a range takes every finite number that is not negative, and its default.
+A range is an interval with its unit or reason, such as ``(0, 1] of the image``. ``3 of [0, 255]`` also fixes the length
+of a list that is not empty. A field without a range takes every finite number that is not negative, and its default.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from detzoo.config import pb, values
-from detzoo.config.problems import Findings
-from detzoo.config.text import join
+from detzoo.config.problems import MISSING, Findings
 
 _RANGE = re.compile(
     r"((?P<num_values>\d+) of )?(?P<opening>[\[(])(?P<low>\S+), (?P<high>[^\])]+)(?P<closing>[\])])(?P<reason>.*)"
 )
+OUT_OF_RANGE = "out-of-range"  # a code
 _NUMBERS = (*values.INTEGER_RANGES, *values.FLOATS)
 
 
@@ -30,10 +30,10 @@ class Limit(NamedTuple):
     Attributes:
         low: Lower end of the interval.
         high: Upper end of the interval; infinite for every finite number from ``low`` on.
-        excludes_low: Whether ``low`` itself is outside.
-        excludes_high: Whether ``high`` itself is outside.
+        excludes_low: True if ``low`` itself is outside.
+        excludes_high: True if ``high`` itself is outside.
         num_values: Length of a list that is not empty; 0 for any length.
-        reason: What follows the interval: unit or reason, "" for none.
+        reason: Unit or reason, "" for none.
     """
 
     low: float
@@ -44,7 +44,7 @@ class Limit(NamedTuple):
     reason: str = ""
 
     def holds(self, number: float) -> bool:
-        """Returns whether ``number`` is inside; NaN and infinity never are."""
+        """Returns True if ``number`` is inside; NaN and infinity never are."""
         is_above = self.low < number if self.excludes_low else self.low <= number
         return is_above and (number < self.high if self.excludes_high else number <= self.high) and number < math.inf
 
@@ -81,7 +81,7 @@ def check_limits(message: Any, findings: Findings) -> Any:
     """
     copy = type(message)()
     copy.CopyFrom(message)
-    _check(copy, "", findings)
+    _check(copy, findings)
     return copy
 
 
@@ -124,35 +124,37 @@ def _ordered(descriptor: Descriptor) -> list[tuple[str, str]]:
     return [(low, high) for low, high in pairs if high != low and high in names]
 
 
-def _check(message: Any, path: str, findings: Findings) -> None:
+def _check(message: Any, findings: Findings) -> None:
     already = len(findings.problems)
     for field, limit in _limits(message.DESCRIPTOR):
         if values.is_repeated(field):
-            _check_list(getattr(message, field.name), join(path, field.name), limit, findings)
+            _check_list(getattr(message, field.name), findings.at(field.name), limit)
         elif not limit.holds(number := getattr(message, field.name)):
             found = f"is {shown(number)}" if message.HasField(field.name) else "is missing"
-            findings.error(join(path, field.name), f"{found}; accepted: {limit.accepted()}")
+            code = OUT_OF_RANGE if message.HasField(field.name) else MISSING
+            findings.error(field.name, code, f"{found}; accepted: {limit.accepted()}")
             inside = field.default_value if limit.holds(field.default_value) else limit.nearest(number)
             setattr(message, field.name, type(number)(inside))
     if len(findings.problems) == already:
-        _check_order(message, path, findings)
+        _check_order(message, findings)
     for field, value in message.ListFields():
-        for block, block_path in values.blocks_in(field, value, join(path, field.name)):
-            _check(block, block_path, findings)
+        for block, path in values.blocks_in(field, value, field.name):
+            _check(block, findings.at(path))
 
 
-def _check_order(message: Any, path: str, findings: Findings) -> None:
+def _check_order(message: Any, findings: Findings) -> None:
     for low, high in _ordered(message.DESCRIPTOR):
         smallest, largest = getattr(message, low), getattr(message, high)
         if smallest > largest and (largest or message.HasField(high)):
-            findings.error(join(path, low), f"is {shown(smallest)}, above {high} ({shown(largest)})")
+            text = f"is {shown(smallest)}, above {high} ({shown(largest)})"
+            findings.error(low, "minimum-above-maximum", text)
             setattr(message, low, largest)
 
 
-def _check_list(numbers: Any, path: str, limit: Limit, findings: Findings) -> None:
+def _check_list(numbers: Any, findings: Findings, limit: Limit) -> None:
     if limit.num_values and len(numbers) not in (0, limit.num_values):
-        findings.error(path, f"has {len(numbers)} values; accepted: none, or {limit.num_values}")
+        findings.error("", "list-length", f"has {len(numbers)} values; accepted: none, or {limit.num_values}")
     for index, number in enumerate(numbers):
         if not limit.holds(number):
-            findings.error(f"{path}[{index}]", f"is {shown(number)}; accepted: {limit.accepted()}")
+            findings.error(f"[{index}]", OUT_OF_RANGE, f"is {shown(number)}; accepted: {limit.accepted()}")
             numbers[index] = type(number)(limit.nearest(number))

@@ -1,24 +1,26 @@
 """Fields of the Object Detection API that detzoo reads without using, and those whose meaning it does not support.
 
-Two tables, message -> field -> why. A field of ``NO_EFFECT`` may have any value; a field of ``UNSUPPORTED`` may be left
-out or have its default, because only another value asks for something that is not there.
+Both tables map message -> field -> reason. A field of ``NO_EFFECT`` may have any value. A field of ``UNSUPPORTED`` may
+be absent or have its default, because only another value asks for an unsupported feature.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
+
 from detzoo.config import values
-from detzoo.config.problems import Findings
-from detzoo.config.text import join
+from detzoo.config.problems import MISSING, Findings
 
 _TPU = "made for TPUs; results here do not depend on it"
 _QUEUES = "input queues of TensorFlow 1; tf.data tunes itself here"
 _ALWAYS_SYNCHRONOUS = "replicas always train synchronously here"
 _DRAWING = "evaluation draws no images; `detzoo detect` does"
 _TWO_PROCESSES = "evaluation runs once, or while training every train_config.eval_every_n_steps"
-_OUTPUT_DIR = "`detzoo evaluate --output_dir` says where results go"
-_IN_PLACE = "batch normalisation always updates in place in TensorFlow 2"
+_OUTPUT_DIR = "`detzoo evaluate --output_dir` sets the folder of the results"
+_IN_PLACE = "batch normalization always updates in place in TensorFlow 2"
 _RAW_DETECTIONS = "raw detections are always part of the exported model's outputs"
 _STATIC_SHAPES = "shapes are always static here"
 _OWN_SUPPRESSION = "detzoo's own non-maximum suppression gives the same detections"
@@ -74,7 +76,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "batch_queue_capacity": _QUEUES,
         "num_batch_queue_threads": _QUEUES,
         "prefetch_queue_capacity": _QUEUES,
-        "fine_tune_checkpoint_version": "the format of a checkpoint is recognised",
+        "fine_tune_checkpoint_version": "the format of a checkpoint is detected",
         "run_fine_tune_checkpoint_dummy_computation": "variables exist before a checkpoint is loaded",
         "unpad_groundtruth_tensors": "padding carries weight 0, so that the losses do not see it",
         "retain_original_images": "training keeps no originals",
@@ -102,7 +104,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "include_metrics_per_category": "the precision of each class is always written",
         "all_metrics_per_category": "the precision of each class is always written",
         "super_categories": "classes are reported one by one",
-        "use_moving_averages": "averaged weights are evaluated wherever the optimizer averages them",
+        "use_moving_averages": "averaged weights are evaluated if the optimizer averages them",
         "use_dummy_loss_in_eval": "evaluation computes no loss",
     },
     "InputReader": {
@@ -112,7 +114,7 @@ NO_EFFECT: dict[str, dict[str, str]] = {
         "prefetch_size": _QUEUES,
         "num_parallel_map_calls": _QUEUES,
         "filenames_shuffle_buffer_size": "all file names are shuffled",
-        "name": "readers are told apart by their place in the config",
+        "name": "readers are identified by their position in the config",
         "include_source_id": "image/source_id is always read",
         "load_context_image_ids": "only meant for Context R-CNN",
         "use_display_name": "names and display names of the label map both count",
@@ -136,11 +138,11 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
     },
     "MaskRCNNBoxPredictor": {"predict_keypoints": f"{_NO_KEYPOINTS}; accepted: false"},
     "SsdFeatureExtractor": {
-        "replace_preprocessor_with_placeholder": "each extractor has its own normalisation, which cannot be left out",
+        "replace_preprocessor_with_placeholder": "each extractor has its own normalization, which cannot be skipped",
         "spaghettinet_arch_name": "SpaghettiNet backbones are not supported yet",
         "use_hardswish": "hard swish belongs to SpaghettiNet, which is not supported yet",
     },
-    "Hyperparams": {"group_norm": "group normalisation is not supported; accepted: batch_norm, sync_batch_norm"},
+    "Hyperparams": {"group_norm": "group normalization is not supported; accepted: batch_norm, sync_batch_norm"},
     "BoxCoder": {
         "square_box_coder": "the heads predict boxes of 4 numbers, this coder has 3; accepted: faster_rcnn_box_coder",
     },
@@ -191,26 +193,45 @@ UNSUPPORTED: dict[str, dict[str, str]] = {
 
 
 def supported_branches(message: Any, oneof: str) -> list[str]:
-    """The branches of a ``oneof`` that this version supports."""
+    """Returns the branches of a ``oneof`` that this version supports."""
     refused = UNSUPPORTED.get(message.DESCRIPTOR.name, {})
     return [field.name for field in message.DESCRIPTOR.oneofs_by_name[oneof].fields if field.name not in refused]
 
 
-def check_effects(message: Any, path: str, findings: Findings) -> None:
+def check_effects(message: Any, findings: Findings) -> None:
     """Walks all fields that are set in a message and the messages in it; adds errors and "no effect" notes."""
     kind = message.DESCRIPTOR.name
     no_effect, unsupported = NO_EFFECT.get(kind, {}), UNSUPPORTED.get(kind, {})
     for field, value in message.ListFields():
-        here = join(path, field.name)
         if field.name in no_effect:
-            findings.no_effect(here, no_effect[field.name])
+            findings.no_effect(field.name, no_effect[field.name])
         elif field.name in unsupported and _asks_for_something(field, value):
-            findings.error(here, unsupported[field.name])
+            findings.error(field.name, "not-supported", unsupported[field.name])
         else:
-            for block, block_path in values.blocks_in(field, value, here):
-                check_effects(block, block_path, findings)
+            for block, path in values.blocks_in(field, value, field.name):
+                check_effects(block, findings.at(path))
 
 
-def _asks_for_something(field: Any, value: Any) -> bool:
-    """Whether a set field differs from leaving it out: a block or a list always does, a scalar off its default."""
+def _asks_for_something(field: FieldDescriptor, value: Any) -> bool:
+    """Returns True if a set field differs from an absent one: any block or list, or a scalar off its default."""
     return values.is_message(field) or values.is_repeated(field) or value != field.default_value
+
+
+def check_choice(part: Any, oneof: str, path: str, findings: Findings, accepted: Sequence[str] = ()) -> str:
+    """Adds an error if a block chooses no branch of a ``oneof``.
+
+    Args:
+        part: The block.
+        oneof: Name of the oneof.
+        path: Path of the block below that of the findings.
+        findings: Receives the error.
+        accepted: Branches to name; by default all that this version supports.
+
+    Returns:
+        The name of the chosen branch, "" for none.
+    """
+    if kind := part.WhichOneof(oneof):
+        return kind
+    names = ", ".join(accepted or supported_branches(part, oneof))
+    findings.error(path, MISSING, f"is missing or empty; choose one of {names}")
+    return ""

@@ -1,0 +1,76 @@
+"""Rules of a two-stage detector (``model.faster_rcnn``): Faster R-CNN, R-FCN, Mask R-CNN, Fast R-CNN, a first stage.
+
+``number_of_stages`` and ``proposals_from_reader`` decide which blocks must be there. The rules of maps and anchors are
+in ``first_stage``, those of crops and heads in ``second_stage``, those of the input readers in ``readers``.
+"""
+
+from __future__ import annotations
+
+from detzoo.config import pb, stages
+from detzoo.config.check.effects import supported_branches
+from detzoo.config.check.first_stage import check_first_stage
+from detzoo.config.check.parts import check_hard_examples, check_post_processing, check_region_extractor, check_resizer
+from detzoo.config.check.second_stage import check_second_stage
+from detzoo.config.problems import Findings
+
+_CLASSIFICATION_LOSSES = ("weighted_softmax", "weighted_sigmoid", "weighted_sigmoid_focal")
+
+
+def check_two_stage(model: pb.FasterRcnn, findings: Findings) -> None:
+    """Checks a ``faster_rcnn`` block."""
+    _check_stages(model, findings)
+    check_resizer(model.image_resizer, findings.at("image_resizer"))
+    extractor = check_region_extractor(model.feature_extractor, findings.at("feature_extractor"))
+    if not model.proposals_from_reader and model.clip_anchors_to_image and model.keep_anchors_outside_image:
+        text = "is true, without effect: clip_anchors_to_image leaves no anchor that crosses the image's border"
+        findings.warning("keep_anchors_outside_image", "no-anchors-outside", text)
+    if stages.has_second_stage(model):
+        check_second_stage(model, extractor, findings)
+        _check_training(model, findings)
+    if extractor is not None:
+        check_first_stage(model, extractor, findings)
+
+
+def _check_stages(model: pb.FasterRcnn, findings: Findings) -> None:
+    number = model.number_of_stages
+    if stages.has_second_stage(model) and not model.num_classes:  # A first stage alone has none.
+        findings.error("num_classes", "no-class", "is 0; accepted: 1 or more, the background not counted")
+    if number == 1 and model.proposals_from_reader:
+        text = "is 1, the first stage alone, but proposals_from_reader removes the first stage; accepted with it: 2, 3"
+        findings.error("number_of_stages", "no-stage", text)
+    masks = model.second_stage_box_predictor.mask_rcnn_box_predictor.predict_instance_masks
+    if number == stages.NUMBER_WITH_MASKS and not masks:
+        text = (
+            "is 3, but nothing predicts masks; set second_stage_box_predictor.mask_rcnn_box_predictor."
+            "predict_instance_masks: true, or accepted without it: 1, 2"
+        )
+        findings.error("number_of_stages", "no-mask-head", text)
+    elif number == 2 and masks:
+        text = "is 2: masks are predicted in the third stage only, so predict_instance_masks has no effect; set it to 3"
+        findings.warning("number_of_stages", "unused-mask-head", text)
+
+
+def _check_training(model: pb.FasterRcnn, findings: Findings) -> None:
+    """Checks sampling, losses and post-processing of the second stage."""
+    has_miner = model.HasField("hard_example_miner")
+    proposals = model.first_stage_max_proposals_in_training or model.first_stage_max_proposals
+    # A miner looks at all proposals. Without it, a batch is sampled, which the proposals must fill.
+    if not model.proposals_from_reader and not has_miner and model.second_stage_batch_size > proposals > 0:
+        text = (
+            f"is {model.second_stage_batch_size}, but training has {proposals} proposals per image, so that batches "
+            "are never full; set first_stage_max_proposals_in_training, which does not slow inference down"
+        )
+        reads = ["first_stage_max_proposals_in_training"]
+        findings.warning("second_stage_batch_size", "few-proposals", text, reads)
+    if has_miner:
+        check_hard_examples(model.hard_example_miner, findings.at("hard_example_miner"))
+    message = model.second_stage_classification_loss
+    loss = message.WhichOneof("classification_loss") or _CLASSIFICATION_LOSSES[0]
+    if loss not in _CLASSIFICATION_LOSSES and loss in supported_branches(message, "classification_loss"):
+        text = f"is not supported in a second stage; accepted: {', '.join(_CLASSIFICATION_LOSSES)}"
+        findings.error(f"second_stage_classification_loss.{loss}", "not-supported", text)
+    elif loss == "weighted_sigmoid_focal" and has_miner:
+        text = "chooses hard examples, and so does weighted_sigmoid_focal; keep one of them"
+        findings.warning("hard_example_miner", "miner-with-focal-loss", text)
+    trained = loss if loss in _CLASSIFICATION_LOSSES else None
+    check_post_processing(model.second_stage_post_processing, trained, findings.at("second_stage_post_processing"))

@@ -1,0 +1,122 @@
+"""Learning-rate schedules of the Object Detection API: step -> rate. Step 0 is the first step of a run.
+
+References:
+    Cosine decay: SGDR, arXiv:1608.03983, equation 5.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import Tensor
+
+
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """A schedule whose fields are its arguments."""
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments that rebuild this schedule."""
+        return dict(vars(self))
+
+
+@dataclasses.dataclass(eq=False)
+class ConstantRate(Schedule):
+    """The same rate at every step."""
+
+    rate: float
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate, float32 scalar."""
+        return tf.constant(self.rate, tf.float32)
+
+
+@dataclasses.dataclass(eq=False)
+class ExponentialRate(Schedule):
+    """A burn-in at a constant rate, then ``initial * factor ** (steps since / decay_steps)``, never below a minimum.
+
+    Attributes:
+        initial: Rate at the end of the burn-in.
+        decay_steps: Steps in which the rate is multiplied by ``factor`` once, counted from the end of the burn-in.
+        factor: See above.
+        staircase: True if the exponent is rounded down to a whole number.
+        burnin_rate: Rate of the burn-in; 0 stands for ``initial``.
+        burnin_steps: Length of the burn-in.
+        minimum: Lower bound, also during the burn-in.
+    """
+
+    initial: float
+    decay_steps: int
+    factor: float
+    staircase: bool = True
+    burnin_rate: float = 0.0
+    burnin_steps: int = 0
+    minimum: float = 0.0
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate at ``step``, float32 scalar."""
+        step = tf.cast(step, tf.float32)
+        exponent = (step - self.burnin_steps) / self.decay_steps
+        decayed = self.initial * tf.pow(self.factor, tf.floor(exponent) if self.staircase else exponent)
+        rate = tf.where(step < self.burnin_steps, self.burnin_rate or self.initial, decayed)
+        return tf.maximum(rate, self.minimum)
+
+
+@dataclasses.dataclass(eq=False)
+class ManualStepRate(Schedule):
+    """A constant rate between given steps.
+
+    Attributes:
+        boundaries: Steps at which the rate changes, ascending.
+        rates: One more than boundaries; ``rates[i + 1]`` holds from ``boundaries[i]`` on.
+        warmup: True if the rate rises linearly from ``rates[0]`` at step 0 to ``rates[1]`` at ``boundaries[0]``.
+    """
+
+    boundaries: list[int]
+    rates: list[float]
+    warmup: bool = False
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate at ``step``, float32 scalar."""
+        step = tf.cast(step, tf.float32)
+        stage = tf.reduce_sum(tf.cast(step >= tf.constant(self.boundaries, tf.float32), tf.int32))
+        rate = tf.gather(tf.constant(self.rates, tf.float32), stage)
+        if not self.warmup or self.boundaries[0] == 0:
+            return rate
+        slope = (self.rates[1] - self.rates[0]) / self.boundaries[0]
+        return tf.where(step < self.boundaries[0], self.rates[0] + slope * step, rate)
+
+
+@dataclasses.dataclass(eq=False)
+class CosineRate(Schedule):
+    """A linear warm-up, an optional plateau, half a cosine down to 0 at ``total_steps``, and 0 after that.
+
+    Attributes:
+        base: The highest rate.
+        total_steps: Step at which the rate reaches 0.
+        warmup_rate: Rate at step 0.
+        warmup_steps: Step at which ``base`` is reached.
+        hold_steps: Steps after the warm-up that stay at ``base``.
+    """
+
+    base: float
+    total_steps: int
+    warmup_rate: float = 0.0
+    warmup_steps: int = 0
+    hold_steps: int = 0
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate at ``step``, float32 scalar."""
+        step = tf.cast(step, tf.float32)
+        decay_start = self.warmup_steps + self.hold_steps
+        progress = (step - decay_start) / max(self.total_steps - decay_start, 1)
+        rate = 0.5 * self.base * (1.0 + tf.cos(math.pi * progress))
+        rate = tf.where(step <= decay_start, self.base, rate)
+        if self.warmup_steps > 0:
+            slope = (self.base - self.warmup_rate) / self.warmup_steps
+            rate = tf.where(step < self.warmup_steps, self.warmup_rate + slope * step, rate)
+        return tf.where(step > self.total_steps, 0.0, rate)
