@@ -29,7 +29,7 @@ PACKAGE: str
 POOL: _DescriptorPool
 FILES: list[str]
 
-def range_of(field: _FieldDescriptor) -> str: ...
+def option_of(field: _FieldDescriptor, name: str) -> str: ...
 
 """
 

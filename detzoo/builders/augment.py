@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -29,8 +30,10 @@ def build_augmentations(steps: Iterable[pb.PreprocessingStep]) -> list[Augmentat
     return built
 
 
-def _with_fields(function: Callable[..., Any], *names: str) -> Callable[[Any], Augmentation]:
-    """Returns a builder that passes fields of the message to arguments of the same names."""
+def _fields_of(function: Callable[..., Any]) -> Callable[[Any], Augmentation]:
+    """Returns a builder that passes fields of the message to the keyword arguments of the same names."""
+    parameters = inspect.signature(function).parameters.values()
+    names = [parameter.name for parameter in parameters if parameter.kind is parameter.KEYWORD_ONLY]
     return lambda config: functools.partial(function, **{name: getattr(config, name) for name in names})
 
 
@@ -156,61 +159,38 @@ def _remap_labels(config: pb.RemapLabels) -> Augmentation:
 
 
 _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
-    "adjust_gamma": _with_fields(color.adjust_gamma, "gamma", "gain"),
-    "autoaugment_image": _with_fields(policy.autoaugment_image, "policy_name"),
+    "adjust_gamma": _fields_of(color.adjust_gamma),
+    "autoaugment_image": _fields_of(policy.autoaugment_image),
     "drop_label_probabilistically": _drop_label,
-    "normalize_image": _with_fields(
-        color.normalize_image, "original_minval", "original_maxval", "target_minval", "target_maxval"
-    ),
+    "normalize_image": _fields_of(color.normalize_image),
     "random_absolute_pad_image": _absolute_pad_image,
-    "random_adjust_brightness": _with_fields(color.random_adjust_brightness, "max_delta"),
-    "random_adjust_contrast": _with_fields(color.random_adjust_contrast, "min_delta", "max_delta"),
-    "random_adjust_hue": _with_fields(color.random_adjust_hue, "max_delta"),
-    "random_adjust_saturation": _with_fields(color.random_adjust_saturation, "min_delta", "max_delta"),
-    "random_black_patches": _with_fields(
-        color.random_black_patches, "max_black_patches", "probability", "size_to_image_ratio"
-    ),
+    "random_adjust_brightness": _fields_of(color.random_adjust_brightness),
+    "random_adjust_contrast": _fields_of(color.random_adjust_contrast),
+    "random_adjust_hue": _fields_of(color.random_adjust_hue),
+    "random_adjust_saturation": _fields_of(color.random_adjust_saturation),
+    "random_black_patches": _fields_of(color.random_black_patches),
     "random_crop_image": _crop_image,
     "random_crop_pad_image": _crop_pad_image,
-    "random_crop_to_aspect_ratio": _with_fields(
-        crop.random_crop_to_aspect_ratio, "aspect_ratio", "overlap_thresh", "clip_boxes"
-    ),
-    "random_distort_color": _with_fields(color.random_distort_color, "color_ordering"),
-    "random_downscale_to_target_pixels": _with_fields(
-        geometry.random_downscale_to_target_pixels, "random_coef", "min_target_pixels", "max_target_pixels"
-    ),
-    "random_horizontal_flip": _with_fields(geometry.random_horizontal_flip, "probability"),
-    "random_image_scale": _with_fields(geometry.random_image_scale, "min_scale_ratio", "max_scale_ratio"),
+    "random_crop_to_aspect_ratio": _fields_of(crop.random_crop_to_aspect_ratio),
+    "random_distort_color": _fields_of(color.random_distort_color),
+    "random_downscale_to_target_pixels": _fields_of(geometry.random_downscale_to_target_pixels),
+    "random_horizontal_flip": _fields_of(geometry.random_horizontal_flip),
+    "random_image_scale": _fields_of(geometry.random_image_scale),
     "random_jitter_boxes": _jitter_boxes,
-    "random_jpeg_quality": _with_fields(
-        color.random_jpeg_quality, "random_coef", "min_jpeg_quality", "max_jpeg_quality"
-    ),
+    "random_jpeg_quality": _fields_of(color.random_jpeg_quality),
     "random_pad_image": _pad_image,
-    "random_patch_gaussian": _with_fields(
-        color.random_patch_gaussian,
-        "random_coef",
-        "min_patch_size",
-        "max_patch_size",
-        "min_gaussian_stddev",
-        "max_gaussian_stddev",
-    ),
-    "random_pixel_value_scale": _with_fields(color.random_pixel_value_scale, "minval", "maxval"),
-    "random_resize_method": _with_fields(geometry.random_resize_method, "target_height", "target_width"),
-    "random_rgb_to_gray": _with_fields(color.random_rgb_to_gray, "probability"),
-    "random_rotation90": _with_fields(geometry.random_rotation90, "probability"),
-    "random_scale_crop_and_pad_to_square": _with_fields(
-        geometry.random_scale_crop_and_pad_to_square, "output_size", "scale_min", "scale_max"
-    ),
-    "random_self_concat_image": _with_fields(
-        geometry.random_self_concat_image, "concat_vertical_probability", "concat_horizontal_probability"
-    ),
-    "random_square_crop_by_scale": _with_fields(
-        geometry.random_square_crop_by_scale, "max_border", "scale_min", "scale_max", "num_scales"
-    ),
-    "random_vertical_flip": _with_fields(geometry.random_vertical_flip, "probability"),
+    "random_patch_gaussian": _fields_of(color.random_patch_gaussian),
+    "random_pixel_value_scale": _fields_of(color.random_pixel_value_scale),
+    "random_resize_method": _fields_of(geometry.random_resize_method),
+    "random_rgb_to_gray": _fields_of(color.random_rgb_to_gray),
+    "random_rotation90": _fields_of(geometry.random_rotation90),
+    "random_scale_crop_and_pad_to_square": _fields_of(geometry.random_scale_crop_and_pad_to_square),
+    "random_self_concat_image": _fields_of(geometry.random_self_concat_image),
+    "random_square_crop_by_scale": _fields_of(geometry.random_square_crop_by_scale),
+    "random_vertical_flip": _fields_of(geometry.random_vertical_flip),
     "remap_labels": _remap_labels,
     "resize_image": _resize_image,
-    "rgb_to_gray": _with_fields(color.rgb_to_gray),
+    "rgb_to_gray": _fields_of(color.rgb_to_gray),
     "ssd_random_crop": _ssd_random_crop,
     "ssd_random_crop_fixed_aspect_ratio": _ssd_fixed_aspect_ratio,
     "ssd_random_crop_pad": _ssd_random_crop_pad,

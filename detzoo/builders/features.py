@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 from detzoo.config import pb
-from detzoo.config.support import Normalization, RegionExtractor, SsdExtractor, bifpn_of, lookup_ssd_extractor
+from detzoo.config.support import Extractor, Normalization, SsdExtractor, bifpn_of, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
 from detzoo.features import efficientnet, inception, inception_v2, mobilenet, resnet, vgg
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network
@@ -89,9 +89,7 @@ def padded(image_shape: tuple[int | None, int | None], multiple: int) -> tuple[i
     return height, width
 
 
-def overridden(
-    network: Network, row: SsdExtractor | RegionExtractor, conv_hyperparams: ConvHyperparams | None
-) -> ConvHyperparams:
+def overridden(network: Network, row: Extractor, conv_hyperparams: ConvHyperparams | None) -> ConvHyperparams:
     """Returns the hyperparameters of a backbone's layers: its family's, or those that override them.
 
     As in the Object Detection API, an override regularizes the depthwise kernels of MobileNets, too, whatever
@@ -112,7 +110,7 @@ def frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperpar
 
 
 def build_network(
-    row: SsdExtractor | RegionExtractor,
+    row: Extractor,
     depth_multiplier: float = 1.0,
     min_depth: int = 1,
     for_pyramid: bool = False,
@@ -130,12 +128,12 @@ def build_network(
     return _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
 
 
-def normalization(row: SsdExtractor | RegionExtractor) -> Callable[[Tensor], Tensor]:
+def normalization(row: Extractor) -> Callable[[Tensor], Tensor]:
     """Returns the function that normalizes RGB values of 0 to 255 for an extractor."""
     return _NORMALIZATIONS[row.normalization]
 
 
-def pixel_scale(row: SsdExtractor | RegionExtractor) -> PixelScale:
+def pixel_scale(row: Extractor) -> PixelScale:
     """Returns the colors of 0 and 1 in an extractor's input."""
     return _PIXEL_SCALES[row.normalization]
 

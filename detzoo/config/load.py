@@ -53,10 +53,6 @@ class LoadedPipeline:
             parts.pop()
         return 0
 
-    def is_set_in_text(self, field_path: str) -> bool:
-        """Returns True if the text itself sets exactly this field."""
-        return field_path in self.lines
-
 
 def read_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") -> tuple[LoadedPipeline, list[Problem]]:
     """Reads a config and applies overrides. Returns the fields that could be read, and every problem.

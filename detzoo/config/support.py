@@ -14,7 +14,7 @@ import dataclasses
 import enum
 import os
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from detzoo.config import pb
 from detzoo.config.names import nearest
@@ -35,41 +35,50 @@ class Normalization(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True)
-class SsdExtractor:
-    """The meaning of a ``type`` of ``model.ssd.feature_extractor``.
+class Extractor:
+    """A backbone, and the pyramid on it.
 
     Attributes:
         family: Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3,
             inception_resnet_v2, resnet, resnext or efficientnet.
         variant: Member of the family, e.g. "101" or "101_32x8d"; "" if there is only one.
-        is_fpn: True for a feature pyramid on the maps (``_fpn``), False for SSD's extra levels.
-        backbone_levels: Levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` all of
-            them, of which ``fpn.min_level`` to ``fpn.max_level`` are read.
-        extra_depths: Channels of the levels that SSD adds after the last map, before the depth multiplier; () with
-            ``is_fpn``.
         normalization: Normalization of the input.
-        l2_normalized_levels: Levels whose channels are L2-normalized with a learned scale (VGG's conv4_3).
         has_depth_multiplier: True if ``depth_multiplier`` scales the backbone.
         has_imagenet_weights: True if keras.applications publishes weights of it.
-        is_bifpn: True for a bidirectional feature pyramid on the maps (``_bifpn``), with the levels of ``bifpn``.
-        extra_kernel_sizes: Side of the strided kernel of each extra level; () for 3 everywhere.
-        num_pooled_levels: Number of levels from max pooling of the last map, instead of extra levels (PPN).
-        has_fixed_maps: True if ``num_layers`` has no effect, because all maps are always made.
+        is_fpn: True for a feature pyramid on the maps (``_fpn``).
     """
 
     family: str
     variant: str
-    is_fpn: bool
-    backbone_levels: tuple[int, ...]
-    extra_depths: tuple[int, ...]
     normalization: Normalization
-    l2_normalized_levels: tuple[int, ...] = ()
     has_depth_multiplier: bool = False
     has_imagenet_weights: bool = True
-    is_bifpn: bool = False
+    is_fpn: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class SsdExtractor(Extractor):
+    """The meaning of a ``type`` of ``model.ssd.feature_extractor``: without a pyramid SSD's extra levels.
+
+    Attributes:
+        backbone_levels: Levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` all of
+            them, of which ``fpn.min_level`` to ``fpn.max_level`` are read.
+        extra_depths: Channels of the levels that SSD adds after the last map, before the depth multiplier; () with
+            ``is_fpn``.
+        l2_normalized_levels: Levels whose channels are L2-normalized with a learned scale (VGG's conv4_3).
+        extra_kernel_sizes: Side of the strided kernel of each extra level; () for 3 everywhere.
+        num_pooled_levels: Number of levels from max pooling of the last map, instead of extra levels (PPN).
+        has_fixed_maps: True if ``num_layers`` has no effect, because all maps are always made.
+        is_bifpn: True for a bidirectional feature pyramid on the maps (``_bifpn``), with the levels of ``bifpn``.
+    """
+
+    backbone_levels: tuple[int, ...] = ()
+    extra_depths: tuple[int, ...] = ()
+    l2_normalized_levels: tuple[int, ...] = ()
     extra_kernel_sizes: tuple[int, ...] = ()
     num_pooled_levels: int = 0
     has_fixed_maps: bool = False
+    is_bifpn: bool = False
 
     @property
     def is_pyramid(self) -> bool:
@@ -92,88 +101,65 @@ class SsdExtractor:
 
 
 @dataclasses.dataclass(frozen=True)
-class RegionExtractor:
+class RegionExtractor(Extractor):
     """The meaning of a ``type`` of ``model.faster_rcnn.feature_extractor``.
 
+    Without a pyramid, it is one map of stride 16 and the rest of the network after the crop.
+
     Attributes:
-        family: As for ``SsdExtractor``.
-        variant: As for ``SsdExtractor``.
-        is_fpn: True for a feature pyramid on the maps (``_fpn``), False for one map of stride 16 and the rest of the
-            network after the crop.
-        normalization: Normalization of the input.
         is_dense_after_crop: True if the layers after the crop have stride 1 by default: the Object Detection API's
             first generation of ResNets.
-        has_depth_multiplier: True if ``depth_multiplier`` scales the backbone.
-        has_imagenet_weights: True if keras.applications publishes weights of it.
         strides: Accepted values of ``first_stage_features_stride``.
     """
 
-    family: str
-    variant: str
-    is_fpn: bool
-    normalization: Normalization
     is_dense_after_crop: bool = False
-    has_depth_multiplier: bool = False
-    has_imagenet_weights: bool = True
     strides: tuple[int, ...] = (8, 16, 32)
 
 
 PYRAMID_LEVELS = (2, 3, 4, 5)  # Every backbone here has maps of these strides: 4, 8, 16, 32.
-_RESNET_EXTRAS = (512, 512, 256, 256, 128)
-_SMALL_EXTRAS = (512, 256, 256, 128)
 _UNIT, _MEAN = Normalization.MINUS_ONE_TO_ONE, Normalization.IMAGENET_MEAN
 
-_PLAIN: dict[str, SsdExtractor] = {
-    "ssd_vgg16": SsdExtractor("vgg16", "", False, (3, 4), (512, 256, 256, 256, 256), _MEAN, l2_normalized_levels=(3,)),
-    "ssd_mobilenet_v1": SsdExtractor(
-        "mobilenet_v1", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
-    ),
-    "ssd_mobilenet_v2": SsdExtractor(
-        "mobilenet_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True
-    ),
-    "ssd_inception_v2": SsdExtractor(
-        "inception_v2", "", False, (4, 5), _SMALL_EXTRAS, _UNIT, has_depth_multiplier=True, has_imagenet_weights=False
-    ),
-    # arXiv:1611.10012 gives no SSD of Inception v3: maps and depths are the Object Detection API's.
-    "ssd_inception_v3": SsdExtractor("inception_v3", "", False, (3, 4, 5), (512, 256, 128), _UNIT),
-    "ssd_inception_resnet_v2": SsdExtractor("inception_resnet_v2", "", False, (4, 5), (512, 256, 128), _UNIT),
-    "ssd_resnet50_v1": SsdExtractor("resnet", "50", False, (4,), _RESNET_EXTRAS, _MEAN),
-    "ssd_resnet101_v1": SsdExtractor("resnet", "101", False, (4,), _RESNET_EXTRAS, _MEAN),
-    "ssd_resnet152_v1": SsdExtractor("resnet", "152", False, (4,), _RESNET_EXTRAS, _MEAN),
-    "ssd_resnext101_32x8d": SsdExtractor(
-        "resnext", "101_32x8d", False, (4,), _RESNET_EXTRAS, _MEAN, has_imagenet_weights=False
-    ),
+_Row = TypeVar("_Row", bound=Extractor)
+
+_BACKBONES = {
+    "vgg16": Extractor("vgg16", "", _MEAN),
+    "mobilenet_v1": Extractor("mobilenet_v1", "", _UNIT, has_depth_multiplier=True),
+    "mobilenet_v2": Extractor("mobilenet_v2", "", _UNIT, has_depth_multiplier=True),
+    "inception_v2": Extractor("inception_v2", "", _UNIT, has_depth_multiplier=True, has_imagenet_weights=False),
+    "inception_v3": Extractor("inception_v3", "", _UNIT),
+    "inception_resnet_v2": Extractor("inception_resnet_v2", "", _UNIT),
+    "resnet50": Extractor("resnet", "50", _MEAN),
+    "resnet101": Extractor("resnet", "101", _MEAN),
+    "resnet152": Extractor("resnet", "152", _MEAN),
+    "resnext101_32x8d": Extractor("resnext", "101_32x8d", _MEAN, has_imagenet_weights=False),
 }
 
 
-def _with_variants(plain: dict[str, SsdExtractor]) -> dict[str, SsdExtractor]:
-    """Returns each row and the same backbone with a pyramid (``_fpn``), each with and without ``_keras``."""
-    table: dict[str, SsdExtractor] = {}
-    for name, row in plain.items():
-        pyramid = dataclasses.replace(
-            row, is_fpn=True, backbone_levels=PYRAMID_LEVELS, extra_depths=(), l2_normalized_levels=()
-        )
-        table[name] = table[name + KERAS_SUFFIX] = row
-        table[name + FPN_SUFFIX] = table[name + FPN_SUFFIX + KERAS_SUFFIX] = pyramid
-    return table
+def _ssd(backbone: str, levels: tuple[int, ...], depths: tuple[int, ...], **more: Any) -> SsdExtractor:
+    return SsdExtractor(**vars(_BACKBONES[backbone]), backbone_levels=levels, extra_depths=depths, **more)
 
 
+_RESNET_EXTRAS = (512, 512, 256, 256, 128)
+_SMALL_EXTRAS = (512, 256, 256, 128)
+_PLAIN = {
+    "ssd_vgg16": _ssd("vgg16", (3, 4), (512, 256, 256, 256, 256), l2_normalized_levels=(3,)),
+    "ssd_mobilenet_v1": _ssd("mobilenet_v1", (4, 5), _SMALL_EXTRAS),
+    "ssd_mobilenet_v2": _ssd("mobilenet_v2", (4, 5), _SMALL_EXTRAS),
+    "ssd_inception_v2": _ssd("inception_v2", (4, 5), _SMALL_EXTRAS),
+    # arXiv:1611.10012 gives no SSD of Inception v3: maps and depths are the Object Detection API's.
+    "ssd_inception_v3": _ssd("inception_v3", (3, 4, 5), (512, 256, 128)),
+    "ssd_inception_resnet_v2": _ssd("inception_resnet_v2", (4, 5), (512, 256, 128)),
+    "ssd_resnet50_v1": _ssd("resnet50", (4,), _RESNET_EXTRAS),
+    "ssd_resnet101_v1": _ssd("resnet101", (4,), _RESNET_EXTRAS),
+    "ssd_resnet152_v1": _ssd("resnet152", (4,), _RESNET_EXTRAS),
+    "ssd_resnext101_32x8d": _ssd("resnext101_32x8d", (4,), _RESNET_EXTRAS),
+}
 # Types of the Object Detection API that have no variant with a pyramid or of the second generation.
 _ALONE = {
-    "embedded_ssd_mobilenet_v1": SsdExtractor(
-        "mobilenet_v1",
-        "",
-        False,
-        (4, 5),
-        (512, 256, 256),
-        _UNIT,
-        has_depth_multiplier=True,
-        extra_kernel_sizes=(3, 3, 2),
-        has_fixed_maps=True,
+    "embedded_ssd_mobilenet_v1": _ssd(
+        "mobilenet_v1", (4, 5), (512, 256, 256), extra_kernel_sizes=(3, 3, 2), has_fixed_maps=True
     ),
-    "ssd_mobilenet_v1_ppn": SsdExtractor(
-        "mobilenet_v1", "", False, (4,), (), _UNIT, has_depth_multiplier=True, num_pooled_levels=5, has_fixed_maps=True
-    ),
+    "ssd_mobilenet_v1_ppn": _ssd("mobilenet_v1", (4,), (), num_pooled_levels=5, has_fixed_maps=True),
 }
 
 
@@ -199,48 +185,50 @@ EFFICIENTDET = {
 }
 _BIFPN = {
     f"ssd_efficientnet-{variant}_bifpn": SsdExtractor(
-        "efficientnet", variant, False, PYRAMID_LEVELS, (), Normalization.IMAGENET_STANDARD, is_bifpn=True
+        "efficientnet",
+        variant,
+        Normalization.IMAGENET_STANDARD,
+        backbone_levels=PYRAMID_LEVELS,
+        is_bifpn=True,
     )
     for variant in EFFICIENTDET
 }
 
-SSD_EXTRACTORS: dict[str, SsdExtractor] = {
-    **_with_variants(_PLAIN),
-    **_ALONE,
-    **_BIFPN,
-    **{name + KERAS_SUFFIX: row for name, row in _BIFPN.items()},
-}
-
-_REGION_PLAIN: dict[str, RegionExtractor] = {
-    "faster_rcnn_vgg16": RegionExtractor("vgg16", "", False, _MEAN, strides=(16,)),
-    "faster_rcnn_mobilenet_v1": RegionExtractor("mobilenet_v1", "", False, _UNIT, has_depth_multiplier=True),
-    "faster_rcnn_mobilenet_v2": RegionExtractor("mobilenet_v2", "", False, _UNIT, has_depth_multiplier=True),
-    "faster_rcnn_inception_v2": RegionExtractor(
-        "inception_v2", "", False, _UNIT, has_depth_multiplier=True, has_imagenet_weights=False
-    ),
-    "faster_rcnn_inception_v3": RegionExtractor("inception_v3", "", False, _UNIT),
-    "faster_rcnn_inception_resnet_v2": RegionExtractor("inception_resnet_v2", "", False, _UNIT),
-    "faster_rcnn_resnet50": RegionExtractor("resnet", "50", False, _MEAN, is_dense_after_crop=True),
-    "faster_rcnn_resnet101": RegionExtractor("resnet", "101", False, _MEAN, is_dense_after_crop=True),
-    "faster_rcnn_resnet152": RegionExtractor("resnet", "152", False, _MEAN, is_dense_after_crop=True),
-    "faster_rcnn_resnext101_32x8d": RegionExtractor(
-        "resnext", "101_32x8d", False, _MEAN, is_dense_after_crop=True, has_imagenet_weights=False
-    ),
+_REGION_PLAIN = {
+    f"faster_rcnn_{name}": RegionExtractor(
+        **vars(row),
+        is_dense_after_crop=row.family in ("resnet", "resnext"),
+        strides=(16,) if row.family == "vgg16" else (8, 16, 32),
+    )
+    for name, row in _BACKBONES.items()
 }
 
 
-def _region_variants(plain: dict[str, RegionExtractor]) -> dict[str, RegionExtractor]:
-    """Like ``_with_variants``; a type that ends in ``_keras`` keeps the network's stride after the crop."""
-    table: dict[str, RegionExtractor] = {}
+def _with_variants(plain: dict[str, _Row], in_pyramid: dict[str, Any], in_second: dict[str, Any]) -> dict[str, _Row]:
+    """Returns each row and the same backbone with a pyramid (``_fpn``), each with and without ``_keras``.
+
+    Args:
+        plain: Rows without a pyramid, of the Object Detection API's first generation.
+        in_pyramid: Changes of a row with a pyramid.
+        in_second: Changes of a row of the second generation (``_keras``).
+    """
+    table: dict[str, _Row] = {}
     for name, row in plain.items():
-        strided = dataclasses.replace(row, is_dense_after_crop=False)
-        pyramid = dataclasses.replace(strided, is_fpn=True)
-        table[name], table[name + KERAS_SUFFIX] = row, strided
+        second = dataclasses.replace(row, **in_second)
+        pyramid = dataclasses.replace(second, is_fpn=True, **in_pyramid)
+        table[name], table[name + KERAS_SUFFIX] = row, second
         table[name + FPN_SUFFIX] = table[name + FPN_SUFFIX + KERAS_SUFFIX] = pyramid
     return table
 
 
-REGION_EXTRACTORS: dict[str, RegionExtractor] = _region_variants(_REGION_PLAIN)
+_IN_PYRAMID = {"backbone_levels": PYRAMID_LEVELS, "extra_depths": (), "l2_normalized_levels": ()}
+SSD_EXTRACTORS: dict[str, SsdExtractor] = {
+    **_with_variants(_PLAIN, _IN_PYRAMID, {}),
+    **_ALONE,
+    **_BIFPN,
+    **{name + KERAS_SUFFIX: row for name, row in _BIFPN.items()},
+}
+REGION_EXTRACTORS = _with_variants(_REGION_PLAIN, {}, {"is_dense_after_crop": False})
 
 # First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
 _NOT_YET: tuple[tuple[str, str], ...] = (
@@ -322,7 +310,7 @@ def accepted_types() -> str:
     return f"{keras}; {', '.join(_ALONE)}"
 
 
-def weights_problem(pretrained_weights: str, extractor: SsdExtractor | RegionExtractor) -> str:
+def weights_problem(pretrained_weights: str, extractor: Extractor) -> str:
     """Returns the problem of an extractor's ``pretrained_weights``, "" for none; does not open the file."""
     if not pretrained_weights:
         return ""

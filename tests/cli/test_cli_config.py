@@ -72,7 +72,7 @@ def test_with_unmatched_braces_nothing_is_called_missing(braces, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert "'}' is missing" in lines[0]
-    assert lines[1].endswith("note: more is checked once this is mended")
+    assert lines[1].endswith("note: fix these errors first; further checks run after that")
 
 
 def test_set_is_checked_with_the_file(bad, capsys):
@@ -98,7 +98,7 @@ def test_warnings_pass_unless_strict(tmp_path, shared, capsys):
     assert main(["config", "check", str(source), *overrides]) == 0
     printed = capsys.readouterr().out
     assert "warning: " in printed
-    assert "0.8 is high for 8 images a step" in printed
+    assert "0.8 is high for 8 images per step" in printed
     assert printed.splitlines()[-1] == f"{source}: ok, 1 warning, 8 accepted fields have no effect"
     assert main(["config", "check", str(source), *overrides, "--strict"]) == 2
 

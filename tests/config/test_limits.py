@@ -11,7 +11,6 @@ import pytest
 from google.protobuf import text_format
 
 from detzoo.config import pb
-from detzoo.config.check.effects import NO_EFFECT, UNSUPPORTED
 from detzoo.config.check.limits import check_limits, limit_of
 from detzoo.config.check.pipeline import check_file, check_pipeline
 from detzoo.config.load import load_pipeline
@@ -52,9 +51,9 @@ def test_every_number_that_is_read_has_a_range():
     without = []
     for field in fields():
         owner = field.containing_type.full_name.removeprefix(f"{pb.PACKAGE}.")
-        listed = {**NO_EFFECT.get(owner, {}), **UNSUPPORTED.get(owner, {})}
-        is_read = field.name not in listed and not owner.startswith(UNREAD) and "Entry" not in owner
-        if is_read and field.cpp_type <= field.CPPTYPE_FLOAT and not pb.range_of(field):
+        is_listed = pb.option_of(field, "no_effect") or pb.option_of(field, "unsupported")
+        is_read = not is_listed and not owner.startswith(UNREAD) and "Entry" not in owner
+        if is_read and field.cpp_type <= field.CPPTYPE_FLOAT and not pb.option_of(field, "range"):
             without.append(f"{owner}.{field.name}")
     # Of blocks that are refused as a whole.
     assert [name for name in without if name.split(".")[0] in ("TrainConfig", "FasterRcnn", "SppNet")] == []
@@ -62,7 +61,7 @@ def test_every_number_that_is_read_has_a_range():
 
 
 def test_every_range_is_an_interval():
-    ranges = [(field.full_name, limit_of(field)) for field in fields() if pb.range_of(field)]
+    ranges = [(field.full_name, limit_of(field)) for field in fields() if pb.option_of(field, "range")]
     assert len(ranges) > 300
     assert [name for name, limit in ranges if not limit.low <= limit.high < math.inf] == []
 

@@ -91,7 +91,7 @@ def limit_of(field: FieldDescriptor) -> Limit:
     Raises:
         ValueError: The schema has a range that is not an interval.
     """
-    text = pb.range_of(field)
+    text = pb.option_of(field, "range")
     if not text:
         return Limit(min(0, field.default_value) if not values.is_repeated(field) else 0, math.inf)
     match = _RANGE.fullmatch(text)

@@ -68,7 +68,7 @@ def check_region_extractor(
 
 def check_backbone(
     message: pb.SsdFeatureExtractor | pb.FasterRcnnFeatureExtractor,
-    extractor: support.SsdExtractor | support.RegionExtractor,
+    extractor: support.Extractor,
     findings: Findings,
 ) -> None:
     """Checks width, pyramid and weights of a ``feature_extractor`` block."""

@@ -8,26 +8,8 @@ from __future__ import annotations
 
 import math
 
-from detzoo.config import pb, stages
-from detzoo.config.batch_norm import (
-    BACKBONE_KERNEL,
-    BACKBONE_MOMENTUM,
-    HOW_TO_RECOMPUTE,
-    HYPERPARAMS,
-    MAX_INITIAL_SHARE,
-    OVERRIDE,
-    TrainedStatistics,
-    backbone_moves_statistics,
-    batch_norm_of,
-    decay_path,
-    extractor_of,
-    finds,
-    freezes,
-    initial_share,
-    statistics_are_frozen,
-    steps_to_arrive,
-    trained_statistics,
-)
+from detzoo.config import batch_norm, pb, stages
+from detzoo.config.batch_norm import BACKBONE_KERNEL, HOW_TO_RECOMPUTE, MAX_INITIAL_SHARE, TrainedStatistics
 from detzoo.config.check.training import chosen_schedule, peak_learning_rate
 from detzoo.config.problems import Findings
 
@@ -39,7 +21,7 @@ def check_short_training(config: pb.TrainEvalPipelineConfig, findings: Findings)
     """Checks the parts of a model that a training with this config would leave unchanged."""
     if not stages.trains_by_steps(config.model):
         return
-    trained = trained_statistics(config)
+    trained = batch_norm.trained_statistics(config)
     _check_reach(config, findings)
     if config.train_config.HasField("recompute_batch_norm") and not trained:
         text = "has no effect: the model has no batch normalization whose statistics training moves"
@@ -52,16 +34,16 @@ def check_short_training(config: pb.TrainEvalPipelineConfig, findings: Findings)
 
 def _check_reach(config: pb.TrainEvalPipelineConfig, findings: Findings) -> None:
     """Adds batch normalization of ``conv_hyperparams`` that the backbone does not take."""
-    extractor = extractor_of(config.model)
-    if extractor is None or not backbone_moves_statistics(config):
+    extractor = batch_norm.extractor_of(config.model)
+    if extractor is None or not batch_norm.backbone_moves_statistics(config):
         return
     path, message, family = extractor
-    hyperparams = getattr(message, HYPERPARAMS)
-    requested, own = batch_norm_of(hyperparams), BACKBONE_MOMENTUM[family]
+    hyperparams = getattr(message, batch_norm.HYPERPARAMS)
+    requested, own = batch_norm.batch_norm_of(hyperparams), batch_norm.BACKBONE_MOMENTUM[family]
     if requested is None:
         return
-    remedy = f"Set {OVERRIDE}: true if it is meant for the backbone, too"
-    field = decay_path(f"{path}.{HYPERPARAMS}", hyperparams)
+    remedy = f"Set {batch_norm.OVERRIDE}: true if it is meant for the backbone, too"
+    field = batch_norm.decay_path(f"{path}.{batch_norm.HYPERPARAMS}", hyperparams)
     if not requested.train:
         text = f"is false, but does not reach the backbone, whose batch normalization trains. {remedy}"
         findings.warning(field.removesuffix("decay") + "train", "batch-norm-without-reach", text)
@@ -84,17 +66,18 @@ def _check_arrival(config: pb.TrainEvalPipelineConfig, trained: list[TrainedStat
         initial = "those of the pretrained weights' images"
     late: dict[float, list[TrainedStatistics]] = {}
     for part in trained:
-        if initial_share(part.momentum, training.num_steps) > MAX_INITIAL_SHARE:
+        if batch_norm.initial_share(part.momentum, training.num_steps) > MAX_INITIAL_SHARE:
             late.setdefault(part.momentum, []).append(part)
     # The momentum that leaves MAX_INITIAL_SHARE of the initial value after a quarter of the training.
     fitting = math.exp(math.log(MAX_INITIAL_SHARE) / max(1, training.num_steps // 4))
     for momentum, parts in late.items():
+        share = batch_norm.initial_share(momentum, training.num_steps)
         others = f" (also {', '.join(part.where for part in parts[1:])})" if parts[1:] else ""
         text = (
             f"the batch normalization of {parts[0].where}{others} has momentum {momentum:g}. After num_steps "
             f"{training.num_steps} its moving statistics, with which detections are made, are still "
-            f"{initial_share(momentum, training.num_steps):.0%} {initial}; {MAX_INITIAL_SHARE:.0%} is left after "
-            f"{steps_to_arrive(momentum)} steps. A momentum of {fitting:.3g} fits num_steps. {HOW_TO_RECOMPUTE}"
+            f"{share:.0%} {initial}; {MAX_INITIAL_SHARE:.0%} is left after {batch_norm.steps_to_arrive(momentum)} "
+            f"steps. A momentum of {fitting:.3g} fits num_steps. {HOW_TO_RECOMPUTE}"
         )
         findings.warning(parts[0].path, "initial-statistics", text, ["num_steps"])
 
@@ -112,14 +95,14 @@ def _check_small_batch(training: pb.TrainConfig, trained: list[TrainedStatistics
 
 def _has_weights(config: pb.TrainEvalPipelineConfig) -> bool:
     """Returns True if the backbone starts from trained weights."""
-    extractor = extractor_of(config.model)
+    extractor = batch_norm.extractor_of(config.model)
     pretrained = extractor is not None and extractor[1].pretrained_weights
     return bool(pretrained or config.train_config.fine_tune_checkpoint)
 
 
 def _check_frozen(config: pb.TrainEvalPipelineConfig, findings: Findings) -> None:
     """Adds parts that stay at their random initial values."""
-    extractor, training = extractor_of(config.model), config.train_config
+    extractor, training = batch_norm.extractor_of(config.model), config.train_config
     if extractor is None or _has_weights(config):
         return
     path, message, family = extractor
@@ -127,12 +110,12 @@ def _check_frozen(config: pb.TrainEvalPipelineConfig, findings: Findings) -> Non
     text = f"keeps the backbone at its random initial weights: no weights are named; {remedy}"
     if message.freeze_backbone:
         findings.warning(f"{path}.freeze_backbone", "frozen-at-random", f"is true and {text}")
-    if freezes(training, BACKBONE_KERNEL):
+    if batch_norm.freezes(training, BACKBONE_KERNEL):
         findings.warning("train_config.freeze_variables", "frozen-at-random", text)
     updated = [pattern for pattern in training.update_trainable_variables if pattern]
-    if updated and not any("backbone" in pattern or finds(pattern, BACKBONE_KERNEL) for pattern in updated):
+    if updated and not any("backbone" in pattern or batch_norm.finds(pattern, BACKBONE_KERNEL) for pattern in updated):
         findings.warning("train_config.update_trainable_variables", "frozen-at-random", text)
-    if statistics_are_frozen(config.model) and family in BACKBONE_MOMENTUM:
+    if batch_norm.statistics_are_frozen(config.model) and family in batch_norm.BACKBONE_MOMENTUM:
         is_ssd = config.model.HasField("ssd")
         field = "model.ssd.freeze_batchnorm" if is_ssd else f"{path}.batch_norm_trainable"
         text = (

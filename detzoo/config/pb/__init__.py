@@ -31,10 +31,10 @@ def _load_pool() -> tuple[descriptor_pool.DescriptorPool, list[str]]:
 POOL, FILES = _load_pool()
 
 
-def range_of(field: Any) -> str:
-    """Returns the option ``range`` of a field, "" for none. The pool's own class of options holds it."""
+def option_of(field: Any, name: str) -> str:
+    """Returns an option of ``limits.proto`` of a field, "" for none. The pool's own class of options holds it."""
     options = message_factory.GetMessageClass(POOL.FindMessageTypeByName("google.protobuf.FieldOptions"))
-    extension = POOL.FindExtensionByName(f"{PACKAGE}.range")
+    extension = POOL.FindExtensionByName(f"{PACKAGE}.{name}")
     return options.FromString(field.GetOptions().SerializeToString()).Extensions[extension]
 
 

@@ -7,7 +7,7 @@ PACKAGE: str
 POOL: _DescriptorPool
 FILES: list[str]
 
-def range_of(field: _FieldDescriptor) -> str: ...
+def option_of(field: _FieldDescriptor, name: str) -> str: ...
 
 from google.protobuf import descriptor_pb2 as _descriptor_pb2
 from google.protobuf.internal import containers as _containers
@@ -121,6 +121,8 @@ UNKNOWN: CheckpointVersion
 V1: CheckpointVersion
 V2: CheckpointVersion
 range: _descriptor.FieldDescriptor
+no_effect: _descriptor.FieldDescriptor
+unsupported: _descriptor.FieldDescriptor
 
 class AnchorGenerator(_message.Message):
     __slots__ = ("grid_anchor_generator", "ssd_anchor_generator", "multiscale_anchor_generator", "flexible_grid_anchor_generator")

@@ -9,7 +9,7 @@ from detzoo.builders.anchors import build_anchor_generator
 from detzoo.builders.detector import build_detector
 from detzoo.builders.optimizer import build_schedule
 from detzoo.config import pb
-from detzoo.config.check.effects import UNSUPPORTED, supported_branches
+from detzoo.config.check.effects import reasons, supported_branches
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.check.training import AUTOAUGMENT_POLICIES
 from detzoo.config.load import load_pipeline
@@ -71,7 +71,7 @@ def test_a_branch_is_built_or_refused_by_both(message_class, oneof, build, branc
         if branch not in INCOMPLETE:
             build(message)
         return
-    assert branch in UNSUPPORTED[message_class.DESCRIPTOR.name]
+    assert branch in reasons(message_class.DESCRIPTOR, "unsupported")
     if branch not in REFUSED_ELSEWHERE:
         with pytest.raises(ConfigError, match=r"not supported|accepts one of"):
             build(message)
