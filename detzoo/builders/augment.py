@@ -9,7 +9,7 @@ from typing import Any
 
 from detzoo.builders.resize import RESIZE_METHODS
 from detzoo.config import pb
-from detzoo.config.check.require import require
+from detzoo.config.check.pipeline import require
 from detzoo.config.check.training import check_augmentation
 from detzoo.data.augment import color, crop, geometry, objects, policy
 from detzoo.data.augment.apply import Augmentation

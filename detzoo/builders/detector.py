@@ -18,13 +18,12 @@ from detzoo.builders.necks import build_neck, num_maps
 from detzoo.builders.postprocess import build_dense_detections
 from detzoo.builders.resize import build_resizer
 from detzoo.builders.segmentation_proposals import build_segmentation_proposals
-from detzoo.builders.spp_classifier import build_spp_classifier
-from detzoo.builders.spp_net import build_spp_net
+from detzoo.builders.spp import build_spp_classifier, build_spp_net
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
 from detzoo.config import pb
 from detzoo.config.check.model import check_model
-from detzoo.config.check.require import require
+from detzoo.config.check.pipeline import require
 from detzoo.contracts import FeatureExtractor, Tensor
 from detzoo.detectors.base import Detector
 from detzoo.detectors.one_stage import OneStageDetector, one_stage_network
@@ -88,7 +87,7 @@ def _network(ssd: pb.Ssd, num_anchors_per_location: tuple[int, ...]) -> tuple[ke
     if maps != len(num_anchors_per_location):
         raise ConfigError(
             f"model.ssd.anchor_generator: has boxes for {len(num_anchors_per_location)} feature maps, but with "
-            f"output_stride {message.output_stride} {message.type} makes {maps}; accepted: num_layers: {maps}"
+            f"output_stride {message.output_stride} {message.type} makes {maps}; accepted: {maps} num_layers"
         )
     network = one_stage_network(image_shape, extractor, neck, head, pad_to_multiple=message.pad_to_multiple)
     return network, extractor.normalize

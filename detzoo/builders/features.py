@@ -50,7 +50,7 @@ def build_feature_extractor(
         requested ones.
 
     Raises:
-        CheckpointError: ``pretrained_weights`` names a file that does not fit.
+        CheckpointError: The file of ``pretrained_weights`` does not fit.
     """
     row = lookup_ssd_extractor(message.type)
     is_lite = row.is_fpn and message.use_depthwise
@@ -130,12 +130,12 @@ def build_network(
 
 def normalization(row: Extractor) -> Callable[[Tensor], Tensor]:
     """Returns the function that normalizes RGB values of 0 to 255 for an extractor."""
-    return _NORMALIZATIONS[row.normalization]
+    return _NORMALIZATIONS[row.normalization][0]
 
 
 def pixel_scale(row: Extractor) -> PixelScale:
     """Returns the colors of 0 and 1 in an extractor's input."""
-    return _PIXEL_SCALES[row.normalization]
+    return _NORMALIZATIONS[row.normalization][1]
 
 
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
@@ -150,14 +150,8 @@ _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "efficientnet": lambda variant, *options: efficientnet.efficientnet(variant),
 }
 
-_NORMALIZATIONS: dict[Normalization, Callable[[Tensor], Tensor]] = {
-    Normalization.MINUS_ONE_TO_ONE: to_minus_one_to_one,
-    Normalization.IMAGENET_MEAN: subtract_imagenet_mean,
-    Normalization.IMAGENET_STANDARD: standardize_imagenet,
-}
-
-_PIXEL_SCALES: dict[Normalization, PixelScale] = {
-    Normalization.MINUS_ONE_TO_ONE: MINUS_ONE_TO_ONE,
-    Normalization.IMAGENET_MEAN: IMAGENET_MEAN,
-    Normalization.IMAGENET_STANDARD: IMAGENET_STANDARD,
+_NORMALIZATIONS: dict[Normalization, tuple[Callable[[Tensor], Tensor], PixelScale]] = {
+    Normalization.MINUS_ONE_TO_ONE: (to_minus_one_to_one, MINUS_ONE_TO_ONE),
+    Normalization.IMAGENET_MEAN: (subtract_imagenet_mean, IMAGENET_MEAN),
+    Normalization.IMAGENET_STANDARD: (standardize_imagenet, IMAGENET_STANDARD),
 }

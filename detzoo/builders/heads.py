@@ -21,7 +21,7 @@ def build_dense_head(
     Args:
         message: pb.BoxPredictor.
         num_anchors_per_location: Anchors of each level, in ascending order of level.
-        num_columns: Columns of the class logits: the classes, and one for the background if it has a column.
+        num_columns: Columns of the class logits: the number of classes, plus 1 with a background column.
         freeze_batchnorm: The detector's ``freeze_batchnorm``.
 
     Returns:

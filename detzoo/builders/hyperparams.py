@@ -74,12 +74,8 @@ def _initializer_factory(message: pb.Initializer) -> Callable[[], Any]:
     return _INITIALIZERS[branch](getattr(message, branch))
 
 
-def _truncated_normal(message: pb.TruncatedNormalInitializer) -> Callable[[], Any]:
-    return functools.partial(keras.initializers.TruncatedNormal, mean=message.mean, stddev=message.stddev)
-
-
-def _random_normal(message: pb.RandomNormalInitializer) -> Callable[[], Any]:
-    return functools.partial(keras.initializers.RandomNormal, mean=message.mean, stddev=message.stddev)
+def _normal(kind: type, message: pb.TruncatedNormalInitializer | pb.RandomNormalInitializer) -> Callable[[], Any]:
+    return functools.partial(kind, mean=message.mean, stddev=message.stddev)
 
 
 def _variance_scaling(message: pb.VarianceScalingInitializer) -> Callable[[], Any]:
@@ -103,8 +99,8 @@ def _by_name(name: str) -> Callable[[], Any]:
 
 
 _INITIALIZERS: dict[str, Callable[[Any], Callable[[], Any]]] = {
-    "truncated_normal_initializer": _truncated_normal,
-    "random_normal_initializer": _random_normal,
+    "truncated_normal_initializer": functools.partial(_normal, keras.initializers.TruncatedNormal),
+    "random_normal_initializer": functools.partial(_normal, keras.initializers.RandomNormal),
     "variance_scaling_initializer": _variance_scaling,
     "keras_initializer_by_name": _by_name,
 }

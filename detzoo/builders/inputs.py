@@ -10,8 +10,8 @@ from detzoo.builders.augment import build_augmentations
 from detzoo.builders.classification_inputs import build_class_dataset, names_of, read_options
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
+from detzoo.config.check.pipeline import require
 from detzoo.config.check.readers import check_reader
-from detzoo.config.check.require import require
 from detzoo.config.label_map import load_label_map
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from detzoo.config import pb
-from detzoo.config.check.require import require
+from detzoo.config.check.pipeline import require
 from detzoo.config.check.training import check_optimizer
 from detzoo.optim.rms_prop import RmsProp
 from detzoo.optim.schedules import ConstantRate, CosineRate, ExponentialRate, ManualStepRate, Schedule

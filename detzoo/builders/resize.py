@@ -8,10 +8,10 @@ in the middle of its scale (ImageNet's mean, or gray). Its two-stage detectors p
 from __future__ import annotations
 
 from detzoo.builders.features import pixel_scale
-from detzoo.builders.spp_classifier import build_classifier_resizer
+from detzoo.builders.spp import build_classifier_resizer
 from detzoo.config import pb
 from detzoo.config.check.parts import check_resizer
-from detzoo.config.check.require import require
+from detzoo.config.check.pipeline import require
 from detzoo.config.support import lookup_ssd_extractor
 from detzoo.data.resize import (
     ConditionalShapeResizer,

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
-from detzoo.config import pb
+from detzoo.config import pb, values
 from detzoo.config.support import REGION_EXTRACTORS, SSD_EXTRACTORS
 from detzoo.config.values import PATTERN_ERRORS
 
@@ -146,15 +146,11 @@ def trained_statistics(config: pb.TrainEvalPipelineConfig) -> list[TrainedStatis
     return found
 
 
-def _all_hyperparams(message: Any, path: str) -> Iterator[tuple[str, Any]]:
+def _all_hyperparams(message: Any, path: str) -> Iterator[tuple[str, pb.Hyperparams]]:
     """Yields field path and message of every ``pb.Hyperparams`` that is set below a message."""
     for field, value in message.ListFields():
-        if field.message_type is None or field.message_type.GetOptions().map_entry:
-            continue
-        repeated = not hasattr(value, "DESCRIPTOR")
-        for index, item in enumerate(value) if repeated else ((0, value),):
-            here = f"{path}.{field.name}[{index}]" if repeated else f"{path}.{field.name}"
-            if item.DESCRIPTOR.name == "Hyperparams":
-                yield here, item
+        for block, here in values.blocks_in(field, value, f"{path}.{field.name}"):
+            if block.DESCRIPTOR.name == "Hyperparams":
+                yield here, block
             else:
-                yield from _all_hyperparams(item, here)
+                yield from _all_hyperparams(block, here)

@@ -1,4 +1,4 @@
-"""Label maps in protobuf text: one ``item { id: 1 name: 'raccoon' }`` per class, ids from 1."""
+"""Label maps: protobuf text with one ``item`` of ``id`` (from 1) and ``name`` per class."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def _assign(message: Any, path: str, value: str) -> str:
         field, index = _resolve(message, step, here, path)
         if not values.is_message(field):
             raise ValueError(f"{join(here, step)} takes {values.accepted(field)} and has no fields")
-        message, here = _enter(message, field, index, here)
+        message, here = _enter(message, field, index, join(here, field.name))
     field, index = _resolve(message, steps[-1], here, path)
     return _set(message, field, index, join(here, field.name), value)
 
@@ -77,6 +77,8 @@ def _resolve(message: Any, step: str, here: str, path: str) -> tuple[FieldDescri
                 raise ValueError(f"{name} is a choice in {owner}: name one of its branches instead: {branches}")
         hint = _deeper(message, name) or suggestion(name, message.DESCRIPTOR.fields_by_name)
         raise ValueError(f"{owner} has no field '{clip(name)}'{hint}")
+    if values.is_map(field):
+        raise ValueError(f"{join(here, field.name)} is a map; --set cannot change it: edit the file")
     if match["index"] is not None and not values.is_repeated(field):
         raise ValueError(f"{join(here, field.name)} occurs once: leave out [{match['index']}]")
     return field, match["index"]
@@ -92,12 +94,9 @@ def _deeper(message: Any, name: str) -> str:
     return f"; did you mean {' or '.join(found[:3])}?" if found else ""
 
 
-def _enter(message: Any, field: FieldDescriptor, index: str | None, here: str) -> tuple[Any, str]:
+def _enter(message: Any, field: FieldDescriptor, index: str | None, path: str) -> tuple[Any, str]:
     """Returns the message in a field and its path. Creates the message if it does not exist yet."""
     child = getattr(message, field.name)
-    path = join(here, field.name)
-    if values.is_map(field):
-        raise ValueError(f"{path} is a map; --set cannot change it: edit the file")
     if not values.is_repeated(field):
         child.SetInParent()
         return child, path
@@ -122,8 +121,6 @@ def _position(items: Any, index: str | None, path: str) -> int:
 
 
 def _set(message: Any, field: FieldDescriptor, index: str | None, path: str, value: str) -> str:
-    if values.is_map(field):
-        raise ValueError(f"{path} is a map; --set cannot change it: edit the file")
     if not value:
         return _clear(message, field, index, path)
     if values.is_message(field):
@@ -132,7 +129,9 @@ def _set(message: Any, field: FieldDescriptor, index: str | None, path: str, val
             raise ValueError(
                 f"{path} is a block ({kind}); set one of its fields, or {path}{{}} to select it{_fields(field)}"
             )
-        return _select(message, field, index, path)
+        child, path = _enter(message, field, index, path)
+        child.Clear()  # It stays present: in a oneof this chooses its branch.
+        return path
     if value.startswith("[") and value.endswith("]") and values.is_repeated(field) and index is None:
         parsed = [_scalar(field, item.strip(), path) for item in value[1:-1].split(",") if item.strip()]
         message.ClearField(field.name)
@@ -154,21 +153,6 @@ def _set(message: Any, field: FieldDescriptor, index: str | None, path: str, val
 def _fields(field: FieldDescriptor) -> str:
     names = list(field.message_type.fields_by_name)
     return f"; its fields are {', '.join(names[:8])}{', ...' if len(names) > 8 else ''}" if names else ""
-
-
-def _select(message: Any, field: FieldDescriptor, index: str | None, path: str) -> str:
-    """Makes the block empty and present. In a oneof this chooses its branch."""
-    if values.is_repeated(field):
-        items = getattr(message, field.name)
-        position = _position(items, index, path)
-        if position == len(items):
-            items.add()
-        else:
-            items[position].Clear()
-        return f"{path}[{position}]"
-    message.ClearField(field.name)
-    getattr(message, field.name).SetInParent()
-    return path
 
 
 def _clear(message: Any, field: FieldDescriptor, index: str | None, path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import enum
 from collections.abc import Callable, Iterable
@@ -20,6 +21,13 @@ class Severity(enum.IntEnum):
 MOST_PROBLEMS = 100  # that are listed; more of them have one cause, or the file is no config
 _MOST_SHOWN = 2000  # characters of a message
 NO_EFFECT, MISSING = "no-effect", "missing"  # codes that programs decide by
+_COUNTED: dict[Severity | str, tuple[str, str]] = {
+    Severity.ERROR: ("error", "errors"),
+    Severity.WARNING: ("warning", "warnings"),
+    Severity.TO_SET: ("path to set", "paths to set"),
+    Severity.NOTE: ("note", "notes"),
+    NO_EFFECT: ("accepted field has no effect", "accepted fields have no effect"),
+}
 _PLACEHOLDER = "PATH_TO_BE"  # PATH_TO_BE_CONFIGURED; one published config misspells the rest
 
 
@@ -147,23 +155,12 @@ def cannot_start(problems: Iterable[Problem]) -> bool:
 
 def summarize(problems: Iterable[Problem]) -> str:
     """Returns the number of findings of each kind, the most severe first; "" without any."""
-    counted = list(problems)
-    without_effect = sum(problem.is_without_effect for problem in counted)
-    parts = []
-    for severity, one, several in (
-        (Severity.ERROR, "error", "errors"),
-        (Severity.WARNING, "warning", "warnings"),
-        (Severity.TO_SET, "path to set", "paths to set"),
-        (Severity.NOTE, "note", "notes"),
-    ):
-        count = sum(problem.severity is severity for problem in counted)
-        if severity is Severity.NOTE:
-            count -= without_effect
-        if count:
-            parts.append(f"{count} {one if count == 1 else several}")
-    if without_effect:
-        parts.append(f"{without_effect} accepted field{' has' if without_effect == 1 else 's have'} no effect")
-    return ", ".join(parts)
+    counts = collections.Counter(NO_EFFECT if problem.is_without_effect else problem.severity for problem in problems)
+    return ", ".join(
+        f"{counts[kind]} {one if counts[kind] == 1 else several}"
+        for kind, (one, several) in _COUNTED.items()
+        if counts[kind]
+    )
 
 
 def format_problems(problems: Iterable[Problem], file: str) -> str:

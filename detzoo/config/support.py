@@ -214,7 +214,7 @@ def _with_variants(plain: dict[str, _Row], in_pyramid: dict[str, Any], in_second
     """
     table: dict[str, _Row] = {}
     for name, row in plain.items():
-        second = dataclasses.replace(row, **in_second)
+        second = dataclasses.replace(row, **in_second) if in_second else row
         pyramid = dataclasses.replace(second, is_fpn=True, **in_pyramid)
         table[name], table[name + KERAS_SUFFIX] = row, second
         table[name + FPN_SUFFIX] = table[name + FPN_SUFFIX + KERAS_SUFFIX] = pyramid

@@ -1,6 +1,6 @@
-"""Rules of the ``model`` block, and of one-stage detectors: feature extractor, head, losses, and their fit.
+"""Rules of the ``model`` block, of one-stage detectors (feature extractor, head, losses) and of segmentation proposals.
 
-The rules of the other kinds of models are in ``two_stage``, ``segmentation_proposals`` and ``spp``.
+The rules of the other kinds of models are in ``two_stage`` and ``spp``.
 """
 
 from __future__ import annotations
@@ -14,13 +14,14 @@ from detzoo.config.check.parts import (
     check_hard_examples,
     check_post_processing,
     check_pyramid,
+    check_region_extractor,
     check_resizer,
 )
-from detzoo.config.check.segmentation_proposals import check_segmentation_proposals
 from detzoo.config.check.spp import check_spp_classifier, check_spp_net
 from detzoo.config.check.two_stage import check_two_stage
 from detzoo.config.names import nearest
 from detzoo.config.problems import MISSING, Findings
+from detzoo.config.stages import HEAD_FACTORS
 
 _REQUIRED_CHOICES = {
     "box_coder": "box_coder_oneof",
@@ -226,10 +227,37 @@ def _head_applies_sigmoid(predictor: pb.BoxPredictor) -> bool:
     return shared.score_converter == pb.WeightSharedConvolutionalBoxPredictor.SIGMOID
 
 
+def _check_segmentation_proposals(model: pb.SegmentationProposals, findings: Findings) -> None:
+    """Checks a ``segmentation_proposals`` block."""
+    check_resizer(model.image_resizer, findings.at("image_resizer"))
+    message, here = model.feature_extractor, findings.at("feature_extractor")
+    extractor = check_region_extractor(message, here)
+    if extractor is not None and not extractor.is_fpn:
+        text = f"is '{message.type}', which has no pyramid; accepted: the types that end in {support.FPN_SUFFIX}"
+        here.error("type", "no-pyramid", text)
+    elif extractor is not None:
+        if message.fpn.finest_level_only:
+            text = "is true, but masks of other sizes are predicted on other levels than the finest; accepted: false"
+            here.error("fpn.finest_level_only", "not-supported", text)
+        check_pyramid(message, here)
+    sizes = list(model.head_kernel_size)
+    if unknown := [size for size in sizes if size not in HEAD_FACTORS]:
+        text = f"has {unknown[0]}; accepted: {', '.join(map(str, HEAD_FACTORS))}, or both"
+        findings.error("head_kernel_size", "head-kernels", text)
+    elif len(set(sizes)) != len(sizes):
+        findings.error("head_kernel_size", "head-kernels", f"names {sizes[0]} twice; accepted: each once")
+    if int(model.examples_per_image * model.positive_fraction) < 1:
+        text = (
+            f"is {model.positive_fraction:g}, less than one of examples_per_image ({model.examples_per_image}), so "
+            "that no mask is trained"
+        )
+        findings.error("positive_fraction", "no-positive-example", text, ["examples_per_image"])
+
+
 _CHECKS = {
     "ssd": _check_one_stage,
     "faster_rcnn": check_two_stage,
-    "segmentation_proposals": check_segmentation_proposals,
+    "segmentation_proposals": _check_segmentation_proposals,
     "spp_classifier": check_spp_classifier,
     "spp_net": check_spp_net,
 }

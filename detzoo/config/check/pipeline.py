@@ -3,19 +3,21 @@
 ``load.read_pipeline`` checks the text (unknown fields, wrong types). The rules of this package need a message:
 
     limits          every number against the range that protos/ has for its field
-    model           one-stage detectors; calls two_stage, segmentation_proposals and spp for the other models
+    model           one-stage detectors and segmentation proposals; calls two_stage and spp for the other models
     training        optimizer, schedule, augmentation, checkpoint
     short_training  parts that training leaves unchanged: statistics, frozen parts, rates of 0
     readers         label maps, class counts, records, masks, metrics
     effects         fields without effect, and fields that are not supported
     size            tensors that no machine holds
 
-Each problem has the code of the rule that it breaks. ``require`` is the door for a single block.
+Each problem has the code of the rule that it breaks. ``require`` is the door of builders, for callers from Python whose
+message nothing has checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from detzoo.config.check.effects import check_effects
 from detzoo.config.check.limits import check_limits
@@ -26,6 +28,7 @@ from detzoo.config.check.size import check_size
 from detzoo.config.check.training import check_training
 from detzoo.config.load import LoadedPipeline, read_pipeline
 from detzoo.config.problems import MISSING, Findings, Problem, Severity, has_errors
+from detzoo.errors import ConfigError
 
 _MISSING_CODES = (MISSING, "incomplete-pair")
 
@@ -83,3 +86,25 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
     if not has_errors(findings.problems):
         check_size(config, findings)
     return sorted(findings.problems, key=lambda problem: (problem.line == 0, problem.line))
+
+
+def require(message: Any, path: str, *rules: Callable[[Any, Findings], None]) -> None:
+    """Checks one block, without the files that it names.
+
+    Args:
+        message: The block.
+        path: Its path in a config, for the error.
+        *rules: Checks of the block beyond ranges, effects and what is supported.
+
+    Raises:
+        ConfigError: The block has errors; all of them are listed, one per line with the path of their field.
+    """
+    findings = Findings().at(path)
+    message = check_limits(message, findings)
+    findings.drop_consequences()
+    for rule in rules:
+        rule(message, findings)
+    check_effects(message, findings)
+    errors = [problem for problem in findings.problems if problem.severity is Severity.ERROR]
+    if errors:
+        raise ConfigError("\n".join(f"{problem.path}: {problem.message}" for problem in errors))

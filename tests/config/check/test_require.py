@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import pathlib
 import re
 
 import pytest
@@ -14,7 +16,8 @@ from detzoo.builders.optimizer import build_optimizer
 from detzoo.builders.resize import build_model_resizer, build_resizer
 from detzoo.config import pb
 from detzoo.config.check.model import check_model
-from detzoo.config.check.require import require
+from detzoo.config.check.pipeline import check_file, check_pipeline, require
+from detzoo.config.problems import Findings
 from detzoo.errors import ConfigError
 
 # 64 x 96 pixels, three maps of levels 4 to 6.
@@ -417,3 +420,42 @@ def test_every_error_is_listed():
     model.ssd.num_classes = 0
     with pytest.raises(ConfigError, match=r"(?s)num_classes: is 0.*matcher: is missing or empty"):
         build_detector(model)
+
+
+def codes_of_rules():
+    """(file:line, code) of every finding that the modules of config/check add."""
+    for path in sorted(pathlib.Path(check_pipeline.__code__.co_filename).parent.glob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "attr", "") in ("error", "warning", "note"):
+                yield f"{path.name}:{node.lineno}", node.args[1]
+
+
+def test_every_rule_has_a_code_of_its_own_spelling():
+    found = list(codes_of_rules())
+    assert len(found) > 100
+    literals = {where: code.value for where, code in found if isinstance(code, ast.Constant)}
+    assert [w for w, code in literals.items() if not re.fullmatch(r"[a-z0-9]+(-[a-z0-9]+)*", code)] == []
+    names = {ast.unparse(code) for where, code in found if where not in literals}
+    assert names <= {"MISSING", "OUT_OF_RANGE", "code", "'unknown-network' if network.type else MISSING"}
+
+
+def codes(path, *overrides):
+    return {problem.path: problem.code for problem in check_file(str(path), overrides)}
+
+
+def test_programs_read_codes(config_path):
+    assert codes(config_path, "model.ssd.num_classes=0") == {"model.ssd.num_classes": "out-of-range"}
+    assert codes(config_path, "model.ssd.matcher=") == {"model.ssd.matcher": "missing"}
+    assert codes(config_path, "train_config.sync_replicas=true") == {"train_config.sync_replicas": "no-effect"}
+    config_path.write_text(config_path.read_text().replace("num_classes", "num_clases"))
+    assert codes(config_path)["model.ssd.num_clases"] == "unknown-field"
+
+
+def test_a_finding_that_reads_a_refused_number_is_dropped_whatever_its_words():
+    findings = Findings().at("train_config")
+    findings.error("num_steps", "out-of-range", "is -1")
+    findings.drop_consequences()
+    findings.warning("optimizer", "one", "nothing is named here", ["num_steps"])
+    findings.warning("batch_size", "two", "mentions num_steps without reading it")
+    findings.at("optimizer").warning("", "three", "stays")
+    assert [problem.code for problem in findings.problems] == ["out-of-range", "two", "three"]
