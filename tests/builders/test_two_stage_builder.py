@@ -10,6 +10,7 @@ import tensorflow as tf
 from google.protobuf import text_format
 
 from detzoo.builders.detector import build_detector
+from detzoo.builders.features import build_network
 from detzoo.builders.region_features import read_region_features
 from detzoo.config import pb
 from detzoo.config.support import REGION_EXTRACTORS
@@ -461,7 +462,7 @@ def test_a_strided_resnet_crops_every_other_cell_only(build):
     assert (aligned.box_network.input_shape[1], aligned.box_network.output["features"].shape[1]) == (7, 4)
 
 
-CHANNELS = {  # of the map of stride 16, and of the last map
+CHANNELS = {  # of the map of stride 16, and of the last map; of other families the graph says them
     "vgg16": (512, 512),
     "mobilenet_v1": (512, 1024),
     "mobilenet_v2": (96, 1280),
@@ -473,14 +474,15 @@ CHANNELS = {  # of the map of stride 16, and of the last map
 }
 
 
-LARGE = ("101", "152", "inception_resnet")
+# Built by default: one variant of each family; the others have the same layers, more often.
+VARIANTS = {row.family: row.variant for row in reversed(REGION_EXTRACTORS.values())}
 
 
 @pytest.mark.parametrize(
     "type_name",
     [
-        pytest.param(name, marks=pytest.mark.slow if any(part in name for part in LARGE) else ())
-        for name in sorted(REGION_EXTRACTORS)
+        pytest.param(name, marks=() if row.variant == VARIANTS[row.family] else pytest.mark.full_sweep)
+        for name, row in sorted(REGION_EXTRACTORS.items())
         if not name.endswith("_keras")
     ],
 )
@@ -501,7 +503,10 @@ def test_every_extractor_builds(type_name):
         return shapes, features.after_crop((7, 7, shapes[4][-1]), RegionStride.DENSE).output_shape
 
     shapes, after_crop = symbolic(build)
-    before, last = CHANNELS[row.family]
+    network = build_network(row, for_pyramid=True)
+    before, last = CHANNELS.get(row.family) or (
+        network.graph.get_layer(network.endpoints[level]).output.shape[-1] for level in (4, 5)
+    )
     if row.is_fpn:
         assert list(shapes) == levels
         assert shapes[4] == (6, 4, before)
