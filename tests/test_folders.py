@@ -123,7 +123,7 @@ def test_a_draft_is_removed_where_its_block_raises(tmp_path):
 def test_results_that_cannot_be_printed_are_a_failure():
     command = [sys.executable, "-m", "detzoo", "--version"]
     with open("/dev/full", "w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=600)
     assert done.returncode == 1
     assert done.stderr.startswith("detzoo: the disk is full (No space left on device)")
     assert len(done.stderr.splitlines()) == 1
@@ -134,7 +134,7 @@ import sys, time
 from detzoo.folders import reserved
 with reserved(sys.argv[1], "--model_dir"):
     print("held", flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 """
 
 
@@ -147,7 +147,7 @@ def test_a_reserved_folder_is_refused_until_its_process_ends_however_it_ends(tmp
             pass
     finally:
         holder.kill()
-        holder.communicate(timeout=10)
+        holder.communicate(timeout=600)
     with reserved(tmp_path, "--model_dir"), pytest.raises(UsageError, match=f"process {os.getpid()} on"):
         reserved(tmp_path, "--model_dir").__enter__()
     with reserved(tmp_path, "--model_dir"):

@@ -65,7 +65,7 @@ def served(saved_model, image, scratch):
     """Returns the outputs that a client of a published model gets for one image."""
     np.save(scratch / "image.npy", image)
     command = [sys.executable, "-c", CLIENT, saved_model, scratch / "image.npy", scratch / "outputs.npz"]
-    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300)
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
     assert finished.returncode == 0, finished.stderr[-2000:]
     return dict(np.load(scratch / "outputs.npz"))
 

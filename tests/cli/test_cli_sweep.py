@@ -203,8 +203,9 @@ def test_example_images_are_kept_once_under_safe_names(tmp_path: pathlib.Path) -
 def test_two_points_from_nothing_to_the_report(tmp_path: pathlib.Path) -> None:
     file = tmp_path / "tiny.sweep"
     steps = "train_config.num_steps=2"
+    width = "model.faster_rcnn.feature_extractor.depth_multiplier=0.25"
     file.write_text(
-        f"""base {{ config: "{CONFIGS}/shapes_faster_rcnn_mobilenet_v1.config" set: "{steps}" }}
+        f"""base {{ config: "{CONFIGS}/shapes_faster_rcnn_mobilenet_v1.config" set: "{steps}" set: "{width}" }}
         axis {{ resolution {{ values: 64 }} }} axis {{ proposals {{ values: [2, 4] }} }}
         set: "train_config.batch_size=2"
         data {{
@@ -245,6 +246,7 @@ def test_a_second_stage_is_trained_and_measured_on_the_proposals_of_a_first_one(
           set: "train_input_reader.max_number_of_proposals=9" set: "eval_input_reader[0].max_number_of_proposals=5"
         }}
         set: "train_config.num_steps=1" set: "train_config.batch_size=2"
+        set: "model.faster_rcnn.feature_extractor.depth_multiplier=0.25"
         set: "model.faster_rcnn.image_resizer.fixed_shape_resizer.height=64"
         set: "model.faster_rcnn.image_resizer.fixed_shape_resizer.width=64"
         data {{

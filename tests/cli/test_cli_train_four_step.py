@@ -318,7 +318,7 @@ def test_a_one_stage_config_is_refused_before_tensorflow_starts(tmp_path):
     config = "model_configs/shapes_ssd_mobilenet_v1.config"
     words = ["train_four_step", "--pipeline_config_path", config, "--model_dir", str(tmp_path / "run")]
     script = f"import sys\nfrom detzoo.cli.main import main\nprint(main({words!r}), 'tensorflow' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert done.stdout.split() == ["2", "False"]
     assert "model.ssd has no two stages" in done.stderr
 

@@ -121,10 +121,10 @@ def test_a_file_name_that_is_no_unicode_can_be_stored(tmp_path, folder):
 
 def test_six_thousand_files_of_one_name_cost_no_minutes(folder):
     index, _ = folder(*(f"{number}/a.jpg" for number in range(6000)))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert all(len(index.find(f"x/{number}/a.png")) == 1 for number in range(6000))
     assert all(len(index.find("z/a.jpg")) == 3 for _ in range(6000))
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
 
 
 def test_a_folder_that_is_not_there():

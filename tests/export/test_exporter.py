@@ -73,7 +73,7 @@ def test_a_process_that_imports_tensorflow_alone_gives_the_same(exported, toy, t
     images = np.random.default_rng(3).integers(0, 256, (2, 41, 67, 3), np.uint8)
     np.save(tmp_path / "images.npy", images)
     command = [sys.executable, "-c", OTHER_PROCESS, folder / "saved_model", tmp_path / "images.npy"]
-    subprocess.run([*command, tmp_path / "out.npz"], check=True, cwd=tmp_path, timeout=120)
+    subprocess.run([*command, tmp_path / "out.npz"], check=True, cwd=tmp_path, timeout=600)
     expected = ServingModule(detector, toy.ToyResizer()).detect(tf.constant(images))
     found = np.load(tmp_path / "out.npz")
     assert set(found) == set(expected)

@@ -95,7 +95,7 @@ MERGES = "a0: &a0 {x: y}\n" + "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 
     ],
 )
 def test_hostile_text_is_refused_at_once(parse, text, message):
-    begin = time.perf_counter()
+    begin = time.process_time()
     with pytest.raises(ValueError, match=message):
         parse(text)
-    assert time.perf_counter() - begin < 2
+    assert time.process_time() - begin < 2

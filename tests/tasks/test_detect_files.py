@@ -152,9 +152,9 @@ def test_an_image_that_the_model_fails_on_costs_itself_alone(four, tmp_path):
 
 
 def test_names_of_pictures_fit_and_thousands_of_equal_ones_take_no_time():
-    started = time.monotonic()
+    started = time.process_time()
     names = picture_names([pathlib.Path(f"{number}/a.jpg") for number in range(20_000)])
-    assert time.monotonic() - started < 2.0  # by trying each number from 2 on: a minute
+    assert time.process_time() - started < 2.0  # by trying each number from 2 on: a minute
     assert (names[0], names[1], names[-1], len(set(names))) == ("a.png", "a_2.png", "a_20000.png", 20_000)
     long = picture_names([pathlib.Path("\N{CJK UNIFIED IDEOGRAPH-732B}" * 85)] * 2)
     assert len(set(long)) == 2

@@ -49,7 +49,7 @@ def run_two_workers(folders, environments=({}, {})):
         for folder, task, environment in zip(folders, tasks, environments)
     ]
     try:
-        return processes, [process.communicate(timeout=90) for process in processes]
+        return processes, [process.communicate(timeout=600) for process in processes]
     finally:
         for process in processes:
             process.kill()
@@ -102,11 +102,11 @@ def test_workers_that_differ_refuse_to_start(training_toy, one_device, tmp_path,
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(training_toy, one_device, tmp_path):
     process = start("one_device", tmp_path, 1_000_000)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while not list(tmp_path.glob("ckpt-*.index")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
-    _, errors = process.communicate(timeout=10)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == -signal.SIGKILL, errors[-2000:]
     trainer = training_toy.make_trainer(one_device, batch_norm="frozen")
     from detzoo.train.saving import RunCheckpoints
