@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Sets up .venv with the test extra and runs the suite on all cores: ./scripts/test.sh [--all]
-#   --all   also runs the full sweeps over all configs and extractors (about ten minutes more on two cores)
+#   --all   also runs the full sweeps over all configs, extractors and benchmarks (about ten minutes more on two cores)
 # With other arguments runs pytest with them: ./scripts/test.sh tests/ops -k nms
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."

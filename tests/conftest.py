@@ -102,7 +102,7 @@ def pytest_addoption(parser):
     parser.addoption(
         "--all",
         action="store_true",
-        help="also run the full sweeps: every config is built and stepped, every type of extractor is built",
+        help="also run the full sweeps: every config is built and stepped, every extractor built, every benchmark run",
     )
 
 

@@ -1,27 +1,63 @@
-"""Every program in benchmarks/ compiles, and most run with small settings: what is not run rots."""
+"""Every program in benchmarks/ compiles, and most run with small settings: what is not run rots.
+
+Three run by default, the others with ``--all``.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import importlib.util
+import io
 import os
 import pathlib
 import subprocess
 import sys
 
 import pytest
+from absl import flags
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-PROGRAMS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if path.stem != "rows"]
+FOLDER = ROOT / "benchmarks"
+PROGRAMS = [path for path in sorted(FOLDER.glob("*.py")) if path.stem != "rows"]
 SMALL = ROOT / "model_configs" / "shapes_ssd_mobilenet_v1.config"
 
 
-def run(program: str, *words: str, codes: tuple[int, ...] = (0,)) -> str:
-    """Returns the output of a benchmark."""
-    command = [sys.executable, str(ROOT / "benchmarks" / program), *words]
+def run_process(program: str, *words: str, codes: tuple[int, ...] = (0,)) -> str:
+    """Runs a benchmark in a process and returns its output."""
+    command = [sys.executable, str(FOLDER / program), *words]
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1200)
     assert done.returncode in codes, done.stderr[-2000:]
     return done.stdout
+
+
+def run(program: str, *words: str, codes: tuple[int, ...] = (0,)) -> str:
+    """Runs a benchmark in this process, which has TensorFlow already. Returns what it prints."""
+    spec = importlib.util.spec_from_file_location(f"benchmark_{program.removesuffix('.py')}", FOLDER / program)
+    module = importlib.util.module_from_spec(spec)
+    defined, printed = set(flags.FLAGS), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.syspath_prepend(str(FOLDER))  # they share modules
+        patch.setattr(sys, "argv", [program, *words])
+        patch.setitem(sys.modules, spec.name, module)
+        try:
+            spec.loader.exec_module(module)
+            flags.FLAGS(sys.argv)
+            code = module.main(sys.argv)
+        except SystemExit as exit:
+            code = exit.code
+        finally:
+            for name in set(flags.FLAGS) - defined:
+                delattr(flags.FLAGS, name)
+            for name in [name for name, path in map(_name_and_file, list(sys.modules)) if path.startswith(str(FOLDER))]:
+                del sys.modules[name]
+    assert (code or 0) in codes, printed.getvalue()[-2000:]
+    return printed.getvalue()
+
+
+def _name_and_file(name: str) -> tuple[str, str]:
+    return name, getattr(sys.modules[name], "__file__", None) or ""
 
 
 @pytest.mark.parametrize("program", [path.name for path in PROGRAMS])
@@ -31,6 +67,7 @@ def test_a_benchmark_says_how_to_read_its_table(program):
     assert f"python benchmarks/{program}" in text
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_the_input_pipeline_is_compared_with_training(tmp_path):
     output = tmp_path / "rows.csv"
@@ -51,16 +88,18 @@ def test_training_steps_are_timed(tmp_path):
     assert float(row["yardstick_gflops"]) > 0
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_crops_are_timed(tmp_path):
     output = tmp_path / "rows.csv"
-    run("roi_crop.py", "--runs", "1", "--boxes", "20", "--output", str(output))
+    run_process("roi_crop.py", "--runs", "1", "--boxes", "20", "--output", str(output))
     rows = list(csv.DictReader(output.open(encoding="utf-8")))
     assert all(float(row["measured"]) > 0 for row in rows)
     assert sum(row["unit"] == "x" for row in rows) == 12
     assert sum(row["wanted"] == "1.3" for row in rows) == 3
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_a_config_alone_is_timed(tmp_path):
     output = tmp_path / "rows.csv"
@@ -77,6 +116,7 @@ def test_a_config_alone_is_timed(tmp_path):
     assert all(float(row["measured"]) >= 0 for row in shares)  # the difference of two medians, 0 at the least
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_latency_against_proposals_is_drawn(tmp_path):
     small = ["--extractor", "mobilenet_v1", "--size", "64", "--runs", "1", "--proposals", "4", "--proposals", "40"]
@@ -105,6 +145,7 @@ def test_features_of_an_image_are_compared_with_those_of_its_windows(tmp_path):
     assert once > 0
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
     small = ["--only", "shapes_rfcn", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
@@ -116,6 +157,7 @@ def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
     assert 0 <= float(found) < 0.5
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_canvases_are_compared(tmp_path):
     small = ["--only", "shapes_ssd", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
@@ -129,8 +171,11 @@ def test_canvases_are_compared(tmp_path):
 @pytest.mark.slow
 def test_the_report_of_the_papers_grid_is_timed(tmp_path):
     output = tmp_path / "rows.csv"
-    printed = run("sweep_report.py", "--output_dir", str(tmp_path / "sweep"), "--output", str(output))
+    # It exits with 1 if it takes more than 20 s by the clock, as it may on a loaded machine.
+    flags = ["--output_dir", str(tmp_path / "sweep"), "--output", str(output)]
+    printed = run_process("sweep_report.py", *flags, codes=(0, 1))
     assert "report of 147 points" in printed
     start, report = csv.DictReader(output.open(encoding="utf-8"))
     assert 0 < float(start["wall_seconds"]) < float(report["wall_seconds"])
+    assert float(report["processor_seconds"]) < 20
     assert (tmp_path / "sweep" / "report.html").is_file()

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 
 
-@functools.cache
 def outputs_of(golden, folder):
     """Predictions, detections, loss terms of detzoo, and the published outputs."""
     model, detector = golden.seeded_detector(folder)
     padded, true_shapes = golden.image_and_shape(folder, model)
     inputs = detector.preprocess(padded)
-    predictions = detector.predict(inputs)
+    predictions = golden.predictions_of(detector, inputs)
     detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
     losses = golden.losses_of(detector, predictions)
     return inputs, predictions, detections, losses, dict(np.load(folder / "outputs.npz"))
 
 
-@pytest.fixture(params=["ssd_mobilenet_v2_320", "ssd_resnet50_v1_fpn_640"])
+@pytest.fixture(scope="module", params=["ssd_mobilenet_v2_320", "ssd_resnet50_v1_fpn_640"])
 def outputs(shared, golden_weights, request):
     return outputs_of(golden_weights, shared / "golden" / request.param)
 

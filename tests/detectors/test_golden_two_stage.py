@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,17 +11,16 @@ from detzoo.contracts import Proposals, RegionPredictions
 pytestmark = pytest.mark.shared
 
 
-@functools.cache
 def outputs_of(golden, folder):
     """Predictions of detzoo, its detector, the size of the image, detections, and the published outputs."""
     model, detector = golden.seeded_detector(folder)
     padded, true_shapes = golden.image_and_shape(folder, model)
-    predictions = detector.predict(detector.preprocess(padded), true_shapes=true_shapes)
+    predictions = golden.predictions_of(detector, detector.preprocess(padded), true_shapes=true_shapes)
     detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
     return predictions, detector, true_shapes, detections, dict(np.load(folder / "outputs.npz"))
 
 
-@pytest.fixture(params=["faster_rcnn_resnet50_v1_640", "rfcn_resnet101_v1_640"])
+@pytest.fixture(scope="module", params=["faster_rcnn_resnet50_v1_640", "rfcn_resnet101_v1_640"])
 def outputs(shared, golden_weights, request):
     return outputs_of(golden_weights, shared / "golden" / request.param)
 

@@ -26,27 +26,32 @@ NARROWING = 8
 CROPPED, LAST = 4, 5
 
 
-def narrow(layer):
-    """A copy of a layer of a graph with an eighth of its channels, none below one per group."""
-    config = layer.get_config()
-    if "filters" in config:
-        groups = config.get("groups", 1)
-        config["filters"] = max(config["filters"] // NARROWING // groups, 1) * groups
-    if isinstance(layer, keras.layers.Reshape):  # the gates of EfficientNet: (1, 1, channels)
-        *sizes, channels = config["target_shape"]
-        config["target_shape"] = (*sizes, max(channels // NARROWING, 1))
-    return type(layer).from_config(config)
-
-
 def has(graph, kind):
     return any(isinstance(layer, kind) for layer in graph.layers)
 
 
 def small_network(row) -> Network:
+    """The network of a row, narrowed, and with weights, so that its graph is also what the backbone must equal."""
     network = build_network(row, for_pyramid=True)
-    if network.filters is not keep_filters:  # scales widths by itself
-        return network
-    graph = keras.models.clone_model(network.graph, clone_function=narrow)
+    is_narrowed = network.filters is keep_filters  # others scale widths by themselves
+    pads_itself = has(network.graph, keras.layers.ZeroPadding2D)
+
+    def copy(layer):
+        config = layer.get_config()
+        if is_narrowed and "filters" in config:
+            groups = config.get("groups", 1)
+            config["filters"] = max(config["filters"] // NARROWING // groups, 1) * groups
+        if is_narrowed and isinstance(layer, keras.layers.Reshape):  # EfficientNet's gates: (1, 1, channels)
+            *sizes, channels = config["target_shape"]
+            config["target_shape"] = (*sizes, max(channels // NARROWING, 1))
+        if "padding" in config and not pads_itself:  # Inception's maps shrink, a detector's are padded
+            config["padding"] = "same"
+        if network.application is None and isinstance(layer, keras.layers.BatchNormalization):
+            config["epsilon"] = network.hyperparams.batch_norm.epsilon  # our own graphs leave it open
+        return type(layer).from_config(config)
+
+    graph = keras.models.clone_model(network.graph, clone_function=copy)
+    randomize(graph)
     return dataclasses.replace(network, graph=graph)
 
 
@@ -66,29 +71,11 @@ def network(request):
 
 
 @pytest.fixture(scope="module")
-def twin(network):
-    """The stock layers that the backbone is rewritten from, with weights."""
-    pads_itself = has(network.graph, keras.layers.ZeroPadding2D)
-
-    def aligned(layer):
-        config = layer.get_config()
-        if "padding" in config and not pads_itself:  # Inception's maps shrink, a detector's are padded
-            config["padding"] = "same"
-        if network.application is None and isinstance(layer, keras.layers.BatchNormalization):
-            config["epsilon"] = network.hyperparams.batch_norm.epsilon  # of our own graphs, which leave it open
-        return type(layer).from_config(config)
-
-    twin = keras.models.clone_model(network.graph, clone_function=aligned)
-    randomize(twin)
-    return twin
-
-
-@pytest.fixture(scope="module")
-def model(network, twin):
-    """The backbone with the weights of its twin."""
+def model(network):
+    """The backbone with the weights of the stock layers that it is rewritten from."""
     levels = sorted(network.endpoints)
     model = build_extractor_model(network, levels, (None, None), network.hyperparams, output_stride=32)
-    report = load_pretrained(model, "imagenet", Application(lambda weights: twin))
+    report = load_pretrained(model, "imagenet", Application(lambda weights: network.graph))
     assert not report.missing
     return model
 
@@ -100,7 +87,8 @@ def images(network):
     return np.random.default_rng(3).uniform(-1.0, 1.0, (1, *shape, 3)).astype(np.float32)
 
 
-def test_maps_are_those_of_its_twin(network, twin, model, images):
+def test_maps_are_those_of_its_twin(network, model, images):
+    twin = network.graph
     outputs = {level: twin.get_layer(name).output for level, name in network.endpoints.items()}
     # EfficientNet's stock layers divide pixels by 255; without weights from ImageNet they standardize to themselves.
     pixels = 255.0 if has(twin, keras.layers.Rescaling) and has(twin, keras.layers.Normalization) else 1.0

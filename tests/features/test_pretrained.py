@@ -13,8 +13,7 @@ import pytest
 from detzoo.builders.features import build_feature_extractor
 from detzoo.config import pb
 from detzoo.errors import CheckpointError
-from detzoo.features import inception, mobilenet, resnet, vgg
-from detzoo.features.network import Application, symbolic
+from detzoo.features import mobilenet, resnet, vgg
 from detzoo.features.pretrained import MissingWeightsError, load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
@@ -76,28 +75,6 @@ def test_a_file_of_keras_applications_gives_the_same_maps(tmp_path, name, suffix
         scale = np.abs(expected[level]).max()
         assert scale > 1e-3
         np.testing.assert_allclose(actual[level] / scale, expected[level] / scale, atol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "build_network", [inception.inception_v3, pytest.param(inception.inception_resnet_v2, marks=pytest.mark.slow)]
-)
-def test_inception_equals_its_twin_with_aligned_maps(build_network):
-    network = build_network()
-    twin = symbolic(lambda: network.application.build(weights=None))
-
-    def aligned(layer):
-        config = layer.get_config()
-        return type(layer).from_config(config | {"padding": "same"} if "padding" in config else config)
-
-    twin = randomize(keras.models.clone_model(twin, clone_function=aligned))
-    levels = (3, 4, 5)
-    model = build_model(network, levels)
-    report = load_pretrained(model, "imagenet", Application(lambda weights: twin))
-    assert not report.missing
-    images = images_of((75, 101))
-    expected = twin_maps(twin, network, levels, images)
-    for level, actual in model(images).items():
-        np.testing.assert_allclose(actual, expected[level], atol=1e-4 * np.abs(expected[level]).max())
 
 
 @pytest.fixture
