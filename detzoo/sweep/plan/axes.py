@@ -71,7 +71,7 @@ class Axis:
         self.name, self.path = self.kind, ""
         self.values: tuple[Value, ...] = ()
         self._choices: dict[str, Sequence[str]] = {}
-        block = getattr(message, self.kind) if self.kind else None
+        block: Any = getattr(message, self.kind) if self.kind else None
         if self.kind == "choice":
             self.name = block.name
             self._choices = {choice.name: tuple(choice.set) for choice in block.values}

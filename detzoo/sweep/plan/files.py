@@ -99,7 +99,7 @@ def locate(points: Sequence[Point], sweep: Any, report: Report) -> list[Point]:
         if (wanted or training_key) and not no_data:
             for problem in _reader_problems(point, training_key != "", checked):
                 report("data", f"{point.name}: {problem}")
-        changes = {
+        changes: dict[str, Any] = {
             "checkpoint": checkpoint,
             "checkpoint_note": note or no_data if wanted else note,
             "training_key": training_key,
