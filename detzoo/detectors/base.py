@@ -62,25 +62,24 @@ class Detector(keras.Model):
 
     @property
     def cell_multiple_px(self) -> int:
-        """The network's input of free size is padded to multiples of this; 1 pads nothing.
+        """Multiple in pixels to which an input of free size is padded; 1 for no padding.
 
-        A pyramid needs multiples of its coarsest stride. At other sizes the cells of its maps and the anchors lie
-        elsewhere in the image.
+        A pyramid needs multiples of its coarsest stride. At other sizes the cells of the maps and the anchors do not
+        match.
         """
         return 1
 
     def whole_cells(self, inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
-        """Cuts a batch to its largest image and pads that to multiples of ``cell_multiple_px``.
+        """Crops a batch to its largest image and pads the result to multiples of ``cell_multiple_px``.
 
-        So the network sees a single image at one size, whatever padding came with the image. An input of fixed size
-        stays as it is.
+        So the network sees an image at the same size for any padding. An input of fixed size is not changed.
 
         Args:
             inputs: float32 [B, H, W, 3] from ``preprocess``.
-            true_shapes: int32 [B, 2], pixels that each image covers; None for all of them.
+            true_shapes: int32 [B, 2], pixels that each image covers; None for the whole input.
 
         Returns:
-            float32 [B, H', W', 3], with the top left corner of ``inputs`` and its colour of padding.
+            float32 [B, H', W', 3], with the top left corner and the padding colour of ``inputs``.
         """
         if None not in self.input_shape_px:
             return inputs
@@ -93,7 +92,7 @@ class Detector(keras.Model):
         return pad_to_multiple(inputs, self.cell_multiple_px) + self._padding_colour() * outside
 
     def _padding_colour(self) -> Any:
-        """The padding of a resizer after ``preprocess``: black for all but one-stage detectors."""
+        """Returns the padding of a resizer after ``preprocess``; before it, the padding is black."""
         return self.preprocess(tf.zeros([1, 1, 1, 3]))
 
     def preprocess(self, images: Tensor) -> Tensor:
@@ -103,7 +102,7 @@ class Detector(keras.Model):
             images: uint8 or float32 [B, H, W, 3], RGB, 0..255, resized and padded.
 
         Returns:
-            float32 [B, H, W, 3], what ``predict`` expects.
+            float32 [B, H, W, 3], the input of ``predict``.
         """
         if self._normalize is None:
             raise NotImplementedError("preprocess is defined by each detector")
@@ -119,13 +118,13 @@ class Detector(keras.Model):
     ) -> Any:
         """Runs the network.
 
-        A one-stage detector needs the inputs only. A detector of two stages chooses regions before it looks at them.
+        A one-stage detector reads the inputs only. A two-stage detector selects regions first and then classifies them.
 
         Args:
             inputs: float32 [B, H, W, 3] from ``preprocess``.
-            training: Whether batch normalisation and dropout are in training mode.
-            true_shapes: int32 [B, 2], pixels of the padded input that each image covers; None for all of it.
-            groundtruth: In training, what the regions of the second stage are chosen by.
+            training: Use the training mode of batch normalisation and dropout.
+            true_shapes: int32 [B, 2], pixels of the padded input that each image covers; None for the whole input.
+            groundtruth: In training, ground truth by which the regions of the second stage are sampled.
             proposals: Regions to classify, for a detector without a first stage.
 
         Returns:
@@ -134,24 +133,24 @@ class Detector(keras.Model):
         raise NotImplementedError("predict is defined by each detector")
 
     def loss_terms(self, predictions: Any, groundtruth: Groundtruth) -> dict[str, LossTerm]:
-        """The parts of the loss, each as a sum over this replica's images and its normalizer."""
+        """Returns the parts of the loss, each as a sum over this replica's images with a normalizer."""
         raise NotImplementedError("loss_terms is defined by each detector")
 
     def postprocess(
         self, predictions: Any, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
-        """Decodes, scores and suppresses.
+        """Decodes boxes, computes scores and suppresses duplicates.
 
         Args:
-            predictions: From ``predict``.
+            predictions: Result of ``predict``.
             true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
             padded_shape: (height, width) of the padded input.
 
         Returns:
-            Final detections, boxes in fractions of the true image.
+            Final detections with boxes in fractions of the true image.
         """
         raise NotImplementedError("postprocess is defined by each detector")
 
     def call(self, inputs: Tensor, training: bool = False) -> Any:
-        """Keras's name for ``predict``."""
+        """Calls ``predict``, under the name that Keras uses."""
         return self.predict(inputs, training=training)

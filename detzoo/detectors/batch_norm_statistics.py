@@ -1,7 +1,7 @@
-"""The moving statistics of batch normalization: how far they have come, and computing them from training batches.
+"""Computes the moving statistics of batch normalization from training batches.
 
-Moving averages follow the batches of training slowly, so that after a short training they may be far from what its
-batches have. The statistics here are those of the inputs themselves ("precise batch norm"): mean and variance over all
+Moving averages follow the batches of training slowly, so after a short training they may differ much from the batch
+statistics. The statistics here are those of the inputs themselves ("precise batch norm"): mean and variance over all
 positions of ``num_batches`` training batches, each of which is normalized as in training.
 
 References:

@@ -1,8 +1,8 @@
 """Faster R-CNN: regions of a map are cropped to one size, and a small network classifies each crop.
 
-Ren et al., arXiv:1506.01497; on a feature pyramid Lin et al., arXiv:1612.03144; with crop_and_resize Huang et al.,
-"Speed/accuracy trade-offs", arXiv:1611.10012; with masks He et al., arXiv:1703.06870. Without its first stage it is
-Fast R-CNN, Girshick, arXiv:1504.08083.
+Ren et al., arXiv:1506.01497. The feature pyramid is that of Lin et al., arXiv:1612.03144, crop_and_resize that of Huang
+et al., "Speed/accuracy trade-offs", arXiv:1611.10012, and masks are those of He et al., arXiv:1703.06870. Without its
+first stage the detector is Fast R-CNN, Girshick, arXiv:1504.08083.
 
 | section of the pyramid's paper | here |
 |---|---|
@@ -33,18 +33,18 @@ from detzoo.postprocess.dense_detections import image_windows
 
 @dataclasses.dataclass(frozen=True)
 class RegionCrop:
-    """Crops every region from the map of its level.
+    """Function that crops every region from the map of its level.
 
     Attributes:
-        crop: what a region becomes.
-        canonical_level: level of a region of 224 x 224 pixels (equation 1 of the pyramid's paper).
+        crop: Crop of one level.
+        canonical_level: Level of a region of 224 x 224 pixels (equation 1 of the pyramid's paper).
     """
 
     crop: Crop
     canonical_level: int = 4
 
     def __call__(self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any]) -> Tensor:
-        """Crops [B * R, h, w, C] of regions [B, R, 4]; no gradient flows to the regions."""
+        """Returns crops [B * R, h, w, C] of regions [B, R, 4]; no gradient flows to the regions."""
         if len(maps) == 1:
             crops = single_level_crop(next(iter(maps.values())), regions_norm, self.crop)
         else:
@@ -56,11 +56,11 @@ class RegionCrop:
 
 @dataclasses.dataclass(frozen=True)
 class MaskStage:
-    """The mask head of a Mask R-CNN.
+    """Mask head of a Mask R-CNN.
 
     Attributes:
-        network: box features, or crops of its own, [N, h, w, C] -> logits [N, H, W, 1 or K].
-        crop: its own crops; None reads the features that the boxes are predicted from.
+        network: Model from box features, or separate crops, [N, h, w, C] to logits [N, H, W, 1 or K].
+        crop: Separate crops for masks; None to read the box features.
     """
 
     network: keras.Model
@@ -71,14 +71,14 @@ class FasterRcnn(TwoStageDetector):
     """Faster R-CNN, on one map or on a pyramid, with or without masks.
 
     Args:
-        network: Backbone, neck and proposal head, of ``first_stage_network``.
-        normalize: RGB 0..255 to what the network expects.
-        first_stage: None where proposals come from outside.
-        second_stage: None for a proposal network alone.
-        crop: Regions to crops; None for a proposal network alone.
-        box_network: Crops [N, h, w, C] to a dict of ``features``, ``box_deltas`` [N, Q, 4] and ``class_logits``
+        network: Backbone, neck and proposal head (``first_stage_network``).
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        first_stage: First stage, or None if proposals are inputs.
+        second_stage: Second stage, or None for a proposal network alone.
+        crop: Crop of regions; None for a proposal network alone.
+        box_network: Model from crops [N, h, w, C] to ``features``, ``box_deltas`` [N, Q, 4] and ``class_logits``
             [N, K + 1].
-        mask_stage: None without masks.
+        mask_stage: Mask head, or None.
         num_classes: Number of classes, the background not counted.
     """
 
@@ -102,7 +102,7 @@ class FasterRcnn(TwoStageDetector):
     def postprocess(
         self, predictions: RegionPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
-        """See ``Detector.postprocess``. Masks are predicted of what was detected, not of every region."""
+        """See ``Detector.postprocess``. Masks are predicted for the detections, not for every region."""
         detections = super().postprocess(predictions, true_shapes, padded_shape)
         if self.mask_network is None:
             return detections
@@ -119,7 +119,7 @@ class FasterRcnn(TwoStageDetector):
     def _classify(
         self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
     ) -> ClassifiedRegions:
-        """See ``TwoStageDetector._classify``. In training the masks of all regions are predicted as well."""
+        """See ``TwoStageDetector._classify``. In training the masks of all regions are predicted, too."""
         outputs = self.box_network(self._crop(maps, regions_norm, image_shape), training=training)
         deltas, logits = (_by_image(outputs[name], regions_norm) for name in ("box_deltas", "class_logits"))
         if self.mask_network is None:
@@ -133,7 +133,7 @@ class FasterRcnn(TwoStageDetector):
         return ClassifiedRegions(deltas, logits, mask_logits=masks)
 
     def _mask_logits(self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any]) -> Tensor:
-        """Mask logits [B, R, h, w, 1 or K] of regions [B, R, 4] at inference."""
+        """Returns mask logits [B, R, h, w, 1 or K] of regions [B, R, 4] at inference."""
         if self._mask_crop is not None:
             features = self._mask_crop(maps, regions_norm, image_shape)
         else:
@@ -142,7 +142,7 @@ class FasterRcnn(TwoStageDetector):
 
 
 def _by_image(rows: Tensor, regions_norm: Tensor) -> Tensor:
-    """[B * R, ...] to [B, R, ...]."""
+    """Reshapes [B * R, ...] to [B, R, ...]."""
     shape = tf.shape(regions_norm)
     num_regions = regions_norm.shape[1] if regions_norm.shape[1] is not None else shape[1]
     return tf.reshape(rows, [shape[0], num_regions, *rows.shape[1:]])

@@ -134,7 +134,7 @@ class OneStageDetector(Detector):
         return 2 ** max(self.network.output["maps"])
 
     def _padding_colour(self) -> float:
-        """One-stage detectors are padded after the normalisation (``detzoo.builders.resize``)."""
+        """Returns 0: one-stage detectors are padded after the normalisation (``detzoo.builders.resize``)."""
         return 0.0
 
     def anchor_targets(self, predictions: Predictions, groundtruth: Groundtruth) -> Targets:

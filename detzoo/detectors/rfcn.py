@@ -1,6 +1,6 @@
-"""R-FCN: every layer runs once an image, and a region only averages what it covers of score maps.
+"""R-FCN: every layer runs once per image, and a region only averages its part of score maps.
 
-Dai et al., arXiv:1605.06409, in its form of Huang et al., "Speed/accuracy trade-offs", arXiv:1611.10012, section 3.
+Dai et al., arXiv:1605.06409, in the form of Huang et al., "Speed/accuracy trade-offs", arXiv:1611.10012, section 3.
 
 | section of the R-FCN paper | here |
 |---|---|
@@ -30,13 +30,13 @@ class Rfcn(TwoStageDetector):
     """R-FCN.
 
     Args:
-        network: Backbone and proposal head, of ``first_stage_network``.
-        map_network: The backbone's map to a dict of ``box_deltas`` [B, H, W, bins * Q * 4] and ``class_logits``
+        network: Backbone and proposal head (``first_stage_network``).
+        map_network: Model from the backbone's map to ``box_deltas`` [B, H, W, bins * Q * 4] and ``class_logits``
             [B, H, W, bins * (K + 1)].
-        normalize: RGB 0..255 to what the network expects.
-        first_stage: None where proposals come from outside.
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        first_stage: First stage, or None if proposals are inputs.
         second_stage: Sampling, loss and detections.
-        num_bins: Rows and columns of parts.
+        num_bins: Rows and columns of bins.
         crop_size: Samples (height, width) of a region, a multiple of the bins.
         num_classes: Number of classes, the background not counted.
     """

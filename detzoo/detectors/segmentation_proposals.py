@@ -42,16 +42,16 @@ from detzoo.targets.mask_proposal_targets import MaskProposalTargets
 
 
 class SegmentationProposals(Detector):
-    """A detector of masks that knows no classes.
+    """Class-agnostic detector of masks.
 
     Args:
-        network: Of ``sliding_network``.
-        mask_network: Of ``heads.mask_proposal_head.mask_network``.
-        normalize: RGB 0..255 to what the network expects.
-        windows: Of the network's locations.
-        targets: The sampled locations and their objects.
-        loss: Predictions, targets, ground truth -> terms.
-        max_proposals: Masks of an image.
+        network: Model of ``sliding_network``.
+        mask_network: Model of ``heads.mask_proposal_head.mask_network``.
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        windows: Windows of the network's locations.
+        targets: Sampler of locations with objects.
+        loss: Function from predictions, targets and ground truth to loss terms.
+        max_proposals: Number of masks per image.
     """
 
     proposes_only = True
@@ -126,12 +126,12 @@ class SegmentationProposals(Detector):
         return mask_detections(predictions, true_shapes, padded_shape)
 
     def _locations(self, maps: list[Tensor]) -> Locations:
-        """The locations of the heads' maps; each head has the same levels."""
+        """Returns the locations of the heads' maps; all heads have the same levels."""
         shapes = [tuple(x.shape[axis] or tf.shape(x)[axis] for axis in (1, 2)) for x in maps]
         return self._windows(shapes[: len(self._windows.levels)])
 
     def _masks_at(self, maps: list[Tensor], chosen: Tensor, scales: Tensor, training: bool) -> Tensor:
-        """Logits float32 [B, R, h, w] of the chosen locations, each by its own head."""
+        """Returns logits float32 [B, R, h, w] of the chosen locations, each by the head of its scale."""
         by_head = self.mask_network(gather_locations(maps, chosen), training=training)
         heads = tf.gather(scales, chosen) // len(self._windows.levels)
         own = tf.one_hot(heads, by_head.shape[-1])[:, :, tf.newaxis, tf.newaxis]
@@ -149,10 +149,10 @@ def sliding_network(
     The variables' paths start with ``backbone/``, ``neck/`` and ``head/``.
 
     Args:
-        image_shape_px: (height, width) of the padded input, None where unknown.
-        extractor: The backbone.
-        neck: Backbone maps to the pyramid, both level to [B, H_l, W_l, C_l].
-        heads: Pyramid to features and scores of every location.
+        image_shape_px: (height, width) of the padded input, None for any size.
+        extractor: Backbone.
+        neck: Function from the backbone's maps to the pyramid, both level to [B, H_l, W_l, C_l].
+        heads: Function from the pyramid to features and scores of every location.
 
     Returns:
         A model from normalised images [B, H, W, 3] to a dict: ``features`` the list of the heads' maps [B, H_l, W_l,

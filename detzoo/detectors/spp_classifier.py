@@ -1,7 +1,7 @@
-"""The classifier of whole images behind SPP-net, with and without its spatial pyramid.
+"""The image classifier of SPP-net, with and without the spatial pyramid.
 
-He et al., arXiv:1406.4729, section 3. In training an image is a crop; in testing it is looked at in several views,
-whose scores are averaged:
+He et al., arXiv:1406.4729, section 3. In training an image is a crop. In testing the scores of several views are
+averaged:
 
     image -> views (crops, or windows of the map) -> convolutions -> pyramid -> fc6, fc7, fc8 -> softmax -> mean
 
@@ -14,7 +14,7 @@ whose scores are averaged:
 | 3.1.4 one crop, the full image | ``TestView.ONE_CROP``, ``FULL_IMAGE`` |
 | 3.1.5 multi-view testing on feature maps | ``TestView.MAP_VIEWS`` |
 
-The class of an image travels as that of its one object. So the trainer of the detectors trains a classifier, too.
+The class of an image is stored as that of one object, so the trainer of detectors trains classifiers, too.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ HALF_PIXEL = 0.5  # pixel i covers [i, i + 1)
 
 
 class TestView(enum.Enum):
-    """What of an image is looked at."""
+    """Views of an image in testing."""
 
-    __test__ = False  # no class of tests, whatever its name
+    __test__ = False  # no test class for pytest
 
     TEN_CROPS = "ten_crops"
     ONE_CROP = "one_crop"
@@ -51,7 +51,7 @@ class TestView(enum.Enum):
 
 
 class ClassPredictions(NamedTuple):
-    """What a classifier says about images."""
+    """Predictions of a classifier."""
 
     scores: Tensor  # float32 [B, K], softmax; the mean over the views in testing
     logits: Any = ()  # float32 [B, K] in training, else ()
@@ -59,12 +59,12 @@ class ClassPredictions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """How images are tested.
+    """Options of testing.
 
     Attributes:
-        view: which views.
-        crop_size: side of crops and windows, pixels.
-        map_scales: shorter sides of the images of ``MAP_VIEWS``; none: the image as it comes, with ten windows.
+        view: Kind of views.
+        crop_size: Side of crops and windows in pixels.
+        map_scales: Shorter sides of the images of ``MAP_VIEWS``; empty for the unscaled image with ten windows.
     """
 
     view: TestView
@@ -73,7 +73,7 @@ class Views:
 
 
 class SppNetworkParts(NamedTuple):
-    """A classifier's network in three pieces that share their layers with ``whole``."""
+    """Network of a classifier and two parts of it with shared layers."""
 
     whole: keras.Model  # images [B, H, W, 3] -> logits [B, K]
     convolutions: keras.Model  # images [B, H, W, 3] -> map [B, h, w, C]
@@ -81,15 +81,15 @@ class SppNetworkParts(NamedTuple):
 
 
 class SppClassifier(Detector):
-    """A classifier that answers the four verbs of a detector; its predictions are ``ClassPredictions``.
+    """Classifier with the verbs of a detector; predictions are ``ClassPredictions``.
 
     Args:
-        parts: the network.
-        normalize: RGB 0..255 to what the network expects.
-        network: key of ``SPP_NETWORKS``.
-        bins: bins a side of each level of the pyramid.
-        views: how images are tested.
-        num_classes: K.
+        parts: Network.
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        network: Key of ``SPP_NETWORKS``.
+        bins: Bins per side for each level of the pyramid.
+        views: Options of testing.
+        num_classes: Number of classes K.
     """
 
     classifies_images = True
@@ -120,13 +120,13 @@ class SppClassifier(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> ClassPredictions:
-        """Logits of crops in training; in testing the mean scores of the views.
+        """Returns logits of crops in training, and mean scores of the views in testing.
 
         Args:
-            inputs: float32 [B, H, W, 3] from ``preprocess``: crops in training; else images whose shorter side has the
-                configured length, padded at the bottom and at the right.
-            training: Whether dropout drops, and images are crops.
-            true_shapes: int32 [B, 2], the part of each input that is the image; None for all of it.
+            inputs: float32 [B, H, W, 3] from ``preprocess``. Crops in training; otherwise images with a shorter side of
+                the configured length, padded at the bottom and at the right.
+            training: Inputs are crops, and dropout is active.
+            true_shapes: int32 [B, 2], the part of each input that is the image; None for the whole input.
             groundtruth: Not needed.
             proposals: Not needed.
         """
@@ -146,19 +146,19 @@ class SppClassifier(Detector):
         return ClassPredictions(tf.map_fn(test_one, (inputs, true_shapes), fn_output_signature=spec))
 
     def loss_terms(self, predictions: ClassPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
-        """Softmax cross-entropy with the class of each image's one object; images without one do not count."""
+        """Returns softmax cross-entropy with the class of each image; images without a class do not count."""
         classes, weights = groundtruth.classes[:, 0], groundtruth.weights[:, 0]
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(tf.maximum(classes, 0), predictions.logits)
         counted = tf.where(classes >= 0, weights, 0.0)
         return {"classification": LossTerm(tf.reduce_sum(losses * counted), tf.reduce_sum(counted))}
 
     def postprocess(self, predictions: ClassPredictions, true_shapes: Tensor, padded_shape: Any) -> Tensor:  # type: ignore[override]
-        """The scores, float32 [B, K]: there is nothing to decode or to suppress."""
+        """Returns the scores, float32 [B, K]."""
         del true_shapes, padded_shape
         return predictions.scores
 
     def _test(self, images: Tensor) -> Tensor:
-        """Mean scores [B, K] of the views of images [B, H, W, 3] without padding."""
+        """Returns mean scores [B, K] of the views of images [B, H, W, 3] without padding."""
         view = self.views.view
         if view is TestView.FULL_IMAGE:
             return self._scores(self.network(images))
@@ -171,7 +171,7 @@ class SppClassifier(Detector):
         return self._mean_of_views(self._scores(self.network(crops)), images)
 
     def _crops(self, images: Tensor) -> list[Tensor]:
-        """Centre and corners, each [B, S, S, 3]."""
+        """Returns crops of the centre and the corners, each [B, S, S, 3]."""
         side = self.views.crop_size
         origins = window_origins(tf.shape(images)[1:3], side, CENTER_AND_CORNERS)
         cuts = []
@@ -182,9 +182,9 @@ class SppClassifier(Detector):
         return cuts
 
     def _map_views(self, images: Tensor) -> Tensor:
-        """Mean over windows of the maps of images and their mirror images, of all scales.
+        """Returns the mean over windows of the maps of images and mirror images at all scales.
 
-        Every window that differs from the others of its scale counts the same: 96 windows with the paper's six scales.
+        All distinct windows of a scale have equal weight: 96 windows with the paper's six scales.
         """
         if not self.views.map_scales:
             return self._windows(images, CENTER_AND_CORNERS)
@@ -196,21 +196,21 @@ class SppClassifier(Detector):
         return total / count
 
     def _windows(self, images: Tensor, places: tuple[tuple[int, int], ...]) -> Tensor:
-        """Mean scores [B, K] of windows of the maps of images [B, H, W, 3] and of their mirror images."""
+        """Returns mean scores [B, K] of windows of the maps of images [B, H, W, 3] and of mirror images."""
         batch, shape = tf.shape(images)[0], tf.shape(images)[1:3]
         maps = self._parts.convolutions(tf.concat([images, tf.reverse(images, axis=[2])], axis=0))
         origins = tf.cast(window_origins(shape, self.views.crop_size, places), tf.float32)
         windows_px = tf.concat([origins, origins + self.views.crop_size], axis=1)
         cells = window_cells(windows_px, tf.shape(maps)[1:3], self._stride_px, self._offset_px)
         count = len(places)
-        # Window by window, each of all maps, so that the views of an image stand as those of crops do.
+        # Window by window, each of all maps, which is the order of crops.
         indices = tf.tile(tf.range(2 * batch), [count])
         pooled = pool_windows(maps, tf.repeat(cells, 2 * batch, axis=0), indices, self._bins)
         pooled = tf.reshape(pooled, [-1, self._parts.classify.input_shape[-1]])
         return self._mean_of_views(self._scores(self._parts.classify(pooled)), images)
 
     def _mean_of_views(self, scores: Tensor, images: Tensor) -> Tensor:
-        """[V * B, K], view by view, to [B, K]."""
+        """Averages scores [V * B, K], ordered by view, to [B, K]."""
         return tf.reduce_mean(tf.reshape(scores, [-1, tf.shape(images)[0], self.num_classes]), axis=0)
 
     def _scores(self, logits: Tensor) -> Tensor:
@@ -233,14 +233,14 @@ def spp_classifier_network(
     The variables' paths start with ``backbone/``, ``box_backbone/`` (fc6, fc7) and ``head/`` (fc8).
 
     Args:
-        image_shape_px: (height, width), None where any size is accepted.
-        network: key of ``SPP_NETWORKS``.
-        bins: bins a side of each level; (6,) for the network without a pyramid.
-        num_classes: K.
-        fc_depth: units of fc6 and fc7.
-        dropout_rate: of both.
-        depth_multiplier: factor of the convolutions' channels.
-        weight_decay: weight w of w * sum(x**2) / 2 over all kernels.
+        image_shape_px: (height, width), None for any size.
+        network: Key of ``SPP_NETWORKS``.
+        bins: Bins per side for each level; (6,) for the network without a pyramid.
+        num_classes: Number of classes K.
+        fc_depth: Units of fc6 and fc7.
+        dropout_rate: Dropout rate of fc6 and fc7.
+        depth_multiplier: Factor of the convolutions' channels.
+        weight_decay: Weight w of w * sum(x**2) / 2 over all kernels.
     """
     images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
     features = build_conv_layers(images, network, depth_multiplier, weight_decay)

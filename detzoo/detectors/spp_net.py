@@ -1,11 +1,11 @@
-"""SPP-net's detector: the convolutions see an image once, and a pyramid of bins pools them in every window of it.
+"""SPP-net's detector: the convolutions run once per image, and a pyramid of bins pools them in every window.
 
-He et al., "Spatial pyramid pooling in deep convolutional networks", arXiv:1406.4729, section 4. Windows come from
-outside, by selective search in the paper.
+He et al., "Spatial pyramid pooling in deep convolutional networks", arXiv:1406.4729, section 4. Windows are inputs; the
+paper finds them by selective search.
 
     image -> the image at 1 or 5 scales -> convolutions -> maps
-    windows --scale where each is nearest to 224 x 224--> cells of that map -> 50 bins -> pooled -> fc6 -> fc7
-    pooled, fc6 or fc7 -> one linear SVM a class -> score        pooled -> box regression -> box
+    windows --scale of the size nearest to 224 x 224--> cells of that map -> 50 bins -> pooled -> fc6 -> fc7
+    pooled, fc6 or fc7 -> one linear SVM per class -> score        pooled -> box regression -> box
 
 | section of the paper | here |
 |---|---|
@@ -13,18 +13,19 @@ outside, by selective search in the paper.
 | appendix A, windows on a map, their bins | ``pool``, with ``detzoo.ops.region_pyramid`` |
 | 4.1 five scales, each window at one of them | ``choose_scales`` |
 | 4.1 fc6 and fc7, and the 21-way fc8 of the fine-tuning | ``fully_connected``, ``fc8_logits`` |
-| 4.1 one SVM a class | ``margins`` |
+| 4.1 one SVM per class | ``margins`` |
 | 4.1 box regression from pooled features | ``box_deltas`` |
 | 4.1 suppression at 0.3 | ``postprocess`` |
 
-Training in steps (``detzoo.train.spp``) goes the same way by hand: ``preprocess`` -> ``feature_maps`` (kept on disk)
--> ``pool`` -> ``fully_connected`` -> ``classified_features`` -> ``margins``, ``box_deltas`` -> ``detect_scored``.
+Training in steps (``detzoo.recipes.spp``) calls the parts: ``preprocess`` -> ``feature_maps`` (stored on disk) ->
+``pool`` -> ``fully_connected`` -> ``classified_features`` -> ``margins``, ``box_deltas`` -> ``detect_scored``.
 
 The variables' paths: ``backbone/conv1/kernel`` ..., ``box_backbone/fc6/kernel``, ``box_backbone/fc7/kernel`` (as in
 ``detzoo.detectors.spp_classifier``, whose checkpoints are the initialisation), ``head/fc8/kernel`` [4096, K + 1] with
-the background first, ``svm/kernel`` [F, K], ``box_regression/kernel`` [pooled, 4 K], and a bias beside each.
+the background first, ``svm/kernel`` [F, K], ``box_regression/kernel`` [pooled, 4 K], and a bias for each.
 
-Differs from the paper: a score is the sigmoid of an SVM's margin, so that it lies in 0..1; the order is the same.
+Differs from the paper: a score is the sigmoid of an SVM's margin, because scores must lie in 0..1. The order is the
+same.
 """
 
 from __future__ import annotations
@@ -61,14 +62,18 @@ from detzoo.postprocess.dense_detections import whole_image_windows
 from detzoo.postprocess.region_detections import RegionDetections
 from detzoo.postprocess.scores import ScoreConverter, ScoreFunction
 
-FC8, SVM, BOX_REGRESSION = "head/fc8", "svm", "box_regression"  # of the variables' paths, beside spp_networks'
+FC8, SVM, BOX_REGRESSION = (
+    "head/fc8",
+    "svm",
+    "box_regression",
+)  # of the variables' paths, in addition to those of spp_networks
 BOX_CODER = FasterRcnnBoxCoder((1.0, 1.0, 1.0, 1.0))  # R-CNN's four numbers, as ty, tx, th, tw (arXiv:1311.2524)
 _PIXEL_CENTER = 0.5  # of pixel 0, where places are continuous
 _FC8_STDDEV = 0.01  # section 4.1
 
 
 class Features(enum.Enum):
-    """What the SVMs read; fc8 reads fc7 always."""
+    """Features that the SVMs read; fc8 always reads fc7."""
 
     POOL5 = "pool5"
     FC6 = "fc6"
@@ -77,11 +82,11 @@ class Features(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class WindowScales:
-    """At which sizes an image is looked at, and which of them a window takes.
+    """Sizes of an image, and the choice of a size per window.
 
     Attributes:
-        shorter_sides: pixels, one for each scale.
-        window_size: a window takes the scale at which it has about as many pixels as a square of this side.
+        shorter_sides: Shorter side of the image in pixels for each scale.
+        window_size: A window is pooled at the scale at which its area is closest to a square of this side.
     """
 
     shorter_sides: tuple[int, ...] = (688,)
@@ -90,19 +95,19 @@ class WindowScales:
 
 @dataclasses.dataclass(frozen=True)
 class SppParts:
-    """What an SPP-net is made of.
+    """Parts of an SPP-net.
 
     Attributes:
-        network: key of ``detzoo.features.spp_networks.SPP_NETWORKS``.
-        pyramid_bins: bins a side of each level.
-        fc_depth: units of fc6 and fc7.
-        dropout: share of their outputs that a training step drops.
-        depth_multiplier: factor of the convolutions' channels.
-        weight_decay: weight w of w * sum(x**2) / 2 of each kernel.
-        features: what the SVMs read.
-        has_fine_tuning: whether there is an fc8; without SVMs its softmax is the score.
-        has_svm: whether there are SVMs.
-        has_box_regression: whether boxes are moved; else they are the windows.
+        network: Key of ``detzoo.config.spp_table.SPP_NETWORKS``.
+        pyramid_bins: Bins per side for each level.
+        fc_depth: Units of fc6 and fc7.
+        dropout: Dropout rate of fc6 and fc7.
+        depth_multiplier: Factor of the convolutions' channels.
+        weight_decay: Weight w of w * sum(x**2) / 2 of each kernel.
+        features: Features that the SVMs read.
+        has_fine_tuning: The network has fc8; without SVMs its softmax is the score.
+        has_svm: The network has SVMs.
+        has_box_regression: Boxes are refined; otherwise they are the windows.
     """
 
     network: str = "zf_5"
@@ -118,31 +123,29 @@ class SppParts:
 
     @property
     def num_pooled(self) -> int:
-        """Length of a window's pooled features."""
+        """Length of the pooled features of a window."""
         return num_bins(self.pyramid_bins) * num_channels(self.network, self.depth_multiplier)
 
     @property
     def num_features(self) -> int:
-        """Length of what the SVMs read."""
+        """Length of the features that the SVMs read."""
         return self.num_pooled if self.features is Features.POOL5 else self.fc_depth
 
     @property
     def has_fully_connected(self) -> bool:
-        """Whether there are fc6 and fc7."""
+        """True if the network has fc6 and fc7."""
         return self.features is not Features.POOL5 or self.has_fine_tuning
 
 
 class SppNet(Detector):
-    """SPP-net's detector.
-
-    It takes images as they are, one at a time or several of one size, and resizes them itself.
+    """SPP-net's detector, which takes unscaled images of one size and resizes them.
 
     Args:
-        parts: What it is made of.
+        parts: Parts of the network.
         scales: Sizes of the image.
-        limits: Of the suppression.
-        normalize: RGB 0..255 to what the network expects.
-        max_proposals: Windows of an image that are looked at, the first ones.
+        limits: Limits of the suppression.
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        max_proposals: Number of windows per image; further windows are ignored.
         num_classes: Number of classes, the background not counted.
     """
 
@@ -192,29 +195,29 @@ class SppNet(Detector):
             self.box_regression = _linear(parts.num_pooled, 4 * num_classes, BOX_REGRESSION)
 
     def feature_maps(self, inputs: Tensor) -> dict[int, Tensor]:
-        """The convolutions of images, at each scale.
+        """Computes the feature maps of images at each scale.
 
         Args:
             inputs: float32 [B, H, W, 3] from ``preprocess``.
 
         Returns:
-            Position in ``scales.shorter_sides`` -> float32 [B, h, w, C].
+            Position in ``scales.shorter_sides`` to float32 [B, h, w, C].
         """
         sizes = tf.unstack(self.scaled_sizes(tf.shape(inputs)[1:3]))
         maps = [self.backbone(tf.image.resize(inputs, size)) for size in sizes]
         return {number: tf.identity(x, name=f"{FEATURES}{number}") for number, x in enumerate(maps)}
 
     def scaled_sizes(self, shape_px: Tensor) -> Tensor:
-        """(height, width) int32 [S, 2] that an image of ``shape_px`` (int32 [2]) has at each scale."""
+        """Returns (height, width) int32 [S, 2] at each scale for an image of ``shape_px`` (int32 [2])."""
         sides = tf.cast(shape_px, tf.float32)
         factors = tf.constant(self.scales.shorter_sides, tf.float32) / tf.reduce_min(sides)
         return tf.cast(tf.round(factors[:, tf.newaxis] * sides), tf.int32)
 
     def pool(self, maps: Mapping[int, Tensor], shape_px: Tensor, windows_norm: Tensor) -> Tensor:
-        """The pooled features of windows, each from the map of its scale.
+        """Pools the features of windows, each from the map of its scale.
 
         Args:
-            maps: from ``feature_maps``.
+            maps: Result of ``feature_maps``.
             shape_px: int32 [2], (height, width) of the images.
             windows_norm: float32 [B, R, 4], fractions of the image.
 
@@ -237,33 +240,33 @@ class SppNet(Detector):
         return tf.reshape(pooled, [*_leading(windows_norm), self.parts.num_pooled])
 
     def fully_connected(self, pooled: Tensor, training: bool = False) -> FullyConnected:
-        """fc6 and fc7, float32 [..., fc_depth], of pooled features [..., ``parts.num_pooled``]."""
+        """Returns fc6 and fc7, float32 [..., fc_depth], of pooled features [..., ``parts.num_pooled``]."""
         return FullyConnected(**_by_row(lambda rows: self.fc_layers(rows, training=training), pooled))
 
     def fc8_logits(self, fc7: Tensor) -> Tensor:
-        """Logits float32 [..., K + 1] of the fine-tuning's classifier, the background first."""
+        """Returns logits float32 [..., K + 1] of fc8, the background first."""
         return _by_row(self.fc8, fc7)
 
     def classified_features(self, pooled: Tensor) -> Tensor:
-        """What the SVMs read, float32 [..., ``parts.num_features``]."""
+        """Returns the features that the SVMs read, float32 [..., ``parts.num_features``]."""
         if self.parts.features is Features.POOL5:
             return pooled
         layers = self.fully_connected(pooled)
         return layers.fc6 if self.parts.features is Features.FC6 else layers.fc7
 
     def margins(self, features: Tensor) -> Tensor:
-        """The SVMs' margins float32 [..., K] of ``classified_features``."""
+        """Returns the SVMs' margins float32 [..., K] of ``classified_features``."""
         return _by_row(self.svm, features)
 
     def box_deltas(self, pooled: Tensor) -> Tensor:
-        """Boxes coded with ``BOX_CODER``, float32 [..., K, 4]; [..., 1, 4] of zeros without box regression."""
+        """Returns boxes encoded by ``BOX_CODER``, float32 [..., K, 4], or zeros [..., 1, 4] without box regression."""
         leading = _leading(pooled)
         if self.box_regression is None:
             return tf.zeros([*leading, 1, 4])
         return tf.reshape(_by_row(self.box_regression, pooled), [*leading, self.num_classes, 4])
 
     def class_logits(self, pooled: Tensor) -> Tensor:
-        """Logits float32 [..., K + 1]: the SVMs' margins behind the best one's negative, or fc8's."""
+        """Returns logits float32 [..., K + 1] of fc8, or the negated best margin and the SVMs' margins."""
         if self.svm is None:
             return self.fc8_logits(self.fully_connected(pooled).fc7)
         margins = self.margins(self.classified_features(pooled))
@@ -277,9 +280,9 @@ class SppNet(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> RegionPredictions:
-        """See ``Detector.predict``; the images fill ``inputs``, and ``proposals`` must be given.
+        """See ``Detector.predict``. The images fill ``inputs``, and ``proposals`` are required.
 
-        Padding rows that no image needs are dropped, so the regions of the result may be fewer.
+        Padding rows that no image needs are dropped, so the result may have fewer regions.
         """
         del training, groundtruth, true_shapes
         if proposals is None:
@@ -290,12 +293,12 @@ class SppNet(Detector):
         return RegionPredictions((), proposals, self.box_deltas(pooled), self.class_logits(pooled), windows)
 
     def loss_terms(self, predictions: Predictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
-        """SPP-net has no loss of an image: it is trained in steps.
+        """SPP-net is trained in steps, without a loss per image.
 
         Raises:
-            NotImplementedError: always.
+            NotImplementedError: Always.
         """
-        raise NotImplementedError("SPP-net is trained in steps, see detzoo.train.spp; it has no loss of an image")
+        raise NotImplementedError("SPP-net is trained in steps (detzoo.recipes.spp) and has no loss per image")
 
     def postprocess(
         self, predictions: RegionPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
@@ -304,7 +307,7 @@ class SppNet(Detector):
         return self._detections(predictions, true_shapes, padded_shape)
 
     def detect_scored(self, windows_norm: Tensor, box_deltas: Tensor, class_logits: Tensor) -> Detections:
-        """The detections among windows whose scores are known.
+        """Selects detections among windows with given scores.
 
         Args:
             windows_norm: float32 [B, R, 4], fractions of the image.
@@ -325,7 +328,7 @@ def _linear(
     start: keras.initializers.Initializer | None = None,
     scope: str = "",
 ) -> keras.Model:
-    """A linear layer with a bias as a model; zeros without an initializer."""
+    """Builds a linear layer with a bias as a model; zeros without an initializer."""
     given = keras.Input((num_inputs,), name=f"{name}_input", dtype="float32")
     layer = keras.layers.Dense(num_outputs, kernel_initializer=start or "zeros", dtype="float32", name=name)
     if not scope:
@@ -335,20 +338,20 @@ def _linear(
 
 
 def _leading(x: Tensor) -> list[Any]:
-    """All sizes but the last: ints where they are static, scalar tensors where not."""
+    """Returns all sizes but the last, as ints if they are static and as scalar tensors if not."""
     dynamic = tf.shape(x)
     return [dynamic[axis] if x.shape[axis] is None else x.shape[axis] for axis in range(x.shape.rank - 1)]
 
 
 def _by_row(function: Callable[[Tensor], Any], x: Tensor) -> Any:
-    """``function`` of rows [N, F] -> [N, G] (or a dict of such), for an ``x`` [..., F]: [..., G]."""
+    """Applies a function of rows [N, F] -> [N, G] (or a dict of these) to ``x`` [..., F], giving [..., G]."""
     leading = _leading(x)
     found = function(tf.reshape(x, [-1, x.shape[-1]]))
     return tf.nest.map_structure(lambda rows: tf.reshape(rows, [*leading, rows.shape[-1]]), found)
 
 
 def _without_padding(proposals: Proposals, max_proposals: int) -> Proposals:
-    """The first proposals, without rows that are padding in every image; one row at least."""
+    """Returns the first proposals without rows that are padding in every image, but at least one row."""
     num_valid = tf.minimum(proposals.num_valid, max_proposals)
     num_rows = tf.maximum(tf.reduce_max(num_valid), 1)
     boxes_norm = tf.pad(proposals.boxes_norm, [[0, 0], [0, 1], [0, 0]])[:, :num_rows]

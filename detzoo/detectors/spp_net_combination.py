@@ -1,8 +1,8 @@
-"""Several SPP-nets as one detector: the union of their scored windows, and one suppression.
+"""Several SPP-nets as one detector: the union of scored windows, with one suppression.
 
 He et al., arXiv:1406.4729, section 4.4 and table 12: "we first use either model to score all candidate windows on the
 test image, then perform non-maximum suppression on the union of the two sets of candidate windows (with their scores)".
-What one model is sure of suppresses what the other one is less sure of.
+A window with a high score in one model suppresses overlapping windows with lower scores in the other.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from detzoo.postprocess.region_detections import is_region
 
 
 class CombinedSppNets(Detector):
-    """The union of SPP-nets; the first one's suppression is the one that is done.
+    """Union of SPP-nets, with the suppression of the first.
 
     Args:
-        members: Two or more, trained and restored one by one.
+        members: Two or more restored SPP-nets.
 
     Raises:
-        ConfigError: They cannot be combined.
+        ConfigError: The SPP-nets cannot be combined.
     """
 
     wants_proposals = True
@@ -49,7 +49,7 @@ class CombinedSppNets(Detector):
         self.built = True
 
     def preprocess(self, images: Tensor) -> Tensor:
-        """Images as they are: each member normalises them itself."""
+        """Returns images as float32; each member normalises them."""
         return tf.cast(images, tf.float32)
 
     def predict(  # type: ignore[override]
@@ -60,7 +60,7 @@ class CombinedSppNets(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> RegionPredictions:
-        """See ``Detector.predict``; the regions are those of all members, one member's after another's."""
+        """See ``Detector.predict``. The regions of the members follow one another."""
         del training, groundtruth
         parts = [
             member.predict(member.preprocess(inputs), true_shapes=true_shapes, proposals=proposals)
@@ -89,5 +89,5 @@ class CombinedSppNets(Detector):
 
 
 def _for_each_class(deltas: Tensor, num_classes: int) -> Tensor:
-    """float32 [B, R, K, 4] of [B, R, K or 1, 4]: a member without box regression has one box for all classes."""
+    """Repeats [B, R, 1, 4] of a member without box regression to [B, R, K, 4]."""
     return deltas if deltas.shape[2] == num_classes else tf.repeat(deltas, num_classes, axis=2)

@@ -1,9 +1,9 @@
-"""The detector of two stages behind Faster R-CNN, R-FCN and Fast R-CNN: regions first, then what is in them.
+"""The two-stage detector behind Faster R-CNN, R-FCN and Fast R-CNN: regions first, then their classes.
 
 inputs -> backbone, neck -> proposal head -> proposals -> (in training: a labelled sample of them)
                         \\-> regions of the maps ------> classes, boxes (and masks) -> detections
 
-Ren et al., arXiv:1506.01497; with one interface for all as in Huang et al., arXiv:1611.10012, section 3.
+Ren et al., arXiv:1506.01497. The common interface is that of Huang et al., arXiv:1611.10012, section 3.
 
 | section of the Faster R-CNN paper | here |
 |---|---|
@@ -51,15 +51,15 @@ from detzoo.targets.region_targets import RegionSampler
 
 @dataclasses.dataclass(frozen=True)
 class FirstStage:
-    """What a proposal network is beside its layers.
+    """Parts of a proposal network other than layers.
 
     Attributes:
-        anchors: makes the anchors of its maps.
-        targets: the sampled anchors and what they should predict.
-        loss: predictions, targets -> terms.
-        select: predictions -> proposals.
-        clips_anchors: cut anchors to the padded input in training, too. At inference they are cut unless the targets
-            keep what crosses the border: those anchors were trained whole.
+        anchors: Generator of the anchors.
+        targets: Sampler of anchors with targets.
+        loss: Function from predictions and targets to loss terms.
+        select: Function from predictions to proposals.
+        clips_anchors: Clip anchors to the padded input in training, too. At inference anchors are clipped unless the
+            targets keep anchors that cross the border, because those were trained unclipped.
     """
 
     anchors: AnchorGenerator
@@ -71,13 +71,13 @@ class FirstStage:
 
 @dataclasses.dataclass(frozen=True)
 class SecondStage:
-    """What the second stage is beside its layers.
+    """Parts of the second stage other than layers.
 
     Attributes:
-        sample: the regions to train on and what they should predict.
-        loss: predictions, regions, targets -> terms.
-        detections: predictions -> detections.
-        mask_loss: None without masks.
+        sample: Sampler of regions with targets.
+        loss: Function from predictions, regions and targets to loss terms.
+        detections: Function from predictions to detections.
+        mask_loss: Loss of masks, or None.
     """
 
     sample: RegionSampler
@@ -87,24 +87,24 @@ class SecondStage:
 
 
 class ClassifiedRegions(NamedTuple):
-    """What a second stage says of R regions of each image."""
+    """Predictions of a second stage for R regions per image."""
 
     box_deltas: Tensor  # float32 [B, R, Q, 4], Q = 1 or K
     class_logits: Tensor  # float32 [B, R, K + 1]
     mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K], or ()
-    maps: Any = ()  # level -> map, where masks follow from the detections
+    maps: Any = ()  # level to map, if masks are predicted from the detections
 
 
 class TwoStageDetector(Detector):
-    """A detector that proposes regions and classifies them; either stage may be missing.
+    """Detector that proposes regions and classifies them; either stage may be missing.
 
     Args:
-        network: Of ``first_stage_network``.
-        normalize: RGB 0..255 to what the network expects.
-        first_stage: None where proposals come from outside: Fast R-CNN.
-        second_stage: None for a proposal network alone.
+        network: Model of ``first_stage_network``.
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        first_stage: First stage, or None if proposals are inputs (Fast R-CNN).
+        second_stage: Second stage, or None for a proposal network alone.
         num_classes: Number of classes, the background not counted.
-        name: Of the model.
+        name: Name of the model in logs.
     """
 
     chooses_regions = True
@@ -130,7 +130,7 @@ class TwoStageDetector(Detector):
 
     @property
     def cell_multiple_px(self) -> int:
-        """See ``Detector.cell_multiple_px``. One map with anchors in pixels needs none, as in the original API."""
+        """See ``Detector.cell_multiple_px``. It is 1 for one map with anchors in pixels, as in the original API."""
         maps = {**self.network.output["maps"], **self.network.output["crop_maps"]}
         if len(maps) == 1 and (self._first is None or isinstance(self._first.anchors, GridAnchors)):
             return 1
@@ -199,13 +199,13 @@ class TwoStageDetector(Detector):
     def _classify(
         self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
     ) -> ClassifiedRegions:
-        """What is in the regions.
+        """Classifies regions and refines their boxes.
 
         Args:
-            maps: Level to [B, H_l, W_l, C], what regions are cropped from.
-            regions_norm: float32 [B, R, 4], fractions of what the maps cover.
-            image_shape: (height, width) of what the maps cover in pixels.
-            training: Whether batch normalisation and dropout are in training mode.
+            maps: Level to [B, H_l, W_l, C], the maps from which regions are cropped.
+            regions_norm: float32 [B, R, 4], fractions of the area that the maps cover.
+            image_shape: (height, width) in pixels of the area that the maps cover.
+            training: Use the training mode of batch normalisation and dropout.
         """
         raise NotImplementedError("_classify is defined by each two-stage detector")
 
@@ -218,7 +218,7 @@ class TwoStageDetector(Detector):
         windows: Tensor,
         training: bool,
     ) -> tuple[Predictions, Proposals]:
-        """The proposal head's output over the anchors, and the best of them."""
+        """Returns the proposal head's predictions over the anchors, and the proposals."""
         anchors, level_sizes = self._anchors_of(stage, outputs["maps"], canvas_shape)
         if stage.clips_anchors or not (training or stage.targets.keep_crossing):
             anchors = boxes.clip(anchors, tf.constant([0.0, 0.0, 1.0, 1.0]))
@@ -232,7 +232,7 @@ class TwoStageDetector(Detector):
     def _anchors_of(
         self, stage: FirstStage, maps: Mapping[int, Tensor], image_shape: tuple[Any, Any]
     ) -> tuple[Tensor, list[Any]]:
-        """Anchors float32 [A, 4], and how many each level has."""
+        """Returns anchors float32 [A, 4] and their number per level."""
         sizes = [spatial_shape(x) for x in maps.values()]
         counts = stage.anchors.num_anchors_per_location
         level_sizes = [height * width * count for (height, width), count in zip(sizes, counts, strict=True)]
@@ -241,7 +241,7 @@ class TwoStageDetector(Detector):
         return stage.anchors(sizes, image_shape), level_sizes
 
     def _make_static_anchors(self) -> Any:
-        """The anchors as numpy, or None where the size of the input is not known before the image."""
+        """Returns the anchors as numpy, or None if the input has no fixed size."""
         if self._first is None or None in self.input_shape_px:
             return None
         shapes = [tuple(x.shape[1:3]) for x in self.network.output["maps"].values()]
@@ -260,11 +260,11 @@ def first_stage_network(
     The variables' paths start with ``backbone/``, ``neck/`` and ``rpn/``.
 
     Args:
-        image_shape_px: (height, width) of the padded input, None where unknown.
-        extractor: The backbone.
-        neck: Backbone maps to those that are read, both level to [B, H_l, W_l, C_l].
-        head: Those maps to deltas and objectness of every anchor; None for no first stage.
-        max_crop_level: Coarsest level that regions are cropped from; None for all.
+        image_shape_px: (height, width) of the padded input, None for any size.
+        extractor: Backbone.
+        neck: Function from the backbone's maps to the maps of the detector, both level to [B, H_l, W_l, C_l].
+        head: Function from these maps to deltas and objectness of every anchor; None without a first stage.
+        max_crop_level: Coarsest level from which regions are cropped; None for all levels.
 
     Returns:
         A model from normalised images [B, H, W, 3] to a dict: ``crop_maps`` level to map, ``maps`` level to map with
@@ -286,7 +286,7 @@ def first_stage_network(
 
 
 def _windows(inputs: Tensor, true_shapes: Tensor | None) -> Tensor:
-    """The part of the padded input that each image covers, float32 [B, 4]."""
+    """Returns the part of the padded input that each image covers, float32 [B, 4]."""
     if true_shapes is None:
         return whole_image_windows(tf.shape(inputs)[0])
     return image_windows(true_shapes, spatial_shape(inputs))
