@@ -11,7 +11,7 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 import filelock
@@ -119,11 +119,7 @@ def retire_rows(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
     Such a row belongs to a point that was edited since. A file with unreadable rows stays as it is.
     """
     same = ("name", *HOW)
-    with _lock(path):
-        rows, problems = read_with_problems(path)
-        kept = [r for r in rows if r["key"] == row["key"] or any(r[name] != row.get(name) for name in same)]
-        if not problems and len(kept) < len(rows):
-            write_results(path, kept)
+    _rewrite(path, lambda old: old if old["key"] == row["key"] or any(old[n] != row.get(n) for n in same) else None)
 
 
 def set_cells(path: str | pathlib.Path, cells: Mapping[str, Mapping[str, Value]]) -> int:
@@ -133,16 +129,7 @@ def set_cells(path: str | pathlib.Path, cells: Mapping[str, Mapping[str, Value]]
     """
     if not pathlib.Path(path).is_file():
         return 0
-    with _lock(path):
-        rows, problems = read_with_problems(path)
-        changed = 0
-        for row in rows:
-            new = cells.get(str(row["key"]), {})
-            changed += any(row[name] != value for name, value in new.items())
-            row.update(new)
-        if changed and not problems:
-            write_results(path, rows)
-    return changed
+    return _rewrite(path, lambda old: {**old, **cells.get(str(old["key"]), {})})
 
 
 def write_results(path: str | pathlib.Path, rows: Iterable[Mapping[str, Value]]) -> None:
@@ -160,6 +147,17 @@ def format_row(row: Mapping[str, Value]) -> str:
     if unknown:
         raise ValueError(f"results.csv has no column {', '.join(map(repr, unknown))}")
     return _format_line([_format_cell(column, row.get(column.name)) for column in COLUMNS])
+
+
+def _rewrite(path: str | pathlib.Path, change: Callable[[Row], Row | None]) -> int:
+    """Replaces rows, or removes those that become None; returns the number of changes."""
+    with _lock(path):
+        rows, problems = read_with_problems(path)
+        new = [change(row) for row in rows]
+        num_changed = sum(before != after for before, after in zip(rows, new))
+        if num_changed and not problems:
+            write_results(path, [row for row in new if row is not None])
+        return num_changed
 
 
 def _lock(path: str | pathlib.Path) -> filelock.BaseFileLock:

@@ -187,6 +187,16 @@ def test_starting_needs_no_tensorflow(tmp_path: pathlib.Path) -> None:
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
+def test_starting_needs_no_modules_of_posix(tmp_path: pathlib.Path) -> None:
+    import subprocess
+
+    (tmp_path / "my.sweep").write_text(TWO)
+    words = ["sweep", f"--sweep_config={tmp_path / 'my.sweep'}", f"--output_dir={tmp_path / 'o'}", "--dry_run"]
+    program = "import sys; sys.modules.update(fcntl=None, termios=None); from detzoo.cli.main import main; "
+    program += f"sys.exit(main({words}))"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
 def test_example_images_are_kept_once_under_safe_names(tmp_path: pathlib.Path) -> None:
     import numpy as np
 

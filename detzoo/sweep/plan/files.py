@@ -99,13 +99,17 @@ def locate(points: Sequence[Point], sweep: Any, report: Report) -> list[Point]:
         if (wanted or training_key) and not no_data:
             for problem in _reader_problems(point, training_key != "", checked):
                 report("data", f"{point.name}: {problem}")
-        changes: dict[str, Any] = {
-            "checkpoint": checkpoint,
-            "checkpoint_note": note or no_data if wanted else note,
-            "training_key": training_key,
-            "measures_accuracy": wanted and not no_data,
-        }
-        located.append(dataclasses.replace(point, **changes).with_key())
+        if wanted:
+            note = note or no_data
+        located.append(
+            dataclasses.replace(
+                point,
+                checkpoint=checkpoint,
+                checkpoint_note=note,
+                training_key=training_key,
+                measures_accuracy=wanted and not no_data,
+            ).with_key()
+        )
     return located
 
 

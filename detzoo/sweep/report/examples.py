@@ -7,7 +7,6 @@ paper's thresholds on pictures that are small enough for a page.
 from __future__ import annotations
 
 import base64
-import glob
 import io
 import json
 import pathlib
@@ -144,14 +143,10 @@ def _matching(wanted: str, names: Sequence[str]) -> str | None:
 
 
 def _open_image(folder: pathlib.Path, name: str) -> Image.Image | None:
-    stem = glob.escape(pathlib.PurePath(name).stem)
-    for file in (folder / name, folder / f"{name}.jpg", *sorted(folder.glob(f"{stem}.*"))):
-        if file.is_file():
-            try:
-                return Image.fromarray(read_upright(file))
-            except UnusableImage:
-                return None
-    return None
+    try:
+        return Image.fromarray(read_upright(folder / name))
+    except UnusableImage:
+        return None
 
 
 def _picture(image: Image.Image, entry: Mapping[str, Any], row: Row, label: str) -> ExamplePicture:

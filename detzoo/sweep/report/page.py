@@ -41,19 +41,6 @@ class Report(NamedTuple):
     examples_missing: str  # reason for missing examples, or ""
 
 
-class PageParts(NamedTuple):
-    """The content of a page."""
-
-    title: str
-    source: str  # results.csv as the user named it
-    rows: Sequence[Row]  # clean, failed ones too
-    metric: str
-    figures: Sequence[DrawnFigure | MissingFigure]
-    examples: Sequence[ExampleImage]
-    examples_missing: str
-    folder: pathlib.Path  # that config paths are relative to
-
-
 def write_report(
     rows: Sequence[Row],
     source: pathlib.Path,
@@ -78,17 +65,27 @@ def write_report(
         figures.append(figure)
         progress()
     examples, missing_examples = draw_examples(clean, metric, source.parent, example_images)
-    title = source.resolve().parent.name or "sweep"
-    parts = PageParts(title, str(source), clean, metric, figures, examples, missing_examples, source.parent)
+    data, frontiers = scatter_data(clean), frontier_rows(clean, metric)
+    sections = [
+        ("published", "Published values", published_table(clean)),
+        ("explore", "Explore", _explore(data, metric)),
+        ("frontier", "Optimality frontier", _frontier(clean, metric, source, frontiers)),
+        ("figures", "Figures", _figures(figures)),
+        ("examples", "Detections side by side", _examples(examples, missing_examples)),
+        ("all", "All points", points_table(clean, {id(row) for group in frontiers.values() for row in group})),
+        ("failed", "Failed and incomplete points", _failures(clean)),
+    ]
     page = folder / PAGE_FILE
-    write_atomically(page, make_page(parts))
+    write_atomically(page, _filled_template(clean, metric, source, sections, data))
     drawn = tuple(figure for figure in figures if isinstance(figure, DrawnFigure))
     missing = tuple(figure for figure in figures if isinstance(figure, MissingFigure))
     return Report(page, drawn, missing, len(clean), len(examples), missing_examples)
 
 
-def make_page(parts: PageParts) -> str:
-    """Returns the HTML."""
+def _filled_template(
+    rows: Sequence[Row], metric: str, source: pathlib.Path, sections: Sequence[tuple[str, str, str]], data: Any
+) -> str:
+    """Returns the HTML; a section is (id, title, body), and one without a body is omitted."""
     template, style, script = (
         (HERE / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("html", "css", "js")
     )
@@ -97,34 +94,22 @@ def make_page(parts: PageParts) -> str:
         f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
         "base-uri 'none'; form-action 'none'"
     )
-    data = scatter_data(parts.rows)
-    frontiers = frontier_rows(parts.rows, parts.metric)
-    best = {id(row) for group in frontiers.values() for row in group}
-    sections = [
-        ("published", "Published values", published_table(parts.rows)),
-        ("explore", "Explore", _explore(data, parts.metric)),
-        ("frontier", "Optimality frontier", _frontier(parts, frontiers)),
-        ("figures", "Figures", _figures(parts.figures)),
-        ("examples", "Detections side by side", _examples(parts)),
-        ("all", "All points", points_table(parts.rows, best)),
-        ("failed", "Failed and incomplete points", _failures(parts.rows)),
-    ]
     kept = [(name, title, body) for name, title, body in sections if body]
     bodies = "\n".join(
         f'<section id="{name}"{" class=all" if name == "all" else ""}><h2>{title}</h2>\n{body}\n</section>'
         for name, title, body in kept
     )
-    warnings = "".join(f"<li>{escaped(text, 800)}</li>" for text in notices(parts.rows, parts.metric))
+    warnings = "".join(f"<li>{escaped(text, 800)}</li>" for text in notices(rows, metric))
     return string.Template(template).substitute(
         policy=html.escape(policy, quote=False),
-        title=escaped(parts.title),
+        title=escaped(source.resolve().parent.name or "sweep"),
         style=style,
-        summary=_summary(parts),
+        summary=_summary(rows, metric),
         notices=f'<ul class="notices">{warnings}</ul>' if warnings else "",
-        environment=_environment(parts.rows),
+        environment=_environment(rows),
         navigation="".join(f'<a href="#{name}">{title}</a>' for name, title, _ in kept),
         sections=bodies,
-        source=escaped(parts.source, 300),
+        source=escaped(source, 300),
         data=script_data(data),
         script=script,
     )
@@ -140,8 +125,8 @@ def frontier_rows(rows: Sequence[Row], metric: str) -> dict[str, list[Row]]:
     return found
 
 
-def _summary(parts: PageParts) -> str:
-    rows, measured = parts.rows, measured_rows(parts.rows)
+def _summary(rows: Sequence[Row], metric: str) -> str:
+    measured = measured_rows(rows)
     words = counted(len(rows), "point")
     if len(measured) < len(rows):
         words += f", {len(measured)} of them measured"
@@ -150,11 +135,11 @@ def _summary(parts: PageParts) -> str:
     if devices := ", ".join(groups_by_device(measured)):
         words += f", on {devices}"
     words += "."
-    known = with_values(measured, parts.metric)
+    known = with_values(measured, metric)
     if known:
-        place = max(range(len(known)), key=lambda index: known[index][parts.metric])
+        place = max(range(len(known)), key=lambda index: known[index][metric])
         best = known[place]
-        words += f" Most accurate: {point_labels(known)[place]}, with {parts.metric} {100 * best[parts.metric]:.1f} %"
+        words += f" Most accurate: {point_labels(known)[place]}, with {metric} {100 * best[metric]:.1f} %"
         words += f" in {best[LATENCY]:,.1f} ms." if best[LATENCY] is not None else "."
     return escaped(words, 600)
 
@@ -191,26 +176,27 @@ def _explore(data: dict[str, Any], metric: str) -> str:
 <noscript><p class="hint">The scatter needs JavaScript; the figures below do not.</p></noscript>"""
 
 
-def _frontier(parts: PageParts, frontiers: dict[str, list[Row]]) -> str:
-    if published_rows(parts.rows) and not with_values(parts.rows, LATENCY):
+def _frontier(rows: Sequence[Row], metric: str, source: pathlib.Path, frontiers: dict[str, list[Row]]) -> str:
+    if published_rows(rows) and not with_values(rows, LATENCY):
         return ""  # accuracies alone, like a table of a paper
     if not frontiers:
-        return f'<p class="note">No point has both a time and {escaped(parts.metric)}: there is no frontier.</p>'
+        return f'<p class="note">No point has both a time and {escaped(metric)}: there is no frontier.</p>'
     blocks = [
-        f'<p class="note">No other point is both as fast and as accurate ({escaped(parts.metric)}). Paths are relative '
-        f"to the folder of {escaped(pathlib.PurePath(parts.source).name)}.</p>"
+        f'<p class="note">No other point is both as fast and as accurate ({escaped(metric)}). Paths are relative '
+        f"to the folder of {escaped(source.name)}.</p>"
     ]
-    for device, rows in frontiers.items():
+    for device, best in frontiers.items():
         if len(frontiers) > 1:
             blocks.append(f"<h3>{escaped(device)}</h3>")
-        cards = "\n".join(_frontier_card(row, label, parts) for row, label in zip(rows, point_labels(rows)))
+        labelled = zip(best, point_labels(best))
+        cards = "\n".join(_frontier_card(row, label, metric, source.parent) for row, label in labelled)
         blocks.append(f'<div class="cards">\n{cards}\n</div>')
     return "\n".join(blocks)
 
 
-def _frontier_card(row: Row, label: str, parts: PageParts) -> str:
+def _frontier_card(row: Row, label: str, metric: str, folder: pathlib.Path) -> str:
     numbers = (
-        (parts.metric, f"{parts.metric} {{:.1f}} %", 100),
+        (metric, f"{metric} {{:.1f}} %", 100),
         (LATENCY, "{:,.1f} ms", 1),
         ("memory.peak_mib", "{:,.0f} MiB peak", 1),
         ("parameters", "{:,.1f} M parameters", 1e-6),
@@ -226,7 +212,7 @@ def _frontier_card(row: Row, label: str, parts: PageParts) -> str:
         lines.append(f"<pre>{escaped(row['command'], 2000)}</pre>")
     if row["config"]:
         lines.append(f'<p class="note">config: <code>{escaped(row["config"], 400)}</code></p>')
-        lines.append(_config_text(row["config"], parts.folder))
+        lines.append(_config_text(row["config"], folder))
     return "\n".join(lines) + "</div>"
 
 
@@ -265,9 +251,9 @@ def _figures(figures: Sequence[DrawnFigure | MissingFigure]) -> str:
     return text + (f'<h3>Left out</h3><ul class="missing note">{"".join(missing)}</ul>' if missing else "")
 
 
-def _examples(parts: PageParts) -> str:
+def _examples(images: Sequence[ExampleImage], missing: str) -> str:
     blocks = []
-    for image in parts.examples:
+    for image in images:
         pictures = "".join(
             f'<figure><img alt="{escaped(image.name)} with the boxes of {escaped(picture.label)}" '
             f'width="{picture.size[1]}" height="{picture.size[0]}" src="{picture.data_uri()}">'
@@ -276,8 +262,8 @@ def _examples(parts: PageParts) -> str:
             for picture in image.pictures
         )
         blocks.append(f'<h3>{escaped(image.name)}</h3><div class="examples">{pictures}</div>')
-    if parts.examples_missing:
-        blocks.append(f'<p class="note">Left out: {escaped(parts.examples_missing, 800)}.</p>')
+    if missing:
+        blocks.append(f'<p class="note">Left out: {escaped(missing, 800)}.</p>')
     return "\n".join(blocks)
 
 

@@ -19,6 +19,7 @@ import os
 import pathlib
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -41,7 +42,10 @@ def main(words: list[str]) -> int:
     """Runs one process of a sweep; returns its exit code."""
     end_with_parent()
     if words[0] in ("train", "train_four_step"):
-        os.execv(sys.executable, [sys.executable, "-m", "detzoo", *words])
+        command = [sys.executable, "-m", "detzoo", *words]
+        if os.name == "nt":  # where execv does not replace the process
+            return subprocess.call(command)
+        os.execv(sys.executable, command)
     quiet_tensorflow()
     configure_logging()
     if words[0] == "check":
@@ -227,7 +231,7 @@ def _reason(problem: Exception) -> str:
 
 def end_with_parent() -> None:
     """Asks Linux to end this process when that of the sweep ends; no effect on other systems."""
-    with contextlib.suppress(OSError, AttributeError):
+    with contextlib.suppress(OSError, AttributeError, TypeError):
         ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
