@@ -1,1 +1,1 @@
-"""From files to padded batches, and from other annotation formats to records (floor 2)."""
+"""Records to padded batches of images and ground truth (floor 2)."""

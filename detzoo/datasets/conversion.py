@@ -78,7 +78,9 @@ def convert(
         UsageError: The folder has a label map with other classes, or the prefix cannot be used.
     """
     log = log if log is not None else IssueLog()
-    label_map = load_label_map(label_map_path) if label_map_path else _own_label_map(annotations, log)
+    if not label_map_path and not annotations.class_names:
+        raise DataError(_nothing_message(annotations, None, log))
+    label_map = load_label_map(label_map_path) if label_map_path else LabelMap(annotations.class_names)
     shards = record_writer.shard_paths(output_prefix, num_shards)
     label_map_file = shards[0].parent / "label_map.pbtxt"
     _check_label_map_file(label_map, label_map_file, is_given=bool(label_map_path))
@@ -105,14 +107,8 @@ def convert(
     return ConversionResult(shards, label_map_file, writer.num_records, counts, with_masks, log)
 
 
-def _own_label_map(annotations: Annotations, log: IssueLog) -> LabelMap:
-    if not annotations.class_names:
-        raise DataError(_nothing_message(annotations, None, log))
-    return LabelMap(dict(annotations.class_names))
-
-
 def _nothing_message(annotations: Annotations, num_records: int | None, log: IssueLog) -> str:
-    """The message of an import without any object: the first reason for it, and the table of all."""
+    """Returns the message of an import without any object: the first reason, and the table of all."""
     usable = "" if num_records is None else f", {num_records} of them usable"
     of_images = f"of {len(annotations.images)} annotated images{usable}"
     if num_records == 0 and annotations.images:
@@ -124,7 +120,7 @@ def _nothing_message(annotations: Annotations, num_records: int | None, log: Iss
 
 
 def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """``map`` by threads: results in order, and only a few items in flight, so that memory stays bounded."""
+    """Maps by threads; yields results in order, with few items in flight, so that memory stays bounded."""
     num_threads = os.cpu_count() or 1
     waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
@@ -141,7 +137,7 @@ def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterat
 
 
 def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks: bool) -> _Converted:
-    """One image file and its objects -> one serialized record, or the reason why there is none."""
+    """Returns the serialized record of one image, or the reason why there is none."""
     if annotated.unusable is not None:
         return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
     try:

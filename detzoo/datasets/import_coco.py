@@ -79,8 +79,8 @@ def read_coco(
     content = _load(path, log)
     categories = _categories(content, path, log)
     images: dict[int | str, dict[str, Any]] = {}
-    for index, image in enumerate(content["images"]):
-        where, key = f"{path.name}: images[{index}]", as_id(image.get("id")) if isinstance(image, dict) else None
+    for index, image in enumerate(map(_as_dict, content["images"])):
+        where, key = f"{path.name}: images[{index}]", as_id(image.get("id"))
         if key is None or not _file_name(image):
             log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, where, "no file_name or no id")
         elif key in images:  # nothing decides between their annotations
@@ -89,10 +89,9 @@ def read_coco(
             images[key] = image | {"where": where, "size": as_size(image.get("height"), image.get("width"))}
     objects: dict[int | str, list[AnnotatedObject]] = collections.defaultdict(list)
     used = set()
-    for index, annotation in enumerate(content["annotations"]):
-        stated = as_name(annotation.get("id")) if isinstance(annotation, dict) else ""
-        where = f"{path.name}: annotation {stated or f'number {index}'}"
-        image_id = as_id(annotation.get("image_id")) if isinstance(annotation, dict) else None
+    for index, annotation in enumerate(map(_as_dict, content["annotations"])):
+        where = f"{path.name}: annotation {as_name(annotation.get('id')) or f'number {index}'}"
+        image_id = as_id(annotation.get("image_id"))
         if image_id not in images:
             log.add(DataIssue.ANNOTATION_WITHOUT_IMAGE, where)
             continue
@@ -140,12 +139,15 @@ def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
     return content
 
 
+def _as_dict(entry: Any) -> dict[str, Any]:
+    return entry if isinstance(entry, dict) else {}
+
+
 def _categories(content: dict[str, Any], path: pathlib.Path, log: IssueLog) -> dict[int | str | None, str]:
     """Returns category id -> name; of two names for one id the first counts."""
     categories: dict[int | str | None, str] = {}
     for index, category in enumerate(content["categories"]):
-        is_dict = isinstance(category, dict)
-        key, name = (as_id(category.get("id")), as_name(category.get("name"))) if is_dict else (None, "")
+        key, name = as_id(_as_dict(category).get("id")), as_name(_as_dict(category).get("name"))
         where = f"{path.name}: categories[{index}]"
         if key is None or not name:
             log.add(DataIssue.CATEGORY_UNREADABLE, where, f"{shown(category)} has no id or no name")

@@ -35,16 +35,11 @@ def as_name(value: Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, float, str)) or value in (math.inf, -math.inf):
         return ""
     text = _CONTROL.sub(" ", str(value)).strip()
-    return "" if value != value or not _is_unicode(text) else text
-
-
-def _is_unicode(text: str) -> bool:
-    """Returns False if JSON's escapes left half of a surrogate pair."""
     try:
         text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError:  # JSON's escapes left half of a surrogate pair
+        return ""
+    return text if value == value else ""
 
 
 def as_number(value: Any) -> float:

@@ -6,10 +6,11 @@ pass ``repair_image`` byte for byte; other formats, deep pixels, palettes and ro
 
 from __future__ import annotations
 
+import contextlib
 import io
 import pathlib
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,8 +19,6 @@ from detzoo.errors import DetzooError
 from detzoo.files.issues import DataIssue
 from detzoo.files.pixel_limit import as_flag, max_pixels
 from detzoo.folders import IrregularFileError, check_regular
-
-Result = TypeVar("Result")
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 EXIF_ORIENTATION = 0x0112
@@ -87,7 +86,8 @@ def repair_image(content: bytes, filename: str) -> RepairedImage:
     orientation = next((int(text.split()[-1]) for issue, text in flaws if issue is DataIssue.EXIF_ROTATED), 1)
     size = (image.height, image.width)
     if any(issue is not DataIssue.WRONG_EXTENSION for issue, _ in flaws):
-        pixels = _of_one_image(upright_rgb, image)
+        with _problems_as_unusable():
+            pixels = upright_rgb(image)
         size = (pixels.height, pixels.width)
         content = encode_image(pixels, lossy=lossy)
     return RepairedImage(content, "jpeg" if lossy else "png", size, orientation, tuple(flaws))
@@ -100,7 +100,8 @@ def read_upright(path: pathlib.Path) -> np.ndarray:
         UnusableImage: The file cannot be read, or holds no image, one of too many pixels, or a broken one.
     """
     image, _ = decode_image(read_content(path), path.name)
-    return np.asarray(_of_one_image(upright_rgb, image))
+    with _problems_as_unusable():
+        return np.asarray(upright_rgb(image))
 
 
 def read_content(path: pathlib.Path) -> bytes:
@@ -128,7 +129,16 @@ def decode_image(content: bytes, filename: str) -> tuple[Image.Image, list[tuple
     """Decodes the first frame and lists the flaws of the image, without changing it; raises as ``repair_image``."""
     if not content:
         raise UnusableImage(DataIssue.IMAGE_EMPTY)
-    return _of_one_image(_decode, content, filename)
+    with _problems_as_unusable():
+        image = open_header(content)
+        flaws = _flaws(image, content, filename)
+        image.load()
+        if image.format == "PNG":
+            # Pillow overlooks wrong checksums and a missing end while it loads; other decoders refuse such files.
+            open_header(content).verify()
+    if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format != "PNG"):
+        raise UnusableImage(DataIssue.IMAGE_PIXEL_TYPE, f"{image.format} of mode {image.mode}")
+    return image, flaws
 
 
 def open_header(content: bytes) -> Image.Image:
@@ -151,10 +161,11 @@ def open_header(content: bytes) -> Image.Image:
     return image
 
 
-def _of_one_image(work: Callable[..., Result], *arguments: object) -> Result:
-    """Returns ``work(*arguments)``; any exception of Pillow in it becomes that image's UnusableImage."""
+@contextlib.contextmanager
+def _problems_as_unusable() -> Iterator[None]:
+    """Converts any exception of Pillow within the block to UnusableImage."""
     try:
-        return work(*arguments)
+        yield
     except (UnusableImage, DetzooError):
         raise
     except UnidentifiedImageError:
@@ -165,18 +176,6 @@ def _of_one_image(work: Callable[..., Result], *arguments: object) -> Result:
     except Exception as error:  # Pillow's plugins raise all kinds on broken files
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UnusableImage(DataIssue.IMAGE_CORRUPT, reason) from None
-
-
-def _decode(content: bytes, filename: str) -> tuple[Image.Image, list[tuple[DataIssue, str]]]:
-    image = open_header(content)
-    flaws = _flaws(image, content, filename)
-    image.load()
-    if image.format == "PNG":
-        # Pillow overlooks wrong checksums and a missing end while it loads; other decoders refuse such files.
-        open_header(content).verify()
-    if image.mode in ("F", "LAB", "HSV") or (image.mode == "I" and image.format != "PNG"):
-        raise UnusableImage(DataIssue.IMAGE_PIXEL_TYPE, f"{image.format} of mode {image.mode}")
-    return image, flaws
 
 
 def encode_image(image: Image.Image, *, lossy: bool) -> bytes:

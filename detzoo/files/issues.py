@@ -70,7 +70,7 @@ class DataIssue(enum.Enum):
     CONFIDENCE = ("confidence behind the coordinates; ignored", Action.NOTED)
     AREA_UNUSABLE = ("area is not a number of pixels; area of the mask or box used", Action.REPAIRED)
     FLAG_UNKNOWN = ("flag is neither yes nor no; read as no", Action.REPAIRED)
-    CORNER_OR_SIZE = ("maximum below minimum: swapped corners, or width and height?", Action.OBJECT_SKIPPED)
+    CORNER_OR_SIZE = ("maximum below minimum: exchanged corners, or a width and height?", Action.OBJECT_SKIPPED)
     SIZE_FOR_CORNER = ("width and height instead of the maximum; converted to corners", Action.REPAIRED)
     OUTLINE_PART = ("part of an outline is not a polygon; dropped", Action.REPAIRED)
     BOX_NOT_FINITE = ("box with NaN or infinity", Action.OBJECT_SKIPPED)

@@ -208,13 +208,13 @@ def test_endless_pipelines_shuffle_each_epoch_anew(ten):
     assert len({tuple(epoch) for epoch in epochs}) == 3
 
 
-def test_dirty_records_are_skipped_counted_and_leave_gaps(tmp_path, caplog):
+def test_broken_records_are_skipped_counted_and_leave_gaps(tmp_path, caplog):
     serialized = [record(n) for n in range(8)]
     serialized[2] = record(2, b"\xff\xd8\xff broken")
     serialized[3] = b""
     serialized[5] = record(5, num_boxes=7)
     issue = IssueCounter()
-    path = write(tmp_path / "dirty", serialized)
+    path = write(tmp_path / "broken", serialized)
     with caplog.at_level(logging.WARNING):
         dataset = batches(path, issue=issue, batch_size=1, num_epochs=2)
         indices = [int(batch.record_index[0]) for batch in dataset]
@@ -225,7 +225,7 @@ def test_dirty_records_are_skipped_counted_and_leave_gaps(tmp_path, caplog):
 
 
 def test_unreadable_records_are_counted_by_the_shard_that_meets_them(tmp_path):
-    path = write(tmp_path / "dirty", [record(n, b"broken" if n in (1, 4, 5) else None) for n in range(6)])
+    path = write(tmp_path / "broken", [record(n, b"broken" if n in (1, 4, 5) else None) for n in range(6)])
     issue = IssueCounter()
     list(batches(path, issue=issue, batch_size=1, num_shards=2, shard=1))
     assert issue.counts() == {"unreadable": 2}

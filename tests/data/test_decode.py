@@ -1,4 +1,4 @@
-"""Records become samples: image formats, missing keys, labels, dirty boxes, masks."""
+"""Records become samples: image formats, missing keys, labels, broken boxes, masks."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ def test_a_label_without_a_name_is_dropped_with_a_label_map_only():
     assert issue_of(unnamed) == {"unknown_class": 1}  # 0 is the background
 
 
-def test_dirty_boxes_are_repaired_or_dropped():
+def test_broken_boxes_are_repaired_or_dropped():
     rows = [
         (float("nan"), 0.0, 1.0, 1.0),
         (0.5, 0.6, 0.1, 0.2),  # inverted: exchanged

@@ -102,7 +102,7 @@ def test_counts_and_histograms_worked_by_hand(tmp_path, look, make):
     assert (look / "report.txt").read_text() == report + "\n"
 
 
-def test_all_dirt_is_found_with_its_place(tmp_path, look, images, make):
+def test_all_issues_are_found_with_their_place(tmp_path, look, images, make):
     first = write(
         tmp_path / "train-00000-of-00002",
         make(item(), number=200),

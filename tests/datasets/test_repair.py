@@ -326,7 +326,7 @@ def test_boxes_in_pixels(box, expected, found):
         np.testing.assert_allclose(objects[0].box_norm, expected, atol=1e-7)
 
 
-def test_the_others_of_an_image_survive_a_dirty_box():
+def test_the_others_of_an_image_survive_a_broken_box():
     objects, findings = repair.repair_objects(annotated((10, 20, 50, 100), (NAN, 0, 1, 1), (0, 0, 100, 200)), upright())
     assert [item.source.where for item in objects] == ["file:0", "file:2"]
     assert [finding.where for finding in findings] == ["file:1"]

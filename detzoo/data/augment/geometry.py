@@ -56,13 +56,9 @@ def rotate_90(sample: Sample) -> Sample:
 def _turned(
     sample: Sample, turn: Callable[[Tensor, int], Tensor], sides: Sequence[int], mirrored: Sequence[int]
 ) -> Sample:
-    """Turns image, masks and boxes.
+    """Turns image and masks by a function of pixels and the axis of their rows, which the axis of columns follows.
 
-    Args:
-        sample: Sample to turn.
-        turn: Function of pixels and the number of the axis that has their rows; the next axis has their columns.
-        sides: Column of [ymin, xmin, ymax, xmax] that each new column is taken from.
-        mirrored: New columns that count from the opposite side.
+    A turned box has the former ``sides`` of [ymin, xmin, ymax, xmax]; its ``mirrored`` columns become 1 - side.
     """
     is_mirrored = tf.constant([column in mirrored for column in range(4)])
 

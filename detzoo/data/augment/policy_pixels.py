@@ -46,14 +46,6 @@ def _truncated(number: Tensor | float) -> Tensor:
     return tf.cast(tf.floor(number + 1e-4), tf.int32)
 
 
-def _color(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
-    return _blend(to_gray(image), image, fraction)
-
-
-def _brightness(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
-    return _blend(tf.zeros_like(image), image, fraction)
-
-
 def _contrast(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
     """Differs from the Object Detection API, whose mean gray is the number of pixels / 256 by mistake."""
     return _blend(tf.fill(tf.shape(image), tf.reduce_mean(to_gray(image))), image, fraction)
@@ -115,8 +107,8 @@ def _posterize(image: Tensor, seed: Tensor, fraction: Tensor | float) -> Tensor:
 
 STEPS: dict[str, Callable[[Tensor, Tensor, Any], Tensor]] = {
     "AutoContrast": _auto_contrast,
-    "Brightness": _brightness,
-    "Color": _color,
+    "Brightness": lambda image, seed, fraction: _blend(tf.zeros_like(image), image, fraction),
+    "Color": lambda image, seed, fraction: _blend(to_gray(image), image, fraction),
     "Contrast": _contrast,
     "Cutout": _cutout,
     "Equalize": _equalize,
