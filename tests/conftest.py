@@ -18,6 +18,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: tests of Ctrl-C need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+import psutil
 import pytest
 
 CAN_TRAIN = importlib.util.find_spec("orbit") is not None
@@ -147,6 +148,30 @@ def pytest_terminal_summary(terminalreporter, config):
     terminalreporter.write_line("peak memory: " + ", ".join(f"{name} {peak:,.0f} MiB" for name, peak in peaks.items()))
 
 
+GROWTH_MIB = 200  # after which memory is released; a collection takes 0.1 to 0.3 s, too much for each test
+
+
+def _release():
+    """Collects models, which are cycles, and gives their pages back."""
+    gc.collect()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed pages otherwise
+
+
+@pytest.fixture(scope="session")
+def _resident():
+    """The resident memory in MiB after the last release, in a list of one."""
+    return [psutil.Process().memory_info().rss / 2**20]
+
+
+@pytest.fixture(autouse=True)
+def _release_after_growth(_resident):
+    yield
+    if psutil.Process().memory_info().rss / 2**20 > _resident[0] + GROWTH_MIB:
+        _release()
+        _resident[0] = psutil.Process().memory_info().rss / 2**20
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _release_memory():
     """Frees what the tests of a file leave behind, so that a worker's memory is bounded by its largest file."""
@@ -154,9 +179,7 @@ def _release_memory():
     keras = sys.modules.get("keras")
     if keras is not None:
         keras.utils.clear_session(free_memory=False)
-    gc.collect()
-    if sys.platform == "linux":
-        ctypes.CDLL(None).malloc_trim(0)  # glibc keeps freed pages otherwise
+    _release()
 
 
 def pytest_configure(config):

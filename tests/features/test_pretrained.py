@@ -17,11 +17,18 @@ from detzoo.features import mobilenet, resnet, vgg
 from detzoo.features.pretrained import MissingWeightsError, load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
+
+def vgg16_without_classifier():
+    """The convolutions of VGG-16 alone: the maps that are compared need no classifier, which takes 0.5 GB per copy."""
+    network = vgg.vgg16(for_pyramid=True)
+    return dataclasses.replace(network, application=dataclasses.replace(network.application, with_classifier=None))
+
+
 NETWORKS = {
     "mobilenet_v1": lambda: mobilenet.mobilenet_v1(for_pyramid=True),
     "mobilenet_v2": lambda: mobilenet.mobilenet_v2(for_pyramid=True),
     "resnet50": lambda: resnet.resnet("50"),
-    "vgg16": lambda: vgg.vgg16(for_pyramid=True),
+    "vgg16": vgg16_without_classifier,
 }
 # Sizes for which "same" padding is what keras.applications pads: even at every stride for the MobileNets and VGG, and
 # an odd map (49 x 33) before ResNet's max pooling.
