@@ -140,14 +140,14 @@ STEPPED = {
     "segmentation_proposals_resnet50_both.config",
     "ssd_mobilenet_v2_300.config",
 }
-# Built by default for their number of parameters, without values where they are not stepped.
+# Built by default for their number of parameters; without values if they are not stepped.
 COUNTED = {*EXTRACTOR_PARAMETERS, *PARAMETERS}
 
 _stepped: dict[bytes, str] = {}  # model block with small images -> the config that it was stepped for
 
 
 def kind_of(model):
-    """The parts of a detector that a step runs through, whatever its backbone."""
+    """Returns the parts of a detector that a step runs through, except for the backbone."""
     family = model.WhichOneof("model")
     block = getattr(model, family)
     if family == "ssd":
@@ -161,7 +161,7 @@ def kind_of(model):
 
 
 def in_the_full_sweep(names, always):
-    """The names as parameters, of which those that are not in ``always`` run with ``--all`` alone."""
+    """Returns the names as parameters; those that are not in ``always`` need ``--all``."""
     return [name if name in always else pytest.param(name, marks=pytest.mark.full_sweep) for name in names]
 
 

@@ -462,7 +462,7 @@ def test_a_strided_resnet_crops_every_other_cell_only(build):
     assert (aligned.box_network.input_shape[1], aligned.box_network.output["features"].shape[1]) == (7, 4)
 
 
-CHANNELS = {  # of the map of stride 16, and of the last map; of other families the graph says them
+CHANNELS = {  # of the map of stride 16, and of the last map; other families take them from their graph
     "vgg16": (512, 512),
     "mobilenet_v1": (512, 1024),
     "mobilenet_v2": (96, 1280),

@@ -1,4 +1,4 @@
-"""What every backbone must pass; the backbones are those of the table of extractors, so that a new one is tested too.
+"""Tests of every backbone: they come from the table of extractors, so that a new one is tested without a change here.
 
 The networks are built an eighth as wide, where widths are the graph's own: depth and wiring are what is tested here,
 and ``test_parameters.py`` counts the published widths.
