@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import define_random_weights_flag
+from detzoo.config.names import counted
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.folders import make_folder
 from detzoo.progress import progress_bar
@@ -96,7 +97,7 @@ def run(flag_values: flags.FlagValues) -> None:
             logger.warning("the report could not be written (`detzoo sweep report` tries again): %s", problem)
     if failed:
         raise DetzooError(
-            f"{failed} {'point' if failed == 1 else 'points'} failed; the column `reason` of "
+            f"{counted(failed, 'point')} failed; the column `reason` of "
             f"{results} has the reasons, and the same command tries again"
         )
 

@@ -1,9 +1,9 @@
-"""The nearest known names to a mistyped one."""
+"""Names in messages: the nearest known names to a mistyped one, a few of many, and counts."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 LONGEST_NAME = 100  # characters; longer ones are no mistyped names, and comparing them takes minutes
 _MOST_QUOTED = 300  # characters, room for a path
@@ -40,3 +40,13 @@ def suggestion(name: str, candidates: Iterable[str]) -> str:
     if len(known) <= MOST_LISTED:
         return f"; accepted: {', '.join(known)}"
     return f"; accepted: {', '.join(known[:MOST_LISTED])}, ... ({len(known)} names)"
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Returns a few names and the number of the others: "a, b, c and 2 more"."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns "1 point" or "2 points"."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import filelock
 
-from detzoo.config.names import suggestion
+from detzoo.config.names import listed, suggestion
 from detzoo.config.paths import path_hint
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import write_atomically
@@ -189,8 +189,7 @@ def _header_problems(path: str | pathlib.Path, line: str) -> list[str]:
     missing = [name for name in NAMES if name not in names]
     found = [f"{path}:1: unknown column '{name}'{suggestion(name, missing)}" for name in names if name not in NAMES]
     if missing:
-        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
-        found.append(f"{path}:1: no column {', '.join(map(repr, missing[:5]))}{more}")
+        found.append(f"{path}:1: no column {listed([*map(repr, missing)], 5)}")
     if not found:
         return [f"{path}:1: the columns are in another order; accepted: {', '.join(NAMES)}"]
     return [*found, f"{path}:1: accepted: the columns that this version of `detzoo sweep` writes; give another file"]

@@ -177,13 +177,7 @@ def _no_proposals(point: Point, train: Any) -> str:
 
 
 def _reader_problems(point: Point, is_trained: bool, checked: set[str]) -> list[str]:
-    """Returns the errors that `detzoo config check` finds in the readers of a point, once for points that share them.
-
-    Args:
-        point: The point.
-        is_trained: True if the training reader counts.
-        checked: Facts about readers that were checked; is extended.
-    """
+    """Returns the errors of `detzoo config check` in the readers of a point, unless they were checked before."""
     config = point.message
     readers = _readers(config)
     if any(OUTPUT_DIR_TOKEN in reader.label_map_path for reader in readers):

@@ -68,14 +68,7 @@ def read_published(published: Any, axes: Sequence[Axis], bases: Sequence[Base], 
 def values_by_point(
     rows: Sequence[PublishedRow], points: Sequence[Point], is_whole: bool, report: Report
 ) -> dict[str, Mapping[str, float]]:
-    """Returns name of a point -> its published values.
-
-    Args:
-        rows: Rows of the table.
-        points: Points of the sweep.
-        is_whole: True if each row must belong to a point.
-        report: Takes problems.
-    """
+    """Returns name of a point -> its published values; with ``is_whole`` each row must belong to a point."""
     found: dict[str, PublishedRow] = {}
     for row in rows:
         names = [point.name for point in points if row.matches(point)]

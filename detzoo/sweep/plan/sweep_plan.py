@@ -21,7 +21,7 @@ from detzoo.config import pb
 from detzoo.config.check.limits import check_limits
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
-from detzoo.config.names import suggestion
+from detzoo.config.names import listed, suggestion
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Findings, Problem, Severity, error
 from detzoo.config.text import parse_text
@@ -41,7 +41,6 @@ from detzoo.sweep.plan.trainings import (
 from detzoo.sweep.plan.traits import META_ARCHITECTURES, SWEPT_MODELS, traits_of
 
 MOST_POINTS = 10_000
-_SHOWN = 3  # names of points in a message
 _MANY = 500  # combinations: checking their configs takes more than a second or two
 
 logger = logging.getLogger(__name__)
@@ -266,7 +265,7 @@ class _Planner:
                         failing.setdefault(message.removeprefix("--set "), []).append(base.name)
                 for message, names in failing.items():
                     everywhere = len(names) == len(bases)
-                    self._error(axis.place_of(index), message + ("" if everywhere else f" (of {_listed(names)})"))
+                    self._error(axis.place_of(index), message + ("" if everywhere else f" (of {listed(names)})"))
 
     def _is_small_enough(self, groups: Sequence[Group], num_variants: int) -> bool:
         count = sum(group.size for group in groups) * num_variants
@@ -310,7 +309,7 @@ class _Planner:
             return []
         bases = group.bases_for(combination)
         if len(bases) > 1:
-            several = f"several bases ({_listed([base.name for base in bases])}) for {group.title}"
+            several = f"several bases ({listed([base.name for base in bases])}) for {group.title}"
             self._error("base", f"{several}: keep one, or add an axis in which they differ")
             return []
         if not bases:
@@ -358,12 +357,6 @@ class _Planner:
             for text in checked[id(point.message)]:
                 found.setdefault((point.base.loaded.path, text), []).append(point.name)
         self.problems += [
-            f"{file}: error: {text}" + (f" (points: {_listed(names)})" if names else "")
+            f"{file}: error: {text}" + (f" (points: {listed(names)})" if names else "")
             for (file, text), names in found.items()
         ]
-
-
-def _listed(names: Sequence[str]) -> str:
-    """Returns a few names, and the number of the others."""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from detzoo.config.names import counted
 from detzoo.figures import WIDTH, add_axes, add_legend, line_handle, new_axes, new_figure
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, column
@@ -43,7 +44,7 @@ def accuracy_time(rows: Sequence[Row], device: str, metric: str) -> style.Drawin
     num_labelled = style.draw_frontier(axes, xs, ys, names.point_labels(best), colours)
     top = style.add_legends(figure, shown)
     add_legend(figure, [line_handle("optimality frontier", "-", style.FRONTIER_COLOUR)], "", top)
-    caption = f"{names.counted(len(shown), 'point')}, {len(frontier)} of them on the optimality frontier: no other "
+    caption = f"{counted(len(shown), 'point')}, {len(frontier)} of them on the optimality frontier: no other "
     caption += "point is both as fast and as accurate."
     if num_labelled < len(frontier):
         caption += f" {num_labelled} of the frontier's points are labelled."
@@ -77,7 +78,7 @@ def accuracy_imagenet(rows: Sequence[Row], metric: str) -> style.Drawing:
     axes.set_ylabel(f"{metric}, %")
     _names_above(axes, accuracies)
     style.add_legends(figure, shown, top=0.82)
-    caption = f"{names.counted(len(shown), 'point')}; a line joins the best of each meta-architecture; they stand "
+    caption = f"{counted(len(shown), 'point')}; a line joins the best of each meta-architecture; they stand "
     caption += "side by side. Top-1 accuracies are those of the paper's table 2."
     if unknown:
         caption += f" It has none for {', '.join(unknown)}."
@@ -130,7 +131,7 @@ def small_against_large(rows: Sequence[Row]) -> style.Drawing:
         axes.plot(xs, ys, color=colour, linewidth=0.6, alpha=0.45, zorder=1.5, gid="pair")
     axes.set_xlim(left=0.0)
     style.add_legends(figure, shown)
-    caption = f"{names.counted(len(shown), 'point')}; a line joins two resolutions of an otherwise equal point."
+    caption = f"{counted(len(shown), 'point')}; a line joins two resolutions of an otherwise equal point."
     return style.Drawing(figure, caption + _effect_of_resolution(pairs) + style.left_out(rows, shown))
 
 
@@ -196,7 +197,7 @@ def _effect_of_resolution(pairs: Sequence[tuple[Row, Row]]) -> str:
     low, high = pairs[0]
     text = " and ".join(parts).replace("-", "−")
     sizes = f"From {high['resolution']} to {low['resolution']} px"
-    return f" {sizes} {text} on average of {names.counted(len(pairs), 'pair')}."
+    return f" {sizes} {text} on average of {counted(len(pairs), 'pair')}."
 
 
 def _size_bars(axes: Axes, position: int, row: Row) -> None:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from detzoo.config.names import suggestion
+from detzoo.config.names import counted, suggestion
 from detzoo.errors import UsageError
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import MEMORIES, Row, measured_rows
@@ -114,18 +114,11 @@ def rows_of_device(rows: Sequence[Row], wanted: str) -> list[Row]:
 
 
 def describe(choice: Choice, limits: Sequence[Limit], metric: str, memory: str) -> str:
-    """Returns the answer as text: a table with configs and commands, or why no point fits.
-
-    Args:
-        choice: From ``choose``.
-        limits: As of ``choose``.
-        metric: As of ``choose``.
-        memory: The column of memory to show.
-    """
+    """Returns the answer of ``choose`` as text, with this column of memory; without an answer why no point fits."""
     if not choice.best:
         return _describe_miss(choice, limits)
     within = f"within {', '.join(map(str, limits))}" if limits else "without limits"
-    points = f"{choice.num_within} point{'s' if choice.num_within != 1 else ''} {within}"
+    points = f"{counted(choice.num_within, 'point')} {within}"
     if choice.by_metric:
         lines = [f"{points}; the best by {metric}:"]
     else:

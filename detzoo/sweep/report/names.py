@@ -122,11 +122,6 @@ def point_labels(rows: Sequence[Row]) -> list[str]:
     return [printable(row["name"]) or label if label in unclear else label for row, label in zip(rows, labels)]
 
 
-def counted(number: int, noun: str) -> str:
-    """Returns "1 point" or "2 points"."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
 def printable(text: object, longest: int = LONGEST_LABEL) -> str:
     """Returns text on one line without control characters, which an SVG must not have, cut with three dots."""
     line = " ".join(_visible(str(text if text is not None else "")).split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from detzoo.config.names import counted, listed
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, column, failed_rows, measured_rows, with_values
 from detzoo.sweep.report.names import printable
@@ -54,7 +55,8 @@ def notices(rows: Sequence[Row], metric: str) -> list[str]:
     noisy = [row for row in measured if row["load.is_quiet"] is False]
     if noisy:
         found.append(
-            f"{_points(noisy)} measured while other programs used the machine: times may be too long ({_some(noisy)})."
+            f"{counted(len(noisy), 'point')} {'was' if len(noisy) == 1 else 'were'} measured while other programs used "
+            f"the machine: times may be too long ({_some(noisy)})."
         )
     unsteady = [row for row in measured if (row["latency.repeat_difference"] or 0.0) > MOST_REPEAT_DIFFERENCE]
     if unsteady:
@@ -92,13 +94,8 @@ def _machine(machine: tuple[Any, ...]) -> str:
     return ", ".join(part for part in parts if part)
 
 
-def _points(rows: Sequence[Row]) -> str:
-    return f"{len(rows)} points were" if len(rows) > 1 else "1 point was"
-
-
 def _some(rows: Sequence[Row]) -> str:
-    names = [printable(row["name"]) for row in rows[:4]]
-    return ", ".join(names) + (f" and {len(rows) - 4} more" if len(rows) > 4 else "")
+    return listed([printable(row["name"]) for row in rows], 4)
 
 
 def _summary(name: str, values: Sequence[Any]) -> str:
@@ -108,9 +105,7 @@ def _summary(name: str, values: Sequence[Any]) -> str:
         return _range(f"{min(values):.0f}", f"{max(values):.0f}")
     if name == "jit_compile":
         values = ["yes" if value else "no" for value in values]
-    distinct = list(dict.fromkeys(str(value) for value in values))
-    shown = ", ".join(printable(value) for value in distinct[:6])
-    return shown + (f" and {len(distinct) - 6} more" if len(distinct) > 6 else "")
+    return listed([printable(value) for value in dict.fromkeys(map(str, values))], 6)
 
 
 def _range(low: str, high: str) -> str:

@@ -14,13 +14,14 @@ import string
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from detzoo.config.names import counted
 from detzoo.folders import write_atomically
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, clean_rows, column, failed_rows, groups_by_device, measured_rows, with_values
 from detzoo.sweep.report.examples import ExampleImage, draw_examples
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, figure_tasks
 from detzoo.sweep.report.frontier import optimality_frontier
-from detzoo.sweep.report.names import counted, escaped, extractor_colour, point_labels, printable_line, script_data
+from detzoo.sweep.report.names import escaped, extractor_colour, point_labels, printable_line, script_data
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.published import published_rows, published_table
 from detzoo.sweep.report.table import points_table, scatter_data

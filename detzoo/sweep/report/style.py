@@ -65,17 +65,10 @@ def scatter(
     scales: tuple[float, float] = (1.0, 1.0),
     size: tuple[float, float] = (WIDTH, HEIGHT),
 ) -> tuple[Figure, Axes, list[Row]]:
-    """Draws the rows that have both columns.
-
-    Args:
-        rows: Rows of points.
-        columns: Columns of the x and the y axis.
-        words: Labels of the axes.
-        scales: Factors of the values.
-        size: Width and height in inches.
+    """Draws the rows that have both columns; columns, labels and factors are those of the x and the y axis.
 
     Returns:
-        The figure, its axes, and the drawn rows.
+        The figure of this size in inches, its axes, and the drawn rows.
 
     Raises:
         MissingDataError: No row has both.
@@ -158,16 +151,7 @@ def _handle(name: str, marker: str, colour: str, tint: float = 0.0) -> Line2D:
 
 
 def scale_axis(axes: Axes, which: str, values: Sequence[float]) -> bool:
-    """Makes an axis of times or sizes logarithmic if the values ask for it, with plain numbers at its ticks.
-
-    Args:
-        axes: Axes to change.
-        which: "x" or "y".
-        values: Values that the axis shows.
-
-    Returns:
-        True for a logarithmic axis.
-    """
+    """Fits the "x" or "y" axis to times or sizes; returns True if their range makes it logarithmic."""
     least, most = min(values), max(values)
     axis: Any = getattr(axes, f"{which}axis")
     is_log = least > 0 and most / least >= LOG_FROM_RATIO

@@ -116,12 +116,7 @@ def shown_cells(rows: Sequence[Row]) -> list[Cell]:
 
 
 def points_table(rows: Sequence[Row], best: set[int]) -> str:
-    """Returns HTML of the table with its filter, without empty columns.
-
-    Args:
-        rows: All points.
-        best: Ids (of the objects) of rows on the optimality frontier.
-    """
+    """Returns HTML of the table of all points; ``best`` has the ids (of the objects) of rows on the frontier."""
     if not rows:
         return '<p class="note">There are no points.</p>'
     cells = shown_cells(rows)

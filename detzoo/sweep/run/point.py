@@ -26,6 +26,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from detzoo.config.load import LoadedPipeline, load_pipeline
+from detzoo.config.names import listed
 from detzoo.errors import DetzooError
 from detzoo.sweep.plan.trainings import EVAL_FILE, TRAIN_FILE
 from detzoo.sweep.run.point_files import METRICS_FILE, PIPELINE_FILE, POINT_FILE, RESULT_FILE, write_json
@@ -141,11 +142,7 @@ def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, 
 
 
 def is_measured_as_exported(message: Any) -> bool:
-    """Returns True if an export takes images alone and gives classes; else the checkpoint itself is measured.
-
-    Args:
-        message: A ``TrainEvalPipelineConfig``.
-    """
+    """Returns True if an export takes images alone and gives classes; else the checkpoint itself is measured."""
     from detzoo.config.stages import has_second_stage
 
     region = message.model.faster_rcnn
@@ -155,13 +152,7 @@ def is_measured_as_exported(message: Any) -> bool:
 
 
 def measure_two_networks(loaded: LoadedPipeline, training: str, folder: pathlib.Path) -> Any:
-    """Measures the first two steps of a training in four, before the networks share features.
-
-    Args:
-        loaded: Config of the whole detector.
-        training: Folder of the training.
-        folder: Folder for the proposals of the first step.
-    """
+    """Measures the first two steps of a training in four, which share no features; writes proposals to ``folder``."""
     from detzoo.evaluate.report import PROPOSALS_FILE
     from detzoo.recipes.four_step_plan import STEPS
     from detzoo.tasks.evaluate import measure_checkpoint
@@ -191,14 +182,7 @@ def write_proposals(folder: pathlib.Path) -> int:
 
 
 def check_checkpoints(file: pathlib.Path) -> int:
-    """Restores each case of a JSON file; writes the problems to the file with the suffix .answer.
-
-    Args:
-        file: A list of {"config": pipeline.config, "checkpoint": prefix, "points": names}.
-
-    Returns:
-        The exit code.
-    """
+    """Restores each {"config", "checkpoint", "points"} of a JSON file; writes problems with the suffix .answer."""
     import keras
 
     from detzoo.tasks.models import restored, start_tensorflow
@@ -207,8 +191,7 @@ def check_checkpoints(file: pathlib.Path) -> int:
     problems = []
     cases = json.loads(file.read_text(encoding="utf-8"))
     for index, case in enumerate(cases, start=1):
-        names = case["points"]
-        shown = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        shown = listed(case["points"])
         logger.info("checkpoint %d of %d: %s for %s", index, len(cases), case["checkpoint"], shown)
         keras.backend.clear_session()
         try:

@@ -88,14 +88,7 @@ def run_process(
 
 
 def failure_reason(outcome: Outcome, log_file: pathlib.Path, time_out_seconds: float, reported: str = "") -> str:
-    """Returns the reason of a failure in one line.
-
-    Args:
-        outcome: Outcome of the process, not a good one.
-        log_file: Output of the process.
-        time_out_seconds: Time limit of the process.
-        reported: Reason that the process itself recorded, "" for none.
-    """
+    """Returns the reason of a failure in one line; ``reported`` is the one that the process itself recorded."""
     last = last_line(log_file)
     words = f"; last words: {last}" if last else ""
     memory = f"{outcome.peak_mib:.0f} MiB, this machine has {psutil.virtual_memory().total / _MIB:.0f} MiB"

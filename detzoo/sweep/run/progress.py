@@ -16,12 +16,7 @@ _LAYOUT = "{desc} {n_fmt}/{total_fmt} |{bar:12}| {elapsed}{postfix}"
 
 
 class SweepProgress:
-    """Watches a Runner.
-
-    Args:
-        num_points: Number of points to measure.
-        remaining: The time left.
-    """
+    """Watches a Runner that measures this number of points."""
 
     def __init__(self, num_points: int, remaining: Remaining) -> None:
         self._num_points = num_points

@@ -101,13 +101,7 @@ def facts_of(point: Point, plan: SweepPlan, output_dir: pathlib.Path) -> dict[st
 
 
 def command_of(point: Point, checkpoint: str, config: pathlib.Path) -> str:
-    """Returns the shell command for another measurement of a point.
-
-    Args:
-        point: The point.
-        checkpoint: Its checkpoint or the folder of its training; "" for random weights.
-        config: Its pipeline.config.
-    """
+    """Returns the shell command for another measurement of a point with its checkpoint and pipeline.config."""
     how, commands = point.how, []
     if how.speed and point.shares_features is not False:
         words = ["detzoo", "benchmark", f"--pipeline_config_path={config}", f"--device={how.device.lower()}"]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.benchmark.models import read_table
+from detzoo.config.names import counted
 from detzoo.progress import duration
 from detzoo.sweep.columns import Status
 from detzoo.sweep.plan.points import Point
@@ -23,14 +24,6 @@ _UNKNOWN_EVAL_IMAGES = 5000  # as in COCO's validation set
 
 class Todo:
     """The points of one part of a sweep that are not measured yet, and the trainings that they need.
-
-    Args:
-        plan: The sweep.
-        rows: Rows of the existing results.csv.
-        output_dir: Folder of the sweep.
-        shard: The part.
-        retry_failed: True to measure failed points again.
-        jobs: Number of processes at a time.
 
     Attributes:
         all_points: Every point of the part.
@@ -66,7 +59,7 @@ class Todo:
         plan, num_points = self.plan, len(self.all_points)
         lines = [plan.message.description] if plan.message.description else []
         part = f"; this is part {self._shard.index} of {self._shard.count}" if self._shard.count > 1 else ""
-        points = f"{num_points} of {len(plan.points)} points" if part else _counted(num_points, "point")
+        points = f"{num_points} of {len(plan.points)} points" if part else counted(num_points, "point")
         lines.append(f"{points}{self._composition()}{part}")
         left_out = sum(len(exclusion.matched) for exclusion in plan.exclusions)
         if left_out:
@@ -80,7 +73,7 @@ class Todo:
             again = f", {failed} that failed {verb} tried again" if self.points and failed else ""
             lines.append(f"{kept} measured already{again}; {len(self.points)} to do")
         if self.points:
-            trained = f" ({_counted(len(self.trainings), 'training')} first)" if self.trainings else ""
+            trained = f" ({counted(len(self.trainings), 'training')} first)" if self.trainings else ""
             on_gpu = any(point.how.device == "GPU" for point in self.points)
             speed = "this machine's speed" + (" without its GPU, which is many times faster," if on_gpu else ",")
             total = duration(sum(self.expected.values()) / self.jobs)
@@ -103,7 +96,7 @@ class Todo:
         trainings = {training.training_key: training for p in self.all_points for training in trainings_of(p)}
         if trainings:
             steps = sum(num_steps(training, self.plan.message.train) for training in trainings.values())
-            parts.append(f"{_counted(len(trainings), 'training')} of {steps} steps in all")
+            parts.append(f"{counted(len(trainings), 'training')} of {steps} steps in all")
         return f" ({'; '.join(parts)})" if parts else ""
 
     def _accuracy_lines(self) -> list[str]:
@@ -114,7 +107,7 @@ class Todo:
             return ["time and memory only: accuracy.measure is false"]
         [(reason, _), *others] = collections.Counter(point.checkpoint_note for point in without).most_common()
         more = f", and {len(others)} more reasons of this kind" if others else ""
-        return [f"{_counted(len(without), 'point')} without accuracy, weights at random: {reason}{more}"]
+        return [f"{counted(len(without), 'point')} without accuracy, weights at random: {reason}{more}"]
 
     def _expected_seconds(self, rows: Sequence[Row]) -> dict[str, float]:
         """Guesses from multiply-adds, or from an earlier measurement of a point with the same name."""
@@ -158,7 +151,3 @@ def _measures(point: Point) -> str:
     if point.measures_accuracy:
         return "with accuracy" if is_timed else "accuracy alone"
     return "time and memory" if point.shares_features is not False else "nothing without data"
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

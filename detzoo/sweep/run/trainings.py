@@ -52,14 +52,7 @@ def checkpoint_of(output_dir: pathlib.Path, point: Point) -> str:
 
 
 def works_before(point: Point, train: Any, output_dir: pathlib.Path, train_flags: Sequence[str] = ()) -> Iterator[Work]:
-    """Yields the work before a point, in its order.
-
-    Args:
-        point: The point to measure.
-        train: The ``pb.SweepTraining``.
-        output_dir: Folder of the sweep.
-        train_flags: Further flags of the trainings.
-    """
+    """Yields the work before a point, in its order; ``train`` is the ``pb.SweepTraining``."""
     for training in trainings_of(point):
         if training is point and point.proposals:
             yield _proposing(point.proposals, train, output_dir)
