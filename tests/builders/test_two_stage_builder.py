@@ -448,7 +448,7 @@ def test_strides_after_the_crop(crop_stride, type_name, expected):
 
 def test_a_strided_resnet_crops_every_other_cell_only(build):
     # 14 x 14 pooled by 2 is 7 x 7, of which conv5 reads 4 x 4; a dense one, and one that reads bins, get all.
-    extractor = EXTRACTOR.format("type: 'faster_rcnn_resnet50_keras'")
+    extractor = EXTRACTOR.format("type: 'faster_rcnn_resnet50_keras' depth_multiplier: 1")
     crop = "initial_crop_size: 14"
     detector = build("plain", extractor, crop)
     assert detector._crop.crop.keywords["output_stride"] == 2
@@ -516,7 +516,7 @@ def test_every_extractor_builds(type_name):
 
 
 def test_vgg_s_layers_after_the_crop_are_its_classifier(build):
-    detector = build("plain", EXTRACTOR.format("type: 'faster_rcnn_vgg16'"), "initial_crop_size: 14")
+    detector = build("plain", EXTRACTOR.format("type: 'faster_rcnn_vgg16' depth_multiplier: 1"), "initial_crop_size: 14")
     assert shape_of(detector, "box_backbone/fc1/kernel") == (7 * 7 * 512, 4096)
     assert shape_of(detector, "box_backbone/fc2/kernel") == (4096, 4096)
     assert layer_of(detector.box_network, "fc1_dropout").rate == 0.5

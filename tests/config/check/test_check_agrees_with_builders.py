@@ -10,7 +10,7 @@ from detzoo.builders.detector import build_detector
 from detzoo.builders.optimizer import build_schedule
 from detzoo.config import pb
 from detzoo.config.check.effects import reasons, supported_branches
-from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.check.pipeline import check_pipeline, require
 from detzoo.config.check.training import AUTOAUGMENT_POLICIES
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
@@ -72,8 +72,10 @@ def test_a_branch_is_built_or_refused_by_both(message_class, oneof, build, branc
             build(message)
         return
     assert branch in reasons(message_class.DESCRIPTOR, "unsupported")
+    with pytest.raises(ConfigError, match=rf"^block\.{branch}: "):
+        require(message, "block")
     if branch not in REFUSED_ELSEWHERE:
-        with pytest.raises(ConfigError, match=r"not supported|accepts one of"):
+        with pytest.raises((ConfigError, KeyError), match=branch):
             build(message)
 
 
@@ -179,5 +181,5 @@ def test_a_two_stage_config_is_built_or_refused_by_both(region_path, regions, na
     if is_accepted:
         assert symbolic(lambda: build_detector(pipeline.message.model)).network.output["maps"]
     else:
-        with pytest.raises(ConfigError, match=r"model\.faster_rcnn: "):
+        with pytest.raises(ConfigError, match=r"^model\.faster_rcnn"):
             symbolic(lambda: build_detector(pipeline.message.model))
