@@ -33,7 +33,7 @@ class Exported(NamedTuple):
 
     path: pathlib.Path  # of the SavedModel or the .tflite file
     step: int  # training step of the checkpoint, 0 if it is unknown
-    report: Any  # ParityReport or TfliteReport of the comparison with the detector in memory; None if not compared
+    report: Any  # ParityReport or TfliteReport: how closely it follows the detector in memory; None if not compared
     finds_boxes: bool = True  # False for a classifier of images
 
 
