@@ -65,8 +65,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define_recompute_flag(flag_values)
     define.choice("format", "Format of the export.", FORMATS, SAVED_MODEL)
     text = (
-        "With --format=tflite. none: float32. dynamic: weights of 8 bits, a quarter of the size. int8: weights and "
-        "activations of 8 bits, for integer hardware; needs --representative_data. Boxes and scores stay float32."
+        "For --format=tflite. With none, all is float32. With dynamic, weights have 8 bits, a quarter of the size. "
+        "With int8, weights and activations have 8 bits, for integer hardware, and --representative_data is needed. "
+        "Boxes and scores stay float32."
     )
     define.choice("quantize", text, QUANTIZATIONS, "none")
     text = (

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import pathlib
 import sys
-from typing import Any
 
 from absl import flags
 
@@ -16,8 +14,9 @@ from detzoo.cli.flags import (
     load_pipeline_from_flags,
     values_of,
 )
-from detzoo.extras import require_extras
-from detzoo.tasks.train import STRATEGIES, check_training, extras_of_training, train
+from detzoo.cli.recipes import print_run
+from detzoo.tasks.recipes import train_spp_net
+from detzoo.tasks.train import STRATEGIES, train
 
 SUMMARY = "Train the detector of a pipeline.config; a second call resumes."
 DESCRIPTION = """
@@ -60,46 +59,23 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Trains, or prints that nothing is left to do."""
     check_trainer_flags(flag_values)
-    loaded = load_pipeline_from_flags(flag_values)
-    require_extras("training", *extras_of_training(loaded.message))
+    loaded, model_dir = load_pipeline_from_flags(flag_values), flag_values.model_dir
+    counts = values_of(flag_values, "num_train_steps", "checkpoint_every_n")
     if loaded.message.model.HasField("spp_net"):
-        _run_chain(loaded, flag_values)
+        run_of_chain = train_spp_net(loaded, model_dir, strategy=flag_values.strategy, **counts)
+        print_run(run_of_chain, "all steps of SPP-net are done", "its folder")
         return
     several = (flag_values.num_workers or 1) > 1 and flag_values.strategy == "auto"
-    same = ("num_train_steps", "checkpoint_every_n", "record_summaries", "allow_random_weights")
     training = train(
         loaded,
-        flag_values.model_dir,
+        model_dir,
         strategy="multi_worker" if several else flag_values.strategy,
-        **values_of(flag_values, *same),
+        **counts,
+        **values_of(flag_values, "record_summaries", "allow_random_weights"),
     )
     if training.was_finished:
         print(
-            f"{flag_values.model_dir} is finished: step {training.step}, {training.reason}. To train on, raise "
-            f"--num_train_steps (now {training.num_train_steps}); to start again, use another --model_dir",
+            f"{model_dir} is finished: step {training.step}, {training.reason}. To train on, raise --num_train_steps "
+            f"(now {training.num_train_steps}); to start again, use another --model_dir",
             file=sys.stderr,
         )
-
-
-def _run_chain(loaded: Any, flag_values: flags.FlagValues) -> None:
-    """Trains SPP-net in its steps."""
-    from detzoo.cli.recipes import print_end, report_finished
-    from detzoo.recipes.spp.plan import RECIPE, check_folder, make_plan
-    from detzoo.tasks.recipes import run_recipe
-
-    config, folder = loaded.message.train_config, pathlib.Path(flag_values.model_dir)
-    if flag_values.num_train_steps is not None:
-        config.num_steps = flag_values.num_train_steps
-    if flag_values.checkpoint_every_n is not None:
-        config.checkpoint_every_n_steps = flag_values.checkpoint_every_n
-    if report_finished(RECIPE, folder, "all steps of SPP-net are done", "its folder"):
-        return
-    check_training(loaded, needs_steps=False)
-    plan = make_plan(loaded.message, loaded.path)
-
-    def train_steps(stop: Any) -> Any:
-        from detzoo.recipes.spp.chain import train_spp_net
-
-        return train_spp_net(loaded.message, folder, plan, flag_values.strategy, stop)
-
-    print_end(run_recipe(folder, check_folder(folder, loaded.message), train_steps), folder)

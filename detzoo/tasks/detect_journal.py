@@ -63,7 +63,7 @@ class Journal:
 
 
 def fingerprint(path: str | pathlib.Path) -> list[Any]:
-    """Returns the path, size and modification time of each file of a model, which is a file or a folder."""
+    """Returns the path, size and modification time of each file of a model, one file or a folder of files."""
     model = pathlib.Path(path)
     files = sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
     return [_state(file) for file in files]

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detzoo.errors import ConfigError, UsageError
+from detzoo.extras import require_extras
 from detzoo.folders import make_folder
 from detzoo.tasks.models import Pipeline, load_checked, start_tensorflow
 
@@ -60,12 +61,10 @@ def train(
     """
     loaded = load_checked(pipeline, overrides)
     config = loaded.message.train_config
-    if num_train_steps is not None:
-        config.num_steps = num_train_steps
-    if checkpoint_every_n is not None:
-        config.checkpoint_every_n_steps = checkpoint_every_n
+    require_extras("training", *extras_of_training(loaded.message))
     if loaded.message.model.HasField("spp_net"):
-        raise UsageError(f"{loaded.path}: model.spp_net is trained in several steps, see detzoo.recipes.spp")
+        raise UsageError(f"{loaded.path}: model.spp_net is trained in several steps, by tasks.recipes.train_spp_net")
+    set_counts(loaded, num_train_steps, checkpoint_every_n)
     from detzoo.train.run_record import read_finished
 
     finished = read_finished(model_dir)
@@ -118,6 +117,15 @@ def check_training(loaded: Any, needs_steps: bool = True) -> None:
     for problem in problems:
         if problem.severity is Severity.WARNING:
             logger.warning("%s", problem.format(loaded.path))
+
+
+def set_counts(loaded: Any, num_train_steps: int | None, checkpoint_every_n: int | None) -> None:
+    """Sets the steps of a loaded config, and those between checkpoints, unless they are None."""
+    config = loaded.message.train_config
+    if num_train_steps is not None:
+        config.num_steps = num_train_steps
+    if checkpoint_every_n is not None:
+        config.checkpoint_every_n_steps = checkpoint_every_n
 
 
 def extras_of_training(pipeline: Any) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from detzoo.tasks.evaluate import evaluate, evaluate_new_checkpoints, measure_ch
 from detzoo.tasks.export import export
 from detzoo.tasks.models import EVAL_READER, load_checked, load_exported
 from detzoo.tasks.propose import propose, search
+from detzoo.tasks.recipes import RecipeRun, train_four_step, train_spp_net
 from detzoo.tasks.train import train
 from detzoo.train.run_record import write_finished
 from tests.cli.conftest import save_best, save_checkpoint
@@ -251,6 +252,33 @@ def test_a_training_that_cannot_start(toy_run, shapes, tmp_path):
         8,
         True,
     )
+
+
+def test_a_training_of_four_steps_is_checked_and_known_as_finished(shapes, tmp_path):
+    loaded = shapes("shapes_faster_rcnn_mobilenet_v1", "train_config.num_steps=3")
+    with pytest.raises(UsageError, match=r"--rpn_set model.x=1: only fields of train_config can differ between"):
+        train_four_step(loaded, tmp_path / "run", rpn_set=["model.x=1"])
+    with pytest.raises(ConfigError, match=r"batch_size"):
+        train_four_step(loaded, tmp_path / "run", box_set=["train_config.batch_sice=8"])
+    with pytest.raises(ConfigError, match=r"model.ssd has no two stages"):
+        train_four_step(shapes("shapes_ssd_mobilenet_v1"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    done = tmp_path / "done"
+    done.mkdir()
+    for name in ("checkpoint", "four_step.json"):
+        (done / name).touch()
+    write_finished(done, 12, 12, "merged")
+    assert train_four_step(loaded, done) == RecipeRun(done, (), was_finished=True)
+
+
+def test_the_chain_of_spp_net_has_its_function(tmp_path):
+    config = CONFIGS / "shapes_spp_net_zf5.config"
+    with pytest.raises(UsageError, match=r"model.spp_net is trained in several steps, by tasks.recipes.train_spp_net"):
+        train(config, tmp_path / "run")
+    for name in ("checkpoint", "spp_net.json"):
+        (tmp_path / name).touch()
+    write_finished(tmp_path, 4, 4, "done")
+    assert train_spp_net(config, tmp_path) == RecipeRun(tmp_path, (), was_finished=True)
 
 
 def test_a_first_stage_proposes_for_each_image_once(shapes, tmp_path):
