@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag, values_of
+from detzoo.datasets.import_coco import read_coco
+from detzoo.datasets.import_csv import read_csv
+from detzoo.datasets.import_voc import read_voc
+from detzoo.datasets.import_yolo import has_masks, read_yolo
+from detzoo.files.issues import IssueLog
 from detzoo.folders import make_folder
 
 if TYPE_CHECKING:
     from detzoo.datasets.annotations import Annotations
     from detzoo.datasets.conversion import ConversionResult
-    from detzoo.files.issues import IssueLog
 
 SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or inspect records."
 DESCRIPTION = """
@@ -43,7 +46,7 @@ class Importer:
     """``detzoo dataset FORMAT``: annotations of one format become records.
 
     Args:
-        module: Module in detzoo.datasets with a function ``read_FORMAT``, which takes the paths, a log and options.
+        read: Reads annotations from the paths, with a log and the options.
         summary: One line for the list of subcommands.
         description: Text of --help.
         paths: Help of each required path, by the name of the flag.
@@ -55,7 +58,7 @@ class Importer:
 
     def __init__(
         self,
-        module: str,
+        read: Callable[..., Annotations],
         summary: str,
         description: str,
         paths: dict[str, str],
@@ -63,7 +66,7 @@ class Importer:
         files: dict[str, str] | None = None,
     ) -> None:
         self.SUMMARY, self.DESCRIPTION = summary, description
-        self._module, self._paths, self._files = module, paths, files or {}
+        self._read, self._paths, self._files = read, paths, files or {}
         text = "Read images and annotations that are symbolic links to files outside of the given folder."
         self._switches = {**(switches or {}), "follow_links": text}
 
@@ -84,13 +87,9 @@ class Importer:
 
     def run(self, flag_values: flags.FlagValues) -> None:
         """Reads, converts, and prints what was written, skipped and repaired."""
-        from detzoo.datasets.import_yolo import has_masks
-        from detzoo.files.issues import IssueLog
-
         log = IssueLog()
-        read_format = getattr(importlib.import_module(f"detzoo.datasets.import_{self._module}"), f"read_{self._module}")
         paths = values_of(flag_values, *self._paths).values()
-        read = read_format(*paths, log, **values_of(flag_values, *self._switches, *self._files))
+        read = self._read(*paths, log, **values_of(flag_values, *self._switches, *self._files))
         with_masks = flag_values.include_masks if "include_masks" in self._switches else has_masks(read)
         _convert(read, flag_values, log, with_masks, label_map_path=flag_values.label_map, strict=flag_values.strict)
 
@@ -98,7 +97,7 @@ class Importer:
 _IMAGES_DIR = "Folder of the images, searched with its subfolders."
 
 COCO = Importer(
-    "coco",
+    read_coco,
     "From a COCO instances file; category ids are kept.",
     """
     Reads a COCO instances JSON: polygons and run-length encodings become masks with --include_masks. An object without
@@ -114,7 +113,7 @@ COCO = Importer(
     },
 )
 VOC = Importer(
-    "voc",
+    read_voc,
     "From Pascal VOC XML files, one per image.",
     """
     Reads every XML file below a folder, or those that an image set lists. Polygons of LabelMe and oriented boxes of
@@ -129,7 +128,7 @@ VOC = Importer(
     files={"image_set": "File with one image name per line, extension optional; by default every XML file is read."},
 )
 YOLO = Importer(
-    "yolo",
+    read_yolo,
     "From YOLO text files, one per image: boxes, or outlines that become boxes and masks.",
     """
     Reads every image below a folder, and the text file at the same place below the labels folder: lines of `class
@@ -147,7 +146,7 @@ YOLO = Importer(
     },
 )
 CSV = Importer(
-    "csv",
+    read_csv,
     "From a CSV file, one row per object: filename,width,height,class,xmin,ymin,xmax,ymax.",
     """
     Reads a CSV file with a heading, coordinates in pixels. A row with only a filename stands for an image without
@@ -196,7 +195,6 @@ class Shapes:
     def run(flag_values: flags.FlagValues) -> None:
         """Draws, converts, and prints what was written."""
         from detzoo.datasets import shapes
-        from detzoo.files.issues import IssueLog
 
         drawn = shapes.draw_annotations(
             flag_values.num_images,
