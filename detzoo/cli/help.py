@@ -70,7 +70,7 @@ def _own_help(name: str, command: Any) -> str:
 
 
 def is_required(flag: flags.Flag) -> bool:
-    """Returns if the command refuses to run without the flag."""
+    """Returns whether the command refuses to run without the flag."""
     return any(REQUIRED_MESSAGE in (validator.message or "") for validator in flag.validators)
 
 

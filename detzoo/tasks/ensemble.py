@@ -123,7 +123,7 @@ def _measure_merged(
 
 
 def _all_have_masks(names: Sequence[str], have_masks: Sequence[bool]) -> bool:
-    """Returns if all have masks, with a warning if only some have them."""
+    """Returns whether all have masks; warns if only some have them."""
     if any(have_masks) and not all(have_masks):
         without = ", ".join(name for name, has in zip(names, have_masks) if not has)
         logger.warning("masks are left out: %s has none", without)
