@@ -268,7 +268,7 @@ def test_a_saved_model_with_masks(toy, tmp_path):
 def test_what_is_no_detector_is_refused(tmp_path):
     with pytest.raises(UsageError, match="does not exist"):
         find_saved_model(tmp_path / "nowhere")
-    with pytest.raises(UsageError, match=r"no saved_model.pb \(it is empty\)"):
+    with pytest.raises(UsageError, match=r"no saved_model.pb \(an empty folder\)"):
         find_saved_model(tmp_path)
     module = tf.Module()
     module.double = tf.function(lambda x: {"y": 2 * x}, input_signature=[tf.TensorSpec([None], tf.float32)])
