@@ -516,7 +516,8 @@ def test_every_extractor_builds(type_name):
 
 
 def test_vgg_s_layers_after_the_crop_are_its_classifier(build):
-    detector = build("plain", EXTRACTOR.format("type: 'faster_rcnn_vgg16' depth_multiplier: 1"), "initial_crop_size: 14")
+    extractor = EXTRACTOR.format("type: 'faster_rcnn_vgg16' depth_multiplier: 1")
+    detector = build("plain", extractor, "initial_crop_size: 14")
     assert shape_of(detector, "box_backbone/fc1/kernel") == (7 * 7 * 512, 4096)
     assert shape_of(detector, "box_backbone/fc2/kernel") == (4096, 4096)
     assert layer_of(detector.box_network, "fc1_dropout").rate == 0.5
