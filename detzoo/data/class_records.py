@@ -8,7 +8,6 @@ folders of image files, ``path/CLASS NAME/any/file.jpg``.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -51,9 +50,10 @@ class ClassRecordDecoder:
         return self._class_id(tf.io.parse_single_example(serialized, self._rules))
 
     def _class_id(self, fields: dict[str, Tensor]) -> Tensor:
-        candidates = [_highest(self._ids(fields[key])) for key in _IMAGE_KEYS]
+        candidates = tf.stack([_highest(self._ids(fields[key])) for key in _IMAGE_KEYS])
+        first_known = candidates[tf.argmax(tf.cast(candidates > 0, tf.int32))]
         has_class = tf.add_n([tf.size(fields[key]) for key in _IMAGE_KEYS]) > 0
-        return tf.where(has_class, _first_known(candidates), self._object_class(fields))
+        return tf.where(has_class, first_known, self._object_class(fields))
 
     def _ids(self, values: Tensor) -> Tensor:
         """Returns the known ids of names or of labels; 0 for an unknown one."""
@@ -71,13 +71,6 @@ class ClassRecordDecoder:
 
 def _highest(ids: Tensor) -> Tensor:
     return tf.reduce_max(tf.concat([ids, [0]], axis=0))
-
-
-def _first_known(candidates: Sequence[Tensor]) -> Tensor:
-    chosen = candidates[-1]
-    for candidate in reversed(candidates[:-1]):
-        chosen = tf.where(candidate > 0, candidate, chosen)
-    return chosen
 
 
 def check_classes(source: RecordSource, decoder: ClassRecordDecoder) -> None:

@@ -39,7 +39,6 @@ def draw_detections(
     masks: np.ndarray | Sequence[np.ndarray] | None = None,
     *,
     colours: Sequence[Colour] | None = None,
-    min_longer_side_px: int = MIN_LONGER_SIDE_PX,
     fonts: LabelFonts | None = None,
 ) -> Image.Image:
     """Draws objects on a copy of an image.
@@ -52,7 +51,6 @@ def draw_detections(
         scores: N scores (0..1), shown as per cent behind the name and drawn with the best on top; or None.
         masks: N of [H, W], drawn at values above one half; or None.
         colours: N of RGB, 0..255; None takes the colours of the class names.
-        min_longer_side_px: Smaller images are enlarged by a whole factor to at least this side; 0 never enlarges.
         fonts: Fonts of the names; None for DejaVu Sans.
 
     Returns:
@@ -68,7 +66,7 @@ def draw_detections(
     order = np.array([index for index in order if np.isfinite(boxes[index]).all()], np.int64)
     if masks is not None:
         image = _blend_masks(image, masks, colours, order[::-1])
-    factor = max(1, -(-min_longer_side_px // max(image.shape[:2])))
+    factor = max(1, -(-MIN_LONGER_SIDE_PX // max(image.shape[:2])))
     picture = Image.fromarray(np.ascontiguousarray(image))
     if factor > 1:
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)

@@ -53,7 +53,6 @@ def test_a_mask_is_blended_inside_and_nowhere_else():
 def test_small_images_are_enlarged_by_a_whole_factor():
     picture = draw_detections(np.zeros((24, 40, 3), np.uint8), np.zeros((0, 4)), [])
     assert picture.size == (480, 288)  # 12 times 40 x 24
-    assert draw_detections(np.zeros((24, 40, 3), np.uint8), np.zeros((0, 4)), [], min_longer_side_px=0).size == (40, 24)
 
 
 def test_the_best_score_is_drawn_on_top():
