@@ -1,11 +1,11 @@
-"""Losses of one binary example and their derivatives, over its probability or its logit.
+"""Computes losses of one binary example and their derivatives, over the example's probability or logit.
 
 Lin et al., "Focal loss for dense object detection", arXiv:1708.02002: figure 1 (equation 4), figures 5 and 6 (appendix
 A and B). The numbers come from the losses that detectors train with and from automatic differentiation, not from the
-paper's formulas: what the figures show is what a training does.
+paper's formulas, so the figures show what training does.
 
-An example has a logit x and a label y of 1 or -1; x_t = y x and p_t = sigmoid(x_t), so that both are high where the
-example is classified well. Alpha is left out, as in the paper's figures: it only scales.
+An example has a logit x and a label y of 1 or -1. The signed logit x_t = y x and p_t = sigmoid(x_t) are high if the
+example is classified well. Alpha is omitted, as in the paper's figures, because it only scales.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from detzoo.losses.classification import ClassificationLoss, FocalStar, SigmoidF
 
 # Figure 1.
 FIGURE_1_GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
-# Figures 5 and 6: (gamma, beta) of FL*. Texts of the paper's table 3 differ on the beta that goes with gamma 2: 0.1, or
-# 1 as implementations of FL* have it and `focal_star` by default. Both are drawn, and (4, 0), as steep as an FL.
+# Figures 5 and 6: (gamma, beta) of FL*. Versions of the paper's table 3 give gamma 2 a beta of 0.1 or of 1, which is
+# also the default of `focal_star`. Both are drawn, and (4, 0), which is as steep as a focal loss.
 FIGURE_5_STARS = ((2.0, 1.0), (2.0, 0.1), (4.0, 0.0))
 FIGURE_5_GAMMA = 2.0
 LOGIT_RANGE = 5.0
@@ -30,14 +30,14 @@ _STEPS = 1000
 
 
 class NamedLoss(NamedTuple):
-    """A loss and what a legend calls it."""
+    """A loss and its name in legends."""
 
     name: str
     loss: ClassificationLoss
 
 
 class LossCurves(NamedTuple):
-    """Losses over one variable. S points."""
+    """Losses at S points of one variable."""
 
     variable: str  # "p_t" or "x_t"
     points: np.ndarray  # float64 [S], ascending
@@ -46,12 +46,12 @@ class LossCurves(NamedTuple):
 
 
 def focal_losses(gammas: Sequence[float] = FIGURE_1_GAMMAS) -> list[NamedLoss]:
-    """The focal loss with several gammas; 0 is cross entropy."""
+    """Returns the focal loss with several gammas; 0 is cross entropy."""
     return [NamedLoss(f"γ = {gamma:g}", SigmoidFocal(gamma, alpha=None)) for gamma in gammas]
 
 
 def loss_variants(gamma: float, stars: Sequence[tuple[float, float]]) -> list[NamedLoss]:
-    """Cross entropy, FL and FL* with several (gamma, beta)."""
+    """Returns cross entropy, the focal loss (FL), and FL* with several (gamma, beta)."""
     return [
         NamedLoss("CE", SigmoidFocal(0.0, alpha=None)),
         NamedLoss(f"FL γ = {gamma:g}", SigmoidFocal(gamma, alpha=None)),
@@ -60,25 +60,25 @@ def loss_variants(gamma: float, stars: Sequence[tuple[float, float]]) -> list[Na
 
 
 def curves_over_probability(losses: Sequence[NamedLoss]) -> LossCurves:
-    """Curves over p_t, between 0 and 1 (where the logit would be infinite)."""
+    """Returns curves over p_t, without 0 and 1, for which the logit is infinite."""
     points = np.linspace(0.0, 1.0, _STEPS + 1)[1:-1]
     return _curves("p_t", points, np.log(points / (1.0 - points)), losses)
 
 
 def curves_over_logit(losses: Sequence[NamedLoss], reach: float = LOGIT_RANGE) -> LossCurves:
-    """Curves over x_t, from -``reach`` to ``reach``."""
+    """Returns curves over x_t, from -``reach`` to ``reach``."""
     points = np.linspace(-reach, reach, _STEPS + 1)
     return _curves("x_t", points, points, losses)
 
 
 def loss_and_derivative(loss: ClassificationLoss, signed_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The loss of each example, and its derivative by the logit of an example of label 1.
+    """Returns the loss of each example and its derivative by the logit of an example of label 1.
 
-    The derivative of an example of label -1 is the same with the other sign.
+    For label -1, the derivative has the other sign.
 
     Args:
-        loss: of logits and targets [..., A, C].
-        signed_logits: [S], x_t.
+        loss: Loss of logits and targets [..., A, C].
+        signed_logits: x_t [S].
 
     Returns:
         Two float64 [S].
@@ -102,38 +102,40 @@ def _curves(variable: str, points: np.ndarray, signed_logits: np.ndarray, losses
 
 
 def parse_stars(words: Sequence[str]) -> list[tuple[float, float]]:
-    """(gamma, beta) of words such as "2:1".
+    """Parses (gamma, beta) from words such as "2:1".
 
     Raises:
-        UsageError: a word that is no pair of numbers, or a gamma that is not above 0.
+        UsageError: A word is not a pair of numbers, or a gamma is not above 0.
     """
     stars = []
     for word in words:
-        try:
-            gamma, beta = (float(part) for part in word.split(":"))
-        except ValueError:
-            gamma = beta = float("nan")
-        if not (0.0 < gamma < float("inf") and abs(beta) < float("inf")):
-            raise UsageError(f"--focal_star: {word!r}; accepted: GAMMA:BETA, two numbers, gamma above 0, such as 2:1")
-        stars.append((gamma, beta))
+        numbers = _finite(word.split(":"))
+        if len(numbers) != 2 or numbers[0] <= 0.0:
+            raise UsageError(
+                f"--focal_star has {word!r}; accepted: GAMMA:BETA, two numbers, gamma above 0, such as 2:1"
+            )
+        stars.append((numbers[0], numbers[1]))
     return stars
 
 
 def parse_gammas(words: Sequence[str]) -> list[float]:
-    """Gammas of words such as "0.5".
+    """Parses gammas from words such as "0.5"; repeated ones are dropped.
 
     Raises:
-        UsageError: a word that is no number, or one below 0.
+        UsageError: A word is not a number, or is below 0.
     """
-    gammas = []
     for word in words:
-        try:
-            gamma = float(word)
-        except ValueError:
-            gamma = float("nan")
-        if not 0.0 <= gamma < float("inf"):
+        if min(_finite([word]), default=-1.0) < 0.0:
             raise UsageError(
-                f"--gammas: {word!r}; accepted: numbers of 0 or more with commas between, such as 0,0.5,1,2"
+                f"--gammas has {word!r}; accepted: numbers of 0 or more with commas between, e.g. 0,0.5,1,2"
             )
-        gammas.append(gamma)
-    return list(dict.fromkeys(gammas))
+    return list(dict.fromkeys(map(float, words)))
+
+
+def _finite(words: Sequence[str]) -> list[float]:
+    """Returns the numbers; [] if a word is not a finite number."""
+    try:
+        numbers = [float(word) for word in words]
+    except ValueError:
+        return []
+    return numbers if np.all(np.isfinite(numbers)) else []

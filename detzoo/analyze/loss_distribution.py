@@ -1,11 +1,11 @@
-"""How the loss of a trained detector is shared out over its anchors: figure 4 of arXiv:1708.02002, section 5.1.
+"""Measures the distribution of a trained detector's loss over its anchors: figure 4 of arXiv:1708.02002, section 5.1.
 
 detector and batches -> signed logits x_t of positive and of negative examples (a sample) -> for each gamma the
 cumulative distribution of the normalised focal loss.
 
-An example is one anchor and one class, as the loss adds them up: positive where the class is that of the object which
-the anchor is assigned to. Ignored anchors count for nothing, and neither does a background column. Alpha is the same
-for all positives and for all negatives, so that it has no effect on their distributions.
+An example is one anchor and one class, as in the sum of the loss. It is positive if the class is that of the object
+assigned to the anchor. Ignored anchors and a background column are left out. Alpha is one factor for all positives and
+one for all negatives, so it does not change their distributions.
 """
 
 from __future__ import annotations
@@ -25,33 +25,32 @@ from detzoo.progress import progress_bar
 
 logger = logging.getLogger(__name__)
 
-FIGURE_4_GAMMAS = (0.0, 0.5, 1.0, 2.0)
 # Section 5.1: about 10^5 positive and 10^7 negative examples.
 NUM_POSITIVES, NUM_NEGATIVES = 100_000, 10_000_000
-# Every thousandth, and closer and closer to the hardest example, where all the loss of negatives is.
+# Every thousandth, and denser towards the hardest examples, which have nearly all the loss of the negatives.
 FRACTIONS = np.unique(np.concatenate([np.linspace(0.0, 1.0, 1001), 1.0 - 10.0 ** -np.linspace(2.0, 7.0, 101)]))
 
 
 class Examples(NamedTuple):
-    """Signed logits x_t of a detector's examples; low (below 0) where it is wrong."""
+    """Signed logits x_t of a detector's examples; below 0 for wrong predictions."""
 
     positives: np.ndarray  # float32 [P]
     negatives: np.ndarray  # float32 [N], a sample
     num_images: int
-    num_positives: int  # of which positives are a sample
+    num_positives: int  # before sampling
     num_negatives: int
 
 
 class CumulativeLoss:
-    """The share of a loss that the easiest examples bear.
+    """The cumulative distribution of a loss over its examples.
 
     Args:
         signed_logits: float32 [S], x_t of all examples, at least one, in any order.
-        gamma: of the focal loss.
+        gamma: Gamma of the focal loss.
     """
 
     def __init__(self, signed_logits: np.ndarray, gamma: float) -> None:
-        # The focal loss falls with x_t whatever gamma is: from the highest down, examples are in order of their loss.
+        # The focal loss falls with x_t for every gamma, so falling x_t is the order of rising loss.
         easiest_first = np.sort(signed_logits)[::-1]
         logits = tf.constant(easiest_first[:, np.newaxis])
         losses = SigmoidFocal(gamma, alpha=None)(logits, tf.ones_like(logits)).numpy()
@@ -59,23 +58,19 @@ class CumulativeLoss:
         self._cumulative = total / total[-1] if total[-1] > 0 else np.linspace(0.0, 1.0, len(total))
 
     def of_easiest(self, fractions: np.ndarray) -> np.ndarray:
-        """The share of the loss that these fractions of the examples bear, the easiest first; float64, 0 to 1."""
+        """Returns the easiest examples' share of the loss, in 0..1, for each of these fractions of the examples."""
         places = np.asarray(fractions) * (len(self._cumulative) - 1)
         return np.interp(places, np.arange(len(self._cumulative)), self._cumulative)
 
     def of_hardest(self, fraction: float) -> float:
-        """The share of the loss that a fraction of the examples bears, the hardest ones."""
+        """Returns the share of the loss of the hardest examples, a fraction of all."""
         return float(1.0 - self.of_easiest(np.array([1.0 - fraction]))[0])
 
 
 class UniformSample:
-    """At most ``size`` of the values that come by, each as likely as any other.
+    """A uniform random sample of at most ``size`` values of a stream.
 
-    Every value draws a key; those of the lowest keys stay.
-
-    Args:
-        size: values kept, at least 1.
-        seed: of the keys.
+    Every value gets a random key, and the values with the lowest keys stay.
     """
 
     def __init__(self, size: int, seed: int) -> None:
@@ -87,7 +82,7 @@ class UniformSample:
         self.num_seen = 0
 
     def add(self, values: np.ndarray) -> None:
-        """Takes float32 [S] into account."""
+        """Adds values float32 [S] to the stream."""
         self.num_seen += len(values)
         keys = self._generator.random(len(values), np.float32)
         stays = keys <= self._highest_key
@@ -97,7 +92,7 @@ class UniformSample:
             self._shrink()
 
     def values(self) -> np.ndarray:
-        """The sample, float32."""
+        """Returns the sample, float32."""
         self._shrink()
         return self._values[0]
 
@@ -121,20 +116,20 @@ def collect_examples(
     seed: int = 0,
     show_progress: bool = False,
 ) -> Examples:
-    """Runs a detector over images and samples what it says of positive and of negative examples.
+    """Runs a detector over images and samples the signed logits of positive and negative examples.
 
     Args:
-        detector: a ``OneStageDetector`` whose classes have a sigmoid each.
-        dataset: of ``Batch``, finite, as for an evaluation.
-        max_images: the first ones of the data set; 0 for all.
-        max_positives: examples kept.
-        max_negatives: examples kept.
-        seed: of the choice.
-        show_progress: draw a progress bar on stderr.
+        detector: A ``OneStageDetector`` that classifies by sigmoids.
+        dataset: Finite data set of ``Batch``, as for an evaluation.
+        max_images: Number of images to use; 0 for all.
+        max_positives: Most positive examples to keep.
+        max_negatives: Most negative examples to keep.
+        seed: Seed of the sample.
+        show_progress: Show a progress bar on stderr.
 
     Raises:
-        ConfigError: a detector of another kind.
-        DataError: there is no image, or no anchor of any image is assigned to an object.
+        ConfigError: The detector is of another kind.
+        DataError: There is no image, or no anchor of any image is assigned to an object.
     """
     check_detector(detector)
     split = _traced_split(detector, dataset.element_spec)
@@ -163,20 +158,20 @@ def collect_examples(
 
 
 def check_detector(detector: Any) -> None:
-    """Whether a detector classifies every anchor.
+    """Checks that a detector classifies every anchor.
 
     Raises:
-        ConfigError: it has not.
+        ConfigError: It does not.
     """
     if not isinstance(detector, OneStageDetector):
         raise ConfigError(
-            "the distribution of the loss is of a detector that classifies every anchor; accepted: model.ssd (SSD, "
+            "the distribution of the loss needs a detector that classifies every anchor; accepted: model.ssd (SSD, "
             "RetinaNet, EfficientDet)"
         )
 
 
 def signed_logits(detector: OneStageDetector, predictions: Any, groundtruth: Groundtruth) -> tuple[Tensor, Tensor]:
-    """x_t of a batch's positive and negative examples, float32 [P] and [N]."""
+    """Returns x_t of a batch's positive and negative examples, float32 [P] and [N]."""
     targets = detector.anchor_targets(predictions, groundtruth)
     logits = predictions.class_logits
     if detector.dense_loss.has_background_column:
@@ -188,12 +183,12 @@ def signed_logits(detector: OneStageDetector, predictions: Any, groundtruth: Gro
 
 
 def _first_images(batch: Batch, count: int) -> tuple[Tensor, Groundtruth]:
-    """The first ``count`` images of a batch, and their ground truth."""
+    """Returns the first ``count`` images of a batch and their ground truth."""
     return tf.nest.map_structure(lambda part: part[:count], (batch.images, batch.groundtruth))
 
 
 def _traced_split(detector: OneStageDetector, spec: Batch) -> Any:
-    """The function of a batch's images and ground truth, for batches of any number of images."""
+    """Traces ``signed_logits`` of images and ground truth, for batches of any size."""
 
     def any_batch(part: tf.TensorSpec) -> tf.TensorSpec:
         return tf.TensorSpec([None, *part.shape[1:]], part.dtype)
@@ -206,7 +201,7 @@ def _traced_split(detector: OneStageDetector, spec: Batch) -> Any:
 
 
 def distributions(examples: Examples, gammas: Sequence[float]) -> Mapping[str, dict[float, CumulativeLoss]]:
-    """ "positives" and "negatives", each gamma -> its ``CumulativeLoss``."""
+    """Returns the ``CumulativeLoss`` of "positives" and of "negatives" by gamma."""
     logger.info(
         "%d positive examples of %d and %d negative ones of %d, in %d images",
         len(examples.positives),

@@ -77,7 +77,7 @@ def test_distribution_of_a_checkpoint(shapes_run, tmp_path, capsys):
         assert np.all(np.diff(column) >= 0), name
     # With gamma 2 a larger share of the loss comes from fewer examples.
     assert np.all(columns["negatives gamma=2"] <= columns["negatives gamma=0"] + 1e-9)
-    assert "loss borne by the hardest" in captured.out
+    assert "share of the loss from the hardest" in captured.out
     assert str(tmp_path / "figure_4_cumulative_loss.png") in captured.out
 
 
