@@ -12,10 +12,26 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import Definer, define_pipeline_flags
-from detzoo.ensemble.description import Ensemble, EnsembleModel, check_distinct, read_ensemble, scaled_weights
-from detzoo.ensemble.measured import METRICS_FILE, OVERALL, read_measured, short_names
-from detzoo.ensemble.options import SCORE_RULES, MergeOptions, check_merging
-from detzoo.ensemble.selection import DEFAULT_NUM_MODELS, MeasuredModel, format_selection, select
+from detzoo.ensemble.description import (
+    SCORE_RULES,
+    Ensemble,
+    EnsembleModel,
+    MergeOptions,
+    check_distinct,
+    check_merging,
+    read_ensemble,
+    scaled_weights,
+)
+from detzoo.ensemble.selection import (
+    DEFAULT_NUM_MODELS,
+    METRICS_FILE,
+    OVERALL,
+    MeasuredModel,
+    format_selection,
+    read_measured,
+    select,
+    short_names,
+)
 from detzoo.ensemble.views import MOST_OVERLAP, ViewPlan, check_views, parse_crops
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder

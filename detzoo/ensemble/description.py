@@ -1,6 +1,6 @@
-"""ensemble.json: which models, how they are merged, and which views of an image they look at.
+"""ensemble.json: the models of an ensemble, how they are merged, and the views of an image that they get.
 
-Written by ``detzoo ensemble``, read by it and by ``detzoo detect``. Paths in it are relative to its folder.
+`detzoo ensemble` writes it; `detzoo ensemble` and `detzoo detect` read it. Paths in it are relative to its folder.
 """
 
 from __future__ import annotations
@@ -15,8 +15,7 @@ from typing import Any
 
 from detzoo.config.names import suggestion
 from detzoo.config.paths import path_hint
-from detzoo.ensemble.options import MergeOptions, check_merging, is_number
-from detzoo.ensemble.views import ViewPlan, check_views, parse_crops
+from detzoo.ensemble.views import ViewPlan, check_views, is_number, parse_crops
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import write_atomically
 
@@ -24,24 +23,31 @@ ENSEMBLE_FILE = "ensemble.json"
 _PATHS = ("saved_model", "evaluation", "checkpoint")
 _BLOCKS = ("models", "merging", "views", "selection")
 
+BEST_SCORE, MEAN_SCORE = "best", "mean"
+SCORE_RULES = (BEST_SCORE, MEAN_SCORE)
+
+
+@dataclasses.dataclass(frozen=True)
+class MergeOptions:
+    """Rules and thresholds of ``detzoo.ensemble.merging``."""
+
+    iou_threshold: float = 0.6  # above it, the worse of two boxes of a class is dropped; 0.6 in arXiv:1611.10012
+    max_detections: int = 100  # over all classes
+    score_threshold: float = 0.0  # only scores above it take part
+    box_voting: bool = False
+    vote_iou_threshold: float = 0.5  # least overlap of boxes that vote; 0.5 in arXiv:1505.01749
+    scores: str = BEST_SCORE  # one of ``SCORE_RULES``
+
 
 @dataclasses.dataclass(frozen=True)
 class EnsembleModel:
-    """One model; paths are None where there is nothing.
+    """A model of an ensemble."""
 
-    Attributes:
-        name: short, distinct.
-        saved_model: what ``detzoo export`` wrote, or a .tflite file.
-        evaluation: folder of its metrics.json.
-        checkpoint: what was evaluated, where that was no exported model.
-        weight: factor of its scores, in (0, 1].
-    """
-
-    name: str
-    saved_model: str | None = None
-    evaluation: str | None = None
-    checkpoint: str | None = None
-    weight: float = 1.0
+    name: str  # short, distinct
+    saved_model: str | None = None  # written by ``detzoo export``, a folder or a .tflite file
+    evaluation: str | None = None  # folder of its metrics.json
+    checkpoint: str | None = None  # given if a checkpoint was evaluated instead of an exported model
+    weight: float = 1.0  # factor of its scores, in (0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +59,7 @@ class Ensemble:
     views: ViewPlan = dataclasses.field(default_factory=ViewPlan)
 
     def to_json(self, folder: str | pathlib.Path) -> dict[str, Any]:
-        """As it stands in a file in ``folder``."""
+        """Returns the content of an ensemble.json in ``folder``."""
         models = []
         for model in self.models:
             fields = dataclasses.asdict(model)
@@ -65,7 +71,7 @@ class Ensemble:
 
 
 def write_ensemble(path: str | pathlib.Path, ensemble: Ensemble, selection: Mapping[str, Any] | None = None) -> None:
-    """Writes the description, in one go; ``selection`` says how its models were chosen."""
+    """Writes the description atomically; ``selection`` records how the models were chosen."""
     path = pathlib.Path(path)
     content = ensemble.to_json(path.parent)
     if selection is not None:
@@ -87,11 +93,11 @@ def check_distinct(paths: Sequence[str]) -> None:
 
 
 def read_ensemble(path: str | pathlib.Path) -> Ensemble:
-    """Reads a description.
+    """Reads a description; ``path`` is the file or its folder.
 
     Raises:
-        UsageError: there is no such file.
-        DataError: it is not an ensemble's description; the message names the field.
+        UsageError: There is no such file.
+        DataError: The file does not describe an ensemble; the message names the field.
     """
     path = pathlib.Path(path)
     path = path / ENSEMBLE_FILE if path.is_dir() else path
@@ -111,11 +117,31 @@ def read_ensemble(path: str | pathlib.Path) -> Ensemble:
         raise DataError(f"{path}: {problem}") from None
 
 
-def scaled_weights(weights: Sequence[float]) -> list[float]:
-    """Weights with the same ratios of which the greatest is 1, so that scores stay within 1.
+def check_merging(options: MergeOptions) -> MergeOptions:
+    """Returns the options.
 
     Raises:
-        UsageError: one is not above 0.
+        UsageError: An option is out of range.
+    """
+    for name in ("iou_threshold", "vote_iou_threshold", "score_threshold"):
+        value = getattr(options, name)
+        if not is_number(value) or not 0 <= value <= 1:
+            raise UsageError(f"{name} is {value!r}; accepted: 0 to 1")
+    count = options.max_detections
+    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+        raise UsageError(f"max_detections is {count!r}; accepted: a whole number from 1")
+    if options.scores not in SCORE_RULES:
+        raise UsageError(f"scores is {options.scores!r}; accepted: {', '.join(SCORE_RULES)}")
+    if not isinstance(options.box_voting, bool):
+        raise UsageError(f"box_voting is {options.box_voting!r}; accepted: true, false")
+    return options
+
+
+def scaled_weights(weights: Sequence[float]) -> list[float]:
+    """Scales weights so that the greatest is 1 and scores stay within 1.
+
+    Raises:
+        UsageError: A weight is not above 0.
     """
     for weight in weights:
         if not is_number(weight) or not 0 < weight < math.inf:

@@ -1,6 +1,6 @@
-"""Several exported models, and several views of an image, behind the call of one: image -> ImageDetections.
+"""Several exported models and several views of an image behind the call of one model.
 
-image -> views -> every model -> boxes back in the image, cut ones dropped -> merged
+image -> views -> every model -> boxes back in the image, without those that a view cuts off -> merged detections
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detzoo.ensemble.merging import Candidates, Source, merge
-from detzoo.ensemble.options import MergeOptions
+from detzoo.ensemble.description import MergeOptions
+from detzoo.ensemble.merging import Source, join_sources, merge
 from detzoo.ensemble.views import View, ViewPlan, are_cut
 from detzoo.errors import UsageError
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
@@ -22,18 +22,18 @@ class Member(NamedTuple):
     """A model of an ensemble."""
 
     name: str
-    detect: Callable[[np.ndarray], ImageDetections]  # image uint8 [H, W, 3] -> what is in it
+    detect: Callable[[np.ndarray], ImageDetections]  # from an image uint8 [H, W, 3]
     weight: float = 1.0  # factor of its scores, in (0, 1]
 
 
 class EnsembleDetector(ImageDetector):
-    """Answers like one model.
+    """An ensemble as one detector.
 
     Args:
-        members: at least one.
-        plan: the views that each looks at.
-        options: of the merging.
-        has_masks: whether the masks of the members are kept; they are of one size then.
+        members: The models, at least one.
+        plan: Views that each model gets.
+        options: How detections are merged.
+        has_masks: Keep the masks of the members, which must have one size.
     """
 
     def __init__(
@@ -45,23 +45,15 @@ class EnsembleDetector(ImageDetector):
         self.has_masks = has_masks
 
     def __call__(self, image: np.ndarray) -> ImageDetections:
-        """The detections of one image.
-
-        Args:
-            image: uint8 [H, W, 3], RGB.
+        """Detects objects in an image uint8 [H, W, 3], RGB.
 
         Raises:
-            UsageError: masks of two members differ in size.
+            UsageError: Masks of two members differ in size.
         """
         views = self._plan.views((image.shape[0], image.shape[1]))
         found = [_detect_on(view, member, image) for view in views for member in self._members]
         sources = [Source(member.weight, view.window_norm) for view in views for member in self._members]
-        candidates = Candidates(
-            np.concatenate([each.boxes_norm for each in found]),
-            np.concatenate([each.scores for each in found]),
-            np.concatenate([each.class_ids for each in found]) - FIRST_CLASS_ID,
-            np.repeat(np.arange(len(found)), [len(each.scores) for each in found]),
-        )
+        candidates = join_sources([(e.boxes_norm, e.scores, e.class_ids - FIRST_CLASS_ID) for e in found])
         merged = merge(candidates, sources, self._options)
         masks = self._joined_masks(found)[merged.rows] if self.has_masks else None
         return ImageDetections(merged.boxes_norm, merged.scores, merged.classes + FIRST_CLASS_ID, masks)
@@ -77,7 +69,7 @@ class EnsembleDetector(ImageDetector):
 
 
 def _detect_on(view: View, member: Member, image: np.ndarray) -> ImageDetections:
-    """What a model finds on a view, in fractions of the image, without what the view cuts off."""
+    """Runs a model on a view. Returns boxes in fractions of the image, without those that the view cuts off."""
     found = member.detect(view.of(image))
     boxes_norm = view.boxes_in_image(found.boxes_norm)
     is_whole = ~are_cut(boxes_norm, view.window_norm)

@@ -1,27 +1,26 @@
-"""Many detections of one image become one list: the union of all sources, and suppression in every class.
+"""Merges detections of one image from several sources: their union, then non-maximum suppression in every class.
 
-Trade-offs paper (arXiv:1611.10012), "State-of-the-art detection on COCO" and appendix A: the boxes of all models and
-crops are joined, and non-maximum suppression decides. A source is one model on one view of the image. Two things are
-added, both off unless they are asked for:
+A source is one model on one view of the image. See the trade-offs paper (arXiv:1611.10012), "State-of-the-art detection
+on COCO" and appendix A. Two options are added, both off by default:
 
-box voting    a kept box becomes the mean of the boxes around it, weighted by their scores (Gidaris and Komodakis,
-              arXiv:1505.01749, equation 7); its score stays.
-mean scores   a kept box gets the mean over the sources of the best score that each has around it, 0 where a source
-              finds nothing there: what only one of five models believes in falls below what all believe in. A source
-              whose view cuts the box off has no say, and each box speaks for the nearest kept one alone, else a second
-              box on the same object would be praised for the first. (The best score is what plain suppression gives.)
+box voting    A kept box becomes the mean of the boxes around it, weighted by their scores (Gidaris and Komodakis,
+              arXiv:1505.01749, equation 7). Its score stays.
+mean scores   A kept box gets the mean over the sources of their best score around it, or 0 for a source without a box
+              there. An object that one of five models finds ranks below one that all find. Sources whose view cuts
+              the box off are not counted. Each box counts for the nearest kept box only, so that a second box on the
+              same object does not profit from the first. (Plain suppression gives the best score.)
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from detzoo.ensemble.options import MEAN_SCORE, MergeOptions
+from detzoo.ensemble.description import MEAN_SCORE, MergeOptions
 from detzoo.ensemble.views import WHOLE_IMAGE_NORM, are_cut
 from detzoo.ops.boxes import pairwise_iou
 from detzoo.ops.nms import NmsLimits, per_class_nms
@@ -35,34 +34,35 @@ class Source(NamedTuple):
 
 
 class Candidates(NamedTuple):
-    """What all sources found in one image, A of them in any order."""
+    """Detections of all sources in one image, A of them in any order."""
 
-    boxes_norm: np.ndarray  # float32 [A, 4], fractions of the image (any unit where every source sees all of it)
-    scores: np.ndarray  # float32 [A], as the source gave them
+    boxes_norm: np.ndarray  # float32 [A, 4], fractions of the image (any unit if every source sees the whole image)
+    scores: np.ndarray  # float32 [A], before weights are applied
     classes: np.ndarray  # int [A], from 0
     sources: np.ndarray  # int [A], rows of the list of sources
 
 
+def join_sources(found: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Candidates:
+    """Joins boxes, scores and classes of each source."""
+    boxes, scores, classes = (np.concatenate(column) for column in zip(*found))
+    return Candidates(boxes, scores, classes, np.repeat(np.arange(len(found)), [len(each) for _, each, _ in found]))
+
+
 class Merged(NamedTuple):
-    """What is left of them, best first, M of them."""
+    """The M kept detections, best first."""
 
     boxes_norm: np.ndarray  # float32 [M, 4]
     scores: np.ndarray  # float32 [M]
     classes: np.ndarray  # int32 [M]
-    rows: np.ndarray  # int [M], the candidate that each was
+    rows: np.ndarray  # int [M], rows of the candidates
 
 
 def merge(candidates: Candidates, sources: Sequence[Source], options: MergeOptions) -> Merged:
     """Merges the candidates of one image.
 
-    Args:
-        candidates: in fractions of the image.
-        sources: what ``candidates.sources`` counts.
-        options: thresholds and rules.
-
     Returns:
-        At most ``options.max_detections``, best first. With mean scores these are the best by best score, in the order
-        of the mean.
+        At most ``options.max_detections`` rows, best first. Mean scores reorder the rows that suppression keeps by best
+        score.
     """
     weights = np.array([source.weight for source in sources], np.float32)
     boxes, classes = np.asarray(candidates.boxes_norm, np.float32), np.asarray(candidates.classes, np.int32)
@@ -76,7 +76,7 @@ def merge(candidates: Candidates, sources: Sequence[Source], options: MergeOptio
         return merged
     overlaps = pairwise_iou(tf.constant(merged.boxes_norm), tf.constant(boxes)).numpy()
     overlaps = np.where(merged.classes[:, np.newaxis] == classes, overlaps, -1.0)
-    overlaps[np.arange(len(rows)), rows] = 1.0  # whatever its overlap with itself is rounded to
+    overlaps[np.arange(len(rows)), rows] = 1.0  # the overlap with itself may be rounded to less
     are_around = overlaps >= options.vote_iou_threshold
     are_around &= scores > options.score_threshold
     voted = _voted_boxes(boxes, np.where(are_around, scores, 0.0)) if options.box_voting else merged.boxes_norm
@@ -89,19 +89,19 @@ def merge(candidates: Candidates, sources: Sequence[Source], options: MergeOptio
 
 
 def _voted_boxes(boxes: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """Means of boxes [A, 4] weighted by votes [M, A], whose rows have a vote each: [M, 4]."""
+    """Returns means [M, 4] of boxes [A, 4], weighted by votes [M, A] with at least one vote per row."""
     return (votes @ boxes.astype(np.float64) / votes.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _best_by_source(votes: np.ndarray, sources: np.ndarray, num_sources: int) -> np.ndarray:
-    """The greatest of the votes [M, A] of each source: [M, S], 0 for a source without a vote."""
+    """Returns the greatest of the votes [M, A] per source: [M, S], 0 for a source without a vote."""
     best = np.zeros([num_sources, len(votes)], np.float32)
     np.maximum.at(best, sources, votes.T)
     return best.T
 
 
 def _with_mean_scores(merged: Merged, best: np.ndarray, sources: Sequence[Source]) -> Merged:
-    """Scores become weighted means over the sources that see the whole of each box; ordered again."""
+    """Replaces scores by weighted means over the sources that see the whole box, and sorts again."""
     weights = np.array([source.weight for source in sources])
     sees = np.stack([~are_cut(merged.boxes_norm, source.window_norm) for source in sources], axis=1) | (best > 0)
     means = best.sum(axis=1) / (sees * weights).sum(axis=1)  # the scores have been multiplied by the weights
@@ -111,13 +111,13 @@ def _with_mean_scores(merged: Merged, best: np.ndarray, sources: Sequence[Source
 
 
 def _rounded_up(count: int) -> int:
-    """The next power of two: one traced function serves images whose highest classes differ."""
+    """Returns the next power of two, so that one traced function serves images with different highest classes."""
     return 1 << max(4, (count - 1).bit_length())
 
 
 @functools.lru_cache(maxsize=32)
 def _selector(num_classes: int, options: MergeOptions) -> Callable[..., tf.Tensor]:
-    """A traced function: boxes [A, 4], scores [A], classes [A] -> rows that suppression keeps, best first."""
+    """Returns a traced function from boxes [A, 4], scores [A] and classes [A] to the rows that suppression keeps."""
     limits = NmsLimits(
         score_threshold=options.score_threshold,
         iou_threshold=options.iou_threshold,
@@ -133,3 +133,25 @@ def _selector(num_classes: int, options: MergeOptions) -> Callable[..., tf.Tenso
 
     specs = [tf.TensorSpec([None, 4], tf.float32), tf.TensorSpec([None], tf.float32), tf.TensorSpec([None], tf.int32)]
     return tf.function(select, input_signature=specs, autograph=False)
+
+
+def merge_images(same_image: Sequence[Any], weights: Sequence[float], options: MergeOptions) -> Any:
+    """Merges the stored detections of several evaluations in one image; no model runs.
+
+    Args:
+        same_image: The image from each evaluation: a named tuple with boxes_px [D, 4], scores [D], classes [D] and
+            masks (D of them, or None), next to the ground truth.
+        weights: Factor of each model's scores.
+        options: How detections are merged.
+
+    Returns:
+        The image of the first evaluation with the merged detections, with masks if all have them.
+    """
+    candidates = join_sources([(image.boxes_px, image.scores, image.classes) for image in same_image])
+    merged = merge(candidates, [Source(weight) for weight in weights], options)
+    masks = None
+    if all(image.masks is not None for image in same_image):
+        joined = [mask for image in same_image for mask in image.masks]
+        masks = [joined[row] for row in merged.rows]
+    first = same_image[0]
+    return first._replace(boxes_px=merged.boxes_norm, scores=merged.scores, classes=merged.classes, masks=masks)

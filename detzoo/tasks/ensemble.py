@@ -9,10 +9,15 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from detzoo.ensemble.description import ENSEMBLE_FILE, Ensemble, EnsembleModel, check_distinct, write_ensemble
-from detzoo.ensemble.measured import OVERALL
-from detzoo.ensemble.options import MergeOptions
-from detzoo.ensemble.selection import MeasuredModel, Selection
+from detzoo.ensemble.description import (
+    ENSEMBLE_FILE,
+    Ensemble,
+    EnsembleModel,
+    MergeOptions,
+    check_distinct,
+    write_ensemble,
+)
+from detzoo.ensemble.selection import OVERALL, MeasuredModel, Selection
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.folders import make_folder
 from detzoo.tasks.models import EVAL_READER, Pipeline, load_checked, load_exported, start_tensorflow
@@ -109,7 +114,7 @@ def _measure_merged(
     evaluations: Sequence[StoredEvaluation], weights: Sequence[float], merging: MergeOptions, started: float
 ) -> EvaluationResult:
     """Returns COCO's metrics of merged detections, also by masks if all evaluations have them."""
-    from detzoo.ensemble.offline import merge_images
+    from detzoo.ensemble.merging import merge_images
     from detzoo.evaluate.runner import COCO_METRICS, MASK_METRICS, EvaluationResult, measure
     from detzoo.progress import track
 

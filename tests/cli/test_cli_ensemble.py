@@ -188,7 +188,7 @@ def test_too_much_alike_is_an_error_with_a_way_out(tmp_path, capsys):
             2,
             "--iou_threshold=2: 2.0 is not a number in the range",
         ),
-        (["evaluate", "--evaluations=DIR/one,DIR/two", "--crops=0x2"], 2, "--crops: 0x2; accepted: ROWSxCOLUMNS"),
+        (["evaluate", "--evaluations=DIR/one,DIR/two", "--crops=0x2"], 2, "--crops has 0x2; accepted: ROWSxCOLUMNS"),
         (["evaluate", "--evaluations=DIR/one,DIR/two", "--crop_overlap=0.5"], 2, "--crop_overlap needs --crops"),
         (["evaluate", "--evaluations=DIR/one,DIR/two", "CONFIG"], 2, "to run models give --saved_models instead"),
         (["evaluate", "--evaluations=DIR/one,DIR/two"], 2, "groundtruth.json: No such file or directory"),

@@ -7,8 +7,14 @@ import os
 
 import pytest
 
-from detzoo.ensemble.description import Ensemble, EnsembleModel, read_ensemble, scaled_weights, write_ensemble
-from detzoo.ensemble.options import MergeOptions
+from detzoo.ensemble.description import (
+    Ensemble,
+    EnsembleModel,
+    MergeOptions,
+    read_ensemble,
+    scaled_weights,
+    write_ensemble,
+)
 from detzoo.ensemble.views import ViewPlan
 from detzoo.errors import DataError, UsageError
 
@@ -56,7 +62,7 @@ def test_what_is_left_out_has_its_default(tmp_path):
         ({"merging": {"iou": 0.5}}, "merging has no 'iou'; accepted: box_voting, iou_threshold"),
         ({"merging": {"iou_threshold": 2}}, "iou_threshold is 2; accepted: 0 to 1"),
         ({"merging": []}, "merging is no JSON object with iou_threshold"),
-        ({"views": {"crops": ["2"]}}, "views.crops: '2' is not a grid"),
+        ({"views": {"crops": ["2"]}}, "views.crops has '2', which is not a grid"),
         ({"views": {"crops": "2x2"}}, r'views.crops: accepted: a list such as \["2x2"\]'),
         ({"views": {"overlap": 0.9}}, "overlap of crops is 0.9"),
         ({"view": {}}, "the file has no 'view'; did you mean 'views'"),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detzoo.ensemble.description import MergeOptions
 from detzoo.ensemble.detector import EnsembleDetector, Member
-from detzoo.ensemble.options import MergeOptions
 from detzoo.ensemble.views import ViewPlan
 from detzoo.errors import UsageError
 from detzoo.serving.image_detector import ImageDetections

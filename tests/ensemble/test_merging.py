@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from detzoo.ensemble.description import MergeOptions, check_merging
 from detzoo.ensemble.merging import Candidates, Source, merge
-from detzoo.ensemble.options import MergeOptions, check_merging
 from detzoo.errors import UsageError
 
 # Boxes of height 1 and width 0.1, so that overlaps follow from the shift in x: s / 0.1 shared over 2 - s / 0.1.

@@ -8,10 +8,17 @@ import math
 import numpy as np
 import pytest
 
-from detzoo.ensemble.measured import read_measured, short_names
-from detzoo.ensemble.offline import merge_evaluations
-from detzoo.ensemble.options import MergeOptions
-from detzoo.ensemble.selection import MeasuredModel, cosine_similarities, format_selection, precision_vectors, select
+from detzoo.ensemble.description import MergeOptions
+from detzoo.ensemble.merging import merge_images
+from detzoo.ensemble.selection import (
+    MeasuredModel,
+    cosine_similarities,
+    format_selection,
+    precision_vectors,
+    read_measured,
+    select,
+    short_names,
+)
 from detzoo.errors import DataError, UsageError
 from detzoo.evaluate.coco import evaluate_coco
 from detzoo.evaluate.stored import read_evaluation, with_same_truth
@@ -41,7 +48,8 @@ def test_a_diverse_pair_beats_the_two_best_similar_ones(three_models):
     a, b, c = with_same_truth([read_evaluation(folder) for folder in three_models])
 
     def merged_map(*evaluations):
-        images = merge_evaluations([each.images for each in evaluations], [1.0, 1.0], MergeOptions())
+        same_images = zip(*(each.images for each in evaluations), strict=True)
+        images = [merge_images(same_image, [1.0, 1.0], MergeOptions()) for same_image in same_images]
         return evaluate_coco(images, a.class_names).metrics["mAP"]
 
     # A and B together find what A finds, every object once: B's boxes are suppressed. A and C find everything.

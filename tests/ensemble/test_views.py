@@ -91,11 +91,11 @@ def test_grids_are_read():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("2", "'2' is not a grid of crops; accepted: ROWSxCOLUMNS"),
-        ("1x1", "1x1; the whole image is always looked at"),
-        ("0x2", "--crops: 0x2; accepted: ROWSxCOLUMNS with 1 to 16"),
-        ("2x17", "--crops: 2x17"),
-        ("2x2,2x2", "2x2 is given twice"),
+        ("2", "'2', which is not a grid of crops; accepted: ROWSxCOLUMNS"),
+        ("1x1", r"1x1 \(the whole image is always a view\)"),
+        ("0x2", "--crops has 0x2; accepted: ROWSxCOLUMNS with 1 to 16"),
+        ("2x17", "--crops has 2x17"),
+        ("2x2,2x2", "--crops has 2x2 twice"),
     ],
 )
 def test_grids_that_make_no_sense_are_refused(text, message):

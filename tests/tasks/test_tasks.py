@@ -17,8 +17,7 @@ from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.process import ProcessCosts
 from detzoo.config.load import load_pipeline
 from detzoo.data.proposals import read_proposals
-from detzoo.ensemble.description import Ensemble, EnsembleModel
-from detzoo.ensemble.options import MergeOptions
+from detzoo.ensemble.description import Ensemble, EnsembleModel, MergeOptions
 from detzoo.ensemble.selection import MeasuredModel, select
 from detzoo.errors import CheckpointError, ConfigError, DataError, UsageError
 from detzoo.tasks.benchmark import benchmark
