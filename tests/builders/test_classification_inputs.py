@@ -123,9 +123,12 @@ def test_workers_share_the_images(folder):
 
 
 def test_a_reader_of_neither_kind():
-    reader = pb.InputReader(label_map_path="")
+    options = {"training": False, "batch_size": 1, "seed": 0}
+    with pytest.raises(ConfigError, match="input_reader: names no records"):
+        build_dataset(pb.InputReader(), build_model_resizer(model()), None, **options)
+    unnamed = pb.InputReader(tf_record_input_reader=pb.TFRecordInputReader(input_path=["x"]))
     with pytest.raises(ConfigError, match="label_map_path is missing"):
-        build_dataset(reader, build_model_resizer(model()), None, training=False, batch_size=1, seed=0)
+        build_dataset(unnamed, build_model_resizer(model()), None, **options)
 
 
 @pytest.mark.parametrize(

@@ -184,12 +184,17 @@ def test_pipelines_share_one_order(folder):
 @pytest.mark.parametrize(
     ("text", "options", "error", "message"),
     [
-        ("", {}, ConfigError, "needs tf_record_input_reader"),
+        ("", {}, ConfigError, r"input_reader: names no records; add tf_record_input_reader"),
         ("tf_record_input_reader { input_path: '/nowhere/x-*' }", {}, DataError, "/nowhere/x-.*does not exist"),
         ("tf_record_input_reader {} input_type: TF_SEQUENCE_EXAMPLE", {}, ConfigError, "TF_SEQUENCE_EXAMPLE"),
-        ("tf_record_input_reader {} num_additional_channels: 1", {}, ConfigError, "num_additional_channels 1"),
-        ("tf_record_input_reader {}", {"batch_size": 0}, ConfigError, "batch_size 0 must be above 0"),
-        ("tf_record_input_reader {}", {}, DataError, "input_path is empty"),
+        (
+            "tf_record_input_reader {} num_additional_channels: 1",
+            {},
+            ConfigError,
+            "num_additional_channels: images have 3 channels",
+        ),
+        ("tf_record_input_reader { input_path: 'x' }", {"batch_size": 0}, ConfigError, "batch_size 0 must be above 0"),
+        ("tf_record_input_reader {}", {}, ConfigError, "input_path: is missing; give a TFRecord file"),
     ],
 )
 def test_what_cannot_be_read_is_an_error(text, options, error, message):
@@ -291,7 +296,7 @@ def test_proposals_of_other_images_are_refused(named, folder, tmp_path):
         read(folder, f"proposals_path: '{tmp_path}/other.npz'")
     with pytest.raises(DataError, match=r"none\.npz cannot be read: No such file"):
         read(named, f"proposals_path: '{tmp_path}/none.npz'")
-    with pytest.raises(ConfigError, match="max_number_of_proposals is 0; with proposals_path at least 1"):
+    with pytest.raises(ConfigError, match="max_number_of_proposals: is 0; accepted: 1 to"):
         read(named, f"proposals_path: '{tmp_path}/other.npz' max_number_of_proposals: 0")
 
 
