@@ -188,11 +188,12 @@ def _reader_problems(point: Point, is_trained: bool, checked: set[str]) -> list[
         return []
     checked.add(facts)
     used = ("eval_input_reader[0]", *(["train_input_reader"] if is_trained else []))
+    by_path = dict(zip(("train_input_reader", "eval_input_reader[0]"), readers))
+    written = {f"{path}.proposals_path" for path, each in by_path.items() if OUTPUT_DIR_TOKEN in each.proposals_path}
     return [
         f"{problem.path}: {problem.message}"
         for problem in check_pipeline(LoadedPipeline(config, point.base.loaded.path, "", {}))
         if problem.severity is Severity.ERROR
         and problem.path.startswith(used)
-        # The sweep writes proposals.
-        and not (problem.path.endswith(".proposals_path") and OUTPUT_DIR_TOKEN in problem.message)
+        and problem.path not in written  # by the sweep itself
     ]
