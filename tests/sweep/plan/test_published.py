@@ -349,5 +349,5 @@ def test_no_point_has_anchors_off_their_cells(name: str, small: bool) -> None:
         model = getattr(point.message.model, point.message.model.WhichOneof("model"))
         for field in ("anchor_generator", "first_stage_anchor_generator"):
             if hasattr(model, field):
-                check_cells(getattr(model, field), model.image_resizer, field, findings)
+                check_cells(getattr(model, field), model.image_resizer, findings)
     assert findings.problems == []
