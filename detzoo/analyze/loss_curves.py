@@ -10,7 +10,7 @@ example is classified well. Alpha is omitted, as in the paper's figures, because
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -29,13 +29,6 @@ LOGIT_RANGE = 5.0
 _STEPS = 1000
 
 
-class NamedLoss(NamedTuple):
-    """A loss and its name in legends."""
-
-    name: str
-    loss: ClassificationLoss
-
-
 class LossCurves(NamedTuple):
     """Losses at S points of one variable."""
 
@@ -45,27 +38,27 @@ class LossCurves(NamedTuple):
     derivatives: dict[str, np.ndarray]  # name -> float64 [S], by x for an example of label 1
 
 
-def focal_losses(gammas: Sequence[float] = FIGURE_1_GAMMAS) -> list[NamedLoss]:
-    """Returns the focal loss with several gammas; 0 is cross entropy."""
-    return [NamedLoss(f"γ = {gamma:g}", SigmoidFocal(gamma, alpha=None)) for gamma in gammas]
+def focal_losses(gammas: Sequence[float] = FIGURE_1_GAMMAS) -> dict[str, ClassificationLoss]:
+    """Returns the focal loss with several gammas, by the names in legends; gamma 0 is cross entropy."""
+    return {f"γ = {gamma:g}": SigmoidFocal(gamma, alpha=None) for gamma in gammas}
 
 
-def loss_variants(gamma: float, stars: Sequence[tuple[float, float]]) -> list[NamedLoss]:
-    """Returns cross entropy, the focal loss (FL), and FL* with several (gamma, beta)."""
-    return [
-        NamedLoss("CE", SigmoidFocal(0.0, alpha=None)),
-        NamedLoss(f"FL γ = {gamma:g}", SigmoidFocal(gamma, alpha=None)),
-        *(NamedLoss(f"FL* γ = {steep:g}, β = {shift:g}", FocalStar(steep, shift)) for steep, shift in stars),
-    ]
+def loss_variants(gamma: float, stars: Sequence[tuple[float, float]]) -> dict[str, ClassificationLoss]:
+    """Returns cross entropy, the focal loss (FL), and FL* with several (gamma, beta), by the names in legends."""
+    return {
+        "CE": SigmoidFocal(0.0, alpha=None),
+        f"FL γ = {gamma:g}": SigmoidFocal(gamma, alpha=None),
+        **{f"FL* γ = {steep:g}, β = {shift:g}": FocalStar(steep, shift) for steep, shift in stars},
+    }
 
 
-def curves_over_probability(losses: Sequence[NamedLoss]) -> LossCurves:
+def curves_over_probability(losses: Mapping[str, ClassificationLoss]) -> LossCurves:
     """Returns curves over p_t, without 0 and 1, for which the logit is infinite."""
     points = np.linspace(0.0, 1.0, _STEPS + 1)[1:-1]
     return _curves("p_t", points, np.log(points / (1.0 - points)), losses)
 
 
-def curves_over_logit(losses: Sequence[NamedLoss], reach: float = LOGIT_RANGE) -> LossCurves:
+def curves_over_logit(losses: Mapping[str, ClassificationLoss], reach: float = LOGIT_RANGE) -> LossCurves:
     """Returns curves over x_t, from -``reach`` to ``reach``."""
     points = np.linspace(-reach, reach, _STEPS + 1)
     return _curves("x_t", points, points, losses)
@@ -91,8 +84,10 @@ def loss_and_derivative(loss: ClassificationLoss, signed_logits: np.ndarray) -> 
     return values.numpy().astype(np.float64), derivatives.numpy().astype(np.float64)
 
 
-def _curves(variable: str, points: np.ndarray, signed_logits: np.ndarray, losses: Sequence[NamedLoss]) -> LossCurves:
-    found = {name: loss_and_derivative(loss, signed_logits) for name, loss in losses}
+def _curves(
+    variable: str, points: np.ndarray, signed_logits: np.ndarray, losses: Mapping[str, ClassificationLoss]
+) -> LossCurves:
+    found = {name: loss_and_derivative(loss, signed_logits) for name, loss in losses.items()}
     return LossCurves(
         variable,
         points,
