@@ -74,7 +74,7 @@ def main(argv: list[str]) -> None:
 
 def measure(what: str, make: Callable[[], Iterator[Any]]) -> Row:
     """Measures the images per second of an iterator of batches, after a warm-up, and the yardstick around it."""
-    from detzoo.benchmark.yardstick import beside_yardstick
+    from detzoo.benchmark.machine import beside_yardstick
 
     iterator = make()
     for _ in itertools.islice(iterator, 4):

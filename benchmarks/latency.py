@@ -34,10 +34,10 @@ from absl import app, flags, logging
 from rows import Row, report, timed_row
 
 from detzoo.benchmark.latency import time_alternately
+from detzoo.benchmark.machine import beside_yardstick
 from detzoo.benchmark.models import read_table
 from detzoo.benchmark.process import measure_process
-from detzoo.benchmark.runner import BenchmarkOptions, benchmark_saved_model
-from detzoo.benchmark.yardstick import beside_yardstick
+from detzoo.benchmark.runner import BenchmarkOptions, benchmark_batch_sizes
 from detzoo.config.load import load_pipeline
 from detzoo.serving.saved_detector import SavedDetector
 from detzoo.tasks.export import export_to_measure
@@ -118,7 +118,7 @@ def measure_case(case: Case) -> list[Row]:
             message.model.ssd.post_processing.batch_non_max_suppression.score_threshold = threshold
         with tempfile.TemporaryDirectory() as folder:
             export_to_measure(message, folder)
-            result = benchmark_saved_model(folder, options(case.is_heavy), name=case.name)
+            [result] = benchmark_batch_sizes(folder, options(case.is_heavy), name=case.name)
             rows += latency_rows(case, label, result)
             if threshold is None and case.wanted_memory_mib is not None:
                 crowded = measure_process(
@@ -205,7 +205,7 @@ def measure_model_garden() -> list[Row]:
     with tempfile.TemporaryDirectory() as folder:
         program = pathlib.Path(__file__).with_name("model_garden.py")
         subprocess.run([sys.executable, str(program), "serve", folder], check=True, capture_output=True)
-        result = benchmark_saved_model(folder, options(is_heavy=True), name="Model Garden")
+        [result] = benchmark_batch_sizes(folder, options(is_heavy=True), name="Model Garden")
     gflops, memory = result["yardstick_gflops"], result["process"]["peak_mib"]
     return [
         timed_row("Model Garden RetinaNet ResNet-50 640", result["latency"]["median_ms"], "ms", gflops, None),

@@ -29,8 +29,8 @@ from absl import app, flags, logging
 from rows import REFERENCE_GFLOPS
 
 from detzoo.benchmark.latency import time_alternately
+from detzoo.benchmark.machine import beside_yardstick
 from detzoo.benchmark.multiply_adds import count_in_graph_def
-from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.config.load import load_pipeline
 from detzoo.serving.frozen import to_constants
 from detzoo.serving.saved_detector import SavedDetector

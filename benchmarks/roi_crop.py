@@ -27,7 +27,7 @@ import tensorflow as tf
 from absl import app, flags
 from rows import Row, report, timed_row
 
-from detzoo.benchmark.yardstick import beside_yardstick
+from detzoo.benchmark.machine import beside_yardstick
 from detzoo.ops import roi_crop
 from detzoo.ops.position_sensitive_crop import position_sensitive_crop
 

@@ -28,8 +28,8 @@ from absl import app, flags, logging
 from rows import REFERENCE_GFLOPS
 
 from detzoo.benchmark.latency import time_alternately
+from detzoo.benchmark.machine import beside_yardstick
 from detzoo.benchmark.random_weights import randomize
-from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.builders.detector import build_detector
 from detzoo.cli.benchmark import image_shape
 from detzoo.config.load import load_pipeline

@@ -29,7 +29,7 @@ import tensorflow as tf
 from absl import app, flags, logging
 from rows import Row, report, timed_row
 
-from detzoo.benchmark.yardstick import beside_yardstick
+from detzoo.benchmark.machine import beside_yardstick
 from detzoo.builders.resize import build_resizer
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Batch, Groundtruth

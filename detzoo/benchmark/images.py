@@ -1,9 +1,8 @@
-"""What a benchmark sends to a detector: a pool of different images, so that no run repeats the one before it."""
+"""Images for a benchmark: a pool of different ones, so that no run repeats the previous one."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,21 +15,21 @@ from detzoo.files.images import UnusableImage, read_upright
 from detzoo.serving.given_regions import GivenRegions, random_regions
 
 NUM_RANDOM = 8
-MAX_POOL_BYTES = 2**29  # of decoded pixels; beyond it, images come again
+MAX_POOL_BYTES = 2**29  # of decoded pixels; no more images are read
 RANDOM = "random"
 
 logger = logging.getLogger(__name__)
 
 
 class Pool(NamedTuple):
-    """Decoded images uint8 [H, W, 3], and where they come from."""
+    """Decoded images uint8 [H, W, 3] and their source."""
 
     images: list[np.ndarray]
     source: str
 
     @property
     def shapes(self) -> list[tuple[int, int]]:
-        """The (height, width) of the images, each once."""
+        """The distinct (height, width) of the images."""
         return list(dict.fromkeys(image.shape[:2] for image in self.images))
 
     @property
@@ -40,22 +39,22 @@ class Pool(NamedTuple):
 
 
 def random_images(shape: tuple[int, int], count: int = NUM_RANDOM) -> Pool:
-    """Images of white noise, (height, width) in pixels."""
+    """Returns white noise images of (height, width) in pixels."""
     generator = np.random.default_rng(0)
     return Pool([generator.integers(0, 256, (*shape, 3), np.uint8) for _ in range(count)], RANDOM)
 
 
 def read_images(pattern: str, shape: tuple[int, int] | None, limit: int) -> Pool:
-    """Reads images into memory.
+    """Reads images into memory; unreadable ones are skipped with a warning.
 
     Args:
-        pattern: files, folders or patterns, see ``find_images``.
-        shape: (height, width) that each is cropped to, see ``fit``; None to leave their sizes.
-        limit: most images that are read.
+        pattern: Files, folders or patterns, see ``find_images``.
+        shape: (height, width) that each is cropped to, see ``fit``; None to keep their sizes.
+        limit: Most images to read.
 
     Raises:
-        UsageError: there are none.
-        DataError: none of the files could be read; single ones are skipped, with a warning.
+        UsageError: There are no images.
+        DataError: None of the files could be read.
     """
     images: list[np.ndarray] = []
     size = num_skipped = 0
@@ -71,46 +70,46 @@ def read_images(pattern: str, shape: tuple[int, int] | None, limit: int) -> Pool
         if size > MAX_POOL_BYTES or len(images) == limit:
             break
     if not images:
-        raise DataError(f"--images {pattern}: none of {num_skipped} files could be read as an image")
+        raise DataError(f"--images {pattern}: none of {num_skipped} files could be read as images")
     if num_skipped:
         logger.warning("--images: %d images, %d unreadable files skipped", len(images), num_skipped)
     return Pool(images, pattern)
 
 
 def fit(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
-    """The image, scaled until it just covers (height, width), cut to it around the centre.
+    """Scales an image to the least size that covers (height, width), and crops around the centre.
 
-    Of a square k x k: the shorter side becomes k, as in arXiv:1611.10012, section 3.
+    For a square k x k, the shorter side becomes k, as in arXiv:1611.10012, section 3.
     """
     height, width = shape
     return ImageOps.fit(image, (width, height), Image.Resampling.BILINEAR)
 
 
 def check_pool(pool: Pool, batch_size: int, needs_one_shape: bool) -> None:
-    """Whether images can go together.
+    """Checks that images have one size if they must.
 
     Raises:
-        UsageError: they have different sizes and must have one.
+        UsageError: The images have different sizes.
     """
     if len(pool.shapes) > 1 and (batch_size > 1 or needs_one_shape):
-        why = "a batch needs images of one size" if batch_size > 1 else "XLA compiles anew for each size"
+        why = "a batch needs images of one size" if batch_size > 1 else "XLA compiles again for each size"
         raise UsageError(
             f"--images {pool.source} has {len(pool.shapes)} different sizes, and {why}: give --image_size=HEIGHTxWIDTH"
         )
 
 
 def batches(detector: Any, pool: Pool, batch_size: int, num_proposals: int = 0) -> list[Any]:
-    """The images as inputs of the signature, in host memory; a batch differs from the one before it.
+    """Returns inputs of the model's signature in host memory; successive batches differ.
 
-    A detector that classifies given regions gets ``num_proposals`` random ones of each image.
+    If the detector classifies given regions, each image gets ``num_proposals`` random ones.
     """
     count = len(pool.images)
-    chosen: Sequence[list[int]] = [
-        [(start + offset) % count for offset in range(batch_size)]
-        for start in range(0, count if batch_size < count else min(count, 2), batch_size if batch_size < count else 1)
-    ]
+    starts = range(0, count, batch_size) if batch_size < count else range(min(count, 2))
     with tf.device("CPU:0"):
-        given = [detector.as_batch([pool.images[index] for index in indices]) for indices in chosen]
+        given = [
+            detector.as_batch([pool.images[(start + offset) % count] for offset in range(batch_size)])
+            for start in starts
+        ]
         if not detector.wants_proposals:
             return given
         regions = [random_regions(batch_size, num_proposals, seed) for seed in range(len(given))]

@@ -1,4 +1,4 @@
-"""Times calls, and says how far the result can be trusted."""
+"""Times calls and measures how stable the times are."""
 
 from __future__ import annotations
 
@@ -11,20 +11,21 @@ import tensorflow as tf
 
 from detzoo.benchmark.measures import Latency
 
-_SETTLED = 0.05  # medians of two neighbouring windows of warm-up calls differ by less, as a share
+_SETTLED = 0.05  # largest relative difference of the medians of two adjacent windows of warm-up calls
 _WINDOW = 5  # calls
-MAX_WARMUP_SECONDS = 5.0  # on top of the calls that were asked for
-MAX_RUNS = 10_000  # however short the calls are
+MAX_WARMUP_SECONDS = 5.0  # after the requested calls
+MAX_RUNS = 10_000  # for short calls
 
 
 def time_call(call: Callable[[], Any], warmup: int, runs: int, min_seconds: float = 0.0) -> Latency:
-    """Times a call that ends when its result is in memory.
+    """Times a call including the copy of its result to host memory.
 
     Args:
-        call: what is timed.
-        warmup: calls before the clock starts; more, for some seconds at most, until they have settled.
-        runs: calls that are timed, or more, until ``min_seconds`` have passed.
-        min_seconds: a machine changes its speed from second to second; a median over less follows that.
+        call: The function to time.
+        warmup: Least number of calls before the clock starts, see ``warm_up``.
+        runs: Least number of timed calls.
+        min_seconds: Least duration of all timed calls. A machine's speed changes from second to second, and the median
+            of a shorter time would follow it.
     """
     warm_up(call, warmup)
     seconds: list[float] = []
@@ -35,11 +36,7 @@ def time_call(call: Callable[[], Any], warmup: int, runs: int, min_seconds: floa
 
 
 def warm_up(call: Callable[[], Any], calls: int) -> int:
-    """Calls until two neighbouring windows of calls take the same time, at least ``calls`` times.
-
-    Returns:
-        How many calls it took.
-    """
+    """Calls at least ``calls`` times and until the times settle; returns the number of calls."""
     seconds = [_timed(call) for _ in range(calls)]
     started = time.perf_counter()
     while not _is_settled(seconds) and time.perf_counter() - started < MAX_WARMUP_SECONDS:
@@ -48,7 +45,7 @@ def warm_up(call: Callable[[], Any], calls: int) -> int:
 
 
 def time_alternately(calls: Sequence[Callable[[], Any]], warmup: int, runs: int) -> list[Latency]:
-    """Times several calls in turn, so that a busy moment of the machine meets them all."""
+    """Times several calls in turn, so that a busy moment of the machine affects all of them."""
     for call in calls:
         for _ in range(warmup):
             fetch(call())
@@ -60,16 +57,16 @@ def time_alternately(calls: Sequence[Callable[[], Any]], warmup: int, runs: int)
 
 
 def summarize(seconds: Sequence[float]) -> Latency:
-    """The statistics of a list of durations, in the order in which they were measured."""
+    """Returns statistics of durations, given in the order of their measurement."""
     milliseconds = 1000.0 * np.asarray(seconds)
     p10, median, p90 = (float(value) for value in np.percentile(milliseconds, (10, 50, 90)))
     return Latency(median, p10, p90, float(milliseconds.mean()), len(seconds), repeat_difference(milliseconds.tolist()))
 
 
 def repeat_difference(durations: Sequence[float]) -> float | None:
-    """How far the medians of the first and the second half differ, as a share of the whole median.
+    """Returns the difference of the medians of the first and the second half, relative to the median of all.
 
-    Halves in time, not every other call: a machine that becomes slower or busier meets the second half alone.
+    Halves in time rather than alternate calls: if a machine becomes slower or busier, only the second half is affected.
     """
     if len(durations) < 2:
         return None
@@ -79,7 +76,7 @@ def repeat_difference(durations: Sequence[float]) -> float | None:
 
 
 def fetch(result: Any) -> None:
-    """Every value in host memory: on a GPU, a call returns before it has finished."""
+    """Copies every value to host memory; on a GPU, a call returns before it has finished."""
     for tensor in tf.nest.flatten(result):
         if isinstance(tensor, tf.Tensor):
             tensor.numpy()

@@ -1,11 +1,11 @@
-"""What the tensors of one call take, from TensorFlow's own record of allocations.
+"""Measures the memory of the tensors of one call from TensorFlow's record of allocations.
 
-A traced call notes each buffer that an operation allocates and when it is given back. ``total`` is the sum of their
-sizes, what arXiv:1611.10012, section 4.1.4 calls total memory; ``peak`` is the most that was held at one time, plus the
-weights. Counted are outputs and scratch buffers of operations; an operation that writes into its input's buffer
-allocates nothing, and neither does the image that the caller gives. Operations run one after the other in the traced
-call, so that the peak does not depend on chance. What an allocator keeps in reserve, code and the framework's own
-objects are not counted: the peak of the process contains these.
+A traced call records each buffer that an operation allocates and when it is freed. ``total`` is the sum of their sizes,
+total memory in arXiv:1611.10012, section 4.1.4. ``peak`` is the most that was held at one time, plus the weights.
+Outputs and scratch buffers of operations are counted. Operations that write into their inputs' buffers allocate
+nothing, and neither does the caller's image. In the traced call operations run one after the other, so the peak is
+reproducible. The allocator's reserve, code and the framework's objects are not counted; the peak of the process
+contains them.
 """
 
 from __future__ import annotations
@@ -23,27 +23,27 @@ from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.serving.saved_detector import SIGNATURE
 
 _MIB = 2.0**20
-_SERVE = "serve"  # the tag of what is in a SavedModel to be served
+_SERVE = "serve"  # tag of the graph for serving in a SavedModel
 
 
 class TensorMemory(NamedTuple):
-    """Bytes."""
+    """Memory in bytes."""
 
     total: int  # of all buffers that a call allocates
-    peak: int  # the most of them that were held at one time, and the weights
-    weights: int  # variables and constants, which stay
+    peak: int  # most bytes held at one time, and the weights
+    weights: int  # variables and constants
 
 
 def measure_tensors(
     saved_model: str | pathlib.Path, given: Sequence[np.ndarray], precision: str = "float32", device: str = "CPU"
 ) -> TensorMemory:
-    """Loads a SavedModel once more, calls it twice and records the second call.
+    """Loads a SavedModel, calls it twice and records the second call.
 
     Args:
-        saved_model: folder with saved_model.pb.
-        given: the inputs of its signature: images, and regions where it takes them.
-        precision: see ``detzoo.benchmark.precision``.
-        device: "CPU" or "GPU", where it runs.
+        saved_model: Folder with saved_model.pb.
+        given: Inputs of its signature: images, and regions if it takes them.
+        precision: See ``detzoo.benchmark.precision``.
+        device: "CPU" or "GPU".
     """
     config = _config(precision, device)
     with tf.Graph().as_default(), quiet_conversion(), tf.compat.v1.Session(config=config) as session:
@@ -60,7 +60,7 @@ def measure_tensors(
 
 
 def trace(session: Any, fetched: list[str], feed: dict[str, np.ndarray]) -> Any:
-    """The record of the second call of a graph: the first one also makes what is kept."""
+    """Returns the record of the second call of a graph; the first one also makes buffers that are kept."""
     session.run(fetched, feed)
     metadata = tf.compat.v1.RunMetadata()
     full = tf.compat.v1.RunOptions(trace_level=tf.compat.v1.RunOptions.FULL_TRACE, output_partition_graphs=True)
@@ -69,11 +69,11 @@ def trace(session: Any, fetched: list[str], feed: dict[str, np.ndarray]) -> Any:
 
 
 def tally(step_stats: Any) -> tuple[int, int]:
-    """(Sum of all allocations, most bytes held at one time) of a recorded call."""
+    """Returns the sum of all allocations and the most bytes held at one time."""
     records = [
         (record.alloc_micros, record.alloc_bytes)
         for device in step_stats.dev_stats
-        if "stream" not in device.device  # a GPU's kernels, listed beside its operations
+        if "stream" not in device.device  # the kernels of a GPU, which repeat its operations
         for node in device.node_stats
         for memory in node.memory
         for record in memory.allocation_records
@@ -82,7 +82,7 @@ def tally(step_stats: Any) -> tuple[int, int]:
 
 
 def peak_of(records: Iterable[tuple[int, int]]) -> int:
-    """The most bytes held at one time, from (microsecond, bytes taken or, below 0, given back)."""
+    """Returns the most bytes held at one time, from (microsecond, bytes taken or, below 0, given back)."""
     held = peak = 0
     for _, size in sorted(records):
         held += size
@@ -91,39 +91,35 @@ def peak_of(records: Iterable[tuple[int, int]]) -> int:
 
 
 def variable_bytes(operation: Any) -> int:
-    """The size of the variable that an operation stands for; 0 for another operation."""
+    """Returns the size of an operation's variable; 0 for other operations."""
     if operation.type != "VarHandleOp":
         return 0
     return num_bytes(tf.TensorShape(operation.get_attr("shape")), operation.get_attr("dtype"))
 
 
 def constant_bytes(graph_def: Any) -> int:
-    """The size of a graph's constants."""
-    sizes = 0
-    for node in graph_def.node:
-        if node.op == "Const":
-            tensor = node.attr["value"].tensor
-            sizes += num_bytes(tf.TensorShape(tensor.tensor_shape), tf.as_dtype(tensor.dtype))
-    return sizes
+    """Returns the size of a graph's constants."""
+    constants = [node.attr["value"].tensor for node in graph_def.node if node.op == "Const"]
+    return sum(num_bytes(tf.TensorShape(each.tensor_shape), tf.as_dtype(each.dtype)) for each in constants)
 
 
 def num_bytes(shape: tf.TensorShape, dtype: tf.DType) -> int:
-    """The size of a tensor; 0 where its shape is not known, and of text."""
+    """Returns the size of a tensor; 0 for text or an unknown shape."""
     return (shape.num_elements() or 0) * dtype.size
 
 
 def allocator_peak_mib() -> float:
-    """The most that the GPU's allocator gave out since ``reset_allocator``, weights included, MiB."""
+    """Returns the most MiB that the GPU's allocator gave out since ``reset_allocator``, weights included."""
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / _MIB
 
 
 def reset_allocator() -> None:
-    """Starts the GPU allocator's peak anew."""
+    """Resets the peak of the GPU's allocator."""
     tf.config.experimental.reset_memory_stats("GPU:0")
 
 
 def mib(count: int) -> float:
-    """Bytes in MiB."""
+    """Converts bytes to MiB."""
     return count / _MIB
 
 

@@ -1,7 +1,7 @@
-"""The table of model_configs/: size, parameters and multiply-adds of each, kept in a CSV file beside them.
+"""The table of model_configs/: input size, parameters and multiply-adds, kept in models.csv in that folder.
 
-Building all of them takes minutes, so the numbers are written once by ``detzoo models --refresh``. Each row bears a
-digest of what the numbers depend on; a row whose config has changed since is shown as such.
+Building all models takes minutes, so ``detzoo models --refresh`` writes the numbers once. Each row has a digest of the
+model block; a row whose config has changed since is marked.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 TABLE_FILE = "models.csv"
-IMAGE_SHAPE = (480, 640)  # (height, width) in pixels, for configs whose input size follows the image
-NUM_GIVEN_PROPOSALS = 1000  # for those that classify given regions; arXiv:1612.03144, section 5.2
+IMAGE_SHAPE = (480, 640)  # (height, width) in pixels, for configs with an input size that depends on the image
+NUM_GIVEN_PROPOSALS = 1000  # for models that classify given regions; arXiv:1612.03144, section 5.2
 
 
 class ModelRow(NamedTuple):
-    """One config."""
+    """A row of the table."""
 
     config: str  # file name without .config
-    input_size: str  # HEIGHTxWIDTH of the padded input, of a 480 x 640 image where it follows the image
+    input_size: str  # HEIGHTxWIDTH of the padded input, of a 480 x 640 image if it depends on the image
     parameters: int
     multiply_adds: int
     digest: str  # of the model block
 
 
 class Paper(NamedTuple):
-    """A paper whose result tables have configs here."""
+    """A paper with result tables whose rows have configs here."""
 
     name: str  # in ``# Row:``
     title: str
@@ -49,30 +49,30 @@ _KEYS = {paper.name: key for key, paper in PAPERS.items()}
 
 
 class PublishedRow(NamedTuple):
-    """A row of a paper's result table: ``# Row: FPN table 3c`` or ``# Row: RetinaNet table 1e, R-50 at 600 pixels``."""
+    """A row of a paper's result table, e.g. ``# Row: RetinaNet table 1e, R-50 at 600 pixels``."""
 
     paper: str  # key of ``PAPERS``
     table: int
-    letter: str  # of the row, or of the table's part; "" for none
-    name: str  # what else tells it from its neighbours, "" for nothing
+    letter: str  # of the row or of the table's part; "" for none
+    name: str  # distinguishes rows with the same table and letter; "" for none
 
     @property
     def label(self) -> str:
-        """E.g. 3c."""
+        """Table and letter, e.g. 3c."""
         return f"{self.table}{self.letter}"
 
     def order(self) -> tuple[object, ...]:
-        """A key that sorts the rows of a paper."""
+        """Returns a key that sorts the rows of a paper."""
         return (self.table, self.letter, natural(self.name))
 
 
 def natural(name: str) -> list[str | int]:
-    """A key that sorts names by the numbers in them: resnet50 before resnet101."""
+    """Returns a key that sorts names by the numbers in them: resnet50 before resnet101."""
     return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
 
 
 class ConfigHeader(NamedTuple):
-    """What the comments on top of a config say."""
+    """The comments on top of a config."""
 
     title: str
     result: str
@@ -80,9 +80,9 @@ class ConfigHeader(NamedTuple):
 
 
 def read_header(text: str) -> ConfigHeader:
-    """The first comment line, and the paragraphs that start with ``# Result:`` and ``# Row:``; "" where there is none.
+    """Reads the title and the Result and Row paragraphs of a config; missing ones are empty.
 
-    Several rows stand in one paragraph, separated by semicolons. What is not of the form of a row is left out.
+    Rows of one paragraph are separated by semicolons. Texts that do not have the form of a row are skipped.
     """
     comments = []
     for line in text.splitlines():
@@ -98,7 +98,7 @@ def read_header(text: str) -> ConfigHeader:
 
 
 def _paragraph(comments: Iterable[str], name: str) -> str:
-    """What follows ``NAME:`` up to an empty comment or the next ``WORD:``, in one line; "" where there is none."""
+    """Joins the lines after ``NAME:``, up to an empty comment or the next ``WORD:``."""
     text: list[str] = []
     for comment in comments:
         if text and (not comment.strip() or re.match(r"\s?\w+:", comment)):
@@ -111,17 +111,17 @@ def _paragraph(comments: Iterable[str], name: str) -> str:
 
 
 def short_result(result: str) -> str:
-    """A header's result without what holds for nearly all: that it was not measured again."""
+    """Removes the note that the result was not measured again, which nearly all headers have."""
     return result.replace("; not re-measured here", "").rstrip(".")
 
 
 def digest_of(text: str) -> str:
-    """A short digest of a model block's text."""
+    """Returns a short digest of a model block's text."""
     return hashlib.sha256(text.encode("utf-8")).hexdigest()[:12]
 
 
 def read_table(folder: pathlib.Path) -> dict[str, ModelRow]:
-    """The rows by config; empty where there is no table."""
+    """Reads the rows by config; {} if there is no table."""
     file = folder / TABLE_FILE
     if not file.is_file():
         return {}

@@ -1,13 +1,14 @@
-"""Counts multiply-adds from a graph: convolutions, grouped, dilated and depthwise ones, and matrix products.
+"""Counts multiply-adds of a graph: convolutions (also grouped, dilated, depthwise) and matrix products.
 
-One multiply-add is one multiplication with its addition, what the papers call FLOPs of a network. Biases,
-normalisation, activations, resizing and pooling are not counted, as in the papers. A convolution that an export turned
-into matrix products counts as the convolution that it is.
+One multiply-add is one multiplication with its addition; papers call it a FLOP of a network. As in the papers, biases,
+normalisation, activations, resizing and pooling are not counted. A convolution that the export turned into matrix
+products counts as the original convolution.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,25 +17,25 @@ import tensorflow as tf
 
 from detzoo.benchmark.measures import KINDS
 
-# Of ``detzoo.export.winograd``: names of its operations.
+# Names of operations made by ``detzoo.export.winograd``.
 WINOGRAD_SCOPE, WINOGRAD_PRODUCT = "winograd", "winograd_product"
 
 
 class Operation(NamedTuple):
-    """One operation of a graph."""
+    """An operation of a graph."""
 
     kind: str  # a value of ``KINDS``
-    multiply_adds: int  # an image
+    multiply_adds: int  # per image
 
 
 def count_in_function(function: Any) -> dict[str, int]:
-    """Multiply-adds of one image by kind, from a traced function whose shapes are static but for the batch.
+    """Counts multiply-adds of one image by kind, from a traced function with static shapes (except the batch).
 
     Args:
-        function: a concrete function; what it calls must be inlined, as Keras layers are.
+        function: A concrete function whose calls are inlined, as Keras layers are.
 
     Raises:
-        ValueError: a shape depends on the image; ``count_in_graph_def`` can run it.
+        ValueError: A shape depends on the image; use ``count_in_graph_def``.
     """
 
     def static_shape(tensor: Any) -> tuple[int, ...]:
@@ -49,16 +50,16 @@ def count_in_function(function: Any) -> dict[str, int]:
 
 
 def count_in_graph_def(graph_def: Any, input_name: str, image: np.ndarray) -> dict[str, int]:
-    """Multiply-adds of one image by kind, from a frozen graph of images alone; see ``count_operations``."""
+    """Counts multiply-adds of one image by kind, from a frozen graph of images alone."""
     return by_kind(count_operations(graph_def, (input_name,), (image,)))
 
 
 def by_kind(operations: Mapping[str, Operation]) -> dict[str, int]:
-    """The sum over the operations of each kind."""
-    counts: dict[str, int] = {}
+    """Sums the operations of each kind."""
+    counts: Counter[str] = Counter()
     for operation in operations.values():
-        counts[operation.kind] = counts.get(operation.kind, 0) + operation.multiply_adds
-    return counts
+        counts[operation.kind] += operation.multiply_adds
+    return dict(counts)
 
 
 def count_operations(
@@ -67,13 +68,13 @@ def count_operations(
     inputs: Sequence[np.ndarray],
     weights: Mapping[str, Any] | None = None,
 ) -> dict[str, Operation]:
-    """Multiply-adds of one image by operation, from a frozen graph, by running it once to learn the shapes.
+    """Counts multiply-adds of one image by operation; a frozen graph runs once to find all shapes.
 
     Args:
-        graph_def: without variables, functions inlined.
-        input_names: tensor name of each of its inputs.
-        inputs: each input, for one image.
-        weights: variables by the tensor name of the constants that the graph lacks.
+        graph_def: Graph without variables, with inlined functions.
+        input_names: Tensor names of its inputs.
+        inputs: The inputs for one image.
+        weights: Variables by the tensor names of the constants that the graph lacks.
     """
     operations: list[Any] = []
 
@@ -101,30 +102,29 @@ def _count(operations: list[Any], shape_of: Callable[[Any], tuple[int, ...]]) ->
 
 def _count_one(operation: Any, shape_of: Callable[[Any], tuple[int, ...]]) -> int:
     if f"/{WINOGRAD_SCOPE}/" in operation.name and operation.type == "MatMul":
-        return 0  # it only moves between pixels and points
+        return 0  # a transformation of tiles, not a product with a filter
     if operation.type == "MatMul":
         rows, columns = shape_of(operation.outputs[0])
         left = shape_of(operation.inputs[0])
         return rows * columns * left[0 if operation.get_attr("transpose_a") else 1]
     if operation.name.rsplit("/", 1)[-1] == WINOGRAD_PRODUCT:
         points, tiles, channels = shape_of(operation.inputs[0])
-        outputs = (math.isqrt(points) - 2) ** 2  # of a tile, whose window reaches one pixel farther on each side
+        outputs = (math.isqrt(points) - 2) ** 2  # of a tile, whose window is one pixel larger on each side
         return tiles * outputs * 9 * channels * shape_of(operation.outputs[0])[-1]
     if operation.type.startswith("BatchMatMul"):
         left = shape_of(operation.inputs[0])
         return math.prod(shape_of(operation.outputs[0])) * left[-2 if operation.get_attr("adj_x") else -1]
     kernel = shape_of(operation.inputs[1])
-    if (
-        operation.type == "Conv2DBackpropInput"
-    ):  # every input pixel meets the whole filter; the filter is [h, w, out, in]
+    if operation.type == "Conv2DBackpropInput":
+        # Every input pixel meets the whole filter [h, w, out, in].
         return math.prod(shape_of(operation.inputs[2])) * math.prod(kernel[:3])
-    # Dilation by rearranging computes on padding, too; what is left after undoing it is what the layer stands for.
+    # Dilation by rearrangement also computes on padding. The layer's output is what remains after undoing it.
     output = next(iter(_undone(operation)), operation.outputs[0])
     per_output = math.prod(kernel[:2]) * (1 if operation.type == "DepthwiseConv2dNative" else kernel[2])
     return math.prod(shape_of(output)) * per_output
 
 
 def _undone(operation: Any) -> list[Any]:
-    """The output of the BatchToSpaceND that undoes a dilation by rearrangement, if that is how it is dilated."""
+    """Returns the output of the BatchToSpaceND that undoes a dilation by rearrangement, or []."""
     readers = operation.outputs[0].consumers()
     return [reader.outputs[0] for reader in readers if reader.type == "BatchToSpaceND"][:1]

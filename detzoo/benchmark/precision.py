@@ -1,8 +1,8 @@
-"""Float32, bfloat16 or float16 for any SavedModel, and what precision its kernels ran in.
+"""Runs a SavedModel in float32, bfloat16 or float16, and counts the kernels that ran in that precision.
 
-TensorFlow's graph optimizer turns convolutions and matrix products, with what stands between them, into the lower
-precision and leaves what needs range in float32: mixed precision, whoever made the SavedModel. Whether it did so is
-read from the graph that ran, for it leaves a graph as it was where it sees no gain or no kernel.
+TensorFlow's graph optimizer converts convolutions, matrix products and operations between them to the lower precision
+and keeps float32 for operations that need range: mixed precision for any SavedModel. It leaves a graph unchanged if it
+sees no gain or no kernel, so the graph that ran is inspected.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from detzoo.errors import DetzooError, UsageError
 from detzoo.serving.frozen import quiet_conversion
 
 FLOAT32, BFLOAT16, FLOAT16 = "float32", "bfloat16", "float16"
-# What a graph optimizer is called by precision and device. TensorFlow has one for float16 on CPUs as well; it only
-# imitates, in float32, and crashes.
+# Names of graph optimizers by precision and device. TensorFlow's float16 for CPUs only imitates it in float32, and
+# crashes.
 OPTIMIZERS = {
     (BFLOAT16, "CPU"): "auto_mixed_precision_onednn_bfloat16",
     (FLOAT16, "GPU"): "auto_mixed_precision",
@@ -29,17 +29,17 @@ NOT_HEAVY = ("Backprop", "SparseTensor")
 
 
 class Kernels(NamedTuple):
-    """Convolutions and matrix products of the graph that ran."""
+    """Numbers of convolutions and matrix products in the graph that ran."""
 
     total: int
     in_precision: int
 
 
 def check_precision(precision: str, device: str, jit_compile: bool) -> None:
-    """Whether a precision can be had.
+    """Checks that a precision is available.
 
     Raises:
-        UsageError: not on this device, or not together with XLA.
+        UsageError: It is not available on this device, or not together with XLA.
     """
     if precision == FLOAT32:
         return
@@ -51,14 +51,14 @@ def check_precision(precision: str, device: str, jit_compile: bool) -> None:
         )
     if jit_compile:
         raise UsageError(
-            f"--precision {precision} with --jit_compile: the optimizer that lowers the precision does not reach what "
-            f"XLA compiles; give one of the two"
+            f"--precision {precision} with --jit_compile: the optimizer that lowers the precision does not change "
+            f"graphs that XLA compiles; give one of the two"
         )
 
 
 @contextlib.contextmanager
 def in_precision(precision: str, device: str) -> Iterator[None]:
-    """Functions that run for the first time in here run in that precision."""
+    """Applies a precision to functions whose first run is in this context."""
     if precision == FLOAT32:
         yield
         return
@@ -71,16 +71,16 @@ def in_precision(precision: str, device: str) -> Iterator[None]:
 
 
 def kernels_of(first_call: Callable[[], Any], precision: str) -> Kernels:
-    """Makes the first call of a function, and counts what the graphs that it made compute with.
+    """Makes the first call of a function, and counts the kernels of its graphs.
 
     Args:
-        first_call: later ones make no graph, so nothing would be found.
-        precision: that is looked for.
+        first_call: The call; later ones make no graph, so their kernels cannot be counted.
+        precision: The precision to count.
     """
     context.enable_run_metadata()
     try:
-        context.export_run_metadata()  # forgets what was noted earlier
-        with quiet_conversion():  # the optimizer tells its work from C++
+        context.export_run_metadata()  # drops earlier graphs
+        with quiet_conversion():  # the optimizer writes messages from C++
             first_call()
         metadata = context.export_run_metadata()
     finally:
@@ -89,7 +89,7 @@ def kernels_of(first_call: Callable[[], Any], precision: str) -> Kernels:
 
 
 def count_kernels(nodes: Iterable[Any], precision: str) -> Kernels:
-    """The convolutions and matrix products among nodes, and those of them that compute in a precision."""
+    """Counts convolutions and matrix products among nodes, and those that compute in a precision."""
     wanted = tf.as_dtype(precision).as_datatype_enum
     heavy = [
         node
@@ -100,10 +100,10 @@ def count_kernels(nodes: Iterable[Any], precision: str) -> Kernels:
 
 
 def check_kernels(kernels: Kernels, precision: str, device: str) -> None:
-    """Whether the precision was used.
+    """Checks that the precision was used.
 
     Raises:
-        DetzooError: in no kernel.
+        DetzooError: No kernel uses it.
     """
     if precision != FLOAT32 and not kernels.in_precision:
         raise DetzooError(

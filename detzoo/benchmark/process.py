@@ -1,7 +1,7 @@
-"""Load time and peak memory of a serving process, measured in a fresh one that has TensorFlow alone.
+"""Measures load time and peak memory of a serving process with nothing but TensorFlow.
 
-Keras, which TensorFlow imports, imports scikit-learn, pandas and matplotlib where they are installed: 190 MiB that a
-server without them does not pay. The fresh process sees TensorFlow and what TensorFlow requires, nothing else.
+Keras, which TensorFlow imports, imports scikit-learn, pandas and matplotlib if they are installed: 190 MiB that a
+server without them does not need. The measured process can import TensorFlow and its requirements only.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 600
 
 
 class ProcessCosts(NamedTuple):
-    """What a process that serves costs; memory in MiB, the import of TensorFlow included."""
+    """Costs of a serving process; memory in MiB, including the import of TensorFlow."""
 
     import_seconds: float
     import_peak_mib: float
@@ -38,11 +38,11 @@ class ProcessCosts(NamedTuple):
 
 
 class ServingSettings(NamedTuple):
-    """How a process that serves computes."""
+    """Settings of a serving process."""
 
-    optimizer: str = ""  # a graph optimizer that is switched on
+    optimizer: str = ""  # graph optimizer to enable, "" for none
     hides_gpus: bool = False
-    intra_op_threads: int = 0  # 0 for TensorFlow's choice
+    intra_op_threads: int = 0  # 0 for TensorFlow's default
     inter_op_threads: int = 0
 
 
@@ -54,17 +54,17 @@ def measure_process(
     tensorflow_alone: bool = True,
     settings: ServingSettings | None = None,
 ) -> ProcessCosts:
-    """Starts a process, loads a SavedModel in it and calls it.
+    """Starts a process that loads a SavedModel and calls it.
 
     Args:
-        saved_model: folder with saved_model.pb.
-        given: the inputs of its signature: images, and regions where it takes them.
-        runs: calls after the first.
-        settings: how it computes; TensorFlow's defaults where None.
-        tensorflow_alone: hide what TensorFlow does not require; else the process has all that is installed here.
+        saved_model: Folder with saved_model.pb.
+        given: Inputs of its signature: images, and regions if it takes them.
+        runs: Calls after the first.
+        tensorflow_alone: Hide packages that TensorFlow does not require.
+        settings: Settings of the process; None for TensorFlow's defaults.
 
     Raises:
-        DetzooError: the process failed.
+        DetzooError: The process failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         input_file = pathlib.Path(folder) / "input.npz"
@@ -83,7 +83,7 @@ def measure_process(
 
 
 def modules_not_required_by(package: str) -> list[str]:
-    """Top-level modules of the installed packages that ``package`` does not need, directly or through others."""
+    """Returns top-level modules of installed packages that ``package`` does not require, directly or indirectly."""
     required: set[str] = set()
     waiting = [canonicalize_name(package)]
     while waiting:

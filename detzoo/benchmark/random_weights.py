@@ -1,8 +1,8 @@
 """Random weights that make an untrained detector as fast, or as slow, as a trained one.
 
-Fresh weights are special: biases of zero vanish from an optimised graph, and with them the kernels that add bias and
-activation in the pass of the convolution; and each layer shrinks the signal, so that in the end all scores are equal.
-The sums of a residual network do the opposite: behind a ResNet-50 with drawn filters, all scores are 0 or 1.
+Fresh weights are a special case. Biases of zero vanish from an optimised graph, and with them the kernels that fuse
+bias and activation with the convolution. Each layer shrinks the signal until all scores are equal. The sums of a
+residual network do the opposite: after a ResNet-50 with random filters, all scores are 0 or 1.
 """
 
 from __future__ import annotations
@@ -19,20 +19,18 @@ from detzoo.contracts import Proposals
 from detzoo.serving.given_regions import random_regions
 
 _SPREAD = 0.05  # of biases, scales and offsets
-_LEAST_VARIANCE = (
-    0.01  # of a batch normalisation: a channel that is constant on these images must not explode on others
-)
-_BLOBS = (3, 10, 30, 100)  # in each direction, of one scale
-_IMAGE_SIZE = (320, 320)  # of a detector whose input follows the image
-_NUM_REGIONS = 100  # of that image, for a detector that is given them
+# Of a batch normalisation: a channel that is constant on this image must not explode on others.
+_LEAST_VARIANCE = 0.01
+_BLOBS = (3, 10, 30, 100)  # blobs per side, for each scale
+_IMAGE_SIZE = (320, 320)  # for a detector without a fixed input size
+_NUM_REGIONS = 100  # for a detector that classifies given regions
 
 
 def randomize(detector: Any, seed: int = 0) -> None:
-    """Gives a detector weights under which activations keep their size, and scores differ as trained ones do.
+    """Sets weights that keep the scale of activations and spread scores as trained ones do.
 
-    Filters are drawn with variance 2 / fan-in (He et al., arXiv:1502.01852); what is added or multiplied with is moved
-    a little from its first value, so that nothing is exactly 0 or 1; batch normalisation gets the statistics of
-    an image.
+    Filters are drawn with variance 2 / fan-in (He et al., arXiv:1502.01852). Biases, scales and offsets move a little
+    from their initial values, so that none is exactly 0 or 1. Batch normalisations get the statistics of an image.
     """
     generator = np.random.default_rng(seed)
     for variable in detector.variables:
@@ -60,10 +58,10 @@ def randomize(detector: Any, seed: int = 0) -> None:
 
 
 def _image(generator: np.random.Generator, height: int, width: int) -> tf.Tensor:
-    """One image float32 [1, height, width, 3] in 0..255: coarse and fine blobs above, white noise below, then padding.
+    """Returns one image float32 [1, height, width, 3] in 0..255, with blobs above, white noise below and padding.
 
-    Between blobs and noise lie photographs and what a benchmark sends. Coarse maps of noise alone hardly vary:
-    normalised by that, an edge would be an outlier. One image, because 300 regions of each take their time and memory.
+    Photographs and benchmark images lie between blobs and noise. Coarse feature maps of noise alone hardly vary, so an
+    edge would be an outlier after normalisation by them. More images would take time and memory for 300 regions each.
     """
     blobs = tf.zeros([height, width, 3])
     for cells in _BLOBS:
@@ -76,7 +74,7 @@ def _image(generator: np.random.Generator, height: int, width: int) -> tf.Tensor
 
 @contextlib.contextmanager
 def _measuring(norms: list[Any]) -> Iterator[None]:
-    """Batch normalisations in training take the statistics of what they see, frozen ones as well."""
+    """Makes batch normalisations, also frozen ones, take the statistics of a training batch."""
     names = ("momentum", "trainable", "train_statistics")
     before = [{name: getattr(norm, name) for name in names if hasattr(norm, name)} for norm in norms]
     try:

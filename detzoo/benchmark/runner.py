@@ -1,4 +1,4 @@
-"""A SavedModel -> latency, stages, parameters, multiply-adds, memory, environment."""
+"""Measures latency, stages, parameters, multiply-adds and memory of a SavedModel."""
 
 from __future__ import annotations
 
@@ -11,66 +11,63 @@ import logging
 import math
 import pathlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from detzoo.benchmark import images, latency, memory, multiply_adds, precision, stages
-from detzoo.benchmark.environment import available_cores, describe_environment
-from detzoo.benchmark.load import LoadMeter, judge, load_before
+from detzoo.benchmark.machine import (
+    LoadMeter,
+    beside_yardstick,
+    describe_environment,
+    judge,
+    load_before,
+    own_cores,
+)
 from detzoo.benchmark.measures import KINDS, MAX_DIFFERENCE, BenchmarkOptions, Latency, Stages
 from detzoo.benchmark.process import ProcessCosts, ServingSettings, measure_process
-from detzoo.benchmark.yardstick import beside_yardstick
 from detzoo.errors import DetzooError
 from detzoo.serving.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
 from detzoo.serving.given_regions import inputs_of
 from detzoo.serving.saved_detector import EXPORT_RECORD, SavedDetector
 
-USUAL_SHAPE = (480, 640)  # (height, width) of random images where none is given
-MAX_STAGE_SECONDS = 20.0  # timing the parts of a slow detector takes fewer runs than its whole
+USUAL_SHAPE = (480, 640)  # default (height, width) of random images
+MAX_STAGE_SECONDS = 20.0  # the parts of a slow detector are timed in fewer runs than the whole
 MIN_STAGE_RUNS = 3
-PROCESS_CALLS, SLOW_MS = (
-    5,
-    500.0,
-)  # after the first in the fresh process; a slow detector reaches its peak with one more
+PROCESS_CALLS = 5  # after the first in the fresh process; a slow detector reaches its peak with one more
+SLOW_MS = 500.0
 
 logger = logging.getLogger(__name__)
-
-
-def benchmark_saved_model(saved_model: str | pathlib.Path, options: BenchmarkOptions, name: str = "") -> dict[str, Any]:
-    """Measures a SavedModel.
-
-    Args:
-        saved_model: folder with saved_model.pb, or an export's output_directory.
-        options: how to measure.
-        name: what the result calls it; the folder where empty.
-
-    Returns:
-        A JSON object: numbers, ``latency``, ``stages`` (None for a model that does not name its stages), ``memory``,
-        ``process``, ``load`` and ``environment``. What could not be measured is None.
-
-    Raises:
-        UsageError: no such SavedModel or image, or options that exclude each other.
-        DataError: an image cannot be read.
-        DetzooError: nothing ran in the precision, or XLA cannot compile anything.
-    """
-    [result] = benchmark_batch_sizes(saved_model, options, [options.batch_size], name)
-    return result
 
 
 def benchmark_batch_sizes(
     saved_model: str | pathlib.Path,
     options: BenchmarkOptions,
-    batch_sizes: list[int],
+    batch_sizes: Sequence[int] = (),
     name: str = "",
     pool: images.Pool | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Loads a SavedModel once and measures it at one batch size after the other; see ``benchmark_saved_model``.
+    """Loads a SavedModel once and measures it at one batch size after the other.
 
-    ``pool`` are the images of ``images_for``, where they have been read already.
+    Args:
+        saved_model: Folder with saved_model.pb, or an export's output_directory.
+        options: Settings of the measurement.
+        batch_sizes: Images per call; empty for ``options.batch_size`` alone.
+        name: Name in the result; "" for the folder.
+        pool: Images from ``images_for`` if they have been read already.
+
+    Yields:
+        JSON objects with numbers, ``latency``, ``stages`` (None for a model that does not name its stages),
+        ``memory``, ``process``, ``load`` and ``environment``. Numbers that could not be measured are None.
+
+    Raises:
+        UsageError: There is no such SavedModel or image, or options exclude each other.
+        DataError: An image cannot be read.
+        DetzooError: No kernel ran in the precision, or XLA cannot compile any part.
     """
+    batch_sizes = batch_sizes or [options.batch_size]
     precision.check_precision(options.precision, options.device, options.jit_compile)
     pool = pool or images_for(options, max(batch_sizes))
     with precision.in_precision(options.precision, options.device):
@@ -82,11 +79,11 @@ def benchmark_batch_sizes(
 
 
 def images_for(options: BenchmarkOptions, batch_size: int) -> images.Pool:
-    """The images to send, read and checked.
+    """Reads and checks the images to send.
 
     Raises:
-        UsageError: there are none, or their sizes do not go together.
-        DataError: one cannot be read.
+        UsageError: There are none, or their sizes do not go together.
+        DataError: None of them can be read.
     """
     if not options.images:
         return images.random_images(options.image_shape or USUAL_SHAPE)
@@ -96,21 +93,21 @@ def images_for(options: BenchmarkOptions, batch_size: int) -> images.Pool:
 
 
 class _Served:
-    """A loaded detector, its graph and its parts; these are made when they are first asked for."""
+    """A loaded detector, its graph and its parts, which are made at their first use."""
 
     def __init__(self, detector: SavedDetector, options: BenchmarkOptions) -> None:
         self.detector = detector
-        self.kernels: precision.Kernels | None = None  # of the graph that ran; known in low precision
+        self.kernels: precision.Kernels | None = None  # of the graph that ran; set in low precision
         self._jit_compile = options.jit_compile
 
     @functools.cached_property
     def frozen(self) -> FrozenGraph:
-        """The graph that is served, of constants."""
+        """The served graph, with constants."""
         return to_constants(self.detector.function)
 
     @functools.cached_property
     def light(self) -> tuple[FrozenGraph, dict[str, Any]]:
-        """The graph and, apart from it, its weights."""
+        """The graph without its weights, and the weights."""
         return stages.take_out_weights(self.frozen)
 
     @functools.cached_property
@@ -119,19 +116,18 @@ class _Served:
         return stages.Chain(*self.light, self._jit_compile)
 
     def call(self, given: Any) -> dict[str, Any]:
-        """All outputs, by what is to be measured."""
+        """Returns all outputs."""
         return self.chain(given) if self._jit_compile else self.detector.outputs(given)
 
     @property
     def copied_bytes(self) -> int:
-        """What the weights take a second time so far, for the sake of the measurement alone."""
+        """Bytes of the copies of weights that exist only for the measurement."""
         if "light" not in self.__dict__:
             return 0
         return sum(memory.num_bytes(weights.shape, weights.dtype) for weights in self.light[1].values())
 
 
 def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> dict[str, Any]:
-    """All of a result but the model's name."""
     inputs = images.batches(served.detector, pool, options.batch_size, options.num_proposals)
     if served.detector.wants_proposals:
         logger.info("each image comes with %d random regions (--num_proposals)", options.num_proposals)
@@ -142,8 +138,8 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
     for given in inputs if len(pool.shapes) > 1 else ():  # kernels prepare for each size
         latency.fetch(served.call(given))
     times, gflops, during, allocated = _time_whole(served, options, upcoming)
-    load = judge(before, during, available_cores())
-    with quiet_conversion():  # the optimizers of graphs tell their work from C++
+    load = judge(before, during, len(own_cores()))
+    with quiet_conversion():  # graph optimizers write messages from C++
         latency.fetch(served.chain(next(upcoming)))
         counts, by_stage = _count(served, pool, options.num_proposals)
     stage_runs = _stage_runs(options.runs, times.median_ms)
@@ -176,8 +172,7 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
         "memory": _memory(served, options, inputs[0], allocated, process),
         "process": _rounded(process._asdict() if process else dict.fromkeys(ProcessCosts._fields)),
         "kernels": {
-            "total": served.kernels.total if served.kernels else None,
-            "in_precision": served.kernels.in_precision if served.kernels else None,
+            **(served.kernels._asdict() if served.kernels else dict.fromkeys(precision.Kernels._fields)),
             "compiled": " ".join(served.chain.compiled) if options.jit_compile else None,
         },
         "yardstick_gflops": round(gflops, 1),
@@ -187,10 +182,10 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
 
 
 def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
-    """The seconds of the first call at this batch size.
+    """Returns the seconds of the first call at this batch size.
 
     Raises:
-        DetzooError: nothing ran in the wanted precision, or XLA compiled nothing.
+        DetzooError: No kernel ran in the requested precision, or XLA compiled no part.
     """
     found: list[float] = []
 
@@ -202,12 +197,8 @@ def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
     if options.precision != precision.FLOAT32 and served.kernels is None:
         served.kernels = precision.kernels_of(timed, options.precision)
         precision.check_kernels(served.kernels, options.precision, options.device)
-        logger.info(
-            "%d of %d convolutions and matrix products run in %s",
-            served.kernels.in_precision,
-            served.kernels.total,
-            options.precision,
-        )
+        total, lowered = served.kernels
+        logger.info("%d of %d convolutions and matrix products run in %s", lowered, total, options.precision)
     else:
         timed()
     if options.jit_compile:
@@ -220,7 +211,7 @@ def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
 def _time_whole(
     served: _Served, options: BenchmarkOptions, upcoming: Iterator[Any]
 ) -> tuple[Latency, float, float, float | None]:
-    """Latency, yardstick, load meanwhile, and the GPU allocator's peak in MiB (None on a CPU)."""
+    """Returns latency, yardstick, load, and the GPU allocator's peak in MiB (None on a CPU)."""
     logger.info("measuring the yardstick, then %d runs of batch size %d", options.runs, options.batch_size)
     has_gpu = options.device == "GPU"
     during: list[float] = []
@@ -246,7 +237,7 @@ def _stage_runs(runs: int, median_ms: float) -> int:
 
 
 def _count(served: _Served, pool: images.Pool, num_proposals: int) -> tuple[dict[str, int], dict[str, int | None]]:
-    """Multiply-adds of a typical image, by kind and by stage."""
+    """Returns multiply-adds of a typical image, by kind and by stage."""
     typical = pool._replace(images=[pool.typical])
     [given] = images.batches(served.detector, typical, 1, num_proposals)
     light, weights = served.light
@@ -260,7 +251,7 @@ def _count(served: _Served, pool: images.Pool, num_proposals: int) -> tuple[dict
 
 
 def _measure_process(served: _Served, options: BenchmarkOptions, given: Any, median_ms: float) -> ProcessCosts | None:
-    """What a fresh process costs; None with XLA, which it does not use."""
+    """Returns the costs of a fresh process; None with XLA, which that process does not use."""
     if options.jit_compile:
         return None
     settings = ServingSettings(
@@ -274,14 +265,13 @@ def _measure_process(served: _Served, options: BenchmarkOptions, given: Any, med
 
 
 def _arrays(given: Any) -> tuple[np.ndarray, ...]:
-    """An input of the signature as arrays: of the images, and of the regions where there are any."""
     return tuple(value.numpy() for value in inputs_of(given))
 
 
 def _memory(
     served: _Served, options: BenchmarkOptions, given: Any, allocated_mib: float | None, process: ProcessCosts | None
 ) -> dict[str, float | None]:
-    """Memory in MiB; with XLA, whose programs allocate one block for all of their tensors, what can be known."""
+    """Returns memory in MiB. With XLA, whose programs allocate one block for all tensors, only the peak on a GPU."""
     found: dict[str, float | None] = {"total_mib": None, "peak_mib": allocated_mib, "weights_mib": None}
     if not options.jit_compile:
         tensors = memory.measure_tensors(served.detector.folder, _arrays(given), options.precision, options.device)
@@ -293,18 +283,12 @@ def _memory(
 
 def _warn(times: Latency, load: Any) -> None:
     if not load.is_quiet:
-        logger.warning(
-            "the machine is not quiet: other programs used %.2f cores before and %.2f during the runs; "
-            "the times are worse than they would be alone",
-            load.before,
-            load.during,
-        )
-    if (times.repeat_difference or 0.0) > MAX_DIFFERENCE:
-        logger.warning(
-            "the first and the second half of the runs differ by %.1f %% in their median: measure again, with more "
-            "--runs or on a quieter machine",
-            100 * (times.repeat_difference or 0.0),
-        )
+        text = "other programs used %.2f cores before and %.2f during the runs, so the times are too long"
+        logger.warning(text, load.before, load.during)
+    difference = times.repeat_difference or 0.0
+    if difference > MAX_DIFFERENCE:
+        text = "the medians of both halves of the runs differ by %.1f %%: use more --runs or a quieter machine"
+        logger.warning(text, 100 * difference)
 
 
 def _rounded(values: dict[str, Any]) -> dict[str, Any]:
@@ -312,15 +296,15 @@ def _rounded(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _parameters(folder: pathlib.Path, frozen: FrozenGraph) -> int:
-    """What the export noted; else the numbers in the weights as they are served, normalisation perhaps folded."""
+    """Returns the export's count of parameters, or else that of the served weights, with folded normalisation."""
     try:
         return int(json.loads((folder.parent / EXPORT_RECORD).read_text(encoding="utf-8"))["parameters"])
     except (OSError, ValueError, KeyError, TypeError):
-        return served_parameters(frozen)
+        return _served_parameters(frozen)
 
 
-def served_parameters(frozen: FrozenGraph) -> int:
-    """Numbers in the constants that convolutions, matrix products, biases and normalisations read."""
+def _served_parameters(frozen: FrozenGraph) -> int:
+    """Counts numbers in constants that convolutions, matrix products, biases and normalisations read."""
     nodes = {node.name: node for node in frozen.graph_def.node}
     readers = (*KINDS, "BiasAdd", "FusedBatchNormV3")
     found: dict[str, int] = {}

@@ -1,8 +1,8 @@
-"""Run as a program of its own: load a SavedModel with nothing but TensorFlow, detect, and print what it cost as JSON.
+"""A program that loads a SavedModel with nothing but TensorFlow, detects, and prints the costs as JSON.
 
     python serving_process.py SAVED_MODEL INPUT.npz RUNS [HIDDEN,MODULES [SETTINGS]]
 
-Peak memory and load time are of a whole process, so they are measured in a fresh one.
+Peak memory and load time belong to a whole process, so they are measured in a fresh one.
 """
 
 import json
@@ -12,18 +12,18 @@ import time
 
 
 def peak_mib():  # type: ignore[no-untyped-def]
-    """The most memory that this process has held in RAM so far, shared libraries included."""
+    """Returns the most memory that this process has held in RAM so far, shared libraries included."""
     try:
         with open("/proc/self/status", encoding="utf-8") as status:
             [line] = [line for line in status if line.startswith("VmHWM")]
         return int(line.split()[1]) / 1024.0
     except (OSError, ValueError):
-        # Not the first choice: on Linux a process starts with its parent's peak.
+        # The second choice, because on Linux a process starts with its parent's peak.
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024.0 if sys.platform != "darwin" else 1024.0**2)
 
 
 def choose(config, settings):  # type: ignore[no-untyped-def]
-    """Sets what ``detzoo.benchmark.process.ServingSettings`` describe."""
+    """Applies ``detzoo.benchmark.process.ServingSettings``."""
     if settings.get("hides_gpus"):
         config.set_visible_devices([], "GPU")
     for gpu in config.get_visible_devices("GPU"):
@@ -40,7 +40,7 @@ def main():  # type: ignore[no-untyped-def]
     """Prints one JSON object: seconds and MiB after each step."""
     saved_model, input_file, runs = sys.argv[1], sys.argv[2], int(sys.argv[3])
     for name in filter(None, sys.argv[4].split(",") if len(sys.argv) > 4 else ()):
-        sys.modules[name] = None  # type: ignore[assignment]  # importing it fails as if it were not installed
+        sys.modules[name] = None  # type: ignore[assignment]  # its import fails as if it were not installed
     started = time.perf_counter()
     import numpy as np
     import tensorflow as tf

@@ -1,7 +1,7 @@
-"""An exported graph, cut where its stages end: each part is a function of what the parts before it computed.
+"""Cuts an exported graph at the ends of its stages and times the parts.
 
-The suppression of proposals belongs to the first stage of a detector with two, and the head that draws masks in what
-was detected belongs to the network, although it runs after the boxes.
+Each part is a function of results of earlier parts. The suppression of proposals belongs to the first stage of a
+two-stage detector. The head that draws masks of detections belongs to the network, although it runs after the boxes.
 """
 
 from __future__ import annotations
@@ -15,49 +15,40 @@ import tensorflow as tf
 
 from detzoo.benchmark.measures import COUNTED_STAGES, Stages
 from detzoo.layers.stage_end import FEATURES
-from detzoo.serving.frozen import FrozenGraph, node_of
+from detzoo.serving.frozen import FrozenGraph, node_of, take_out_constants
 from detzoo.serving.given_regions import inputs_of
 from detzoo.serving.saved_detector import MASKS_OUTPUT
 from detzoo.serving.served import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
 
-# The parts in their order; a graph has those of them whose ends it names.
-PREPROCESS, EXTRACTOR, FIRST_STAGE, NETWORK, BOXES, MASKS = (
-    "preprocess",
-    "extractor",
-    "first_stage",
-    "network",
-    "boxes",
-    "masks",
-)
-WHOLE = "whole"  # the one part of a graph that names nothing
+# The parts in their order; a graph has those whose ends it names.
+PREPROCESS, EXTRACTOR, FIRST_STAGE = "preprocess", "extractor", "first_stage"
+NETWORK, BOXES, MASKS = "network", "boxes", "masks"
+WHOLE = "whole"  # the only part of a graph that names no stages
 
-# XLA's resizing gives other pixels than the kernel, so what it compiles begins behind the preprocessing.
+# XLA's resizing gives other pixels than the kernel's, so XLA does not get the preprocessing.
 NEVER_COMPILED = (PREPROCESS,)
-
-# Constants from this size on are computed with as variables, smaller ones stay in the graph: as an export writes them.
-MIN_VARIABLE_BYTES = 40_000
 
 
 class Outputs(NamedTuple):
     """Tensor names in a graph that names its stages."""
 
     preprocess: str
-    network: list[str]  # all that post-processing reads, but for the images' sizes
-    proposals: list[str]  # those of them that a first stage gives, where a second one follows
-    features: list[str]  # what heads read; [] in exports of earlier versions
+    network: list[str]  # inputs of post-processing, except the images' sizes
+    proposals: list[str]  # the proposals among these, if a second stage follows
+    features: list[str]  # inputs of the heads; [] in exports of earlier versions
 
 
 class Part(NamedTuple):
-    """The operations that one stage needs beside those of earlier stages."""
+    """The operations of one stage that no earlier stage has."""
 
     name: str
     nodes: list[Any]  # tf.compat.v1.NodeDef, in the order of the graph
-    inputs: list[str]  # tensor names: of earlier parts, and the graph's input
+    inputs: list[str]  # tensor names: outputs of earlier parts, and the graph's inputs
     outputs: list[str]  # tensor names that later parts or the caller read
 
 
 def find_outputs(frozen: FrozenGraph) -> Outputs | None:
-    """Where the stages of an exported graph end; None for a graph that does not say so."""
+    """Finds the ends of the stages of an exported graph; None if the graph does not name them."""
     by_suffix = {node.name.rsplit("/", 1)[-1]: node.name + ":0" for node in frozen.graph_def.node}
 
     def named(prefix: str) -> list[str]:
@@ -72,7 +63,7 @@ def find_outputs(frozen: FrozenGraph) -> Outputs | None:
 
 
 def split(frozen: FrozenGraph) -> list[Part]:
-    """The parts of a graph, in their order; one part for a graph that does not name its stages."""
+    """Returns the parts of a graph in their order; one part if the graph does not name its stages."""
     ends = _ends(frozen)
     order = {node.name: node for node in frozen.graph_def.node}
     owner: dict[str, int] = {}
@@ -80,7 +71,7 @@ def split(frozen: FrozenGraph) -> list[Part]:
         for name in _needed(order, tensors):
             owner.setdefault(name, number)
     input_nodes = set(map(node_of, frozen.input_names))
-    # A small constant is in every part that reads it: shapes must be known where they are used.
+    # Every part that reads a small constant gets a copy, because shapes must be known within a part.
     constants = {name for name, node in order.items() if node.op == "Const"}
     parts: list[Part] = []
     final = set(frozen.output_names.values())
@@ -107,7 +98,6 @@ def split(frozen: FrozenGraph) -> list[Part]:
 
 
 def _ends(frozen: FrozenGraph) -> list[tuple[str, list[str]]]:
-    """The name of each part and the tensors that it ends with."""
     outputs = find_outputs(frozen)
     everything = list(frozen.output_names.values())
     if outputs is None:
@@ -123,7 +113,7 @@ def _ends(frozen: FrozenGraph) -> list[tuple[str, list[str]]]:
 
 
 def _needed(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
-    """The nodes that tensors are computed from. What only has to run before them, such as a check, is left out."""
+    """Returns the nodes that tensors are computed from, without control inputs such as checks."""
     waiting, reached = [node_of(tensor) for tensor in tensors], set()
     while waiting:
         name = waiting.pop()
@@ -134,12 +124,11 @@ def _needed(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
 
 
 def _data_inputs(node: Any) -> list[str]:
-    """The tensor names of a node's inputs; "node" in a graph means its first output."""
     return [name if ":" in name else f"{name}:0" for name in node.input if not name.startswith("^")]
 
 
 def stage_of_nodes(parts: Sequence[Part]) -> dict[str, str]:
-    """The part that each operation belongs to; a constant, to any that reads it."""
+    """Maps operations to their parts; a constant is in any of the parts that read it."""
     return {node.name: part.name for part in parts for node in part.nodes}
 
 
@@ -147,21 +136,27 @@ class PartFunction:
     """A part as a function of a dict of tensors by name.
 
     Args:
-        part: of a graph.
-        library: the graph's functions.
-        weights: large constants by tensor name, shared by all parts.
-        jit_compile: by XLA; a part that it cannot compile runs as it is.
+        part: The part of a graph.
+        library: The graph's functions.
+        weights: Large constants by tensor name, shared by all parts.
+        jit_compile: Compile by XLA; a part that XLA refuses runs without.
     """
 
     def __init__(self, part: Part, library: Any, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
         self.part = part
         self.is_compiled = jit_compile
         self.refusal = ""  # why XLA did not compile it
-        self._graph_def, self._weights = _graph_of(part, library, weights)
+        self._graph_def = tf.compat.v1.GraphDef(library=library)
+        for node in part.nodes:
+            copied = self._graph_def.node.add()
+            copied.CopyFrom(node)
+            copied.input[:] = _data_inputs(node)
+        read = {name for node in self._graph_def.node for name in node.input}
+        self._weights = {name: variable for name, variable in weights.items() if name in read}
         self._function = self._traced(jit_compile)
 
     def __call__(self, values: dict[str, Any]) -> None:
-        """Adds what the part computes to the values."""
+        """Adds the part's outputs to the values."""
         given = [values[name] for name in self.part.inputs]
         try:
             found = self._function(*given)
@@ -175,7 +170,7 @@ class PartFunction:
         values.update(zip(self.part.outputs, found))
 
     def _traced(self, jit_compile: bool) -> Any:
-        # Shapes that change are left open, as in the signature of an export; XLA wants each.
+        # Changing dimensions stay undefined, as in the signature of an export; XLA requires all of them.
         return tf.function(
             self._compute, jit_compile=jit_compile or None, reduce_retracing=not jit_compile, autograph=False
         )
@@ -188,45 +183,14 @@ class PartFunction:
         )
 
 
-def _graph_of(part: Part, library: Any, weights: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The part's graph without what is given to it, and those of the weights that it reads."""
-    graph_def = tf.compat.v1.GraphDef()
-    graph_def.library.CopyFrom(library)
-    for node in part.nodes:
-        copied = graph_def.node.add()
-        copied.CopyFrom(node)
-        copied.input[:] = _data_inputs(node)
-    read = {name for node in graph_def.node for name in node.input}
-    return graph_def, {name: tensor for name, tensor in weights.items() if name in read}
-
-
 def take_out_weights(frozen: FrozenGraph) -> tuple[FrozenGraph, dict[str, Any]]:
-    """The graph without its large constants, and variables with their values by tensor name.
-
-    The runtime holds several copies of a constant, and each graph that a part of it is put into one more.
-    """
-    weights: dict[str, Any] = {}
-    graph_def = tf.compat.v1.GraphDef()
-    graph_def.versions.CopyFrom(frozen.graph_def.versions)
-    graph_def.library.CopyFrom(frozen.graph_def.library)
-    for node in frozen.graph_def.node:
-        if node.op == "Const" and node.attr["value"].tensor.ByteSize() >= MIN_VARIABLE_BYTES:
-            weights[f"{node.name}:0"] = tf.Variable(tf.make_ndarray(node.attr["value"].tensor), trainable=False)
-        else:
-            kept = graph_def.node.add()
-            kept.CopyFrom(node)
-            kept.attr.pop("_class", None)  # beside which operation it runs: perhaps one that is taken out
-    return frozen._replace(graph_def=graph_def), weights
+    """Returns the graph without its large constants, and variables with their values by tensor name."""
+    light, constants = take_out_constants(frozen)
+    return light, {name: tf.Variable(value, trainable=False) for name, value in constants.items()}
 
 
 class Chain:
-    """A graph as the chain of its parts.
-
-    Args:
-        light: the graph, of ``take_out_weights``.
-        weights: its large constants.
-        jit_compile: compile by XLA what it can compile.
-    """
+    """A graph as a chain of its parts; ``light`` and ``weights`` come from ``take_out_weights``."""
 
     def __init__(self, light: FrozenGraph, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
         self._input_names, self._output_names = light.input_names, light.output_names
@@ -238,23 +202,23 @@ class Chain:
 
     @property
     def compiled(self) -> list[str]:
-        """The parts that XLA compiled; known after the first call."""
+        """The parts that XLA compiled; valid after the first call."""
         return [function.part.name for function in self._functions if function.is_compiled]
 
     @property
     def refusal(self) -> str:
-        """Why XLA did not compile a part, "" where it compiled all."""
+        """The reason why XLA did not compile a part, "" if it compiled all."""
         return next((function.refusal for function in self._functions if function.refusal), "")
 
     def __call__(self, given: Any) -> dict[str, Any]:
-        """All outputs."""
+        """Returns all outputs."""
         values = dict(zip(self._input_names, inputs_of(given)))
         for function in self._functions:
             function(values)
         return {output: values[name] for output, name in self._output_names.items()}
 
     def timed(self, given: Any) -> dict[str, float]:
-        """The seconds of each part, each waited for."""
+        """Returns the seconds of each part until its outputs are there."""
         values = dict(zip(self._input_names, inputs_of(given)))
         seconds = {}
         for function in self._functions:
@@ -268,14 +232,14 @@ class Chain:
 def time_stages(
     chain: Chain, next_input: Callable[[], Any], warmup: int, runs: int, latency_ms: float
 ) -> Stages | None:
-    """Divides the latency among the parts of a graph; None for a graph that does not name its stages.
+    """Divides the latency among the parts of a graph; None if the graph does not name its stages.
 
     Args:
-        chain: of a SavedModel made by `detzoo export`.
-        next_input: another input for each run.
-        warmup: runs before the clock starts.
-        runs: runs that are timed.
-        latency_ms: median of the whole call.
+        chain: The parts of a SavedModel made by `detzoo export`.
+        next_input: Returns a different input for each run.
+        warmup: Runs before the clock starts.
+        runs: Timed runs.
+        latency_ms: Median of the whole call.
     """
     if chain.parts[0].name == WHOLE:
         return None
@@ -286,10 +250,10 @@ def time_stages(
 
 
 def stages_of(parts_ms: Mapping[str, float], latency_ms: float) -> Stages:
-    """The stages as they are reported, from the time of each part.
+    """Returns the stages as they are reported, from the time of each part.
 
-    Parts that are called one by one take some tenths of a millisecond each that the whole call does not, so they say
-    how the latency is divided, not how long it is.
+    Separate calls of the parts take some tenths of a millisecond longer each, so they only determine how the latency is
+    divided.
     """
     one_by_one_ms = sum(parts_ms.values())
     milliseconds = {name: part_ms * latency_ms / one_by_one_ms for name, part_ms in parts_ms.items()}
@@ -311,10 +275,10 @@ def stages_of(parts_ms: Mapping[str, float], latency_ms: float) -> Stages:
 
 
 def multiply_adds_of(counts: Mapping[str, int]) -> dict[str, int | None]:
-    """Multiply-adds by stage, from those of each part; None for a stage that the graph does not have or name.
+    """Returns multiply-adds by stage, from those of each part; None for a stage that the graph lacks or does not name.
 
-    Of one stage, ``extractor`` and ``heads`` are all; of two, ``first_stage`` (with the extractor), ``second_stage``
-    and ``masks`` are. What preprocessing multiplies counts to the first, what post-processing does to the last.
+    One-stage detectors have ``extractor`` and ``heads``, two-stage detectors ``first_stage`` (with the extractor),
+    ``second_stage`` and ``masks``. Preprocessing counts to the first of these, post-processing to the last.
     """
     found: dict[str, int | None] = dict.fromkeys(COUNTED_STAGES)
     if WHOLE in counts:
@@ -333,7 +297,7 @@ def multiply_adds_of(counts: Mapping[str, int]) -> dict[str, int | None]:
 
 
 def wait(tensors: Iterable[Any]) -> None:
-    """Until every value is there: on a GPU, a call returns before it has finished."""
+    """Waits for values; on a GPU, a call returns before it has finished."""
     for tensor in tensors:
         if isinstance(tensor, tf.Tensor) and "GPU" in tensor.device:
             tf.reshape(tensor, [-1])[:1].numpy()

@@ -73,7 +73,7 @@ def benchmark(
 
 def _start_measuring(options: BenchmarkOptions, largest_batch: int) -> tuple[BenchmarkOptions, Pool]:
     """Starts TensorFlow, checks the options, and returns them with the chosen device, and the images."""
-    from detzoo.benchmark.environment import choose_threads
+    from detzoo.benchmark.machine import choose_threads
     from detzoo.benchmark.precision import check_precision
     from detzoo.benchmark.runner import images_for
 

@@ -15,7 +15,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.benchmark import process, runner, yardstick
+from detzoo.benchmark import machine, process, runner
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.report import (
     COLUMNS,
@@ -48,10 +48,10 @@ def exported(toy, tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(exported):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yardstick, "MATRIX_SIZE", 64)
-        patch.setattr(yardstick, "measure_gflops", functools.partial(yardstick.measure_gflops, 2, 64))
+        patch.setattr(machine, "MATRIX_SIZE", 64)
+        patch.setattr(machine, "measure_gflops", functools.partial(machine.measure_gflops, 2, 64))
         options = BenchmarkOptions(runs=4, warmup=1, batch_size=2, image_shape=(40, 60), min_seconds=0.0)
-        return runner.benchmark_saved_model(exported, options, name="toy")
+        return next(runner.benchmark_batch_sizes(exported, options, name="toy"))
 
 
 def test_counts_are_those_worked_by_hand(result):
@@ -104,7 +104,7 @@ def test_several_batch_sizes_take_one_load(exported, quick):
 
 
 def test_xla_compiles_the_network_and_says_so(exported, quick):
-    result = runner.benchmark_saved_model(exported, dataclasses.replace(QUICK, jit_compile=True))
+    result = next(runner.benchmark_batch_sizes(exported, dataclasses.replace(QUICK, jit_compile=True)))
     assert "network" in result["kernels"]["compiled"].split()
     assert "preprocess" not in result["kernels"]["compiled"]  # XLA would resize to other pixels
     assert result["latency"]["median_ms"] > 0
@@ -147,7 +147,7 @@ def test_weights_that_only_the_measurement_holds_are_known(tmp_path):
 def test_bfloat16_kernels_are_counted_or_it_is_refused(exported, quick):
     options = dataclasses.replace(QUICK, precision="bfloat16")
     try:
-        result = runner.benchmark_saved_model(exported, options)
+        result = next(runner.benchmark_batch_sizes(exported, options))
     except DetzooError as problem:
         pytest.skip(f"no bfloat16 on this processor: {problem}")
     # Stem, depthwise, pointwise and two heads.
@@ -159,7 +159,7 @@ def test_real_images_of_different_sizes(exported, quick, tmp_path):
     for number, size in enumerate([(60, 40), (50, 44), (60, 40)]):
         Image.new("RGB", size, (number, 0, 0)).save(tmp_path / f"{number}.png")
     options = dataclasses.replace(QUICK, images=str(tmp_path), image_shape=None, runs=3)
-    result = runner.benchmark_saved_model(exported, options)
+    result = next(runner.benchmark_batch_sizes(exported, options))
     assert (result["image_height"], result["num_images"]) == (None, 3)
     assert f"images of different sizes, CPU, float32, 3 images: {tmp_path}" in format_table(result)
 
@@ -281,5 +281,5 @@ def test_a_hidden_module_cannot_be_imported(tmp_path):
 
 def test_the_yardstick_counts_two_operations_a_multiply_add(monkeypatch):
     clock = iter(np.arange(100.0))
-    monkeypatch.setattr(yardstick.time, "perf_counter", lambda: next(clock))
-    assert yardstick.measure_gflops(3, 100) == pytest.approx(2 * 100**3 / 1.0 / 1e9)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    assert machine.measure_gflops(3, 100) == pytest.approx(2 * 100**3 / 1.0 / 1e9)

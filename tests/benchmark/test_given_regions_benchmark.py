@@ -35,7 +35,7 @@ def spp_net(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def measured(spp_net):
-    return runner.benchmark_saved_model(spp_net, QUICK)
+    return next(runner.benchmark_batch_sizes(spp_net, QUICK))
 
 
 def test_batches_bring_regions_of_each_image(spp_net):
@@ -65,7 +65,7 @@ def test_memory_and_a_process_of_its_own_are_measured(measured):
 @pytest.mark.slow
 def test_fast_rcnn_has_no_first_stage_to_measure(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "measure_process", lambda *_, **__: None)
-    measured = runner.benchmark_saved_model(export(small_two_stage.message_of("from_reader"), tmp_path), QUICK)
+    measured = next(runner.benchmark_batch_sizes(export(small_two_stage.message_of("from_reader"), tmp_path), QUICK))
     assert measured["stages"]["first_stage_ms"] is None
     assert measured["multiply_adds_by_stage"]["heads"] > 0
 

@@ -7,7 +7,7 @@ import functools
 import numpy as np
 import pytest
 
-from detzoo.benchmark import runner, stages, yardstick
+from detzoo.benchmark import machine, runner, stages
 from detzoo.benchmark.measures import BenchmarkOptions, Stages
 from detzoo.benchmark.random_weights import randomize
 from detzoo.benchmark.report import format_table
@@ -183,9 +183,9 @@ PREDICTORS = 12 * 256 * (3 * 4 + 4)
 @pytest.fixture(scope="module")
 def result(exported):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(yardstick, "measure_gflops", functools.partial(yardstick.measure_gflops, 2, 64))
+        patch.setattr(machine, "measure_gflops", functools.partial(machine.measure_gflops, 2, 64))
         options = BenchmarkOptions(runs=4, warmup=1, image_shape=(40, 60), min_seconds=0.0)
-        return runner.benchmark_saved_model(exported("plain"), options, name="small")
+        return next(runner.benchmark_batch_sizes(exported("plain"), options, name="small"))
 
 
 def test_counts_are_those_worked_by_hand(result):

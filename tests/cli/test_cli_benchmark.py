@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from detzoo.benchmark import runner, yardstick
+from detzoo.benchmark import machine, runner
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.process import ProcessCosts
 from detzoo.cli.benchmark import image_shape
@@ -18,7 +18,7 @@ from detzoo.tasks.benchmark import benchmark
 
 @pytest.fixture
 def quick(monkeypatch):
-    monkeypatch.setattr(yardstick, "measure_gflops", lambda: 150.0)
+    monkeypatch.setattr(machine, "measure_gflops", lambda: 150.0)
     costs = ProcessCosts(3.0, 500.0, 1.0, 600.0, 0.5, 700.0)
     monkeypatch.setattr(runner, "measure_process", lambda *_, **__: costs)
     monkeypatch.setattr(runner, "load_before", lambda: 0.0)
@@ -72,7 +72,7 @@ def test_what_is_wrong_is_told_before_anything_is_measured(toy_run, quick, capsy
     for flags, code, message in (
         ([f"--output={tmp_path}/new.json", f"--output={tmp_path}/old.csv"], 2, "other columns than this version"),
         ([f"--images={tmp_path}/empty"], 2, "no image there; looked for .bmp"),
-        ([f"--images={tmp_path}/bad"], 1, "none of 1 files could be read as an image"),
+        ([f"--images={tmp_path}/bad"], 1, "none of 1 files could be read as images"),
         (["--device=cpu", "--precision=float16"], 2, "float16 on a CPU; accepted there: float32, bfloat16"),
         (["--precision=bfloat16", "--jit_compile"], 2, "give one of the two"),
         (["--device=gpu"], 2, "TensorFlow sees no GPU"),

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from detzoo.benchmark import runner, yardstick
+from detzoo.benchmark import machine, runner
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.process import ProcessCosts
 from detzoo.config.load import load_pipeline
@@ -204,7 +204,7 @@ def test_options_that_tflite_does_not_have(toy_run, options, message):
 
 
 def test_each_batch_size_is_measured(toy_run, monkeypatch, capsys):
-    monkeypatch.setattr(yardstick, "measure_gflops", lambda: 150.0)
+    monkeypatch.setattr(machine, "measure_gflops", lambda: 150.0)
     monkeypatch.setattr(runner, "measure_process", lambda *_, **__: ProcessCosts(3.0, 500.0, 1.0, 600.0, 0.5, 700.0))
     monkeypatch.setattr(runner, "load_before", lambda: 0.0)
     options = BenchmarkOptions(runs=2, warmup=1, image_shape=(40, 60), device="cpu", min_seconds=0.0)

@@ -102,7 +102,7 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
 
 def _machine() -> dict[str, Any]:
     """Returns the environment part of a benchmark, after starting TensorFlow."""
-    from detzoo.benchmark.environment import describe_environment
+    from detzoo.benchmark.machine import describe_environment
     from detzoo.tasks.models import start_tensorflow
 
     start_tensorflow()
