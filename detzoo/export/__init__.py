@@ -1,1 +1,1 @@
-"""From a trained checkpoint to a SavedModel that needs nothing but TensorFlow (floor 5)."""
+"""Exports trained checkpoints to SavedModels and TFLite models that need nothing but TensorFlow (floor 5)."""

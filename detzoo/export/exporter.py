@@ -1,11 +1,11 @@
-"""From a detector to a folder in the Object Detection API's layout.
+"""Exports a detector to a folder in the Object Detection API's layout.
 
 output_directory/
-    saved_model/        what serves: a graph without variables of layers, batch normalisation folded
+    saved_model/        for serving: a graph without variables of layers, batch normalisation folded
     checkpoint/ckpt-0   the weights, as `detzoo train` stores them, without an optimizer
     pipeline.config     the resolved configuration
-    label_map.pbtxt     class names, where they are known
-    export.json         versions, commit, checkpoint, and how closely the SavedModel follows the detector
+    label_map.pbtxt     class names, if they are known
+    export.json         versions, commit, checkpoint, and the differences between SavedModel and detector
 """
 
 from __future__ import annotations
@@ -40,35 +40,25 @@ CONFIG_FILE = "pipeline.config"
 LABEL_MAP_FILE = "label_map.pbtxt"
 RECORD_FILE = "export.json"
 
-CPU, GPU = "cpu", "gpu"
-EXAMPLE_SHAPE = (1, 480, 640)  # batch, height and width of the picture that is typical of what will be served
+CPU = "cpu"
+EXAMPLE_SHAPE = (1, 480, 640)  # batch, height and width of a typical image to serve
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
 class Export:
-    """What is written beside the SavedModel.
+    """Settings of an export and contents of the files next to the model."""
 
-    Attributes:
-        config_text: the resolved pipeline.config.
-        label_map_text: class names as a label map, "" where they are unknown.
-        source: the checkpoint's path as the user named it.
-        step: training steps of the checkpoint.
-        optimize_for: "cpu" rewrites large 3 x 3 convolutions, see ``detzoo.export.winograd``; "gpu" leaves them to
-            cuDNN.
-        compares: whether the SavedModel must repeat the detector's detections. Of random weights, whose detections mean
-            nothing, it costs more time than the export.
-        facts: what else the record says.
-    """
-
-    config_text: str = ""
-    label_map_text: str = ""
-    source: str = ""
-    step: int = 0
-    optimize_for: str = CPU
+    config_text: str = ""  # the resolved pipeline.config
+    label_map_text: str = ""  # class names as a label map, "" if they are unknown
+    source: str = ""  # the checkpoint's path as the user gave it
+    step: int = 0  # training steps of the checkpoint
+    optimize_for: str = CPU  # "cpu" rewrites large 3 x 3 convolutions, see ``detzoo.export.winograd``; "gpu" does not
+    # Compare the SavedModel's detections with the detector's. For random weights, whose detections have no meaning, it
+    # would take longer than the export.
     compares: bool = True
-    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further entries of the record
 
 
 def export_detector(
@@ -77,19 +67,18 @@ def export_detector(
     """Writes the folder described above; an earlier export in it is replaced once the new one has passed its check.
 
     Args:
-        detector: with the weights to export.
-        resizer: of the detector's configuration.
-        output_directory: created where it does not exist.
-        input_type: a key of ``serving.INPUT_SPECS``.
-        beside: what goes beside the SavedModel.
+        detector: The detector with its weights.
+        resizer: The resizer of its configuration.
+        output_directory: Folder to write; it is created if it does not exist.
+        input_type: A key of ``serving.INPUT_SPECS``.
+        beside: Settings, and contents of the other files.
 
     Returns:
-        How closely the SavedModel follows the detector; None where they are not compared.
+        The differences between SavedModel and detector; None if they are not compared.
 
     Raises:
-        UsageError: the folder cannot be written.
-        DetzooError: a weight is not finite, or the SavedModel disagrees with the detector; nothing that was there
-            before is changed.
+        UsageError: The folder cannot be written.
+        DetzooError: A weight is not finite, or the SavedModel disagrees with the detector; an earlier export is kept.
     """
     started = time.monotonic()
     _check_finite(detector)
@@ -132,7 +121,7 @@ def export_detector(
 
 
 def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
-    """Moves the parts of a finished export into their places, and removes those of an earlier one."""
+    """Moves the parts of a finished export into place and removes those of an earlier one."""
     for name in (SAVED_MODEL_FOLDER, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, RECORD_FILE):
         earlier = folder / name
         if earlier.is_dir():
@@ -144,7 +133,7 @@ def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
 
 
 def _check_finite(detector: Any) -> None:
-    """Raises where a weight is not a number: a graph's activations may hide that, so the outputs do not tell."""
+    """Checks the weights, because activations may hide a weight that is not finite from the outputs."""
     for path, variable in variables_by_path(detector.variables).items():
         if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
             raise DetzooError(f"the weights {path} are not finite: they diverged in training; export an earlier step")
@@ -153,10 +142,10 @@ def _check_finite(detector: Any) -> None:
 def _write_checked(
     frozen: FrozenGraph, serving: ServingModule, input_type: str, folder: pathlib.Path, beside: Export
 ) -> tuple[ParityReport | None, int]:
-    """Writes the SavedModel, and once more as it was where the rewritten convolutions cost too much precision.
+    """Writes the SavedModel, a second time without rewritten convolutions if these cost too much precision.
 
     Returns:
-        How closely it follows the detector, and how many convolutions were rewritten.
+        The differences to the detector, and the number of rewritten convolutions.
     """
     references = reference_outputs(serving, input_type) if beside.compares else []
     chooses_regions = serving.detector.chooses_regions
@@ -172,14 +161,14 @@ def _write_checked(
             try:
                 return compared(), num_rewritten
             except DetzooError as problem:
-                logger.warning("%s with faster convolutions; they are left out", problem)
+                logger.warning("%s with faster convolutions, so these are not used", problem)
                 shutil.rmtree(folder)
     write_saved_model(frozen, serving.input_specs, folder)
     return compared(), 0
 
 
 def num_parameters(detector: Any) -> int:
-    """Numbers in the detector's variables, moving statistics included, as papers count them; seeds are none."""
+    """Counts numbers in the detector's variables, including moving statistics, as papers do, but no seeds."""
     return sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
 
 

@@ -1,7 +1,7 @@
-"""From a traced function with variables to a graph of constants, batch normalisation folded into convolutions.
+"""Turns a traced function into a graph of constants, with batch normalisation folded into convolutions.
 
-The first step of an export. Constants let TensorFlow keep the filters in the layout of its kernels, and a graph without
-variables loads without Keras, without a checkpoint and without one Python object for each layer.
+The first step of an export. With constants, TensorFlow keeps filters in the layout of its kernels. A graph without
+variables loads without Keras, without a checkpoint and without one Python object per layer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ _GRADIENT_NAME = "_gradient_op_type"
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
 _BIAS_ADDS = ("BiasAdd", "AddV2", "Add")
 _BATCH_NORMS = ("FusedBatchNormV3", "FusedBatchNormV2", "FusedBatchNorm")
-# A filter that several convolutions share (the heads of pyramids) is copied for each of them, up to this many numbers:
-# the 1 x 1 of separable convolutions of up to 256 channels, not the 3 x 3 x 256 x 256 of full ones.
+# Filters that several convolutions share (in heads on pyramids) are copied up to this many numbers: 1 x 1 filters of
+# separable convolutions with up to 256 channels, but not 3 x 3 x 256 x 256 filters of full convolutions.
 _MAX_COPIED_FILTER = 65_536
 
 
@@ -29,32 +29,31 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
     """Turns a function's variables into constants and folds its batch normalisations.
 
     Args:
-        function: a concrete function of images, or of images and regions, that returns a dict of tensors.
+        function: A concrete function of images, or of images and regions, that returns a dict of tensors.
 
     Returns:
-        A graph that computes the same, up to rounding, and how many batch normalisations became part of a convolution.
+        A graph with the same results up to rounding, and the number of folded batch normalisations.
     """
     frozen = to_constants(function)
     outputs = [node_of(name) for name in frozen.output_names.values()]
     graph_def, num_folded = fold_batch_norms(bypass_identities(frozen.graph_def), protected=set(outputs))
     _forget_gradients(graph_def)
     needed = [*map(node_of, frozen.input_names), *outputs]
-    return frozen._replace(graph_def=_without_unused(graph_def, needed)), num_folded
+    return frozen._replace(graph_def=without_unused(graph_def, needed)), num_folded
 
 
 def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = frozenset()) -> tuple[Any, int]:
-    """Folds batch normalisation with constant statistics into the convolution (and bias) before it.
+    """Folds batch normalisation with constant statistics into the preceding convolution (and bias).
 
-    With s = scale / sqrt(variance + epsilon), BN(conv(x, w) + b) = conv(x, w * s) + ((b - mean) * s + offset). Where
-    several convolutions share a filter, each gets one of its own if it is small; else their normalisations stay.
+    With s = scale / sqrt(variance + epsilon), BN(conv(x, w) + b) = conv(x, w * s) + ((b - mean) * s + offset). A small
+    filter that several convolutions share is copied for each of them; normalisations after large ones are kept.
 
     Args:
-        graph_def: a frozen GraphDef; its function library is left alone.
-        protected: names of nodes that must keep their value, because they are outputs.
+        graph_def: A frozen GraphDef; its function library is not changed.
+        protected: Names of nodes that must keep their values, because they are outputs.
 
     Returns:
-        The new GraphDef, and how many batch normalisations went into a convolution. The nodes that nothing needs any
-        more are still there.
+        The new GraphDef, which still contains nodes that are no longer needed, and the number of folded normalisations.
     """
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph_def)
@@ -71,15 +70,10 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
 
 
 def bypass_identities(graph_def: Any) -> Any:
-    """Rewires consumers around IdentityN, which operations with a custom gradient end with.
+    """Rewires consumers around IdentityN, the last operation of functions with a custom gradient.
 
-    The IdentityN of a swish hides from Grappler that it is one.
-
-    Args:
-        graph_def: a frozen GraphDef; its function library is left alone.
-
-    Returns:
-        The new GraphDef. The nodes that nothing needs any more are still there.
+    With the IdentityN of a swish, Grappler does not recognise the swish. The function library is not changed, and nodes
+    that are no longer needed stay in the new GraphDef.
     """
     result = tf.compat.v1.GraphDef()
     result.CopyFrom(graph_def)
@@ -92,7 +86,7 @@ def bypass_identities(graph_def: Any) -> Any:
 
 
 def _source(nodes: dict[str, Any], name: str) -> str:
-    """The input that an input is equal to; control inputs are kept."""
+    """Returns the first input on the way back that is not passed through an IdentityN."""
     while not name.startswith("^"):
         base, _, number = name.partition(":")
         node = nodes[base]
@@ -107,8 +101,8 @@ def _num_values(constant: Any) -> int:
     return math.prod(dim.size for dim in constant.attr["value"].tensor.tensor_shape.dim)
 
 
-def _without_unused(graph_def: Any, needed: Sequence[str]) -> Any:
-    """The nodes that ``needed`` nodes depend on, in their order, with the function library."""
+def without_unused(graph_def: Any, needed: Sequence[str]) -> Any:
+    """Returns the nodes that ``needed`` nodes depend on, in their order, with the function library."""
     _drop_waits_for_constants(graph_def)
     inputs = {node.name: [node_of(name) for name in node.input] for node in graph_def.node}
     reached: set[str] = set()
@@ -124,14 +118,14 @@ def _without_unused(graph_def: Any, needed: Sequence[str]) -> Any:
 
 
 def _forget_gradients(graph_def: Any) -> None:
-    """Removes the names of gradients that our operations define: they cannot be saved, and loading warns of them."""
+    """Removes the names of custom gradients, which cannot be saved and cause warnings when loaded."""
     for nodes in (graph_def.node, *(function.node_def for function in graph_def.library.function)):
         for node in nodes:
             node.attr.pop(_GRADIENT_NAME, None)
 
 
 def _drop_waits_for_constants(graph_def: Any) -> None:
-    """Removes the control inputs that waited for a variable to be read; its constant has no side effect."""
+    """Removes control inputs that wait for the reading of a variable; its constant has no side effect."""
     nodes = {node.name: node for node in graph_def.node}
     for node in graph_def.node:
         kept = [x for x in node.input if not (x.startswith("^") and constant_behind(nodes, x) is not None)]
@@ -141,12 +135,12 @@ def _drop_waits_for_constants(graph_def: Any) -> None:
 
 
 class _Chain(NamedTuple):
-    """A convolution, perhaps dilated and perhaps with a bias, whose only reader is a batch normalisation."""
+    """A convolution, optionally dilated or with a bias, whose only reader is a batch normalisation."""
 
     convolution: Any
-    last: Any  # node that gives the convolution's result: itself, or what undoes the dilation's rearrangement
+    last: Any  # node with the result: the convolution, or the operation that undoes a dilation's rearrangement
     filter: Any  # Const node
-    bias: np.ndarray  # [channels], zeros where the convolution has none
+    bias: np.ndarray  # [channels], zeros if there is none
 
 
 def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str], protected: Any) -> _Chain | None:
@@ -176,7 +170,7 @@ def _foldable_chain(nodes: dict[str, Any], norm: Any, num_readers: Counter[str],
 
 
 def _fold(graph_def: Any, norm: Any, chain: _Chain) -> None:
-    """Gives the convolution a scaled filter, and makes the batch normalisation's node a BiasAdd."""
+    """Scales the convolution's filter and turns the node of the batch normalisation into a BiasAdd."""
     nodes = {node.name: node for node in graph_def.node}
     read = [tf.make_ndarray(constant_behind(nodes, name).attr["value"].tensor) for name in norm.input[1:5]]
     scale, offset, mean, variance = (value.astype(np.float64) for value in read)
@@ -209,7 +203,7 @@ def _has_constant_filter(nodes: dict[str, Any], node: Any) -> bool:
 
 
 def constant_behind(nodes: dict[str, Any], name: str, through: tuple[str, ...] = ("Identity",)) -> Any:
-    """The Const node that an input reads, through nodes that keep its values; None where it is computed."""
+    """Returns the Const node that an input reads through no-op nodes; None if the input is computed."""
     node = nodes[node_of(name)]
     while node.op in through:
         node = nodes[node_of(node.input[0])]

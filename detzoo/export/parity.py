@@ -1,26 +1,24 @@
-"""Does an exported SavedModel compute what the detector in memory computes? (the last step of an export)
+"""Compares an exported SavedModel with the detector in memory, the last step of an export.
 
-The raw boxes and scores of every anchor must agree. The final detections are compared by count only: two anchors whose
-scores or overlaps differ by less than the rounding may change places in the suppression.
+The raw boxes and scores of every anchor must agree. Only the number of equal final detections is checked: two anchors
+whose scores or overlaps differ by less than the rounding may change places in the suppression.
 """
 
 from __future__ import annotations
 
-import io
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
 from detzoo.contracts import Tensor
 from detzoo.errors import DetzooError
 from detzoo.serving.given_regions import GivenRegions, inputs_of, random_regions
 from detzoo.serving.served import CLASS_SCORES, ServingModule
 
-# Rounding of float32 in another order of summation, through a hundred layers.
+# Rounding of float32 sums in a different order, over a hundred layers.
 ABSOLUTE_TOLERANCE = 1e-3
 RELATIVE_TOLERANCE = 1e-3
 MIN_EQUAL_DETECTIONS = 0.9  # of the scores of final detections
@@ -29,32 +27,27 @@ RAW_OUTPUTS = ("raw_detection_boxes", "raw_detection_scores")
 
 # (batch, height, width): batches of one and of two, landscape and portrait.
 SHAPES = ((1, 240, 320), (2, 200, 150))
-NUM_REGIONS = 50  # of each image, where a detector is given them
+NUM_REGIONS = 50  # per image, for a detector that classifies given regions
 LONG_SECONDS = 4.0  # for one image, compiling included
 
 
 class ParityReport(NamedTuple):
-    """The largest differences found, over all test images."""
+    """The largest differences over all test images."""
 
     max_box_difference: float  # in fractions of the input
     max_score_difference: float
 
 
 class Reference(NamedTuple):
-    """An input, and what the detector in memory makes of it."""
+    """An input and the detector's outputs for it."""
 
-    what: str  # the images, for messages
+    what: str  # describes the images in messages
     given: Tensor  # or GivenRegions
     expected: dict[str, np.ndarray]
 
 
 def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference]:
-    """What the detector in memory makes of a few images; of one alone where that takes long.
-
-    Args:
-        serving: the detector in memory.
-        input_type: of the SavedModel.
-    """
+    """Runs the detector in memory on a few images, or on one only if it takes long."""
     references: list[Reference] = []
     for number, shape in enumerate(SHAPES):
         started = time.monotonic()
@@ -67,15 +60,15 @@ def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference
 
 
 def check_parity(references: Sequence[Reference], loaded: object, chooses_regions: bool = False) -> ParityReport:
-    """Compares a loaded SavedModel with the detector it was made of.
+    """Compares a loaded SavedModel with the detector.
 
     Args:
-        references: from ``reference_outputs``.
-        loaded: what ``tf.saved_model.load`` gave.
-        chooses_regions: see ``compare_outputs``.
+        references: From ``reference_outputs``.
+        loaded: From ``tf.saved_model.load``.
+        chooses_regions: See ``compare_outputs``.
 
     Raises:
-        DetzooError: they disagree, or an output is not finite.
+        DetzooError: The outputs disagree or are not finite.
     """
     differences = []
     for what, given, expected in references:
@@ -86,7 +79,7 @@ def check_parity(references: Sequence[Reference], loaded: object, chooses_region
 
 
 def _in_the_order_of(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The raw outputs found, each image's rows in the order of the expected rows that they are closest to."""
+    """Returns each image's raw outputs in the order of the closest expected rows."""
     ordered: dict[str, list[np.ndarray]] = {name: [] for name in RAW_OUTPUTS}
     for image in range(len(expected[RAW_OUTPUTS[0]])):
         distances = sum(
@@ -101,33 +94,30 @@ def _in_the_order_of(expected: dict[str, np.ndarray], found: dict[str, np.ndarra
 def compare_outputs(
     expected: dict[str, np.ndarray], found: dict[str, np.ndarray], what: str, chooses_regions: bool = False
 ) -> tuple[float, float]:
-    """The largest differences of raw boxes and raw scores.
+    """Returns the largest differences of raw boxes and raw scores.
 
     Args:
-        expected: outputs of the detector in memory.
-        found: outputs of the SavedModel.
-        what: the images, for messages.
-        chooses_regions: the detector has two stages. Proposals that differ by less than the rounding may replace each
-            other, so rows are compared with the closest ones, and a few may be without an equal.
+        expected: Outputs of the detector in memory.
+        found: Outputs of the SavedModel.
+        what: Describes the images in messages.
+        chooses_regions: The detector has two stages. Proposals that differ by less than the rounding may replace each
+            other, so rows are compared with the closest ones, and a few rows may lack an equal.
 
     Raises:
-        DetzooError: names or shapes differ, values disagree beyond rounding, or are not finite.
+        DetzooError: Names or shapes differ, values disagree beyond rounding, or values are not finite.
     """
     shapes = {name: value.shape for name, value in expected.items()}
     found_shapes = {name: value.shape for name, value in found.items()}
     if shapes != found_shapes:
         raise DetzooError(f"the SavedModel's outputs differ on {what}: {found_shapes} instead of {shapes}")
-    raw_outputs = (CLASS_SCORES,) if CLASS_SCORES in expected else RAW_OUTPUTS
-    for name in raw_outputs:
-        if not np.all(np.isfinite(expected[name])):
-            raise DetzooError(f"the detector's {name} are not finite on {what}: its weights diverged in training")
     if chooses_regions:
         found = {**found, **_in_the_order_of(expected, found)}
-    differences = {name: np.abs(expected[name] - found[name]) for name in raw_outputs}
-    allowed = {name: ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected[name]) for name in raw_outputs}
     largest = []
-    for name, difference in differences.items():
-        is_within = np.all(difference <= allowed[name], axis=-1)
+    for name in (CLASS_SCORES,) if CLASS_SCORES in expected else RAW_OUTPUTS:
+        if not np.all(np.isfinite(expected[name])):
+            raise DetzooError(f"the detector's {name} are not finite on {what}: its weights diverged in training")
+        difference = np.abs(expected[name] - found[name])
+        is_within = np.all(difference <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected[name]), axis=-1)
         if is_within.mean() < (MIN_EQUAL_REGIONS if chooses_regions else 1.0):
             worst = float(difference.max(initial=0.0))
             raise DetzooError(f"the SavedModel's {name} differ from the detector's by {worst:.3g} on {what}")
@@ -141,7 +131,7 @@ def compare_outputs(
 
 
 def textured_images(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
-    """Images uint8 [batch, height, width, 3] of soft blobs, as rich in frequencies as photographs."""
+    """Returns images uint8 [batch, height, width, 3] of soft blobs, with frequencies like photographs."""
     generator = np.random.default_rng(seed)
     batch, height, width = shape
     images = np.zeros([batch, height, width, 3])
@@ -152,7 +142,7 @@ def textured_images(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
 
 
 def example_input(serving: ServingModule, input_type: str, shape: tuple[int, int, int], seed: int = 0) -> Any:
-    """What a served detector may be called with: images of ``shape`` (batch, height, width), and regions of them."""
+    """Returns inputs of a served detector: images of ``shape`` (batch, height, width), and regions if it takes them."""
     given = as_input(textured_images(shape, seed), input_type)
     if len(serving.input_specs) == 1:
         return given
@@ -160,21 +150,11 @@ def example_input(serving: ServingModule, input_type: str, shape: tuple[int, int
 
 
 def as_input(images: np.ndarray, input_type: str) -> Tensor:
-    """Images uint8 [B, H, W, 3] as an input of the given type."""
-    if input_type == "image_tensor":
-        return tf.constant(images)
-    if input_type == "float_image_tensor":
-        return tf.constant(images, tf.float32)
-    encoded = [_png(image) for image in images]
-    if input_type == "tf_example":
-        encoded = [_example(image) for image in encoded]
-    return tf.constant(encoded)
-
-
-def _png(image: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(image).save(stream, "PNG", compress_level=1)
-    return stream.getvalue()
+    """Converts images uint8 [B, H, W, 3] to inputs of the given type."""
+    if input_type in ("image_tensor", "float_image_tensor"):
+        return tf.constant(images, tf.uint8 if input_type == "image_tensor" else tf.float32)
+    encoded = [tf.io.encode_png(image).numpy() for image in images]
+    return tf.constant(encoded if input_type != "tf_example" else [_example(image) for image in encoded])
 
 
 def _example(encoded: bytes) -> bytes:

@@ -1,6 +1,6 @@
-"""Images of a user's own data at a detector's input size: for the ranges of int8, and for the check.
+"""Reads images of the user's data at a detector's input size, for the ranges of int8 and for the check.
 
-TFRecords with ``image/encoded``, or image files -> uint8 [1, H, W, 3] as a caller of the exported model would send.
+TFRecords with ``image/encoded``, or image files -> uint8 [N, H, W, 3].
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from detzoo.errors import DataError
 from detzoo.files.image_files import SUFFIXES, images_inside
 from detzoo.files.images import UnusableImage, read_upright
 
-# Ranges settle within a few hundred images (Jacob et al., arXiv:1712.05877, calibrate on as few); more only takes time.
+# Enough for stable ranges; Jacob et al., arXiv:1712.05877, calibrate on a few hundred images, too.
 MAX_IMAGES = 200
 
 logger = logging.getLogger(__name__)
 
 
 def find_files(patterns: str) -> list[str]:
-    """The files of ``--representative_data``, sorted.
+    """Returns the files of ``--representative_data``, sorted.
 
     Args:
-        patterns: a TFRecord or image file, a folder of images, a glob, or several with commas between.
+        patterns: A TFRecord or image file, a folder of images, a glob, or several with commas between.
 
     Raises:
-        DataError: a part matches no file.
+        DataError: A part matches no file.
     """
     paths: list[str] = []
     for part in filter(None, (part.strip() for part in patterns.split(","))):
@@ -50,18 +50,17 @@ def find_files(patterns: str) -> list[str]:
 
 
 def representative_images(patterns: str, resizer: Callable[[Any], Any], max_images: int = MAX_IMAGES) -> np.ndarray:
-    """Images of all files in equal parts, resized and padded as the detector wants them.
+    """Reads at most ``max_images`` images from all files in equal parts, resized and padded to the detector's input.
 
     Args:
-        patterns: see ``find_files``.
-        resizer: of the detector's configuration, with a static shape.
-        max_images: N at most.
+        patterns: See ``find_files``.
+        resizer: The resizer of the detector's configuration, with a static shape.
 
     Returns:
         uint8 [N, H, W, 3].
 
     Raises:
-        DataError: a pattern matches nothing, or no image could be read.
+        DataError: A pattern matches no file, or no image could be read.
     """
     files = find_files(patterns)
     if len(files) > max_images:
@@ -76,25 +75,21 @@ def representative_images(patterns: str, resizer: Callable[[Any], Any], max_imag
             padded, _ = resizer(tf.constant(image))
             images.append(np.clip(np.rint(padded.numpy()), 0, 255).astype(np.uint8))
     if num_broken:
-        logger.warning("%d images of --representative_data cannot be decoded; they are left out", num_broken)
+        logger.warning("%d images of --representative_data cannot be decoded and are skipped", num_broken)
     if not images:
         raise DataError(f"--representative_data: none of the files could be read as images, the first is {files[0]}")
     return np.stack(images[:max_images])
 
 
 def _decoded(path: str, count: int) -> Iterator[Any]:
-    """Up to ``count`` images uint8 [H, W, 3] of a file, spread over it; None for one that cannot be decoded."""
+    """Yields up to ``count`` images uint8 [H, W, 3], evenly from a file; None for an image that cannot be decoded."""
     if path.lower().endswith(SUFFIXES):
         yield _try(read_upright, pathlib.Path(path))
         return
     num_records = scan_file(path).num_records
     step = max(1, num_records // count)
     for record in tf.data.TFRecordDataset(path).take(num_records).shard(step, 0).take(count):
-        yield _try(_image_of_record, record.numpy())
-
-
-def _image_of_record(serialized: bytes) -> np.ndarray:
-    return image_of(parse_features(serialized))
+        yield _try(lambda serialized: image_of(parse_features(serialized)), record.numpy())
 
 
 def _try(decode: Callable[[Any], np.ndarray], encoded: Any) -> np.ndarray | None:

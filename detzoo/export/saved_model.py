@@ -1,8 +1,8 @@
 """Writes a frozen graph as a SavedModel with the Object Detection API's signature.
 
-What it writes loads in a process that knows TensorFlow alone; both ways of calling it that the original API's users
-have in their code work: ``loaded(images)`` and ``loaded.signatures["serving_default"](input_tensor=images)``. A
-detector that classifies given regions takes them as ``loaded(images, proposals)``, or by the name ``proposals``.
+The SavedModel loads in a process that has TensorFlow alone. Both calls that the original API's users have in their code
+work: ``loaded(images)`` and ``loaded.signatures["serving_default"](input_tensor=images)``. A detector that classifies
+given regions takes them as ``loaded(images, proposals)``, or by the name ``proposals``.
 """
 
 from __future__ import annotations
@@ -13,71 +13,34 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.serving.frozen import FrozenGraph
+from detzoo.serving.frozen import FrozenGraph, node_of, outputs_of, take_out_constants
 
 SIGNATURE = "serving_default"
 
-# Filters from this size on are variables, smaller ones constants of the graph. A constant is a little faster (its
-# layout for the kernel is made once) but the runtime holds four to five copies of it. Memory above the import of
-# TensorFlow: SSD MobileNet v2 300 takes 117 MiB so, 179 MiB with 500 kB; ResNet-50 at 640 x 640 takes 1.87 GB with
-# constants only, 257 MB with variables. Latency of MobileNet v2 alone: 19.4 ms so, 17.7 ms with 500 kB, 16.1 ms with
-# constants only.
-MIN_VARIABLE_BYTES = 40_000
-
 
 def write_saved_model(frozen: FrozenGraph, input_specs: Sequence[tf.TensorSpec], folder: str | pathlib.Path) -> None:
-    """Writes ``folder``/saved_model.pb and what belongs to it.
-
-    Args:
-        frozen: the graph.
-        input_specs: shape, type and name of each of its inputs.
-        folder: created where it does not exist.
-    """
-
-    filters, graph_def = _take_out_filters(frozen)
-    names = list(filters)
-    variables = [tf.Variable(filters[name], trainable=False, name=name) for name in names]
+    """Writes ``folder``/saved_model.pb and its variables; ``input_specs`` are shape, type and name of each input."""
+    graph, constants = take_out_constants(frozen)
+    filters = {name: tf.Variable(value, trainable=False, name=node_of(name)) for name, value in constants.items()}
 
     def detect(*inputs: Tensor) -> dict[str, Tensor]:
-        given = {f"{name}:0": variable.read_value() for name, variable in zip(names, variables)}
-        tensors = tf.graph_util.import_graph_def(
-            graph_def,
-            input_map={**dict(zip(frozen.input_names, inputs, strict=True)), **given},
-            return_elements=list(frozen.output_names.values()),
-            name="",
-        )
-        return dict(zip(frozen.output_names, tensors))
+        return outputs_of(graph, inputs, filters)
 
     module: Any = tf.Module(name="detector")
-    module.filters = variables
-    # As an attribute of that name, the function is what a call of the loaded object runs.
+    module.filters = list(filters.values())
+    # A call of the loaded object runs the attribute of this name.
     module.__call__ = tf.function(detect, input_signature=list(input_specs))
     options = tf.saved_model.SaveOptions(save_debug_info=False)
     with quiet_saver():
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)
 
 
-def _take_out_filters(frozen: FrozenGraph) -> tuple[dict[str, np.ndarray], Any]:
-    """The large float constants by node name, and the graph without these nodes."""
-    filters: dict[str, np.ndarray] = {}
-    graph_def = tf.compat.v1.GraphDef()
-    graph_def.versions.CopyFrom(frozen.graph_def.versions)
-    graph_def.library.CopyFrom(frozen.graph_def.library)
-    for node in frozen.graph_def.node:
-        if node.op == "Const" and node.attr["value"].tensor.ByteSize() >= MIN_VARIABLE_BYTES:
-            filters[node.name] = tf.make_ndarray(node.attr["value"].tensor)
-        else:
-            graph_def.node.append(node)
-    return filters, graph_def
-
-
 @contextlib.contextmanager
 def quiet_saver() -> Iterator[None]:
-    """Without the saver's notes on names that it changes and files that it writes."""
+    """Suppresses the saver's messages about changed names and written files."""
     loggers = [logging.getLogger(name) for name in ("tensorflow", "absl")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,11 +1,11 @@
-"""From a one-stage detector to a file for LiteRT (TensorFlow Lite), checked before it is there.
+"""Exports a one-stage detector to LiteRT (TensorFlow Lite); the file is checked before it is written.
 
 output_directory/
-    model.tflite        or model_dynamic.tflite, model_int8.tflite: one image in, four outputs out
-    labels.txt          a class name on each line, from class 0; ??? where an id has no name
+    model.tflite        or model_dynamic.tflite, model_int8.tflite, with one image as input and four outputs
+    labels.txt          one class name per line, from class 0; ??? for an id without a name
     label_map.pbtxt     the same as a label map
     pipeline.config     the resolved configuration
-    model.json          (of the same stem) versions, commit, checkpoint, and how closely it follows the detector
+    model.json          (same stem as the model) versions, commit, checkpoint, and differences to the detector
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ from detzoo.export.tflite_graph import (
     INT8,
     NONE,
     QUANTIZATIONS,
+    complete,
     convert_network,
     convert_postprocessing,
+    join,
     operation_attributes,
 )
-from detzoo.export.tflite_join import complete, join
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
 from detzoo.folders import make_folder, write_atomically
 from detzoo.provenance import commit, versions
@@ -43,7 +44,7 @@ from detzoo.serving.served import FIRST_CLASS_ID
 from detzoo.serving.tflite_detector import SUFFIX, TfliteDetector
 
 LABELS_FILE = "labels.txt"
-UNNAMED = "???"  # what TensorFlow's own label files have at the place of an id without a class
+UNNAMED = "???"  # as in TensorFlow's label files
 NUM_CHECKED_FLOAT, NUM_CHECKED_QUANTIZED = 4, 24
 
 logger = logging.getLogger(__name__)
@@ -51,17 +52,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class TfliteOptions:
-    """What the file is like.
+    """Settings of the file."""
 
-    Attributes:
-        quantize: "none", "dynamic" (weights of 8 bits) or "int8" (weights and activations).
-        input_type: "image_tensor" (uint8) or "float_image_tensor" (float32), RGB, 0..255 both.
-        representative_data: records or images, see ``representative.find_files``; "" for none. int8 takes its ranges
-            from them, and every check compares on them.
-    """
-
-    quantize: str = NONE
-    input_type: str = "image_tensor"
+    quantize: str = NONE  # or "dynamic" (weights of 8 bits) or "int8" (weights and activations)
+    input_type: str = "image_tensor"  # uint8, or "float_image_tensor" for float32; RGB, 0..255 for both
+    # Records or images, see ``representative.find_files``; "" for none. int8 takes its ranges from them, and every
+    # check uses them.
     representative_data: str = ""
 
 
@@ -71,20 +67,19 @@ def export_tflite(
     """Writes the files described above; an earlier file is replaced once the new one has passed its check.
 
     Args:
-        detector: with the weights to export.
-        resizer: of the detector's configuration.
-        output_directory: created where it does not exist.
-        options: what the file is like.
-        beside: what goes beside it.
+        detector: The detector with its weights.
+        resizer: The resizer of the detector's configuration.
+        output_directory: Folder to write; it is created if it does not exist.
+        options: Settings of the file.
+        beside: Contents of the other files.
 
     Returns:
-        The file, and how closely it follows the detector.
+        The file, and the differences to the detector.
 
     Raises:
-        UsageError: the options are wrong, or the folder cannot be written.
-        DataError: the representative data cannot be read.
-        DetzooError: the detector has no form in TFLite, or the file disagrees with it; nothing that was there before
-            is changed.
+        UsageError: The options are wrong, or the folder cannot be written.
+        DataError: The representative data cannot be read.
+        DetzooError: TFLite cannot express the detector, or the file disagrees with it; earlier files are kept.
     """
     started = time.monotonic()
     _check(detector, options)
@@ -101,7 +96,7 @@ def export_tflite(
     logger.info("running it, and comparing with the detector in memory")
     check_postprocessing(detector, postprocessing)
     content = join(network, postprocessing)
-    report = check(detector, content, options.quantize, images, gray)
+    report = _compare(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
     write_atomically(path, content)
     _write_texts(folder, beside, detector.num_classes)
@@ -123,7 +118,7 @@ def export_tflite(
     }
     write_atomically(path.with_suffix(".json"), (json.dumps(record, indent=2) + "\n").encode())
     if getattr(resizer, "pad_to_max_dimension", False):
-        logger.warning("boxes are fractions of the padded input: whoever pads the image divides by its part of it")
+        logger.warning("boxes are fractions of the padded input; divide them by the share of it that the image covers")
     return path, report
 
 
@@ -140,26 +135,21 @@ def _check(detector: Any, options: TfliteOptions) -> None:
         raise UsageError("TFLite needs an input of fixed size: choose an image_resizer that gives one")
 
 
-def check(
+def _compare(
     detector: OneStageDetector, content: bytes, quantize: str, images: np.ndarray | None, convert_to_grayscale: bool
 ) -> TfliteReport:
-    """Runs a TFLite model in the interpreter, against the detector.
+    """Compares the content of a TFLite file in the interpreter with the detector.
 
-    Args:
-        detector: in memory.
-        content: of the file.
-        quantize: how it was made.
-        images: uint8 [N, H, W, 3] of the user's data, None for soft blobs.
-        convert_to_grayscale: the resizer's.
+    Images are uint8 [N, H, W, 3] of the user's data, None for soft blobs.
 
     Raises:
-        DetzooError: it does not run, or detects something else.
+        DetzooError: The model does not run, or its detections differ.
     """
     textured = textured_images((NUM_CHECKED_FLOAT // 2, *detector.input_shape_px), seed=1)  # type: ignore[arg-type]
     try:
         runner = TfliteDetector(content)
     except UsageError as problem:
-        raise DetzooError(f"the interpreter refuses what the converter made: {problem}") from problem
+        raise DetzooError(f"the interpreter refuses the converted model: {problem}") from problem
 
     def prepare(image: np.ndarray) -> np.ndarray:
         return to_gray(image).numpy() if convert_to_grayscale else image.astype(np.float32)
@@ -167,13 +157,12 @@ def check(
     if quantize == NONE:
         own = textured if images is None else np.concatenate([textured, images[: NUM_CHECKED_FLOAT // 2]])
         return check_float(detector, prepare, runner.outputs, own)
-    return check_quantized(
-        detector, prepare, runner.outputs, textured if images is None else images[:NUM_CHECKED_QUANTIZED]
-    )
+    own = textured if images is None else images[:NUM_CHECKED_QUANTIZED]
+    return check_quantized(detector, prepare, runner.outputs, own)
 
 
 def file_name(quantize: str) -> str:
-    """Each quantisation has a file of its own, so that they can be compared."""
+    """Returns the name of the file, which differs between quantisations."""
     return f"model{SUFFIX}" if quantize == NONE else f"model_{quantize}{SUFFIX}"
 
 

@@ -1,26 +1,26 @@
-"""A one-stage detector as two TFLite models: the network, perhaps quantised, and the post-processing.
+"""Converts a one-stage detector to TFLite in two parts, the network (optionally quantised) and the post-processing.
 
     image [1, H, W, 3] -> network -> box deltas [1, A, 4], class logits [1, A, C] -> post-processing -> detections
 
-Two conversions, because a quantised conversion of the whole would round scores and final boxes to multiples of 1/256.
-``detzoo.export.tflite_join`` makes one file of them.
+There are two conversions, because a quantised conversion of the whole would round scores and final boxes to multiples
+of 1/256. ``join`` makes one model of both.
 
-The post-processing is the interpreter's own operation TFLite_Detection_PostProcess, which decodes boxes and suppresses.
-Per class ("regular"), as the detector does, so that detections agree; with ``use_class_agnostic_nms`` in the config its
-"fast" form, which does the same as the detector's suppression among all classes.
+The post-processing is the interpreter's operation TFLite_Detection_PostProcess, which decodes boxes and suppresses
+overlaps: per class ("regular"), as the detector does. For ``use_class_agnostic_nms`` it is the "fast" form, which
+suppresses among all classes.
 
-Run by n > 1 threads, that operation's per-class suppression never looks at class n (tensorflow/tensorflow issue 56058;
-so it is in TensorFlow 2.20 and in LiteRT). So the classes start at number ``NUM_EMPTY_CLASSES``, behind empty ones.
+With n > 1 threads, the operation's per-class suppression skips class n (tensorflow/tensorflow issue 56058, also in
+TensorFlow 2.20 and in LiteRT). So the classes start at number ``NUM_EMPTY_CLASSES``, after empty ones.
 
-Differs from the detector: a box without any area inside the image stays among the detections, with no height or width,
-because the operation knows no image border.
+Differs from the detector: a box without area inside the image stays among the detections, with a height or width of 0,
+because the operation does not clip boxes to the image.
 """
 
 from __future__ import annotations
 
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -34,15 +34,14 @@ from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver
 from detzoo.ops.box_coder import FasterRcnnBoxCoder
 from detzoo.postprocess.dense_detections import DenseDetections
-from detzoo.serving.frozen import quiet_conversion
+from detzoo.serving.frozen import outputs_of, quiet_conversion
 from detzoo.serving.tflite_detector import OUTPUTS
 
 POSTPROCESS_OP = "TFLite_Detection_PostProcess"
 IMAGE, DELTAS, LOGITS = "image", "box_deltas", "class_logits"
 NONE, DYNAMIC, INT8 = "none", "dynamic", "int8"
 QUANTIZATIONS = (NONE, DYNAMIC, INT8)
-# One more than the number of threads up to which no class is lost.
-NUM_EMPTY_CLASSES = 17
+NUM_EMPTY_CLASSES = 17  # no class is lost with fewer threads
 INPUT_DTYPES = {"image_tensor": tf.uint8, "float_image_tensor": tf.float32}
 
 
@@ -53,20 +52,20 @@ def convert_network(
     images: np.ndarray | None = None,
     convert_to_grayscale: bool = False,
 ) -> tuple[bytes, int]:
-    """The network with normalisation before it, batch normalisation folded.
+    """Converts the network, with normalisation of pixels before it and batch normalisation folded.
 
     Args:
-        detector: with an input of fixed size.
-        input_type: a key of ``INPUT_DTYPES``; either way pixels are RGB, 0..255.
-        quantize: one of ``QUANTIZATIONS``.
-        images: uint8 [N, H, W, 3], what int8 measures the ranges of activations on.
-        convert_to_grayscale: the resizer's, which would have done it.
+        detector: A detector with a fixed input size.
+        input_type: A key of ``INPUT_DTYPES``; pixels are RGB, 0..255, for both.
+        quantize: One of ``QUANTIZATIONS``.
+        images: uint8 [N, H, W, 3], which determine the ranges of activations for int8.
+        convert_to_grayscale: The resizer's setting.
 
     Returns:
-        A TFLite model with the input ``image`` and the outputs ``box_deltas`` and ``class_logits``, float32; and how
-        many batch normalisations were folded.
+        A TFLite model with the input ``image`` and the outputs ``box_deltas`` and ``class_logits``, float32, and the
+        number of folded batch normalisations.
     """
-    # Integer hardware cannot cast, so with int8 the graph takes float32 and its quantised input is the camera's bytes.
+    # Integer hardware cannot cast. With int8 the graph takes float32, and its quantised input has the camera's bytes.
     dtype = tf.float32 if quantize == INT8 else INPUT_DTYPES[input_type]
     spec = tf.TensorSpec([1, *detector.input_shape_px, 3], dtype, name=IMAGE)
 
@@ -78,11 +77,7 @@ def convert_network(
     frozen, num_folded = freeze(tf.function(predict, input_signature=[spec], autograph=False).get_concrete_function())
 
     def run_frozen(image: Tensor) -> dict[str, Tensor]:
-        names = [frozen.output_names[name] for name in (DELTAS, LOGITS)]
-        outputs = tf.graph_util.import_graph_def(
-            frozen.graph_def, input_map={frozen.input_name: image}, return_elements=names, name=""
-        )
-        return dict(zip((DELTAS, LOGITS), outputs))
+        return outputs_of(frozen, [image])
 
     def configure(converter: Any) -> None:
         if quantize != NONE:
@@ -101,9 +96,9 @@ def convert_network(
 
 
 def _calibration(images: np.ndarray) -> Iterator[list[np.ndarray]]:
-    """The images as float32 [1, H, W, 3]; the first with a black and a white corner.
+    """Yields the images as float32 [1, H, W, 3], the first with a black and a white corner.
 
-    So the input's range is 0 to 255, its scale is 1, and a byte of the camera is a quantised value as it is.
+    So the input's range is 0 to 255, its scale is 1, and a byte of the camera is a quantised value.
     """
     for number, image in enumerate(images):
         sample = image[np.newaxis].astype(np.float32)
@@ -113,17 +108,17 @@ def _calibration(images: np.ndarray) -> Iterator[list[np.ndarray]]:
 
 
 def convert_postprocessing(detector: OneStageDetector) -> bytes:
-    """Scores, decoding and suppression.
+    """Converts scores, decoding and suppression.
 
     Args:
-        detector: with an input of fixed size, hard suppression and a FasterRcnnBoxCoder.
+        detector: A detector with a fixed input size, hard suppression and a FasterRcnnBoxCoder.
 
     Returns:
-        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUTS``. The
-        attributes of its operation are not all there yet: see ``operation_attributes``.
+        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUTS``. Its operation
+        lacks some attributes until ``complete``.
 
     Raises:
-        DetzooError: the detector's post-processing has no form in TFLite.
+        DetzooError: TFLite cannot express the detector's post-processing.
     """
     detections, anchors_norm = detector.dense_detections, detector.static_anchors_norm
     if not isinstance(detections.box_coder, FasterRcnnBoxCoder):
@@ -138,7 +133,7 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
         [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1, dtype=np.float32
     )
 
-    # The converter replaces a call of this function, whatever it computes, by the operation.
+    # The converter replaces calls of this function by the operation and ignores the body.
     @tf.function(experimental_implements=_signature(detections, detector.num_classes), autograph=False)
     def operation(deltas: Tensor, scores: Tensor, anchors: Tensor) -> tuple[Tensor, ...]:
         del deltas, scores, anchors
@@ -167,15 +162,15 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
 
 
 def num_empty_classes(detections: DenseDetections, num_classes: int) -> int:
-    """Classes without scores before the first one, see the module: none where the operation loses none."""
+    """Returns the number of empty classes before the first one (see the module), 0 if the operation loses no class."""
     is_safe = detections.is_class_agnostic or num_classes <= 2  # with n > 1 threads it loses class n, from 0
     return 0 if is_safe else NUM_EMPTY_CLASSES
 
 
 def operation_attributes(detections: DenseDetections, num_classes: int) -> dict[str, int | float | bool]:
-    """The attributes of TFLite_Detection_PostProcess that do what ``detections`` does.
+    """Returns attributes with which TFLite_Detection_PostProcess works like ``detections``.
 
-    The operation takes scores of at least its threshold, the detector scores above it and none below 0.
+    The operation takes scores of at least its threshold, the detector takes scores above it and none below 0.
     """
     limits = detections.limits
     if not isinstance(detections.box_coder, FasterRcnnBoxCoder):
@@ -195,7 +190,7 @@ def operation_attributes(detections: DenseDetections, num_classes: int) -> dict[
 
 
 def _signature(detections: DenseDetections, num_classes: int) -> str:
-    """What ``experimental_implements`` takes: a NameAttrList as text."""
+    """Returns the argument of ``experimental_implements``: a NameAttrList as text."""
     kinds: dict[type, Callable[[Any], str]] = {
         bool: lambda value: f"b: {str(value).lower()}",
         int: lambda value: f"i: {value}",
@@ -207,10 +202,10 @@ def _signature(detections: DenseDetections, num_classes: int) -> str:
 
 
 def _convert(function: Any, configure: Callable[[Any], None]) -> bytes:
-    """A tf.function as a TFLite model, from a SavedModel: only there the converter sees ``experimental_implements``.
+    """Converts a tf.function to TFLite through a SavedModel, as only there ``experimental_implements`` has an effect.
 
     Raises:
-        DetzooError: the converter refuses.
+        DetzooError: The converter refuses the function.
     """
     module = tf.Module()
     module.function = function
@@ -222,6 +217,82 @@ def _convert(function: Any, configure: Callable[[Any], None]) -> bytes:
         try:
             with quiet_conversion():
                 return converter.convert()
-        except Exception as problem:  # the converter raises many kinds, none of them its own
+        except Exception as problem:  # the converter raises exceptions of many kinds
             reason = next((line for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
             raise DetzooError(f"TFLite's converter refuses the detector: {reason.strip()[:300]}") from problem
+
+
+def complete(postprocessing: bytes, attributes: Mapping[str, int | float | bool]) -> bytes:
+    """Sets all attributes of the post-processing's operation, from ``operation_attributes``.
+
+    The converter leaves out the limit of detections per class.
+    """
+    from flatbuffers import flexbuffers
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(postprocessing))
+    codes = [code.customCode for code in model.operatorCodes]
+    for operator in model.subgraphs[0].operators:
+        if codes[operator.opcodeIndex] == POSTPROCESS_OP.encode():
+            operator.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(dict(attributes))), np.uint8)
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
+
+
+def join(network: bytes, postprocessing: bytes) -> bytes:
+    """Joins network and post-processing (from ``complete``) to one TFLite model from the image to the detections.
+
+    Clients take the outputs by number: boxes, classes, scores, count. The converter orders them by a hash, so they are
+    sorted here.
+    """
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    first = flatbuffer_utils.read_model_from_bytearray(bytearray(network))
+    second = flatbuffer_utils.read_model_from_bytearray(bytearray(postprocessing))
+    inputs, between = _named_tensors(first)
+    given, outputs = _named_tensors(second)
+    places = _append(first, second, {given[name]: between[name] for name in (DELTAS, LOGITS)})
+    graph = first.subgraphs[0]
+    graph.outputs = [places[outputs[name]] for name in OUTPUTS]
+    for name, tensor in (*inputs.items(), *zip(OUTPUTS, graph.outputs)):
+        graph.tensors[tensor].name = name.encode()
+    signature, second_signature = first.signatureDefs[0], second.signatureDefs[0]
+    order = {entry.name.decode(): entry for entry in second_signature.outputs}
+    signature.outputs = [order[name] for name in OUTPUTS]
+    for entry, tensor in zip(signature.outputs, graph.outputs):
+        entry.tensorIndex = tensor
+    first.description = "detzoo: one-stage detector"
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(first))
+
+
+def _named_tensors(model: Any) -> tuple[dict[str, int], dict[str, int]]:
+    """Returns tensor numbers of a model's inputs and outputs, by their names in its only signature."""
+    [signature] = model.signatureDefs
+    inputs, outputs = (
+        {entry.name.decode(): entry.tensorIndex for entry in entries}
+        for entries in (signature.inputs, signature.outputs)
+    )
+    return ({IMAGE: inputs[IMAGE]} if IMAGE in inputs else inputs), outputs
+
+
+def _append(first: Any, second: Any, known: Mapping[int, int]) -> dict[int, int]:
+    """Appends a second ModelT with one subgraph to the first.
+
+    ``known`` maps tensors of the second to tensors of the first. Returns that map for all tensors of the second.
+    """
+    graph, added = first.subgraphs[0], second.subgraphs[0]
+    num_buffers, num_codes = len(first.buffers), len(first.operatorCodes)
+    first.buffers += second.buffers
+    first.operatorCodes += second.operatorCodes
+    places = dict(known)
+    for number, tensor in enumerate(added.tensors):
+        if number not in places:
+            tensor.buffer += num_buffers
+            places[number] = len(graph.tensors)
+            graph.tensors.append(tensor)
+    absent = {-1: -1}  # an optional input without a tensor
+    for operator in added.operators:
+        operator.opcodeIndex += num_codes
+        operator.inputs = [(places | absent)[int(number)] for number in operator.inputs]
+        operator.outputs = [places[int(number)] for number in operator.outputs]
+        graph.operators.append(operator)
+    return places

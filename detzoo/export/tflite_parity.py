@@ -1,11 +1,10 @@
-"""Does a TFLite model detect what the detector in memory detects? (the last step of a TFLite export)
+"""Compares a TFLite model with the detector in memory, the last step of a TFLite export.
 
-First the post-processing alone, on invented outputs of a network in which every class has its turn, with several
-numbers of threads. Then the file on images, by one of two measures. A float model must give the same numbers: every
-detection must be one of the detector's anchors, with that anchor's box and score, and the scores in order must be the
-detector's. This leaves room for one thing only: two anchors whose scores or overlaps differ by less than the rounding
-may change places. A quantised model has other numbers, so it must find the same objects: the same class, an overlap of
-at least one half.
+First the post-processing alone runs on invented outputs of a network that cover every class, with several numbers of
+threads. Then the file runs on images. A float model must give the same numbers: every detection must be one of the
+detector's anchors, with that anchor's box and score, and the sorted scores must be the detector's. Only anchors whose
+scores or overlaps differ by less than the rounding may change places. A quantised model has different numbers, so it
+must find the same objects: the same class, with an overlap of at least one half.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from detzoo.ops.boxes import pairwise_iou
 from detzoo.serving.tflite_detector import OUTPUTS, open_interpreter
 
 TOLERANCE = 1e-3  # of boxes in fractions of the input, and of scores
-MIN_EQUAL = 0.98  # of a float model's detections: ties may fall the other way
+MIN_EQUAL = 0.98  # of a float model's detections; ties may be decided differently
 CHECKED_THREADS = (1, 2, 4)
-SURE = 0.3  # score from which a quantised model must find a detection again
+SURE = 0.3  # a quantised model must find detections with this score or more
 SPURIOUS_MARGIN = 0.1  # a quantised detection this much above SURE must be one of the detector's
 SAME_OBJECT_IOU = 0.5
 MIN_FOUND_AGAIN = 0.8
-MAX_SCORE_SHIFT = 0.1  # mean difference of the best scores, where the detector is sure of nothing
+MAX_SCORE_SHIFT = 0.1  # mean difference of the best scores, if no score of the detector reaches SURE
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +37,10 @@ Run = Callable[[np.ndarray], Sequence[np.ndarray]]
 
 
 class TfliteReport(NamedTuple):
-    """How closely a TFLite model follows its detector.
+    """The differences between a TFLite model and its detector.
 
-    For a float model the largest differences. For a quantised one the share of sure detections that both find, and the
-    mean difference of their scores; ``num_sure`` is how many there were to compare.
+    For a float model these are the largest differences. For a quantised one, ``found_again`` is the share of the
+    ``num_sure`` confident detections that both find, and ``mean_score_difference`` compares their scores.
     """
 
     is_quantized: bool
@@ -53,7 +52,7 @@ class TfliteReport(NamedTuple):
     mean_score_difference: float = 0.0
 
     def sentence(self) -> str:
-        """For the user."""
+        """Describes the differences for the user."""
         if not self.is_quantized:
             return (
                 f"agrees with the detector in memory on {self.num_images} images: boxes within "
@@ -61,8 +60,8 @@ class TfliteReport(NamedTuple):
             )
         if not self.num_sure:
             return (
-                f"the detector is sure of nothing on {self.num_images} images, so little is known of the quantised "
-                f"model: its best scores differ by {self.mean_score_difference:.3f}"
+                f"the detector has no score of {SURE} or more on {self.num_images} images, so the quantised model was "
+                f"compared by its best scores only: they differ by {self.mean_score_difference:.3f}"
             )
         return (
             f"compared with the detector in memory on {self.num_images} images: {self.found_again:.0%} of "
@@ -75,20 +74,20 @@ class _Found(NamedTuple):
     boxes: np.ndarray  # [D, 4]
     classes: np.ndarray  # [D]
     scores: np.ndarray  # [D]
-    num_without_area: int = 0  # detections that took a place and are not counted here
+    num_without_area: int = 0  # detections that are not in these rows
 
 
 def check_float(detector: OneStageDetector, prepare: Callable, run: Run, images: np.ndarray) -> TfliteReport:
     """Compares a float model's numbers.
 
     Args:
-        detector: in memory.
-        prepare: what the model does with pixels before the detector's ``preprocess``.
-        run: images uint8 [1, H, W, 3] -> the model's four outputs.
+        detector: The detector in memory.
+        prepare: The model's conversion of pixels before the detector's ``preprocess``.
+        run: Maps images uint8 [1, H, W, 3] to the model's four outputs.
         images: uint8 [N, H, W, 3].
 
     Raises:
-        DetzooError: they disagree, or something is not finite.
+        DetzooError: The detections disagree or are not finite.
     """
     box_difference = score_difference = 0.0
     for number, image in enumerate(images[:, np.newaxis]):
@@ -103,11 +102,11 @@ def check_postprocessing(detector: OneStageDetector, content: bytes) -> None:
     """Compares the post-processing alone with the detector's, with objects of every class.
 
     Args:
-        detector: in memory.
-        content: from ``tflite_join.complete``.
+        detector: The detector in memory.
+        content: From ``tflite_graph.complete``.
 
     Raises:
-        DetzooError: they disagree.
+        DetzooError: The detections disagree.
     """
     for num_threads in CHECKED_THREADS:
         runner = open_interpreter(content, num_threads).get_signature_runner()
@@ -121,7 +120,7 @@ def check_postprocessing(detector: OneStageDetector, content: bytes) -> None:
 
 
 def _invented_outputs(detector: OneStageDetector) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Deltas [1, A, 4] and logits [1, A, C] with as many classes at a time as there are detections."""
+    """Yields deltas [1, A, 4] and logits [1, A, C], with as many classes at a time as there are detections."""
     generator = np.random.default_rng(0)
     detections, num_anchors = detector.dense_detections, len(detector.static_anchors_norm)
     first_column, at_a_time = int(detections.has_background_column), detections.limits.max_total_detections
@@ -136,10 +135,10 @@ def _invented_outputs(detector: OneStageDetector) -> Iterator[tuple[np.ndarray, 
 
 
 def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, images: np.ndarray) -> TfliteReport:
-    """Compares what a quantised model finds; arguments as for ``check_float``.
+    """Compares a quantised model's objects; arguments as for ``check_float``.
 
     Raises:
-        DetzooError: it finds too little of what the detector finds, or too much else.
+        DetzooError: The model misses too many of the detector's objects, or finds too many others.
     """
     same, sure = 0, 0
     shifts: list[float] = []
@@ -159,8 +158,8 @@ def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, ima
     report = TfliteReport(True, len(images), 0.0, 0.0, sure, share, shift)
     if share < MIN_FOUND_AGAIN or (not sure and shift > MAX_SCORE_SHIFT):
         raise DetzooError(
-            f"the quantised model does not detect what the detector detects: {report.sentence()}. Give "
-            "--representative_data that looks like what the model will see, or take --quantize=dynamic or none"
+            f"the quantised model's detections differ from the detector's: {report.sentence()}. Give "
+            "--representative_data like the images that the model will get, or use --quantize=dynamic or none"
         )
     if not sure:
         logger.warning("%s. Is it trained? Does --representative_data show its objects?", report.sentence())
@@ -168,7 +167,7 @@ def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, ima
 
 
 def detect(detector: OneStageDetector, images: np.ndarray) -> Detections:
-    """The detector's answer to images [B, H, W, 3] of its input's size, as numpy arrays."""
+    """Runs the detector on images [B, H, W, 3] of its input's size; returns numpy arrays."""
     return _postprocess(detector, detector.predict(detector.preprocess(tf.constant(images))))
 
 
@@ -184,7 +183,7 @@ def _of(detections: Detections) -> _Found:
 
 
 def _read(outputs: Sequence[np.ndarray]) -> _Found:
-    """The filled rows, without boxes that have no area inside the image: the detector drops them."""
+    """Returns the filled rows without boxes that have no area inside the image, which the detector drops."""
     boxes, classes, scores, count = outputs
     for values in outputs:
         if not np.all(np.isfinite(values)):
@@ -196,13 +195,13 @@ def _read(outputs: Sequence[np.ndarray]) -> _Found:
 
 
 def _compare_numbers(detector: OneStageDetector, expected: Detections, found: _Found, what: str) -> tuple[float, float]:
-    """The largest differences of boxes and of scores."""
+    """Returns the largest differences of boxes and of scores."""
     raw_boxes, raw_scores = expected.raw_boxes_norm[0], expected.raw_scores[0]
     for values in (raw_boxes, raw_scores):
         if not np.all(np.isfinite(values)):
             raise DetzooError(f"the detector's output is not finite on {what}: its weights diverged in training")
     count, scores = int(expected.num_valid[0]), expected.scores[0]
-    # Boxes without area have taken places at the end; those at the border of the threshold may be in one only.
+    # Boxes without area took the last rows; scores near the threshold may be in one of the two only.
     if abs(count - len(found.scores)) > found.num_without_area + max(1, count * (1 - MIN_EQUAL)):
         raise DetzooError(f"the TFLite model has {len(found.scores)} detections on {what}, the detector {count}")
     rows = min(count, len(found.scores))
@@ -224,7 +223,7 @@ def _compare_numbers(detector: OneStageDetector, expected: Detections, found: _F
 
 
 def _match(wanted: _Found, among: _Found, threshold: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which detections of at least the threshold have an equal: bool [D]; and by how much the equals' scores differ."""
+    """Returns bool [D], true for confident detections that have an equal, and the score differences of the equals."""
     is_sure = wanted.scores >= threshold
     overlaps = pairwise_iou(wanted.boxes[is_sure], among.boxes).numpy()
     overlaps[wanted.classes[is_sure][:, np.newaxis] != among.classes] = 0.0

@@ -1,17 +1,17 @@
 """3 x 3 convolutions by Winograd's minimal filtering, with a quarter to a half of the multiplications.
 
-A step of an export for CPUs, whose library computes such convolutions directly (on a GPU cuDNN chooses for itself).
-With tiles of 4 x 4 outputs, F(4 x 4, 3 x 3), each tile takes 36 products a pair of channels instead of 144, with tiles
-of 2 x 2 outputs 16 instead of 36:
+A step of an export for CPUs, whose library computes such convolutions directly (on a GPU, cuDNN chooses by itself).
+With tiles of 4 x 4 outputs, F(4 x 4, 3 x 3), each tile takes 36 instead of 144 products per pair of channels. With
+tiles of 2 x 2 outputs it takes 16 instead of 36:
 
     outputs = A^T [ (G filter G^T) * (B^T inputs B) ] A
 
-The products are matrix products [tiles, C] times [C, K], one for each point; filters are transformed here, so they take
-four times the room (with small tiles, not quite twice).
+The products are matrix products [tiles, C] times [C, K], one per point. Filters are transformed at export, so they take
+four times the memory (nearly twice with small tiles).
 
 Rounding errors are five times those of a direct convolution with large tiles, one and a half times with small ones.
-What decides which regions a second stage looks at is computed with small ones: among thousands of proposals some are
-always so close that an error of 1e-5 makes others of them win.
+Small tiles compute everything that the choice of regions for a second stage depends on: some of thousands of proposals
+are so close that an error of 1e-5 changes which of them are kept.
 
 References:
     Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308, sections 4.1 to 4.3; Barabasz
@@ -30,24 +30,24 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.export.freeze import add_constant, constant_behind
-from detzoo.serving.frozen import FrozenGraph, node_of
+from detzoo.export.freeze import add_constant, constant_behind, without_unused
+from detzoo.serving.frozen import FrozenGraph, node_of, outputs_of
 from detzoo.serving.given_regions import inputs_of
 
-# Outputs of a tile in each direction -> where the polynomials are evaluated, beside infinity. With the usual points 0,
+# Outputs of a tile per direction -> the points of the polynomials, in addition to infinity. With the usual points 0,
 # +-1, +-2 the large tile has twice the rounding errors.
 _POINTS = {2: (0, 1, -1), 4: (0, Fraction(7, 10), Fraction(-7, 10), Fraction(7, 5), Fraction(-7, 5))}
 KERNEL = 3
 SMALL_TILE, LARGE_TILE = sorted(_POINTS)
 
-# Where it was measured to gain: below, moving tiles about costs what the products save.
+# By measurement: smaller convolutions lose more by moving tiles than they gain by fewer products.
 MIN_CHANNELS = 128
 MIN_TILES = 64  # of the large size
-MANY_CROPS = 300  # taken where the graph does not tell how many crops of an image a second stage looks at
-# Of the transformed inputs of a convolution: above, fetching memory costs what the products save.
+MANY_CROPS = 300  # assumed if the graph does not determine the number of crops of an image for a second stage
+# Of the transformed inputs of a convolution: larger ones lose more by memory access than they gain by fewer products.
 MAX_SPECTRUM_BYTES = 256 * 2**20
 
-PRODUCT = "winograd_product"  # name of the operation that multiplies; what counts multiply-adds looks for it
+PRODUCT = "winograd_product"  # name of the products, which the count of multiply-adds looks for
 _SCOPE = "winograd"
 
 
@@ -61,7 +61,7 @@ class _Transforms(NamedTuple):
 
 @functools.cache
 def transforms(tile: int) -> _Transforms:
-    """The matrices by Toom and Cook's construction: evaluate both polynomials at the points, multiply, interpolate."""
+    """Constructs the matrices by Toom and Cook: evaluate polynomials at the points, multiply, interpolate."""
     points = _POINTS[tile]
     at_infinity = [Fraction(0)] * (KERNEL - 1) + [Fraction(1)]
     rows_of_filter, rows_of_inputs = [], []
@@ -80,7 +80,7 @@ def transforms(tile: int) -> _Transforms:
 
 
 def _polynomial(roots: Sequence[int | Fraction]) -> list[Fraction]:
-    """The coefficients, lowest first, of the polynomial with these roots and a leading 1."""
+    """Returns the coefficients, lowest first, of the polynomial with these roots and a leading 1."""
     coefficients = [Fraction(1)]
     for root in roots:
         higher = [Fraction(0), *coefficients]
@@ -94,23 +94,23 @@ class _Candidate(NamedTuple):
     name: str
     source: str  # tensor name of its input
     filter_name: str  # node of its filter, a constant
+    channels: tuple[int, int]  # of the input and of the output
 
 
 def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = False) -> tuple[FrozenGraph, int]:
-    """Replaces the convolutions that gain.
+    """Replaces the convolutions that become faster.
 
     Args:
         frozen: A graph of constants.
-        example: An input of the size that matters: it tells how many tiles each convolution has.
-        chooses_regions: The detector has two stages: large tiles for crops only.
+        example: An input of a typical size, which determines the number of tiles of each convolution.
+        chooses_regions: The detector has two stages, so large tiles are used for crops only.
 
     Returns:
-        A graph that computes the same, up to rounding, and how many convolutions were replaced.
+        A graph with the same results up to rounding, and the number of replaced convolutions.
     """
     candidates = _candidates(frozen.graph_def)
-    sizes = _sizes_of(frozen, candidates, example)
-    nodes = {node.name: node for node in frozen.graph_def.node}
-    static_sizes = _static_sizes(frozen.graph_def, candidates)
+    shapes = _shapes_for(frozen, candidates, example)
+    static_sizes = {name: shape[1:3] for name, shape in _static_shapes(frozen, candidates).items()}
     tiles = {
         name: SMALL_TILE if chooses_regions and not _is_one_tile(size) else LARGE_TILE
         for name, size in static_sizes.items()
@@ -118,15 +118,15 @@ def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = F
     chosen = [
         candidate
         for candidate in candidates
-        if _num_tiles(sizes[candidate.name], LARGE_TILE) >= MIN_TILES
-        and _spectrum_bytes(sizes[candidate.name], _channels(nodes, candidate)[0], tiles[candidate.name])
-        <= MAX_SPECTRUM_BYTES
+        if _num_tiles(shapes[candidate.name], LARGE_TILE) >= MIN_TILES
+        and _spectrum_bytes(shapes[candidate.name], candidate.channels, tiles[candidate.name]) <= MAX_SPECTRUM_BYTES
     ]
     if not chosen:
         return frozen, 0
     result = tf.compat.v1.GraphDef(versions=frozen.graph_def.versions, library=frozen.graph_def.library)
     replaced = {candidate.name for candidate in chosen}
     result.node.extend(node for node in frozen.graph_def.node if node.name not in replaced)
+    nodes = {node.name: node for node in frozen.graph_def.node}
     transformed: set[str] = set()
     for candidate in chosen:
         kernel = tf.make_ndarray(nodes[candidate.filter_name].attr["value"].tensor)
@@ -135,23 +135,24 @@ def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = F
         if name not in transformed:
             transformed.add(name)
             add_constant(result, name, transform_filter(kernel, tile))
-        _splice(result, candidate, name, kernel.shape[2:], size, tile)
-    return frozen._replace(graph_def=_without_unread(result, frozen)), len(chosen)
+        _splice(result, candidate, name, size, tile)
+    ends = map(node_of, (*frozen.input_names, *frozen.output_names.values()))
+    return frozen._replace(graph_def=without_unused(result, [*ends])), len(chosen)
 
 
 def transform_filter(kernel: np.ndarray, tile: int) -> np.ndarray:
-    """G filter G^T of [3, 3, C, K], float32 [(tile + 2)**2, C, K]; computed in double precision."""
+    """Returns G filter G^T of a filter [3, 3, C, K]: float32 [(tile + 2)**2, C, K], computed in double precision."""
     matrix = transforms(tile).filter
     transformed = np.einsum("pi,qj,ijck->pqck", matrix, matrix, kernel.astype(np.float64))
     return transformed.reshape(len(matrix) ** 2, *kernel.shape[2:]).astype(np.float32)
 
 
 def convolve(inputs: Tensor, transformed_filter: Tensor, tile: int) -> Tensor:
-    """A 3 x 3 convolution of stride 1 with "same" padding.
+    """Computes a 3 x 3 convolution of stride 1 with "same" padding.
 
     Args:
-        inputs: float32 [B, H, W, C], C known; H and W may follow from the image.
-        transformed_filter: float32 [(tile + 2)**2, C, K], of ``transform_filter``.
+        inputs: float32 [B, H, W, C], C static; H and W may depend on the image.
+        transformed_filter: float32 [(tile + 2)**2, C, K], from ``transform_filter``.
         tile: 2 or 4.
 
     Returns:
@@ -162,7 +163,7 @@ def convolve(inputs: Tensor, transformed_filter: Tensor, tile: int) -> Tensor:
     matrices = transforms(tile)
     forward = np.kron(matrices.inputs, matrices.inputs).astype(np.float32)
     back = np.kron(matrices.outputs, matrices.outputs).astype(np.float32)
-    if _is_one_tile((height, width), tile):  # nothing but padding around it: a crop of a two-stage detector
+    if _is_one_tile((height, width), tile):  # with padding around it: a crop of a two-stage detector
         inner = [row * window + column for row in range(1, height + 1) for column in range(1, width + 1)]
         points = tf.transpose(tf.reshape(inputs, [-1, height * width, channels]), [1, 0, 2])
         spectrum = tf.matmul(tf.constant(forward[:, inner]), tf.reshape(points, [height * width, -1]))
@@ -187,25 +188,25 @@ def convolve(inputs: Tensor, transformed_filter: Tensor, tile: int) -> Tensor:
 
 
 def _products(spectrum: Tensor, transformed_filter: Tensor, back: Tensor) -> Tensor:
-    """[points, tiles * C] to [outputs of a tile, tiles * K]."""
+    """Multiplies by the filter and transforms back: [points, tiles * C] to [outputs of a tile, tiles * K]."""
     num_points, channels, _ = transformed_filter.shape
     product = tf.matmul(tf.reshape(spectrum, [num_points, -1, channels]), transformed_filter, name=PRODUCT)
     return tf.matmul(back, tf.reshape(product, [num_points, -1]))
 
 
 def _window_indices(rows: Any, columns: Any, padded_width: Any, tile: int) -> Tensor:
-    """For each point of a window its place in the padded map, for every tile: int32 [points * tiles]."""
+    """Returns the indices in the padded map of each point of each tile's window: int32 [points * tiles]."""
     inside = tf.range(tile + 2)[:, tf.newaxis] * padded_width + tf.range(tile + 2)
     tiles = tile * (tf.range(rows)[:, tf.newaxis] * padded_width + tf.range(columns))
     return tf.reshape(tf.reshape(inside, [-1, 1]) + tf.reshape(tiles, [1, -1]), [-1])
 
 
-def _is_one_tile(size: tuple[int | None, int | None], tile: int = LARGE_TILE) -> bool:
+def _is_one_tile(size: Sequence[int | None], tile: int = LARGE_TILE) -> bool:
     return all(side is not None and side <= tile for side in size)
 
 
 def _candidates(graph_def: Any) -> list[_Candidate]:
-    """Convolutions 3 x 3 of stride 1, not dilated, "same", with a constant float32 filter of many channels."""
+    """Finds 3 x 3 convolutions with stride 1, no dilation, "same" padding and a constant filter of many channels."""
     nodes = {node.name: node for node in graph_def.node}
     found = []
     for node in graph_def.node:
@@ -218,76 +219,56 @@ def _candidates(graph_def: Any) -> list[_Candidate]:
             continue
         shape = [dim.size for dim in kernel.attr["value"].tensor.tensor_shape.dim]
         if shape[:2] == [3, 3] and min(shape[2:]) >= MIN_CHANNELS:
-            found.append(_Candidate(node.name, node.input[0], kernel.name))
+            found.append(_Candidate(node.name, node.input[0], kernel.name, tuple(shape[2:])))
     return found
 
 
-def _sizes_of(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, tuple[int, ...]]:
-    """The shape of each convolution's output for the example; computed only where the graph alone does not tell."""
-    names = [f"{candidate.name}:0" for candidate in candidates]
-    with tf.Graph().as_default():
-        given = [tf.compat.v1.placeholder(value.dtype, value.shape) for value in inputs_of(example)]
-        input_map = dict(zip(frozen.input_names, given, strict=True))
-        tensors = tf.graph_util.import_graph_def(frozen.graph_def, input_map=input_map, return_elements=names, name="")
-        static = {candidate.name: tensor.shape for candidate, tensor in zip(candidates, tensors, strict=True)}
-    sizes = {name: shape.as_list() if shape.rank is not None else [None, None] for name, shape in static.items()}
-    unknown = [candidate for candidate in candidates if None in sizes[candidate.name][1:]]
-    measured = _measured_sizes(frozen, unknown, example) if unknown else {}
-    return {
-        name: measured.get(name) or (MANY_CROPS if size[0] is None else size[0], *size[1:])
-        for name, size in sizes.items()
-    }
+def _static_shapes(
+    frozen: FrozenGraph, candidates: list[_Candidate], given: Sequence[Tensor] | None = None
+) -> dict[str, list[int | None]]:
+    """Returns the shape of each convolution's output, for the inputs' shapes if given; None if it depends on them."""
+    outputs = {candidate.name: f"{candidate.name}:0" for candidate in candidates}
+    with tf.Graph().as_default() as graph:
+        inputs = {
+            name: tf.compat.v1.placeholder(value.dtype, value.shape)
+            for name, value in zip(frozen.input_names, given or ())
+        }
+        tf.graph_util.import_graph_def(frozen.graph_def, input_map=inputs, name="")
+    shapes = {name: graph.get_tensor_by_name(tensor).shape for name, tensor in outputs.items()}
+    return {name: [None] * 4 if shape.rank is None else shape.as_list() for name, shape in shapes.items()}
 
 
-def _measured_sizes(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, tuple[int, ...]]:
-    def shapes(*inputs: Tensor) -> dict[str, Tensor]:
-        wanted = [f"{candidate.name}:0" for candidate in candidates]
-        input_map = dict(zip(frozen.input_names, inputs, strict=True))
-        tensors = tf.graph_util.import_graph_def(frozen.graph_def, input_map=input_map, return_elements=wanted, name="")
-        return {candidate.name: tf.shape(tensor) for candidate, tensor in zip(candidates, tensors, strict=True)}
-
+def _shapes_for(frozen: FrozenGraph, candidates: list[_Candidate], example: Tensor) -> dict[str, Sequence[Any]]:
+    """Returns the shape of each convolution's output for the example; the graph runs only for unknown ones."""
     given = inputs_of(example)
-    found = tf.function(shapes, input_signature=[tf.TensorSpec(value.shape, value.dtype) for value in given])(*given)
-    return {name: tuple(shape.numpy().tolist()) for name, shape in found.items()}
+    shapes = _static_shapes(frozen, candidates, given)
+    unknown = [name for name, shape in shapes.items() if None in shape[1:]]
+    graph = frozen._replace(output_names={name: f"{name}:0" for name in unknown})
+
+    def measure(*inputs: Tensor) -> dict[str, Tensor]:
+        return {name: tf.shape(tensor) for name, tensor in outputs_of(graph, inputs).items()}
+
+    measured = tf.function(measure)(*given) if unknown else {}
+    known = {name: [MANY_CROPS if shape[0] is None else shape[0], *shape[1:]] for name, shape in shapes.items()}
+    return {**known, **{name: shape.numpy().tolist() for name, shape in measured.items()}}
 
 
-def _num_tiles(shape: tuple[int, ...], tile: int) -> int:
+def _num_tiles(shape: Sequence[int], tile: int) -> int:
     images, height, width, _ = shape
     return images * -(-height // tile) * -(-width // tile)
 
 
-def _spectrum_bytes(shape: tuple[int, ...], channels: int, tile: int) -> int:
-    """What the larger of the two transformed tensors, of the inputs or of the outputs, takes in float32."""
-    return 4 * _num_tiles(shape, tile) * (tile + KERNEL - 1) ** 2 * max(channels, shape[-1])
+def _spectrum_bytes(shape: Sequence[int], channels: tuple[int, int], tile: int) -> int:
+    """Returns the float32 size of the transformed inputs or outputs, whichever is larger."""
+    return 4 * _num_tiles(shape, tile) * (tile + KERNEL - 1) ** 2 * max(channels)
 
 
-def _channels(nodes: Any, candidate: _Candidate) -> list[int]:
-    """Channels of the inputs and of the outputs."""
-    return [dim.size for dim in nodes[candidate.filter_name].attr["value"].tensor.tensor_shape.dim][2:]
-
-
-def _static_sizes(graph_def: Any, candidates: list[_Candidate]) -> dict[str, tuple[int | None, int | None]]:
-    """(height, width) that each convolution has for every image, None where they follow from it."""
-    graph = tf.Graph()
-    with graph.as_default():
-        tf.graph_util.import_graph_def(graph_def, name="")
-    shapes = {candidate.name: graph.get_tensor_by_name(f"{candidate.name}:0").shape for candidate in candidates}
-    return {name: (None, None) if shape.rank is None else (shape[1], shape[2]) for name, shape in shapes.items()}
-
-
-def _splice(
-    graph_def: Any,
-    candidate: _Candidate,
-    filter_name: str,
-    channels: tuple[int, int],
-    size: tuple[int | None, int | None],
-    tile: int,
-) -> None:
-    """Adds the operations of ``convolve`` to a graph in the place of a convolution, under its name."""
+def _splice(graph_def: Any, candidate: _Candidate, filter_name: str, size: Sequence[int | None], tile: int) -> None:
+    """Adds the operations of ``convolve`` to a graph in place of a convolution, under its name."""
     graph = tf.Graph()
     with graph.as_default(), tf.name_scope(f"{candidate.name}/{_SCOPE}"):
-        inputs = tf.compat.v1.placeholder(tf.float32, [None, *size, channels[0]], name="inputs")
-        kernel = tf.compat.v1.placeholder(tf.float32, [(tile + 2) ** 2, *channels], name="filter")
+        inputs = tf.compat.v1.placeholder(tf.float32, [None, *size, candidate.channels[0]], name="inputs")
+        kernel = tf.compat.v1.placeholder(tf.float32, [(tile + 2) ** 2, *candidate.channels], name="filter")
         outputs = convolve(inputs, kernel, tile)
     given = {inputs.op.name: candidate.source, kernel.op.name: filter_name, outputs.op.name: candidate.name}
     for node in graph.as_graph_def().node:
@@ -299,12 +280,3 @@ def _splice(
         if node.name == outputs.op.name:
             node.name = candidate.name
         graph_def.node.append(node)
-
-
-def _without_unread(graph_def: Any, frozen: FrozenGraph) -> Any:
-    """The graph without constants that nothing reads any more, such as the filters as they were."""
-    read = {node_of(name) for node in graph_def.node for name in node.input}
-    read |= {node_of(name) for name in frozen.output_names.values()}
-    result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
-    result.node.extend(node for node in graph_def.node if node.op != "Const" or node.name in read)
-    return result

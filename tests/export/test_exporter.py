@@ -101,7 +101,7 @@ def test_every_input_type_is_exported_and_checked(toy, tmp_path, input_type):
 
 
 def test_large_filters_are_variables_and_compute_the_same(toy, tmp_path, monkeypatch):
-    monkeypatch.setattr("detzoo.export.saved_model.MIN_VARIABLE_BYTES", 0)
+    monkeypatch.setattr("detzoo.serving.frozen.MIN_VARIABLE_BYTES", 0)
     report = export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
     assert report.max_score_difference < 1e-4
     loaded = tf.saved_model.load(str(tmp_path / "saved_model"))
@@ -209,7 +209,7 @@ def test_convolutions_that_lose_precision_are_left_out(toy, tmp_path, monkeypatc
     monkeypatch.setattr(exporter, "check_parity", check)
     monkeypatch.setattr(exporter, "use_winograd", lambda frozen, example, chooses_regions: (frozen, 3))
     export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", BESIDE)
-    assert "boxes differ with faster convolutions; they are left out" in caplog.text
+    assert "boxes differ with faster convolutions, so these are not used" in caplog.text
     record = json.loads((tmp_path / "export.json").read_text())
     assert (record["optimized_for"], record["num_winograd_convolutions"]) == ("cpu", 0)
 

@@ -14,8 +14,7 @@ from detzoo.export import tflite, tflite_parity
 from detzoo.export.exporter import Export
 from detzoo.export.representative import find_files, representative_images
 from detzoo.export.tflite import TfliteOptions, export_tflite
-from detzoo.export.tflite_graph import convert_network, convert_postprocessing, operation_attributes
-from detzoo.export.tflite_join import complete
+from detzoo.export.tflite_graph import complete, convert_network, convert_postprocessing, operation_attributes
 from detzoo.export.tflite_parity import check_quantized
 from detzoo.serving.served import ServingModule
 from detzoo.serving.tflite_detector import OUTPUTS, TfliteDetector, open_interpreter
