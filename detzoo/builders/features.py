@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable, Sequence
 
 from detzoo.config import pb
@@ -110,7 +109,6 @@ def frozen(hyperparams: ConvHyperparams, freeze_batchnorm: bool) -> ConvHyperpar
     return dataclasses.replace(hyperparams, batch_norm=dataclasses.replace(hyperparams.batch_norm, train=False))
 
 
-@functools.lru_cache(maxsize=8)  # a network is read only, and its graph takes 0.1 to 2 s to build
 def build_network(
     row: Extractor,
     depth_multiplier: float = 1.0,

@@ -105,7 +105,7 @@ def test_crowds_train_neither_stage(small):
 
 def anchors_as_proposals(small, *more, training):
     """Anchors and proposals in pixels of a first stage whose weights are zero: its proposals are its anchors."""
-    detector = small.build("first_stage", "faster_rcnn { first_stage_max_proposals: 200 }", *more)
+    detector = small.build("first_stage", "faster_rcnn { first_stage_max_proposals: 144 }", *more)
     for weight in detector.network.weights:
         if weight.path.startswith(RPN_PREDICTORS[:2]):
             weight.assign(tf.zeros(weight.shape))
