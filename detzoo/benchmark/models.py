@@ -91,9 +91,7 @@ def read_header(text: str) -> ConfigHeader:
         comments.append(line.lstrip("#").rstrip())
     title = comments[0].strip() if comments else ""
     found = [_ROW.fullmatch(part.strip()) for part in _paragraph(comments, "Row").split(";")]
-    rows = tuple(
-        PublishedRow(_KEYS[match[1]], int(match[2]), match[3], match[4] or "") for match in found if match is not None
-    )
+    rows = tuple(PublishedRow(_KEYS[match[1]], int(match[2]), match[3], match[4] or "") for match in found if match)
     return ConfigHeader(title, _paragraph(comments, "Result"), rows)
 
 

@@ -167,17 +167,17 @@ def select(models: Sequence[MeasuredModel], num_models: int, max_similarity: flo
     for row, model in enumerate(ordered):
         near = max(chosen, key=lambda other: similarities[row, other]) if chosen else None
         similarity = float("nan") if near is None else float(similarities[row, near])
-        reason = "chosen"
         if not vectors[row].any():
             reason = "finds nothing"
         elif len(chosen) == num_models:
             reason = f"not needed, {num_models} are chosen"
-        elif similarity > max_similarity:
-            reason = f"too close to {ordered[near].name}" if near is not None else reason
-        if reason == "chosen":
+        elif near is not None and similarity > max_similarity:
+            reason = f"too close to {ordered[near].name}"
+        else:
+            reason = "chosen"
             chosen.append(row)
         name = None if near is None else ordered[near].name
-        candidates.append(Candidate(model, reason == "chosen", name, similarity, reason))
+        candidates.append(Candidate(model, row in chosen, name, similarity, reason))
     return Selection(candidates, max_similarity)
 
 

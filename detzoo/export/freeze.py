@@ -79,21 +79,17 @@ def bypass_identities(graph_def: Any) -> Any:
     result.CopyFrom(graph_def)
     nodes = {node.name: node for node in result.node}
     for node in result.node:
-        sources = [_source(nodes, name) for name in node.input]
-        del node.input[:]
-        node.input.extend(sources)
+        node.input[:] = [_source(nodes, name) for name in node.input]
     return result
 
 
 def _source(nodes: dict[str, Any], name: str) -> str:
-    """Returns the first input on the way back that is not passed through an IdentityN."""
+    """Follows an input back through all IdentityN; control inputs stay."""
     while not name.startswith("^"):
         base, _, number = name.partition(":")
-        node = nodes[base]
-        if node.op == "IdentityN":
-            name = node.input[int(number or 0)]
-        else:
+        if nodes[base].op != "IdentityN":
             break
+        name = nodes[base].input[int(number or 0)]
     return name
 
 
@@ -128,10 +124,7 @@ def _drop_waits_for_constants(graph_def: Any) -> None:
     """Removes control inputs that wait for the reading of a variable; its constant has no side effect."""
     nodes = {node.name: node for node in graph_def.node}
     for node in graph_def.node:
-        kept = [x for x in node.input if not (x.startswith("^") and constant_behind(nodes, x) is not None)]
-        if len(kept) < len(node.input):
-            del node.input[:]
-            node.input.extend(kept)
+        node.input[:] = [x for x in node.input if not x.startswith("^") or constant_behind(nodes, x) is None]
 
 
 class _Chain(NamedTuple):
