@@ -95,7 +95,7 @@ def test_the_rows_of_a_paper_in_its_order(capsys):
 
 
 def test_lines_are_as_wide_as_a_terminal(monkeypatch, capsys):
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((80, 24)))
+    monkeypatch.setattr("shutil.get_terminal_size", lambda *fallback, **named: os.terminal_size((80, 24)))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert main(["models", "--match=rpn_resnet50"]) == 0
     lines = capsys.readouterr().out.splitlines()
