@@ -64,7 +64,7 @@ def test_a_training_that_evaluates_to_nothing_and_well_with_recomputed_statistic
     shown = capsys.readouterr().err
     # 0.9997 ** 160 = 0.953; log(0.01) / log(0.9997) = 15348.3.
     assert "conv_hyperparams.batch_norm.decay: is 0.97, but does not reach the backbone" in shown  # at the start
-    assert "after num_steps 160 its moving statistics, with which detections are made, are still 95%" in shown
+    assert "After num_steps 160 its moving statistics, with which detections are made, are still 95%" in shown
     assert f"after {STEPS} steps the moving statistics of batch normalization are still 95% their initial" in shown
     assert "1% is left after 15349 steps" in shown  # at the evaluation
 
