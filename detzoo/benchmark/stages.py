@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from detzoo.benchmark.measures import COUNTED_STAGES, Stages
 from detzoo.layers.stage_end import FEATURES
-from detzoo.serving.frozen import FrozenGraph, node_of, take_out_constants
+from detzoo.serving.frozen import FrozenGraph, node_of, reach, take_out_constants
 from detzoo.serving.given_regions import inputs_of
 from detzoo.serving.saved_detector import MASKS_OUTPUT
 from detzoo.serving.served import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
@@ -66,9 +66,10 @@ def split(frozen: FrozenGraph) -> list[Part]:
     """Returns the parts of a graph in their order; one part if the graph does not name its stages."""
     ends = _ends(frozen)
     order = {node.name: node for node in frozen.graph_def.node}
+    sources = {name: [node_of(tensor) for tensor in _data_inputs(node)] for name, node in order.items()}
     owner: dict[str, int] = {}
     for number, (_, tensors) in enumerate(ends):
-        for name in _needed(order, tensors):
+        for name in reach(sources, map(node_of, tensors)):
             owner.setdefault(name, number)
     input_nodes = set(map(node_of, frozen.input_names))
     # Every part that reads a small constant gets a copy, because shapes must be known within a part.
@@ -112,18 +113,8 @@ def _ends(frozen: FrozenGraph) -> list[tuple[str, list[str]]]:
     return [*ends, (MASKS, everything)] if MASKS_OUTPUT in frozen.output_names else ends
 
 
-def _needed(nodes: Mapping[str, Any], tensors: Iterable[str]) -> set[str]:
-    """Returns the nodes that tensors are computed from, without control inputs such as checks."""
-    waiting, reached = [node_of(tensor) for tensor in tensors], set()
-    while waiting:
-        name = waiting.pop()
-        if name not in reached and name in nodes:
-            reached.add(name)
-            waiting += map(node_of, _data_inputs(nodes[name]))
-    return reached
-
-
 def _data_inputs(node: Any) -> list[str]:
+    """Returns the tensor names of a node's inputs without control inputs, such as checks that run before it."""
     return [name if ":" in name else f"{name}:0" for name in node.input if not name.startswith("^")]
 
 

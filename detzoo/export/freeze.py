@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from detzoo.serving.frozen import FrozenGraph, node_of, to_constants
+from detzoo.serving.frozen import FrozenGraph, node_of, reach, to_constants
 
 _GRADIENT_NAME = "_gradient_op_type"
 _CONVOLUTIONS = ("Conv2D", "DepthwiseConv2dNative")
@@ -97,17 +97,10 @@ def _num_values(constant: Any) -> int:
     return math.prod(dim.size for dim in constant.attr["value"].tensor.tensor_shape.dim)
 
 
-def without_unused(graph_def: Any, needed: Sequence[str]) -> Any:
+def without_unused(graph_def: Any, needed: Iterable[str]) -> Any:
     """Returns the nodes that ``needed`` nodes depend on, in their order, with the function library."""
     _drop_waits_for_constants(graph_def)
-    inputs = {node.name: [node_of(name) for name in node.input] for node in graph_def.node}
-    reached: set[str] = set()
-    waiting = list(needed)
-    while waiting:
-        name = waiting.pop()
-        if name not in reached:
-            reached.add(name)
-            waiting += inputs[name]
+    reached = reach({node.name: [node_of(name) for name in node.input] for node in graph_def.node}, needed)
     result = tf.compat.v1.GraphDef(versions=graph_def.versions, library=graph_def.library)
     result.node.extend(node for node in graph_def.node if node.name in reached)
     return result

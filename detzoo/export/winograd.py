@@ -137,7 +137,7 @@ def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = F
             add_constant(result, name, transform_filter(kernel, tile))
         _splice(result, candidate, name, size, tile)
     ends = map(node_of, (*frozen.input_names, *frozen.output_names.values()))
-    return frozen._replace(graph_def=without_unused(result, [*ends])), len(chosen)
+    return frozen._replace(graph_def=without_unused(result, ends)), len(chosen)
 
 
 def transform_filter(kernel: np.ndarray, tile: int) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,6 +108,17 @@ def outputs_of(frozen: FrozenGraph, inputs: Sequence[Any], weights: Mapping[str,
         name="",
     )
     return dict(zip(frozen.output_names, tensors))
+
+
+def reach(inputs: Mapping[str, Sequence[str]], names: Iterable[str]) -> set[str]:
+    """Returns the nodes that ``names`` depend on, ``names`` included; ``inputs`` has the input nodes of each node."""
+    waiting, reached = list(names), set()
+    while waiting:
+        name = waiting.pop()
+        if name not in reached and name in inputs:
+            reached.add(name)
+            waiting += inputs[name]
+    return reached
 
 
 def node_of(tensor_name: str) -> str:
