@@ -106,14 +106,9 @@ class _Served:
         return to_constants(self.detector.function)
 
     @functools.cached_property
-    def light(self) -> tuple[FrozenGraph, dict[str, Any]]:
-        """The graph without its weights, and the weights."""
-        return stages.take_out_weights(self.frozen)
-
-    @functools.cached_property
     def chain(self) -> stages.Chain:
         """The parts of the graph."""
-        return stages.Chain(*self.light, self._jit_compile)
+        return stages.Chain(self.frozen, self._jit_compile)
 
     def call(self, given: Any) -> dict[str, Any]:
         """Returns all outputs."""
@@ -122,9 +117,8 @@ class _Served:
     @property
     def copied_bytes(self) -> int:
         """Bytes of the copies of weights that exist only for the measurement."""
-        if "light" not in self.__dict__:
-            return 0
-        return sum(memory.num_bytes(weights.shape, weights.dtype) for weights in self.light[1].values())
+        copies = self.chain.weights.values() if "chain" in self.__dict__ else ()
+        return sum(memory.num_bytes(weights.shape, weights.dtype) for weights in copies)
 
 
 def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> dict[str, Any]:
@@ -240,10 +234,11 @@ def _count(served: _Served, pool: images.Pool, num_proposals: int) -> tuple[dict
     """Returns multiply-adds of a typical image, by kind and by stage."""
     typical = pool._replace(images=[pool.typical])
     [given] = images.batches(served.detector, typical, 1, num_proposals)
-    light, weights = served.light
-    operations = multiply_adds.count_operations(light.graph_def, light.input_names, _arrays(given), weights)
-    by_part: dict[str, int] = dict.fromkeys((part.name for part in served.chain.parts), 0)
-    owner = stages.stage_of_nodes(served.chain.parts)
+    chain = served.chain
+    light = chain.light
+    operations = multiply_adds.count_operations(light.graph_def, light.input_names, _arrays(given), chain.weights)
+    by_part: dict[str, int] = dict.fromkeys((part.name for part in chain.parts), 0)
+    owner = {node.name: part.name for part in chain.parts for node in part.nodes}  # constants are in several parts
     for name, operation in operations.items():
         if name in owner:
             by_part[owner[name]] += operation.multiply_adds

@@ -7,7 +7,7 @@ two-stage detector. The head that draws masks of detections belongs to the netwo
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -118,11 +118,6 @@ def _data_inputs(node: Any) -> list[str]:
     return [name if ":" in name else f"{name}:0" for name in node.input if not name.startswith("^")]
 
 
-def stage_of_nodes(parts: Sequence[Part]) -> dict[str, str]:
-    """Maps operations to their parts; a constant is in any of the parts that read it."""
-    return {node.name: part.name for part in parts for node in part.nodes}
-
-
 class PartFunction:
     """A part as a function of a dict of tensors by name.
 
@@ -174,21 +169,23 @@ class PartFunction:
         )
 
 
-def take_out_weights(frozen: FrozenGraph) -> tuple[FrozenGraph, dict[str, Any]]:
-    """Returns the graph without its large constants, and variables with their values by tensor name."""
-    light, constants = take_out_constants(frozen)
-    return light, {name: tf.Variable(value, trainable=False) for name, value in constants.items()}
-
-
 class Chain:
-    """A graph as a chain of its parts; ``light`` and ``weights`` come from ``take_out_weights``."""
+    """A graph as a chain of its parts, which share large constants as variables.
 
-    def __init__(self, light: FrozenGraph, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
-        self._input_names, self._output_names = light.input_names, light.output_names
-        self.parts = split(light)
-        library = light.graph_def.library
+    Attributes:
+        light: The graph without its large constants.
+        weights: Variables with the values of these constants, by tensor name.
+        parts: The parts in their order.
+    """
+
+    def __init__(self, frozen: FrozenGraph, jit_compile: bool = False) -> None:
+        self.light, constants = take_out_constants(frozen)
+        self.weights = {name: tf.Variable(value, trainable=False) for name, value in constants.items()}
+        self.parts = split(self.light)
+        library = self.light.graph_def.library
         self._functions = [
-            PartFunction(part, library, weights, jit_compile and part.name not in NEVER_COMPILED) for part in self.parts
+            PartFunction(part, library, self.weights, jit_compile and part.name not in NEVER_COMPILED)
+            for part in self.parts
         ]
 
     @property
@@ -203,14 +200,14 @@ class Chain:
 
     def __call__(self, given: Any) -> dict[str, Any]:
         """Returns all outputs."""
-        values = dict(zip(self._input_names, inputs_of(given)))
+        values = dict(zip(self.light.input_names, inputs_of(given)))
         for function in self._functions:
             function(values)
-        return {output: values[name] for output, name in self._output_names.items()}
+        return {output: values[name] for output, name in self.light.output_names.items()}
 
     def timed(self, given: Any) -> dict[str, float]:
         """Returns the seconds of each part until its outputs are there."""
-        values = dict(zip(self._input_names, inputs_of(given)))
+        values = dict(zip(self.light.input_names, inputs_of(given)))
         seconds = {}
         for function in self._functions:
             started = time.perf_counter()

@@ -98,7 +98,7 @@ def test_a_graph_without_names_has_no_stages(loaded):
         node.name = node.name.replace("stage_", "")
         node.input[:] = [name.replace("stage_", "") for name in node.input]
     assert stages.find_outputs(frozen) is None
-    chain = stages.Chain(*stages.take_out_weights(frozen))
+    chain = stages.Chain(frozen)
     assert [part.name for part in chain.parts] == [stages.WHOLE]
     assert stages.time_stages(chain, lambda: None, 1, 1, 10.0) is None
 
@@ -111,7 +111,7 @@ def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
             node.name = node.name.replace(name, "other")
             node.input[:] = [text.replace(name, "other") for text in node.input]
     given = detector.as_input(np.zeros((40, 60, 3), np.uint8))
-    times = stages.time_stages(stages.Chain(*stages.take_out_weights(frozen)), lambda: given, 1, 3, 10.0)
+    times = stages.time_stages(stages.Chain(frozen), lambda: given, 1, 3, 10.0)
     assert times.preprocess_ms + times.network_ms + times.postprocess_ms == pytest.approx(10.0)
     assert times.network_ms > times.extractor_ms > 0
     assert times.first_stage_ms is None
@@ -121,7 +121,7 @@ def test_an_export_that_names_no_proposals_is_timed_as_a_whole(loaded):
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_parts_in_a_row_compute_what_the_whole_computes(loaded, small, kind):
     detector = loaded(kind)
-    chain = stages.Chain(*stages.take_out_weights(to_constants(detector.function)))
+    chain = stages.Chain(to_constants(detector.function))
     names = [stages.PREPROCESS, stages.EXTRACTOR, stages.FIRST_STAGE, stages.NETWORK, stages.BOXES, stages.MASKS]
     missing = {"pyramid_masks": [], "first_stage": [stages.FIRST_STAGE, stages.MASKS]}.get(kind, [stages.MASKS])
     assert [part.name for part in chain.parts] == [name for name in names if name not in missing]
@@ -134,7 +134,7 @@ def test_the_parts_in_a_row_compute_what_the_whole_computes(loaded, small, kind)
 
 def test_images_of_other_sizes_are_not_traced_again(loaded):
     detector = loaded("plain")
-    chain = stages.Chain(*stages.take_out_weights(to_constants(detector.function)))
+    chain = stages.Chain(to_constants(detector.function))
     sizes = [(40, 60), (44, 60), (40, 50), (60, 40), (48, 56), (52, 62)]
     for size in sizes:
         chain(detector.as_input(np.zeros((*size, 3), np.uint8)))
