@@ -16,7 +16,7 @@ import tensorflow as tf
 from detzoo.builders.features import build_network, normalization
 from detzoo.config.support import SSD_EXTRACTORS
 from detzoo.features import resnet
-from detzoo.features.network import Application, Network, keep_filters
+from detzoo.features.network import Application, Network
 from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import RegionStride, build_extractor_model, build_region_model
 
@@ -33,7 +33,7 @@ def has(graph, kind):
 def small_network(row) -> Network:
     """The network of a row, narrowed, and with weights, so that its graph is also what the backbone must equal."""
     network = build_network(row, for_pyramid=True)
-    is_narrowed = network.filters is keep_filters  # others scale widths by themselves
+    is_narrowed = network.filters is Network.filters  # the default; others scale widths by themselves
     pads_itself = has(network.graph, keras.layers.ZeroPadding2D)
 
     def copy(layer):
