@@ -44,11 +44,25 @@ model { ssd {
       regularizer { l2_regularizer { weight: 0.00004 } }
       initializer { truncated_normal_initializer { stddev: 0.03 } }
     }
+  } }
+  loss {
+    classification_loss { weighted_sigmoid_focal { alpha: 0.75 gamma: 2.0 } }
+    localization_loss { weighted_smooth_l1 { } }
+    classification_weight: 1.0
+    localization_weight: 1.0
   }
-}
+  normalize_loss_by_num_matches: true
+  post_processing {
+    batch_non_max_suppression { score_threshold: 0.0 iou_threshold: 0.6 max_total_detections: 10
+      max_detections_per_class: 10 }
+    score_converter: SIGMOID
+  }
+} }
 train_config {
-  batch_size: 4 num_steps: 6
-  log_every_n_steps: 3 eval_every_n_steps: 6
+  batch_size: 4
+  num_steps: 6
+  log_every_n_steps: 3
+  eval_every_n_steps: 6
   optimizer {
     momentum_optimizer { learning_rate { constant_learning_rate { learning_rate: 0.002 } } }
     use_moving_average: false
