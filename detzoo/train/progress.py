@@ -99,8 +99,9 @@ class Progress:
         )
         if not self._step_seconds:
             return text
-        left = duration((self._num_steps - result.step) * self._step_seconds)
-        return f"{text}  {self.images_per_second:.1f} {self._unit}/s  {left} left"
+        text += f"  {self.images_per_second:.1f} {self._unit}/s"
+        steps_left = self._num_steps - result.step
+        return f"{text}  {duration(steps_left * self._step_seconds)} left" if steps_left > 0 else text
 
     def _write(self, text: str) -> None:
         with contextlib.suppress(OSError):  # a reader that has gone or a full disk does not stop the training

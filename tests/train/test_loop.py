@@ -60,7 +60,7 @@ def test_a_run_leaves_checkpoints_events_and_the_marker(training_toy, one_device
     shown = capsys.readouterr().err
     assert "step 20/20  loss " in shown
     assert "localization " in shown
-    assert " images/s  0:00 left" in shown
+    assert shown.rstrip().endswith(" images/s")  # nothing is left after the last step
     again = training_toy.make_trainer(one_device)
     assert restore_for_inference(again.detector, tmp_path) == 20
     for path, value in weights_of(trainer).items():
