@@ -81,7 +81,7 @@ class SavedDetector(ImageDetector):
         return self._function(**dict(zip((self._input_name, REGIONS_NAME), inputs_of(given))))
 
     def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
-        """Repeats an image uint8 [H, W, 3] ``batch_size`` times, in the type of the signature's input."""
+        """Makes a batch of ``batch_size`` copies of an image uint8 [H, W, 3], in the type of the signature's input."""
         return self.as_batch([image] * batch_size)
 
     def as_batch(self, images: Sequence[np.ndarray]) -> Any:

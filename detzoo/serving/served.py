@@ -49,8 +49,8 @@ class ServingModule(tf.Module):
 
     A classifier of images has the output ``class_scores`` [B, K] only; column k belongs to the class with id k + 1.
 
-    A detector of given regions has a second input ``proposals`` float32 [B, R, 4], fractions of the image; rows without
-    area are padding.
+    Detectors of given regions have a second input ``proposals`` float32 [B, R, 4], fractions of the image; rows
+    without area are padding.
 
     Args:
         detector: Detector.
@@ -144,7 +144,7 @@ def map_to_images(function: Callable[[Tensor], Any], elements: Tensor, resizer: 
 
 
 def decode_image(encoded: Tensor) -> Tensor:
-    """Decodes an image (the first frame of an animation) to uint8 [H, W, 3]."""
+    """Decodes the only or first frame of an encoded image to uint8 [H, W, 3]."""
     image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
     return tf.ensure_shape(image, [None, None, 3])
 
