@@ -19,16 +19,15 @@ from detzoo.config.show import show_config
 from detzoo.errors import DetzooError, UsageError
 from tests.problem_text import problem_text
 
-# Each text takes about three seconds at most; one that took time of its length squared would take hours.
-MOST_SECONDS = 60.0
+MOST_SECONDS = 5.0  # of this thread: other tests of the worker may have left threads that compute
 STEP = "data_augmentation_options { random_horizontal_flip {} }"
 
 
 def answer(path, *overrides) -> str:
     """Returns what `config check` prints of a file; fails if it takes too long."""
-    start = time.process_time()
+    start = time.thread_time()
     text = format_problems(check_file(str(path), overrides), "CONFIG")
-    assert time.process_time() - start < MOST_SECONDS
+    assert time.thread_time() - start < MOST_SECONDS
     assert len(text) < 300_000
     return text
 
