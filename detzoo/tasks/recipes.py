@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from detzoo.errors import UsageError
 from detzoo.extras import require_extras
 from detzoo.folders import make_folder, reserved
-from detzoo.tasks.models import Pipeline, load_checked, start_tensorflow
+from detzoo.tasks.models import Pipeline, load_checked
 from detzoo.tasks.propose import write_training_proposals
-from detzoo.tasks.train import check_training, extras_of_training, set_counts
+from detzoo.tasks.train import check_training, extras_of_training, set_counts, stoppable
 
 ONE_MACHINE_STRATEGIES = ("auto", "one_device", "mirrored")
 
@@ -124,18 +124,12 @@ def train_four_step(
 
 def _run(folder: pathlib.Path, changes: Sequence[str], run_steps: Callable[[Any], Any]) -> RecipeRun:
     """Calls ``run_steps`` with the ``StopRequest`` of the run, which returns None if a signal came first."""
-    from detzoo.train.stop import StopRequest
-
     for change in changes:
         logger.warning("changed since this run began, without effect on its finished steps: %s", change)
     make_folder(folder, "--model_dir")
-    with StopRequest() as stop, reserved(folder, "--model_dir"):
-        logger.info("starting TensorFlow ...")
-        start_tensorflow()
+    with reserved(folder, "--model_dir"), stoppable() as stop:
         finished = run_steps(stop)
         if finished is None:
             name = stop.signal.name if stop.signal else "a signal"
             logger.info("stopped by %s. The same command continues from here", name)
-        if stop.signal is not None and stop.signal.name == "SIGINT":
-            raise KeyboardInterrupt
     return RecipeRun(folder, None if finished is None else finished.made)

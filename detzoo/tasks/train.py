@@ -7,15 +7,19 @@ training = train("my.config", "runs/my", overrides=["train_config.batch_size=16"
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detzoo.errors import ConfigError, UsageError
 from detzoo.extras import require_extras
 from detzoo.folders import make_folder
 from detzoo.tasks.models import Pipeline, load_checked, start_tensorflow
+
+if TYPE_CHECKING:
+    from detzoo.train.stop import StopRequest
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
 
@@ -72,11 +76,7 @@ def train(
         return Training(pathlib.Path(model_dir), finished["step"], finished["reason"], config.num_steps, True)
     check_training(loaded)
     folder = make_folder(model_dir, "--model_dir")
-    from detzoo.train.stop import StopRequest
-
-    with StopRequest() as stop:
-        logger.info("starting TensorFlow ...")
-        start_tensorflow()
+    with stoppable() as stop:
         from detzoo.train.session import train_pipeline
 
         outcome = train_pipeline(
@@ -89,9 +89,20 @@ def train(
             allow_random_weights,
         )
         logger.info("step %d: %s. Results are in %s", outcome.step, outcome.reason, model_dir)
+    return Training(folder, outcome.step, outcome.reason, config.num_steps)
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[StopRequest]:
+    """Starts TensorFlow, lets a first SIGTERM or Ctrl-C ask for the end, and raises KeyboardInterrupt after Ctrl-C."""
+    from detzoo.train.stop import StopRequest
+
+    with StopRequest() as stop:
+        logger.info("starting TensorFlow ...")
+        start_tensorflow()
+        yield stop
         if stop.signal is not None and stop.signal.name == "SIGINT":
             raise KeyboardInterrupt
-    return Training(folder, outcome.step, outcome.reason, config.num_steps)
 
 
 def check_training(loaded: Any, needs_steps: bool = True) -> None:
