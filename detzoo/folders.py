@@ -24,6 +24,9 @@ from detzoo.errors import DiskFullError, UsageError
 _FULL = {errno.ENOSPC: os.strerror(errno.ENOSPC), errno.EDQUOT: os.strerror(errno.EDQUOT)}
 _FILE_IN_TEXT = re.compile(r"(?:^|}} )(/[^;\n]*); (?:" + "|".join(_FULL.values()) + ")")
 _BYTES_PER_MB = 1e6
+# Files that one command writes and another reads.
+CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD = "pipeline.config", "label_map.pbtxt", "export.json"
+FINISHED_FILE, METRICS_FILE, PROPOSALS_FILE = "finished", "metrics.json", "proposals.npz"
 _LOCK_FILE, _HOLDER_FILE = ".training.lock", ".training.json"
 
 logger = logging.getLogger(__name__)

@@ -29,9 +29,10 @@ from detzoo.benchmark.machine import (
 from detzoo.benchmark.measures import KINDS, MAX_DIFFERENCE, BenchmarkOptions, Latency, Stages
 from detzoo.benchmark.process import ProcessCosts, ServingSettings, measure_process
 from detzoo.errors import DetzooError
+from detzoo.folders import EXPORT_RECORD
 from detzoo.serving.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
 from detzoo.serving.given_regions import inputs_of
-from detzoo.serving.saved_detector import EXPORT_RECORD, SavedDetector
+from detzoo.serving.saved_detector import SavedDetector
 
 USUAL_SHAPE = (480, 640)  # default (height, width) of random images
 MAX_STAGE_SECONDS = 20.0  # the parts of a slow detector are timed in fewer runs than the whole

@@ -24,7 +24,6 @@ from detzoo.ensemble.description import (
 )
 from detzoo.ensemble.selection import (
     DEFAULT_NUM_MODELS,
-    METRICS_FILE,
     OVERALL,
     MeasuredModel,
     format_selection,
@@ -34,7 +33,8 @@ from detzoo.ensemble.selection import (
 )
 from detzoo.ensemble.views import MOST_OVERLAP, ViewPlan, check_views, parse_crops
 from detzoo.errors import UsageError
-from detzoo.folders import make_folder
+from detzoo.folders import METRICS_FILE, make_folder
+from detzoo.sweep.results import RESULTS_FILE
 from detzoo.tasks.ensemble import Gain, evaluate_ensemble, write_selection
 
 SUMMARY = "Ensembles of models, with test-time crops and flips: choose complementary models, merge their detections."
@@ -50,7 +50,6 @@ A single model gains from test-time flips and crops, too:
     detzoo ensemble evaluate --pipeline_config_path=pipeline.config --saved_models=exported --flip --crops=2x2 \\
         --output_dir=evaluation_of_views
 """
-_RESULTS_FILE = "results.csv"  # of a sweep
 
 logger = logging.getLogger(__name__)
 
@@ -203,7 +202,7 @@ def _read_models(paths: Sequence[str], metric: str) -> list[MeasuredModel]:
 
 def _evaluations_in(path: pathlib.Path) -> list[tuple[str | None, pathlib.Path, str | None]]:
     """Returns name, metrics.json and checkpoint of the evaluation in a folder, or of those of a sweep's points."""
-    results = path if path.name == _RESULTS_FILE else path / _RESULTS_FILE
+    results = path if path.name == RESULTS_FILE else path / RESULTS_FILE
     if not results.is_file() or (path / METRICS_FILE).is_file():
         return [(None, path if path.name == METRICS_FILE else path / METRICS_FILE, None)]
     from detzoo.sweep.results import read_results

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from detzoo.tasks.models import CONFIG_FILE
+from detzoo.folders import CONFIG_FILE
 from detzoo.tasks.recipes import RecipeRun
 
 

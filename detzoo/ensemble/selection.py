@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detzoo.errors import DataError, UsageError
+from detzoo.folders import METRICS_FILE
 
 DEFAULT_NUM_MODELS = 5  # in the paper
-METRICS_FILE = "metrics.json"
 # Average precision by class -> the same metric over all classes.
 OVERALL = {
     "AP": "mAP",

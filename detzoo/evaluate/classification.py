@@ -20,11 +20,10 @@ import tensorflow as tf
 
 from detzoo.contracts import Batch, Tensor
 from detzoo.errors import DataError
-from detzoo.folders import write_atomically
+from detzoo.folders import METRICS_FILE, write_atomically
 from detzoo.progress import progress_bar
 
 TOP_1, TOP_5 = "top-1 error", "top-5 error"
-METRICS_FILE = "metrics.json"
 PREDICTIONS_FILE = "predictions.json"
 NUM_KEPT = 5  # best classes of an image
 

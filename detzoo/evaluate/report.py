@@ -21,12 +21,10 @@ from detzoo.evaluate.classification import ClassificationResult, format_classifi
 from detzoo.evaluate.coco import MASK_PREFIX, NOTHING_MEASURED, coco_detections, coco_groundtruth
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.runner import EvaluationResult
-from detzoo.folders import write_atomically
+from detzoo.folders import METRICS_FILE, PROPOSALS_FILE, write_atomically
 
-METRICS_FILE = "metrics.json"
 DETECTIONS_FILE = "detections.json"
 GROUNDTRUTH_FILE = "groundtruth.json"
-PROPOSALS_FILE = "proposals.npz"
 PER_CLASS_COLUMNS = (
     "AP",
     "AP@.50IOU",

@@ -29,16 +29,13 @@ from detzoo.export.freeze import freeze
 from detzoo.export.parity import ParityReport, check_parity, example_input, reference_outputs
 from detzoo.export.saved_model import write_saved_model
 from detzoo.export.winograd import use_winograd
-from detzoo.folders import make_folder
+from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, LABEL_MAP_FILE, make_folder
 from detzoo.provenance import commit, versions
 from detzoo.serving.frozen import FrozenGraph
 from detzoo.serving.served import ServingModule
 
 SAVED_MODEL_FOLDER = "saved_model"
 CHECKPOINT_FOLDER = EXPORTED_FOLDER
-CONFIG_FILE = "pipeline.config"
-LABEL_MAP_FILE = "label_map.pbtxt"
-RECORD_FILE = "export.json"
 
 CPU = "cpu"
 EXAMPLE_SHAPE = (1, 480, 640)  # batch, height and width of a typical image to serve
@@ -109,7 +106,7 @@ def export_detector(
         texts = {
             CONFIG_FILE: beside.config_text,
             LABEL_MAP_FILE: beside.label_map_text,
-            RECORD_FILE: json.dumps(record, indent=2) + "\n",
+            EXPORT_RECORD: json.dumps(record, indent=2) + "\n",
         }
         for name, text in texts.items():
             if text:
@@ -122,7 +119,7 @@ def export_detector(
 
 def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
     """Moves the parts of a finished export into place and removes those of an earlier one."""
-    for name in (SAVED_MODEL_FOLDER, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, RECORD_FILE):
+    for name in (SAVED_MODEL_FOLDER, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD):
         earlier = folder / name
         if earlier.is_dir():
             shutil.rmtree(earlier)

@@ -17,8 +17,7 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 from detzoo.serving.frozen import FrozenGraph, node_of, outputs_of, take_out_constants
-
-SIGNATURE = "serving_default"
+from detzoo.serving.saved_detector import SIGNATURE
 
 
 def write_saved_model(frozen: FrozenGraph, input_specs: Sequence[tf.TensorSpec], folder: str | pathlib.Path) -> None:

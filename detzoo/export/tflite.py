@@ -23,7 +23,7 @@ from detzoo.config.label_map import load_label_map
 from detzoo.data.resize import to_gray
 from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError, UsageError
-from detzoo.export.exporter import CONFIG_FILE, LABEL_MAP_FILE, Export, num_parameters
+from detzoo.export.exporter import Export, num_parameters
 from detzoo.export.parity import textured_images
 from detzoo.export.representative import representative_images
 from detzoo.export.tflite_graph import (
@@ -38,7 +38,7 @@ from detzoo.export.tflite_graph import (
     operation_attributes,
 )
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
-from detzoo.folders import make_folder, write_atomically
+from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
 from detzoo.provenance import commit, versions
 from detzoo.serving.served import FIRST_CLASS_ID
 from detzoo.serving.tflite_detector import SUFFIX, TfliteDetector

@@ -26,9 +26,9 @@ from detzoo.checkpoints.merge import merge_checkpoints, save_weights
 from detzoo.checkpoints.restore import part_of
 from detzoo.data.records import CHECKED_RECORDS, ReadOptions, RecordSource, scan_files
 from detzoo.errors import CheckpointError, DataError
+from detzoo.folders import CONFIG_FILE, PROPOSALS_FILE
 from detzoo.recipes.four_step_plan import (
     FIRST_STAGE_PART,
-    PROPOSALS_FILE,
     RECIPE,
     SHARED_PARTS,
     STEPS,
@@ -38,7 +38,7 @@ from detzoo.recipes.four_step_plan import (
     config_of_step,
     num_proposals,
 )
-from detzoo.recipes.recipe import CONFIG_FILE, FinishedRecipe
+from detzoo.recipes.recipe import FinishedRecipe
 from detzoo.train.run_record import read_finished, write_finished
 from detzoo.train.session import train_pipeline
 from detzoo.train.settings import dtype_policy_of

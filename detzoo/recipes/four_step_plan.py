@@ -22,7 +22,8 @@ from typing import Any
 
 from detzoo.config.stages import has_second_stage
 from detzoo.errors import ConfigError, UsageError
-from detzoo.recipes.recipe import CONFIG_FILE, Recipe
+from detzoo.folders import CONFIG_FILE, PROPOSALS_FILE
+from detzoo.recipes.recipe import Recipe
 from detzoo.train.run_record import read_finished
 
 RECIPE = Recipe(
@@ -32,7 +33,6 @@ RECIPE = Recipe(
     file="four_step.json",
     end="merged",
 )
-PROPOSALS_FILE = "proposals.npz"
 SHARED_PARTS = ("backbone", "neck")
 FIRST_STAGE_PART = "rpn"
 SHARED_PATTERN = f"^({'|'.join(SHARED_PARTS)})/"  # a regular expression of freeze_variables

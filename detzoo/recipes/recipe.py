@@ -16,11 +16,10 @@ from typing import Any, TypeVar
 from detzoo.config.diff import Difference, diff_configs
 from detzoo.config.load import load_pipeline, save_pipeline
 from detzoo.errors import UsageError
-from detzoo.folders import write_atomically
+from detzoo.folders import CONFIG_FILE, write_atomically
 from detzoo.train.run_record import RunRecord, read_finished
 from detzoo.train.stop import StopRequest
 
-CONFIG_FILE = "pipeline.config"
 _RUN_MARKS = ("ckpt-*.index", "checkpoint", "run.json")
 
 Result = TypeVar("Result")

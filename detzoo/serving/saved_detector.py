@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import UsageError
+from detzoo.folders import EXPORT_RECORD, LABEL_MAP_FILE
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.serving.given_regions import GivenRegions, inputs_of
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
@@ -23,8 +24,6 @@ from detzoo.serving.served import CLASS_SCORES
 SIGNATURE = "serving_default"
 NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
 MASKS_OUTPUT = "detection_masks"
-LABEL_MAP_FILE = "label_map.pbtxt"
-EXPORT_RECORD = "export.json"
 
 
 class SavedDetector(ImageDetector):

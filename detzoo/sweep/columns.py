@@ -35,6 +35,7 @@ class Column(NamedTuple):
 
 
 LATENCY = "latency.median_ms"
+HARDWARE = ("environment.cpu", "environment.gpus", "environment.cores")  # rows that differ in it do not compare
 PUBLISHED_SOURCE, PUBLISHED_CONDITIONS = "published.source", "published.conditions"
 _T, _I, _N, _F = Kind.TEXT, Kind.INTEGER, Kind.NUMBER, Kind.FLAG
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.errors import ConfigError, UsageError
-from detzoo.tasks.models import CONFIG_FILE, restored
+from detzoo.folders import CONFIG_FILE
+from detzoo.tasks.models import restored
 
 logger = logging.getLogger(__name__)
 

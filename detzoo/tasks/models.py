@@ -11,11 +11,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias, Union
 
+from detzoo.folders import CONFIG_FILE, EXPORT_RECORD
+
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
 
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
-CONFIG_FILE = "pipeline.config"  # next to a run's checkpoints and next to an exported model
 # Path of a pipeline.config, or a config that was loaded from one. A task never changes what it is given.
 Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
 
@@ -166,7 +167,6 @@ def load_exported(path: str | pathlib.Path, model: Any = None) -> Any:
 def _name_best(exported: pathlib.Path) -> None:
     """Warns if the training that a model was exported from has a better checkpoint."""
     from detzoo.checkpoints.files import best_instead
-    from detzoo.serving.saved_detector import EXPORT_RECORD
 
     try:
         record = json.loads((exported.parent / EXPORT_RECORD).read_text(encoding="utf-8"))

@@ -14,11 +14,10 @@ import platform
 import sys
 from typing import Any
 
-from detzoo.folders import write_atomically
+from detzoo.folders import FINISHED_FILE, write_atomically
 from detzoo.provenance import commit, versions
 
 RUN_FILE = "run.json"
-FINISHED_FILE = "finished"
 
 
 def read_finished(model_dir: str | pathlib.Path) -> dict[str, Any] | None:

@@ -21,7 +21,7 @@ from detzoo.checkpoints.restore import warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.errors import DetzooError
 from detzoo.features.pretrained import MissingWeightsError
-from detzoo.folders import reserved
+from detzoo.folders import CONFIG_FILE, reserved
 from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
 from detzoo.train.saving import saved_prefixes
@@ -30,8 +30,6 @@ from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, is_chief
 from detzoo.train.trainer import DatasetFactory, Trainer
 from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
-
-CONFIG_FILE = "pipeline.config"
 
 logger = logging.getLogger(__name__)
 

@@ -23,8 +23,9 @@ from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Proposals
 from detzoo.errors import DataError, UsageError
+from detzoo.folders import PROPOSALS_FILE
 from detzoo.recipes import four_step
-from detzoo.recipes.four_step_plan import PROPOSALS_FILE, STEPS, StageConfigs, config_of_proposals, config_of_step
+from detzoo.recipes.four_step_plan import STEPS, StageConfigs, config_of_proposals, config_of_step
 from detzoo.tasks.propose import write_training_proposals
 from detzoo.train.loop import Outcome
 from detzoo.train.run_record import write_finished

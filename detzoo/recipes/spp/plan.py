@@ -18,8 +18,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detzoo.errors import ConfigError, UsageError
+from detzoo.folders import FINISHED_FILE
 from detzoo.recipes.recipe import Recipe
-from detzoo.train.run_record import FINISHED_FILE
 
 RECIPE = Recipe(
     name="SPP-net's chain",

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detzoo.sweep.measured import Row
+from detzoo.sweep.plan.traits import ONE_STAGE
 
 
 class Extractor(NamedTuple):
@@ -56,7 +57,6 @@ METAS = {
     "segmentationproposals": ("Segmentation proposals", ""),
 }
 OTHER_MARKERS = ("<", ">", "*", "p")
-ONE_STAGE = ("ssd", "retinanet", "efficientdet")
 NO_NAME = "(not named)"
 LONGEST_LABEL, LONGEST_LINE = 60, 2000
 LONGEST_NAME = 26  # of an extractor or a meta-architecture: the room in a legend

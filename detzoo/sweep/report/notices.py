@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.names import counted, listed
-from detzoo.sweep.columns import LATENCY
+from detzoo.sweep.columns import HARDWARE, LATENCY
 from detzoo.sweep.measured import Row, column, failed_rows, measured_rows, with_values
 from detzoo.sweep.report.names import printable
 
 MOST_REPEAT_DIFFERENCE = 0.05  # between two halves of the runs, as a share of the median
 MOST_YARDSTICK_RANGE = 1.25  # fastest to slowest; more is another machine, or a busy one
-MACHINE = ("environment.cpu", "environment.gpus", "environment.cores")
 # Column -> words for several different values in it.
 DIFFERENCES = {
     "precision": "numeric precisions",
@@ -48,7 +47,7 @@ def environment_lines(rows: Sequence[Row]) -> list[tuple[str, str]]:
 def notices(rows: Sequence[Row], metric: str) -> list[str]:
     """Returns warnings, the gravest first; [] for numbers that can be compared as they are."""
     measured, found = measured_rows(rows), []
-    machines = {tuple(row[name] for name in MACHINE) for row in measured}
+    machines = {tuple(row[name] for name in HARDWARE) for row in measured}
     if len(machines) > 1:
         names = "; ".join(sorted(_machine(machine) for machine in machines))
         found.append(f"The points come from {len(machines)} machines, so their times do not compare: {names}.")

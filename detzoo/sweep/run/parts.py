@@ -12,11 +12,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from detzoo.errors import DataError, UsageError
-from detzoo.sweep.columns import Status
+from detzoo.sweep.columns import HARDWARE, Status
 from detzoo.sweep.results import RESULTS_FILE, Row, read_with_problems, write_results
 from detzoo.sweep.run.point_files import AND, EXAMPLES, POINTS
 
-HARDWARE = ("environment.cpu", "environment.gpus", "environment.cores")
 _PASSED_OVER = ("export", ".lock")
 
 Item = TypeVar("Item")

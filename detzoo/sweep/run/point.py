@@ -28,13 +28,14 @@ from typing import Any
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.names import listed
 from detzoo.errors import DetzooError
+from detzoo.folders import CONFIG_FILE, METRICS_FILE, PROPOSALS_FILE
 from detzoo.sweep.plan.trainings import EVAL_FILE, TRAIN_FILE
-from detzoo.sweep.run.point_files import METRICS_FILE, PIPELINE_FILE, POINT_FILE, RESULT_FILE, write_json
+from detzoo.sweep.run.point_files import POINT_FILE, RESULT_FILE, write_json
+from detzoo.tasks.models import EVAL_READER, TRAIN_READER
 from detzoo.tasks.start import configure_logging, quiet_tensorflow, start_without_unused_packages
 
 _EXPORT_FOLDER = "export"
 _SET_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of Linux's prctl
-TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +96,7 @@ def _benchmark(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path)
     how = {name: value for name, value in spec["how"].items() if name != "speed"}
     shape = (how.pop("image_height"), how.pop("image_width"))
     options = BenchmarkOptions(image_shape=shape, **how)
-    loaded, checkpoint = load_pipeline(str(folder / PIPELINE_FILE)), spec["checkpoint"] or None
+    loaded, checkpoint = load_pipeline(str(folder / CONFIG_FILE)), spec["checkpoint"] or None
     [result] = benchmark(loaded, options=options, export_folder=export, trained_checkpoint_dir=checkpoint)
     return result
 
@@ -118,7 +119,7 @@ def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, 
     from detzoo.tasks.evaluate import measure_checkpoint, measure_exported
     from detzoo.tasks.models import load_exported, start_tensorflow
 
-    loaded = load_pipeline(str(folder / PIPELINE_FILE))
+    loaded = load_pipeline(str(folder / CONFIG_FILE))
     message, exported = loaded.message, None
     if "benchmark" in result and is_measured_as_exported(message):
         exported = load_exported(str(export), message.model)
@@ -153,7 +154,6 @@ def is_measured_as_exported(message: Any) -> bool:
 
 def measure_two_networks(loaded: LoadedPipeline, training: str, folder: pathlib.Path) -> Any:
     """Measures the first two steps of a training in four, which share no features; writes proposals to ``folder``."""
-    from detzoo.evaluate.report import PROPOSALS_FILE
     from detzoo.recipes.four_step_plan import STEPS
     from detzoo.tasks.evaluate import measure_checkpoint
     from detzoo.tasks.propose import propose
@@ -176,7 +176,7 @@ def write_proposals(folder: pathlib.Path) -> int:
     spec = json.loads((folder / POINT_FILE).read_text(encoding="utf-8"))
     for name, reads in ((TRAIN_FILE, TRAIN_READER), (EVAL_FILE, EVAL_READER)):
         if name in spec["files"] and not (folder / name).is_file():
-            config, number = str(folder / PIPELINE_FILE), spec["files"][name]
+            config, number = str(folder / CONFIG_FILE), spec["files"][name]
             propose(config, spec["checkpoint"], folder / name, reads=reads, max_proposals=number)
     return 0
 

@@ -23,9 +23,8 @@ from detzoo.sweep.columns import COLUMNS, NAMES, Kind, Status
 from detzoo.sweep.results import Row, Value
 
 POINTS, EXAMPLES = "points", "examples"
-PIPELINE_FILE, METRICS_FILE, EXAMPLES_FILE = "pipeline.config", "metrics.json", "examples.json"
+EXAMPLES_FILE = "examples.json"
 POINT_FILE, RESULT_FILE, LOG_FILE = "point.json", "result.json", "log.txt"  # task, result and output of a process
-FINISHED_FILE = "finished"  # of a training
 POINT_MODULE = "detzoo.sweep.run.point"  # the program of a point's process
 AND = " && "  # between two commands of a row
 _NOT_MEASURED = -1.0  # pycocotools' value for nothing to measure

@@ -14,14 +14,14 @@ from typing import Any
 
 from detzoo.config.load import save_pipeline
 from detzoo.extras import require_extras
-from detzoo.folders import make_folder
+from detzoo.folders import CONFIG_FILE, make_folder
 from detzoo.sweep.columns import PUBLISHED_COLUMNS, PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
 from detzoo.sweep.plan.files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
 from detzoo.sweep.plan.points import Point
 from detzoo.sweep.plan.sweep_plan import SweepPlan
 from detzoo.sweep.results import RESULTS_FILE, Row, Value, set_cells
 from detzoo.sweep.run.estimate import Remaining
-from detzoo.sweep.run.point_files import AND, PIPELINE_FILE, POINT_FILE, POINT_MODULE, POINTS, compose_row, write_json
+from detzoo.sweep.run.point_files import AND, POINT_FILE, POINT_MODULE, POINTS, compose_row, write_json
 from detzoo.sweep.run.prepare import check_checkpoints, devices_for, draw_embedded
 from detzoo.sweep.run.progress import SweepProgress
 from detzoo.sweep.run.runner import Runner, Unit, Work
@@ -77,7 +77,7 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
 def facts_of(point: Point, plan: SweepPlan, output_dir: pathlib.Path) -> dict[str, Value]:
     """Returns the cells of a row that are known before the measurement."""
     traits, how = point.traits, point.how
-    config = f"{POINTS}/{point.key}/{PIPELINE_FILE}"
+    config = f"{POINTS}/{point.key}/{CONFIG_FILE}"
     return {
         "key": point.key,
         "name": point.name,
@@ -152,7 +152,7 @@ def _work(point: Point, sweep: Any, output_dir: pathlib.Path) -> Work:
     path = f"{POINTS}/{point.key}"
     folder = output_dir / path
     folder.mkdir(parents=True, exist_ok=True)
-    save_pipeline(replace_output_dir(point.message, str(output_dir)), folder / PIPELINE_FILE)
+    save_pipeline(replace_output_dir(point.message, str(output_dir)), folder / CONFIG_FILE)
     spec = {
         "name": point.name,
         "checkpoint": checkpoint_of(output_dir, point),

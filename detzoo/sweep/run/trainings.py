@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from detzoo.config.load import save_pipeline
+from detzoo.folders import CONFIG_FILE, FINISHED_FILE
 from detzoo.sweep.plan.axes import change_config
 from detzoo.sweep.plan.files import MODEL_FOLDER, TRAINING, replace_output_dir, trained_model
 from detzoo.sweep.plan.points import Point, Proposals, copied, stage_sets
 from detzoo.sweep.plan.trainings import EVAL_FILE, PROPOSALS, TRAIN_FILE
-from detzoo.sweep.run.point_files import FINISHED_FILE, PIPELINE_FILE, POINT_FILE, POINT_MODULE, write_json
+from detzoo.sweep.run.point_files import POINT_FILE, POINT_MODULE, write_json
 from detzoo.sweep.run.runner import Work
 
 _TRAININGS_OF_A_STAGE = 2  # in a training of four steps
@@ -65,7 +66,7 @@ def _training(point: Point, train: Any, output_dir: pathlib.Path, train_flags: S
     key = point.training_key
     folder = output_dir / TRAINING / key
     folder.mkdir(parents=True, exist_ok=True)
-    config = folder / PIPELINE_FILE
+    config = folder / CONFIG_FILE
     save_pipeline(replace_output_dir(point.training, str(output_dir)), config)
     words = [f"--pipeline_config_path={config}", f"--model_dir={folder / MODEL_FOLDER}", *train_flags]
     verb = "train"
@@ -82,7 +83,7 @@ def _proposing(proposals: Proposals, train: Any, output_dir: pathlib.Path) -> Wo
     key = f"{PROPOSALS}/{proposals.key}"
     folder = output_dir / key
     folder.mkdir(parents=True, exist_ok=True)
-    save_pipeline(replace_output_dir(proposals.of.message, str(output_dir)), folder / PIPELINE_FILE)
+    save_pipeline(replace_output_dir(proposals.of.message, str(output_dir)), folder / CONFIG_FILE)
     files = {TRAIN_FILE: proposals.num_train, EVAL_FILE: proposals.num_eval}
     write_json(folder / POINT_FILE, {"checkpoint": checkpoint_of(output_dir, proposals.of), "files": files})
     command = (sys.executable, "-m", POINT_MODULE, "propose", str(folder))
