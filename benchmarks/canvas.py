@@ -57,13 +57,13 @@ class OnCanvas:
         canvas = tf.concat([canvas, tf.zeros_like(canvas) + outside], axis=0) if self._in_batch else canvas
         return self._detector.preprocess(canvas)
 
-    def predict(self, inputs: Any, true_shapes: Any, proposals: Any = None) -> Any:
+    def forward(self, inputs: Any, true_shapes: Any, proposals: Any = None) -> Any:
         """Returns predictions, true shapes and the padded shape."""
         del proposals
         shape = tf.shape(inputs)[1:3]
         if self._in_batch:
             true_shapes = tf.concat([true_shapes, tf.tile(shape[tf.newaxis], [tf.shape(true_shapes)[0], 1])], axis=0)
-        return self._detector.predict(inputs, true_shapes=true_shapes), true_shapes, shape
+        return self._detector.forward(inputs, true_shapes=true_shapes), true_shapes, shape
 
     def postprocess(self, predictions: Any, true_shapes: Any, padded_shape: Any) -> Any:
         """Returns the detections of all images but the empty one."""

@@ -146,11 +146,11 @@ def given_proposals():
     return Proposals(tf.constant([boxes] * 2), tf.zeros([2, 4]), tf.constant([3, 3]))
 
 
-def predict(detector, images, groundtruth=None, **options):
+def forward(detector, images, groundtruth=None, **options):
     """Returns predictions, with given proposals if the detector needs them, and in training with ground truth."""
     if detector.wants_proposals:
         options["proposals"] = given_proposals()
-    return detector.predict(
+    return detector.forward(
         detector.preprocess(images), training=groundtruth is not None, groundtruth=groundtruth, **options
     )
 

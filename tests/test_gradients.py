@@ -87,7 +87,7 @@ def _graph(function):
 def _gradient_graph(detector, image, true_shapes):
     def differentiate():
         with tf.GradientTape() as tape:
-            predictions = detector.predict(detector.preprocess(image), true_shapes=true_shapes)
+            predictions = detector.forward(detector.preprocess(image), true_shapes=true_shapes)
             floats = [x for x in tf.nest.flatten(predictions) if tf.is_tensor(x) and x.dtype.is_floating]
             loss = tf.add_n([tf.reduce_sum(tf.cast(x, tf.float32)) for x in floats])
         return tape.gradient(loss, detector.trainable_variables)
@@ -113,7 +113,7 @@ def test_graphs_of_all_crops_are_freed(small, kind):
     detector = small.build(kind)
 
     def loss():
-        predictions = small.predict(detector, images, groundtruth)
+        predictions = small.forward(detector, images, groundtruth)
         return [term.total for term in detector.loss_terms(predictions, groundtruth).values()]
 
     true_shapes = tf.constant([[small.HEIGHT, small.WIDTH]] * 2)

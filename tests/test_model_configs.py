@@ -213,7 +213,7 @@ def training_step(detector, optimizer):
     images = np.random.default_rng(1).uniform(0, 255, (num_images, *shape, 3)).astype(np.float32)
     weights = detector.trainable_weights
     with tf.GradientTape() as tape:
-        predictions = detector.predict(detector.preprocess(tf.constant(images)), training=True, **options)
+        predictions = detector.forward(detector.preprocess(tf.constant(images)), training=True, **options)
         terms = detector.loss_terms(predictions, truth)
         losses = {name: term.total / tf.maximum(term.normalizer, 1.0) for name, term in terms.items()}
         losses["regularization"] = sum(detector.losses)

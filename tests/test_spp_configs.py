@@ -104,7 +104,7 @@ def test_the_small_classifier_trains_a_step_at_both_sizes():
     for side in model.spp_classifier.train_size:
         with tf.GradientTape() as tape:
             images = detector.preprocess(tf.image.resize(pixels, (side, side)))
-            term = detector.loss_terms(detector.predict(images, training=True), truth)["classification"]
+            term = detector.loss_terms(detector.forward(images, training=True), truth)["classification"]
         gradients = tape.gradient(term.total, detector.trainable_variables)
         assert 0 < float(term.total) < math.inf
         assert all(np.all(np.isfinite(gradient)) and np.any(gradient) for gradient in gradients)

@@ -58,7 +58,7 @@ class ToyDetector(Detector):
     def preprocess(self, images):
         return tf.cast(images, tf.float32) * (2.0 / 255.0) - 1.0
 
-    def predict(self, inputs, training=False, **context):
+    def forward(self, inputs, training=False, **context):
         deltas, logits = self.network(inputs, training=training)
         return Predictions(deltas, logits, tf.constant(self.anchors))
 
@@ -99,8 +99,8 @@ class ToyProposer(ToyDetector):
 
     proposes_only = True
 
-    def predict(self, inputs, training=False, **context):
-        first = super().predict(inputs, training)
+    def forward(self, inputs, training=False, **context):
+        first = super().forward(inputs, training)
         windows = tf.constant([[0.0, 0.0, 1.0, 1.0]])
         scores = tf.reduce_max(first.class_logits, axis=-1)
         proposals = Proposals(tf.zeros_like(first.box_deltas), scores, tf.zeros_like(scores[:, 0], tf.int32))
@@ -116,7 +116,7 @@ class ToyRegionDetector(ToyDetector):
 
     wants_proposals = True
 
-    def predict(self, inputs, training=False, proposals=None, **context):
+    def forward(self, inputs, training=False, proposals=None, **context):
         return proposals
 
     def postprocess(self, predictions, true_shapes, padded_shape):

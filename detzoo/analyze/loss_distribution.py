@@ -194,7 +194,7 @@ def _traced_split(detector: OneStageDetector, spec: Batch) -> Any:
         return tf.TensorSpec([None, *part.shape[1:]], part.dtype)
 
     def split(images: Tensor, groundtruth: Groundtruth) -> tuple[Tensor, Tensor]:
-        return signed_logits(detector, detector.predict(detector.preprocess(images)), groundtruth)
+        return signed_logits(detector, detector.forward(detector.preprocess(images)), groundtruth)
 
     signature = tf.nest.map_structure(any_batch, [spec.images, spec.groundtruth])
     return tf.function(split, input_signature=signature, autograph=False)

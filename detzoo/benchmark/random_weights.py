@@ -52,7 +52,7 @@ def randomize(detector: Any, seed: int = 0) -> None:
         regions = random_regions(1, _NUM_REGIONS)
         options["proposals"] = Proposals(tf.constant(regions), tf.zeros([1, _NUM_REGIONS]), tf.constant([_NUM_REGIONS]))
     with _measuring(norms):
-        detector.predict(detector.preprocess(images), training=True, **options)
+        detector.forward(detector.preprocess(images), training=True, **options)
     for norm in norms:
         norm.moving_variance.assign(tf.maximum(norm.moving_variance, _LEAST_VARIANCE))
 

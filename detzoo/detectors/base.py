@@ -2,7 +2,7 @@
 
 Flow of an image through a detector::
 
-    images --preprocess--> inputs --predict--> Predictions --loss_terms(groundtruth)--> LossTerms
+    images --preprocess--> inputs --forward--> Predictions --loss_terms(groundtruth)--> LossTerms
                                                           \\--postprocess--> Detections
 
 Ground truth is an argument and is never stored on the model.
@@ -23,12 +23,12 @@ ImageShape = tuple[int | None, int | None]
 
 
 class Detector(keras.Model):
-    """Detector with the verbs preprocess, predict, loss_terms and postprocess.
+    """Detector with the verbs preprocess, forward, loss_terms and postprocess.
 
     Attributes:
         num_classes: Number of classes, the background not counted.
         input_shape_px: (height, width) of the padded input, None for an axis of any size.
-        wants_proposals: ``predict`` needs proposals from outside.
+        wants_proposals: ``forward`` needs proposals from outside.
         chooses_regions: The predictions depend on regions that the detector selects first (two stages).
         proposes_only: The detections are class-agnostic proposals.
         proposes_masks: The proposals are masks.
@@ -102,13 +102,13 @@ class Detector(keras.Model):
             images: uint8 or float32 [B, H, W, 3], RGB, 0..255, resized and padded.
 
         Returns:
-            float32 [B, H, W, 3], the input of ``predict``.
+            float32 [B, H, W, 3], the input of ``forward``.
         """
         if self._normalize is None:
             raise NotImplementedError("preprocess is defined by each detector")
         return self._normalize(tf.cast(images, tf.float32))
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,
@@ -130,7 +130,7 @@ class Detector(keras.Model):
         Returns:
             Raw predictions, float32: ``Predictions`` or ``RegionPredictions``.
         """
-        raise NotImplementedError("predict is defined by each detector")
+        raise NotImplementedError("forward is defined by each detector")
 
     def loss_terms(self, predictions: Any, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """Returns the parts of the loss, each as a sum over this replica's images with a normalizer."""
@@ -142,7 +142,7 @@ class Detector(keras.Model):
         """Decodes boxes, computes scores and suppresses duplicates.
 
         Args:
-            predictions: Result of ``predict``.
+            predictions: Result of ``forward``.
             true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
             padded_shape: (height, width) of the padded input.
 
@@ -152,5 +152,5 @@ class Detector(keras.Model):
         raise NotImplementedError("postprocess is defined by each detector")
 
     def call(self, inputs: Tensor, training: bool = False) -> Any:
-        """Calls ``predict``, under the name that Keras uses."""
-        return self.predict(inputs, training=training)
+        """Calls ``forward``, under the name that Keras uses."""
+        return self.forward(inputs, training=training)

@@ -32,7 +32,7 @@ def layers_with_moving_statistics(detector: Any) -> list[BatchNorm]:
 
 def training_predictions(detector: Any, batch: Batch) -> Any:
     """Returns the detector's predictions on a batch as training computes them."""
-    return detector.predict(
+    return detector.forward(
         detector.preprocess(batch.images),
         training=True,
         true_shapes=batch.true_shapes,

@@ -109,7 +109,7 @@ class OneStageDetector(Detector):
         """Anchors as numpy float32 [A, 4], or None if the input has no fixed size."""
         return self._static_anchors_norm
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,
@@ -117,7 +117,7 @@ class OneStageDetector(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> Predictions:
-        """See ``Detector.predict``."""
+        """See ``Detector.forward``."""
         del groundtruth, proposals
         canvas = self.whole_cells(inputs, true_shapes)
         outputs = self.network(canvas, training=training)

@@ -82,7 +82,7 @@ class SegmentationProposals(Detector):
         """See ``Detector.cell_multiple_px``."""
         return 2 ** max(self._windows.levels)
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,
@@ -90,7 +90,7 @@ class SegmentationProposals(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> MaskProposalPredictions:
-        """See ``Detector.predict``. With ground truth, masks are predicted at the positives of a labelled sample."""
+        """See ``Detector.forward``. With ground truth, masks are predicted at the positives of a labelled sample."""
         del proposals
         outputs = self.network(self.whole_cells(inputs, true_shapes), training=training)
         scores, maps = outputs["score_logits"][..., 0], outputs["features"]

@@ -112,7 +112,7 @@ class SppClassifier(Detector):
         self._stride_px, self._offset_px = stride_px(network), offset_px(network) + HALF_PIXEL
         self.built = True
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,

@@ -272,7 +272,7 @@ class SppNet(Detector):
         margins = self.margins(self.classified_features(pooled))
         return tf.concat([-tf.reduce_max(margins, axis=-1, keepdims=True), margins], axis=-1)
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,
@@ -280,7 +280,7 @@ class SppNet(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> RegionPredictions:
-        """See ``Detector.predict``. The images fill ``inputs``, and ``proposals`` are required.
+        """See ``Detector.forward``. The images fill ``inputs``, and ``proposals`` are required.
 
         Padding rows that no image needs are dropped, so the result may have fewer regions.
         """

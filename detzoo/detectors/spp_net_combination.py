@@ -52,7 +52,7 @@ class CombinedSppNets(Detector):
         """Returns images as float32; each member normalises them."""
         return tf.cast(images, tf.float32)
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,
@@ -60,10 +60,10 @@ class CombinedSppNets(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> RegionPredictions:
-        """See ``Detector.predict``. The regions of the members follow one another."""
+        """See ``Detector.forward``. The regions of the members follow one another."""
         del training, groundtruth
         parts = [
-            member.predict(member.preprocess(inputs), true_shapes=true_shapes, proposals=proposals)
+            member.forward(member.preprocess(inputs), true_shapes=true_shapes, proposals=proposals)
             for member in self.members
         ]
         valid = tf.concat([is_region(part.proposals) for part in parts], axis=1)

@@ -136,7 +136,7 @@ class TwoStageDetector(Detector):
             return 1
         return 2 ** max(maps)
 
-    def predict(  # type: ignore[override]
+    def forward(
         self,
         inputs: Tensor,
         training: bool = False,
@@ -144,7 +144,7 @@ class TwoStageDetector(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> RegionPredictions:
-        """See ``Detector.predict``. With ground truth, the regions are a labelled sample."""
+        """See ``Detector.forward``. With ground truth, the regions are a labelled sample."""
         canvas = self.whole_cells(inputs, true_shapes)
         input_shape, canvas_shape = spatial_shape(inputs), spatial_shape(canvas)
         outputs = self.network(canvas, training=training)

@@ -106,7 +106,7 @@ class ClassifierEvaluator:
             spec: Batch = self._dataset.element_spec
 
             def classify(images: Tensor, true_shapes: Tensor) -> Tensor:
-                return classifier.predict(classifier.preprocess(images), true_shapes=true_shapes).scores
+                return classifier.forward(classifier.preprocess(images), true_shapes=true_shapes).scores
 
             image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
             signature = [image_spec, tf.TensorSpec([None, 2], tf.int32)]

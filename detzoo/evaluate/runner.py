@@ -214,7 +214,7 @@ def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: 
 
     ``proposals`` are the regions to classify, for a detector without a first stage.
     """
-    predictions = detector.predict(detector.preprocess(images), true_shapes=true_shapes, proposals=proposals)
+    predictions = detector.forward(detector.preprocess(images), true_shapes=true_shapes, proposals=proposals)
     return detector.postprocess(predictions, true_shapes, spatial_shape(images))
 
 

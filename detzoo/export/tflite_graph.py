@@ -71,7 +71,7 @@ def convert_network(
 
     def predict(image: Tensor) -> dict[str, Tensor]:
         image = to_gray(image) if convert_to_grayscale else image
-        predictions = detector.predict(detector.preprocess(image))
+        predictions = detector.forward(detector.preprocess(image))
         return {DELTAS: predictions.box_deltas, LOGITS: predictions.class_logits}
 
     frozen, num_folded = freeze(tf.function(predict, input_signature=[spec], autograph=False).get_concrete_function())

@@ -168,7 +168,7 @@ def check_quantized(detector: OneStageDetector, prepare: Callable, run: Run, ima
 
 def detect(detector: OneStageDetector, images: np.ndarray) -> Detections:
     """Runs the detector on images [B, H, W, 3] of its input's size; returns numpy arrays."""
-    return _postprocess(detector, detector.predict(detector.preprocess(tf.constant(images))))
+    return _postprocess(detector, detector.forward(detector.preprocess(tf.constant(images))))
 
 
 def _postprocess(detector: OneStageDetector, predictions: Predictions) -> Detections:

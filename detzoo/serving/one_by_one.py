@@ -42,7 +42,7 @@ class OneByOne:
         """Returns the images unchanged."""
         return images
 
-    def predict(self, inputs: Tensor, true_shapes: Tensor, **context: Any) -> tuple[Tensor, ...]:
+    def forward(self, inputs: Tensor, true_shapes: Tensor, **context: Any) -> tuple[Tensor, ...]:
         """Returns boxes [B, M, 4], scores [B, M], ids [B, M], count [B] and masks [B, M, h, w]."""
         dtypes = (tf.float32, tf.float32, tf.int32, tf.int32, tf.float32)
         regions: list[Tensor] = []

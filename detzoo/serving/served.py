@@ -91,12 +91,12 @@ class ServingModule(tf.Module):
         padded_shape = spatial_shape(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
         if self.detector.classifies_images:  # images of one call have one size: no padding
-            return {CLASS_SCORES: tf.identity(self.detector.predict(inputs).scores)}
+            return {CLASS_SCORES: tf.identity(self.detector.forward(inputs).scores)}
         regions: dict[str, Proposals] = {}
         if proposals is not None:
             windows = image_windows(true_shapes, padded_shape)
             regions = {given_regions.INPUT_NAME: given_regions.as_proposals(proposals, windows)}
-        predictions = self.detector.predict(inputs, training=False, true_shapes=true_shapes, **regions)
+        predictions = self.detector.forward(inputs, training=False, true_shapes=true_shapes, **regions)
         predictions = name_outputs(predictions)
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
 

@@ -97,7 +97,7 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     options = {"proposals": _some_proposals(model)} if detector.wants_proposals else {}
 
     def outputs(inputs: Any) -> dict[str, Any]:
-        found = detector.predict(inputs, **options)._asdict()
+        found = detector.forward(inputs, **options)._asdict()
         return {name: found[name] for name in ("box_deltas", "class_logits")} if runs else dict(found)
 
     predict = tf.function(outputs, input_signature=[spec], autograph=False).get_concrete_function()

@@ -30,7 +30,7 @@ class Residual(Detector):
     def preprocess(self, images):
         return images / 127.5 - 1.0
 
-    def predict(self, inputs, training=False):
+    def forward(self, inputs, training=False):
         return self.network(inputs, training=training)
 
 
@@ -43,7 +43,7 @@ def detector():
 
 def test_a_residual_network_does_not_explode(detector):
     image = np.random.default_rng(5).integers(0, 256, (1, 32, 24, 3)).astype(np.float32)
-    outputs = detector.predict(detector.preprocess(tf.constant(image)))
+    outputs = detector.forward(detector.preprocess(tf.constant(image)))
     # Every block adds a normalised value, of variance about 1: 24 and a little. With the initial statistics (0 and 1)
     # each would double the variance instead: 2**24.
     assert 12 < np.var(outputs) < 48
@@ -61,7 +61,7 @@ def test_frozen_layers_are_frozen_again(detector):
     assert len(norms) == NUM_BLOCKS
     assert {(norm.train_statistics, norm.trainable, norm.momentum) for norm in norms} == {(False, False, 0.99)}
     before = norms[0].moving_mean.numpy()
-    detector.predict(tf.random.normal([1, 16, 16, 3]), training=True)
+    detector.forward(tf.random.normal([1, 16, 16, 3]), training=True)
     np.testing.assert_array_equal(norms[0].moving_mean, before)
 
 

@@ -109,14 +109,14 @@ def test_paths_of_variables_do_not_depend_on_what_was_built_before():
 def test_attributes_and_anchors_follow_the_config():
     detector = build_detector(model_message())
     assert (detector.num_classes, detector.input_shape_px) == (3, (64, 96))
-    predictions = detector.predict(tf.zeros([1, 64, 96, 3]))
+    predictions = detector.forward(tf.zeros([1, 64, 96, 3]))
     # Levels 4, 5, 6: 4 x 6, 2 x 3, 1 x 2 cells; three boxes on the lowest (reduced), four on each other.
     assert tuple(predictions.class_logits.shape) == (1, 24 * 3 + 6 * 4 + 2 * 4, 4)
 
 
 def test_without_background_class_there_is_one_column_a_class():
     message = model_message(("num_classes: 3", "num_classes: 3 add_background_class: false"))
-    assert build_detector(message).predict(tf.zeros([1, 64, 96, 3])).class_logits.shape[-1] == 3
+    assert build_detector(message).forward(tf.zeros([1, 64, 96, 3])).class_logits.shape[-1] == 3
 
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "mixed_float16"])
@@ -128,7 +128,7 @@ def test_predictions_and_variables_are_float32_under_every_policy(policy):
         policy.removeprefix("mixed_")
     }
     images, groundtruth = images_and_groundtruth()
-    predictions = detector.predict(detector.preprocess(images), training=True)
+    predictions = detector.forward(detector.preprocess(images), training=True)
     assert {x.dtype for x in predictions} == {tf.float32}
     assert {weight.dtype for weight in detector.weights} == {"float32"}
     assert all(np.isfinite(term.total) for term in detector.loss_terms(predictions, groundtruth).values())
@@ -143,7 +143,7 @@ def test_loss_falls_within_twenty_steps_on_two_images():
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            predictions = detector.predict(detector.preprocess(images), training=True)
+            predictions = detector.forward(detector.preprocess(images), training=True)
             terms = detector.loss_terms(predictions, groundtruth)
             value = sum(term.total / tf.maximum(term.normalizer, 1.0) for term in terms.values())
         optimizer.apply_gradients(zip(tape.gradient(value, detector.trainable_weights), detector.trainable_weights))
@@ -158,7 +158,7 @@ def test_detections_come_from_a_traced_detector_as_from_an_eager_one():
     images, _ = images_and_groundtruth()
 
     def detect(batch):
-        predictions = detector.predict(detector.preprocess(batch))
+        predictions = detector.forward(detector.preprocess(batch))
         return detector.postprocess(predictions, tf.constant([[64, 96], [64, 48]]), (64, 96))
 
     eager, traced = detect(images), tf.function(detect)(images)
@@ -171,7 +171,7 @@ def test_images_of_any_size_where_the_resizer_leaves_it_open():
     resizer = "keep_aspect_ratio_resizer { min_dimension: 64 max_dimension: 128 }"
     detector = build_detector(model_message(("fixed_shape_resizer { height: 64 width: 96 }", resizer)))
     assert detector.input_shape_px == (None, None)
-    traced = tf.function(detector.predict, input_signature=[tf.TensorSpec([None, None, None, 3])])
+    traced = tf.function(detector.forward, input_signature=[tf.TensorSpec([None, None, None, 3])])
     # Maps of stride 16, 32 and 64: 64 x 96 pads to 64 x 128 and 70 x 65 to 128 x 128.
     assert traced(tf.zeros([1, 64, 96, 3])).box_deltas.shape[1] == 4 * 8 * 3 + 2 * 4 * 4 + 1 * 2 * 4
     assert traced(tf.zeros([1, 70, 65, 3])).box_deltas.shape[1] == 8 * 8 * 3 + 4 * 4 * 4 + 2 * 2 * 4
@@ -181,7 +181,7 @@ def test_padding_to_a_multiple_enlarges_the_maps():
     message = model_message(("min_depth: 8", "min_depth: 8 pad_to_multiple: 128"), ("height: 64", "height: 65"))
     # 65 x 96 pads to 128 x 128: 8 x 8, 4 x 4 and 2 x 2 cells.
     num_anchors = 64 * 3 + 16 * 4 + 4 * 4
-    assert build_detector(message).predict(tf.zeros([1, 65, 96, 3])).box_deltas.shape[1] == num_anchors
+    assert build_detector(message).forward(tf.zeros([1, 65, 96, 3])).box_deltas.shape[1] == num_anchors
 
 
 def test_frozen_batch_norm_reaches_every_part():

@@ -31,7 +31,7 @@ def test_a_checkpoint_becomes_a_saved_model(toy_run, toy, capsys):
     images = np.random.default_rng(0).integers(0, 256, (1, 32, 48, 3), np.uint8)
     found = tf.saved_model.load(str(folder / "saved_model"))(tf.constant(images))
     inputs = toy_run.detector.preprocess(tf.constant(images))
-    expected = toy_run.detector.postprocess(toy_run.detector.predict(inputs), tf.constant([[32, 48]]), (32, 48))
+    expected = toy_run.detector.postprocess(toy_run.detector.forward(inputs), tf.constant([[32, 48]]), (32, 48))
     np.testing.assert_allclose(found["raw_detection_scores"], expected.raw_scores, atol=1e-4)
 
 

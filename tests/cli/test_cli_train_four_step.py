@@ -159,11 +159,11 @@ def test_the_merged_detector_proposes_as_step_3_and_classifies_as_step_4(run):
     second = detector_of(second_config, run.folder / "4_fast_rcnn")
     batch = next(iter(plain_batches(run, 3)))
     inputs = whole.preprocess(batch.images)
-    predicted = whole.predict(inputs, true_shapes=batch.true_shapes)
-    proposed = first.predict(inputs, true_shapes=batch.true_shapes).proposals
+    predicted = whole.forward(inputs, true_shapes=batch.true_shapes)
+    proposed = first.forward(inputs, true_shapes=batch.true_shapes).proposals
     np.testing.assert_allclose(predicted.proposals.boxes_norm, proposed.boxes_norm, atol=1e-6)
     np.testing.assert_allclose(predicted.proposals.scores, proposed.scores, atol=1e-6)
-    classified = second.predict(inputs, true_shapes=batch.true_shapes, proposals=proposed)
+    classified = second.forward(inputs, true_shapes=batch.true_shapes, proposals=proposed)
     np.testing.assert_allclose(predicted.class_logits, classified.class_logits, atol=1e-5)
     np.testing.assert_allclose(predicted.box_deltas, classified.box_deltas, atol=1e-5)
     assert predicted.class_logits.shape == (3, 6, 6)  # first_stage_max_proposals, and 5 classes with the background
@@ -181,7 +181,7 @@ def test_proposals_are_of_every_plain_training_image_in_the_order_of_the_records
     counts = np.diff(offsets)
     assert counts.max() == 9  # first_stage_max_proposals_in_training, not the 6 of testing
     for begin, end, batch in zip(offsets, offsets[1:], images):
-        proposed: Proposals = first.predict(first.preprocess(batch.images), true_shapes=batch.true_shapes).proposals
+        proposed: Proposals = first.forward(first.preprocess(batch.images), true_shapes=batch.true_shapes).proposals
         np.testing.assert_allclose(boxes[begin:end], proposed.boxes_norm[0, : end - begin], atol=1e-5)
         np.testing.assert_allclose(scores[begin:end], proposed.scores[0, : end - begin], atol=1e-5)
 

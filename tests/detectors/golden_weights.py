@@ -48,7 +48,7 @@ def predictions_of(detector, inputs, **options):
     before = tf.config.optimizer.get_experimental_options().get("disable_meta_optimizer", False)
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     try:
-        return tf.function(detector.predict, autograph=False)(inputs, **options)
+        return tf.function(detector.forward, autograph=False)(inputs, **options)
     finally:
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": before})
 

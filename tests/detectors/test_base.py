@@ -78,7 +78,7 @@ def test_preprocess_casts_and_normalises():
 def test_predictions_cover_every_anchor():
     # 24 x 40 pixels: 3 x 5 cells of stride 8 and 2 x 3 of the next level, 2 anchors each: 2 * (15 + 6) = 42.
     model = detector()
-    predictions = model.predict(model.preprocess(image()))
+    predictions = model.forward(model.preprocess(image()))
     assert tuple(predictions.box_deltas.shape) == (2, 42, 4)
     assert tuple(predictions.class_logits.shape) == (2, 42, 4)
     assert tuple(predictions.anchors_norm.shape) == (42, 4)
@@ -95,9 +95,9 @@ def test_unknown_sizes_give_what_known_ones_give(size, padded_size):
     for ours, theirs in zip(unknown.weights, known.weights, strict=True):
         ours.assign(theirs)
     inputs = known.preprocess(image(*size))
-    traced = tf.function(unknown.predict, input_signature=[tf.TensorSpec([None, None, None, 3])])
+    traced = tf.function(unknown.forward, input_signature=[tf.TensorSpec([None, None, None, 3])])
     pad = [(0, after - before) for before, after in zip(size, padded_size, strict=True)]
-    expected, received = known.predict(tf.pad(inputs, [(0, 0), *pad, (0, 0)])), traced(inputs)
+    expected, received = known.forward(tf.pad(inputs, [(0, 0), *pad, (0, 0)])), traced(inputs)
     np.testing.assert_allclose(received.box_deltas, expected.box_deltas, atol=1e-5)
     np.testing.assert_allclose(received.class_logits, expected.class_logits, atol=1e-5)
     # Anchors are fractions of what was given, not of what it was padded to.
@@ -107,7 +107,7 @@ def test_unknown_sizes_give_what_known_ones_give(size, padded_size):
 
 def test_backbone_sees_a_padded_image_while_anchors_are_fractions_of_the_true_one():
     # 20 x 30 pads to 32 x 32: 4 x 4 cells of stride 8, 2 x 2 above: 2 * (16 + 4) = 40 anchors.
-    predictions = detector((20, 30), pad_to_multiple=32).predict(tf.zeros([1, 20, 30, 3]))
+    predictions = detector((20, 30), pad_to_multiple=32).forward(tf.zeros([1, 20, 30, 3]))
     assert tuple(predictions.box_deltas.shape) == (1, 40, 4)
     np.testing.assert_allclose(predictions.anchors_norm, ANCHORS([(4, 4), (2, 2)], (20, 30)))
 
@@ -121,7 +121,7 @@ def test_verbs_hand_over_to_the_parts():
 
 def test_calling_is_predicting():
     model = detector()
-    for called, predicted in zip(model(tf.ones([1, 24, 40, 3])), model.predict(tf.ones([1, 24, 40, 3])), strict=True):
+    for called, predicted in zip(model(tf.ones([1, 24, 40, 3])), model.forward(tf.ones([1, 24, 40, 3])), strict=True):
         np.testing.assert_array_equal(called, predicted)
 
 
@@ -129,7 +129,7 @@ def test_regularisation_counts_every_kernel_once():
     model = detector()
     kernels = [np.asarray(weight) for weight in model.weights if weight.name == "kernel"]
     assert float(sum(model.losses)) == pytest.approx(0.5 * sum(np.sum(kernel**2) for kernel in kernels), rel=1e-5)
-    model.predict(tf.ones([1, 24, 40, 3]), training=True)
+    model.forward(tf.ones([1, 24, 40, 3]), training=True)
     assert len(model.losses) == len(kernels)
 
 
@@ -138,10 +138,10 @@ def test_weights_survive_saving(tmp_path):
     model.save_weights(tmp_path / "small.weights.h5")
     other.load_weights(tmp_path / "small.weights.h5")
     inputs = model.preprocess(image())
-    np.testing.assert_array_equal(other.predict(inputs).class_logits, model.predict(inputs).class_logits)
+    np.testing.assert_array_equal(other.forward(inputs).class_logits, model.forward(inputs).class_logits)
 
 
-@pytest.mark.parametrize("verb", ["preprocess", "predict"])
+@pytest.mark.parametrize("verb", ["preprocess", "forward"])
 def test_a_detector_without_verbs_says_so(verb):
     with pytest.raises(NotImplementedError, match=f"{verb} is defined by each detector"):
         getattr(Detector(3, (24, 40)), verb)(None)

@@ -155,7 +155,7 @@ class Shared(keras.Model):
     def preprocess(self, images):
         return images
 
-    def predict(self, inputs, training=False, **context):
+    def forward(self, inputs, training=False, **context):
         return self.network(inputs, training=training)
 
 

@@ -50,7 +50,7 @@ def detect(detector, small, images, shapes):
         options["proposals"] = options["proposals"]._replace(boxes_norm=options["proposals"].boxes_norm[:1] * scale)
         options["proposals"] = options["proposals"]._replace(num_valid=tf.constant([3]), scores=tf.zeros([1, 4]))
     shapes = tf.constant(shapes)
-    predictions = detector.predict(detector.preprocess(images), true_shapes=shapes, **options)
+    predictions = detector.forward(detector.preprocess(images), true_shapes=shapes, **options)
     return predictions, detector.postprocess(predictions, shapes, tuple(images.shape[1:3]))
 
 
@@ -99,7 +99,7 @@ def test_anchors_of_an_image_are_the_same_next_to_a_larger_one(name, training, l
     first_rows = {}
     for size in CANVASES:
         inputs = detector.preprocess(tf.zeros([2, size, size, 3]))
-        predictions = detector.predict(inputs, training=training, true_shapes=tf.constant([[128, 120], [size, size]]))
+        predictions = detector.forward(inputs, training=training, true_shapes=tf.constant([[128, 120], [size, size]]))
         anchors = np.asarray(getattr(predictions, "first_stage", predictions).anchors_norm) * size
         first_rows[size] = np.stack([anchors[0], anchors[1]])
     for size in CANVASES:
@@ -134,7 +134,7 @@ def test_an_evaluation_gives_an_image_the_same_detections_in_every_batch(load_mo
 def test_anchors_lie_half_a_stride_inside_at_every_size(load_module):
     # Strides 8, 16 and 32 of the levels 3 to 5: 70 x 65 pixels pad to 96 x 96, so 12, 6 and 3 cells along each side.
     detector = build("retinanet", load_module)
-    predictions = detector.predict(detector.preprocess(tf.zeros([1, 70, 65, 3])))
+    predictions = detector.forward(detector.preprocess(tf.zeros([1, 70, 65, 3])))
     anchors = np.asarray(predictions.anchors_norm) * [70, 65, 70, 65]
     centres = 0.5 * (anchors[:, :2] + anchors[:, 2:])
     expected = [
@@ -177,7 +177,7 @@ def test_multiples_are_the_coarsest_strides(name, multiple, load_module):
 def test_inputs_of_fixed_size_keep_the_rule_of_the_object_detection_api(small):
     # 70 x 96 pixels: 70 is no multiple of 8, so the rows of level 3 start at 0; 96 is one, so its columns start at 4.
     detector = small.build("pyramid", "faster_rcnn { image_resizer { fixed_shape_resizer { height: 70 width: 96 } } }")
-    first = detector.predict(detector.preprocess(tf.zeros([1, 70, 96, 3])), training=True).first_stage
+    first = detector.forward(detector.preprocess(tf.zeros([1, 70, 96, 3])), training=True).first_stage
     box = first.anchors_norm.numpy()[0] * [70, 96, 70, 96]
     np.testing.assert_allclose([box[0] + box[2], box[1] + box[3]], [0.0, 8.0], atol=1e-4)
     expected = MultiscaleAnchors(3, 6, 3.0, (1.0, 2.0), 1)([(9, 12), (5, 6), (3, 3), (2, 2)], (70, 96))

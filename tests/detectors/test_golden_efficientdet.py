@@ -29,7 +29,7 @@ def outputs_of(golden, folder):
     model, detector = golden.seeded_detector(folder)
     padded, _ = golden.image_and_shape(folder, model)
     inputs = detector.preprocess(padded)
-    predictions = detector.predict(inputs)
+    predictions = detector.forward(inputs)
     losses = golden.losses_of(detector, predictions)
     return detector, inputs, predictions, losses, dict(np.load(folder / "outputs.npz"))
 

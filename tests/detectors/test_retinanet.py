@@ -99,7 +99,7 @@ def anchors_that_learn(small, miner):
     none = tf.zeros([2, 1], tf.bool)
     classes, ones, no_masks = tf.constant([[2], [0]]), tf.ones([2, 1]), tf.zeros([2, 1, 0, 0], tf.uint8)
     truth = Groundtruth(boxes, classes, ones, none, none, tf.zeros([2, 1]), no_masks)
-    predictions = detector.predict(tf.random.stateless_uniform([2, 64, 96, 3], [1, 2], -1.0, 1.0))
+    predictions = detector.forward(tf.random.stateless_uniform([2, 64, 96, 3], [1, 2], -1.0, 1.0))
     with tf.GradientTape() as tape:
         tape.watch(predictions.class_logits)
         loss = detector.loss_terms(predictions, truth)["classification"].total

@@ -31,7 +31,7 @@ def trained(small_masks):
     @tf.function(autograph=False)
     def step():
         with tf.GradientTape() as tape:
-            predictions = detector.predict(detector.preprocess(images), training=True, groundtruth=groundtruth)
+            predictions = detector.forward(detector.preprocess(images), training=True, groundtruth=groundtruth)
             values = small_masks.values_of(detector.loss_terms(predictions, groundtruth))
             total = tf.add_n(list(values.values()))
         gradients = tape.gradient(total, detector.trainable_weights)
@@ -43,7 +43,7 @@ def trained(small_masks):
 
 
 def detect(detector, images, **options):
-    predictions = detector.predict(detector.preprocess(images), **options)
+    predictions = detector.forward(detector.preprocess(images), **options)
     true_shapes = options.get("true_shapes", tf.constant([[64, 96]] * len(images)))
     return detector.postprocess(predictions, true_shapes, (64, 96))
 
@@ -73,7 +73,7 @@ def test_what_was_learned_are_the_masks(trained, small_masks):
 def test_terms_and_the_sample(small_masks):
     detector = small_masks.build()
     images, groundtruth = small_masks.images_and_groundtruth()
-    predictions = detector.predict(detector.preprocess(images), training=True, groundtruth=groundtruth)
+    predictions = detector.forward(detector.preprocess(images), training=True, groundtruth=groundtruth)
     assert set(detector.loss_terms(predictions, groundtruth)) == {"mask", "score"}
     state = predictions.targets.state.numpy()
     assert state.shape == (2, small_masks.NUM_LOCATIONS)
@@ -90,7 +90,7 @@ def test_images_without_objects(small_masks):
     detector = small_masks.build()
     images, groundtruth = small_masks.images_and_groundtruth(num_objects=0)
     with tf.GradientTape() as tape:
-        predictions = detector.predict(detector.preprocess(images), training=True, groundtruth=groundtruth)
+        predictions = detector.forward(detector.preprocess(images), training=True, groundtruth=groundtruth)
         values = small_masks.values_of(detector.loss_terms(predictions, groundtruth))
         total = tf.add_n(list(values.values()))
     assert float(values["mask"]) == 0.0
@@ -109,7 +109,7 @@ def test_two_images_together_have_the_sum_of_their_losses(small_masks):
 
     def terms_of(rows):
         truth = Groundtruth(*(field[rows] for field in groundtruth[:7]))
-        predictions = detector.predict(detector.preprocess(images[rows]), training=True, groundtruth=truth)
+        predictions = detector.forward(detector.preprocess(images[rows]), training=True, groundtruth=truth)
         return detector.loss_terms(predictions, truth)
 
     both, first, second = terms_of(slice(0, 2)), terms_of(slice(0, 1)), terms_of(slice(1, 2))
@@ -140,7 +140,7 @@ def test_masks_are_those_of_the_head_that_the_location_belongs_to(small_masks):
         kernel, bias = detector.mask_network.get_layer(layer).get_weights()
         detector.mask_network.get_layer(layer).set_weights([0 * kernel, 0 * bias + value])
     images, _ = small_masks.images_and_groundtruth()
-    predictions = detector.predict(detector.preprocess(images))
+    predictions = detector.forward(detector.preprocess(images))
     is_first_head = predictions.chosen.numpy() < everywhere // 2
     assert is_first_head.sum(axis=1).tolist() == [everywhere // 2] * 2
     expected = np.where(is_first_head, 5.0, -5.0)[..., np.newaxis, np.newaxis]
@@ -162,7 +162,7 @@ def test_the_graph_and_an_input_of_unknown_size_give_the_same(trained, small_mas
 
     @tf.function(input_signature=[spec], autograph=False)
     def in_graph(images):
-        predictions = any_size.predict(any_size.preprocess(images))
+        predictions = any_size.forward(any_size.preprocess(images))
         shape = tf.shape(images)
         return any_size.postprocess(predictions, tf.constant([[64, 96]] * 2), (shape[1], shape[2]))
 
@@ -174,7 +174,7 @@ def test_bfloat16_computes_in_bfloat16_and_predicts_in_float32(small_masks):
     detector = small_masks.build(dtype_policy="mixed_bfloat16")
     images, groundtruth = small_masks.images_and_groundtruth()
     assert {x.dtype for x in detector.network.output["features"]} == {"bfloat16"}
-    predictions = detector.predict(detector.preprocess(images), training=True, groundtruth=groundtruth)
+    predictions = detector.forward(detector.preprocess(images), training=True, groundtruth=groundtruth)
     assert predictions.score_logits.dtype == predictions.mask_logits.dtype == tf.float32
     assert all(np.isfinite(term.total) for term in detector.loss_terms(predictions, groundtruth).values())
 
@@ -186,6 +186,6 @@ def test_one_head_alone(small_masks):
         "score_7",
     }
     images, _ = small_masks.images_and_groundtruth()
-    windows = detector.predict(detector.preprocess(images)).windows_norm.numpy() * [64, 96, 64, 96]
+    windows = detector.forward(detector.preprocess(images)).windows_norm.numpy() * [64, 96, 64, 96]
     # Level 3 has objects of 16 * sqrt(2) pixels, and windows a quarter larger.
     assert windows[0, 2] - windows[0, 0] == pytest.approx(1.25 * 16 * np.sqrt(2), rel=1e-5)

@@ -69,17 +69,17 @@ def test_ten_crops(ten):
     crops = [inputs[:, row : row + CROP, column : column + CROP] for row, column in places]
     crops += [crop[:, :, ::-1] for crop in crops]
     expected = np.mean([scores_of(ten, crop) for crop in crops], axis=0)
-    np.testing.assert_allclose(ten.predict(inputs).scores, expected, atol=1e-6)
-    assert ten.predict(inputs).logits == ()
+    np.testing.assert_allclose(ten.forward(inputs).scores, expected, atol=1e-6)
+    assert ten.forward(inputs).logits == ()
     np.testing.assert_allclose(expected.sum(axis=1), [1, 1], rtol=1e-5)
 
 
 def test_one_crop_and_the_full_image():
     inputs = normalized(images(70, 81)).numpy()
     one = classifier(TestView.ONE_CROP)
-    np.testing.assert_allclose(one.predict(inputs).scores, scores_of(one, inputs[:, 3:67, 8:72]), atol=1e-6)
+    np.testing.assert_allclose(one.forward(inputs).scores, scores_of(one, inputs[:, 3:67, 8:72]), atol=1e-6)
     full = classifier(TestView.FULL_IMAGE)
-    np.testing.assert_allclose(full.predict(inputs).scores, scores_of(full, inputs), atol=1e-6)
+    np.testing.assert_allclose(full.forward(inputs).scores, scores_of(full, inputs), atol=1e-6)
 
 
 @pytest.mark.parametrize("view", TestView)
@@ -88,16 +88,16 @@ def test_padding_of_a_batch_does_not_count(view):
     shapes = [(64, 91), (75, 64)]
     single = [normalized(images(*shape, count=1, seed=seed)) for seed, shape in enumerate(shapes)]
     padded = [np.pad(x[0], [[0, 75 - x.shape[1]], [0, 91 - x.shape[2]], [0, 0]], constant_values=55.0) for x in single]
-    together = model.predict(tf.constant(np.stack(padded)), true_shapes=tf.constant(shapes)).scores
+    together = model.forward(tf.constant(np.stack(padded)), true_shapes=tf.constant(shapes)).scores
     for row, inputs in zip(together, single, strict=True):
-        np.testing.assert_allclose(row, model.predict(inputs).scores[0], atol=1e-5)
+        np.testing.assert_allclose(row, model.forward(inputs).scores[0], atol=1e-5)
 
 
 def test_map_views_of_an_image_without_room_are_the_image_and_its_mirror_image():
     model = classifier(TestView.MAP_VIEWS)
     inputs = normalized(images(CROP, CROP)).numpy()
     expected = (scores_of(model, inputs) + scores_of(model, inputs[:, :, ::-1])) / 2
-    np.testing.assert_allclose(model.predict(inputs).scores, expected, atol=1e-6)
+    np.testing.assert_allclose(model.forward(inputs).scores, expected, atol=1e-6)
 
 
 def test_map_views_pool_the_cells_whose_centres_are_in_the_window():
@@ -115,15 +115,15 @@ def test_map_views_pool_the_cells_whose_centres_are_in_the_window():
         for first, end, weight in ((1, 5, 1), (0, 3, 2), (2, 6, 2)):
             pooled = spatial_pyramid(cells[:, :, first:end], (2,))
             total += weight * tf.nn.softmax(connected(pooled)).numpy()
-    np.testing.assert_allclose(model.predict(inputs).scores, total / 10, atol=1e-6)
+    np.testing.assert_allclose(model.forward(inputs).scores, total / 10, atol=1e-6)
 
 
 def test_map_views_of_several_scales_count_distinct_windows():
     # A square image: at scale 64 one window (and its mirror image), at 80 nine of each.
     inputs = normalized(images(80, 80, count=1)).numpy()
-    small = classifier(TestView.MAP_VIEWS, map_scales=(64,)).predict(inputs).scores.numpy()
-    large = classifier(TestView.MAP_VIEWS, map_scales=(80,)).predict(inputs).scores.numpy()
-    both = classifier(TestView.MAP_VIEWS, map_scales=(64, 80)).predict(inputs).scores.numpy()
+    small = classifier(TestView.MAP_VIEWS, map_scales=(64,)).forward(inputs).scores.numpy()
+    large = classifier(TestView.MAP_VIEWS, map_scales=(80,)).forward(inputs).scores.numpy()
+    both = classifier(TestView.MAP_VIEWS, map_scales=(64, 80)).forward(inputs).scores.numpy()
     np.testing.assert_allclose(both, (small + 9 * large) / 10, atol=1e-6)
 
 
@@ -139,7 +139,7 @@ def test_without_a_pyramid_the_last_pooling_makes_6_by_6():
 
 def test_loss_is_the_cross_entropy_of_images_with_a_class(ten):
     inputs = normalized(images(CROP, CROP))
-    predictions = ten.predict(inputs, training=True)
+    predictions = ten.forward(inputs, training=True)
     scores = scores_of(ten, inputs)  # without dropout training sees the same
     np.testing.assert_allclose(predictions.scores, scores, atol=1e-6)
     term = ten.loss_terms(predictions, truth([2, 0]))["classification"]
@@ -154,8 +154,8 @@ def test_loss_is_the_cross_entropy_of_images_with_a_class(ten):
 def test_dropout_drops_in_training_alone():
     model = classifier(TestView.FULL_IMAGE, dropout_rate=0.5)
     inputs = normalized(images(CROP, CROP))
-    np.testing.assert_array_equal(model.predict(inputs).scores, model.predict(inputs).scores)
-    runs = [model.predict(inputs, training=True).scores.numpy() for _ in range(2)]
+    np.testing.assert_array_equal(model.forward(inputs).scores, model.forward(inputs).scores)
+    runs = [model.forward(inputs, training=True).scores.numpy() for _ in range(2)]
     assert not np.allclose(runs[0], runs[1])
 
 
@@ -166,7 +166,7 @@ def test_loss_falls_within_twenty_steps_of_two_sizes():
 
     def step(x):
         with tf.GradientTape() as tape:
-            term = model.loss_terms(model.predict(x, training=True), classes)["classification"]
+            term = model.loss_terms(model.forward(x, training=True), classes)["classification"]
             loss = term.total / term.normalizer
         gradients = tape.gradient(loss, model.trainable_variables)
         assert all(gradient is not None for gradient in gradients)
@@ -185,8 +185,8 @@ def test_scores_and_logits_are_float32_in_mixed_precision():
     finally:
         keras.config.set_dtype_policy(before)
     inputs = normalized(images(CROP, CROP))
-    predictions = model.predict(inputs, training=True)
+    predictions = model.forward(inputs, training=True)
     assert (predictions.scores.dtype, predictions.logits.dtype) == (tf.float32, tf.float32)
     full = classifier(TestView.FULL_IMAGE)
-    np.testing.assert_allclose(predictions.scores, full.predict(inputs).scores, atol=0.05)
+    np.testing.assert_allclose(predictions.scores, full.forward(inputs).scores, atol=0.05)
     assert {weight.dtype for weight in model.weights} == {"float32"}

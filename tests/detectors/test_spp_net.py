@@ -131,7 +131,7 @@ def test_a_cell_looks_where_its_window_is(detector):
 
 
 def test_logits_are_margins_behind_the_best_ones_negative(detector, inputs):
-    predictions = detector.predict(inputs, proposals=proposals())
+    predictions = detector.forward(inputs, proposals=proposals())
     assert predictions.class_logits.shape == (2, 3, NUM_CLASSES + 1)  # row 3 is padding in both images
     pooled = detector.pool(detector.feature_maps(inputs), tf.constant([HEIGHT, WIDTH]), tf.constant(WINDOWS[:, :3]))
     kernels = {v.path: v.numpy() for v in detector.variables}
@@ -143,7 +143,7 @@ def test_logits_are_margins_behind_the_best_ones_negative(detector, inputs):
 
 
 def test_detections_are_moved_windows_of_valid_rows_only(detector, inputs):
-    predictions = detector.predict(inputs, proposals=proposals((2, 1)))
+    predictions = detector.forward(inputs, proposals=proposals((2, 1)))
     shapes = tf.constant([[HEIGHT, WIDTH]] * 2)
     found = detector.postprocess(predictions, shapes, (HEIGHT, WIDTH))
     assert set(found.anchor_indices.numpy()[0, : found.num_valid[0]]) == {0, 1}
@@ -156,7 +156,7 @@ def test_detections_are_moved_windows_of_valid_rows_only(detector, inputs):
 
 
 def test_scored_windows_give_the_same_detections(detector, inputs):
-    predictions = detector.predict(inputs, proposals=proposals((3, 3)))
+    predictions = detector.forward(inputs, proposals=proposals((3, 3)))
     shapes = tf.constant([[HEIGHT, WIDTH]] * 2)
     expected = detector.postprocess(predictions, shapes, (HEIGHT, WIDTH))
     found = detector.detect_scored(tf.constant(WINDOWS[:, :3]), predictions.box_deltas, predictions.class_logits)
@@ -166,13 +166,13 @@ def test_scored_windows_give_the_same_detections(detector, inputs):
 
 def test_only_the_first_max_proposals_are_looked_at(inputs):
     few = build_detector(message_of("max_proposals: 2"))
-    predictions = few.predict(few.preprocess(inputs), proposals=proposals())
+    predictions = few.forward(few.preprocess(inputs), proposals=proposals())
     assert predictions.proposals.num_valid.numpy().tolist() == [2, 2]
     assert predictions.class_logits.shape[1] == 2
 
 
 def test_an_image_without_proposals_has_no_detections(detector, inputs):
-    predictions = detector.predict(inputs, proposals=proposals((0, 0)))
+    predictions = detector.forward(inputs, proposals=proposals((0, 0)))
     found = detector.postprocess(predictions, tf.constant([[HEIGHT, WIDTH]] * 2), (HEIGHT, WIDTH))
     assert found.num_valid.numpy().tolist() == [0, 0]
 
@@ -184,14 +184,14 @@ def test_a_traced_function_takes_images_and_windows_of_any_number(detector):
     def traced(images, windows):
         count = tf.shape(windows)[1]
         given = Proposals(windows, tf.zeros(tf.shape(windows)[:2]), tf.fill(tf.shape(windows)[:1], count))
-        predictions = detector.predict(detector.preprocess(images), proposals=given)
+        predictions = detector.forward(detector.preprocess(images), proposals=given)
         return predictions.class_logits, predictions.box_deltas
 
     for height, width, count in ((40, 60, 3), (70, 33, 1)):
         images = np.random.default_rng(2).uniform(0, 255, (1, height, width, 3)).astype(np.float32)
         windows = WINDOWS[:1, :count]
         given = Proposals(tf.constant(windows), tf.zeros([1, count]), tf.constant([count]))
-        eager = detector.predict(detector.preprocess(images), proposals=given)
+        eager = detector.forward(detector.preprocess(images), proposals=given)
         logits, deltas = traced(images, windows)
         np.testing.assert_allclose(logits, eager.class_logits, rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(deltas, eager.box_deltas, rtol=1e-4, atol=1e-4)
@@ -210,7 +210,7 @@ def test_a_detector_has_the_parts_that_its_config_names(inputs, features, withou
     shapes = {v.path: tuple(v.shape) for v in built.variables}
     assert not [path for path in shapes if path.startswith(missing)]
     assert shapes["svm/kernel"] == (width, NUM_CLASSES)
-    predictions = built.predict(inputs, proposals=proposals())
+    predictions = built.forward(inputs, proposals=proposals())
     boxes = 1 if "box_regression" in without else NUM_CLASSES
     assert predictions.box_deltas.shape == (2, 3, boxes, 4)
 
@@ -223,7 +223,7 @@ def test_fc6_is_what_the_svms_read_where_it_is_asked_for():
 
 def test_without_svms_the_softmax_of_the_fine_tuning_is_the_score(inputs):
     built = build_detector(message_of(without=("svm",)))
-    predictions = built.predict(inputs, proposals=proposals())
+    predictions = built.forward(inputs, proposals=proposals())
     found = built.postprocess(predictions, tf.constant([[HEIGHT, WIDTH]] * 2), (HEIGHT, WIDTH))
     scores = tf.nn.softmax(predictions.class_logits)[0, :3, 1:]
     np.testing.assert_allclose(found.scores[0, 0], tf.reduce_max(scores), rtol=1e-5)
@@ -231,7 +231,7 @@ def test_without_svms_the_softmax_of_the_fine_tuning_is_the_score(inputs):
 
 def test_predict_needs_proposals(detector, inputs):
     with pytest.raises(ValueError, match="no first stage"):
-        detector.predict(inputs)
+        detector.forward(inputs)
 
 
 def test_there_is_no_loss_of_an_image(detector):

@@ -39,7 +39,7 @@ def windows(boxes):
 
 
 def detect(detector, proposals):
-    predictions = detector.predict(detector.preprocess(IMAGE), proposals=proposals)
+    predictions = detector.forward(detector.preprocess(IMAGE), proposals=proposals)
     return detector.postprocess(predictions, SHAPES, (72, 96))
 
 
@@ -82,7 +82,7 @@ def test_padding_is_no_window():
     )
     # The second model uses only the first two windows, and unlike the first model it has no boxes per class.
     combined = CombinedSppNets([make(1), make(2, max_proposals=2, has_box_regression=False)])
-    predictions = combined.predict(combined.preprocess(IMAGE), proposals=padded)
+    predictions = combined.forward(combined.preprocess(IMAGE), proposals=padded)
     assert predictions.proposals.num_valid.numpy().tolist() == [5]
     np.testing.assert_allclose(predictions.proposals.boxes_norm[0, :3], FAR_APART.boxes_norm[0])
     np.testing.assert_allclose(predictions.proposals.boxes_norm[0, 3:5], FAR_APART.boxes_norm[0, :2])

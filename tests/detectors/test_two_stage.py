@@ -31,7 +31,7 @@ TERMS = {
 def gradients_of(small, detector, images, groundtruth, names=None):
     """Loss terms, and path of each trainable weight to the gradient of (some of) their sum."""
     with tf.GradientTape() as tape:
-        predictions = small.predict(detector, images, groundtruth)
+        predictions = small.forward(detector, images, groundtruth)
         values = small.values_of(detector.loss_terms(predictions, groundtruth))
         total = tf.add_n([value for name, value in values.items() if names is None or name in names])
     gradients = tape.gradient(total, detector.trainable_weights)
@@ -77,7 +77,7 @@ def test_no_gradient_flows_from_the_second_stage_through_the_proposals(small, ki
 def test_images_without_objects(small, kind):
     detector = small.build(kind)
     images, groundtruth = small.images_and_groundtruth(num_objects=0)
-    predictions = small.predict(detector, images, groundtruth)
+    predictions = small.forward(detector, images, groundtruth)
     assert (predictions.targets.classes.numpy() == -1).all()
     assert not predictions.targets.box_weights.numpy().any()
     np.testing.assert_array_equal(
@@ -97,7 +97,7 @@ def test_crowds_train_neither_stage(small):
     images, groundtruth = small.images_and_groundtruth()
     whole = tf.constant([[[0.0, 0.0, 1.0, 1.0], [0, 0, 0, 0]]] * 2)
     crowd = groundtruth._replace(boxes_norm=whole, is_crowd=tf.constant([[True, False]] * 2))
-    predictions = small.predict(detector, images, crowd)
+    predictions = small.forward(detector, images, crowd)
     assert predictions.proposals.num_valid.numpy().tolist() == [0, 0]
     values = small.values_of(detector.loss_terms(predictions, crowd))
     assert {float(value) for value in values.values()} == {0.0}
@@ -110,7 +110,7 @@ def anchors_as_proposals(small, *more, training):
         if weight.path.startswith(RPN_PREDICTORS[:2]):
             weight.assign(tf.zeros(weight.shape))
     images, groundtruth = small.images_and_groundtruth()
-    predictions = detector.predict(
+    predictions = detector.forward(
         detector.preprocess(images),
         training=training,
         groundtruth=groundtruth if training else None,
@@ -167,12 +167,12 @@ def test_a_box_that_training_encodes_by_an_anchor_is_what_inference_decodes_by_i
     detector = small.build(kind, f"faster_rcnn {{ {text} }}")
     images, groundtruth = small.images_and_groundtruth()
     inputs = detector.preprocess(images)
-    first = detector.predict(inputs, training=True, groundtruth=groundtruth).first_stage
+    first = detector.forward(inputs, training=True, groundtruth=groundtruth).first_stage
     targets, coder = detector._first.targets, detector._first.select.box_coder
     trains = targets.usable(first.anchors_norm, tf.constant([[0.0, 0.0, 1.0, 1.0]])).numpy()[0]
     box = tf.constant([[0.0, 0.1, 0.3, 0.45]])
     deltas = coder.encode(tf.tile(box, [len(trains), 1]), first.anchors_norm)
-    decoded = coder.decode(deltas, detector.predict(inputs).first_stage.anchors_norm).numpy()
+    decoded = coder.decode(deltas, detector.forward(inputs).first_stage.anchors_norm).numpy()
     np.testing.assert_allclose(decoded[trains], np.tile(box, (trains.sum(), 1)), atol=1e-4)
     # Anchors that cross the border train whole with the one flag, cut with the other, and with neither not at all.
     crosses = ~is_inside(first.anchors_norm.numpy(), 1.0, 1.0)
@@ -186,7 +186,7 @@ def test_the_loss_leaves_crossing_anchors_out(small):
     for name, more in (("left out", ""), ("kept", "keep_anchors_outside_image: true")):
         detector = small.build("first_stage", f"faster_rcnn {{ first_stage_minibatch_size: 1000 {more} }}")
         images, groundtruth = small.images_and_groundtruth(num_objects=0)
-        predictions = small.predict(detector, images, groundtruth)
+        predictions = small.forward(detector, images, groundtruth)
         anchors = predictions.first_stage.anchors_norm
         targets = detector._first.targets(anchors, groundtruth, predictions.windows)
         counts[name] = int(tf.reduce_sum(targets.class_weights[0]))
@@ -209,7 +209,7 @@ def test_a_step_under_every_policy(small, kind, policy):
     values, gradients = gradients_of(small, detector, images, groundtruth)
     assert {x.dtype for x in (*values.values(), *gradients.values())} == {tf.float32}
     assert all(np.isfinite(x).all() for x in (*values.values(), *gradients.values()))
-    predictions = small.predict(detector, images)
+    predictions = small.forward(detector, images)
     detections = detector.postprocess(predictions, tf.constant([[64, 96], [64, 48]]), (64, 96))
     floats = {x.dtype for x in tf.nest.flatten((predictions._replace(maps=()), detections)) if x.dtype.is_floating}
     assert floats == {tf.float32}
@@ -224,7 +224,7 @@ def test_a_traced_detector_for_images_of_any_size_gives_what_an_eager_one_gives(
 
     def detect(batch, shapes):
         height, width = tf.unstack(tf.shape(batch)[1:3])
-        return detector.postprocess(small.predict(detector, batch, true_shapes=shapes), shapes, (height, width))
+        return detector.postprocess(small.forward(detector, batch, true_shapes=shapes), shapes, (height, width))
 
     traced = tf.function(
         detect,
@@ -261,7 +261,7 @@ def test_saved_and_restored_detectors_give_the_same(small, kind, tmp_path):
     tf.train.CheckpointManager(checkpoint, str(tmp_path), 1).save(checkpoint_number=3)
 
     def outputs(detector):
-        predictions = small.predict(detector, images)
+        predictions = small.forward(detector, images)
         return predictions, detector.postprocess(predictions, tf.constant([[64, 96]] * 2), (64, 96))
 
     assert np.abs(outputs(first)[0].class_logits - outputs(second)[0].class_logits).max() > 0.01
@@ -277,7 +277,7 @@ def test_masks_are_of_the_detected_class(small, kind):
     predictor = detector.mask_network.get_layer("mask_predictor")
     predictor.set_weights([np.zeros(predictor.kernel.shape), np.float32([-4.0, 0.0, 4.0])])
     images, _ = small.images_and_groundtruth()
-    predictions = small.predict(detector, images)
+    predictions = small.forward(detector, images)
     logits = np.zeros(predictions.class_logits.shape, np.float32)
     logits[0, :3, 1:] = np.float32([[3, -9, -9], [-9, -9, 2], [-9, 1, -9]])  # classes 0, 2 and 1
     predictions = predictions._replace(class_logits=tf.constant(logits))
@@ -297,7 +297,7 @@ def test_masks_are_cropped_where_the_detections_are(small, monkeypatch):
     detector = small.build("pyramid_masks")
     images, _ = small.images_and_groundtruth()
     shapes = tf.constant([[64, 48], [64, 96]])
-    predictions = small.predict(detector, images)
+    predictions = small.forward(detector, images)
     seen = []
 
     def record(maps, regions_norm, image_shape):
@@ -323,7 +323,7 @@ def test_replicas_add_up_to_the_whole_batch(small, kind):
 
     def terms(rows):
         part = Groundtruth(*(x[rows] for x in groundtruth))
-        return detector.loss_terms(small.predict(detector, images[rows], part), part)
+        return detector.loss_terms(small.forward(detector, images[rows], part), part)
 
     whole, halves = terms(slice(0, 2)), [terms(slice(0, 1)), terms(slice(1, 2))]
     assert set(whole) == TERMS[kind]
@@ -340,7 +340,7 @@ def test_a_detector_without_a_first_stage_needs_proposals(small):
     assert not detector.proposes_only
     assert not any(weight.path.startswith("rpn") for weight in detector.weights)
     with pytest.raises(ValueError, match="no first stage: predict needs proposals"):
-        detector.predict(tf.zeros([1, 64, 96, 3]))
+        detector.forward(tf.zeros([1, 64, 96, 3]))
 
 
 def test_a_first_stage_alone_has_no_second(small):

@@ -56,7 +56,7 @@ class PerfectDetector:
     def preprocess(self, images):
         return images
 
-    def predict(self, inputs, training=False, **context):
+    def forward(self, inputs, training=False, **context):
         assert not training
         self.traces += 1
         return tf.reduce_mean(inputs)
@@ -162,7 +162,7 @@ class RegionDetector(PerfectDetector):
 
     wants_proposals = True
 
-    def predict(self, inputs, training=False, true_shapes=None, groundtruth=None, proposals=None):
+    def forward(self, inputs, training=False, true_shapes=None, groundtruth=None, proposals=None):
         self.traces += 1
         return proposals
 

@@ -266,7 +266,7 @@ def certain(monkeypatch, ssd):
     expected = ServingModule(*ssd).detector.postprocess
     template = tf.nest.map_structure(
         np.asarray,
-        expected(ssd[0].predict(tf.zeros([1, 64, 96, 3])), tf.constant([[64, 96]]), (64, 96)),
+        expected(ssd[0].forward(tf.zeros([1, 64, 96, 3])), tf.constant([[64, 96]]), (64, 96)),
     )
     boxes, classes, scores, _ = answer((0.9, 0.8))
     found = template._replace(boxes_norm=boxes, classes=classes, scores=scores, num_valid=np.array([2]))

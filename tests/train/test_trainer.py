@@ -22,7 +22,7 @@ def global_batch(training_toy, start=0, size=4):
 def test_loss_is_total_over_normalizer_plus_regularization_once(training_toy, one_device):
     trainer = training_toy.make_trainer(one_device, l2=0.1)
     detector, batch = trainer.detector, global_batch(training_toy)
-    terms = detector.loss_terms(detector.predict(detector.preprocess(batch.images)), batch.groundtruth)
+    terms = detector.loss_terms(detector.forward(detector.preprocess(batch.images)), batch.groundtruth)
     # Records 0..3 have 1, 2, 3 and 1 objects.
     assert float(terms["localization"].normalizer) == 7.0
     kernel = trainer.model_variables["backbone/stem/kernel"].numpy()

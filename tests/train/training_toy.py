@@ -40,7 +40,7 @@ class TrainingToy(Detector):
     def preprocess(self, images):
         return tf.cast(images, tf.float32) / 127.5 - 1.0
 
-    def predict(self, inputs, training=False, **context):
+    def forward(self, inputs, training=False, **context):
         deltas, logits = self.network(inputs, training=training)
         return Predictions(deltas, logits, tf.zeros([logits.shape[1], 4]))
 

@@ -55,7 +55,7 @@ class WindowClassifier(Detector):
         """Returns pooled windows [B, D] unchanged."""
         return images
 
-    def predict(self, inputs: Tensor, training: bool = False, **context: Any) -> Tensor:  # type: ignore[override]
+    def forward(self, inputs: Tensor, training: bool = False, **context: Any) -> Tensor:  # type: ignore[override]
         """Returns logits [B, K + 1]."""
         del context
         return self.fc8(self.fc_layers(inputs, training=training)["fc7"])

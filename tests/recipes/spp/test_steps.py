@@ -96,7 +96,7 @@ def test_the_window_classifier_is_part_of_the_detector(detector):
         for kind in ("kernel", "bias")
     }
     pooled = tf.random.stateless_uniform([2, detector.parts.num_pooled], [0, 1])
-    logits = classifier.predict(classifier.preprocess(pooled))
+    logits = classifier.forward(classifier.preprocess(pooled))
     np.testing.assert_allclose(logits, detector.fc8_logits(detector.fully_connected(pooled).fc7), rtol=1e-5)
 
 
