@@ -66,3 +66,16 @@ def test_named_files_exist(page):
     missing += [name for name in configs if not (ROOT / "model_configs" / name).is_file()]
     assert missing == []
     assert named or page.name == "README.md"
+
+
+def test_the_site_builds_without_a_warning(tmp_path):
+    """Unknown names of the Python reference and links that the site does not resolve are warnings, which are errors."""
+    build = pytest.importorskip("mkdocs.commands.build", reason="needs the extra detzoo[docs]").build
+    from mkdocs.config import load_config
+
+    build(load_config(str(ROOT / "mkdocs.yml"), site_dir=str(tmp_path)))
+    assert "detzoo export" in (tmp_path / "reference" / "commands.html").read_text(encoding="utf-8")
+    assert (tmp_path / "model_configs" / "ssd_mobilenet_v2_fpnlite_320.config").is_file()
+    pages = [page.read_text(encoding="utf-8") for page in tmp_path.rglob("*.html")]
+    outside = re.compile(r'<(?:script|img|link)[^>]*(?:src|href)="https?://')
+    assert not [page for page in pages if outside.search(page)], "a page loads something from another server"
