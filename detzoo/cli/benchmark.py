@@ -27,7 +27,7 @@ A config is exported first, with random weights unless --trained_checkpoint_dir 
 suppression of boxes, latency hardly depends on the weights.
 
     detzoo benchmark --saved_model=exported/saved_model
-    detzoo benchmark --pipeline_config_path=model_configs/ssd_mobilenet_v2_300.config --output=results.csv
+    detzoo benchmark --pipeline_config_path=ssd_mobilenet_v2_300 --output=results.csv
     detzoo benchmark --saved_model=exported/saved_model --images=photos --image_size=600x600 --runs=500
     detzoo benchmark --saved_model=exported/saved_model --batch_size=1,2,4,8 --output=batches.json
 

@@ -12,9 +12,11 @@ from detzoo.errors import ConfigError
 
 SUMMARY = "Check, show or compare pipeline.config files; every problem at once, with its line."
 DESCRIPTION = """
-Works on pipeline.config files without loading TensorFlow.
+Works on pipeline.config files, on folders with one, and on the configs that come with detzoo by their names, which
+`detzoo models` lists. Loads no TensorFlow.
 
     detzoo config check pipeline.config
+    detzoo config show ssd_mobilenet_v2_300
     detzoo config check pipeline.config --set train_config.batch_size=8
     detzoo config show pipeline.config --defaults
     detzoo config diff old.config new.config
@@ -45,9 +47,10 @@ class Check:
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the findings; raises ConfigError if there are errors."""
         from detzoo.config.check.pipeline import check_file
+        from detzoo.config.library import find_config
         from detzoo.config.problems import Severity, format_problems, summarize
 
-        [path] = flag_values.positional
+        path = str(find_config(*flag_values.positional))
         problems = check_file(path, flag_values.set)
         to_set = [problem for problem in problems if problem.severity is Severity.TO_SET]
         others = [problem for problem in problems if problem.severity is not Severity.TO_SET]

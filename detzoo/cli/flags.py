@@ -86,7 +86,8 @@ def define_set_flag(flag_values: flags.FlagValues) -> None:
 
 def define_pipeline_flags(flag_values: flags.FlagValues, required: bool = True) -> None:
     """Defines ``--pipeline_config_path`` and ``--set``, for every command that reads a config."""
-    Definer(flag_values).string("pipeline_config_path", "The pipeline.config to use.", required=required)
+    text = "The pipeline.config to use: its path, the folder that has it, or a name that `detzoo models` lists."
+    Definer(flag_values).string("pipeline_config_path", text, required=required)
     define_set_flag(flag_values)
 
 

@@ -10,9 +10,9 @@ A verb is a module ``detzoo.cli.<verb>`` with
     run(flag_values: absl.flags.FlagValues) -> None
 
 or with ``SUBCOMMANDS``, a dict from name to an object with these five; with both, flags directly after the verb belong
-to the verb itself. A module is imported when its verb is called, and imports TensorFlow only inside ``run``. Exit
-codes: 0 success, 1 the work failed, 2 a usage or config error, 130 interrupted. Results go to stdout, messages and logs
-to stderr.
+to the verb itself, which also runs without any if it requires none. A module is imported when its verb is called, and
+imports TensorFlow only inside ``run``. Exit codes: 0 success, 1 the work failed, 2 a usage or config error, 130
+interrupted. Results go to stdout, messages and logs to stderr.
 """
 
 from __future__ import annotations
@@ -117,7 +117,7 @@ def _dispatch(words: list[str]) -> None:
         raise UsageError(f"there is no command '{name}'{suggestion(name, VERBS)}\n`detzoo --help` lists the commands")
     command = _load(name)
     subcommands = getattr(command, "SUBCOMMANDS", None)
-    if subcommands and not (hasattr(command, "run") and rest and rest[0].startswith("-")):
+    if subcommands and not (hasattr(command, "run") and _is_for_itself(name, command, rest)):
         if not rest or rest[0] in HELP_WORDS:
             print(verb_help(name, command))
             if not rest:
@@ -133,6 +133,14 @@ def _dispatch(words: list[str]) -> None:
     flag_values = parse_flags(name, command, rest)
     with limited_to(flag_values.flag_values_dict().get(FLAG.strip("-"))):
         command.run(flag_values)
+
+
+def _is_for_itself(name: str, command: Any, words: Sequence[str]) -> bool:
+    """Returns whether the words after a verb are for the verb itself, not for a subcommand."""
+    if words:
+        return words[0].startswith("-")
+    flag_values = flags_of(name, command)
+    return not any(is_required(flag_values[flag]) for flag in flag_values)
 
 
 def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValues:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
 import sys
@@ -11,7 +12,10 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import Definer
+from detzoo.config.library import config_folder, find_config
+from detzoo.config.load import read_text
 from detzoo.errors import UsageError
+from detzoo.folders import make_folder, write_atomically
 from detzoo.tasks.count_models import model_digest, refresh
 
 SUMMARY = "List the configs in model_configs/: input size, parameters, multiply-adds, published result."
@@ -19,11 +23,13 @@ DESCRIPTION = """
     detzoo models
     detzoo models --match=retinanet
     detzoo models --paper=fpn
+    detzoo models copy ssd_mobilenet_v2_fpnlite_320 my.config
 
-Start from one of them: copy it, replace each PATH_TO_BE_CONFIGURED, and train. They are grouped by kind of detector;
-those of the first group train on the embedded data set or on your own first images within minutes. --paper lists the
-rows of a paper's result tables instead, in the paper's order, each with the config that reproduces it; the paper's
-page in docs/papers/ explains the differences. On a terminal, results are cut to its width.
+Every command that reads a config takes these names. Start from one of them: copy it, replace each
+PATH_TO_BE_CONFIGURED, and train. They are grouped by kind of detector; those of the first group train on the embedded
+data set or on your own first images within minutes. --paper lists the rows of a paper's result tables instead, in the
+paper's order, each with the config that reproduces it; the paper's page in docs/papers/ explains the differences. On a
+terminal, results are cut to its width.
 
 Parameters include the moving statistics of batch normalization. Multiply-adds are for one image of 480 x 640 pixels,
 or one crop of a classifier, without post-processing, which includes the masks of a Mask R-CNN.
@@ -54,8 +60,7 @@ _FIRST_STEPS = ("custom_", "shapes_")  # names of configs that train within minu
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines --model_configs, --match, --paper and --refresh."""
     define = Definer(flag_values)
-    default = str(pathlib.Path(__file__).resolve().parents[2] / "model_configs")
-    define.string("model_configs", "Folder with .config files.", default)
+    define.string("model_configs", "Folder with .config files.", str(config_folder()))
     define.string("match", "List only configs whose name contains this.", "")
     papers = ["fpn", "retinanet", "tradeoffs", "spp"]  # of detzoo.benchmark.models, which is not imported for --help
     define.choice("paper", "List the rows of this paper's result tables, and their configs.", papers)
@@ -142,3 +147,38 @@ def _cut(line: str) -> str:
     """Returns a line cut to the width of the terminal, or the whole line if stdout is no terminal."""
     columns = shutil.get_terminal_size().columns
     return line if not sys.stdout.isatty() or len(line) <= columns else f"{line[: columns - 1]}…"
+
+
+class Copy:
+    """``detzoo models copy NAME FILE``."""
+
+    SUMMARY = "Copy one of the configs to a new file, to be changed for your data."
+    DESCRIPTION = """
+        detzoo models copy ssd_mobilenet_v2_fpnlite_320 my.config
+
+    An existing file is not replaced. `detzoo config check my.config` then lists the paths to set.
+    """
+    POSITIONAL = ("NAME", "FILE")
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """Defines no flag."""
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Writes the file, prints the next commands."""
+        name, target = flag_values.positional
+        source, file = find_config(name), pathlib.Path(target)
+        if file.is_dir():
+            file /= source.name
+        if os.path.lexists(file):
+            raise UsageError(f"{file} exists already; give another name, or remove it first")
+        text = read_text(source, "pipeline config")
+        make_folder(file.parent, "the folder")
+        write_atomically(file, text.replace(f"model_configs/{source.name}", str(file)))  # in the commands of its header
+        print(f"{file}\n\nnext:")
+        print(f"  detzoo config check {file}")
+        print(f"  detzoo train --pipeline_config_path {file} --model_dir runs/{file.stem}")
+
+
+SUBCOMMANDS: dict[str, Any] = {"copy": Copy}

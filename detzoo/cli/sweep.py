@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import define_random_weights_flag
+from detzoo.config.library import sweep_names
 from detzoo.config.names import counted
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.folders import make_folder
@@ -22,15 +23,15 @@ SUMMARY = "Measure many configs in the same way, each in its own process; then f
 DESCRIPTION = """
 A sweep file names base configs and what varies. Each combination is a point: its time, memory and size are measured.
 Its accuracy is measured if it has a checkpoint and records, or if the sweep trains it. docs/sweep.md describes the
-file; some files come with detzoo:
+file; some files come with detzoo, and are given by their names:
 
-    detzoo sweep --sweep_config model_configs/sweeps/quick.sweep --output_dir sweeps/quick
-    detzoo sweep --sweep_config model_configs/sweeps/tradeoffs.sweep --output_dir sweeps/tradeoffs --dry_run
+    detzoo sweep --sweep_config quick --output_dir sweeps/quick
+    detzoo sweep --sweep_config tradeoffs --output_dir sweeps/tradeoffs --dry_run
 
 The others are the ablations of the RetinaNet and FPN papers, which show the papers' numbers next to the measured ones.
 With --small they run on drawn images within an hour on two cores, without it on COCO, which --set data.... names:
 
-    detzoo sweep --sweep_config model_configs/sweeps/retinanet_table1b.sweep --output_dir sweeps/1b --small
+    detzoo sweep --sweep_config retinanet_table1b --output_dir sweeps/1b --small
 
 The same command continues a sweep: measured points are kept, failed ones are tried again, and a point whose config has
 changed is measured again. A crash, a lack of memory or a time-out costs one point; results.csv has the reason. Ctrl-C
@@ -50,7 +51,8 @@ logger = logging.getLogger(__name__)
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """The sweep file, the output folder, and how much to run."""
-    flags.DEFINE_string("sweep_config", None, "The sweep file.", flag_values=flag_values, required=True)
+    text = f"The sweep file: its path, or the name of one that comes with detzoo: {', '.join(sweep_names())}."
+    flags.DEFINE_string("sweep_config", None, text, flag_values=flag_values, required=True)
     text = "Folder of results.csv; a sweep in an existing folder is continued."
     flags.DEFINE_string("output_dir", None, text, flag_values=flag_values, required=True)
     flags.DEFINE_bool("dry_run", False, "List the points and their times; run none.", flag_values=flag_values)

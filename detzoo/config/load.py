@@ -12,6 +12,7 @@ from typing import Any
 from google.protobuf import text_format
 
 from detzoo.config import override, pb
+from detzoo.config.library import find_config
 from detzoo.config.names import clip
 from detzoo.config.paths import path_hint
 from detzoo.config.problems import Problem, format_problems
@@ -28,7 +29,7 @@ class LoadedPipeline:
 
     Attributes:
         message: TrainEvalPipelineConfig.
-        path: Path of its file, as the user named it.
+        path: Path of its file, as the user named it; the whole path of a config that comes with detzoo.
         text: Text of that file.
         lines: Line (from 1) of every field path that the text sets.
         overrides: The ``path=value`` strings that were applied, in order.
@@ -58,16 +59,17 @@ def read_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
     """Reads a config and applies overrides. Returns the fields that could be read, and every problem.
 
     Args:
-        path: Path of the file.
+        path: Path of the file, or name of a config that comes with detzoo, see ``library.find_config``.
         overrides: ``path=value``, applied last.
         merged: Protobuf text that is merged into the file's: its scalars replace, its lists are appended.
 
     Raises:
         UsageError: The file cannot be read at all.
     """
-    text = read_text(path, "pipeline config")
+    file = find_config(path)
+    text = read_text(file, "pipeline config")
     parsed = parse_text(text, pb.TrainEvalPipelineConfig)
-    loaded = LoadedPipeline(parsed.message, str(path), text, parsed.lines, tuple(overrides), parsed.braces_match)
+    loaded = LoadedPipeline(parsed.message, str(file), text, parsed.lines, tuple(overrides), parsed.braces_match)
     problems = list(parsed.problems)
     if merged:
         more = parse_text(merged, pb.TrainEvalPipelineConfig)

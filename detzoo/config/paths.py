@@ -30,7 +30,7 @@ def path_hint(path: str | pathlib.Path) -> str:
     if hint:
         return hint
     if os.path.isdir(file.parent):
-        close = nearest(file.name, [name for name in _first_names(file.parent) if os.path.isfile(file.parent / name)])
+        close = near_files(file)
         return (
             f"; did you mean {' or '.join(close)}?"
             if close
@@ -38,6 +38,11 @@ def path_hint(path: str | pathlib.Path) -> str:
         )
     existing = next((str(folder) for folder in file.parents if os.path.isdir(folder)), "")
     return f"; the folder {file.parent} does not exist" + (f" (the path is good up to {existing})" if existing else "")
+
+
+def near_files(file: pathlib.Path) -> list[str]:
+    """Returns the nearest names of files in the folder of a missing file."""
+    return nearest(file.name, [name for name in _first_names(file.parent) if os.path.isfile(file.parent / name)])
 
 
 def _length_hint(path: str) -> str:

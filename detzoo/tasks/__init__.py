@@ -2,7 +2,8 @@
 
 Arguments that most of them take:
 
-    pipeline             path of a pipeline.config, or a loaded config, which stays unchanged
+    pipeline             path of a pipeline.config or of a folder with one, name of a config that comes with detzoo, or
+                         a loaded config, which stays unchanged
     overrides            changes of single config fields, ``path=value`` each
     checkpoint_dir       folder with checkpoints, of which the newest is used, or the prefix of one
 

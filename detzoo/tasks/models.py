@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
 
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
-# Path of a pipeline.config, or a config that was loaded from one. A task never changes what it is given.
+# Path or name of a pipeline.config (see config.library), or a loaded config. A task never changes what it is given.
 Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
 
 logger = logging.getLogger(__name__)
@@ -29,7 +29,7 @@ def load_checked(
     """Loads a config and checks its model before anything is built.
 
     Args:
-        pipeline: Path of the config, or a loaded config, which is copied.
+        pipeline: Path or name of the config, or a loaded config, which is copied.
         overrides: Changes of single fields, ``path=value`` each.
         reads: The input reader whose files must exist, ``TRAIN_READER`` or ``EVAL_READER``; "" for none.
         merged: Protobuf text that is merged into the config before the overrides.

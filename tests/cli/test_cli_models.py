@@ -171,3 +171,31 @@ def test_rows_in_headers():
 def test_nothing_to_list(flag, capsys):
     assert main(["models", flag]) == 2
     assert "has no .config file" in capsys.readouterr().err
+
+
+def test_copy_writes_a_new_file_whose_commands_name_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = "ssd_mobilenet_v2_300"
+    assert main(["models", "copy", name, "mine/my.config"]) == 0
+    out = capsys.readouterr().out
+    assert out.splitlines()[0] == "mine/my.config"
+    assert "detzoo train --pipeline_config_path mine/my.config --model_dir runs/my" in out
+    text = (tmp_path / "mine" / "my.config").read_text()
+    assert "# Train: detzoo train --pipeline_config_path mine/my.config " in text
+    original = (FOLDER / f"{name}.config").read_text()
+    assert text == original.replace(f"model_configs/{name}.config", "mine/my.config") != original
+    assert main(["models", "copy", name, "mine"]) == 0  # a folder: the name stays
+    assert (tmp_path / "mine" / f"{name}.config").is_file()
+
+
+def test_copy_replaces_no_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("my.config").write_text("mine")
+    assert main(["models", "copy", "ssd_mobilenet_v2_300", "my.config"]) == 2
+    assert "my.config exists already" in capsys.readouterr().err
+    assert pathlib.Path("my.config").read_text() == "mine"
+    assert main(["models", "copy", "ssd_mobilenet_v2_30", "new/my.config"]) == 2
+    assert "did you mean ssd_mobilenet_v2_300" in capsys.readouterr().err
+    assert not pathlib.Path("new").exists()
+    assert main(["models", "copies"]) == 2
+    assert "`detzoo models` has no 'copies'; accepted: copy" in capsys.readouterr().err

@@ -54,8 +54,10 @@ def test_files_that_cannot_be_read(tmp_path):
     (tmp_path / "picture.config").write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UsageError, match=re.escape("did you mean pipeline.config")):
         load_pipeline(str(tmp_path / "pipelin.config"))
-    with pytest.raises(UsageError, match=r"is a folder, not a pipeline config; it contains picture.config, pipeline"):
-        load_pipeline(str(tmp_path))
+    (tmp_path / "folder" / "other.config").mkdir(parents=True)
+    (tmp_path / "folder" / "my.config").write_text("")
+    with pytest.raises(UsageError, match=r"is a folder, not a pipeline config; it contains my.config, other.config"):
+        load_pipeline(str(tmp_path / "folder"))
     with pytest.raises(UsageError, match="is not a text file"):
         load_pipeline(str(tmp_path / "picture.config"))
     with pytest.raises(UsageError, match=re.escape(f"(the path is good up to {tmp_path})")):

@@ -20,6 +20,7 @@ from typing import Any
 from detzoo.config import pb
 from detzoo.config.check.limits import check_limits
 from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.library import find_config, find_sweep
 from detzoo.config.load import LoadedPipeline, read_pipeline, read_text
 from detzoo.config.names import listed, suggestion
 from detzoo.config.override import apply_override
@@ -60,7 +61,7 @@ def load_plan(path: str, overrides: Sequence[str] = (), small: bool = False) -> 
     """Reads and checks a sweep.
 
     Args:
-        path: Path of the sweep file.
+        path: Path of the sweep file, or name of one that comes with detzoo.
         overrides: ``path=value`` changes of the sweep file itself, e.g. ``measure.runs=500``.
         small: True for its small version, which overrides then change.
 
@@ -79,10 +80,10 @@ class _Planner:
     """The steps from text to points; each step adds its problems and continues with the rest."""
 
     def __init__(self, path: str, overrides: Sequence[str], small: bool) -> None:
-        self.path, self._is_small = path, small
-        parsed = parse_text(read_text(path, "sweep file"), pb.Sweep)
+        self.path, self._is_small = str(find_sweep(path)), small
+        parsed = parse_text(read_text(self.path, "sweep file"), pb.Sweep)
         self.sweep, self._lines = parsed.message, parsed.lines
-        self.problems = [problem.format(path) for problem in parsed.problems]
+        self.problems = [problem.format(self.path) for problem in parsed.problems]
         self._is_readable = parsed.braces_match
         if small and self._is_readable:
             self._choose_small()
@@ -174,11 +175,11 @@ class _Planner:
         return bases
 
     def _read_base(self, block: Any, place: str) -> Base | None:
-        file = pathlib.Path(self.path).parent / block.config
         if not block.config:
-            self._error(place, "has no config; give a pipeline.config, relative to this file's folder")
+            self._error(place, "has no config; give a pipeline.config, relative to this file's folder, or a name")
             return None
         try:
+            file = find_config(block.config, pathlib.Path(self.path).parent)
             loaded, problems = read_pipeline(str(file))
         except UsageError as unreadable:
             self._error(f"{place}.config", str(unreadable))
