@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import flags_of
+from detzoo.config.library import shipped
 
 WIDTH = 100
 REQUIRED_MESSAGE = "must have a value other than None"  # in the message of absl's mark_flag_as_required
@@ -30,6 +31,7 @@ def overview(commands: Mapping[str, Any]) -> str:
         *(f"  {verb:<{width}}  {command.SUMMARY}" for verb, command in commands.items()),
         "",
         "detzoo COMMAND --help shows a command's flags and examples; --debug shows tracebacks.",
+        f"The documents are in {shipped('docs')}.",
     ]
     return "\n".join(lines)
 
@@ -66,6 +68,8 @@ def _own_help(name: str, command: Any) -> str:
     for title, group in titled:
         if group:
             lines += ["", f"{title}:", *(line for flag in group for line in _flag_lines(flag))]
+    if any("docs/" in line for line in lines):
+        lines += ["", f"docs/ is {shipped('docs')}"]
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import Definer
-from detzoo.config.library import config_folder, find_config
+from detzoo.config.library import config_folder, find_config, shipped
 from detzoo.config.load import read_text
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder, write_atomically
@@ -119,7 +119,8 @@ def _of_paper(files: list[pathlib.Path], rows: dict[str, Any], paper: str) -> li
     found.sort(key=lambda pair: (pair[0].order(), pair[1].stem))
     labels = [f"table {row.label}{f', {row.name}' if row.name else ''}" for row, _ in found]
     first, second = max(map(len, labels)), max(len(file.stem) for _, file in found)
-    lines = [f"{PAPERS[paper].title}; what differs and why: {PAPERS[paper].page}"]
+    page = PAPERS[paper].page
+    lines = [f"{PAPERS[paper].title}; what differs and why: {page if os.path.isfile(page) else shipped(page)}"]
     lines.append(f"{'row':<{first}} {'config':<{second}} {NUMBERS}  published result")
     for label, (_, file) in zip(labels, found, strict=True):
         lines.append(f"{label:<{first}} {file.stem:<{second}} {_numbers(file, rows)}  {_result(file)}")
