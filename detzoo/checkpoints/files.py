@@ -14,13 +14,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from detzoo.checkpoints import zoo
 from detzoo.checkpoints.layout import AVERAGE, FORMAT, FORMAT_VERSION, MODEL, STEP, parse_key, stored_key
 from detzoo.checkpoints.object_graph import GRAPH_KEY
 from detzoo.errors import CheckpointError
 
 ACCEPTED = (
     "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/, or the "
-    "checkpoint/ of an archive of the TensorFlow 2 detection zoo), or a prefix such as model_dir/ckpt-1000"
+    "checkpoint/ of an archive of the TensorFlow 2 detection zoo), a prefix such as model_dir/ckpt-1000, or zoo://NAME "
+    "(`detzoo weights list`)"
 )
 BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value
 EXPORTED_FOLDER = "checkpoint"  # of an export, next to its SavedModel
@@ -94,12 +96,12 @@ class StoredCheckpoint:
 
 
 def latest_prefix(path: str | pathlib.Path) -> str:
-    """Returns the prefix of the checkpoint of a folder (its newest), a prefix or one of a checkpoint's files.
+    """Returns the prefix of the checkpoint of a folder (its newest), a prefix, a file of it, or an archive zoo://NAME.
 
     Raises:
         CheckpointError: There is no checkpoint; the message describes the content of the folder.
     """
-    text = str(path)
+    text = zoo.local(path)
     if not text:
         raise CheckpointError(f"the path of the checkpoint is empty; {ACCEPTED}")
     if tf.io.gfile.isdir(text):
@@ -128,6 +130,8 @@ def best_instead(path: str | pathlib.Path, step: int, flag: str) -> str:
         step: Step of the used checkpoint.
         flag: Flag that names a checkpoint, such as "--checkpoint_dir".
     """
+    if zoo.name_in(str(path)) is not None:
+        return ""
     folder = str(path) if tf.io.gfile.isdir(str(path)) else os.path.dirname(str(path))
     best = os.path.join(folder, BEST_FOLDER)
     try:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from detzoo.checkpoints import zoo
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import UsageError
 from detzoo.folders import EXPORT_RECORD, LABEL_MAP_FILE
@@ -103,12 +104,12 @@ class SavedDetector(ImageDetector):
 
 
 def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
-    """Returns the folder of saved_model.pb: the path, ``saved_model`` in it, or the folder of the given file.
+    """Returns the folder of saved_model.pb: the path, ``saved_model`` in it, the folder of the given file, or zoo://NAME.
 
     Raises:
         UsageError: There is none.
     """
-    given = pathlib.Path(path)
+    given = pathlib.Path(zoo.local(path, zoo.SAVED_MODEL))
     if given.name == "saved_model.pb":
         given = given.parent
     for folder in (given, given / "saved_model"):

@@ -8,7 +8,7 @@ import pathlib
 import re
 from typing import Any
 
-from detzoo.config import pb, stages
+from detzoo.config import pb, stages, zoo
 from detzoo.config.check.effects import check_choice
 from detzoo.config.check.parts import SOFTMAX_LOSSES
 from detzoo.config.names import clip, suggestion
@@ -59,7 +59,10 @@ def check_training(config: pb.TrainEvalPipelineConfig, findings: Findings) -> No
         text = "needs evaluations while training; set train_config.eval_every_n_steps"
         findings.error("early_stopping", "stopping-without-evaluation", text, ["eval_every_n_steps"])
     name = training.fine_tune_checkpoint
-    if findings.files and name and not is_remote(name):
+    if (archive := zoo.name_in(name)) is not None:
+        if problem := zoo.problem_of(archive):
+            findings.error("fine_tune_checkpoint", "unknown-weights", problem)
+    elif findings.files and name and not is_remote(name):
         give = "a checkpoint's prefix, or nothing after = to start from scratch"
         findings.check_file("fine_tune_checkpoint", name, give, _checkpoint_problem)
     kind = training.fine_tune_checkpoint_type
