@@ -14,7 +14,7 @@ from google.protobuf import text_format
 from detzoo.config import override, pb
 from detzoo.config.library import find_config
 from detzoo.config.names import clip
-from detzoo.config.paths import path_hint
+from detzoo.config.paths import path_hint, resolve_beside
 from detzoo.config.problems import Problem, format_problems
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
@@ -59,7 +59,8 @@ def read_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
     """Reads a config and applies overrides. Returns the fields that could be read, and every problem.
 
     Args:
-        path: Path of the file, or name of a config that comes with detzoo, see ``library.find_config``.
+        path: Path of the file, or name of a config that comes with detzoo, see ``library.find_config``. Paths in the
+            text are relative to the current folder or, failing that, to the file's.
         overrides: ``path=value``, applied last.
         merged: Protobuf text that is merged into the file's: its scalars replace, its lists are appended.
 
@@ -70,6 +71,7 @@ def read_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
     text = read_text(file, "pipeline config")
     parsed = parse_text(text, pb.TrainEvalPipelineConfig)
     loaded = LoadedPipeline(parsed.message, str(file), text, parsed.lines, tuple(overrides), parsed.braces_match)
+    resolve_beside(loaded.message, file.parent)
     problems = list(parsed.problems)
     if merged:
         more = parse_text(merged, pb.TrainEvalPipelineConfig)

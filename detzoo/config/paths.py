@@ -1,14 +1,17 @@
-"""Paths in a config: remote ones, and hints for missing ones."""
+"""Paths in a config: remote ones, those relative to the config's folder, and hints for missing ones."""
 
 from __future__ import annotations
 
+import glob
 import itertools
 import os
 import pathlib
 import re
+from typing import Any
 
 from detzoo.config.names import nearest
 
+_SHARD_COUNT = re.compile(r"@\d+(\.[\w.]+)?$")  # stem@10: files that start with stem-
 _REMOTE = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")  # Two letters at least: C://data is a drive of Windows.
 _MOST_CHECKPOINTS_SHOWN = 3
 _LONGEST_PATH = 4096  # PATH_MAX of Linux
@@ -21,6 +24,48 @@ _GIVE_A_CHECKPOINT = (
 def is_remote(path: str) -> bool:
     """Returns True for a path on another file system, such as ``gs://bucket/train-*``, which is not checked."""
     return bool(_REMOTE.match(path))
+
+
+def resolve_beside(pipeline: Any, folder: str | pathlib.Path) -> None:
+    """Makes paths absolute that exist only relative to the folder of their config, so that both can be moved together.
+
+    A path that exists relative to the current folder stays as it is, and so does one that exists nowhere.
+
+    Args:
+        pipeline: ``pb.TrainEvalPipelineConfig``, which is changed.
+        folder: Folder of the config.
+    """
+    base = os.path.abspath(folder)
+    readers = [pipeline.train_input_reader] if pipeline.HasField("train_input_reader") else []
+    readers += pipeline.eval_input_reader
+    fields = [(reader, name) for reader in readers for name in ("label_map_path", "proposals_path")]
+    fields += [(reader.image_folder_reader, "path") for reader in readers if reader.HasField("image_folder_reader")]
+    if pipeline.HasField("train_config"):
+        fields.append((pipeline.train_config, "fine_tune_checkpoint"))
+    for message, name in fields:
+        if path := getattr(message, name):
+            setattr(message, name, _beside(path, base, base))
+    for reader in readers:
+        if reader.HasField("tf_record_input_reader"):
+            patterns = reader.tf_record_input_reader.input_path
+            for index, pattern in enumerate(patterns):
+                patterns[index] = ",".join(_beside(part, base, glob.escape(base)) for part in pattern.split(","))
+
+
+def _beside(path: str, base: str, prefix: str) -> str:
+    """Returns ``prefix/path`` if a relative path exists in ``base`` only, else the path as it is."""
+    name = path.strip()
+    if not name or os.path.isabs(name) or is_remote(name) or _exists(name):
+        return path
+    return f"{prefix}/{name}" if _exists(f"{glob.escape(base)}/{name}") else path
+
+
+def _exists(pattern: str) -> bool:
+    """Returns True if a file, a folder, a glob or the prefix of a checkpoint or of shards matches a file."""
+    try:
+        return next(glob.iglob(_SHARD_COUNT.sub("-", pattern) + "*"), None) is not None
+    except (OSError, ValueError):  # too long, or a NUL
+        return False
 
 
 def path_hint(path: str | pathlib.Path) -> str:
