@@ -10,6 +10,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import flags_of
+from detzoo.cli.project import project_help, usage_of
 from detzoo.config.library import shipped
 
 WIDTH = 100
@@ -60,10 +61,10 @@ def _own_help(name: str, command: Any) -> str:
     optional = [flag for flag in own if not is_required(flag) and flag not in borrowed]
     usage = " ".join(
         [f"usage: detzoo {name}", *getattr(command, "POSITIONAL", ())]
-        + [f"--{flag.name} {flag.name.upper()}" for flag in required]
+        + usage_of(name, [flag.name for flag in required])
         + (["[FLAGS]"] if optional else [])
     )
-    lines = [usage, "", textwrap.dedent(command.DESCRIPTION).strip()]
+    lines = [usage, "", textwrap.dedent(command.DESCRIPTION).strip(), *project_help(name)]
     titled = (("required flags", required), ("flags", optional), ("flags of the Object Detection API", borrowed))
     for title, group in titled:
         if group:

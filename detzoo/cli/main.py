@@ -29,7 +29,8 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import flags_of
-from detzoo.cli.help import REQUIRED_MESSAGE, is_required, overview, verb_help
+from detzoo.cli.help import is_required, overview, verb_help
+from detzoo.cli.project import GIVEN, take_project
 from detzoo.config.names import suggestion
 from detzoo.errors import ConfigError, DetzooError, DiskFullError, UsageError
 from detzoo.files.pixel_limit import FLAG, limited_to
@@ -152,6 +153,9 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
     flag_values = flags_of(name, command)
     flag_values.set_gnu_getopt(True)
     usage = f"`detzoo {name} --help` shows the flags"
+    required = [flag for flag in flag_values if is_required(flag_values[flag])]
+    for flag in required:
+        flag_values[flag].value = ""  # for absl; a missing flag may be given by a project
     try:
         remaining = flag_values(["detzoo", *words])[1:]
     except flags.UnrecognizedFlagError as problem:
@@ -159,11 +163,12 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
             f"unknown flag --{problem.flagname}{suggestion(problem.flagname, flag_values)}\n{usage}"
         ) from None
     except flags.Error as problem:
-        missing = [flag for flag in flag_values if is_required(flag_values[flag]) and flag_values[flag].value is None]
-        # A bad value ends the reading of flags, so that those after it only seem to be missing.
-        if missing and REQUIRED_MESSAGE in str(problem):
-            raise UsageError(f"`detzoo {name}` needs {', '.join('--' + flag for flag in missing)}\n{usage}") from None
         raise UsageError(f"{problem}\n{usage}") from None
+    remaining = take_project(name, flag_values, remaining)
+    missing = [flag for flag in required if not (flag_values[flag].present or flag_values[flag].value)]
+    if missing:
+        project = ", or the folder of a project" if name in GIVEN else ""
+        raise UsageError(f"`detzoo {name}` needs {', '.join('--' + flag for flag in missing)}{project}\n{usage}")
     positional = tuple(getattr(command, "POSITIONAL", ()))
     takes_more = bool(positional) and positional[-1].endswith("...")
     if len(remaining) < len(positional) or (len(remaining) > len(positional) and not takes_more):

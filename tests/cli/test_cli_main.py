@@ -80,7 +80,7 @@ def test_help_of_config(capsys):
         (["train"], "`detzoo train` needs --pipeline_config_path"),
         (["train", "--pipeline_config_path=x", "--steps=0"], "steps"),
         (["train", "--pipeline_config_path=x", "--steps=many"], "steps"),
-        (["train", "--pipeline_config_path=x", "y"], "takes no arguments besides its flags; received: y"),
+        (["train", "--pipeline_config_path=x", "y"], "y is no project: there is no such folder"),
         (["config", "chek"], "`detzoo config` has no 'chek'; did you mean 'check'?"),
         (["config", "check"], "`detzoo config check` takes PATH; received: nothing"),
         (["config", "diff", "a"], "`detzoo config diff` takes A B; received: a"),
