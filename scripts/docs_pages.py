@@ -48,5 +48,6 @@ def commands_page() -> str:
 
 
 def fenced(text: str) -> str:
-    """Returns a text as a block of code."""
-    return f"```text\n{text}\n```\n"
+    """Returns a help text as a block of code, without the line that names the installed documents."""
+    lines = [line for line in text.splitlines() if str(ROOT) not in line]
+    return "\n".join(["```text", *lines, "```", ""])
