@@ -25,6 +25,12 @@ class ConfigError(DetzooError):
     exit_code = 2
 
 
+class NotReadyError(ConfigError):
+    """A pipeline.config without errors whose placeholders are still to be set."""
+
+    exit_code = 3
+
+
 class DataError(DetzooError):
     """Unreadable records, images or annotations."""
 

@@ -13,6 +13,19 @@ Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10.0
 COLUMNS_IF_UNKNOWN, ROWS_IF_UNKNOWN = 80, 24
 
+_is_quiet = False
+
+
+def set_quiet(quiet: bool) -> None:
+    """Hides the progress of all work in this process, or shows it again."""
+    global _is_quiet
+    _is_quiet = quiet
+
+
+def is_quiet() -> bool:
+    """Returns whether progress is hidden."""
+    return _is_quiet
+
 
 def duration(seconds: float) -> str:
     """Returns a duration in words: "40 s", "7 min", "3 h 20 min", "2 days 4 h"."""
@@ -49,11 +62,15 @@ def progress_bar(
 
     stream = stream or sys.stderr
     size = {"dynamic_ncols": True} if _columns(stream) else {"ncols": COLUMNS_IF_UNKNOWN, "nrows": ROWS_IF_UNKNOWN}
-    return tqdm.tqdm(total=total, desc=label, unit=f" {unit}", disable=not shown, file=stream, **size, **options)
+    hidden = _is_quiet or not shown
+    return tqdm.tqdm(total=total, desc=label, unit=f" {unit}", disable=hidden, file=stream, **size, **options)
 
 
 def track(items: Iterable[Item], total: int | None, label: str, unit: str = "images") -> Iterator[Item]:
     """Yields the items unchanged and shows how many have passed."""
+    if _is_quiet:
+        yield from items
+        return
     if sys.stderr.isatty():
         with progress_bar(total, label, unit) as bar:
             for item in items:

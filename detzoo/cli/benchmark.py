@@ -11,8 +11,10 @@ from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.cli.flags import (
     CHECKPOINT_HELP,
     Definer,
+    define_json_flag,
     define_pipeline_flags,
     load_pipeline_from_flags,
+    print_json,
     values_of,
 )
 from detzoo.errors import UsageError
@@ -90,6 +92,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.integer("intra_op_threads", text, 0, minimum=0)
     define.integer("inter_op_threads", "Operations that run concurrently; 0 for TensorFlow's default.", 0, minimum=0)
     define.strings("output", "File for the result: a .json file is written, a row is appended to a .csv file.")
+    define_json_flag(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
@@ -111,7 +114,8 @@ def run(flag_values: flags.FlagValues) -> None:
         batch_sizes=batch_sizes,
         trained_checkpoint_dir=flag_values.trained_checkpoint_dir,
     ):
-        print(("\n" if results else "") + format_table(result), flush=True)
+        if not flag_values.json:
+            print(("\n" if results else "") + format_table(result), flush=True)
         results.append(result)
         for path in outputs:
             note = compare(result, earlier[path])
@@ -119,6 +123,8 @@ def run(flag_values: flags.FlagValues) -> None:
                 logger.warning("%s: %s", path, note)
             # After each batch size, so that its result is kept if a later one fails.
             write_result([result] if path.endswith(".csv") else results, path)
+    if flag_values.json:
+        print_json(results)
     for path in outputs:
         logger.info("written to %s", path)
 

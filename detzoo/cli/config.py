@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.cli.flags import Definer, define_set_flag
-from detzoo.errors import ConfigError
+from detzoo.cli.flags import Definer, define_json_flag, define_set_flag, print_json
+from detzoo.errors import ConfigError, NotReadyError
+
+if TYPE_CHECKING:
+    from detzoo.config.problems import Problem
 
 SUMMARY = "Check, show or compare pipeline.config files; every problem at once, with its line."
 DESCRIPTION = """
@@ -26,44 +30,87 @@ Works on pipeline.config files, on folders with one, and on the configs that com
 class Check:
     """``detzoo config check PATH``."""
 
-    SUMMARY = "Print every problem of a config; exit 2 if there are errors, 0 if it is ok."
+    SUMMARY = "Print every problem of a config, and whether it is ready to train."
     DESCRIPTION = """
     Checks the text (unknown fields, wrong types), the files that it names (label maps, records), and that the parts fit
     together: anchors and feature levels, class counts and label map, steps and schedule, what this version supports.
 
         detzoo config check pipeline.config
         detzoo config check pipeline.config --set train_config.num_steps=2000 --strict
+
+    A config that comes with detzoo is not ready before its PATH_TO_BE_CONFIGURED are set: the last line counts them.
+
+    Exit codes: 2 if there are errors, else 0. With --strict also 2 if there are warnings, else 3 if there are paths to
+    set. docs/command_line.md lists the fields of --json.
     """
     POSITIONAL = ("PATH",)
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
-        """Defines --set and --strict."""
+        """Defines --set, --strict and --json."""
         define_set_flag(flag_values)
-        text = "Treat warnings, and placeholders that are still to be set, as errors."
+        text = "Treat warnings as errors, and end with code 3 if placeholders are still to be set."
         Definer(flag_values).boolean("strict", text)
+        define_json_flag(flag_values)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the findings; raises ConfigError if there are errors."""
         from detzoo.config.check.pipeline import check_file
         from detzoo.config.library import find_config
-        from detzoo.config.problems import Severity, format_problems, summarize
+        from detzoo.config.problems import Severity, summarize
 
         path = str(find_config(*flag_values.positional))
         problems = check_file(path, flag_values.set)
-        to_set = [problem for problem in problems if problem.severity is Severity.TO_SET]
-        others = [problem for problem in problems if problem.severity is not Severity.TO_SET]
-        if others:
-            print(format_problems(others, path))
-        if to_set:
-            print("Placeholders that are still to be set, before records are read:")
-            print(format_problems(to_set, path))
+        unready = [problem for problem in problems if problem.severity is Severity.TO_SET]
         lowest_fatal = Severity.WARNING if flag_values.strict else Severity.ERROR
-        if any(problem.severity >= lowest_fatal for problem in problems):
+        is_wrong = any(p.severity >= lowest_fatal for p in problems if p.severity is not Severity.TO_SET)
+        verdict = f"{path}: {summarize(problems) if is_wrong else _verdict(problems, unready)}"
+        if flag_values.json:
+            print_json(_document(path, problems))
+        else:
+            _print_problems(path, problems, unready)
+        if is_wrong or (unready and flag_values.strict):
             sys.stdout.flush()
-            raise ConfigError(f"{path}: {summarize(problems)}")
-        print(f"{path}: {', '.join(filter(None, ('ok', summarize(problems))))}")
+            raise ConfigError(verdict) if is_wrong else NotReadyError(verdict)
+        if not flag_values.json:
+            print(verdict)
+
+
+def _verdict(problems: Sequence[Problem], unready: Sequence[Problem]) -> str:
+    from detzoo.config.problems import summarize
+
+    others = summarize(problem for problem in problems if problem not in unready)
+    if not unready:
+        return ", ".join(filter(None, ("ok", others)))
+    only_evaluation = all(problem.path.startswith("eval_input_reader") for problem in unready)
+    verb = "evaluate" if only_evaluation else "train"
+    return f"not ready to {verb}: {', '.join(filter(None, (summarize(unready), others)))}"
+
+
+def _print_problems(path: str, problems: Sequence[Problem], unready: Sequence[Problem]) -> None:
+    from detzoo.config.problems import format_problems
+
+    if others := [problem for problem in problems if problem not in unready]:
+        print(format_problems(others, path))
+    if unready:
+        print("Placeholders that are still to be set, before records are read:")
+        print(format_problems(unready, path))
+
+
+def _document(path: str, problems: Sequence[Problem]) -> dict[str, Any]:
+    from detzoo.config.problems import Severity, cannot_start
+
+    counts = {level: sum(problem.severity is level for problem in problems) for level in reversed(Severity)}
+    return {
+        "config": path,
+        "ready": not cannot_start(problems),
+        "counts": {level.name.lower(): count for level, count in counts.items()},
+        "problems": [
+            {**problem._asdict(), "severity": problem.severity.name.lower(), "line": problem.line or None}
+            for problem in problems
+        ],
+    }
 
 
 class Show:

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import pathlib
 from typing import Any
 
 from absl import flags
 
 from detzoo.cli.api_flags import EVAL_ON_TRAIN_SAMPLE, check_evaluation_flags, define_evaluation_flags
-from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag, values_of
+from detzoo.cli.flags import (
+    CHECKPOINT_HELP,
+    Definer,
+    define_json_flag,
+    define_pipeline_flags,
+    define_recompute_flag,
+    print_json,
+    values_of,
+)
 from detzoo.errors import UsageError
+from detzoo.folders import METRICS_FILE
 from detzoo.tasks.evaluate import Evaluation, evaluate, evaluate_new_checkpoints
 from detzoo.tasks.models import EVAL_READER, TRAIN_READER
 
@@ -69,6 +80,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define_recompute_flag(flag_values)
     text = "SPP-net: the --model_dir of another one, whose scored windows are joined to these before suppression."
     define.strings("combine_with", text)
+    define_json_flag(flag_values)
     define_evaluation_flags(flag_values)
 
 
@@ -101,13 +113,16 @@ def run(flag_values: flags.FlagValues) -> None:
         for evaluation in evaluate_new_checkpoints(
             path, flag_values.checkpoint_dir, timeout_seconds=timeout, **options
         ):
-            _print(evaluation)
+            _print(evaluation, output_dir, flag_values.json, indent=None)
         return
     options |= values_of(flag_values, "checkpoint_dir", "saved_model", "combine_with")
-    _print(evaluate(path, **options))
+    _print(evaluate(path, **options), output_dir, flag_values.json)
 
 
-def _print(evaluation: Evaluation) -> None:
+def _print(evaluation: Evaluation, output_dir: str, as_json: bool, indent: int | None = 2) -> None:
+    if as_json:
+        print_json(json.loads((pathlib.Path(output_dir) / METRICS_FILE).read_text(encoding="utf-8")), indent=indent)
+        return
     from detzoo.evaluate.report import format_table
 
     name = evaluation.model if evaluation.step is None else f"step {evaluation.step}"

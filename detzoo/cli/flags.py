@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ SET_HELP = (
 )
 RECORDS_HELP = "TFRecord files: a path, a quoted glob, stem@10, or several, separated by commas."
 CHECKPOINT_HELP = "Folder with checkpoints, of which the newest is used, or the prefix of one, e.g. model/ckpt-1000."
-_WITHOUT_IMAGES = ("config", "models")  # commands that open no image
+_WITHOUT_IMAGES = ("completion", "config", "models")  # commands that open no image
 
 
 class Definer:
@@ -71,6 +72,18 @@ def flags_of(name: str, command: Any) -> flags.FlagValues:
         )
         Definer(flag_values).number(FLAG.strip("-"), text, minimum=1e-6)
     return flag_values
+
+
+def define_json_flag(flag_values: flags.FlagValues) -> None:
+    """Defines ``--json``, for commands that print results."""
+    text = "Print the result as one JSON document; docs/command_line.md lists its fields."
+    Definer(flag_values).boolean("json", text)
+
+
+def print_json(document: Any, *, indent: int | None = 2) -> None:
+    """Prints a JSON document; numbers that are not finite, which JSON lacks, become null."""
+    plain = json.loads(json.dumps(document), parse_constant=lambda name: None)
+    print(json.dumps(plain, indent=indent, ensure_ascii=False), flush=True)
 
 
 def define_font_flag(flag_values: flags.FlagValues) -> None:

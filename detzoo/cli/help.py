@@ -31,7 +31,12 @@ def overview(commands: Mapping[str, Any]) -> str:
         "",
         *(f"  {verb:<{width}}  {command.SUMMARY}" for verb, command in commands.items()),
         "",
-        "detzoo COMMAND --help shows a command's flags and examples; --debug shows tracebacks.",
+        "detzoo COMMAND --help shows a command's flags and examples. All commands take --quiet, for warnings",
+        "and errors only, and --debug, for tracebacks. detzoo --version shows versions.",
+        "",
+        "Exit codes: 0 success, 1 the work failed, 2 a usage or config error, 3 a config with paths still to set",
+        "(only of config check --strict), 130 interrupted.",
+        "",
         f"The documents are in {shipped('docs')}.",
     ]
     return "\n".join(lines)

@@ -11,8 +11,8 @@ A verb is a module ``detzoo.cli.<verb>`` with
 
 or with ``SUBCOMMANDS``, a dict from name to an object with these five; with both, flags directly after the verb belong
 to the verb itself, which also runs without any if it requires none. A module is imported when its verb is called, and
-imports TensorFlow only inside ``run``. Exit codes: 0 success, 1 the work failed, 2 a usage or config error, 130
-interrupted. Results go to stdout, messages and logs to stderr.
+imports TensorFlow only inside ``run``. Exit codes: 0 success, 1 the work failed, 2 a usage or config error, 3 a
+config that is not ready, 130 interrupted. Results go to stdout, messages and logs to stderr.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ VERBS = (
     "models",
     "sweep",
     "analyze",
+    "completion",
 )
 HELP_WORDS = ("--help", "-h", "-help", "--helpfull", "--helpshort", "help")
 EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
@@ -59,10 +60,10 @@ EXIT_FAILURE, EXIT_USAGE, EXIT_INTERRUPTED = 1, 2, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command line (without the program's name) and returns its exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
+    debug, quiet = "--debug" in words, "--quiet" in words
+    words = [word for word in words if word not in ("--debug", "--quiet")]
     quiet_tensorflow()
-    configure_logging(debug)
+    configure_logging(debug, quiet)
     try:
         _dispatch(words)
         sys.stdout.flush()
@@ -109,9 +110,7 @@ def _dispatch(words: list[str]) -> None:
         print(overview({verb: _load(verb) for verb in VERBS}))
         return
     if words[0] in ("--version", "version"):
-        from detzoo import __version__
-
-        print(f"detzoo {__version__}")
+        print(_version())
         return
     name, rest = words[0], words[1:]
     if name not in VERBS:
@@ -134,6 +133,16 @@ def _dispatch(words: list[str]) -> None:
     flag_values = parse_flags(name, command, rest)
     with limited_to(flag_values.flag_values_dict().get(FLAG.strip("-"))):
         command.run(flag_values)
+
+
+def _version() -> str:
+    """Returns the versions of detzoo and of what it runs on, without importing it."""
+    from detzoo import __version__
+    from detzoo.provenance import versions
+
+    found = {"tensorflow": "not installed", "keras": "not installed"} | versions()
+    parts = [f"{name} {found[name.lower()]}" for name in ("TensorFlow", "Keras", "Python")]
+    return f"detzoo {__version__} ({', '.join(parts)})"
 
 
 def _is_for_itself(name: str, command: Any, words: Sequence[str]) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import Definer
+from detzoo.cli.flags import Definer, define_json_flag, print_json
 from detzoo.config.library import config_folder, find_config, shipped
 from detzoo.config.load import read_text
 from detzoo.errors import UsageError
@@ -58,12 +58,13 @@ _FIRST_STEPS = ("custom_", "shapes_")  # names of configs that train within minu
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
-    """Defines --model_configs, --match, --paper and --refresh."""
+    """Defines --model_configs, --match, --paper, --json and --refresh."""
     define = Definer(flag_values)
     define.string("model_configs", "Folder with .config files.", str(config_folder()))
     define.string("match", "List only configs whose name contains this.", "")
     papers = ["fpn", "retinanet", "tradeoffs", "spp"]  # of detzoo.benchmark.models, which is not imported for --help
     define.choice("paper", "List the rows of this paper's result tables, and their configs.", papers)
+    define_json_flag(flag_values)
     define.boolean("refresh", "Count the configs that have changed and update the table.")
 
 
@@ -81,6 +82,11 @@ def run(flag_values: flags.FlagValues) -> None:
         for file in files:
             refresh(file)
     rows = models.read_table(folder)
+    if flag_values.paper:
+        files = _named_in_paper(files, flag_values.paper)
+    if flag_values.json:
+        print_json(_document(files, rows))
+        return
     lines = _of_paper(files, rows, flag_values.paper) if flag_values.paper else _by_group(files, rows)
     for line in lines:
         print(_cut(line))
@@ -114,8 +120,6 @@ def _of_paper(files: list[pathlib.Path], rows: dict[str, Any], paper: str) -> li
 
     headers = {file: read_header(file.read_text(encoding="utf-8")) for file in files}
     found = [(row, file) for file, header in headers.items() for row in header.rows if row.paper == paper]
-    if not found:
-        raise UsageError(f"none of the {len(files)} configs names a row of --paper={paper}; leave out --match")
     found.sort(key=lambda pair: (pair[0].order(), pair[1].stem))
     labels = [f"table {row.label}{f', {row.name}' if row.name else ''}" for row, _ in found]
     first, second = max(map(len, labels)), max(len(file.stem) for _, file in found)
@@ -127,12 +131,58 @@ def _of_paper(files: list[pathlib.Path], rows: dict[str, Any], paper: str) -> li
     return lines
 
 
+def _named_in_paper(files: list[pathlib.Path], paper: str) -> list[pathlib.Path]:
+    """Returns the configs whose headers name a row of a paper.
+
+    Raises:
+        UsageError: There are none.
+    """
+    from detzoo.benchmark.models import read_header
+
+    found = [file for file in files if any(row.paper == paper for row in read_header(file.read_text("utf-8")).rows)]
+    if not found:
+        raise UsageError(f"none of the {len(files)} configs names a row of --paper={paper}; leave out --match")
+    return found
+
+
+def _document(files: list[pathlib.Path], rows: dict[str, Any]) -> list[dict[str, Any]]:
+    """Returns the fields of each config, numbers as numbers; None for those that are not counted or not published."""
+    from detzoo.benchmark.models import read_header
+
+    entries = []
+    for group, members in grouped(files).items():
+        for file in members:
+            header, row = read_header(file.read_text(encoding="utf-8")), _counted(file, rows)
+            height, width = map(int, row.input_size.split("x")) if row else (None, None)
+            entries.append(
+                {
+                    "name": file.stem,
+                    "path": str(file),
+                    "group": group,
+                    "title": header.title,
+                    "input_height": height,
+                    "input_width": width,
+                    "parameters": row.parameters if row else None,
+                    "multiply_adds": row.multiply_adds if row else None,
+                    "published_result": header.result or None,
+                    "paper_rows": [found._asdict() for found in header.rows],
+                }
+            )
+    return entries
+
+
 NUMBERS = f"{'input':>9} {'parameters':>10} {'multiply-adds':>13}"
 
 
-def _numbers(file: pathlib.Path, rows: dict[str, Any]) -> str:
+def _counted(file: pathlib.Path, rows: dict[str, Any]) -> Any:
+    """Returns the row of the table for a config; None if the config has none, or has changed since."""
     row = rows.get(file.stem)
-    if row is None or row.digest != model_digest(file):
+    return row if row is not None and row.digest == model_digest(file) else None
+
+
+def _numbers(file: pathlib.Path, rows: dict[str, Any]) -> str:
+    row = _counted(file, rows)
+    if row is None:
         return f"{'not counted yet: --refresh':>{len(NUMBERS)}}"
     millions, billions = f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.2f} B"
     return f"{row.input_size:>9} {millions:>10} {billions:>13}"

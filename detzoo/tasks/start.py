@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 
+from detzoo.progress import set_quiet
 from detzoo.tasks.native_stderr import drop_import_notes
 
 
@@ -30,13 +31,19 @@ def quiet_tensorflow() -> None:
     warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
-def configure_logging(debug: bool = False) -> None:
-    """Writes Python logs to stderr as ``12:03:59 message``, with the level before warnings and errors."""
+def configure_logging(debug: bool = False, quiet: bool = False) -> None:
+    """Writes Python logs to stderr as ``12:03:59 message``, with the level before warnings and errors.
+
+    Args:
+        debug: Also write messages for developers.
+        quiet: Write warnings and errors only, and hide progress.
+    """
+    set_quiet(quiet)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(_ShortFormatter())
     package = logging.getLogger("detzoo")
     package.handlers[:] = [handler]
-    package.setLevel(logging.DEBUG if debug else logging.INFO)
+    package.setLevel(logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO)
     package.propagate = False
 
 

@@ -299,7 +299,7 @@ class TrainingLoop:
         self._progress.message(f"evaluation at step {self._step}: {values}{against}  in {duration(seconds)}")
         warning = arrival_warning(self._momenta, self._step)
         if warning and self._recomputed_step != self._step:
-            self._progress.message(f"{warning}. {HOW_TO_RECOMPUTE}")
+            self._progress.warning(f"{warning}. {HOW_TO_RECOMPUTE}")
 
     def _recompute_statistics(self) -> None:
         """Recomputes statistics once per step if the settings request it. Training continues if that fails."""

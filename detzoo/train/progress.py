@@ -9,7 +9,7 @@ import sys
 import time
 from typing import TextIO
 
-from detzoo.progress import duration, progress_bar
+from detzoo.progress import duration, is_quiet, progress_bar
 from detzoo.train.trainer import TOTAL, LoopResult
 
 SECONDS_BETWEEN_LINES = 30.0  # for slow steps, if stderr is no terminal
@@ -41,12 +41,12 @@ class Progress:
         self._unit = unit
         self._num_steps, self._batch_size, self._log_every_n_steps = num_steps, batch_size, log_every_n_steps
         self._stream = stream if stream is not None else sys.stderr
-        self._silent = silent
+        self._silent, self._shows_progress = silent, not (silent or is_quiet())
         self._last_line_time = 0.0
         self._step_seconds = 0.0
         self._terminal = contextlib.ExitStack()
         self._bar = None
-        if not silent and self._stream.isatty():
+        if self._shows_progress and self._stream.isatty():
             from tqdm.contrib.logging import logging_redirect_tqdm
 
             self._bar = self._terminal.enter_context(progress_bar(num_steps, stream=self._stream, bar_format="{desc}"))
@@ -67,7 +67,7 @@ class Progress:
         if step_seconds is not None:
             weight = _SMOOTHING if self._step_seconds else 0.0
             self._step_seconds = weight * self._step_seconds + (1.0 - weight) * step_seconds
-        if self._silent:
+        if not self._shows_progress:
             return
         if self._bar is not None:
             width = shutil.get_terminal_size().columns - 1
@@ -81,7 +81,12 @@ class Progress:
             self._write(self._line(result) + "\n")
 
     def message(self, text: str) -> None:
-        """Writes a separate line."""
+        """Writes a separate line about the progress."""
+        if self._shows_progress:
+            self._write(text + "\n")
+
+    def warning(self, text: str) -> None:
+        """Writes a separate line also if progress is hidden."""
         if not self._silent:
             self._write(text + "\n")
 

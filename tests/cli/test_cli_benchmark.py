@@ -38,6 +38,18 @@ def test_a_config_is_exported_with_random_weights_and_measured(toy_run, quick, c
     assert result["device"] == "CPU"
 
 
+def test_each_batch_size_as_json_and_nothing_else(toy_run, quick, capsys):
+    output = toy_run.folder / "result.json"
+    flags = [f"--pipeline_config_path={toy_run.config}", *SHORT, "--batch_size=1,2", f"--output={output}"]
+    assert main(["benchmark", *flags, "--json", "--quiet"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(output.read_text())
+    assert [result["batch_size"] for result in document] == [1, 2]
+    assert all(isinstance(result["latency"]["median_ms"], float) for result in document)
+    assert main(["benchmark", "--saved_model=nowhere", "--json"]) == 2
+    assert capsys.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

@@ -103,7 +103,7 @@ def test_warnings_pass_unless_strict(tmp_path, shared, capsys):
     assert main(["config", "check", str(source), *overrides, "--strict"]) == 2
 
 
-def test_an_untouched_published_config_is_ok_with_the_paths_that_are_to_set(shared, capsys):
+def test_an_untouched_published_config_is_not_ready_before_its_paths_are_set(shared, capsys):
     path = str(shared / "configs" / "published" / "tf1" / "ssd_mobilenet_v2_quantized_300x300_coco.config")
     assert main(["config", "check", path]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -122,8 +122,8 @@ def test_an_untouched_published_config_is_ok_with_the_paths_that_are_to_set(shar
     note = problem_text(path, 196, "graph_rewriter", "accepted, no effect: trains in float", severity="note")
     assert any(line.startswith(note) for line in lines)
     # eval_config.num_examples, eval_config.max_evals and graph_rewriter. The schedule has a separate note.
-    assert lines[-1] == f"{path}: ok, 5 paths to set, 1 note, 3 accepted fields have no effect"
-    assert main(["config", "check", path, "--strict"]) == 2
+    assert lines[-1] == f"{path}: not ready to train: 5 paths to set, 1 note, 3 accepted fields have no effect"
+    assert main(["config", "check", path, "--strict"]) == 3
 
 
 @pytest.mark.train
@@ -169,3 +169,70 @@ def test_a_missing_file_is_one_line(tmp_path, capsys):
     assert printed.out == ""
     assert printed.err.startswith("detzoo: there is no pipeline config at ")
     assert "did you mean pipeline.config" in printed.err
+
+
+NAME = "ssd_mobilenet_v2_300"
+READY = "--set=train_input_reader.{}", "--set=eval_input_reader[0].{}"
+
+
+@pytest.fixture
+def paths(tmp_path):
+    """The --set flags that make a config of model_configs/ ready: those for training, and those for evaluation."""
+    (tmp_path / "label_map.pbtxt").write_text("".join(f"item {{ id: {i} name: 'n{i}' }}\n" for i in range(1, 91)))
+    (tmp_path / "x.record").write_bytes(b"x")
+    fields = (("label_map_path", "label_map.pbtxt"), ("tf_record_input_reader.input_path[0]", "x.record"))
+    return [[f"{flag.format(field)}={tmp_path / file}" for field, file in fields] for flag in READY]
+
+
+def test_what_is_not_ready_for_what(paths, capsys):
+    for_training, for_evaluation = paths
+    for flags, verdict, code in (
+        ([], "not ready to train: 4 paths to set", 3),
+        (for_evaluation, "not ready to train: 2 paths to set", 3),
+        (for_training, "not ready to evaluate: 2 paths to set", 3),
+        ([*for_training, *for_evaluation], "ok", 0),
+    ):
+        assert main(["config", "check", NAME, *flags]) == 0
+        assert capsys.readouterr().out.splitlines()[-1].endswith(f"{NAME}.config: {verdict}")
+        assert main(["config", "check", NAME, *flags, "--strict"]) == code
+        printed = capsys.readouterr()
+        assert verdict in printed.out if code == 0 else printed.err.endswith(f"{NAME}.config: {verdict}\n")
+
+
+def test_strict_puts_errors_and_warnings_above_paths_to_set(capsys):
+    warned = "--set=train_config.optimizer.rms_prop_optimizer.learning_rate.cosine_decay_learning_rate.warmup_steps=0"
+    warned = [warned, "--set=train_config.batch_size=1"]
+    assert main(["config", "check", NAME, *warned]) == 0
+    assert ": not ready to train: 4 paths to set, 2 warnings" in capsys.readouterr().out.splitlines()[-1]
+    assert main(["config", "check", NAME, *warned, "--strict"]) == 2
+    assert "warning" in capsys.readouterr().err
+    for strict in ([], ["--strict"]):
+        assert main(["config", "check", NAME, "--set=train_config.batch_siz=1", *strict]) == 2
+        assert ": 1 error, 4 paths to set" in capsys.readouterr().err
+
+
+def test_check_as_json(paths, bad, capsys):
+    assert main(["config", "check", NAME, "--json"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["config"].endswith(f"{NAME}.config")
+    assert (document["ready"], document["counts"]) == (False, {"error": 0, "to_set": 4, "warning": 0, "note": 0})
+    first = document["problems"][0]
+    assert (first["severity"], first["path"], first["code"]) == (
+        "to_set",
+        "train_input_reader.label_map_path",
+        "placeholder",
+    )
+    assert isinstance(first["line"], int)
+    assert main(["config", "check", NAME, "--json", "--strict"]) == 3
+    printed = capsys.readouterr()
+    assert json.loads(printed.out) == document  # findings are the result
+    assert "not ready to train" in printed.err
+    assert main(["config", "check", NAME, "--json", *paths[0], *paths[1]]) == 0
+    assert json.loads(capsys.readouterr().out)["ready"] is True
+    assert main(["config", "check", bad, "--json"]) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert document["counts"]["error"] == sum(each["severity"] == "error" for each in document["problems"]) > 0
+    [missing] = [each for each in document["problems"] if each["path"] == "train_input_reader"]
+    assert (missing["severity"], missing["line"], missing["code"]) == ("error", None, "missing")
+    assert main(["config", "check", "no_such_config", "--json"]) == 2
+    assert capsys.readouterr().out == ""

@@ -30,6 +30,20 @@ def test_a_checkpoint_becomes_numbers_and_a_table(toy_run, capsys):
     assert len(detections) == 3 * 5
 
 
+def test_the_numbers_as_json_and_nothing_else(toy_run, capsys):
+    assert main(arguments(toy_run, "--json", "--quiet")) == 0
+    printed = capsys.readouterr()
+    assert [line.split()[1] for line in printed.err.splitlines()] == ["warning:"]  # of an untrained batch normalization
+    document = json.loads(printed.out)
+    assert document == json.loads((toy_run.folder / "out" / "metrics.json").read_text())
+    assert (document["step"], document["num_images"]) == (7, 3)
+    assert all(isinstance(document[name], float) for name in ("mAP", "mAP@.50IOU", "AR@100", "seconds"))
+    assert main(arguments(toy_run, "--json", f"--checkpoint_dir={toy_run.folder / 'none'}")) == 1
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.startswith("detzoo: ")
+
+
 def test_a_better_checkpoint_is_named(toy_run, capsys):
     save_best(toy_run, 5)
     assert main(arguments(toy_run)) == 0

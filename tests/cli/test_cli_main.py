@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import logging
+import platform
 import subprocess
 import sys
 import types
@@ -9,6 +12,7 @@ import types
 import pytest
 from absl import flags
 
+from detzoo import __version__, progress
 from detzoo.cli import main as cli
 from detzoo.cli.flags import define_pipeline_flags, load_pipeline_from_flags
 from detzoo.errors import ConfigError, DataError
@@ -46,7 +50,32 @@ def test_no_arguments_and_help_list_the_commands(capsys):
 
 def test_version(capsys):
     assert cli.main(["--version"]) == 0
-    assert capsys.readouterr().out.startswith("detzoo 0.")
+    found = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras")}
+    expected = f"TensorFlow {found['tensorflow']}, Keras {found['keras']}, Python {platform.python_version()}"
+    assert capsys.readouterr().out == f"detzoo {__version__} ({expected})\n"
+
+
+@pytest.mark.parametrize("words", [["--quiet", "train"], ["train", "--quiet"]])
+def test_quiet_leaves_results_warnings_and_errors(verb, monkeypatch, words, capsys):
+    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", 0.0)
+
+    def run(flag_values):
+        logger = logging.getLogger("detzoo.test")
+        logger.info("a step")
+        logger.warning("a warning")
+        print(list(progress.track([1, 2], 2, "reading")))
+        raise DataError("an error")
+
+    verb(run)
+    assert cli.main([*words, "--pipeline_config_path=x"]) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "[1, 2]\n"
+    assert [line.split(" ", 1)[1] for line in printed.err.splitlines()] == ["warning: a warning", "an error"]
+    # The next call in the same process shows everything again.
+    assert cli.main(["train", "--pipeline_config_path=x"]) == 1
+    printed = capsys.readouterr().err
+    assert "a step" in printed
+    assert "reading: 2 of 2" in printed
 
 
 def test_help_of_a_verb_shows_required_flags_first(verb, capsys):

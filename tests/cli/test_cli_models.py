@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import shutil
@@ -171,6 +172,31 @@ def test_rows_in_headers():
 def test_nothing_to_list(flag, capsys):
     assert main(["models", flag]) == 2
     assert "has no .config file" in capsys.readouterr().err
+
+
+def test_the_list_as_json(capsys):
+    assert main(["models", "--json"]) == 0
+    entries = {entry["name"]: entry for entry in json.loads(capsys.readouterr().out)}
+    assert set(entries) == {file.stem for file in FOLDER.glob("*.config")}
+    # From models.csv and the file's header.
+    row = read_table(FOLDER)["ssd_mobilenet_v2_300"]
+    assert entries["ssd_mobilenet_v2_300"] == {
+        "name": "ssd_mobilenet_v2_300",
+        "path": str(FOLDER / "ssd_mobilenet_v2_300.config"),
+        "group": "SSD",
+        "title": "SSD with MobileNet v2, 300 x 300, COCO.",
+        "input_height": 300,
+        "input_width": 300,
+        "parameters": row.parameters,
+        "multiply_adds": row.multiply_adds,
+        "published_result": "20.2 mAP on COCO 2017 val, published for this configuration; not re-measured here.",
+        "paper_rows": [],
+    }
+    assert main(["models", "--json", "--paper=fpn", "--match=segmentation_proposals_resnet50_5x5"]) == 0
+    [entry] = json.loads(capsys.readouterr().out)
+    assert entry["paper_rows"] == [{"paper": "fpn", "table": 6, "letter": "", "name": "5x5 head"}]
+    assert main(["models", "--json", "--paper=fpn", "--match=ssd"]) == 2
+    assert capsys.readouterr().out == ""
 
 
 def test_copy_writes_a_new_file_whose_commands_name_it(tmp_path, monkeypatch, capsys):

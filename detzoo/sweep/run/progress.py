@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from detzoo.progress import duration, progress_bar
+from detzoo.progress import duration, is_quiet, progress_bar
 from detzoo.sweep.columns import Status
 from detzoo.sweep.measured import main_accuracy
 from detzoo.sweep.results import Row
@@ -23,7 +23,8 @@ class SweepProgress:
         self._remaining = remaining
         self._running: dict[str, tuple[str, float]] = {}  # key -> name and start
         self.done = self.failed = self._elsewhere = 0
-        self._bar = progress_bar(num_points, "sweep", bar_format=_LAYOUT) if sys.stderr.isatty() else None
+        has_bar = sys.stderr.isatty() and not is_quiet()
+        self._bar = progress_bar(num_points, "sweep", bar_format=_LAYOUT) if has_bar else None
 
     def started(self, work: Work) -> None:
         """Adds running work."""
@@ -43,6 +44,8 @@ class SweepProgress:
             self.failed += 1
         count = self.done + self.failed + self._elsewhere
         line = f"[{count}/{self._num_points}] {work.name}: {_end_of(work, row, seconds)}"
+        if is_quiet() and (row is None or row["status"] != Status.FAILED.value):
+            return
         if self._bar is None:
             sys.stderr.write(f"{line}; {self._left()} left\n")
             sys.stderr.flush()
