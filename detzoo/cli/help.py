@@ -74,8 +74,9 @@ def _own_help(name: str, command: Any) -> str:
     for title, group in titled:
         if group:
             lines += ["", f"{title}:", *(line for flag in group for line in _flag_lines(flag))]
+    lines += ["", "All commands take --quiet and --debug, see `detzoo --help`."]
     if any("docs/" in line for line in lines):
-        lines += ["", f"docs/ is {shipped('docs')}"]
+        lines.append(f"docs/ is {shipped('docs')}")
     return "\n".join(lines)
 
 

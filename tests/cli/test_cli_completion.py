@@ -1,4 +1,4 @@
-"""``detzoo completion``: what bash offers, asked of bash itself."""
+"""``detzoo completion``: the words that bash offers, asked of bash itself."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CASES = {  # words, of which the last is completed -> what is offered besides fi
 
 @pytest.fixture(scope="module")
 def offered(tmp_path_factory):
-    """What bash offers for each case, in a folder with a file and a folder. One process serves all cases."""
+    """The words that bash offers for each case, in a folder with a file and a folder. One process serves all cases."""
     bash = shutil.which("bash")
     if bash is None:
         pytest.skip("bash is not installed")
