@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.machinery
 import sys
+from typing import Any
 
 from detzoo.errors import UsageError
 
@@ -38,3 +40,16 @@ def require_extras(task: str, *extras: str) -> None:
 def install_command(*extras: str) -> str:
     """Returns the command that installs extras into the environment of this process."""
     return f'{sys.executable} -m pip install "detzoo[{",".join(extras)}]"'
+
+
+def require_package(name: str, caller: str) -> Any:
+    """Imports a package that only one function uses, under the name that pip has for it.
+
+    Raises:
+        UsageError: The package is not installed. The message has the command that installs it.
+    """
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        message = f"{caller} needs the package {name}, which is not installed. Install: {sys.executable} -m pip install"
+        raise UsageError(f"{message} {name}") from None

@@ -49,6 +49,8 @@ def imported():
     for file in (ROOT / "detzoo").rglob("*.py"):
         tree = ast.parse(file.read_text())
         for parent in ast.walk(tree):
+            if isinstance(parent, ast.If) and ast.unparse(parent.test) == "TYPE_CHECKING":
+                continue
             for node in ast.iter_child_nodes(parent):
                 if isinstance(node, ast.Import):
                     names = [alias.name for alias in node.names]

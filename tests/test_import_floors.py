@@ -29,7 +29,7 @@ FLOORS = (
     ("train", "export", "benchmark", "ensemble", "analyze"),
     ("recipes",),
     ("tasks",),
-    ("sweep",),
+    ("sweep", "api"),
     ("cli",),
     ("__main__",),
 )

@@ -19,6 +19,7 @@ run, an exported one) have no ``optimizer`` and ``training``.
 
 from __future__ import annotations
 
+import pathlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -59,6 +60,13 @@ def make_checkpoint(step: tf.Variable, **sections: Mapping[str, Any]) -> tf.trai
     version = tf.Variable(FORMAT_VERSION, dtype=tf.int32, trainable=False, name="format")
     kept = {name: dict(section) for name, section in sections.items() if section}
     return tf.train.Checkpoint(**{FORMAT: version, STEP: step, **kept})
+
+
+def save_weights(detector: Any, folder: str | pathlib.Path, step: int = 0) -> str:
+    """Writes the variables of a detector as the only checkpoint of a folder, and returns its prefix."""
+    steps = tf.Variable(step, dtype=tf.int64, trainable=False)
+    checkpoint = make_checkpoint(steps, model=variables_by_path(detector.variables))
+    return tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1).save(checkpoint_number=0)
 
 
 def stored_key(section: str, path: str = "") -> str:

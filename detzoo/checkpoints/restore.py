@@ -73,6 +73,27 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
     return stored.step
 
 
+def copy_weights(source: Any, detector: Any) -> None:
+    """Sets every variable of a detector to that of another detector.
+
+    Raises:
+        CheckpointError: The detectors have other variables.
+    """
+    values, variables = variables_by_path(source.variables), variables_by_path(detector.variables)
+    other = [name for name in {**values, **variables} if not _same_shape(values.get(name), variables.get(name))]
+    if other:
+        raise CheckpointError(
+            f"the config describes another model than the detector in memory: {len(other)} variables differ "
+            f"({_examples(other)})"
+        )
+    for name, variable in variables.items():
+        variable.assign(values[name])
+
+
+def _same_shape(one: Any, other: Any) -> bool:
+    return one is not None and other is not None and tuple(one.shape) == tuple(other.shape)
+
+
 def _of_other_parts(stored: StoredWeights) -> set[str]:
     """Returns the unused variables of a checkpoint in parts of which the detector has no variable."""
     used = {_part_in_file(stored, stored.names.get(path, path)) for path in stored.shapes}

@@ -97,6 +97,22 @@ def load_pipeline(path: str, overrides: Sequence[str] = (), merged: str = "") ->
     return loaded
 
 
+def load_message(message: Any) -> LoadedPipeline:
+    """Reads a config that a program holds as a message, also one of the Object Detection API's class.
+
+    Raises:
+        UsageError: The message is of another type.
+        ConfigError: It has fields that detzoo does not support.
+    """
+    name = message.DESCRIPTOR.full_name
+    if name.rpartition(".")[2] != "TrainEvalPipelineConfig":
+        raise UsageError(f"the message is a {name}; a config is a TrainEvalPipelineConfig")
+    parsed = parse_text(to_text(message), pb.TrainEvalPipelineConfig)
+    if parsed.problems:
+        raise ConfigError(format_problems(parsed.problems, "message"))
+    return LoadedPipeline(parsed.message, "message", to_text(message), parsed.lines)
+
+
 def save_pipeline(message: Any, path: str | pathlib.Path) -> None:
     """Writes a config as text, which ``load_pipeline`` reads as an equal message."""
     write_atomically(path, to_text(message))

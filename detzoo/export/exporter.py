@@ -23,7 +23,7 @@ from typing import Any
 import tensorflow as tf
 
 from detzoo.checkpoints.files import EXPORTED_FOLDER
-from detzoo.checkpoints.layout import make_checkpoint, variables_by_path
+from detzoo.checkpoints.layout import save_weights, variables_by_path
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.parity import ParityReport, check_parity, example_input, reference_outputs
@@ -88,7 +88,7 @@ def export_detector(
         then = "comparing with the detector in memory" if beside.compares else "writing the SavedModel"
         logger.info("folded %d batch normalisations; %s", num_folded, then)
         report, num_winograd = _write_checked(frozen, serving, input_type, draft / SAVED_MODEL_FOLDER, beside)
-        _write_checkpoint(detector, draft / CHECKPOINT_FOLDER, beside.step)
+        save_weights(detector, draft / CHECKPOINT_FOLDER, beside.step)
         record = {
             "input_type": input_type,
             "checkpoint": beside.source,
@@ -167,9 +167,3 @@ def _write_checked(
 def num_parameters(detector: Any) -> int:
     """Counts numbers in the detector's variables, including moving statistics, as papers do, but no seeds."""
     return sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
-
-
-def _write_checkpoint(detector: Any, folder: pathlib.Path, step: int) -> None:
-    steps = tf.Variable(step, dtype=tf.int64, trainable=False)
-    checkpoint = make_checkpoint(steps, model=variables_by_path(detector.variables))
-    tf.train.CheckpointManager(checkpoint, str(folder), max_to_keep=1).save(checkpoint_number=0)

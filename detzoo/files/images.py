@@ -99,7 +99,15 @@ def read_upright(path: pathlib.Path) -> np.ndarray:
     Raises:
         UnusableImage: The file cannot be read, or holds no image, one of too many pixels, or a broken one.
     """
-    image, _ = decode_image(read_content(path), path.name)
+    return pixels_of(decode_image(read_content(path), path.name)[0])
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    """Returns the pixels of a PIL image of any mode, RGB, uint8 [H, W, 3], turned upright by its EXIF orientation.
+
+    Raises:
+        UnusableImage: The pixels cannot be decoded.
+    """
     with _problems_as_unusable():
         return np.asarray(upright_rgb(image))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import collections
+from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,3 +32,21 @@ class ImageDetector:
     def __call__(self, image: np.ndarray, *proposals_norm: Any) -> ImageDetections:
         """Returns the detections of one image."""
         raise NotImplementedError("each exported model defines its call")
+
+    def detect_all(self, images: Sequence[np.ndarray], proposals_norm: Sequence[Any] = ()) -> list[ImageDetections]:
+        """Returns the detections of each image; models that take batches run images of one shape together.
+
+        Args:
+            images: uint8 [H, W, 3] each, RGB.
+            proposals_norm: Regions of each image, for a model with ``wants_proposals``.
+        """
+        given: list[tuple[Any, ...]] = [(regions,) for regions in proposals_norm] or [()] * len(images)
+        return [self(image, *regions) for image, regions in zip(images, given)]
+
+
+def rows_by_key(keys: Sequence[Hashable]) -> list[list[int]]:
+    """Returns the rows of equal keys, such as those of images of one shape."""
+    rows: dict[Hashable, list[int]] = collections.defaultdict(list)
+    for row, key in enumerate(keys):
+        rows[key].append(row)
+    return list(rows.values())

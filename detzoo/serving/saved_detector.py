@@ -19,7 +19,7 @@ from detzoo.errors import UsageError
 from detzoo.folders import EXPORT_RECORD, LABEL_MAP_FILE
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.serving.given_regions import GivenRegions, inputs_of
-from detzoo.serving.image_detector import ImageDetections, ImageDetector
+from detzoo.serving.image_detector import ImageDetections, ImageDetector, rows_by_key
 from detzoo.serving.served import CLASS_SCORES
 
 SIGNATURE = "serving_default"
@@ -70,11 +70,17 @@ class SavedDetector(ImageDetector):
                     f"the SavedModel {self.folder} classifies given regions, so it needs the proposals of each image"
                 )
             given = GivenRegions(given, tf.constant(proposals_norm[np.newaxis], tf.float32))
-        outputs = self.outputs(given)
-        count = int(outputs["num_detections"][0]) if "num_detections" in outputs else None
-        boxes, scores, classes = (outputs[name].numpy()[0, :count] for name in NEEDED_OUTPUTS)
-        masks = outputs[MASKS_OUTPUT].numpy()[0, :count] if MASKS_OUTPUT in outputs else None
-        return ImageDetections(boxes, scores, np.rint(classes).astype(np.int32), masks)
+        [detections] = split_outputs(self.outputs(given))
+        return detections
+
+    def detect_all(self, images: Sequence[np.ndarray], proposals_norm: Sequence[Any] = ()) -> list[ImageDetections]:
+        """See ``ImageDetector``. Models of the Object Detection API take a single image per call."""
+        if self.wants_proposals or self._spec.shape[0] is not None:
+            return super().detect_all(images, proposals_norm)
+        found: dict[int, ImageDetections] = {}
+        for rows in rows_by_key([image.shape for image in images]):
+            found.update(zip(rows, split_outputs(self.outputs(self.as_batch([images[row] for row in rows])))))
+        return [found[row] for row in range(len(images))]
 
     def outputs(self, given: Any) -> dict[str, Any]:
         """Returns all outputs for an input of the signature; ``GivenRegions`` for a model with ``wants_proposals``."""
@@ -101,6 +107,23 @@ class SavedDetector(ImageDetector):
     def function(self) -> Any:
         """The signature: concrete function of images (and regions) that returns a dict."""
         return self._function
+
+
+def split_outputs(outputs: dict[str, Any]) -> list[ImageDetections]:
+    """Returns the detections of each image of a signature's outputs."""
+    arrays = {name: outputs[name].numpy() for name in (*NEEDED_OUTPUTS, MASKS_OUTPUT) if name in outputs}
+    boxes, scores, classes = (arrays[name] for name in NEEDED_OUTPUTS)
+    counts = outputs["num_detections"].numpy() if "num_detections" in outputs else [scores.shape[1]] * len(scores)
+    masks = arrays.get(MASKS_OUTPUT)
+    return [
+        ImageDetections(
+            boxes[row, :count],
+            scores[row, :count],
+            np.rint(classes[row, :count]).astype(np.int32),
+            None if masks is None else masks[row, :count],
+        )
+        for row, count in enumerate(map(int, counts))
+    ]
 
 
 def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:

@@ -87,7 +87,10 @@ class ServingModule(tf.Module):
 
     def detect(self, input_tensor: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
         """Returns the output dict for raw input (and regions), untraced."""
-        images, true_shapes = self.resize(input_tensor)
+        return self.detect_resized(*self.resize(input_tensor), proposals)
+
+    def detect_resized(self, images: Tensor, true_shapes: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
+        """Returns the output dict for images float32 [B, H, W, 3] and true shapes int32 [B, 2] of the resizer."""
         padded_shape = spatial_shape(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
         if self.detector.classifies_images:  # images of one call have one size: no padding

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.errors import UsageError
 from detzoo.tasks.export import export_to_measure
-from detzoo.tasks.models import Pipeline, load_checked, start_tensorflow
+from detzoo.tasks.models import Checkpoint, Pipeline, load_checked, start_tensorflow
 
 if TYPE_CHECKING:
     from detzoo.benchmark.images import Pool
@@ -32,7 +32,7 @@ def benchmark(
     options: BenchmarkOptions = DEFAULT_OPTIONS,
     batch_sizes: Sequence[int] = (),
     overrides: Sequence[str] = (),
-    trained_checkpoint_dir: str | None = None,
+    trained_checkpoint_dir: Checkpoint | None = None,
     export_folder: str | pathlib.Path | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Yields the result of each batch size once it is measured; see ``detzoo.benchmark.runner``.
@@ -45,7 +45,7 @@ def benchmark(
         options: How to measure; ``device`` may be "auto", which takes a GPU if there is one.
         batch_sizes: Images per call; empty for ``options.batch_size`` alone.
         overrides: See ``detzoo.tasks``.
-        trained_checkpoint_dir: See ``detzoo.tasks``; None for random weights.
+        trained_checkpoint_dir: See ``detzoo.tasks``; or a detector in memory; None for random weights.
         export_folder: Folder of the export of a config; None for a temporary one.
 
     Raises:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from detzoo.errors import DataError, UsageError
@@ -19,8 +19,10 @@ from detzoo.tasks.export import PROPOSAL_NAME
 from detzoo.tasks.models import load_exported, start_tensorflow
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from detzoo.config.label_map import LabelMap
-    from detzoo.tasks.detect_files import DetectionSummary
+    from detzoo.tasks.detect_files import DetectionLimits, DetectionSummary
 
 PROPOSALS_OVERLAP = 0.5  # of drawn masks of proposals, which nothing suppresses
 
@@ -68,11 +70,13 @@ def detect(
     named = load_label_map(label_map) if label_map else None
     fonts = LabelFonts(font)
     folder = make_folder(output_dir, "--output_dir")
-    from detzoo.tasks.detect_files import DetectionLimits, detect_files
+    from detzoo.tasks.detect_files import detect_files
 
     start_tensorflow()
-    detector, label_map_of_model = _load(saved_model, ensemble)
-    regions = _regions(detector, proposals, files)
+    detector, label_map_of_model = load_ensemble_file(ensemble) if ensemble else load_with_label_map(saved_model or "")
+    regions = proposals_table(detector, proposals)
+    if regions is not None:
+        regions.check_images(files)
     named = named or label_map_of_model
     if named is None:
         logger.warning(
@@ -80,10 +84,7 @@ def detect(
             saved_model or "the models of the ensemble",
         )
     names = named.display_names if named else {}
-    if max_drawn_overlap is None:
-        proposes = dict(names) == {1: PROPOSAL_NAME} and detector.has_masks
-        max_drawn_overlap = PROPOSALS_OVERLAP if proposes else 1.0
-    limits = DetectionLimits(score_threshold, max_boxes, max_drawn_overlap)
+    limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     summary = detect_files(detector, files, names, folder, limits, regions, made_with=made_with, fonts=fonts)
     if not summary.num_images:
@@ -92,17 +93,44 @@ def detect(
     return summary
 
 
-def _load(saved_model: str | None, ensemble: str | None) -> tuple[Any, LabelMap | None]:
-    """Loads the detector and the label map next to it."""
-    if ensemble:
-        from detzoo.ensemble.description import read_ensemble
-        from detzoo.tasks.ensemble import load_ensemble
+def load_ensemble_file(path: str) -> tuple[Any, LabelMap | None]:
+    """Loads the models of an ensemble.json as one detector, and their label map."""
+    from detzoo.ensemble.description import read_ensemble
+    from detzoo.tasks.ensemble import load_ensemble
 
-        return load_ensemble(read_ensemble(ensemble))
+    return load_ensemble(read_ensemble(path))
+
+
+def load_with_label_map(saved_model: str | pathlib.Path) -> tuple[Any, LabelMap | None]:
+    """Loads an exported model and the label map next to it."""
     from detzoo.serving.saved_detector import label_map_beside
 
-    detector = load_exported(saved_model or "")
+    detector = load_exported(saved_model)
     return detector, label_map_beside(detector.folder)
+
+
+def choose_limits(
+    detector: Any,
+    names: Mapping[int, str],
+    score_threshold: float = 0.5,
+    max_boxes: int = 100,
+    max_drawn_overlap: float | None = None,
+) -> DetectionLimits:
+    """Returns the limits of detections; the arguments are those of ``detect``.
+
+    Raises:
+        UsageError: A number is out of range.
+    """
+    from detzoo.tasks.detect_files import DetectionLimits
+
+    if not 0.0 <= score_threshold <= 1.0:
+        raise UsageError(f"--score_threshold is {score_threshold}; accepted: 0 to 1")
+    if max_boxes < 1:
+        raise UsageError(f"--max_boxes is {max_boxes}; accepted: 1 or more")
+    if max_drawn_overlap is None:
+        proposes = dict(names) == {1: PROPOSAL_NAME} and detector.has_masks
+        max_drawn_overlap = PROPOSALS_OVERLAP if proposes else 1.0
+    return DetectionLimits(score_threshold, max_boxes, max_drawn_overlap)
 
 
 def _made_with(font: str | None, **paths: str | None) -> dict[str, Any]:
@@ -118,8 +146,36 @@ def _made_with(font: str | None, **paths: str | None) -> dict[str, Any]:
     return {"font": font, **made_with}
 
 
-def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any:
-    """Returns a function from an image to its proposals, for a detector that requires them; None for another one."""
+class ProposalsFile:
+    """Regions to classify, by the file names of images; called with a file and (height, width) of its image.
+
+    Args:
+        path: The proposals.npz of `detzoo proposals`.
+    """
+
+    def __init__(self, path: str) -> None:
+        from detzoo.data.proposals import read_proposals
+
+        self._path, self._table = path, read_proposals(path)
+
+    def check_images(self, images: Sequence[pathlib.Path]) -> None:
+        """Raises UsageError for images without an entry."""
+        missing = [path.name for path in images if path.name.encode() not in self._table]
+        if missing:
+            raise UsageError(
+                f"--proposals {self._path} has no entry for {len(missing)} of the {len(images)} images, such as "
+                f"{missing[0]!r}; it has {', '.join(map(repr, self._table.image_ids[:2]))}, ...: images are found by "
+                "their file names"
+            )
+
+    def __call__(self, path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
+        """Returns the regions of an image, float32 [R, 4] in fractions of the image."""
+        boxes = self._table.lookup(path.name.encode())[0]
+        return boxes / [*shape, *shape] if self._table.in_pixels else boxes
+
+
+def proposals_table(detector: Any, file: str | None) -> ProposalsFile | None:
+    """Reads the proposals for a detector that requires them; returns None for another one."""
     if not detector.wants_proposals:
         if file:
             raise UsageError("--proposals has no meaning for this model: it finds its regions itself; leave it out")
@@ -129,18 +185,4 @@ def _regions(detector: Any, file: str | None, images: list[pathlib.Path]) -> Any
             "this model classifies given regions: name them with --proposals=FILE. `detzoo proposals --images=... "
             "--output=FILE` searches them"
         )
-    from detzoo.data.proposals import read_proposals
-
-    table = read_proposals(file)
-    missing = [path.name for path in images if path.name.encode() not in table]
-    if missing:
-        raise UsageError(
-            f"--proposals {file} has no entry for {len(missing)} of the {len(images)} images, such as {missing[0]!r}; "
-            f"it has {', '.join(map(repr, table.image_ids[:2]))}, ...: images are found by their file names"
-        )
-
-    def of_image(path: pathlib.Path, shape: tuple[int, int]) -> Any:
-        boxes = table.lookup(path.name.encode())[0]
-        return boxes / [*shape, *shape] if table.in_pixels else boxes
-
-    return of_image
+    return ProposalsFile(file)

@@ -17,17 +17,15 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from PIL import Image
 
-from detzoo.datasets.drawing import draw_detections, object_colours
 from detzoo.datasets.fonts import LabelFonts
-from detzoo.evaluate.masks import PastedMasks, Rle, encode_mask
 from detzoo.files.images import UnusableImage, read_upright
 from detzoo.files.issues import DataIssue
 from detzoo.folders import write_atomically
 from detzoo.progress import track
-from detzoo.serving.image_detector import ImageDetections
-from detzoo.tasks.detect_journal import Entries, Journal
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
+from detzoo.tasks.detect_journal import Journal
+from detzoo.tasks.result import Result
 
 DETECTIONS_FILE = "detections.json"
 PICTURE_SUFFIX = ".png"
@@ -73,7 +71,7 @@ class DetectionSummary:
 
 
 def detect_files(
-    detector: Callable[..., ImageDetections],
+    detector: ImageDetector,
     images: Sequence[pathlib.Path],
     class_names: Mapping[int, str],
     output_dir: str | pathlib.Path,
@@ -114,16 +112,18 @@ def detect_files(
             if entries is None:
                 try:
                     pixels = read_upright(path)
-                    kept = _detections(detector, path, pixels, limits, regions)
+                    given = [] if regions is None else [regions(path, pixels.shape[:2])]
+                    [kept] = detect_pixels(detector, [pixels], limits, given)
                 except UnusableImage as problem:
                     summary.skipped[str(path)] = str(problem)
                     logger.warning("%s is skipped: %s", path, problem)
                     continue
-                picture, entries = _paint(path, pixels, kept, class_names, limits, fonts)
-                picture.save(folder / picture_name, compress_level=1)
+                result = make_result(kept, pixels, class_names, limits, path)
+                result.draw(fonts).save(folder / picture_name, compress_level=1)
+                entries = result.to_coco()
                 journal.add(path, picture_name, entries)
             summary.num_images += 1
-            summary.entries += [{"image_id": image_id, **entry} for entry in entries]
+            summary.entries += [{**entry, "image_id": image_id} for entry in entries]
             if time.monotonic() >= write_next:
                 started = time.monotonic()
                 _write_list(folder, summary)
@@ -144,21 +144,26 @@ def _write_list(folder: pathlib.Path, summary: DetectionSummary) -> None:
     write_atomically(folder / DETECTIONS_FILE, json.dumps(summary.entries, indent=1) + "\n")
 
 
-def _detections(
-    detector: Callable[..., ImageDetections],
-    path: pathlib.Path,
-    pixels: np.ndarray,
-    limits: DetectionLimits,
-    regions: Regions | None,
-) -> ImageDetections:
-    """Returns the detections within the limits; raises UnusableImage if the model cannot run on an image this large."""
-    height, width = pixels.shape[:2]
-    given = () if regions is None else (regions(path, (height, width)),)
+def detect_pixels(
+    detector: ImageDetector, images: Sequence[np.ndarray], limits: DetectionLimits, regions: Sequence[np.ndarray] = ()
+) -> list[ImageDetections]:
+    """Returns the detections of images uint8 [H, W, 3] within the limits.
+
+    Args:
+        detector: The model.
+        images: Images that are in memory at the same time.
+        limits: The detections to keep.
+        regions: Regions of each image to classify, for a detector that requires proposals.
+
+    Raises:
+        UnusableImage: The model cannot run on images this large.
+    """
     try:
-        return apply_limits(detector(pixels, *given), limits)
+        return [apply_limits(found, limits) for found in detector.detect_all(images, regions)]
     except (tf.errors.OpError, ValueError, MemoryError) as problem:  # of TensorFlow, of TFLite, of either
+        sizes = " and ".join(dict.fromkeys(f"{image.shape[1]} x {image.shape[0]}" for image in images))
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
-        raise UnusableImage(DataIssue.IMAGE_UNFIT, f"the model fails on {width} x {height} pixels: {reason}") from None
+        raise UnusableImage(DataIssue.IMAGE_UNFIT, f"the model fails on {sizes} pixels: {reason}") from None
 
 
 def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:
@@ -170,66 +175,17 @@ def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageD
     return kept if masks is None else kept._replace(masks=masks[order])
 
 
-def _paint(
-    path: pathlib.Path,
-    pixels: np.ndarray,
+def make_result(
     kept: ImageDetections,
+    pixels: np.ndarray,
     class_names: Mapping[int, str],
     limits: DetectionLimits,
-    fonts: LabelFonts,
-) -> tuple[Image.Image, Entries]:
-    """Returns the picture of one image and its entries, without image_id."""
-    names = [class_names.get(int(class_id), f"class {class_id}") for class_id in kept.class_ids]
-    height, width = pixels.shape[:2]
-    boxes_px = kept.boxes_norm * [height, width, height, width]
-    masks = encoded = None
-    if kept.masks is not None:
-        masks = PastedMasks(kept.masks, boxes_px, (height, width))
-        encoded = [encode_mask(mask) for mask in masks]
-    drawn = _drawn(kept, encoded, limits.max_drawn_overlap)
-    picture = draw_detections(
-        pixels,
-        kept.boxes_norm[drawn],
-        [names[row] for row in drawn],
-        kept.scores[drawn],
-        None if masks is None else [masks[row] for row in drawn],
-        # Colours distinguish the masks if they all have one class.
-        colours=object_colours(len(drawn)) if masks is not None and len(class_names) == 1 else None,
-        fonts=fonts,
-    )
-    entries: Entries = []
-    for box, score, class_id, name in zip(boxes_px, kept.scores, kept.class_ids, names):
-        ymin, xmin, ymax, xmax = (float(side) for side in box)
-        entries.append(
-            {
-                "file_name": str(path),
-                "category_id": int(class_id),
-                "category_name": name,
-                "bbox": [round(value, 2) for value in (xmin, ymin, xmax - xmin, ymax - ymin)],
-                "score": round(float(score), 5),
-            }
-        )
-    for entry, mask in zip(entries, encoded or ()):
-        entry["segmentation"] = mask
-    return picture, entries
-
-
-def _drawn(kept: ImageDetections, masks: Sequence[Rle] | None, max_overlap: float) -> list[int]:
-    """Returns the rows of the detections that are drawn, best first."""
-    rows = list(range(len(kept.scores)))
-    if max_overlap >= 1.0 or not rows:
-        return rows
-    from pycocotools.mask import iou
-
-    boxes_xywh = np.concatenate([kept.boxes_norm[:, 1::-1], kept.boxes_norm[:, :1:-1] - kept.boxes_norm[:, 1::-1]], 1)
-    shapes = boxes_xywh.astype(np.float64) if masks is None else masks
-    overlaps = np.asarray(iou(shapes, shapes, [0] * len(rows)))
-    overlaps[kept.class_ids[:, np.newaxis] != kept.class_ids] = 0.0
-    chosen: list[int] = []
-    for row in rows:
-        if not chosen or overlaps[row, chosen].max() <= max_overlap:
-            chosen.append(row)
-    return chosen
+    path: pathlib.Path | None = None,
+    image_id: int = 1,
+) -> Result:
+    """Returns the result of an image uint8 [H, W, 3] whose detections are within the limits."""
+    shape = (pixels.shape[0], pixels.shape[1])
+    return Result(kept, shape, class_names, path, image_id, limits.max_drawn_overlap, pixels)
 
 
 def picture_names(images: Sequence[pathlib.Path]) -> list[str]:

@@ -23,6 +23,7 @@ from detzoo.tasks.combination import check_combination, combined
 from detzoo.tasks.models import (
     EVAL_READER,
     TRAIN_READER,
+    Checkpoint,
     Pipeline,
     build_test_dataset,
     build_untrained,
@@ -35,6 +36,7 @@ from detzoo.tasks.models import (
 if TYPE_CHECKING:
     from detzoo.evaluate.classification import ClassificationResult
     from detzoo.evaluate.runner import EvaluationResult
+    from detzoo.serving.image_detector import ImageDetector
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +64,8 @@ class Evaluation:
 def evaluate(
     pipeline: Pipeline,
     *,
-    checkpoint_dir: str | pathlib.Path | None = None,
-    saved_model: str | pathlib.Path | None = None,
+    checkpoint_dir: Checkpoint | None = None,
+    saved_model: str | pathlib.Path | ImageDetector | None = None,
     output_dir: str | pathlib.Path | None = None,
     overrides: Sequence[str] = (),
     recompute_batch_norm: int | None = None,
@@ -74,8 +76,8 @@ def evaluate(
 
     Args:
         pipeline: See ``detzoo.tasks``.
-        checkpoint_dir: See ``detzoo.tasks``.
-        saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported.
+        checkpoint_dir: See ``detzoo.tasks``; or a detector in memory.
+        saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported, or a loaded one.
         output_dir: Folder of metrics.json, detections.json and groundtruth.json; None to write nothing.
         overrides: See ``detzoo.tasks``.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
@@ -83,7 +85,7 @@ def evaluate(
         combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
         on_train_data: Measure on the train_input_reader instead of the first eval_input_reader.
     """
-    if bool(checkpoint_dir) == bool(saved_model):
+    if (not checkpoint_dir) == (not saved_model):
         raise UsageError("give either --checkpoint_dir or --saved_model")
     if saved_model and recompute_batch_norm:
         raise UsageError(
@@ -100,7 +102,7 @@ def evaluate(
         result = measure_exported(message, load_exported(saved_model, message.model))
         _write(result, output_dir, {"saved_model": str(saved_model)})
         return Evaluation(str(saved_model), None, result)
-    detector, step = restored(message.model, str(checkpoint_dir), "--checkpoint_dir")
+    detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir")
     return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with)
 
 

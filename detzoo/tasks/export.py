@@ -10,11 +10,14 @@ from __future__ import annotations
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.tasks import batch_norm
-from detzoo.tasks.models import Pipeline, build_untrained, load_checked, restored, start_tensorflow
+from detzoo.tasks.models import Checkpoint, Pipeline, build_untrained, load_checked, restored, start_tensorflow
+
+if TYPE_CHECKING:
+    from detzoo.config.label_map import LabelMap
 
 SAVED_MODEL, TFLITE = "saved_model", "tflite"
 FORMATS = (SAVED_MODEL, TFLITE)
@@ -39,7 +42,7 @@ class Exported(NamedTuple):
 
 def export(
     pipeline: Pipeline,
-    trained_checkpoint_dir: str | pathlib.Path,
+    trained_checkpoint_dir: Checkpoint,
     output_directory: str | pathlib.Path,
     *,
     overrides: Sequence[str] = (),
@@ -56,7 +59,7 @@ def export(
 
     Args:
         pipeline: See ``detzoo.tasks``.
-        trained_checkpoint_dir: See ``detzoo.tasks``.
+        trained_checkpoint_dir: See ``detzoo.tasks``; or a detector in memory.
         output_directory: Folder for the model, its config, label map and record.
         overrides: See ``detzoo.tasks``.
         config_override: Protobuf text that is merged into the config before ``overrides``.
@@ -109,14 +112,14 @@ def export(
 
 
 def export_to_measure(
-    message: Any, folder: str | pathlib.Path, checkpoint: str | None = None, optimize_for: str = "cpu"
+    message: Any, folder: str | pathlib.Path, checkpoint: Checkpoint | None = None, optimize_for: str = "cpu"
 ) -> None:
     """Exports a SavedModel for a measurement: without class names, and with random weights if there is no checkpoint.
 
     Args:
         message: A checked ``TrainEvalPipelineConfig``; TensorFlow is started.
         folder: Folder of the export.
-        checkpoint: Folder with checkpoints, or the prefix of one; None for random weights.
+        checkpoint: Folder with checkpoints, the prefix of one, or a detector in memory; None for random weights.
         optimize_for: "cpu" or "gpu".
     """
     from detzoo.benchmark.random_weights import randomize
@@ -128,7 +131,7 @@ def export_to_measure(
     logger.info("building and exporting the detector with %s", weights)
     if checkpoint:
         detector, step = restored(message.model, checkpoint)
-        beside = Export(to_text(message), source=checkpoint, step=step, optimize_for=optimize_for)
+        beside = Export(to_text(message), source=str(checkpoint), step=step, optimize_for=optimize_for)
     else:
         detector = build_untrained(message.model)
         randomize(detector)
@@ -138,30 +141,41 @@ def export_to_measure(
 
 def label_map_text(message: Any) -> str:
     """Returns the label map that the input readers of a config name, or "" with a warning."""
+    label_map = configured_label_map(message, "the export has no class names")
+    return "" if label_map is None else label_map.to_text()
+
+
+def configured_label_map(message: Any, without: str) -> LabelMap | None:
+    """Returns the label map that the input readers of a config name; None, with a warning, if there is none.
+
+    Args:
+        message: ``TrainEvalPipelineConfig``.
+        without: Consequence of a missing label map, for the warning.
+    """
     from detzoo.config.label_map import LabelMap, load_label_map
     from detzoo.config.problems import is_placeholder
     from detzoo.config.stages import knows_classes
 
     if not knows_classes(message.model):
-        return LabelMap({1: PROPOSAL_NAME}).to_text()
+        return LabelMap({1: PROPOSAL_NAME})
     readers = [*message.eval_input_reader, message.train_input_reader]
     folders = [reader.image_folder_reader.path for reader in readers if reader.HasField("image_folder_reader")]
     if folders and not any(reader.label_map_path for reader in readers):
         from detzoo.config.image_folders import class_folders, label_map_of_folders
 
-        return next((label_map_of_folders(path).to_text() for path in folders if class_folders(path)), "")
+        return next((label_map_of_folders(path) for path in folders if class_folders(path)), None)
     path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
     if not path or is_placeholder(path):
         advice = "--set train_input_reader.label_map_path=FILE gives it one"
-        logger.warning("the config names no label map, so the export has no class names; %s", advice)
-        return ""
+        logger.warning("the config names no label map, so %s; %s", without, advice)
+        return None
     try:
-        return load_label_map(path).to_text()
+        return load_label_map(path)
     except UsageError as problem:
-        logger.warning("%s: the export has no class names", problem)
+        logger.warning("%s: %s", problem, without)
     except DetzooError as problem:
-        logger.warning("the label map is not exported: %s", problem)
-    return ""
+        logger.warning("the label map is not used, so %s: %s", without, problem)
+    return None
 
 
 def _check_tflite(model: Any, input_type: str, quantize: str, representative_data: str) -> None:

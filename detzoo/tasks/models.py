@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -9,12 +10,13 @@ import logging
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
 from detzoo.folders import CONFIG_FILE, EXPORT_RECORD
 
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
+    from detzoo.serving.image_detector import ImageDetector
 
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 # Path or name of a pipeline.config (see config.library), or a loaded config. A task never changes what it is given.
@@ -78,8 +80,9 @@ def start_tensorflow() -> None:
 
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logging.getLogger("absl").setLevel(logging.ERROR)
-    for gpu in tf.config.list_physical_devices("GPU"):
-        tf.config.experimental.set_memory_growth(gpu, True)
+    with contextlib.suppress(RuntimeError):  # a Python program has started TensorFlow already
+        for gpu in tf.config.list_physical_devices("GPU"):
+            tf.config.experimental.set_memory_growth(gpu, True)
     _disable_memory_optimizer()
 
 
@@ -107,12 +110,28 @@ def build_untrained(model: Any) -> Any:
     return build_detector(without_pretrained(model))
 
 
-def restored(model: Any, checkpoint: str | pathlib.Path, flag: str = "") -> tuple[Any, int]:
+class InMemory(NamedTuple):
+    """A detector with its weights, which a task takes in place of the path of a checkpoint."""
+
+    detector: Any
+    model: Any  # ``model`` block that it was built from
+    step: int = 0  # of the training, 0 if it is unknown
+    source: str = "memory"  # of the weights, for records
+
+    def __str__(self) -> str:
+        return self.source
+
+
+Checkpoint: TypeAlias = str | pathlib.Path | InMemory
+
+
+def restored(model: Any, checkpoint: Checkpoint, flag: str = "") -> tuple[Any, int]:
     """Builds a detector and restores a checkpoint.
 
     Args:
         model: ``model`` block of a config.
-        checkpoint: Folder with checkpoints, of which the newest is used, or the prefix of one.
+        checkpoint: Folder with checkpoints, of which the newest is used, or the prefix of one; or a detector, which is
+            used itself if its ``model`` block is the same.
         flag: Flag that names a checkpoint; a warning names the better checkpoint of the run, if there is one. "" for
             no warning.
 
@@ -121,7 +140,14 @@ def restored(model: Any, checkpoint: str | pathlib.Path, flag: str = "") -> tupl
     """
     from detzoo.checkpoints import restore_for_inference
     from detzoo.checkpoints.files import best_instead, latest_prefix
+    from detzoo.checkpoints.restore import copy_weights
 
+    if isinstance(checkpoint, InMemory):
+        if checkpoint.model == model:
+            return checkpoint.detector, checkpoint.step
+        detector = build_untrained(model)
+        copy_weights(checkpoint.detector, detector)
+        return detector, checkpoint.step
     latest_prefix(checkpoint)  # a wrong path is reported before the model is built
     detector = build_untrained(model)
     step = restore_for_inference(detector, checkpoint)
@@ -139,17 +165,20 @@ def build_test_dataset(message: Any, reader: Any, **options: Any) -> Any:
     return build_dataset(reader, resizer, None, training=False, batch_size=batch_size, seed=0, **options)
 
 
-def load_exported(path: str | pathlib.Path, model: Any = None) -> Any:
+def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -> Any:
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
     Args:
-        path: A SavedModel or a .tflite file that `detzoo export` wrote.
+        path: A SavedModel or a .tflite file that `detzoo export` wrote; or a loaded model, which is returned.
         model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
             pipeline.config next to the file.
     """
+    from detzoo.serving.image_detector import ImageDetector
     from detzoo.serving.saved_detector import SavedDetector
     from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
 
+    if isinstance(path, ImageDetector):
+        return path
     if not is_tflite(path):
         detector = SavedDetector(path)
         _name_best(detector.folder)

@@ -6,7 +6,9 @@ import logging
 import os
 import sys
 import warnings
+from typing import TextIO
 
+from detzoo.errors import UsageError
 from detzoo.progress import set_quiet
 from detzoo.tasks.native_stderr import drop_import_notes
 
@@ -45,6 +47,39 @@ def configure_logging(debug: bool = False, quiet: bool = False) -> None:
     package.handlers[:] = [handler]
     package.setLevel(logging.WARNING if quiet else logging.DEBUG if debug else logging.INFO)
     package.propagate = False
+
+
+def start_in_python() -> None:
+    """Quiets TensorFlow, and shows the messages of detzoo if the program has not configured its logs.
+
+    Raises:
+        UsageError: Keras is imported already, with another backend than TensorFlow.
+    """
+    quiet_tensorflow()
+    backend = sys.modules["keras"].backend.backend() if "keras" in sys.modules else os.environ["KERAS_BACKEND"]
+    if backend != "tensorflow":
+        raise UsageError(
+            f"Keras runs on {backend}, and detzoo needs TensorFlow: set the environment variable "
+            "KERAS_BACKEND=tensorflow, or import detzoo and call detzoo.load before keras is imported"
+        )
+    package = logging.getLogger("detzoo")
+    if not package.handlers:
+        package.addHandler(_UnlessConfigured(_ShortFormatter()))
+        if package.level == logging.NOTSET:
+            package.setLevel(logging.INFO)
+
+
+class _UnlessConfigured(logging.StreamHandler[TextIO]):
+    """Handler of stderr that leaves records to the handlers of the program, if it has any."""
+
+    def __init__(self, formatter: logging.Formatter) -> None:
+        super().__init__()
+        self.setFormatter(formatter)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if not logging.getLogger().handlers:
+            self.stream = sys.stderr  # which notebooks and tests replace
+            super().emit(record)
 
 
 class _ShortFormatter(logging.Formatter):

@@ -16,10 +16,11 @@ from pycocotools import mask as coco_mask
 from detzoo.errors import UsageError
 from detzoo.export.exporter import Export, export_detector
 from detzoo.files.images import read_upright
-from detzoo.serving.image_detector import ImageDetections
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.saved_detector import SavedDetector, find_saved_model, label_map_beside
 from detzoo.serving.served import INPUT_SPECS
-from detzoo.tasks.detect_files import DetectionLimits, apply_limits, detect_files, picture_names
+from detzoo.tasks import detect_files as module
+from detzoo.tasks.detect_files import DetectionLimits, apply_limits, picture_names
 from detzoo.tasks.detect_journal import JOURNAL_FILE
 
 
@@ -28,6 +29,20 @@ def fixed_detector(image):
     del image
     boxes = np.array([[0.1, 0.1, 0.2, 0.2], [0.5, 0.5, 1.0, 1.0], [0.0, 0.0, 0.5, 1.0]], np.float32)
     return ImageDetections(boxes, np.array([0.01, 0.6, 0.9], np.float32), np.array([1, 9, 1], np.int32))
+
+
+class Calling(ImageDetector):
+    """Detector that calls a function."""
+
+    def __init__(self, function):
+        self._function = function
+
+    def __call__(self, image):
+        return self._function(image)
+
+
+def detect_files(function, *arguments, **options):
+    return module.detect_files(Calling(function), *arguments, **options)
 
 
 def save(path, height=60, width=80, **kwargs):
@@ -193,7 +208,7 @@ def test_what_covers_a_better_one_is_listed_but_not_drawn(tmp_path, monkeypatch,
         pictures.append((boxes_norm, labels, colours))
         return Image.fromarray(pixels)
 
-    monkeypatch.setattr("detzoo.tasks.detect_files.draw_detections", remember)
+    monkeypatch.setattr("detzoo.datasets.drawing.draw_detections", remember)
     # 40 columns each, 30 in common: 30 / 50 = 0.6.
     limits = DetectionLimits(max_drawn_overlap=overlap)
     path = save(tmp_path / "a.png", 60, 100)

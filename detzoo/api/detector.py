@@ -1,0 +1,575 @@
+"""A detector that ``detzoo.load`` returned, with what the commands do with it as methods."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+import os
+import pathlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, overload
+
+import numpy as np
+
+from detzoo.api.messages import named_arguments
+from detzoo.api.source import Kind
+from detzoo.api.weights import label_map_of, restore_whole
+from detzoo.config.load import LoadedPipeline
+from detzoo.errors import DataError, UsageError
+from detzoo.folders import CONFIG_FILE
+from detzoo.progress import track
+from detzoo.tasks.models import InMemory, Pipeline
+from detzoo.tasks.result import Result
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from typing_extensions import Unpack
+
+    from detzoo.benchmark.measures import BenchmarkOptions
+    from detzoo.config.label_map import LabelMap
+    from detzoo.detectors.base import Detector
+    from detzoo.serving.image_detector import ImageDetector
+    from detzoo.tasks.detect_images import GivenImage, Regions
+    from detzoo.tasks.evaluate import Evaluation
+    from detzoo.tasks.export import Exported
+    from detzoo.tasks.recipes import RecipeRun
+    from detzoo.tasks.train import Training
+
+    FilePath = str | pathlib.Path
+    OneImage = np.ndarray | Image.Image
+
+    class DetectOptions(TypedDict, total=False):
+        """Keyword arguments of ``LoadedDetector.detect``, which describes them."""
+
+        score_threshold: float
+        max_boxes: int
+        batch_size: int | None
+        proposals: FilePath | Sequence[np.ndarray] | None
+        max_drawn_overlap: float | None
+
+
+# Images of a one-stage detector that run together. The memory of other detectors grows much with each image.
+ONE_STAGE_BATCH = 8
+START_FOLDER = "start"  # in a model_dir: the weights that its training began with
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedDetector:
+    """A detector, from ``detzoo.load``.
+
+    Args:
+        source: Path or name that the user gave.
+        kind: Kind of the source.
+        pipeline: Config; None for an exported model without one.
+        label_map: Names of the classes, if they are known.
+        exported: The model of an export, a .tflite file or an ensemble; None for a model in Keras.
+        memory: The model in Keras with its weights; None to build it with random weights when it is needed.
+        pretrained: Take the weights of the backbone that the config names when the model is built.
+
+    Attributes:
+        source: See above.
+        label_map: ``LabelMap`` with ``names`` and ``display_names`` by id (from 1), or None.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        kind: Kind,
+        pipeline: LoadedPipeline | None,
+        label_map: LabelMap | None,
+        *,
+        exported: ImageDetector | None = None,
+        memory: InMemory | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        self.source, self.label_map = source, label_map
+        self._kind, self._pipeline, self._pretrained = kind, pipeline, pretrained
+        self._exported, self._in_memory = exported, memory
+        self._live: tuple[Any, ImageDetector] | None = None
+        self._is_handed_out = False  # whether a caller may have changed the weights
+        self._has_warned = False
+
+    @property
+    def config(self) -> Any:
+        """The config, a ``TrainEvalPipelineConfig``. Changes of its fields take effect in later calls.
+
+        Raises:
+            UsageError: The source is a model without a pipeline.config next to it.
+        """
+        return self._loaded_config().message
+
+    @property
+    def class_names(self) -> dict[int, str]:
+        """Class names by id (from 1), as drawn; empty if they are unknown."""
+        return dict(self.label_map.display_names) if self.label_map else {}
+
+    @property
+    def step(self) -> int | None:
+        """Training step of the weights, 0 if it is unknown; None for random weights and exported models."""
+        return self._in_memory.step if self._in_memory and self._in_memory.source else None
+
+    @property
+    def keras_model(self) -> Detector:
+        """The Keras model. If its weights change, later calls of this detector use the new ones.
+
+        Raises:
+            UsageError: The source is an exported model, which is a graph without Keras's layers.
+        """
+        model = self._memory().detector
+        self._is_handed_out = True
+        return model
+
+    def __repr__(self) -> str:
+        facts = [self._architecture()]
+        if self.label_map:
+            facts.append(f"{len(self.label_map)} classes")
+        if self._exported is None:
+            facts.append("random weights" if self.step is None else f"step {self.step}")
+        return f"LoadedDetector({self.source!r}: {', '.join(facts)})"
+
+    @overload
+    def detect(self, images: OneImage, **options: Unpack[DetectOptions]) -> Result: ...
+
+    @overload
+    def detect(self, images: Sequence[FilePath | OneImage], **options: Unpack[DetectOptions]) -> list[Result]: ...
+
+    @overload
+    def detect(self, images: Any, **options: Unpack[DetectOptions]) -> Any: ...
+
+    def detect(
+        self,
+        images: Any,
+        *,
+        score_threshold: float = 0.5,
+        max_boxes: int = 100,
+        batch_size: int | None = None,
+        proposals: FilePath | Sequence[np.ndarray] | None = None,
+        max_drawn_overlap: float | None = None,
+    ) -> Result | list[Result]:
+        """Detects objects on images.
+
+        Args:
+            images: Path of a file, an array uint8 [H, W, 3] in RGB, or a PIL image, for one result; a list of these, a
+                folder (with its subfolders) or a glob for a list of results.
+            score_threshold: Least score of a detection, 0 to 1.
+            max_boxes: Detections per image at most.
+            batch_size: Images that run together, if the model takes several. None for 8 with a one-stage detector, and
+                1 with others, whose memory grows much with each image.
+            proposals: Regions to classify, for a model without a first stage: the proposals.npz of `detzoo proposals`,
+                or an array float32 [R, 4] in fractions of the image for each image.
+            max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections are
+                class-agnostic masks, else 1.
+
+        Returns:
+            A ``Result``, or a list with one per image, in the order of the images.
+
+        Raises:
+            DataError: An image cannot be used. Those of a folder or glob are skipped with a warning, unless no image
+                is left.
+            UsageError: An argument is wrong, such as an array of another shape or type.
+        """
+        from detzoo.tasks.detect_images import given_images, is_one_image
+
+        options: dict[str, Any] = {"score_threshold": score_threshold, "max_boxes": max_boxes, "batch_size": batch_size}
+        options |= {"proposals": proposals, "max_drawn_overlap": max_drawn_overlap}
+        with named_arguments():
+            if is_one_image(images):
+                if isinstance(proposals, np.ndarray) and proposals.ndim == 2:
+                    options["proposals"] = [proposals]
+                [result] = self._detect_each(images, **options)
+                return result
+            given = list(given_images(images))
+            if not given:
+                raise UsageError("images is empty; give at least one image")
+            results = track(self._detect_given(given, **options), len(given), "detect")
+            found = [result.without_image() for result in results]
+            if not found:
+                raise DataError(f"none of the {len(given)} files could be read as an image and detected on")
+            return found
+
+    def detect_each(
+        self,
+        images: Any,
+        *,
+        score_threshold: float = 0.5,
+        max_boxes: int = 100,
+        batch_size: int | None = None,
+        proposals: FilePath | Iterable[np.ndarray] | None = None,
+        max_drawn_overlap: float | None = None,
+    ) -> Iterator[Result]:
+        """Yields one result per image as ``detect`` does, with only a few images in memory at a time.
+
+        For large folders, and for images that a generator produces, such as the frames of a video.
+
+        Args:
+            images: As for ``detect``, or any iterable of paths, arrays and PIL images, which may be endless.
+            score_threshold: See ``detect``.
+            max_boxes: See ``detect``.
+            batch_size: See ``detect``. A result is yielded when its batch is done.
+            proposals: See ``detect``.
+            max_drawn_overlap: See ``detect``.
+
+        Raises:
+            DataError: An image that is not from a folder or glob cannot be used. Earlier results were yielded.
+            UsageError: An argument is wrong.
+        """
+        return self._detect_each(
+            images,
+            score_threshold=score_threshold,
+            max_boxes=max_boxes,
+            batch_size=batch_size,
+            proposals=proposals,
+            max_drawn_overlap=max_drawn_overlap,
+        )
+
+    def train(
+        self,
+        config: Pipeline | None = None,
+        *,
+        model_dir: FilePath,
+        overrides: Sequence[str] = (),
+        num_train_steps: int | None = None,
+        checkpoint_every_n: int | None = None,
+        strategy: str = "auto",
+        record_summaries: bool = True,
+        allow_random_weights: bool = False,
+    ) -> Training | RecipeRun:
+        """Trains as `detzoo train` does; afterwards this detector is the trained one.
+
+        A run that ``model_dir`` holds is resumed. A new one starts with the weights of this detector, unless the given
+        config names a ``fine_tune_checkpoint``; with random weights it starts as the config describes.
+
+        Args:
+            config: Name, path or loaded config; None for the config of this detector.
+            model_dir: Folder for checkpoints, TensorBoard's events, pipeline.config and run.json.
+            overrides: Changes of single config fields, such as "train_config.batch_size=16".
+            num_train_steps: Steps in total; None for ``train_config.num_steps``.
+            checkpoint_every_n: Steps between checkpoints; None for ``train_config.checkpoint_every_n_steps``.
+            strategy: "auto", "one_device", "mirrored" or "multi_worker".
+            record_summaries: Write TensorBoard's events.
+            allow_random_weights: Train from random weights if ImageNet's are not available, rather than raise.
+
+        Returns:
+            The step that was reached, and the reason of the end.
+
+        Raises:
+            ConfigError: The config has errors or paths that are not set; all are listed.
+            UsageError: The number of steps is missing, or the folder cannot be used.
+            KeyboardInterrupt: Ctrl-C ended the training; a checkpoint is saved.
+        """
+        from detzoo.tasks.models import load_checked
+        from detzoo.tasks.recipes import train_spp_net
+        from detzoo.tasks.train import train
+
+        counts: dict[str, Any] = {"num_train_steps": num_train_steps, "checkpoint_every_n": checkpoint_every_n}
+        with named_arguments():
+            loaded = load_checked(self._loaded_config() if config is None else config, overrides)
+            if loaded.message.model.HasField("spp_net"):
+                run = train_spp_net(loaded, model_dir, strategy=strategy, **counts)
+                if run.made is not None:
+                    self._become(model_dir)
+                return run
+            self._set_start(loaded.message.train_config, pathlib.Path(model_dir), is_own=config is None)
+            training = train(
+                loaded,
+                model_dir,
+                strategy=strategy,
+                record_summaries=record_summaries,
+                allow_random_weights=allow_random_weights,
+                **counts,
+            )
+            self._become(model_dir)
+            return training
+
+    def evaluate(
+        self,
+        config: Pipeline | None = None,
+        *,
+        output_dir: FilePath | None = None,
+        overrides: Sequence[str] = (),
+        recompute_batch_norm: int | None = None,
+        combine_with: Sequence[str] = (),
+        on_train_data: bool = False,
+    ) -> Evaluation:
+        """Measures this detector on evaluation data as `detzoo evaluate` does.
+
+        Args:
+            config: Config whose first eval_input_reader has the data; None for the config of this detector.
+            output_dir: Folder of metrics.json, detections.json and groundtruth.json; None to write nothing.
+            overrides: Changes of single config fields, such as
+                "eval_input_reader[0].tf_record_input_reader.input_path=data/val.tfrecord".
+            recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
+                are computed; None for the statistics of the model.
+            combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
+            on_train_data: Measure on the train_input_reader instead.
+
+        Returns:
+            An ``Evaluation``: ``metrics["mAP"]`` and the other metrics by name, and the detections of every image.
+
+        Raises:
+            ConfigError: The config has errors, or names no evaluation data.
+            DataError: The data cannot be read.
+        """
+        from detzoo.tasks.evaluate import evaluate
+
+        with named_arguments():
+            pipeline = self._loaded_config() if config is None else config
+            model: dict[str, Any] = {"saved_model": self._exported}
+            if self._exported is None:
+                model = {"checkpoint_dir": self._to_measure(recompute_batch_norm)}
+            return evaluate(
+                pipeline,
+                output_dir=output_dir,
+                overrides=overrides,
+                recompute_batch_norm=recompute_batch_norm,
+                combine_with=combine_with,
+                on_train_data=on_train_data,
+                **model,
+            )
+
+    def export(
+        self,
+        output_directory: FilePath,
+        *,
+        overrides: Sequence[str] = (),
+        format: str = "saved_model",
+        input_type: str = "image_tensor",
+        optimize_for: str = "cpu",
+        recompute_batch_norm: int | None = None,
+        quantize: str = "none",
+        representative_data: str = "",
+        max_detections: int | None = None,
+    ) -> Exported:
+        """Exports this detector as `detzoo export` does.
+
+        Args:
+            output_directory: Folder for the model, its config, label map and record.
+            overrides: Changes of single config fields, such as thresholds of the post-processing.
+            format: "saved_model" or "tflite".
+            input_type: "image_tensor", "float_image_tensor", "encoded_image_string_tensor" or "tf_example".
+            optimize_for: "cpu" or "gpu"; for a SavedModel.
+            recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
+                are computed; None for the statistics of the model.
+            quantize: "none", "dynamic" or "int8"; for TFLite.
+            representative_data: TFRecords or images (path, folder, glob, or several with commas between) for TFLite.
+            max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
+
+        Returns:
+            An ``Exported``: ``path`` of the SavedModel or .tflite file, which ``detzoo.load`` takes.
+
+        Raises:
+            ConfigError: The format does not support the model.
+            UsageError: This detector is an exported model already, or an argument is wrong.
+            DetzooError: The exported model disagrees with the detector; an earlier export stays unchanged.
+        """
+        from detzoo.tasks.export import export
+
+        with named_arguments():
+            return export(
+                self._loaded_config(),
+                self._to_measure(recompute_batch_norm),
+                output_directory,
+                overrides=overrides,
+                format=format,
+                input_type=input_type,
+                optimize_for=optimize_for,
+                recompute_batch_norm=recompute_batch_norm,
+                quantize=quantize,
+                representative_data=representative_data,
+                max_detections=max_detections,
+            )
+
+    def benchmark(
+        self, *, batch_sizes: Sequence[int] = (1,), options: BenchmarkOptions | None = None, **changes: Any
+    ) -> list[dict[str, Any]]:
+        """Measures latency, memory, parameters and multiply-adds as `detzoo benchmark` does.
+
+        Threads and devices are chosen once per process, before TensorFlow starts; use the command to choose them.
+
+        Args:
+            batch_sizes: Images per call; each has a separate result.
+            options: Settings of the measurement; None for those of the command.
+            **changes: Single settings, the fields of ``BenchmarkOptions``, such as ``runs=20, image_shape=(480, 640)``.
+
+        Returns:
+            A dict per batch size, such as ``result["latency"]["median_ms"]``.
+
+        Raises:
+            UsageError: A setting is unknown or wrong, or this detector is a .tflite file or an ensemble.
+        """
+        from detzoo.config.names import suggestion
+        from detzoo.serving.saved_detector import SavedDetector
+        from detzoo.tasks.benchmark import DEFAULT_OPTIONS, benchmark, usual_proposals
+
+        with named_arguments():
+            known = {field.name for field in dataclasses.fields(DEFAULT_OPTIONS)}
+            for name in changes.keys() - known:
+                raise UsageError(f"{name} is no setting of a benchmark{suggestion(name, known)}")
+            if self._exported is not None:
+                if not isinstance(self._exported, SavedDetector):
+                    raise UsageError(
+                        f"{self.source} is {_with_article(self._kind.value)}; a benchmark takes a SavedModel"
+                    )
+                model: dict[str, Any] = {"saved_model": self._exported.folder}
+            else:
+                changes = {"num_proposals": usual_proposals(self.config), **changes}
+                weights = self._memory() if self.step is not None or self._is_handed_out else None
+                model = {"pipeline": self._loaded_config(), "trained_checkpoint_dir": weights}
+            options = dataclasses.replace(options or DEFAULT_OPTIONS, **changes)
+            return list(benchmark(options=options, batch_sizes=batch_sizes, **model))
+
+    def _become(self, model_dir: FilePath) -> None:
+        """Takes over the config and the weights of a training."""
+        from detzoo.config.load import load_pipeline
+
+        pipeline = load_pipeline(str(pathlib.Path(model_dir) / CONFIG_FILE))
+        memory, label_map = restore_whole(pipeline, str(model_dir)), label_map_of(pipeline.message)
+        self.__init__(  # type: ignore[misc]
+            str(model_dir), Kind.CHECKPOINT, pipeline, label_map, memory=memory
+        )
+
+    def _loaded_config(self) -> LoadedPipeline:
+        if self._pipeline is None:
+            raise UsageError(f"{self.source} has no pipeline.config next to it: give config=...")
+        return self._pipeline
+
+    def _architecture(self) -> str:
+        if self._pipeline is None:
+            return self._kind.value
+        model = self._pipeline.message.model
+        kind = str(model.WhichOneof("model"))
+        extractor = getattr(getattr(model, kind), "feature_extractor", None)
+        return f"{kind} with {extractor.type}" if extractor and extractor.type else kind
+
+    def _memory(self) -> InMemory:
+        """Returns the model in Keras: built when it is first needed, and again if the config's model has changed."""
+        from detzoo.builders.detector import build_detector
+        from detzoo.tasks.models import build_untrained, restored
+
+        if self._exported is not None:
+            raise UsageError(
+                f"{self.source} is {_with_article(self._kind.value)}, a graph without layers and training: load the "
+                "model_dir or checkpoint that it was made from"
+            )
+        model = self.config.model
+        if self._in_memory is None:
+            build = build_detector if self._pretrained else build_untrained
+            self._in_memory = InMemory(build(model), copy.deepcopy(model), source="")
+        elif self._in_memory.model != model:
+            detector, _ = restored(model, self._in_memory)
+            self._in_memory = self._in_memory._replace(detector=detector, model=copy.deepcopy(model))
+        return self._in_memory
+
+    def _to_measure(self, recompute_batch_norm: int | None) -> InMemory:
+        """Returns the model, or if its statistics are recomputed a model to be made with its weights."""
+        memory = self._memory()
+        return memory._replace(model=None) if recompute_batch_norm else memory
+
+    def _detector(self) -> ImageDetector:
+        if self._exported is not None:
+            return self._exported
+        memory = self._memory()
+        if self._live is None or self._live[0] is not memory.detector:
+            from detzoo.builders.resize import build_model_resizer
+            from detzoo.serving.live_detector import LiveDetector
+
+            self._live = memory.detector, LiveDetector(memory.detector, build_model_resizer(memory.model))
+        return self._live[1]
+
+    def _detect_each(self, images: Any, **options: Any) -> Iterator[Result]:
+        from detzoo.tasks.detect_images import given_images
+
+        return self._detect_given(given_images(images), **options)
+
+    def _detect_given(
+        self,
+        images: Iterable[GivenImage],
+        *,
+        score_threshold: float,
+        max_boxes: int,
+        batch_size: int | None,
+        proposals: Any,
+        max_drawn_overlap: float | None,
+    ) -> Iterator[Result]:
+        """Checks the options at once, and yields the results."""
+        from detzoo.tasks.detect import choose_limits
+        from detzoo.tasks.detect_images import detect_each
+
+        with named_arguments():
+            if batch_size is not None and batch_size < 1:
+                raise UsageError(f"batch_size is {batch_size}; accepted: 1 or more")
+            detector, names = self._detector(), self._names()
+            limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
+            regions = _regions(detector, proposals)
+            if batch_size is None:
+                is_one_stage = self._pipeline is not None and self.config.model.HasField("ssd")
+                batch_size = ONE_STAGE_BATCH if is_one_stage else 1
+
+        def results() -> Iterator[Result]:
+            with named_arguments():
+                yield from detect_each(detector, images, names, limits, batch_size, regions)
+
+        return results()
+
+    def _names(self) -> Mapping[int, str]:
+        if self.label_map is None and not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s has no label map, so classes are named by their ids; load(..., label_map=FILE) names them",
+                self.source,
+            )
+        return self.class_names
+
+    def _set_start(self, train_config: Any, model_dir: pathlib.Path, is_own: bool) -> None:
+        """Lets a new training start with the weights of this detector."""
+        from detzoo.config.problems import is_placeholder
+
+        named = train_config.fine_tune_checkpoint
+        if self._in_memory is None or (self.step is None and not self._is_handed_out):
+            return
+        if named and not is_own and not is_placeholder(named):
+            return
+        from detzoo.train.saving import saved_prefixes
+
+        if saved_prefixes(model_dir):
+            return
+        train_config.fine_tune_checkpoint = self._in_memory.source
+        if self._is_handed_out:
+            from detzoo.checkpoints.layout import save_weights
+
+            train_config.fine_tune_checkpoint = save_weights(self._in_memory.detector, model_dir / START_FOLDER)
+        train_config.fine_tune_checkpoint_type = "fine_tune"
+
+
+def _regions(detector: ImageDetector, proposals: Any) -> Regions | None:
+    """Returns the function from an image and its shape to its regions, None for a detector that takes none."""
+    from detzoo.tasks.detect import proposals_table
+
+    if proposals is None or isinstance(proposals, str | os.PathLike) or not detector.wants_proposals:
+        table = proposals_table(detector, None if proposals is None else str(proposals))
+        if table is None:
+            return None
+
+        def of_file(image: GivenImage, shape: tuple[int, int]) -> np.ndarray:
+            if image.path is None:
+                raise UsageError(f"{image.name} has no file name to find its proposals by: give arrays as proposals")
+            table.check_images([image.path])
+            return table(image.path, shape)
+
+        return of_file
+    remaining = iter(proposals)
+
+    def next_one(image: GivenImage, shape: tuple[int, int]) -> np.ndarray:
+        del shape
+        regions = next(remaining, None)
+        if regions is None:
+            raise UsageError(f"proposals ends before {image.name}; give one array per image")
+        return np.asarray(regions, np.float32).reshape(-1, 4)
+
+    return next_one
+
+
+def _with_article(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"

@@ -1,0 +1,43 @@
+"""Messages of tasks, which name flags of the command line, for a caller from Python, who knows arguments."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator
+
+from detzoo.errors import DetzooError
+
+# Flag -> argument, where they differ.
+_ARGUMENTS = {
+    "set": "overrides",
+    "pipeline_config_path": "config",
+    "checkpoint_dir": "weights",
+    "trained_checkpoint_dir": "weights",
+    "saved_model": "source",
+    "batch_size": "batch_sizes",
+}
+# A flag outside of backticks, which hold commands.
+_FLAG = re.compile(r"(`[^`]*`)|--([a-z][a-z_]*)(?:=(?=\S))?")
+
+
+@contextlib.contextmanager
+def named_arguments() -> Iterator[None]:
+    """Lets errors within name arguments instead of flags; their types stay."""
+    try:
+        yield
+    except DetzooError as problem:
+        text = for_python(str(problem))
+        if text == str(problem):
+            raise
+        raise type(problem)(text).with_traceback(problem.__traceback__) from problem.__cause__
+
+
+def for_python(text: str) -> str:
+    """Returns a message with ``name`` or ``name=`` in place of ``--name`` and ``--name=``."""
+
+    def replacement(match: re.Match[str]) -> str:
+        command, flag = match.groups()
+        return command or _ARGUMENTS.get(flag, flag) + ("=" if match[0].endswith("=") else "")
+
+    return _FLAG.sub(replacement, text)

@@ -1,0 +1,101 @@
+"""Recognizes what ``detzoo.load`` is given: a config, a run, a checkpoint, an export, a .tflite file or an ensemble."""
+
+from __future__ import annotations
+
+import enum
+import os
+import pathlib
+from typing import Any, NamedTuple
+
+from detzoo.config.load import LoadedPipeline, load_message
+from detzoo.errors import UsageError
+from detzoo.folders import CONFIG_FILE
+
+ACCEPTED = (
+    "accepted: the model_dir of a training, the name, path or message of a config, the prefix of a checkpoint, the "
+    "folder of an export, a .tflite file, an ensemble.json, or zoo://NAME"
+)
+ZOO_PREFIX = "zoo://"
+_CHECKPOINT_FOLDERS = ("", "checkpoint")  # of a run, and of an export or an archive of the zoo
+_INDEX = ".index"
+
+
+class Kind(enum.Enum):
+    """The kinds of sources."""
+
+    CONFIG = "config"  # without weights
+    CHECKPOINT = "checkpoint"  # a config with weights
+    EXPORT = "export"
+    TFLITE = "TFLite model"
+    ENSEMBLE = "ensemble"
+
+
+class Source(NamedTuple):
+    """A recognized source."""
+
+    kind: Kind
+    path: str  # as the user named it
+    config: str | LoadedPipeline = ""  # of a CONFIG or CHECKPOINT
+    checkpoint: str = ""  # of a CHECKPOINT
+
+
+def find_source(source: Any) -> Source:
+    """Recognizes a source by its type, its name and the files in it, without reading them.
+
+    Raises:
+        UsageError: It is of another type, or a folder without a model.
+    """
+    if isinstance(source, LoadedPipeline):
+        return Source(Kind.CONFIG, source.path, source)
+    if hasattr(source, "DESCRIPTOR"):
+        loaded = load_message(source)
+        return Source(Kind.CONFIG, loaded.path, loaded)
+    if not isinstance(source, str | os.PathLike):
+        raise UsageError(f"the source is a {type(source).__name__}; {ACCEPTED}")
+    text, path = os.fspath(source), pathlib.Path(source)
+    if not text:
+        raise UsageError(f"the source is an empty text; {ACCEPTED}")
+    if text.startswith(ZOO_PREFIX):
+        from detzoo.checkpoints import zoo  # type: ignore[attr-defined]
+
+        folder = zoo.fetch(text.removeprefix(ZOO_PREFIX))
+        return Source(Kind.CHECKPOINT, text, str(folder / CONFIG_FILE), zoo.local(text))
+    if path.is_dir():
+        return _in_folder(path)
+    if text.endswith(".tflite"):
+        return Source(Kind.TFLITE, text)
+    if path.name == "saved_model.pb":
+        return Source(Kind.EXPORT, text)
+    if path.suffix == ".json" and path.is_file():
+        return Source(Kind.ENSEMBLE, text)
+    prefix = text.removesuffix(_INDEX)
+    if pathlib.Path(prefix + _INDEX).is_file():
+        return Source(Kind.CHECKPOINT, text, _config_near(path.parent), prefix)
+    return Source(Kind.CONFIG, text, text)
+
+
+def _in_folder(folder: pathlib.Path) -> Source:
+    text = str(folder)
+    if any((place / "saved_model.pb").is_file() for place in (folder, folder / "saved_model")):
+        return Source(Kind.EXPORT, text)
+    if any(any((folder / place).glob(f"*{_INDEX}")) for place in _CHECKPOINT_FOLDERS):
+        return Source(Kind.CHECKPOINT, text, _config_near(folder), text)
+    models = sorted(folder.glob("*.tflite"))
+    if len(models) == 1:
+        return Source(Kind.TFLITE, str(models[0]))
+    if not models and (folder / CONFIG_FILE).is_file():
+        return Source(Kind.CONFIG, text, str(folder / CONFIG_FILE))
+    inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "an empty folder"
+    found = f"several .tflite files ({', '.join(m.name for m in models)})" if models else f"no model ({inside})"
+    raise UsageError(f"the folder {folder} holds {found}; {ACCEPTED}")
+
+
+def _config_near(folder: pathlib.Path) -> str:
+    """Returns the path of the config of a checkpoint, which lies next to it or, for best/, one folder above."""
+    for place in (folder, folder.resolve().parent):
+        if (place / CONFIG_FILE).is_file():
+            return str(place / CONFIG_FILE)
+    raise UsageError(
+        f"the checkpoint in {folder} has no {CONFIG_FILE} next to it: load its config, and give the checkpoint as "
+        f"weights={str(folder)!r}"
+    )
