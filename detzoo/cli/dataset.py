@@ -1,8 +1,9 @@
-"""``detzoo dataset coco|voc|yolo|csv|shapes|inspect``."""
+"""``detzoo dataset coco|voc|yolo|csv|import|shapes|inspect``."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from absl import flags
 
 from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag, values_of
+from detzoo.datasets.formats import FORMATS
 from detzoo.datasets.import_coco import read_coco
 from detzoo.datasets.import_csv import read_csv
 from detzoo.datasets.import_voc import read_voc
@@ -37,8 +39,13 @@ folders is read. docs/datasets.md lists the dialects of each format.
     detzoo dataset coco --images_dir=val2017 --annotations_file=instances_val2017.json --output_path=records/val
     detzoo dataset inspect --input_path='records/val-*' --label_map=records/label_map.pbtxt --output_dir=look
 """
+logger = logging.getLogger(__name__)
+
 MAX_CLASSES_SHOWN = 20
 MAX_NAME_SHOWN = 60  # characters of a class name
+_LABEL_MAP_HELP = "Use the ids of this label map, e.g. that of the training set; by default the data set's own."
+_STRICT_HELP = "Fail, and write nothing, if a data issue was skipped or repaired."
+_FOLLOW_LINKS_HELP = "Read images and annotations that are symbolic links to files outside of the given folder."
 EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 
 
@@ -67,8 +74,7 @@ class Importer:
     ) -> None:
         self.SUMMARY, self.DESCRIPTION = summary, description
         self._read, self._paths, self._files = read, paths, files or {}
-        text = "Read images and annotations that are symbolic links to files outside of the given folder."
-        self._switches = {**(switches or {}), "follow_links": text}
+        self._switches = {**(switches or {}), "follow_links": _FOLLOW_LINKS_HELP}
 
     def define_flags(self, flag_values: flags.FlagValues) -> None:
         """Defines the flags of the format and those of every importer."""
@@ -77,9 +83,8 @@ class Importer:
             define.string(name, text, required=True)
         define.string("output_path", "Prefix of the files to write, e.g. records/train.", required=True)
         _define_num_shards(define)
-        text = "Use the ids of this label map, e.g. that of the training set; by default the data set's own."
-        define.string("label_map", text)
-        define.boolean("strict", "Fail, and write nothing, if a data issue was skipped or repaired.")
+        define.string("label_map", _LABEL_MAP_HELP)
+        define.boolean("strict", _STRICT_HELP)
         for name, text in self._switches.items():
             define.boolean(name, text)
         for name, text in self._files.items():
@@ -159,6 +164,61 @@ CSV = Importer(
 )
 
 
+class Import:
+    """``detzoo dataset import DIR``."""
+
+    SUMMARY = "From a folder in any known format, which is recognized by its content; keeps its splits."
+    DESCRIPTION = """
+    Recognizes the labels in DIR: COCO JSON, Pascal VOC XML, YOLO text files and CSV.
+    Writes one record set per split: of folders or files named train, valid and test, of a data.yaml, of lists of
+    images, or one drawn with --val. Copies of an image and frames of one clip stay in one split.
+
+        detzoo dataset import my_data --output_path=records/my --val=0.2
+        detzoo dataset import export_of_roboflow --output_path=records/
+    """
+    POSITIONAL = ("DIR",)
+
+    @classmethod
+    def define_flags(cls, flag_values: flags.FlagValues) -> None:
+        """Defines the flags of the folder and those of every importer."""
+        define = Definer(flag_values)
+        text = "Prefix of the files to write: records/my becomes records/my-train-00000-of-00001.tfrecord and so on."
+        define.string("output_path", text, required=True)
+        text = "Format of the labels; by default the content of the files decides."
+        define.choice("format", text, list(FORMATS))
+        text = "Fraction of the images to hold out as the split val, if DIR has no splits."
+        define.number("val", text, 0.0, maximum=0.9)
+        define.integer("seed", "Seed of the drawn split.", 0, minimum=0)
+        _define_num_shards(define)
+        define.string("label_map", _LABEL_MAP_HELP)
+        define.boolean("strict", _STRICT_HELP)
+        define.boolean("include_masks", "Write instance masks, too, where labels have outlines.")
+        define.boolean("follow_links", _FOLLOW_LINKS_HELP)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Recognizes, converts, and prints what was written, skipped and repaired."""
+        from detzoo.datasets import recognize, splits
+
+        [folder] = flag_values.positional
+        read = recognize.recognize(folder, **values_of(flag_values, "format", "follow_links", "include_masks"))
+        with _terminated_as_exit():
+            read = splits.draw(read, flag_values.val, flag_values.seed)
+            results = recognize.write_records(
+                read,
+                flag_values.output_path,
+                label_map_path=flag_values.label_map,
+                with_masks=flag_values.include_masks,
+                **values_of(flag_values, "num_shards", "strict"),
+            )
+        print(f"{read.description}\n")
+        for name, result in results.items():
+            print(f"{name}: {_counts(result, len(read.splits[name].images))}\n")
+        print(_found_and_files(list(results.values())))
+        for sentence in recognize.remarks(read):
+            logger.warning("%s", sentence)
+
+
 class Shapes:
     """``detzoo dataset shapes``."""
 
@@ -207,7 +267,7 @@ class Shapes:
         if flag_values.images_dir:
             folder = make_folder(flag_values.images_dir, "--images_dir")
             for image in drawn.images:
-                (folder / image.filename).write_bytes(image.content or b"")
+                (folder / image.filename).write_bytes(image.read())
             print(f"images:    {folder}")
 
 
@@ -254,6 +314,7 @@ SUBCOMMANDS: dict[str, Any] = {
     "voc": VOC,
     "yolo": YOLO,
     "csv": CSV,
+    "import": Import,
     "shapes": Shapes,
     "inspect": Inspect,
 }
@@ -276,11 +337,12 @@ def _convert(read: Annotations, flag_values: flags.FlagValues, log: IssueLog, wi
             log=log,
             **options,
         )
-    print(_summary(result, len(read.images)))
+    print(f"{_counts(result, len(read.images))}\n")
+    print(_found_and_files([result]))
 
 
-def _summary(result: ConversionResult, num_annotated: int) -> str:
-    """Returns the files, the objects per class, and the table of data issues."""
+def _counts(result: ConversionResult, num_annotated: int) -> str:
+    """Returns the number of images and the objects per class."""
     counts = result.objects_per_class
     width = min(max(map(len, counts)), MAX_NAME_SHOWN)
     shown = sorted(counts.items(), key=lambda item: -item[1])
@@ -293,9 +355,17 @@ def _summary(result: ConversionResult, num_annotated: int) -> str:
     if len(shown) > MAX_CLASSES_SHOWN:
         rest = sum(count for _, count in shown[MAX_CLASSES_SHOWN:])
         lines.append(f"  {'... and ' + str(len(shown) - MAX_CLASSES_SHOWN) + ' more':<{width}}  {rest:>7}")
-    lines += ["", "what was found in the data:", *(f"  {line}" for line in result.log.table().splitlines()), ""]
-    files = f"{result.shards[0]}" + (f" ... {result.shards[-1].name}" if len(result.shards) > 1 else "")
-    return "\n".join([*lines, f"records:   {files}", f"label map: {result.label_map_path}"])
+    return "\n".join(lines)
+
+
+def _found_and_files(results: list[ConversionResult]) -> str:
+    """Returns the table of data issues, and the files."""
+    table = results[0].log.table().splitlines()
+    lines = ["what was found in the data:", *(f"  {line}" for line in table), ""]
+    for result in results:
+        more = f" ... {result.shards[-1].name}" if len(result.shards) > 1 else ""
+        lines.append(f"records:   {result.shards[0]}{more}")
+    return "\n".join([*lines, f"label map: {results[0].label_map_path}"])
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Flow: ``import_{coco,voc,yolo,csv}``, ``shapes`` -> Annotations -> ``repair`` ->
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detzoo.data.record_keys import SIDES
+from detzoo.files import images
 from detzoo.files.issues import DataIssue
 
 # In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes if it is too long.
@@ -44,8 +46,9 @@ class AnnotatedObject:
 class AnnotatedImage:
     """One image file with its objects.
 
-    ``declared_size`` is the (height, width) that the annotation states, or None. ``content`` has the encoded bytes of a
-    drawn image, which is no file. ``unusable`` is the reason if there is no file to read.
+    ``declared_size`` is the (height, width) that the annotation states, or None. ``content`` has, or returns, the
+    encoded bytes of an image that is no file, such as a drawn one. ``unusable`` is the reason if there is no image to
+    read. ``subset`` is the part of the data set that the annotation states, such as "Train", or "".
     """
 
     path: pathlib.Path
@@ -54,8 +57,15 @@ class AnnotatedImage:
     objects: tuple[AnnotatedObject, ...]
     declared_size: tuple[int, int] | None = None
     boxes_are_normalized: bool = False
-    content: bytes | None = None
+    content: bytes | Callable[[], bytes] | None = None
     unusable: tuple[DataIssue, str] | None = None
+    subset: str = ""
+
+    def read(self) -> bytes:
+        """Returns the encoded image; raises UnusableImage if its file cannot be read."""
+        if self.content is None:
+            return images.read_content(self.path)
+        return self.content if isinstance(self.content, bytes) else self.content()
 
 
 class Annotations(NamedTuple):
@@ -125,6 +135,13 @@ def box_of_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray]) -> tupl
     points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in polygons_px])
     (xmin, ymin), (xmax, ymax) = points.min(axis=0).tolist(), points.max(axis=0).tolist()
     return ymin, xmin, ymax, xmax
+
+
+def box_of_rotated(x: float, y: float, width: float, height: float, angle: float) -> tuple[float, float, float, float]:
+    """Returns the upright (ymin, xmin, ymax, xmax) around a box of centre (x, y), turned by ``angle`` in radians."""
+    across, down = abs(math.cos(angle)), abs(math.sin(angle))
+    half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
+    return y - half_height, x - half_width, y + half_height, x + half_width
 
 
 def mask_from_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray], height: int, width: int) -> np.ndarray:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, TypeVar
 
 from detzoo.config.label_map import LabelMap, load_label_map
@@ -22,7 +23,7 @@ from detzoo.datasets.annotations import AnnotatedImage, Annotations
 from detzoo.errors import DataError, UsageError
 from detzoo.files import images
 from detzoo.files.issues import Action, DataIssue, Finding, IssueLog
-from detzoo.folders import write_atomically
+from detzoo.folders import LABEL_MAP_FILE, write_atomically
 from detzoo.progress import track
 
 logger = logging.getLogger(__name__)
@@ -62,57 +63,93 @@ def convert(
     with_masks: bool = False,
     log: IssueLog | None = None,
 ) -> ConversionResult:
-    """Writes ``output_prefix-00000-of-000NN.tfrecord`` and ``label_map.pbtxt`` in the same folder.
+    """Writes one data set, see ``convert_splits``."""
+    [result] = convert_splits(
+        {output_prefix: annotations},
+        num_shards=num_shards,
+        label_map_path=label_map_path,
+        strict=strict,
+        with_masks=with_masks,
+        log=log,
+    )
+    return result
+
+
+def convert_splits(
+    splits: Mapping[str, Annotations],
+    *,
+    num_shards: int,
+    label_map_path: str | None = None,
+    strict: bool = False,
+    with_masks: bool = False,
+    log: IssueLog | None = None,
+) -> list[ConversionResult]:
+    """Writes ``PREFIX-00000-of-000NN.tfrecord`` for each prefix and ``label_map.pbtxt`` in the same folder.
+
+    Either all files are written or none.
 
     Args:
-        annotations: Images and objects of an importer.
-        output_prefix: Path of the shards up to their number.
-        num_shards: Number of files.
-        label_map_path: Label map with the ids to use; without it the ids are those of ``annotations``.
+        splits: Images and objects by the path of their shards up to the number. The prefixes have one folder, and
+            the annotations the same class names.
+        num_shards: Number of files per split.
+        label_map_path: Label map with the ids to use; without it the ids are those of the annotations.
         strict: Anything skipped or repaired is an error, and nothing is written.
         with_masks: Write instance masks.
         log: Findings made while reading the annotations; the conversion adds more.
 
     Raises:
-        DataError: No image or no object could be used; or ``strict`` and something was found.
-        UsageError: The folder has a label map with other classes, or the prefix cannot be used.
+        DataError: No image or no object of a split could be used; or ``strict`` and something was found.
+        UsageError: The folder has a label map with other classes, or a prefix cannot be used.
     """
     log = log if log is not None else IssueLog()
-    if not label_map_path and not annotations.class_names:
-        raise DataError(_nothing_message(annotations, None, log))
-    label_map = load_label_map(label_map_path) if label_map_path else LabelMap(annotations.class_names)
-    shards = record_writer.shard_paths(output_prefix, num_shards)
-    label_map_file = shards[0].parent / "label_map.pbtxt"
+    class_names = next(iter(splits.values())).class_names
+    if not label_map_path and not class_names:
+        raise DataError(_nothing_message(splits, None, log))
+    label_map = load_label_map(label_map_path) if label_map_path else LabelMap(class_names)
+    shards = {prefix: record_writer.shard_paths(prefix, num_shards) for prefix in splits}
+    label_map_file = next(iter(shards.values()))[0].parent / LABEL_MAP_FILE
     _check_label_map_file(label_map, label_map_file, is_given=bool(label_map_path))
     work = functools.partial(_convert_image, label_map=label_map, with_masks=with_masks)
-    per_class: collections.Counter[str] = collections.Counter()
-    with record_writer.ShardedWriter(output_prefix, num_shards) as writer:
-        converted = in_parallel(work, annotations.images)
-        for result in track(converted, len(annotations.images), "converting"):
-            log.extend(result.findings)
-            if result.record is not None:
-                writer.write(result.record)
-                per_class.update(result.class_names)
+    results = []
+    with contextlib.ExitStack() as writers:
+        for prefix, annotations in splits.items():
+            writer = writers.enter_context(record_writer.ShardedWriter(prefix, num_shards))
+            per_class: collections.Counter[str] = collections.Counter()
+            converted = in_parallel(work, annotations.images)
+            for result in track(converted, len(annotations.images), "converting"):
+                log.extend(result.findings)
+                if result.record is not None:
+                    writer.write(result.record)
+                    per_class.update(result.class_names)
+            counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
+            files = (shards[prefix], label_map_file)
+            results.append(ConversionResult(*files, writer.num_records, counts, with_masks, log))
         if strict and log.num_strict:
             raise DataError(_strict_message(log))
-        if not per_class:
-            raise DataError(_nothing_message(annotations, writer.num_records, log))
+        for prefix, written in zip(splits, results):
+            if not any(written.objects_per_class.values()):
+                raise DataError(_nothing_message({prefix: splits[prefix]}, written.num_images, log, len(splits) > 1))
         # The shards get their names when this block is left without an error: never shards without their label map.
         try:
             write_atomically(label_map_file, label_map.to_text())
         except OSError as error:
             raise DataError(f"cannot write {label_map_file}: {error.strerror}") from None
-    _warn_of_other_shards(output_prefix, num_shards)
-    counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
-    return ConversionResult(shards, label_map_file, writer.num_records, counts, with_masks, log)
+    for prefix in splits:
+        _warn_of_other_shards(prefix, num_shards)
+    return results
 
 
-def _nothing_message(annotations: Annotations, num_records: int | None, log: IssueLog) -> str:
+def _nothing_message(
+    splits: Mapping[str, Annotations], num_records: int | None, log: IssueLog, is_one_of_several: bool = False
+) -> str:
     """Returns the message of an import without any object: the first reason, and the table of all."""
+    num_images = sum(len(annotations.images) for annotations in splits.values())
     usable = "" if num_records is None else f", {num_records} of them usable"
-    of_images = f"of {len(annotations.images)} annotated images{usable}"
-    if num_records == 0 and annotations.images:
-        of_images = f"not one of {len(annotations.images)} images could be used"
+    of_images = f"of {num_images} annotated images{usable}"
+    if num_records == 0 and num_images:
+        of_images = f"not one of {num_images} images could be used"
+    if is_one_of_several:
+        of_images = f"{next(iter(splits))}, {of_images}"
     order = list(Action)
     first = sorted(log.findings(), key=lambda finding: order.index(finding.issue.action))[:1]
     lines = [f"no object could be imported: {of_images}", *map(str, first), log.table()]
@@ -141,8 +178,7 @@ def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks
     if annotated.unusable is not None:
         return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
     try:
-        content = annotated.content if annotated.content is not None else images.read_content(annotated.path)
-        image = images.repair_image(content, annotated.path.name)
+        image = images.repair_image(annotated.read(), annotated.path.name)
     except images.UnusableImage as error:
         return _Converted(None, [], [Finding(error.issue, annotated.filename, error.detail)])
     findings = [Finding(issue, annotated.filename, detail) for issue, detail in image.flaws]

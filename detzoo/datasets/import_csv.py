@@ -13,7 +13,7 @@ import difflib
 import os
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from detzoo.data.record_keys import SIDES
 from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations, numbered
@@ -39,6 +39,7 @@ NAMES = {
     "ymax": "ymax y2 bottom maxy bboxymax boxymax bboxy2 ybr",
     "width": "width imagewidth imgwidth",
     "height": "height imageheight imgheight",
+    "set": "set split subset",
     "is_crowd": "iscrowd",
     "is_difficult": "difficult isdifficult",
     "is_truncated": "truncated istruncated",
@@ -63,8 +64,17 @@ OTHER_CSV = {
 Row = dict[str, str]
 
 
-def read_csv(images_dir: str, annotations_file: str, log: IssueLog, *, follow_links: bool = False) -> Annotations:
+def read_csv(
+    images_dir: str,
+    annotations_file: str,
+    log: IssueLog,
+    *,
+    follow_links: bool = False,
+    class_names: Mapping[str, str] | None = None,
+) -> Annotations:
     """Reads the rows and joins those of one image, in the order in which images first occur; see ``read_coco``.
+
+    ``class_names`` replaces names of classes, such as Open Images' ``/m/01g317`` by ``Person``.
 
     Raises:
         UsageError: The folder or file is not there.
@@ -84,11 +94,12 @@ def read_csv(images_dir: str, annotations_file: str, log: IssueLog, *, follow_li
             placed = folder.place(stated, f"{path.name}: {stated}")
             name = by_stated[stated] = placed["filename"]
             size = as_size(row.get("height"), row.get("width"))
-            images.setdefault(name, AnnotatedImage(source_id=name, objects=(), declared_size=size, **placed))
+            image = AnnotatedImage(source_id=name, objects=(), declared_size=size, subset=row.get("set", ""), **placed)
+            images.setdefault(name, image)
         of_image = objects.setdefault(by_stated[stated], [])
         if not any(value for column, value in row.items() if column == "class" or column[0] in "xy"):
             continue
-        item = _object(row, where, log)
+        item = _object(row, where, class_names or {}, log)
         if item is not None:
             of_image.append(item)
     read = [dataclasses.replace(image, objects=tuple(objects[name])) for name, image in images.items()]
@@ -98,7 +109,19 @@ def read_csv(images_dir: str, annotations_file: str, log: IssueLog, *, follow_li
 
 def _rows(path: pathlib.Path, log: IssueLog) -> Iterator[tuple[int, Row]]:
     """Yields (line, column -> cell); lines are parsed one by one, so that a stray quote swallows no other line."""
-    lines = [line.strip("\ufeff") for line in read_named_text(path, "--annotations_file", log).split("\n")]
+    columns, separator, lines = table_of(read_named_text(path, "--annotations_file", log), str(path))
+    for number, line in lines:
+        cells = _cells(line, separator)
+        yield number, {name: cells[index] for name, index in columns.items() if index < len(cells)}
+
+
+def table_of(text: str, path: str) -> tuple[dict[str, int], str, list[tuple[int, str]]]:
+    """Returns column -> index, the separator, and the numbered lines of the rows.
+
+    Raises:
+        DataError: A column is missing.
+    """
+    lines = [line.strip("\ufeff") for line in text.split("\n")]
     numbered_lines = [(number, line) for number, line in enumerate(lines, start=1) if line.strip(" \t,;|")]
     separator = None
     if numbered_lines and re.fullmatch(r"sep=.", numbered_lines[0][1].strip().lower()):  # Excel's first line
@@ -112,9 +135,7 @@ def _rows(path: pathlib.Path, log: IssueLog) -> Iterator[tuple[int, Row]]:
     if columns is None:
         columns = _columns(heading, f"{path}:{first_number}")
         del numbered_lines[:1]
-    for number, line in numbered_lines:
-        cells = _cells(line, separator)
-        yield number, {name: cells[index] for name, index in columns.items() if index < len(cells)}
+    return columns, separator, numbered_lines
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -165,8 +186,9 @@ def _columns(heading: list[str], where: str) -> dict[str, int]:
     return columns
 
 
-def _object(row: Row, where: str, log: IssueLog) -> AnnotatedObject | None:
+def _object(row: Row, where: str, class_names: Mapping[str, str], log: IssueLog) -> AnnotatedObject | None:
     name = as_name(row.get("class", ""))
+    name = class_names.get(name, name)
     if not name:
         log.add(DataIssue.CLASS_WITHOUT_NAME, where, "row without a class")
         return None

@@ -7,7 +7,6 @@ pixels from 1, so its boxes lie up to one pixel low and right; records of both t
 
 from __future__ import annotations
 
-import math
 import pathlib
 import posixpath
 import xml.etree.ElementTree as ElementTree
@@ -18,6 +17,7 @@ from detzoo.datasets.annotations import (
     AnnotatedObject,
     Annotations,
     box_of_polygons,
+    box_of_rotated,
     numbered,
     polygons_of,
 )
@@ -146,10 +146,8 @@ def _box(element: ElementTree.Element, where: str, log: IssueLog) -> Box:
         return box_of_polygons(polygons)
     if element.find("bndbox") is None and element.find("robndbox") is not None:
         x, y, width, height, angle = _numbers(element, "robndbox", ("cx", "cy", "w", "h", "angle"))
-        across, down = abs(math.cos(angle)), abs(math.sin(angle))
-        half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
         log.add(DataIssue.ORIENTED_BOX, where, f"angle {angle:g}")
-        return y - half_height, x - half_width, y + half_height, x + half_width
+        return box_of_rotated(x, y, width, height, angle)
     ymin, xmin, ymax, xmax = _numbers(element, "bndbox", SIDES)
     return ymin, xmin, ymax, xmax
 

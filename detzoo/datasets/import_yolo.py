@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+import posixpath
 from typing import Any, NamedTuple
 
 from detzoo.datasets.annotations import AnnotatedImage, Annotations, numbered
@@ -28,7 +29,13 @@ class YoloClasses(NamedTuple):
 
 
 def read_yolo(
-    images_dir: str, labels_dir: str, class_names: str, log: IssueLog, *, follow_links: bool = False
+    images_dir: str,
+    labels_dir: str,
+    class_names: str,
+    log: IssueLog,
+    *,
+    follow_links: bool = False,
+    is_mixed: bool = False,
 ) -> Annotations:
     """Reads all images below a folder and, for each, the text file at the same place below the labels folder.
 
@@ -39,6 +46,8 @@ def read_yolo(
         labels_dir: Folder of the text files.
         class_names: A text file with one name per line, or an Ultralytics data.yaml.
         log, follow_links: As in ``read_coco``.
+        is_mixed: Both folders are the folder of a whole data set. Text files lie next to their images, or in a folder
+            "labels" in place of "images". Images of folders without any text file are not read.
 
     Raises:
         UsageError: A folder or file is not there.
@@ -60,21 +69,28 @@ def read_yolo(
             " outside are read with --follow_links"
         )
     found: list[tuple[dict[str, Any], list[YoloLine]]] = []
-    used = set()
-    for place in placed:
-        file = _labels_of(place["filename"], labels, by_tail=listed is not None)
-        used.add(file)
+    files = [_labels_of(place["filename"], labels, by_tail=listed is not None, is_mixed=is_mixed) for place in placed]
+    used = set(files)
+    with_labels = {posixpath.dirname(place["filename"]) for place, file in zip(placed, files) if file}
+    for place, file in zip(placed, files):
+        if is_mixed and posixpath.dirname(place["filename"]) not in with_labels:
+            continue
         lines_of_image = _lines(file, labels, classes.names, log)
         if lines_of_image is not None:
             found.append((place, lines_of_image))
+    label_folders = {posixpath.dirname(file.relative) for file in used if file}
     unused = [file for file in labels.files if file not in used and not f"/{file.relative}".endswith("/classes.txt")]
     if not any(used):
+        if is_mixed:
+            text = "next to it or in a folder 'labels' in place of 'images'"
+            raise DataError(f"{images_dir} has {len(placed)} images, and no label file of the name of any: {text}")
         raise DataError(
             f"--labels_dir {labels_dir} has no text file for any of {len(placed)} images in {images_dir};"
             f" {pathlib.Path(labels_dir, placed[0]['filename']).with_suffix('.txt')}, for one, is not there"
         )
     for file in unused:
-        log.add(DataIssue.ANNOTATION_WITHOUT_IMAGE, file.relative)
+        if not is_mixed or posixpath.dirname(file.relative) in label_folders:
+            log.add(DataIssue.ANNOTATION_WITHOUT_IMAGE, file.relative)
     layouts = layouts_of([line for _, of_image in found for line in of_image], classes.keypoints, classes.from_yaml)
     read = [
         AnnotatedImage(
@@ -88,11 +104,17 @@ def read_yolo(
     return Annotations(read, numbered(classes.names))
 
 
-def _labels_of(name: str, labels: SourceFolder, *, by_tail: bool) -> SourceFile | None:
+def _labels_of(name: str, labels: SourceFolder, *, by_tail: bool, is_mixed: bool) -> SourceFile | None:
     """Returns the text file of an image; for a listed image its path may begin with further folders."""
     parts = name.split("/")
-    tails = ("/".join(parts[first:]) for first in range(len(parts) if by_tail else 1))
-    return next(filter(None, map(labels.at, tails)), None)
+    tails = [parts[first:] for first in range(len(parts) if by_tail else 1)]
+    if is_mixed:
+        *folders, last = parts
+        lowered = [folder.lower() for folder in folders]
+        at = len(folders) - 1 - lowered[::-1].index("images") if "images" in lowered else len(folders) - 1
+        tails += [[*folders[: max(at, 0)], "labels", *folders[at + 1 :], last], [*folders, "labels", last]]
+        tails.append(["labels", *parts])
+    return next(filter(None, (labels.at("/".join(tail)) for tail in tails)), None)
 
 
 def has_masks(annotations: Annotations) -> bool:

@@ -76,6 +76,7 @@ class SourceFolder:
             raise DataError(f"{flag} {folder} cannot be read: {error}") from None
         self._own_name = os.path.basename(self._real)
         self.files = [file for file in found if _suffix(file.relative) in suffixes]
+        self.others = [file for file in found if _suffix(file.relative) not in suffixes]
         self._at: dict[str, list[SourceFile]] = collections.defaultdict(list)
         for file in self.files:
             self._at[_fold(_without_suffix(file.relative))].append(file)

@@ -112,6 +112,19 @@ def pixels_of(image: Image.Image) -> np.ndarray:
         return np.asarray(upright_rgb(image))
 
 
+def small_gray(content: bytes, side: int) -> np.ndarray:
+    """Returns the upright image as float32 [side, side] of gray, 0..255; JPEG files are decoded at a low resolution.
+
+    Raises:
+        UnusableImage: The image has too many pixels or cannot be decoded.
+    """
+    with _problems_as_unusable():
+        image = open_header(content)
+        image.draft("RGB", (8 * side, 8 * side))
+        gray = upright_rgb(image).convert("L")
+        return np.asarray(gray.resize((side, side), Image.Resampling.BOX), np.float32)
+
+
 def read_content(path: pathlib.Path) -> bytes:
     """Returns the bytes of an image file.
 

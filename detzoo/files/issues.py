@@ -40,6 +40,8 @@ class DataIssue(enum.Enum):
     ENCODING_GUESSED = ("text is not UTF-8 and states no encoding; guessed", Action.NOTED)
     IDS_RENUMBERED = ("category ids below 1, above the limit, or not numbers; renumbered from 1", Action.NOTED)
     FRACTIONS = ("all coordinates are within 0..1; read as fractions of the image", Action.NOTED)
+    UNLABELLED = ("image file that no annotation names; not read", Action.NOTED)
+    IN_NO_SPLIT = ("image in none of the splits; not used", Action.NOTED)
     CATEGORY_UNREADABLE = ("category cannot be read", Action.OBJECT_SKIPPED)
     # Image files
     IMAGE_AMBIGUOUS = ("several files have the stated name", Action.IMAGE_SKIPPED)
@@ -70,6 +72,7 @@ class DataIssue(enum.Enum):
     CONFIDENCE = ("confidence behind the coordinates; ignored", Action.NOTED)
     AREA_UNUSABLE = ("area is not a number of pixels; area of the mask or box used", Action.REPAIRED)
     FLAG_UNKNOWN = ("flag is neither yes nor no; read as no", Action.REPAIRED)
+    SHAPE_UNUSABLE = ("shape that bounds no object, such as a point or a line", Action.OBJECT_SKIPPED)
     CORNER_OR_SIZE = ("maximum below minimum: exchanged corners, or a width and height?", Action.OBJECT_SKIPPED)
     SIZE_FOR_CORNER = ("width and height instead of the maximum; converted to corners", Action.REPAIRED)
     OUTLINE_PART = ("part of an outline is not a polygon; dropped", Action.REPAIRED)

@@ -1,0 +1,239 @@
+"""Draws a training and a validation split by a seed, so that no copy or neighbouring frame of an image is in both.
+
+Images form groups, and a group is never divided. Two images are in one group if
+
+- their files have the same content, or their names differ in Roboflow's ``.rf.<hash>`` only (augmented copies),
+- they look alike: the correlation of their differences (see ``fingerprint``) is at least ``MIN_COPY``, as for images
+  that were encoded again, resized or brightened,
+- their names are neighbours, such as ``clip_000123.jpg`` and ``clip_000130.jpg``, and they look alike apart from a
+  shift by camera motion: a correlation of at least ``MIN_FRAME``, or ``MIN_FRAME_OF_CLIP`` if half of all neighbours
+  of that numbering reach it, which is a clip then.
+
+Groups are transitive: a clip is one group up to a cut. Measured on 328 photos, numbered but no clips: unrelated images
+correlate by at most 0.59, as neighbours by at most 0.58, copies by at least 0.93.
+"""
+
+from __future__ import annotations
+
+import collections
+import hashlib
+import itertools
+import logging
+import os
+import re
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from detzoo.datasets.annotations import AnnotatedImage, Annotations
+from detzoo.datasets.conversion import in_parallel
+from detzoo.datasets.recognize import Recognized
+from detzoo.datasets.split_names import ALL, TRAIN, VAL
+from detzoo.errors import DataError, UsageError
+from detzoo.files import images
+from detzoo.progress import track
+
+SIDE = 16  # of the thumbnails that are compared
+MIN_COPY = 0.9
+MIN_FRAME, MIN_FRAME_OF_CLIP = 0.65, 0.4
+NUM_DRAWS = 64  # of which the one with the most even classes is used
+ROWS_PER_BLOCK = 1024  # of the matrix of correlations
+_ROBOFLOW_COPY = re.compile(r"\.rf\.[0-9a-zA-Z]{8,}$")
+_LAST_NUMBER = re.compile(r"(\d{1,18})(?=\D*$)")
+
+logger = logging.getLogger(__name__)
+
+
+def draw(recognized: Recognized, fraction: float, seed: int = 0) -> Recognized:
+    """Draws the splits "train" and "val" if the labels have no splits; otherwise returns them unchanged.
+
+    Args:
+        recognized: Labels of a folder.
+        fraction: Part of the images to hold out, 0 to 1; 0 draws no split.
+        seed: Seed of the draw; the same images and seed give the same split.
+
+    Raises:
+        UsageError, DataError: As in ``draw_split``.
+    """
+    if ALL not in recognized.splits or fraction == 0:
+        return recognized
+    train, held_out = draw_split(recognized.splits[ALL].images, fraction, seed)
+    splits = {
+        TRAIN: Annotations(train, recognized.class_names),
+        VAL: Annotations(held_out, recognized.class_names),
+    }
+    drawn = f"drawn by seed {seed}: train {len(train)} images, val {len(held_out)} images"
+    text = f"{recognized.description.rpartition(';')[0]}; {drawn}"
+    return recognized._replace(splits=splits, description=text)
+
+
+def draw_split(
+    annotated: Sequence[AnnotatedImage], fraction: float, seed: int = 0
+) -> tuple[list[AnnotatedImage], list[AnnotatedImage]]:
+    """Returns the images to train on and those held out, both in the given order.
+
+    Each class has an object in the first part if any group allows it, and its share of the second part is close to
+    ``fraction``. If all images are one clip, its last frames are held out.
+
+    Args:
+        annotated: Images with their objects.
+        fraction: Part of the images to hold out, above 0 and below 1.
+        seed: Seed of the draw; the order of ``annotated`` has no effect.
+
+    Raises:
+        UsageError: The fraction is out of range.
+        DataError: There are fewer than two different images.
+    """
+    if not 0.0 < fraction < 1.0:
+        raise UsageError(f"the fraction to hold out is {fraction:g}; it must be above 0 and below 1, such as 0.2")
+    by_name = sorted((image for image in annotated if not image.unusable), key=lambda image: image.filename)
+    groups = group_images(by_name)
+    target = max(1, round(fraction * len(by_name)))
+    if groups.max(initial=0) == 0:
+        if len({image.filename for image in by_name}) < 2 or _least_similar(by_name) >= MIN_COPY:
+            raise DataError(
+                f"{len(by_name)} different image{'' if len(by_name) == 1 else 's, all copies of one,'} cannot be"
+                " divided into training and validation: add images, or name folders train and val"
+            )
+        logger.warning("all %d images are frames of one clip: its last %d are held out", len(by_name), target)
+        held_out = {id(image) for image in by_name[-target:]}
+    else:
+        chosen = _draw_groups(by_name, groups, target, seed)
+        held_out = {id(image) for image, group in zip(by_name, groups) if chosen[group]}
+    train = [image for image in annotated if id(image) not in held_out]
+    return train, [image for image in annotated if id(image) in held_out]
+
+
+def _draw_groups(by_name: Sequence[AnnotatedImage], groups: np.ndarray, target: int, seed: int) -> np.ndarray:
+    """Returns bool [groups]: held out."""
+    random = np.random.default_rng(seed)
+    sizes = np.bincount(groups)
+    class_ids: dict[str, int] = {}
+    pairs = [
+        (class_ids.setdefault(item.class_name, len(class_ids)), group)
+        for image, group in zip(by_name, groups)
+        for item in image.objects
+    ]
+    classes, group_of = np.array(pairs, np.int64).reshape(-1, 2).T
+    totals = np.bincount(classes, minlength=len(class_ids))
+    kept = _groups_to_train(classes, group_of, len(sizes), random)
+    free = np.flatnonzero(~kept)
+    if not len(free):  # every group has the only objects of some class
+        free = np.arange(len(sizes))
+    best, best_cost = np.zeros(len(sizes), bool), np.inf
+    for _ in range(NUM_DRAWS):
+        chosen, count = np.zeros(len(sizes), bool), 0
+        for group in random.permutation(free):
+            if count + sizes[group] <= target:
+                chosen[group], count = True, count + sizes[group]
+        if not count:
+            chosen[free[np.argmin(sizes[free])]] = True
+        counts = np.bincount(classes[chosen[group_of]], minlength=len(class_ids))
+        missed = np.abs(counts - totals * target / len(by_name)) / np.sqrt(np.maximum(totals, 1))
+        cost = missed.sum() + abs(sizes[chosen].sum() - target)
+        if cost < best_cost:
+            best, best_cost = chosen, cost
+    return best
+
+
+def _groups_to_train(
+    classes: np.ndarray, group_of: np.ndarray, num_groups: int, random: np.random.Generator
+) -> np.ndarray:
+    """Returns bool [groups]: few groups that have every class, the rarest class first."""
+    kept = np.zeros(num_groups, bool)
+    of_class = {name: np.unique(group_of[classes == name]) for name in np.unique(classes)}
+    for found in sorted(of_class.values(), key=len):
+        if not kept[found].any():
+            kept[random.choice(found)] = True
+    return kept
+
+
+def group_images(by_name: Sequence[AnnotatedImage]) -> np.ndarray:
+    """Returns the group of each image, int64 [N], numbered from 0; see the module's docstring for the rule."""
+    read = track(in_parallel(_read, by_name), len(by_name), "comparing images")
+    digests, prints = zip(*read) if by_name else ((), ())
+    leader = list(range(len(by_name)))
+
+    def root(index: int) -> int:
+        while leader[index] != index:
+            leader[index] = index = leader[leader[index]]
+        return index
+
+    first: dict[object, int] = {}
+    for index, image in enumerate(by_name):
+        stem = os.path.splitext(image.filename)[0]
+        original = _ROBOFLOW_COPY.sub("", stem)
+        for key in filter(None, (digests[index], original != stem and os.path.basename(original))):
+            leader[root(index)] = root(first.setdefault(key, index))
+    for pairs in (_alike(np.stack(prints)) if by_name else (), _frames(by_name, prints)):
+        for one, other in pairs:
+            leader[root(one)] = root(other)
+    return np.unique([root(index) for index in range(len(by_name))], return_inverse=True)[1]
+
+
+def _read(image: AnnotatedImage) -> tuple[bytes, np.ndarray]:
+    """Returns the hash of a file and its fingerprint; b"" and zeros for a broken file, which is like no other."""
+    try:
+        content = image.read()
+        return hashlib.blake2b(content, digest_size=16).digest(), fingerprint(content)
+    except images.UnusableImage:
+        return b"", np.zeros((2, SIDE, SIDE), np.float32)
+
+
+def fingerprint(content: bytes) -> np.ndarray:
+    """Returns the differences of neighbouring pixels of a small gray image: across and down, with a norm of 1.
+
+    The scalar product of two fingerprints is their correlation. Brightness and contrast cancel out.
+
+    Args:
+        content: Bytes of an image file.
+
+    Returns:
+        float32 [2, 16, 16]; zeros for an image of one colour.
+
+    Raises:
+        UnusableImage: The image cannot be decoded.
+    """
+    gray = images.small_gray(content, SIDE + 1)
+    edges = np.stack([np.diff(gray[:-1], axis=1), np.diff(gray[:, :-1], axis=0)])
+    length = np.linalg.norm(edges)
+    return edges / length if length > 1 else np.zeros_like(edges)
+
+
+def _alike(prints: np.ndarray) -> Iterator[tuple[int, int]]:
+    """Yields pairs of images that are copies of each other, by blocks of rows."""
+    flat = prints.reshape(len(prints), -1)
+    for start in range(0, len(flat), ROWS_PER_BLOCK):
+        found = flat[start : start + ROWS_PER_BLOCK] @ flat[start:].T >= MIN_COPY
+        for row, column in np.argwhere(found):
+            if row < column:
+                yield start + int(row), start + int(column)
+
+
+def _frames(by_name: Sequence[AnnotatedImage], prints: Sequence[np.ndarray]) -> Iterator[tuple[int, int]]:
+    """Yields neighbours by number that are frames of one clip."""
+    series = collections.defaultdict(list)
+    for index, image in enumerate(by_name):
+        folder, name = os.path.split(_ROBOFLOW_COPY.sub("", os.path.splitext(image.filename)[0]))
+        number = _LAST_NUMBER.search(name)
+        if number:
+            series[folder, name[: number.start()], name[number.end() :]].append((int(number[1]), index))
+    for numbered in series.values():
+        order = [index for _, index in sorted(numbered)]
+        similar = [_shifted_correlation(prints[one], prints[other]) for one, other in itertools.pairwise(order)]
+        is_clip = len(similar) > 1 and np.median(similar) >= MIN_FRAME_OF_CLIP
+        for (one, other), value in zip(itertools.pairwise(order), similar):
+            if value >= (MIN_FRAME_OF_CLIP if is_clip else MIN_FRAME):
+                yield one, other
+
+
+def _shifted_correlation(one: np.ndarray, other: np.ndarray) -> float:
+    """Returns the highest correlation of two fingerprints over all shifts."""
+    spectrum = (np.fft.rfft2(one) * np.conj(np.fft.rfft2(other))).sum(axis=0)
+    return float(np.fft.irfft2(spectrum, s=one.shape[1:]).max())
+
+
+def _least_similar(by_name: Sequence[AnnotatedImage]) -> float:
+    """Returns the correlation of the first image with the most different one."""
+    prints = np.stack([fingerprint(image.read()).ravel() for image in by_name])
+    return float((prints @ prints[0]).min())
