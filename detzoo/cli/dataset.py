@@ -25,6 +25,7 @@ from detzoo.folders import make_folder
 if TYPE_CHECKING:
     from detzoo.datasets.annotations import Annotations
     from detzoo.datasets.conversion import ConversionResult
+    from detzoo.datasets.recognize import Recognized
 
 SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or inspect records."
 DESCRIPTION = """
@@ -202,7 +203,7 @@ class Import:
 
         [folder] = flag_values.positional
         read = recognize.recognize(folder, **values_of(flag_values, "format", "follow_links", "include_masks"))
-        with _terminated_as_exit():
+        with terminated_as_exit():
             read = splits.draw(read, flag_values.val, flag_values.seed)
             results = recognize.write_records(
                 read,
@@ -211,10 +212,7 @@ class Import:
                 with_masks=flag_values.include_masks,
                 **values_of(flag_values, "num_shards", "strict"),
             )
-        print(f"{read.description}\n")
-        for name, result in results.items():
-            print(f"{name}: {_counts(result, len(read.splits[name].images))}\n")
-        print(_found_and_files(list(results.values())))
+        print(report_of(read, results))
         for sentence in recognize.remarks(read):
             logger.warning("%s", sentence)
 
@@ -328,7 +326,7 @@ def _convert(read: Annotations, flag_values: flags.FlagValues, log: IssueLog, wi
     """Writes the records and prints what was written, skipped and repaired."""
     from detzoo.datasets.conversion import convert
 
-    with _terminated_as_exit():
+    with terminated_as_exit():
         result = convert(
             read,
             flag_values.output_path,
@@ -339,6 +337,12 @@ def _convert(read: Annotations, flag_values: flags.FlagValues, log: IssueLog, wi
         )
     print(f"{_counts(result, len(read.images))}\n")
     print(_found_and_files([result]))
+
+
+def report_of(read: Recognized, results: dict[str, ConversionResult]) -> str:
+    """Returns the recognized format, the counts of each split, the table of data issues, and the files."""
+    parts = [f"{name}: {_counts(result, len(read.splits[name].images))}" for name, result in results.items()]
+    return "\n\n".join([read.description, *parts, _found_and_files(list(results.values()))])
 
 
 def _counts(result: ConversionResult, num_annotated: int) -> str:
@@ -369,7 +373,7 @@ def _found_and_files(results: list[ConversionResult]) -> str:
 
 
 @contextlib.contextmanager
-def _terminated_as_exit() -> Iterator[None]:
+def terminated_as_exit() -> Iterator[None]:
     """Turns SIGTERM into an exception inside the block, so that half-written files are removed."""
     if threading.current_thread() is not threading.main_thread():
         yield

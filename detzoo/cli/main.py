@@ -38,6 +38,7 @@ from detzoo.folders import full_disk
 from detzoo.tasks.start import configure_logging, quiet_tensorflow, start_without_unused_packages
 
 VERBS = (
+    "new",
     "train",
     "train_four_step",
     "evaluate",

@@ -1,0 +1,264 @@
+"""From a folder of labels to a project: records, label map and a pipeline.config that trains without an edit.
+
+from detzoo.tasks.new import new_project
+
+project = new_project("raccoons", "photos_with_labels")
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from detzoo.config import stages
+from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.comments import commented_text
+from detzoo.config.library import config_names
+from detzoo.config.load import LoadedPipeline, load_pipeline
+from detzoo.config.problems import Severity, format_problems
+from detzoo.config.project import (
+    RECORDS_FOLDER,
+    WEIGHTS,
+    DataFacts,
+    add_recomputed_statistics,
+    fitted,
+)
+from detzoo.config.zoo import PREFIX, archive_of
+from detzoo.datasets.annotations import Annotations
+from detzoo.datasets.import_yolo import has_masks
+from detzoo.datasets.recognize import Recognized, recognize, remarks, write_records
+from detzoo.datasets.split_names import ALL, TRAIN, VAL
+from detzoo.datasets.splits import draw, draw_split
+from detzoo.errors import ConfigError, UsageError
+from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, full_disk
+
+if TYPE_CHECKING:
+    from detzoo.datasets.conversion import ConversionResult
+
+DETECTOR, CLASSIFIER = "custom_ssd_mobilenet_v1_fpn_160", "shapes_spp_classifier_zf5"  # without --model
+TRAINING = "training"  # folder of a project that `detzoo train` writes
+CLASS_FOLDERS = "folders"  # format of images without boxes
+_HEADING = """\
+# Project {project}, written by `detzoo new`. Every field can be changed here, or for one command with --set PATH=VALUE.
+#
+#   detzoo config check {quoted}
+#   detzoo train {quoted}      # {training}/; started again, it resumes
+#   detzoo evaluate {quoted}
+#   detzoo export {quoted}
+#
+# docs/own_data.md explains the choices.
+
+"""
+
+
+class NewProject(NamedTuple):
+    """A project that ``new_project`` wrote.
+
+    Attributes:
+        folder: Folder of the project.
+        recognized: Labels that were found, and their data issues.
+        results: Result of the conversion by split.
+        model: Name of the config that was fitted.
+        weights: Initial weights, one of ``WEIGHTS``.
+        training: ``pb.TrainConfig`` of the project.
+        warnings: Sentences about the data and the config.
+    """
+
+    folder: pathlib.Path
+    recognized: Recognized
+    results: dict[str, ConversionResult]
+    model: str
+    weights: str
+    training: Any
+    warnings: list[str]
+
+
+def new_project(
+    project: str | pathlib.Path,
+    data: str | pathlib.Path,
+    *,
+    model: str | None = None,
+    weights: str | None = None,
+    val: float = 0.2,
+    data_format: str | None = None,
+    seed: int = 0,
+) -> NewProject:
+    """Makes a project from a folder of labels, or nothing if that fails.
+
+    Args:
+        project: Folder to make. It must not exist, or be empty.
+        data: Folder with images and labels.
+        model: Name or path of a config; None for a small one that learns from few images and random weights.
+        weights: "zoo" for weights trained on COCO, "imagenet" for the backbone's, "none" for random ones. None for the
+            best of these that ``model`` has, and for random ones without ``model``.
+        val: Share of the images that is held out if the data has no split for validation, above 0 and below 1.
+        data_format: Format of the labels; None to recognize it.
+        seed: Seed of the split.
+
+    Raises:
+        UsageError: An argument is wrong, the project exists, or the folder has labels in several formats.
+        DataError: There are no labels, or too few images.
+        ConfigError: The config does not fit the data.
+        DiskFullError: The disk is full.
+    """
+    folder = pathlib.Path(project)
+    if os.path.lexists(folder) and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{project} exists already; give another name, or remove it")
+    if not 0 < val < 1:
+        raise UsageError(f"--val is {val:g}; accepted: a share of the images, above 0 and below 1, such as 0.2")
+    base = _load_base(model) if model else None
+    recognized = recognize(data, data_format, flag="--data", include_masks=base is not None and _reads_masks(base))
+    are_classes = recognized.format == CLASS_FOLDERS
+    name = model or (CLASSIFIER if are_classes else DETECTOR)
+    base = base or _load_base(name)
+    chosen, archive = _choose_weights(name, base, weights, is_default=model is None)
+    _check_fits(name, base.message.model, recognized)
+    recognized = _with_validation(recognized, val, seed)
+    with _draft_of(folder) as draft:
+        results = _write_records(recognized, draft)
+        facts = _facts(recognized, results)
+        memory, has_gpu = device_memory()
+        message, comments = fitted(base, name, facts, chosen, archive, memory, has_gpu)
+        text, notes = _checked_text(message, comments, draft, folder.name)
+        (draft / CONFIG_FILE).write_text(text, encoding="utf-8")
+    results = {split: _moved(result, folder / RECORDS_FOLDER) for split, result in results.items()}
+    return NewProject(folder, recognized, results, name, chosen, message.train_config, [*remarks(recognized), *notes])
+
+
+def _load_base(name: str) -> LoadedPipeline:
+    """Loads a config that can be fitted to any labels."""
+    loaded = load_pipeline(name)
+    message = loaded.message
+    usable = ", ".join((DETECTOR, "ssd_mobilenet_v2_fpnlite_320", "faster_rcnn_resnet50_v1_640"))
+    if not stages.knows_classes(message.model) or stages.reads_proposals(message.model):
+        what = "reads regions from a file" if stages.reads_proposals(message.model) else "does not classify"
+        raise UsageError(f"--model {name} {what}, so it cannot be trained on labels alone; take, e.g., {usable}")
+    if not message.train_config.HasField("optimizer"):
+        raise UsageError(f"--model {name} has no train_config with an optimizer, whose learning rate would be fitted")
+    return loaded
+
+
+def _reads_masks(base: LoadedPipeline) -> bool:
+    model = base.message.model
+    return model.HasField("faster_rcnn") and stages.predicts_masks(model.faster_rcnn)
+
+
+def _choose_weights(name: str, base: LoadedPipeline, weights: str | None, is_default: bool) -> tuple[str, str]:
+    """Returns one of ``WEIGHTS`` and the path of the zoo's checkpoint, "" without one."""
+    archive = archive_of(name)
+    kind = getattr(base.message.model, str(base.message.model.WhichOneof("model")))
+    pretrained = getattr(getattr(kind, "feature_extractor", None), "pretrained_weights", "")
+    if weights is None:
+        weights = "none" if is_default else "zoo" if archive else "imagenet" if pretrained else "none"
+    if weights not in WEIGHTS:
+        raise UsageError(f"--weights is '{weights}'; accepted: {', '.join(WEIGHTS)}")
+    if weights == "zoo" and archive is None:
+        having = ", ".join(sorted(other for other in config_names() if archive_of(other)))
+        raise UsageError(f"the zoo has no weights for --model {name}; it has some for {having}")
+    if weights == "imagenet" and not pretrained:
+        raise UsageError(f"--model {name} takes no weights of ImageNet; accepted: --weights none")
+    return weights, f"{PREFIX}{archive}" if weights == "zoo" else ""
+
+
+def _check_fits(name: str, model: Any, recognized: Recognized) -> None:
+    """Checks that a model can learn from the kind of labels."""
+    are_classes = recognized.format == CLASS_FOLDERS
+    if are_classes != model.HasField("spp_classifier"):
+        found, lacking = ("classes of whole images", "boxes") if are_classes else ("boxes", "whole images")
+        other = CLASSIFIER if are_classes else DETECTOR
+        raise UsageError(f"--model {name} learns from {lacking}, but --data has {found}; take, e.g., --model {other}")
+    masks = model.HasField("faster_rcnn") and stages.predicts_masks(model.faster_rcnn)
+    if masks and recognized.splits and not any(map(has_masks, recognized.splits.values())):
+        raise UsageError(
+            f"--model {name} learns from masks, but the labels have boxes only; take, e.g., --model {DETECTOR}"
+        )
+
+
+@contextlib.contextmanager
+def _draft_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a hidden folder that becomes ``folder`` at the end of the block; an exception removes it."""
+    folder = folder.absolute()
+    above = next(each for each in folder.parents if each.exists())
+    draft = above / f".{folder.name}.{os.getpid()}"
+    try:
+        draft.mkdir()
+        yield draft
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        draft.replace(folder)
+    except OSError as problem:
+        raise full_disk(problem, above) or UsageError(f"{folder} cannot be written: {problem.strerror}") from None
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _with_validation(recognized: Recognized, val: float, seed: int) -> Recognized:
+    """Draws the images to validate on, unless the labels have a split for it."""
+    if ALL in recognized.splits:
+        return draw(recognized, val, seed)
+    if VAL in recognized.splits:
+        return recognized
+    parts = zip((TRAIN, VAL), draw_split(recognized.splits[TRAIN].images, val, seed), strict=True)
+    drawn = {split: Annotations(images, recognized.class_names) for split, images in parts}
+    counts = ", ".join(f"{split} {len(part.images)} images" for split, part in drawn.items())
+    text = f"{recognized.description}; drawn from train by seed {seed}: {counts}"
+    return recognized._replace(splits={**recognized.splits, **drawn}, description=text)
+
+
+def _write_records(recognized: Recognized, draft: pathlib.Path) -> dict[str, ConversionResult]:
+    (draft / RECORDS_FOLDER).mkdir()
+    masks = any(map(has_masks, recognized.splits.values()))
+    return write_records(recognized, f"{draft / RECORDS_FOLDER}/", with_masks=masks)
+
+
+def _moved(result: ConversionResult, folder: pathlib.Path) -> ConversionResult:
+    """Returns a result whose files lie in another folder."""
+    shards = [folder / shard.name for shard in result.shards]
+    return dataclasses.replace(result, shards=shards, label_map_path=folder / LABEL_MAP_FILE)
+
+
+def _facts(recognized: Recognized, results: dict[str, ConversionResult]) -> DataFacts:
+    train = results[TRAIN]
+    most = max(len(image.objects) for part in recognized.splits.values() for image in part.images)
+    patterns = {
+        split: f"{RECORDS_FOLDER}/{split}-?????-of-{len(result.shards):05d}.tfrecord"
+        for split, result in results.items()
+    }
+    return DataFacts(max(recognized.class_names), train.num_images, most, train.with_masks, patterns)
+
+
+def _checked_text(message: Any, comments: dict[str, str], draft: pathlib.Path, project: str) -> tuple[str, list[str]]:
+    """Returns the text of a project's config, and the warnings that `config check` has for it."""
+    for _ in range(2):
+        text = _HEADING.format(project=project, quoted=shlex.quote(project), training="training") + commented_text(
+            message, comments
+        )
+        (draft / CONFIG_FILE).write_text(text, encoding="utf-8")
+        loaded = load_pipeline(str(draft / CONFIG_FILE))
+        problems = check_pipeline(loaded)
+        added = add_recomputed_statistics(message.train_config, problems)
+        comments = comments | added
+        if not added:
+            break
+    if any(problem.severity is Severity.ERROR for problem in problems):
+        raise ConfigError(format_problems(problems, project))
+    return text, [problem.message for problem in problems if problem.severity is Severity.WARNING]
+
+
+def device_memory() -> tuple[int, bool]:
+    """Returns the free memory in bytes of the device that trains, of all GPUs if there are any, and if it is a GPU."""
+    import psutil
+
+    if shutil.which("nvidia-smi") and os.environ.get("CUDA_VISIBLE_DEVICES", "0") not in ("", "-1"):
+        query = ["nvidia-smi", "--query-gpu=memory.free", "--format=csv,noheader,nounits"]
+        with contextlib.suppress(OSError, subprocess.SubprocessError, ValueError):
+            answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=True).stdout
+            if free := sum(int(line) for line in answer.split()):
+                return free * 2**20, True
+    return psutil.virtual_memory().available, False
