@@ -2,7 +2,7 @@
 
 ``zoo://NAME`` is accepted where a checkpoint or an exported model is opened. The cache has for each archive
 
-    NAME/         the unpacked archive: checkpoint/, saved_model/, pipeline.config
+    NAME/         the unpacked archive: checkpoint/, saved_model/, pipeline.config; and COCO's label_map.pbtxt
     NAME.json     its address and the SHA-256 of the archive and of each file, recorded at the first use
     NAME.tar.gz   only if it was put there by hand; it is used instead of a download
 """
@@ -30,9 +30,9 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from detzoo.config.zoo import PREFIX, archive_of, name_in, names, problem_of
+from detzoo.config.zoo import COCO_CLASSES, PREFIX, archive_of, name_in, names, problem_of
 from detzoo.errors import CheckpointError, UsageError
-from detzoo.folders import full_disk, make_folder, write_atomically
+from detzoo.folders import LABEL_MAP_FILE, full_disk, make_folder, write_atomically
 from detzoo.progress import SECONDS_BETWEEN_LINES
 
 __all__ = ["PREFIX", "address_of", "archive_of", "cache_folder", "fetch", "local", "names", "size_of"]
@@ -69,7 +69,7 @@ def local(text: str | os.PathLike[str], part: str = CHECKPOINT) -> str:
 
 
 def fetch(name: str) -> pathlib.Path:
-    """Returns the folder of an unpacked archive: checkpoint/, saved_model/, pipeline.config.
+    """Returns the folder of an unpacked archive: checkpoint/, saved_model/, pipeline.config, label_map.pbtxt.
 
     The archive is downloaded if it is not in the cache. One process downloads it, others wait for it. A download that
     was broken off is never used.
@@ -140,6 +140,8 @@ def _locked(folder: pathlib.Path) -> Iterator[None]:
 
 def _install(folder: pathlib.Path) -> None:
     """Unpacks an archive, which is downloaded unless it was put into the cache. Nothing is kept if that fails."""
+    from detzoo.config.label_map import LabelMap
+
     given, scratch = folder.with_name(f"{folder.name}.tar.gz"), folder.with_name(f".{folder.name}.part")
     try:
         shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed
@@ -153,6 +155,7 @@ def _install(folder: pathlib.Path) -> None:
             )
         logger.info("unpacking %s into %s", folder.name, folder.parent)
         unpacked = _unpack(archive, scratch / "unpacked", _origin(folder, archive))
+        LabelMap(COCO_CLASSES).save(unpacked / LABEL_MAP_FILE)
         _write_record(folder, unpacked, found)
         unpacked.rename(folder)
     except OSError as problem:
@@ -186,7 +189,7 @@ def _download(folder: pathlib.Path, scratch: pathlib.Path, attempts: int = _ATTE
         if attempts == 1 or not isinstance(cause, _BROKEN_OFF):
             raise CheckpointError(
                 f"{folder.name} cannot be downloaded ({reason}): fetch {address} with another program or on another "
-                f"machine and put the file into {folder.parent}, where it is used without a connection"
+                f"machine and put the file into {folder.parent}; it is used without a connection"
             ) from problem
         logger.warning("the download broke off (%s) and starts again", reason)
     return _download(folder, scratch, attempts - 1)
@@ -205,7 +208,7 @@ def _keras_download(name: str) -> Iterator[None]:
 
 
 class _BarOnStderr(io.TextIOBase):
-    """Stdout during a download. Keras's bar is shown on a terminal; elsewhere it becomes a line per interval."""
+    """Stdout during a download. Keras's bar is shown on a terminal; elsewhere one line per interval shows it."""
 
     def __init__(self, name: str) -> None:
         self._name, self._last = name, time.monotonic()

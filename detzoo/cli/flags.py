@@ -18,8 +18,11 @@ SET_HELP = (
     "--set 'eval_input_reader[0].shuffle=false' or, to choose a block, --set 'train_config.optimizer.adam_optimizer{}'"
 )
 RECORDS_HELP = "TFRecord files: a path, a quoted glob, stem@10, or several, separated by commas."
-CHECKPOINT_HELP = "Folder with checkpoints, of which the newest is used, or the prefix of one, e.g. model/ckpt-1000."
-_WITHOUT_IMAGES = ("completion", "config", "models")  # commands that open no image
+CHECKPOINT_HELP = (
+    "Folder with checkpoints, of which the newest is used, or the prefix of one, e.g. model/ckpt-1000, or zoo://NAME, "
+    "see `detzoo weights`."
+)
+_WITHOUT_IMAGES = ("completion", "config", "models", "weights")  # commands that open no image
 
 
 class Definer:

@@ -5,7 +5,7 @@ A verb is a module ``detzoo.cli.<verb>`` with
     SUMMARY: str            one line for the list of verbs
     DESCRIPTION: str        effect and examples, for ``detzoo <verb> --help``
     POSITIONAL: tuple       names of positional arguments, () if none; their values are ``flag_values.positional``. A
-                            last name that ends with "..." takes one or more
+                            last name that ends with "..." takes one or more, one in brackets may be left out
     define_flags(flag_values: absl.flags.FlagValues) -> None
     run(flag_values: absl.flags.FlagValues) -> None
 
@@ -50,6 +50,7 @@ VERBS = (
     "config",
     "dataset",
     "models",
+    "weights",
     "sweep",
     "analyze",
     "completion",
@@ -181,7 +182,8 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
         raise UsageError(f"`detzoo {name}` needs {', '.join('--' + flag for flag in missing)}{project}\n{usage}")
     positional = tuple(getattr(command, "POSITIONAL", ()))
     takes_more = bool(positional) and positional[-1].endswith("...")
-    if len(remaining) < len(positional) or (len(remaining) > len(positional) and not takes_more):
+    fewest = sum(not each.startswith("[") for each in positional)
+    if len(remaining) < fewest or (len(remaining) > len(positional) and not takes_more):
         expected = " ".join(positional) if positional else "no arguments besides its flags"
         received = " ".join(remaining) if remaining else "nothing"
         raise UsageError(f"`detzoo {name}` takes {expected}; received: {received}\n{usage}")

@@ -32,7 +32,8 @@ paper's order, each with the config that reproduces it; the paper's page in docs
 terminal, results are cut to its width.
 
 Parameters include the moving statistics of batch normalization. Multiply-adds are for one image of 480 x 640 pixels,
-or one crop of a classifier, without post-processing, which includes the masks of a Mask R-CNN.
+or one crop of a classifier, without post-processing, which includes the masks of a Mask R-CNN. Configs with "zoo" have
+published weights, see `detzoo weights list`.
 
 After a change of a config, --refresh counts the changed configs and updates model_configs/models.csv.
 """
@@ -148,6 +149,7 @@ def _named_in_paper(files: list[pathlib.Path], paper: str) -> list[pathlib.Path]
 def _document(files: list[pathlib.Path], rows: dict[str, Any]) -> list[dict[str, Any]]:
     """Returns the fields of each config, numbers as numbers; None for those that are not counted or not published."""
     from detzoo.benchmark.models import read_header
+    from detzoo.config.zoo import archive_of
 
     entries = []
     for group, members in grouped(files).items():
@@ -164,6 +166,7 @@ def _document(files: list[pathlib.Path], rows: dict[str, Any]) -> list[dict[str,
                     "input_width": width,
                     "parameters": row.parameters if row else None,
                     "multiply_adds": row.multiply_adds if row else None,
+                    "weights": archive_of(file.stem),
                     "published_result": header.result or None,
                     "paper_rows": [found._asdict() for found in header.rows],
                 }
@@ -171,7 +174,7 @@ def _document(files: list[pathlib.Path], rows: dict[str, Any]) -> list[dict[str,
     return entries
 
 
-NUMBERS = f"{'input':>9} {'parameters':>10} {'multiply-adds':>13}"
+NUMBERS = f"{'input':>9} {'parameters':>10} {'multiply-adds':>13} {'weights':>7}"
 
 
 def _counted(file: pathlib.Path, rows: dict[str, Any]) -> Any:
@@ -181,11 +184,13 @@ def _counted(file: pathlib.Path, rows: dict[str, Any]) -> Any:
 
 
 def _numbers(file: pathlib.Path, rows: dict[str, Any]) -> str:
-    row = _counted(file, rows)
+    from detzoo.config.zoo import archive_of
+
+    row, weights = _counted(file, rows), "zoo" if archive_of(file.stem) else "-"
     if row is None:
         return f"{'not counted yet: --refresh':>{len(NUMBERS)}}"
     millions, billions = f"{row.parameters / 1e6:.2f} M", f"{row.multiply_adds / 1e9:.2f} B"
-    return f"{row.input_size:>9} {millions:>10} {billions:>13}"
+    return f"{row.input_size:>9} {millions:>10} {billions:>13} {weights:>7}"
 
 
 def _result(file: pathlib.Path) -> str:

@@ -74,6 +74,18 @@ ARCHIVES: dict[str, Archive] = {
         "39.0/34.6", 301, ("mask_rcnn_inception_resnet_v2_1024",)
     ),
 }
+# Names of COCO's classes in the order of their ids, which run to 90 with ten gaps.
+_COCO_NAMES = """
+person,bicycle,car,motorcycle,airplane,bus,train,truck,boat,traffic light,fire hydrant,,stop sign,parking meter,bench,
+bird,cat,dog,horse,sheep,cow,elephant,bear,zebra,giraffe,,backpack,umbrella,,,handbag,tie,suitcase,frisbee,skis,
+snowboard,sports ball,kite,baseball bat,baseball glove,skateboard,surfboard,tennis racket,bottle,,wine glass,cup,fork,
+knife,spoon,bowl,banana,apple,sandwich,orange,broccoli,carrot,hot dog,pizza,donut,cake,chair,couch,potted plant,bed,,
+dining table,,,toilet,,tv,laptop,mouse,remote,keyboard,cell phone,microwave,oven,toaster,sink,refrigerator,,book,clock,
+vase,scissors,teddy bear,hair drier,toothbrush
+"""
+COCO_CLASSES = {
+    class_id: name for class_id, name in enumerate(_COCO_NAMES.replace("\n", "").split(","), start=1) if name
+}
 _ARCHIVE_OF = {config: name for name, archive in ARCHIVES.items() for config in archive.configs}
 
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detzoo.config.names import suggestion
-from detzoo.config.paths import path_hint
+from detzoo.config.paths import is_remote, path_hint
 from detzoo.ensemble.views import ViewPlan, check_views, is_number, parse_crops
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import write_atomically
@@ -63,7 +63,8 @@ class Ensemble:
         models = []
         for model in self.models:
             fields = dataclasses.asdict(model)
-            relative = {name: os.path.relpath(fields[name], folder) for name in _PATHS if fields[name]}
+            given = {name: fields[name] for name in _PATHS if fields[name]}
+            relative = {n: path if is_remote(path) else os.path.relpath(path, folder) for n, path in given.items()}
             models.append({**fields, **relative})
         views = dataclasses.asdict(self.views)
         views["crops"] = [f"{rows}x{columns}" for rows, columns in self.views.crops]
@@ -181,7 +182,7 @@ def _parse_model(entry: Any, number: int, folder: pathlib.Path) -> EnsembleModel
         value = entry.get(key)
         if value is not None and not isinstance(value, str):
             raise DataError(f"{here}.{key} is {value!r}; accepted: a path, or null")
-        fields[key] = None if value is None else os.path.normpath(folder / value)
+        fields[key] = value if value is None or is_remote(value) else os.path.normpath(folder / value)
     return EnsembleModel(**fields)
 
 

@@ -13,6 +13,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from detzoo.checkpoints import zoo
 from detzoo.folders import write_atomically
 
 JOURNAL_FILE = ".detections.partial.jsonl"
@@ -64,7 +65,7 @@ class Journal:
 
 def fingerprint(path: str | pathlib.Path) -> list[Any]:
     """Returns the path, size and modification time of each file of a model, one file or a folder of files."""
-    model = pathlib.Path(path)
+    model = pathlib.Path(zoo.local(path, zoo.SAVED_MODEL))
     files = sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
     return [_state(file) for file in files]
 

@@ -60,8 +60,8 @@ def check_training(config: pb.TrainEvalPipelineConfig, findings: Findings) -> No
         findings.error("early_stopping", "stopping-without-evaluation", text, ["eval_every_n_steps"])
     name = training.fine_tune_checkpoint
     if (archive := zoo.name_in(name)) is not None:
-        if problem := zoo.problem_of(archive):
-            findings.error("fine_tune_checkpoint", "unknown-weights", problem)
+        if refusal := zoo.problem_of(archive):
+            findings.error("fine_tune_checkpoint", "unknown-weights", refusal)
     elif findings.files and name and not is_remote(name):
         give = "a checkpoint's prefix, or nothing after = to start from scratch"
         findings.check_file("fine_tune_checkpoint", name, give, _checkpoint_problem)

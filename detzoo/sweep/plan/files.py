@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from detzoo.config import zoo
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.check.readers import records_problem
 from detzoo.config.load import LoadedPipeline, to_text
@@ -136,7 +137,9 @@ def _find_checkpoint(point: Point, pattern: str) -> tuple[str, str]:
 
 
 def newest_checkpoint(path: str) -> str:
-    """Returns the prefix of the newest checkpoint in a folder, or the prefix itself; "" for none."""
+    """Returns the prefix of the newest checkpoint in a folder, or the prefix itself or zoo://NAME; "" for none."""
+    if (archive := zoo.name_in(path)) is not None:
+        return "" if zoo.problem_of(archive) else path
     if os.path.isfile(f"{path}.index"):
         return path
     for folder in (pathlib.Path(path), pathlib.Path(path) / "checkpoint"):
