@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model and the measurement."""
     define = Definer(flag_values)
-    define.string("saved_model", "Folder with saved_model.pb, or the output_directory of `detzoo export`.")
+    define.string("saved_model", "Folder with saved_model.pb, the output_directory of `detzoo export`, or zoo://NAME.")
     define_pipeline_flags(flag_values, required=False)
     define.string("trained_checkpoint_dir", f"With a config: {CHECKPOINT_HELP} Without it: random weights.")
     flags.DEFINE_alias("checkpoint_dir", "trained_checkpoint_dir", flag_values=flag_values)

@@ -43,7 +43,7 @@ POSITIONAL = ()
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model, the images and the pictures."""
     define = Definer(flag_values)
-    text = "Folder with saved_model.pb, the output_directory of `detzoo export`, or a .tflite file that it wrote."
+    text = "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite file that it wrote, or zoo://NAME."
     define.string("saved_model", text)
     define.string("ensemble", "Instead of --saved_model: the ensemble.json of `detzoo ensemble`.")
     define.strings("images", "Files, folders and globs, separated by commas.", required=True)

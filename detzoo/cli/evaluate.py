@@ -73,7 +73,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define_pipeline_flags(flag_values)
     define = Definer(flag_values)
     define.string("checkpoint_dir", CHECKPOINT_HELP)
-    define.string("saved_model", "Instead of --checkpoint_dir: a SavedModel or a .tflite file of `detzoo export`.")
+    define.string(
+        "saved_model", "Instead of --checkpoint_dir: a SavedModel or .tflite file of `detzoo export`, or zoo://NAME."
+    )
     define.string("output_dir", "Folder for the results.")
     define.boolean("continuous", "Measure every new checkpoint of a running training.")
     define.number("timeout_secs", "With --continuous: seconds without a new checkpoint after which to end.", 3600.0)

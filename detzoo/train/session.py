@@ -17,7 +17,7 @@ from detzoo.builders.detector import build_detector, without_pretrained
 from detzoo.builders.inputs import build_dataset
 from detzoo.builders.optimizer import build_optimizer, moving_average_decay
 from detzoo.builders.resize import build_model_resizer
-from detzoo.checkpoints.restore import warm_start
+from detzoo.checkpoints.restore import BACKBONE, BOX_BACKBONE, part_of, warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.errors import DetzooError
 from detzoo.features.pretrained import MissingWeightsError
@@ -98,20 +98,24 @@ def _train(
     bare = copy.deepcopy(pipeline)
     bare.model.CopyFrom(without_pretrained(pipeline.model))
     facts = {}
+    missing = None
     try:  # a checkpoint replaces every pretrained weight
         trainer = build_trainer(bare if saved_prefixes(folder) else pipeline, strategy)
     except MissingWeightsError as problem:
-        if not allow_random_weights:
+        if allow_random_weights:
+            logger.warning("--allow_random_weights: the backbone starts from random weights. %s", problem)
+            facts["random_weights"] = str(problem)
+        elif pipeline.train_config.fine_tune_checkpoint:
+            missing = problem  # reported if the checkpoint does not have the whole backbone
+        else:
             raise
-        logger.warning("--allow_random_weights: the backbone starts from random weights. %s", problem)
-        facts["random_weights"] = str(problem)
         trainer = build_trainer(bare, strategy)
     chief = is_chief(strategy)
     evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
     loop = TrainingLoop(trainer, folder, evaluate, stop, record_summaries=record_summaries)
     step = refused = None
     try:
-        step = _start(loop, trainer, pipeline.train_config, folder)
+        step = _start(loop, trainer, pipeline.train_config, folder, missing)
     except DetzooError as problem:
         refused = problem
     check_same_start(trainer, folder, step, refused)
@@ -166,14 +170,22 @@ def build_trainer(
     return trainer
 
 
-def _start(loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path) -> int | None:
-    """Resumes, or warm-starts a new run. Returns the step of the checkpoint, None without one."""
+def _start(
+    loop: TrainingLoop, trainer: Trainer, config: Any, folder: pathlib.Path, missing: MissingWeightsError | None
+) -> int | None:
+    """Resumes, or warm-starts a new run. Returns the step of the checkpoint, None without one.
+
+    Raises:
+        MissingWeightsError: ``missing``, if the warm start left variables of the backbone without weights.
+    """
     step = loop.checkpoints.restore_latest()
     if step is not None:
         logger.info("resuming from step %d of %d in %s", step, trainer.settings.num_steps, folder)
     elif config.fine_tune_checkpoint:
         report = warm_start(trainer.detector, config.fine_tune_checkpoint, fine_tune_type_of(config))
         logger.info("%s", report.describe())
+        if missing and any(part_of(name) in (BACKBONE, BOX_BACKBONE) for name in report.new):
+            raise missing
         if trainer.average is not None:
             trainer.average.reset()
     return step

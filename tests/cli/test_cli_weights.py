@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import pathlib
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
 
-from detzoo.builders.detector import build_detector
+from detzoo.builders.detector import build_detector, without_pretrained
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.cli.main import main
 from detzoo.config.load import load_pipeline
@@ -18,6 +19,7 @@ from detzoo.config.zoo import ARCHIVES
 from detzoo.ensemble.description import Ensemble, EnsembleModel, read_ensemble, write_ensemble
 from detzoo.errors import TrainingError
 from detzoo.export.exporter import Export, export_detector
+from detzoo.features.pretrained import MissingWeightsError
 from detzoo.sweep.plan.files import newest_checkpoint
 
 
@@ -120,7 +122,10 @@ def test_an_archive_is_detected_with_and_evaluated(server, archives, toy, toy_ru
 
 @pytest.mark.train
 def test_a_training_starts_with_an_archive(server, archives, load_module, tmp_path, monkeypatch, capsys):
-    """The training is ended before its first step, when all variables must have the values of the archive."""
+    """The training is ended before its first step, when all variables must have the values of the archive.
+
+    ImageNet's weights are not available, and not needed.
+    """
     tiny, runs = load_module("cli/test_cli_train.py"), load_module("cli/conftest.py")
     (tmp_path / "labels.pbtxt").write_text("item { id: 1 name: 'cat' }\n")
     with tf.io.TFRecordWriter(str(tmp_path / "cats.record")) as writer:
@@ -128,10 +133,11 @@ def test_a_training_starts_with_an_archive(server, archives, load_module, tmp_pa
             writer.write(runs.example(number))
     text = (tiny.MODEL + tiny.READERS).replace("LABELS", str(tmp_path / "labels.pbtxt"))
     text = text.replace("RECORDS", str(tmp_path / "cats.record"))
+    text = text.replace("min_depth: 8", "min_depth: 8 pretrained_weights: 'imagenet'")
     line = f'fine_tune_checkpoint: "zoo://{archives.NAME}"\n  fine_tune_checkpoint_type: "full"\n'
     config = tmp_path / "pipeline.config"
     config.write_text(text.replace("train_config {\n", f"train_config {{\n  {line}"))
-    detector = build_detector(load_pipeline(config).message.model)
+    detector = build_detector(without_pretrained(load_pipeline(config).message.model))
     generator = np.random.default_rng(3)
     stored = variables_by_path(detector.variables)
     for variable in stored.values():
@@ -144,7 +150,11 @@ def test_a_training_starts_with_an_archive(server, archives, load_module, tmp_pa
         started.append(variables_by_path(loop._trainer.detector.variables))
         raise TrainingError("it has started")
 
+    def not_available(*arguments):
+        raise MissingWeightsError("pretrained_weights: not available")
+
     monkeypatch.setattr("detzoo.train.session.TrainingLoop.run", run)
+    monkeypatch.setattr("detzoo.features.pretrained._imagenet_weights", not_available)
     assert main(["train", f"--pipeline_config_path={config}", f"--model_dir={tmp_path / 'run'}"]) == 1
     shown = capsys.readouterr().err
     assert f"restored {len(stored)} variables" in shown
@@ -154,6 +164,26 @@ def test_a_training_starts_with_an_archive(server, archives, load_module, tmp_pa
     for path, variable in values.items():
         np.testing.assert_array_equal(variable.numpy(), stored[path].numpy(), err_msg=path)
     assert len(server.requests) == 1
+
+
+@pytest.mark.train
+@pytest.mark.parametrize(("new", "fails"), [("backbone/stem/kernel", True), ("head/class_predictor_4/kernel", False)])
+def test_a_checkpoint_without_the_whole_backbone_needs_imagenets_weights(monkeypatch, new, fails):
+    """The warm start is replaced by its report."""
+    from detzoo.checkpoints.restore import WarmStart
+    from detzoo.train import session
+
+    report = WarmStart("ckpt-0", "a detector", ["neck/x/kernel"], {new: "not in the checkpoint"}, [], [])
+    monkeypatch.setattr(session, "warm_start", lambda *arguments: report)
+    loop = SimpleNamespace(checkpoints=SimpleNamespace(restore_latest=lambda: None))
+    trainer = SimpleNamespace(detector=None, average=None)
+    config = SimpleNamespace(fine_tune_checkpoint="zoo://x", fine_tune_checkpoint_type="full")
+    missing = MissingWeightsError("ImageNet's weights are not available")
+    if fails:
+        with pytest.raises(MissingWeightsError, match="are not available"):
+            session._start(loop, trainer, config, pathlib.Path(), missing)
+    else:
+        assert session._start(loop, trainer, config, pathlib.Path(), missing) is None
 
 
 def test_ensembles_and_sweeps_keep_the_names(archives, tmp_path, server):
