@@ -24,6 +24,7 @@ import shutil
 import socket
 import sys
 import tarfile
+import threading
 import time
 import urllib.error
 import zlib
@@ -50,6 +51,7 @@ _BLOCK = 2**20
 _DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
 _BROKEN_OFF = (urllib.error.ContentTooShortError, ConnectionError, http.client.HTTPException)
 _KERAS_BAR = re.compile(r"[\r\n](?:\x1b\[1m)?\s*(\d+)/(\d+|Unknown)")
+_SETTINGS_OF_PROCESS = threading.Lock()  # its stdout and timeout, changed by one download at a time
 
 logger = logging.getLogger(__name__)
 
@@ -198,13 +200,13 @@ def _download(folder: pathlib.Path, scratch: pathlib.Path, attempts: int = _ATTE
 @contextlib.contextmanager
 def _keras_download(name: str) -> Iterator[None]:
     """Gives ``keras.utils.get_file`` what it lacks: a timeout, and a progress that leaves stdout to results."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(_TIMEOUT_SECONDS)
-    try:
-        with contextlib.redirect_stdout(_BarOnStderr(name)):
+    with _SETTINGS_OF_PROCESS, contextlib.redirect_stdout(_BarOnStderr(name)):
+        before = socket.getdefaulttimeout()
+        socket.setdefaulttimeout(_TIMEOUT_SECONDS)
+        try:
             yield
-    finally:
-        socket.setdefaulttimeout(before)
+        finally:
+            socket.setdefaulttimeout(before)
 
 
 class _BarOnStderr(io.TextIOBase):
@@ -215,7 +217,7 @@ class _BarOnStderr(io.TextIOBase):
 
     def write(self, text: str) -> int:
         bar = _KERAS_BAR.search(text)
-        if bar is None or sys.stderr.isatty():
+        if bar is None or self.isatty():
             sys.stderr.write(text)
         elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
             self._last = time.monotonic()
@@ -225,6 +227,9 @@ class _BarOnStderr(io.TextIOBase):
 
     def flush(self) -> None:
         sys.stderr.flush()
+
+    def isatty(self) -> bool:
+        return sys.stderr.isatty()
 
 
 class _Bounded:

@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import shutil
+import socket
 import subprocess
 import sys
 import tarfile
@@ -86,6 +87,7 @@ def test_an_archive_is_downloaded_once_and_recorded(server, archives, tmp_path, 
     shown = capsys.readouterr()
     assert shown.out == ""  # stdout is for results
     assert server.url + archives.ADDRESS in shown.err
+    assert socket.getdefaulttimeout() is None
 
 
 def test_paths_of_the_zoo(server, archives, tmp_path):
