@@ -31,7 +31,7 @@ class BuildWithShippedFiles(build_py):
             for name in SHIPPED:
                 target = pathlib.Path(self.build_lib, "detzoo", name)
                 shutil.rmtree(target, ignore_errors=True)  # files of an earlier build
-                shutil.copytree(ROOT / name, target)
+                shutil.copytree(ROOT / name, target, ignore=shutil.ignore_patterns(".*", "__pycache__"))
 
 
 def index_page(readme: str, repository: str = REPOSITORY) -> str:
