@@ -92,6 +92,9 @@ def test_continuous_ends_with_a_finished_training(toy_run, capsys):
     assert main(arguments(toy_run, "--continuous")) == 0
     assert capsys.readouterr().out.count("step 7:") == 1
     assert list((toy_run.folder / "out").glob("events.out.tfevents*"))
+    assert main(arguments(toy_run, "--continuous", "--json")) == 0
+    [line] = capsys.readouterr().out.splitlines()  # one object per line and checkpoint
+    assert json.loads(line)["step"] == 7
 
 
 def test_continuous_without_a_checkpoint_gives_up_after_the_time(toy_run, capsys):
