@@ -28,7 +28,7 @@ SHELLS = ("bash", "zsh")
 _EVERYWHERE = "--help --quiet --debug"
 _CONFIGS, _SWEEPS = "$configs", "$sweeps"
 # Names that are completed next to files, as values of flags and as the positional arguments of commands.
-_NAMES_OF_FLAGS = {"pipeline_config_path": _CONFIGS, "sweep_config": _SWEEPS}
+_NAMES_OF_FLAGS = {"pipeline_config_path": _CONFIGS, "model": _CONFIGS, "sweep_config": _SWEEPS}
 _NAMES_OF_COMMANDS = {
     "config check": _CONFIGS,
     "config show": _CONFIGS,
