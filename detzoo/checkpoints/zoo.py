@@ -39,7 +39,7 @@ from detzoo.progress import SECONDS_BETWEEN_LINES
 __all__ = ["PREFIX", "address_of", "archive_of", "cache_folder", "fetch", "local", "names", "size_of"]
 
 CACHE_VARIABLE, SERVER_VARIABLE = "DETZOO_CACHE", "DETZOO_ZOO_URL"
-CHECKPOINT, SAVED_MODEL = "checkpoint", "saved_model"  # folders of an archive
+CHECKPOINT = "checkpoint"  # folder in an archive
 _SERVER = "http://download.tensorflow.org/models/object_detection"
 _RELEASE = "tf2/20200711"  # of all usable archives
 _TIMEOUT_SECONDS = 20.0  # without an answer, or without new data
@@ -61,7 +61,7 @@ def local(text: str | os.PathLike[str], part: str = CHECKPOINT) -> str:
 
     Args:
         text: A path.
-        part: Folder of the archive, ``CHECKPOINT`` or ``SAVED_MODEL``.
+        part: Folder in the archive; "" for the folder of the whole archive, in which an exported model is found.
 
     Raises:
         UsageError, CheckpointError: See ``fetch``.

@@ -132,7 +132,7 @@ def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
     Raises:
         UsageError: There is none.
     """
-    given = pathlib.Path(zoo.local(path, zoo.SAVED_MODEL))
+    given = pathlib.Path(zoo.local(path, ""))
     if given.name == "saved_model.pb":
         given = given.parent
     for folder in (given, given / "saved_model"):

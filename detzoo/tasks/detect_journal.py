@@ -65,7 +65,7 @@ class Journal:
 
 def fingerprint(path: str | pathlib.Path) -> list[Any]:
     """Returns the path, size and modification time of each file of a model, one file or a folder of files."""
-    model = pathlib.Path(zoo.local(path, zoo.SAVED_MODEL))
+    model = pathlib.Path(zoo.local(path, ""))
     files = sorted(file for file in model.rglob("*") if file.is_file()) if model.is_dir() else [model]
     return [_state(file) for file in files]
 

@@ -93,7 +93,8 @@ def test_an_archive_is_downloaded_once_and_recorded(server, archives, tmp_path, 
 def test_paths_of_the_zoo(server, archives, tmp_path):
     folder = tmp_path / "cache" / archives.NAME
     assert zoo.local("zoo://" + archives.NAME) == str(folder / "checkpoint")
-    assert zoo.local(pathlib.Path("zoo://" + archives.NAME), zoo.SAVED_MODEL) == str(folder / "saved_model")
+    assert zoo.local(pathlib.Path("zoo://" + archives.NAME), "saved_model") == str(folder / "saved_model")
+    assert zoo.local("zoo://" + archives.NAME, "") == str(folder)
     assert zoo.local(f"zoo://{archives.NAME}/") == str(folder / "checkpoint")
     for other in ("runs/my", "gs://bucket/zoo://x", "zoo", "/zoo:/x", ""):
         assert zoo.local(other) == other
