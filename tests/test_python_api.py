@@ -136,7 +136,7 @@ def test_an_export_detects_as_its_source(detector, exported, photos):
         assert loaded.class_names == detector.class_names
         assert_same(loaded.detect(photos / "0.png"), detector.detect(photos / "0.png"))
     assert loaded.step is None
-    assert repr(loaded).endswith("/saved_model.pb': ssd with ssd_mobilenet_v1, 5 classes)")
+    assert repr(loaded).endswith("/saved_model.pb': ssd with ssd_mobilenet_v1, 5 classes, export)")
     assert loaded.config.model == detector.config.model
     with pytest.raises(detzoo.UsageError, match=r"is an export, a graph without layers.* load the model_dir"):
         loaded.keras_model  # noqa: B018

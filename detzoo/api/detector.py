@@ -14,7 +14,7 @@ import numpy as np
 
 from detzoo.api.messages import named_arguments
 from detzoo.api.source import Kind
-from detzoo.api.weights import label_map_of, restore_whole
+from detzoo.api.weights import label_map_of, num_classes_of, restore_whole
 from detzoo.config.load import LoadedPipeline
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import CONFIG_FILE
@@ -122,11 +122,8 @@ class LoadedDetector:
         return model
 
     def __repr__(self) -> str:
-        facts = [self._architecture()]
-        if self.label_map:
-            facts.append(f"{len(self.label_map)} classes")
-        if self._exported is None:
-            facts.append("random weights" if self.step is None else f"step {self.step}")
+        num_classes = len(self.label_map) if self.label_map else self._pipeline and num_classes_of(self.config.model)
+        facts = [self._architecture(), *([f"{num_classes} classes"] if num_classes else []), self._state()]
         return f"LoadedDetector({self.source!r}: {', '.join(facts)})"
 
     @overload
@@ -437,11 +434,19 @@ class LoadedDetector:
 
     def _architecture(self) -> str:
         if self._pipeline is None:
-            return self._kind.value
+            return "detector"
         model = self._pipeline.message.model
         kind = str(model.WhichOneof("model"))
         extractor = getattr(getattr(model, kind), "feature_extractor", None)
         return f"{kind} with {extractor.type}" if extractor and extractor.type else kind
+
+    def _state(self) -> str:
+        """Describes the weights."""
+        if self._exported is not None:
+            return self._kind.value
+        if self.step is None:
+            return "weights in memory" if self._is_handed_out else "random weights"
+        return f"step {self.step}" if self.step else f"weights of {self._in_memory}"
 
     def _memory(self) -> InMemory:
         """Returns the model in Keras: built when it is first needed, and again if the config's model has changed."""

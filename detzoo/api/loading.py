@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 from detzoo.api.detector import LoadedDetector
 from detzoo.api.messages import named_arguments
 from detzoo.api.source import ZOO_PREFIX, Kind, Source, find_source
-from detzoo.api.weights import label_map_of, restore_fitting, restore_whole, set_label_map
+from detzoo.api.weights import label_map_of, num_classes_of, restore_fitting, restore_whole, set_label_map
 from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE
+from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE
 
 if TYPE_CHECKING:
+    from detzoo.config.label_map import LabelMap
     from detzoo.config.load import LoadedPipeline
 
 RANDOM, IMAGENET, ZOO = "random", "imagenet", "zoo"  # values of ``weights``
@@ -103,7 +104,8 @@ def _load_config(
     from detzoo.tasks.models import load_checked
 
     loaded = load_checked(found.config, overrides)
-    if num_classes is not None and num_classes != _num_classes(loaded.message.model):
+    is_changed = num_classes is not None and num_classes != num_classes_of(loaded.message.model)
+    if is_changed:
         loaded = load_checked(loaded, [f"model.{loaded.message.model.WhichOneof('model')}.num_classes={num_classes}"])
         set_label_map(loaded.message, None)  # it names other classes
     if label_map_file is not None:
@@ -112,6 +114,8 @@ def _load_config(
     checkpoint = _checkpoint(found, loaded, weights)
     memory = None
     if checkpoint:
+        if label_map is None and not is_changed:
+            label_map = _label_map_near(pathlib.Path(checkpoint))
         memory = (restore_whole if num_classes is None else restore_fitting)(loaded, checkpoint)
     elif weights is None:
         logger.warning(
@@ -122,8 +126,12 @@ def _load_config(
     return LoadedDetector(found.path, found.kind, loaded, label_map, memory=memory, pretrained=str(weights) == IMAGENET)
 
 
-def _num_classes(model: Any) -> int | None:
-    return getattr(getattr(model, str(model.WhichOneof("model"))), "num_classes", None)
+def _label_map_near(checkpoint: pathlib.Path) -> LabelMap | None:
+    """Returns the label map of an export or an archive of the zoo, which lies above the folder of its checkpoint."""
+    from detzoo.config.label_map import load_label_map
+
+    places = (checkpoint / LABEL_MAP_FILE, checkpoint.parent / LABEL_MAP_FILE)
+    return next((load_label_map(place) for place in places if place.is_file()), None)
 
 
 def _checkpoint(found: Source, loaded: LoadedPipeline, weights: str | pathlib.Path | None) -> str:

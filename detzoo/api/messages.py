@@ -1,4 +1,4 @@
-"""Messages of tasks, which name flags of the command line, for a caller from Python, who knows arguments."""
+"""Rewrites messages of tasks for callers from Python: arguments in place of flags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ARGUMENTS = {
     "checkpoint_dir": "weights",
     "trained_checkpoint_dir": "weights",
     "saved_model": "source",
-    "batch_size": "batch_sizes",
+    "max_image_megapixels": "DETZOO_MAX_IMAGE_MEGAPIXELS",  # an environment variable
 }
 # A flag outside of backticks, which hold commands.
 _FLAG = re.compile(r"(`[^`]*`)|--([a-z][a-z_]*)(?:=(?=\S))?")

@@ -58,6 +58,11 @@ def restore_fitting(loaded: LoadedPipeline, checkpoint: str) -> InMemory:
     return InMemory(detector, copy.deepcopy(loaded.message.model), source=checkpoint)
 
 
+def num_classes_of(model: Any) -> int | None:
+    """Returns the number of classes of a ``model`` block; None for proposals, which have none."""
+    return getattr(getattr(model, str(model.WhichOneof("model"))), "num_classes", None)
+
+
 def set_label_map(message: Any, path: str | None) -> None:
     """Sets the label map of every input reader of a config; None removes it."""
     for reader in _readers(message):

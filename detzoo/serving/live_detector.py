@@ -42,7 +42,7 @@ class LiveDetector(ImageDetector):
 
     @functools.cached_property
     def has_masks(self) -> bool:  # type: ignore[override]
-        """Whether the detections have masks."""
+        """True if the detections have masks."""
         return MASKS_OUTPUT in self._detect.get_concrete_function().structured_outputs
 
     def __call__(self, image: np.ndarray, *proposals_norm: Any) -> ImageDetections:

@@ -45,7 +45,7 @@ def benchmark(
         options: How to measure; ``device`` may be "auto", which takes a GPU if there is one.
         batch_sizes: Images per call; empty for ``options.batch_size`` alone.
         overrides: See ``detzoo.tasks``.
-        trained_checkpoint_dir: See ``detzoo.tasks``; or a detector in memory; None for random weights.
+        trained_checkpoint_dir: See ``detzoo.tasks``, or a detector in memory; None for random weights.
         export_folder: Folder of the export of a config; None for a temporary one.
 
     Raises:

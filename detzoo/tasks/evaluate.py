@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
+from detzoo.progress import is_live
 from detzoo.tasks import batch_norm
 from detzoo.tasks.combination import check_combination, combined
 from detzoo.tasks.models import (
@@ -189,12 +190,12 @@ def make_evaluator(message: Any) -> Any:
     image_labels, all_proposals = reads_image_labels(metrics), message.model.HasField("spp_net")
     dataset = build_test_dataset(message, reader, image_labels=image_labels, all_proposals=all_proposals)
     if message.model.HasField("spp_classifier"):
-        return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=sys.stderr.isatty())
+        return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=is_live(sys.stderr))
     return Evaluator(
         dataset,
         load_label_map(reader.label_map_path),
         metrics,
-        show_progress=sys.stderr.isatty(),
+        show_progress=is_live(sys.stderr),
         unlabeled_are_complete=message.eval_config.image_classes_field_map_empty_to_ones,
     )
 

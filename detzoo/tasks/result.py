@@ -117,7 +117,7 @@ class Result:
         return pixels
 
     def without_image(self) -> Result:
-        """Returns the result without the pixels of its image, if it has a file to read them from again."""
+        """Returns the result without the pixels of its image, which can be read from its file again."""
         return self if self.path is None else dataclasses.replace(self, _pixels=None)
 
     def __len__(self) -> int:

@@ -13,6 +13,7 @@ from detzoo.errors import UsageError
 from detzoo.evaluate.runner import detect_batch
 from detzoo.export.exporter import Export, export_detector
 from detzoo.serving.given_regions import GivenRegions, as_proposals, inputs_of, random_regions
+from detzoo.serving.live_detector import LiveDetector
 from detzoo.serving.one_by_one import OneByOne
 from detzoo.serving.saved_detector import SavedDetector
 from tests import small_two_stage
@@ -50,6 +51,17 @@ def test_an_exported_spp_net_detects_as_the_detector_does(spp_net):
     assert count > 0
     np.testing.assert_allclose(found.boxes_norm, expected.boxes_norm[0, :count], atol=1e-4)
     np.testing.assert_allclose(found.scores, expected.scores[0, :count], atol=1e-4)
+
+
+def test_a_detector_in_memory_detects_as_its_export(spp_net):
+    detector, exported = spp_net
+    live = LiveDetector(detector, build_model_resizer(spp_net_of()))
+    regions = [WINDOWS, WINDOWS[:2]]
+    found = live.detect_all([image(), image(40, 60)], regions)
+    expected = exported.detect_all([image(), image(40, 60)], regions)
+    for one, other in zip(found, expected, strict=True):
+        assert len(one.scores) > 0
+        np.testing.assert_allclose(one.scores, other.scores, atol=1e-4)
 
 
 def test_it_is_called_with_two_tensors_or_by_name(spp_net):
