@@ -19,6 +19,7 @@ from detzoo.files.issues import DataIssue
 
 # In sides of the image; pycocotools walks along the outline pixel by pixel, and crashes if it is too long.
 MAX_POLYGON_SPAN = 10
+ELLIPSE_POINTS = 72  # a multiple of 4, so that the box around them is that of the ellipse
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +49,8 @@ class AnnotatedImage:
 
     ``declared_size`` is the (height, width) that the annotation states, or None. ``content`` has, or returns, the
     encoded bytes of an image that is no file, such as a drawn one. ``unusable`` is the reason if there is no image to
-    read. ``subset`` is the part of the data set that the annotation states, such as "Train", or "".
+    read. ``subset`` is the part of the data set that the annotation states, such as "Train", or "". ``record`` returns
+    a serialized tf.Example that is written as it is.
     """
 
     path: pathlib.Path
@@ -60,6 +62,7 @@ class AnnotatedImage:
     content: bytes | Callable[[], bytes] | None = None
     unusable: tuple[DataIssue, str] | None = None
     subset: str = ""
+    record: Callable[[], bytes] | None = None
 
     def read(self) -> bytes:
         """Returns the encoded image; raises UnusableImage if its file cannot be read."""
@@ -142,6 +145,23 @@ def box_of_rotated(x: float, y: float, width: float, height: float, angle: float
     across, down = abs(math.cos(angle)), abs(math.sin(angle))
     half_width, half_height = (width * across + height * down) / 2, (width * down + height * across) / 2
     return y - half_height, x - half_width, y + half_height, x + half_width
+
+
+def ellipse_polygon(x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0) -> np.ndarray:
+    """Returns an ellipse of centre (x, y), turned by ``angle`` in radians, as float64 [2 * points] of x0, y0, ..."""
+    turns = np.linspace(0.0, 2 * math.pi, ELLIPSE_POINTS, endpoint=False)
+    across, down = radius_x * np.cos(turns), radius_y * np.sin(turns)
+    cos, sin = math.cos(angle), math.sin(angle)
+    return np.stack([x + across * cos - down * sin, y + across * sin + down * cos], axis=1).ravel()
+
+
+def paste_mask(part: np.ndarray, left: float, top: float, height: int, width: int) -> np.ndarray:
+    """Returns uint8 [height, width] of 0 and 1 with a part, [rows, columns] of truth values, at its corner."""
+    mask = np.zeros((height, width), np.uint8)
+    row, column = max(round(top), 0), max(round(left), 0)
+    inside = part[row - round(top) :, column - round(left) :][: max(height - row, 0), : max(width - column, 0)]
+    mask[row : row + inside.shape[0], column : column + inside.shape[1]] = inside
+    return mask
 
 
 def mask_from_polygons(polygons_px: Sequence[Sequence[float] | np.ndarray], height: int, width: int) -> np.ndarray:

@@ -177,6 +177,8 @@ def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks
     """Returns the serialized record of one image, or the reason why there is none."""
     if annotated.unusable is not None:
         return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
+    if annotated.record is not None:
+        return _Converted(annotated.record(), [item.class_name for item in annotated.objects], [])
     try:
         image = images.repair_image(annotated.read(), annotated.path.name)
     except images.UnusableImage as error:

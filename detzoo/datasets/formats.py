@@ -6,21 +6,37 @@ Flow: ``recognize`` -> ``formats_in`` -> a reader of ``FORMATS`` -> Annotations 
 from __future__ import annotations
 
 import collections
+import csv
+import functools
 import pathlib
 import posixpath
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from detzoo.datasets.annotations import Annotations
+from detzoo.config.label_map import load_label_map
+from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations, numbered
 from detzoo.datasets.import_coco import read_coco
 from detzoo.datasets.import_csv import read_csv, table_of
-from detzoo.datasets.import_voc import read_voc
+from detzoo.datasets.import_cvat import read_cvat
+from detzoo.datasets.import_label_studio import read_label_studio
+from detzoo.datasets.import_labelme import read_labelme
+from detzoo.datasets.import_records import read_records
+from detzoo.datasets.import_voc import OTHER_XML, read_voc
 from detzoo.datasets.import_yolo import read_yolo
-from detzoo.datasets.source_folder import SourceFolder
-from detzoo.datasets.split_names import YAML_SUFFIXES, split_of_folders, split_of_path
+from detzoo.datasets.source_folder import SourceFile, SourceFolder
+from detzoo.datasets.split_names import (
+    NEUTRAL_WORDS,
+    YAML_SUFFIXES,
+    split_of_folders,
+    split_of_path,
+    split_of_words,
+    words_of,
+)
 from detzoo.errors import DataError
+from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import IssueLog
+from detzoo.files.text_files import read_text
 
 SNIFFED_BYTES = 65_536  # from both ends of a file
 CLASS_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "labels.txt", "predefined_classes.txt")
@@ -28,6 +44,11 @@ _RECORD_FILE = re.compile(r"\.(tfrecords?|records?)(-\d+-of-\d+)?$", re.IGNORECA
 _YOLO_LINE = re.compile(r"\s*\d+(\.0+)?(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
 _NAMES_KEY = re.compile(r"^names\s*:", re.MULTILINE)
 _ROOT_TAG = re.compile(r"<([a-z_][\w.-]*)", re.IGNORECASE)
+_LABEL_STUDIO = re.compile(
+    r'"(result|completions|annotation_id|(rectangle|polygon|ellipse|brush|keypoint)labels|data"\s*:\s*\{)'
+)
+_CLASS_DESCRIPTIONS = re.compile(r"class-descriptions.*\.csv$|^classes\.csv$")
+_ITEM = re.compile(r"\bitem\s*:?\s*\{")
 _COCO_KEYS = tuple(rf'"{key}"\s*:' for key in ("images", "annotations", "categories", "category_id"))
 
 
@@ -66,26 +87,28 @@ class Folder(NamedTuple):
 def _read_coco(folder: Folder, files: list[str]) -> list[Part]:
     # Captions, keypoints and stuff of the same images have files of their own.
     instances = [file for file in files if posixpath.basename(file).startswith("instances")]
-    options: dict[str, Any] = {"include_masks": folder.include_masks, "follow_links": folder.follow_links}
-    return [
-        Part(read_coco(folder.images_dir(file), str(folder.path / file), folder.log, **options), split_of_path(file))
-        for file in instances or files
-    ]
+    return _read_files(read_coco, folder, instances or files, include_masks=folder.include_masks)
 
 
-def _read_csv(folder: Folder, files: list[str]) -> list[Part]:
+def _read_files(read: Callable[..., Annotations], folder: Folder, files: list[str], **options: Any) -> list[Part]:
+    options["follow_links"] = folder.follow_links
     return [
-        Part(
-            read_csv(folder.images_dir(file), str(folder.path / file), folder.log, follow_links=folder.follow_links),
-            split_of_path(file),
-        )
+        Part(read(folder.images_dir(file), str(folder.path / file), folder.log, **options), split_of_path(file))
         for file in files
     ]
 
 
-def _read_voc(folder: Folder, _files: list[str]) -> list[Part]:
-    path = str(folder.path)
-    return [Part(read_voc(path, path, folder.log, follow_links=folder.follow_links))]
+def _read_open_images(folder: Folder, files: list[str]) -> list[Part]:
+    names: dict[str, str] = {}
+    for file in folder.source.others:
+        if _CLASS_DESCRIPTIONS.search(posixpath.basename(file.relative).lower()) and not file.problem:
+            rows = csv.reader(read_text(folder.path / file.relative, file.relative, folder.log).splitlines())
+            names.update((row[0].strip(), row[1].strip()) for row in rows if len(row) > 1)
+    return _read_files(read_csv, folder, files, class_names=names)
+
+
+def _read_whole(read: Callable[..., Annotations], folder: Folder, _files: list[str]) -> list[Part]:
+    return [Part(read(str(folder.path), str(folder.path), folder.log, follow_links=folder.follow_links))]
 
 
 def _read_yolo(folder: Folder, _files: list[str]) -> list[Part]:
@@ -95,12 +118,51 @@ def _read_yolo(folder: Folder, _files: list[str]) -> list[Part]:
             f"{folder.path} has YOLO labels but no class names; put a data.yaml with `names:` or a classes.txt with"
             " one name per line into the folder"
         )
-    path = str(folder.path)
-    return [
-        Part(
-            read_yolo(path, path, str(folder.path / names), folder.log, follow_links=folder.follow_links, is_mixed=True)
-        )
-    ]
+    path, options = str(folder.path), {"follow_links": folder.follow_links, "is_mixed": True}
+    return [Part(read_yolo(path, path, str(folder.path / names), folder.log, **options))]
+
+
+def _read_classes(folder: Folder, _files: list[str]) -> list[Part]:
+    """Reads one object per image, which is the whole image: a classifier's records."""
+    read = []
+    for class_name, file in classes_of(folder.source):
+        box = AnnotatedObject((0.0, 0.0, 1.0, 1.0), class_name, file.relative)
+        placed = folder.source.taken(file, file.relative)
+        read.append(AnnotatedImage(source_id=file.relative, objects=(box,), boxes_are_normalized=True, **placed))
+    if not read:
+        raise DataError(f"{folder.path} has no folders of images named by their classes, at least two")
+    return [Part(Annotations(read, numbered({item.class_name for image in read for item in image.objects})))]
+
+
+def classes_of(folder: SourceFolder) -> list[tuple[str, SourceFile]]:
+    """Returns (class name, image) for class folders, also below folders of splits; [] for other folders."""
+    named = []
+    paths = [(file, file.relative.split("/")[:-1]) for file in folder.files]
+    while paths and len({tuple(parts[:1]) for _, parts in paths}) == 1 and len(paths[0][1]) > 0:
+        paths = [(file, parts[1:]) for file, parts in paths]  # a folder around the whole data set
+    for file, parts in paths:
+        parts = parts[1:] if parts and split_of_words(parts[0]) else parts
+        if not parts or NEUTRAL_WORDS.issuperset(words_of(parts[0]) or [""]):
+            return []
+        named.append((parts[0], file))
+    return named if len({name for name, _ in named}) > 1 else []
+
+
+def _read_records(folder: Folder, files: list[str]) -> list[Part]:
+    of_split: dict[str, list[pathlib.Path]] = collections.defaultdict(list)
+    for file in sorted(files):
+        of_split[split_of_path(file)].append(folder.path / file)
+    label_map = label_map_file(folder.source)
+    names = load_label_map(label_map) if label_map else None
+    return [Part(read_records(paths, names, folder.log), split) for split, paths in of_split.items()]
+
+
+def label_map_file(folder: SourceFolder) -> pathlib.Path | None:
+    """Returns the label map that lies next to records; None if there is none."""
+    maps = [file for file in folder.others if file.relative.lower().endswith(".pbtxt") and not file.problem]
+    of_labels = [file for file in maps if _ITEM.search(_ends_of(folder.path / file.relative))]
+    by_depth = sorted(of_labels, key=lambda file: file.relative.count("/"))
+    return folder.path / by_depth[0].relative if by_depth else None
 
 
 class Format(NamedTuple):
@@ -113,9 +175,15 @@ class Format(NamedTuple):
 
 FORMATS = {
     "coco": Format("COCO JSON", (".json",), _read_coco),
-    "voc": Format("Pascal VOC XML", (".xml",), _read_voc),
+    "voc": Format("Pascal VOC XML", (".xml",), functools.partial(_read_whole, read_voc)),
     "yolo": Format("YOLO text files", (".txt",), _read_yolo),
-    "csv": Format("CSV", (".csv",), _read_csv),
+    "csv": Format("CSV", (".csv",), functools.partial(_read_files, read_csv)),
+    "open_images": Format("Open Images CSV", (".csv",), _read_open_images),
+    "labelme": Format("labelme JSON", (".json",), functools.partial(_read_whole, read_labelme)),
+    "cvat": Format("CVAT XML for images", (".xml",), functools.partial(_read_files, read_cvat)),
+    "label_studio": Format("Label Studio JSON", (".json",), functools.partial(_read_files, read_label_studio)),
+    "records": Format("TFRecords", (".tfrecord", ".tfrecords", ".record", ".records"), _read_records),
+    "classes": Format("class folders of images", IMAGE_SUFFIXES, _read_classes),
 }
 
 
@@ -127,12 +195,34 @@ def formats_in(folder: Folder) -> dict[str, list[str]]:
         if file.problem or is_hidden:
             continue
         kind = _SNIFFERS.get(posixpath.splitext(file.relative)[1].lower(), lambda _text: "")
-        name = kind(_ends_of(folder.path / file.relative))
+        is_records = _RECORD_FILE.search(file.relative)
+        name = "records" if is_records else kind(_ends_of(folder.path / file.relative))
         if name:
             found[name].append(file.relative)
-    if not found and class_name_file(folder.source):
-        found["yolo"].append(class_name_file(folder.source) or "")
+    if len(found) > 1:
+        found.pop("records", None)  # made from the annotations
+    if not found and classes_of(folder.source):
+        found["classes"] = [file.relative for file in folder.source.files]
+    names = class_name_file(folder.source)
+    if not found and names:
+        found["yolo"].append(names)
     return dict(found)
+
+
+def problem_of_labels(folder: Folder) -> str:
+    """Returns why the first file that could have labels has none; "" without such a file."""
+    for file in folder.source.others:
+        suffix = posixpath.splitext(file.relative)[1].lower()
+        root = _ROOT_TAG.search(_ends_of(folder.path / file.relative)) if suffix == ".xml" else None
+        if root and root[1].lower() in OTHER_XML:
+            return f"{file.relative} is {OTHER_XML[root[1].lower()]}"
+        read = {".json": read_coco, ".csv": read_csv}.get(suffix)
+        try:
+            if read:
+                read(str(folder.path), str(folder.path / file.relative), IssueLog())
+        except DataError as error:
+            return str(error)
+    return ""
 
 
 def _ends_of(path: pathlib.Path) -> str:
@@ -149,22 +239,27 @@ def _ends_of(path: pathlib.Path) -> str:
 
 
 def _kind_of_json(text: str) -> str:
-    if text.startswith("{") and sum(bool(re.search(key, text)) for key in _COCO_KEYS) >= 2:
-        return "coco"
-    return ""
+    if text.startswith("["):
+        return "label_studio" if _LABEL_STUDIO.search(text) else ""
+    if re.search(r'"shapes"\s*:', text):
+        return "labelme"
+    return "coco" if sum(bool(re.search(key, text)) for key in _COCO_KEYS) >= 2 else ""
 
 
 def _kind_of_xml(text: str) -> str:
     root = _ROOT_TAG.search(re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL))
-    return {"annotation": "voc"}.get(root[1].lower() if root else "", "")
+    return {"annotation": "voc", "annotations": "cvat"}.get(root[1].lower() if root else "", "")
 
 
 def _kind_of_csv(text: str) -> str:
+    heading = text.partition("\n")[0].lower()
+    if "maskpath" in heading:  # masks of Open Images, as files
+        return ""
     try:
         table_of(text, "")
     except DataError:
         return ""
-    return "csv"
+    return "open_images" if "imageid" in heading and "labelname" in heading else "csv"
 
 
 def _kind_of_text(text: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import json
 import logging
 import pathlib
 from typing import Any
@@ -31,7 +30,7 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_id, as_name, as_number, as_size, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
-from detzoo.files.text_files import parse_json, read_named_text
+from detzoo.files.text_files import load_json
 
 logger = logging.getLogger(__name__)
 
@@ -118,12 +117,7 @@ def _warn_of_crowds(objects: list[AnnotatedObject], path: pathlib.Path) -> None:
 
 
 def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
-    try:
-        content = parse_json(read_named_text(path, "--annotations_file", log))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from None
-    except ValueError as error:
-        raise DataError(f"{path} cannot be read: {error}") from None
+    content = load_json(path, "--annotations_file", log)
     first = content[0] if isinstance(content, list) and content else content
     for key in LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), list):

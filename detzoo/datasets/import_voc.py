@@ -8,7 +8,6 @@ pixels from 1, so its boxes lie up to one pixel low and right; records of both t
 from __future__ import annotations
 
 import pathlib
-import posixpath
 import xml.etree.ElementTree as ElementTree
 
 from detzoo.data.record_keys import SIDES
@@ -89,18 +88,8 @@ def _annotation_files(folder: SourceFolder, image_set: str | None, log: IssueLog
 
 
 def _image(root: ElementTree.Element, relative: str, images: SourceFolder, log: IssueLog) -> AnnotatedImage:
-    own_name = relative[: -len(".xml")]
-    stated = as_name(root.findtext("filename")) or as_name(root.findtext("path")) or posixpath.basename(own_name)
-    own_folder = posixpath.join(posixpath.dirname(own_name), stated)
-    placed = images.place(own_folder, relative, f"{as_name(root.findtext('folder'))}/{stated}")
-    if placed["unusable"] is not None and placed["unusable"][0] is DataIssue.IMAGE_MISSING:
-        # Files are renamed together with their annotation.
-        by_annotation = images.place(own_name, relative)
-        if by_annotation["unusable"] is None:
-            log.add(DataIssue.WRONG_FILENAME, relative, f"filename is {stated}")
-            placed = by_annotation
-        else:
-            placed["filename"] = stated
+    stated = as_name(root.findtext("filename")) or as_name(root.findtext("path"))
+    placed = images.place_by(relative, stated, *([f"{as_name(root.findtext('folder'))}/{stated}"] if stated else []))
     size = as_size(root.findtext("size/height"), root.findtext("size/width"))
     objects = [_object(element, f"{relative}:{element.get(LINE)}", log) for element in root.findall("object")]
     return AnnotatedImage(

@@ -9,27 +9,28 @@ Flow: folder -> ``recognize`` -> ``Recognized`` -> ``splits.draw`` if the folder
 
 ``recognized.splits`` has the annotations of each split, "train", "val" and "test", or of "all" if the folder has none.
 Images are not read before ``splits.draw`` and ``write_records``. ``recognized.log`` has the data issues. Records
-(format "records") are used as they are: ``recognized.records`` has the files of each split. ``splits`` has the
-annotations of records that have no split on file level, so that one can be drawn.
+(format "records") can be written, too: they are copied byte for byte.
 """
 
 from __future__ import annotations
 
 import collections
 import pathlib
-import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from detzoo.config.names import suggestion
 from detzoo.datasets.annotations import AnnotatedImage, Annotations, numbered
 from detzoo.datasets.conversion import ConversionResult, convert_splits
-from detzoo.datasets.formats import FORMATS, Folder, Part, class_name_file, formats_in
+from detzoo.datasets.formats import FORMATS, Folder, Part, class_name_file, formats_in, problem_of_labels
 from detzoo.datasets.source_folder import SourceFolder
 from detzoo.datasets.split_names import ALL, SPLIT_WORDS, TEST, TRAIN, VAL, listed_splits, split_of_folders
 from detzoo.errors import DataError, UsageError
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+
+RECORDS = "records"
+MAX_LISTED = 8  # classes in a sentence
 
 
 class Recognized(NamedTuple):
@@ -39,10 +40,8 @@ class Recognized(NamedTuple):
         format: A name of ``FORMATS``.
         description: Text that states the format, its files and its splits.
         splits: Annotations by the name of the split, see the module's docstring. All have the same class names.
-        class_names: Class name by id from 1; gaps are allowed. Empty for records without a label map.
+        class_names: Class name by id from 1; gaps are allowed.
         log: Data issues found while reading; the conversion adds more.
-        records: TFRecord files by the name of the split, for the format "records" only.
-        label_map: Label map that lies next to the records, or None.
     """
 
     format: str
@@ -50,8 +49,6 @@ class Recognized(NamedTuple):
     splits: dict[str, Annotations]
     class_names: dict[int, str]
     log: IssueLog
-    records: Mapping[str, list[pathlib.Path]] = types.MappingProxyType({})
-    label_map: pathlib.Path | None = None
 
 
 def recognize(
@@ -92,7 +89,8 @@ def recognize(
     parts = FORMATS[chosen].read(read_from, files)
     splits = _splits(parts, read_from)
     names = _common_names([part.annotations for part in parts])
-    _log_unlabelled(parts, read_from)
+    if chosen != RECORDS:
+        _log_unlabelled(parts, read_from)
     counts = ", ".join(f"{name} {len(images)} images" for name, images in splits.items())
     such_as = files[0] if len(files) == 1 else f"{len(files)} files, such as {files[0]}"
     return Recognized(
@@ -150,7 +148,8 @@ def _only_format(found: dict[str, list[str]], folder: Folder, flag: str) -> str:
     if len(found) == 1:
         return next(iter(found))
     if not found:
-        raise DataError(f"{flag} {folder.path} has no labels of a known format; {_looked_for(folder.source)}")
+        reason = problem_of_labels(folder)
+        raise DataError(f"{flag} {folder.path} has no labels of a known format; {reason or _looked_for(folder.source)}")
     listed = " and ".join(f"{FORMATS[name].title} (such as {files[0]})" for name, files in found.items())
     choice = " or ".join(f"--format {name}" for name in found)
     raise UsageError(f"{flag} {folder.path} has labels in {len(found)} formats: {listed}; choose one by {choice}")
@@ -198,12 +197,18 @@ def remarks(recognized: Recognized) -> list[str]:
     to_learn = counts.get(TRAIN, total)
     num_images = sum(len(part.images) for part in recognized.splits.values())
     sentences = ["the data set has one image only; a detector needs some dozens per class"] if num_images == 1 else []
-    for name in recognized.class_names.values():
-        if total[name] == 1:
-            sentences.append(f"class {name} has one object only; it cannot be both learned and evaluated")
-        elif total[name] and not to_learn[name]:
-            sentences.append(f"class {name} has no object in the split train; it cannot be learned")
+    single = [name for name in recognized.class_names.values() if total[name] == 1]
+    if single:
+        sentences.append(f"with one object only, a class cannot be both learned and evaluated: {_listed(single)}")
+    unlearned = [name for name in recognized.class_names.values() if total[name] > 1 and not to_learn[name]]
+    if unlearned:
+        sentences.append(f"without an object in the split train, a class cannot be learned: {_listed(unlearned)}")
     return sentences
+
+
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED else ""
+    return ", ".join(names[:MAX_LISTED]) + more
 
 
 def _common_names(parts: Iterable[Annotations]) -> dict[int, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import os
 import pathlib
+import posixpath
 import re
 import unicodedata
 import urllib.parse
@@ -23,7 +24,7 @@ from detzoo.files.text_files import read_text
 
 MAX_STATED_PARTS = 16  # folders of a stated path that are compared
 MAX_CANDIDATES = 3  # files of one name that are remembered
-ANNOTATION_SUFFIXES = (".xml", ".txt")
+ANNOTATION_SUFFIXES = (".xml", ".txt", ".json")
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*/|^[a-z]:", re.IGNORECASE)
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.IGNORECASE)  # Label Studio prefixes names by 8 digits
@@ -168,6 +169,28 @@ class SourceFolder:
         several = " and ".join(file.relative for file in found)
         unusable = (DataIssue.IMAGE_AMBIGUOUS, f"{several}; remove one, or state its folder") if found else None
         return {"path": self.path, "filename": stated, "unusable": unusable or (DataIssue.IMAGE_MISSING, "")}
+
+    def place_by(self, annotation: str, stated: str, *other_names: str) -> dict[str, Any]:
+        """Returns the same fields as ``place`` for an annotation file of one image.
+
+        The stated name is looked for from the file's folder. If there is none, the image with the file's own name is
+        used, as files are renamed together with their annotation.
+
+        Args:
+            annotation: Path of the annotation file below its folder.
+            stated: Name of the image as the file states it; "" if it does not.
+            other_names: Further names of the image.
+        """
+        own_name = os.path.splitext(annotation)[0]
+        stated = stated or posixpath.basename(own_name)
+        placed = self.place(posixpath.join(posixpath.dirname(own_name), stated), annotation, *other_names)
+        if placed["unusable"] is None or placed["unusable"][0] is not DataIssue.IMAGE_MISSING:
+            return placed
+        by_annotation = self.place(own_name, annotation)
+        if by_annotation["unusable"] is not None:
+            return placed | {"filename": stated}
+        self._log.add(DataIssue.WRONG_FILENAME, annotation, f"filename is {stated}")
+        return by_annotation
 
     def taken(self, file: SourceFile, claimant: str) -> dict[str, Any]:
         """Returns the same fields as ``place`` for a file of this folder."""

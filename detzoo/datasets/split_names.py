@@ -91,9 +91,14 @@ def _images_of_entry(folder: SourceFolder, base: str, root: str, stated: str) ->
     return []
 
 
+def words_of(name: str) -> list[str]:
+    """Returns the words of a name in lower case, without digits and marks."""
+    return _WORD.findall(name.lower())
+
+
 def split_of_words(name: str) -> str:
     """Returns the split of a name that has no other words than those of splits and neutral ones, else ""."""
-    words = _WORD.findall(name.lower())
+    words = words_of(name)
     splits = [SPLIT_WORDS[word] for word in words if word in SPLIT_WORDS]
     return splits[0] if splits and all(word in SPLIT_WORDS or word in NEUTRAL_WORDS for word in words) else ""
 
@@ -105,5 +110,5 @@ def split_of_folders(folder: str) -> str:
 
 def split_of_path(file: str) -> str:
     """Returns the split of an annotation file: that of a folder, or a word of its name."""
-    words = _WORD.findall(posixpath.basename(file).lower())
+    words = words_of(posixpath.basename(file))
     return split_of_folders(posixpath.dirname(file)) or next((SPLIT_WORDS[w] for w in words if w in SPLIT_WORDS), "")

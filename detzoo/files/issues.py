@@ -68,6 +68,7 @@ class DataIssue(enum.Enum):
     # Objects
     BOX_OF_OUTLINE = ("no box; box of the outline used", Action.NOTED)
     ORIENTED_BOX = ("oriented box; upright box around its corners used", Action.NOTED)
+    SEVERAL_LABELS = ("several labels of one object; first one used", Action.REPAIRED)
     KEYPOINTS = ("keypoints ignored; box used", Action.NOTED)
     CONFIDENCE = ("confidence behind the coordinates; ignored", Action.NOTED)
     AREA_UNUSABLE = ("area is not a number of pixels; area of the mask or box used", Action.REPAIRED)

@@ -138,6 +138,21 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply for an annotation file") from None
 
 
+def load_json(path: pathlib.Path, flag: str, log: IssueLog) -> Any:
+    """Returns the values of a JSON file that a flag names.
+
+    Raises:
+        UsageError: The file is missing.
+        DataError: The file cannot be read or is not JSON; the message has the line.
+    """
+    try:
+        return parse_json(read_named_text(path, flag, log))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}:{error.lineno}: not JSON ({error.msg} at column {error.colno})") from None
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from None
+
+
 def _parse_int(digits: str) -> int | float:
     return int(digits) if len(digits) < MAX_INT_DIGITS else float(digits)
 

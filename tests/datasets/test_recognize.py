@@ -1,0 +1,216 @@
+"""Real data sets in each format, as their tools lay them out: recognized, split, and read with the source's boxes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from detzoo.datasets.recognize import recognize
+
+
+@pytest.fixture(scope="session")
+def forms(load_module):
+    """The module label_formats.py."""
+    return load_module("datasets/label_formats.py")
+
+
+@pytest.fixture(scope="module", params=["raccoon", "coco128"])
+def items(request, forms, shared):
+    """The labelled images of a real data set."""
+    return getattr(forms, f"read_{request.param}")(shared)
+
+
+def boxes_px(recognized):
+    """File name -> sorted (class, rounded box in pixels) of all splits."""
+    found = {}
+    for part in recognized.splits.values():
+        for image in part.images:
+            height, width = image.declared_size or (1, 1)
+            scale = (height, width) * 2 if image.boxes_are_normalized else (1, 1, 1, 1)
+            objects = [(item.class_name, np.multiply(item.box, scale)) for item in image.objects]
+            found.setdefault(image.path.name, []).extend(objects)
+    return found
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo", "csv", "open_images", "labelme", "cvat", "label_studio"])
+def test_real_data_in_each_format_has_the_boxes_of_the_source(tmp_path, forms, items, form):
+    forms.WRITERS[form](items, tmp_path)
+    recognized = recognize(tmp_path)
+    assert recognized.format == form
+    assert list(recognized.splits) == ["all"]
+    assert sorted(recognized.class_names.values()) == forms.names_of(items)
+    assert recognized.log.num_strict == 0
+    found = boxes_px(recognized)
+    assert sorted(found) == sorted(item.path.name for item in items)
+    for item in items:
+        scale = 1.0 if form not in ("yolo", "open_images") else 1.0 / np.array(item.size * 2)
+        assert [name for name, _ in found[item.path.name]] == [name for name, _ in item.objects]
+        for (_, box), (_, expected) in zip(found[item.path.name], item.objects):
+            np.testing.assert_allclose(box, np.multiply(expected, scale), atol=1e-3 * np.max(scale))
+
+
+@pytest.fixture
+def few(tmp_path, forms, images):
+    """Six made images with one cat each, and a dog in every second one, in a folder next to tmp_path's "data"."""
+    made = []
+    for number in range(6):
+        path = tmp_path / "made" / f"photo{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        noise = np.random.default_rng(number).integers(0, 255, (24, 40, 3), np.uint8)
+        path.write_bytes(images.encode(noise))
+        objects = [("cat", (6.0, 10.0, 14.0, 30.0)), ("dog", (2.0, 3.0, 20.0, 9.0))][: 1 + number % 2]
+        made.append(forms.Labelled(path, (24, 40), objects))
+    return made
+
+
+def stems(recognized):
+    """Split -> names of its images without extension."""
+    return {
+        name: sorted(image.path.stem for image in part.images if not image.unusable)
+        for name, part in recognized.splits.items()
+    }
+
+
+TWO = {"train": [f"photo{number}" for number in range(4)], "val": ["photo4", "photo5"]}
+THREE = TWO | {"val": ["photo4"], "test": ["photo5"]}
+
+
+def roboflow_coco(forms, few, data):
+    for name, part in (("train", few[:4]), ("valid", few[4:5]), ("test", few[5:])):
+        forms.write_coco(part, data, f"{name}/_annotations.coco.json", name)
+
+
+def roboflow_voc(forms, few, data):
+    for name, part in (("train", few[:4]), ("valid", few[4:])):
+        forms.write_voc(part, data, name, name)
+
+
+def roboflow_csv(forms, few, data):
+    for name, part in (("train", few[:4]), ("valid", few[4:])):
+        forms.write_csv(part, data, f"{name}/_annotations.csv", name)
+
+
+def roboflow_yolo(forms, few, data):
+    for name, part in (("train", few[:4]), ("valid", few[4:5]), ("test", few[5:])):
+        forms.write_yolo(part, data, f"{name}/labels", f"{name}/images", ["cat", "dog"])
+    (data / "data.yaml").write_text(
+        "train: ../train/images\nval: ../valid/images\ntest: ../test/images\nnc: 2\nnames: ['cat', 'dog']\n"
+    )
+
+
+def ultralytics(forms, few, data):
+    for name, part in (("train2017", few[:4]), ("val2017", few[4:])):
+        forms.write_yolo(part, data, f"labels/{name}", f"images/{name}", ["cat", "dog"])
+    yaml = "path: ../datasets/mine\ntrain: images/train2017\nval: images/val2017\ntest:\nnames:\n  0: cat\n  1: dog\n"
+    (data / "data.yaml").write_text(yaml)
+
+
+def ultralytics_lists(forms, few, data):
+    forms.write_yolo(few, data)
+    (data / "data.yaml").write_text("path: .\ntrain: [a.txt, b.txt]\nval: lists/held_out.txt\nnames: [cat, dog]\n")
+    (data / "lists").mkdir()
+    for file, part in (("a.txt", few[:2]), ("b.txt", few[2:4]), ("lists/held_out.txt", few[4:])):
+        (data / file).write_text("".join(f"./images/{item.path.name}\n" for item in part))
+
+
+def darknet(forms, few, data):
+    forms.write_yolo(few, data, "obj_train_data", "obj_train_data")
+    (data / "data.yaml").unlink()
+    (data / "obj.names").write_text("cat\ndog\n")
+    (data / "train.txt").write_text("".join(f"data/obj_train_data/{item.path.name}\n" for item in few[:4]))
+    (data / "valid.txt").write_text("".join(f"data/obj_train_data/{item.path.name}\n" for item in few[4:]))
+
+
+def image_sets(forms, few, data):
+    forms.write_voc(few, data)
+    sets = data / "ImageSets" / "Main"
+    sets.mkdir(parents=True)
+    (sets / "train.txt").write_text("".join(f"{item.path.stem}\n" for item in few[:4]))
+    (sets / "val.txt").write_text("".join(f"{item.path.stem} 1\n" for item in few[4:]))
+    (sets / "trainval.txt").write_text("".join(f"{item.path.stem}\n" for item in few))
+    (sets / "cat_train.txt").write_text("".join(f"{item.path.stem} -1\n" for item in few))
+
+
+def coco_2017(forms, few, data):
+    for name, part in (("train2017", few[:4]), ("val2017", few[4:])):
+        forms.write_coco(part, data, f"annotations/instances_{name}.json", name)
+        captions = {"images": [], "annotations": [{"id": 1, "image_id": 1, "caption": "x", "category_id": 1}]}
+        forms.write_json(data / f"annotations/captions_{name}.json", captions)
+
+
+def open_images(forms, few, data):
+    for name, part in (("train", few[:4]), ("validation", few[4:])):
+        forms.write_open_images(part, data, f"{name}-annotations-bbox.csv", name)
+    (data / "class-descriptions-boxable.csv").write_text("/m/0000,cat\n/m/0001,dog\n")
+
+
+def automl(forms, few, data):
+    forms.place(few, data / "images")
+    rows = [
+        f"{'TRAIN' if number < 4 else 'VALIDATE'},gs://b/{item.path.name},{name},{x0 / 40},{y0 / 24},,,"
+        f"{x1 / 40},{y1 / 24},,"
+        for number, item in enumerate(few)
+        for name, (y0, x0, y1, x1) in item.objects
+    ]
+    (data / "all.csv").write_text("\n".join(rows))
+
+
+def cvat_subsets(forms, few, data):
+    forms.write_cvat(few, data)
+    text = (data / "annotations.xml").read_text()
+    for number in range(6):
+        text = text.replace(f'id="{number}"', f'id="{number}" subset="{"Train" if number < 4 else "Validation"}"')
+    (data / "annotations.xml").write_text(text)
+
+
+def labelme_folders(forms, few, data):
+    for name, part in (("train", few[:4]), ("val", few[4:])):
+        forms.write_labelme(part, data, name, name)
+
+
+LAYOUTS = {
+    "Roboflow's COCO": ("coco", roboflow_coco, THREE),
+    "Roboflow's VOC": ("voc", roboflow_voc, TWO),
+    "Roboflow's CSV": ("csv", roboflow_csv, TWO),
+    "Roboflow's YOLO": ("yolo", roboflow_yolo, THREE),
+    "Ultralytics": ("yolo", ultralytics, TWO),
+    "Ultralytics with lists": ("yolo", ultralytics_lists, TWO),
+    "Darknet": ("yolo", darknet, TWO),
+    "VOC's image sets": ("voc", image_sets, TWO),
+    "COCO 2017": ("coco", coco_2017, TWO),
+    "Open Images": ("open_images", open_images, TWO),
+    "AutoML": ("csv", automl, TWO),
+    "CVAT's subsets": ("cvat", cvat_subsets, TWO),
+    "labelme in folders": ("labelme", labelme_folders, TWO),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_splits_that_exist_are_kept(tmp_path, forms, few, layout):
+    form, write, expected = LAYOUTS[layout]
+    data = tmp_path / "data"
+    data.mkdir()
+    write(forms, few, data)
+    recognized = recognize(data)
+    assert recognized.format == form
+    assert stems(recognized) == expected
+    assert recognized.class_names == {1: "cat", 2: "dog"}
+    objects = sum(len(image.objects) for part in recognized.splits.values() for image in part.images)
+    assert objects == 9
+    assert recognized.log.num_strict == 0, recognized.log.table()
+    assert all(part.class_names == recognized.class_names for part in recognized.splits.values())
+    assert f"train {len(expected['train'])} images" in recognized.description
+
+
+@pytest.mark.parametrize("folders", [("", ""), ("train/", "valid/")])
+def test_class_folders_become_one_whole_image_object_per_image(tmp_path, forms, few, folders):
+    data = tmp_path / "data"
+    for name, part in zip(folders, (few[:4], few[4:])):
+        forms.place(part[::2], data / f"{name}7")
+        forms.place(part[1::2], data / f"{name}tabby cat" / "more")
+    recognized = recognize(data)
+    assert recognized.format == "classes"
+    assert recognized.class_names == {1: "7", 2: "tabby cat"}
+    assert stems(recognized) == ({"all": TWO["train"] + TWO["val"]} if folders[0] == "" else TWO)
+    boxes = {item.box for part in recognized.splits.values() for image in part.images for item in image.objects}
+    assert boxes == {(0.0, 0.0, 1.0, 1.0)}
