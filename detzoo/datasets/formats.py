@@ -216,9 +216,9 @@ def problem_of_labels(folder: Folder) -> str:
         root = _ROOT_TAG.search(_ends_of(folder.path / file.relative)) if suffix == ".xml" else None
         if root and root[1].lower() in OTHER_XML:
             return f"{file.relative} is {OTHER_XML[root[1].lower()]}"
-        read = {".json": read_coco, ".csv": read_csv}.get(suffix)
         try:
-            if read:
+            if suffix in (".json", ".csv"):
+                read = read_coco if suffix == ".json" else read_csv
                 read(str(folder.path), str(folder.path / file.relative), IssueLog())
         except DataError as error:
             return str(error)

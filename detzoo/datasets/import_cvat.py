@@ -126,7 +126,8 @@ def _outline(element: ElementTree.Element) -> np.ndarray:
     """Returns x0, y0, x1, y1, ... of a polygon, an ellipse or the corners of a cuboid."""
     if element.tag == "ellipse":
         angle = math.radians(as_number(element.get("rotation") or 0))
-        return ellipse_polygon(*_numbers(element, "cx", "cy", "rx", "ry"), angle)
+        x, y, radius_x, radius_y = _numbers(element, "cx", "cy", "rx", "ry")
+        return ellipse_polygon(x, y, radius_x, radius_y, angle)
     if element.tag == "cuboid":
         return np.array(_numbers(element, *(f"{side}{end}" for end in ("tl1", "bl1", "tr1", "br1", "tl2", "bl2", "tr2",
                                                                        "br2") for side in "xy")))  # fmt: skip

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 
 import numpy as np
@@ -16,7 +17,7 @@ from detzoo.cli.main import main
 from detzoo.config.label_map import load_label_map
 from detzoo.datasets import conversion
 
-SUBCOMMANDS = ("coco", "voc", "yolo", "csv", "shapes", "inspect")
+SUBCOMMANDS = ("coco", "voc", "yolo", "csv", "import", "shapes", "inspect")
 
 
 def png(height=24, width=40) -> bytes:
@@ -255,6 +256,54 @@ def test_inspect_without_records_or_label_map(capsys, data):
     message = failure(capsys, ["dataset", "inspect", records, f"--output_dir={data}/names.txt"], 2)
     assert "--output_dir" in message
     assert "cannot be made: File exists" in message
+
+
+def test_import_recognizes_a_folder_and_writes_its_splits(capsys, data, tmp_path):
+    for name in ("train", "valid"):
+        shutil.copytree(data / "images", tmp_path / "set" / name)
+        shutil.copy(data / "notes.json", tmp_path / "set" / name / "_annotations.coco.json")
+    assert main(["dataset", "import", f"{tmp_path}/set", f"--output_path={tmp_path}/out/my", "--num_shards=2"]) == 0
+    out = capsys.readouterr().out
+    title, *rest = out.splitlines()
+    assert title == ("COCO JSON (2 files, such as train/_annotations.coco.json); train 2 images, val 2 images")
+    assert "train: 2 of 2 images with 2 objects" in rest
+    assert "val: 2 of 2 images with 2 objects" in rest
+    assert "          2  box extends beyond the image; clipped" in rest
+    assert f"records:   {tmp_path}/out/my-val-00000-of-00002.tfrecord ... my-val-00001-of-00002.tfrecord" in rest
+    assert rest[-1] == f"label map: {tmp_path}/out/label_map.pbtxt"
+    shards = [f"my-{split}-0000{number}-of-00002.tfrecord" for split in ("train", "val") for number in (0, 1)]
+    assert listed(tmp_path / "out") == ["label_map.pbtxt", *shards]
+
+
+def test_import_names_two_formats_and_draws_a_split(capsys, data, tmp_path):
+    command = ["dataset", "import", str(data), f"--output_path={tmp_path}/out/"]
+    message = failure(capsys, command, 2)
+    assert "has labels in 4 formats: CSV (such as boxes.csv) and YOLO text files (such as labels/a.txt)" in message
+    assert message.count("\n") == 1
+    message = failure(capsys, [*command, "--format=csv", "--val=0.5"], 1)
+    assert "2 images, all copies of one, cannot be divided into training and validation" in message
+    assert listed(tmp_path / "out") == []
+    (data / "images" / "b.png").write_bytes(png(25, 40))
+    assert main([*command, "--format=csv", "--val=0.5"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("CSV (boxes.csv); drawn by seed 0: train 1 images, val 1 images\n")
+    assert listed(tmp_path / "out") == [
+        "label_map.pbtxt",
+        "train-00000-of-00001.tfrecord",
+        "val-00000-of-00001.tfrecord",
+    ]
+    message = failure(capsys, [*command, "--format=voc", "--strict", "--label_map=none.pbtxt"], 2)
+    assert "there is no label map at none.pbtxt" in message
+
+
+def test_import_writes_no_split_if_one_of_them_has_no_object(capsys, data, tmp_path):
+    shutil.copytree(data / "images", tmp_path / "set" / "images")
+    content = json.loads((data / "notes.json").read_text())
+    for name, notes in (("train", content["annotations"]), ("val", [])):
+        (tmp_path / "set" / f"{name}.json").write_text(json.dumps(content | {"annotations": notes}))
+    message = failure(capsys, ["dataset", "import", f"{tmp_path}/set", f"--output_path={tmp_path}/out/my"], 1)
+    assert f"no object could be imported: {tmp_path}/out/my-val, of 2 annotated images, 2 of them usable" in message
+    assert listed(tmp_path / "out") == []
 
 
 def test_missing_and_wrong_flags(capsys, data):
