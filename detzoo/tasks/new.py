@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 DETECTOR, CLASSIFIER = "custom_ssd_mobilenet_v1_fpn_160", "shapes_spp_classifier_zf5"  # without --model
 TRAINING = "training"  # folder of a project that `detzoo train` writes
-CLASS_FOLDERS = "folders"  # format of images without boxes
+CLASS_FOLDERS = "classes"  # format of images without boxes
 _HEADING = """\
 # Project {project}, written by `detzoo new`. Every field can be changed here, or for one command with --set PATH=VALUE.
 #

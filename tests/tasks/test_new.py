@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -100,6 +101,28 @@ def test_a_split_for_tests_alone_leaves_validation_to_be_drawn(tmp_path):
     assert "drawn from train by seed 0: train 6 images, val 2 images" in project.recognized.description
 
 
+def test_class_folders_make_a_classifier(tmp_path):
+    random = np.random.default_rng(5)
+    for number in range(10):
+        file = tmp_path / "data" / ("cats" if number % 2 else "dogs") / f"{'abcdefghij'[number]}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)).save(file)
+    project = new_project(tmp_path / "pets", tmp_path / "data")
+    assert (project.model, images_of(project, "train"), images_of(project, "val")) == (new.CLASSIFIER, 8, 2)
+    problems = check_file(str(tmp_path / "pets/pipeline.config"))
+    assert [problem for problem in problems if problem.severity > Severity.NOTE] == []
+    with pytest.raises(UsageError, match="learns from boxes, but --data has classes of whole images"):
+        new_project(tmp_path / "other", tmp_path / "data", model="ssd_mobilenet_v2_300")
+
+
+def test_records_and_their_label_map_are_taken_as_they_are(tmp_path, data):
+    new_project(tmp_path / "first", data)
+    project = new_project(tmp_path / "second", tmp_path / "first/records")
+    assert project.recognized.format == "records"
+    for name in ("label_map.pbtxt", "train-00000-of-00001.tfrecord", "val-00000-of-00001.tfrecord"):
+        assert (tmp_path / "first/records" / name).read_bytes() == (tmp_path / "second/records" / name).read_bytes()
+
+
 @pytest.mark.parametrize(
     ("options", "starts_from"),
     [
@@ -138,6 +161,9 @@ def test_statistics_that_would_not_arrive_are_recomputed(tmp_path, data):
         ({"data": "data/data.yaml"}, UsageError, "--data .*data.yaml is not a folder"),
         ({"data": "empty"}, DataError, "empty has no labels of a known format"),
         ({"data": "one"}, DataError, "1 different image cannot be divided"),
+        ({"data": "labels only"}, DataError, "labels only has no image"),
+        ({"data": "images only"}, DataError, "images only has 2 images, and no label file"),
+        ({"data": "two"}, UsageError, "labels in 2 formats: .* choose one by --format csv or --format yolo"),
         ({"data_format": "vco"}, UsageError, "--format vco is unknown; did you mean 'voc'"),
         ({"model": "ssd_mobilnet_v2_300"}, UsageError, "did you mean ssd_mobilenet_v2_300"),
         ({"model": "rpn_resnet50_fpn_800"}, UsageError, "rpn_resnet50_fpn_800 does not classify"),
@@ -155,6 +181,11 @@ def test_statistics_that_would_not_arrive_are_recomputed(tmp_path, data):
 def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, data, options, error, says):
     (tmp_path / "empty").mkdir()
     write_yolo(tmp_path / "one", {"": 1})
+    shutil.rmtree(write_yolo(tmp_path / "labels only", {"": 2}) / "images")
+    shutil.rmtree(write_yolo(tmp_path / "images only", {"": 2}) / "labels")
+    (write_yolo(tmp_path / "two", {"": 2}) / "boxes.csv").write_text(
+        "filename,width,height,class,xmin,ymin,xmax,ymax\nphoto-a.png,64,48,cat,1,1,20,20\n"
+    )
     before = files_of(tmp_path)
     project, source = options.pop("project", "pets"), options.pop("data", "data")
     with pytest.raises(error, match=says) as raised:
@@ -162,6 +193,14 @@ def test_bad_input_is_one_sentence_and_leaves_nothing(tmp_path, data, options, e
     assert isinstance(raised.value, DetzooError)
     assert files_of(tmp_path) == before
     assert not list(tmp_path.glob(".pets*"))
+
+
+def test_a_class_with_one_object_is_a_warning(tmp_path, data):
+    (data / "data.yaml").write_text("names: [cat, dog, cow]\n")
+    (data / "labels/photo-a.txt").write_text("2 0.5 0.5 0.4 0.6\n")
+    warnings = new_project(tmp_path / "pets", data).warnings
+    assert [warning for warning in warnings if "cow" in warning] != []
+    assert not any("cat" in warning or "dog" in warning for warning in warnings)
 
 
 @pytest.mark.parametrize("where", ["write_records", "_checked_text"])
