@@ -46,21 +46,13 @@ Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
 
 @dataclasses.dataclass(frozen=True)
 class RegionFeatures:
-    """A two-stage detector's ``feature_extractor`` block, read.
-
-    Attributes:
-        message: pb.FasterRcnnFeatureExtractor.
-        row: Its entry in the table of types.
-        network: The classification network that it is cut from.
-        hyperparams: Hyperparameters of the network's layers.
-        added_hyperparams: Hyperparameters of the added layers: the pyramid, the fully connected layers.
-    """
+    """A two-stage detector's ``feature_extractor`` block, read."""
 
     message: pb.FasterRcnnFeatureExtractor
-    row: RegionExtractor
-    network: Network
-    hyperparams: ConvHyperparams
-    added_hyperparams: ConvHyperparams
+    row: RegionExtractor  # its entry in the table of types
+    network: Network  # the classification network that it is cut from
+    hyperparams: ConvHyperparams  # hyperparameters of the network's layers
+    added_hyperparams: ConvHyperparams  # hyperparameters of the added layers: the pyramid, the fully connected layers
 
     def backbone(self, image_shape: tuple[int | None, int | None]) -> FeatureExtractor:
         """Builds the layers before the crop, with pretrained weights if the config names any."""

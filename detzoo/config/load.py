@@ -25,23 +25,14 @@ MOST_BYTES = 64 * 2**20  # of a text; the largest published config has 10 KB
 
 @dataclasses.dataclass
 class LoadedPipeline:
-    """A config with its overrides applied.
+    """A config with its overrides applied."""
 
-    Attributes:
-        message: TrainEvalPipelineConfig.
-        path: Path of its file, as the user named it; the whole path of a config that comes with detzoo.
-        text: Text of that file.
-        lines: Line (from 1) of every field path that the text sets.
-        overrides: The ``path=value`` strings that were applied, in order.
-        braces_match: See ``ParsedText``.
-    """
-
-    message: Any
-    path: str
-    text: str
-    lines: dict[str, int]
-    overrides: tuple[str, ...] = ()
-    braces_match: bool = True
+    message: Any  # TrainEvalPipelineConfig
+    path: str  # path of its file, as the user named it; the whole path of a config that comes with detzoo
+    text: str  # text of that file
+    lines: dict[str, int]  # line (from 1) of every field path that the text sets
+    overrides: tuple[str, ...] = ()  # the ``path=value`` strings that were applied, in order
+    braces_match: bool = True  # see ``ParsedText``
 
     def line_of(self, field_path: str) -> int:
         """Returns the line of a field, or of the nearest enclosing block in the text; 0 for none."""

@@ -32,21 +32,13 @@ _PLACEHOLDER = "PATH_TO_BE"  # PATH_TO_BE_CONFIGURED; one published config missp
 
 
 class Problem(NamedTuple):
-    """One finding.
+    """One finding."""
 
-    Attributes:
-        severity: How much it matters.
-        path: Path of the field.
-        line: Line of the text, 0 if no line has the field.
-        message: The text for the user. Its wording may change; programs read ``code``.
-        code: The rule that the config breaks, such as "out-of-range". Codes are stable.
-    """
-
-    severity: Severity
-    path: str
-    line: int
-    message: str
-    code: str
+    severity: Severity  # how much it matters
+    path: str  # path of the field
+    line: int  # line of the text, 0 if no line has the field
+    message: str  # the text for the user. Its wording may change; programs read ``code``.
+    code: str  # the rule that the config breaks, such as "out-of-range". Codes are stable.
 
     def format(self, file: str) -> str:
         """Returns ``file:line: error: path: message``; an override's problem names the override in its message."""

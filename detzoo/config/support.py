@@ -36,48 +36,33 @@ class Normalization(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class Extractor:
-    """A backbone, and the pyramid on it.
+    """A backbone, and the pyramid on it."""
 
-    Attributes:
-        family: Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3,
-            inception_resnet_v2, resnet, resnext or efficientnet.
-        variant: Member of the family, e.g. "101" or "101_32x8d"; "" if there is only one.
-        normalization: Normalization of the input.
-        has_depth_multiplier: True if ``depth_multiplier`` scales the backbone.
-        has_imagenet_weights: True if keras.applications publishes weights of it.
-        is_fpn: True for a feature pyramid on the maps (``_fpn``).
-    """
-
+    # Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3, inception_resnet_v2,
+    # resnet, resnext or efficientnet.
     family: str
-    variant: str
-    normalization: Normalization
-    has_depth_multiplier: bool = False
-    has_imagenet_weights: bool = True
-    is_fpn: bool = False
+    variant: str  # member of the family, e.g. "101" or "101_32x8d"; "" if there is only one
+    normalization: Normalization  # normalization of the input
+    has_depth_multiplier: bool = False  # True if ``depth_multiplier`` scales the backbone
+    has_imagenet_weights: bool = True  # True if keras.applications publishes weights of it
+    is_fpn: bool = False  # True for a feature pyramid on the maps (``_fpn``)
 
 
 @dataclasses.dataclass(frozen=True)
 class SsdExtractor(Extractor):
-    """The meaning of a ``type`` of ``model.ssd.feature_extractor``: without a pyramid SSD's extra levels.
+    """The meaning of a ``type`` of ``model.ssd.feature_extractor``: without a pyramid SSD's extra levels."""
 
-    Attributes:
-        backbone_levels: Levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` all of
-            them, of which ``fpn.min_level`` to ``fpn.max_level`` are read.
-        extra_depths: Channels of the levels that SSD adds after the last map, before the depth multiplier; () with
-            ``is_fpn``.
-        l2_normalized_levels: Levels whose channels are L2-normalized with a learned scale (VGG's conv4_3).
-        extra_kernel_sizes: Side of the strided kernel of each extra level; () for 3 everywhere.
-        num_pooled_levels: Number of levels from max pooling of the last map, instead of extra levels (PPN).
-        has_fixed_maps: True if ``num_layers`` has no effect, because all maps are always made.
-        is_bifpn: True for a bidirectional feature pyramid on the maps (``_bifpn``), with the levels of ``bifpn``.
-    """
-
+    # Levels of the backbone's own maps that are read, in ascending order; with ``is_fpn`` all of them, of which
+    # ``fpn.min_level`` to ``fpn.max_level`` are read.
     backbone_levels: tuple[int, ...] = ()
+    # Channels of the levels that SSD adds after the last map, before the depth multiplier; () with ``is_fpn``.
     extra_depths: tuple[int, ...] = ()
+    # Levels whose channels are L2-normalized with a learned scale (VGG's conv4_3).
     l2_normalized_levels: tuple[int, ...] = ()
-    extra_kernel_sizes: tuple[int, ...] = ()
-    num_pooled_levels: int = 0
-    has_fixed_maps: bool = False
+    extra_kernel_sizes: tuple[int, ...] = ()  # side of the strided kernel of each extra level; () for 3 everywhere
+    num_pooled_levels: int = 0  # number of levels from max pooling of the last map, instead of extra levels (PPN)
+    has_fixed_maps: bool = False  # True if ``num_layers`` has no effect, because all maps are always made
+    # True for a bidirectional feature pyramid on the maps (``_bifpn``), with the levels of ``bifpn``.
     is_bifpn: bool = False
 
     @property
@@ -105,15 +90,12 @@ class RegionExtractor(Extractor):
     """The meaning of a ``type`` of ``model.faster_rcnn.feature_extractor``.
 
     Without a pyramid, it is one map of stride 16 and the rest of the network after the crop.
-
-    Attributes:
-        is_dense_after_crop: True if the layers after the crop have stride 1 by default: the Object Detection API's
-            first generation of ResNets.
-        strides: Accepted values of ``first_stage_features_stride``.
     """
 
+    # True if the layers after the crop have stride 1 by default: the Object Detection API's first generation of
+    # ResNets.
     is_dense_after_crop: bool = False
-    strides: tuple[int, ...] = (8, 16, 32)
+    strides: tuple[int, ...] = (8, 16, 32)  # accepted values of ``first_stage_features_stride``
 
 
 PYRAMID_LEVELS = (2, 3, 4, 5)  # Every backbone here has maps of these strides: 4, 8, 16, 32.

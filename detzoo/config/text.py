@@ -22,19 +22,12 @@ CLOSING = {"{": "}", "<": ">", "[": "]"}
 
 
 class ParsedText(NamedTuple):
-    """The content of a text.
+    """The content of a text."""
 
-    Attributes:
-        message: The fields that could be read.
-        lines: Line of every field path that the text sets.
-        problems: Problems of the text.
-        braces_match: False if more or fewer blocks are closed than opened. Then fields may be in the wrong block.
-    """
-
-    message: Any
-    lines: dict[str, int]
-    problems: list[Problem]
-    braces_match: bool
+    message: Any  # the fields that could be read
+    lines: dict[str, int]  # line of every field path that the text sets
+    problems: list[Problem]  # problems of the text
+    braces_match: bool  # False if more or fewer blocks are closed than opened. Then fields may be in the wrong block.
 
 
 class _Block(NamedTuple):

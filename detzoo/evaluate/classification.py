@@ -44,21 +44,14 @@ class ClassifiedImage(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationResult:
-    """Errors and predictions of an evaluation.
+    """Errors and predictions of an evaluation."""
 
-    Attributes:
-        metrics: Errors by name, in [0, 1].
-        per_class: Class name to "top-1 error" and number of "images", for classes with images.
-        images: All images.
-        class_names: Name of each class id (from 1).
-        seconds: Wall time, reading included.
-    """
-
-    metrics: dict[str, float]
+    metrics: dict[str, float]  # errors by name, in [0, 1]
+    # Class name to "top-1 error" and number of "images", for classes with images.
     per_class: dict[str, dict[str, float]]
-    images: list[ClassifiedImage]
-    class_names: dict[int, str]
-    seconds: float
+    images: list[ClassifiedImage]  # all images
+    class_names: dict[int, str]  # name of each class id (from 1)
+    seconds: float  # wall time, reading included
 
 
 class ClassifierEvaluator:

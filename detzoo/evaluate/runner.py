@@ -46,23 +46,14 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
-    """Metrics, ground truth and detections of an evaluation.
+    """Metrics, ground truth and detections of an evaluation."""
 
-    Attributes:
-        metrics: Metrics by name; -1 if there was nothing to measure.
-        per_class: Class name to metric name to number; NaN or -1 for classes without objects.
-        images: Ground truth and detections of every image.
-        class_names: Name of each class id (from 1).
-        seconds: Wall time, reading included.
-        proposes_only: The detections are class-agnostic proposals.
-    """
-
-    metrics: dict[str, float]
-    per_class: dict[str, dict[str, float]]
-    images: list[EvaluatedImage]
-    class_names: dict[int, str]
-    seconds: float
-    proposes_only: bool = False
+    metrics: dict[str, float]  # metrics by name; -1 if there was nothing to measure
+    per_class: dict[str, dict[str, float]]  # class name to metric name to number; NaN or -1 for classes without objects
+    images: list[EvaluatedImage]  # ground truth and detections of every image
+    class_names: dict[int, str]  # name of each class id (from 1)
+    seconds: float  # wall time, reading included
+    proposes_only: bool = False  # the detections are class-agnostic proposals
 
 
 def asked_metrics(eval_config: Any) -> list[str]:

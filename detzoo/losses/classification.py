@@ -62,13 +62,9 @@ def sigmoid_cross_entropy(logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class AlphaBalancedSigmoidCrossEntropy:
-    """-alpha_t log(p_t) (Focal loss, equation 3).
+    """-alpha_t log(p_t) (Focal loss, equation 3)."""
 
-    Attributes:
-        alpha: Weight of positive targets, in [0, 1]; negative ones have 1 - alpha.
-    """
-
-    alpha: float = 0.25
+    alpha: float = 0.25  # weight of positive targets, in [0, 1]; negative ones have 1 - alpha
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A] of logits and targets [..., A, C]."""
@@ -82,14 +78,10 @@ class SigmoidFocal:
 
     With s = softplus(-x_t), log(p_t) is -s and log(1 - p_t) is -(s + x_t). This needs one softplus and one exp, and no
     logarithm of a rounded probability.
-
-    Attributes:
-        gamma: Exponent that reduces the weight of well classified columns, at least 0.
-        alpha: Weight of positive targets; None for no balancing.
     """
 
-    gamma: float = 2.0
-    alpha: float | None = 0.25
+    gamma: float = 2.0  # exponent that reduces the weight of well classified columns, at least 0
+    alpha: float | None = 0.25  # weight of positive targets; None for no balancing
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A] of logits and targets [..., A, C]."""
@@ -104,17 +96,11 @@ class SigmoidFocal:
 
 @dataclasses.dataclass(frozen=True)
 class FocalStar:
-    """FL* = -log(sigmoid(gamma x_t + beta)) / gamma (Focal loss, appendix A).
+    """FL* = -log(sigmoid(gamma x_t + beta)) / gamma (Focal loss, appendix A)."""
 
-    Attributes:
-        gamma: Steepness, above 0.
-        beta: Shift of the logit.
-        alpha: Weight of positive targets; None for no balancing.
-    """
-
-    gamma: float = 2.0
-    beta: float = 1.0
-    alpha: float | None = None
+    gamma: float = 2.0  # steepness, above 0
+    beta: float = 1.0  # shift of the logit
+    alpha: float | None = None  # weight of positive targets; None for no balancing
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A] of logits and targets [..., A, C]."""
@@ -126,13 +112,9 @@ class FocalStar:
 
 @dataclasses.dataclass(frozen=True)
 class SoftmaxCrossEntropy:
-    """Cross entropy of one class against all others; one of the columns must be the background.
+    """Cross entropy of one class against all others; one of the columns must be the background."""
 
-    Attributes:
-        logit_scale: Divisor of the logits, above 0; higher values flatten the distribution.
-    """
-
-    logit_scale: float = 1.0
+    logit_scale: float = 1.0  # divisor of the logits, above 0; higher values flatten the distribution
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A] of logits and targets [..., A, C]."""
@@ -141,15 +123,10 @@ class SoftmaxCrossEntropy:
 
 @dataclasses.dataclass(frozen=True)
 class BootstrappedSigmoidCrossEntropy:
-    """Binary cross entropy against a mixture of target and prediction, for noisy labels (Reed et al., 1412.6596).
+    """Binary cross entropy against a mixture of target and prediction, for noisy labels (Reed et al., 1412.6596)."""
 
-    Attributes:
-        alpha: Share of the target in the mixture, in [0, 1].
-        is_hard: Mixes with the predicted decision (0 or 1) instead of the probability.
-    """
-
-    alpha: float
-    is_hard: bool = False
+    alpha: float  # share of the target in the mixture, in [0, 1]
+    is_hard: bool = False  # mixes with the predicted decision (0 or 1) instead of the probability
 
     def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A] of logits and targets [..., A, C]."""

@@ -16,32 +16,20 @@ from detzoo.ops.sampling import balanced_sample
 
 @dataclasses.dataclass(frozen=True)
 class DenseLoss:
-    """Sums classification over positive and negative anchors, and localisation over positive ones.
+    """Sums classification over positive and negative anchors, and localisation over positive ones."""
 
-    Attributes:
-        classification: Loss of logits.
-        localization: Loss of codes.
-        box_coder: Decoder of boxes for the miner.
-        has_background_column: True if column 0 of the logits is the background.
-        encode_background_as_zeros: Sets a negative's target to zero in every column, instead of one in column 0.
-        classification_weight: Factor of the classification term.
-        localization_weight: Factor of the localisation term.
-        normalize_by_num_matches: Divides both terms by the weight of all positives; else they are plain sums.
-        normalize_localization_by_code_size: Also divides the localisation term by the length of a code.
-        miner: Choice of hard examples, or None.
-        positive_sample_fraction: Share of positives in a random sample of the anchors; None for all anchors.
-    """
-
-    classification: ClassificationLoss
-    localization: LocalizationLoss
-    box_coder: BoxCoder
-    has_background_column: bool = True
+    classification: ClassificationLoss  # loss of logits
+    localization: LocalizationLoss  # loss of codes
+    box_coder: BoxCoder  # decoder of boxes for the miner
+    has_background_column: bool = True  # True if column 0 of the logits is the background
+    # Sets a negative's target to zero in every column, instead of one in column 0.
     encode_background_as_zeros: bool = False
-    classification_weight: float = 1.0
-    localization_weight: float = 1.0
-    normalize_by_num_matches: bool = True
-    normalize_localization_by_code_size: bool = False
-    miner: HardExampleMiner | None = None
+    classification_weight: float = 1.0  # factor of the classification term
+    localization_weight: float = 1.0  # factor of the localisation term
+    normalize_by_num_matches: bool = True  # divides both terms by the weight of all positives; else they are plain sums
+    normalize_localization_by_code_size: bool = False  # also divides the localisation term by the length of a code
+    miner: HardExampleMiner | None = None  # choice of hard examples, or None
+    # Share of positives in a random sample of the anchors; None for all anchors.
     positive_sample_fraction: float | None = None
 
     def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, LossTerm]:

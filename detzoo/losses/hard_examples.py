@@ -26,23 +26,15 @@ class HardExampleMiner:
     the hardest down, negatives past ``max_negatives_per_positive`` times the chosen positives are dropped. With
     ``reserve_positives`` the ratio r comes first: of all anchors that suppression leaves, the hardest
     ``num_hard_examples // (1 + r)`` positives are chosen, and r of the hardest negatives for each of them.
-
-    Attributes:
-        num_hard_examples: Anchors per image before the ratio is applied; None for no limit.
-        iou_threshold: A box with a higher IoU with a harder one is not chosen; 1 for no suppression.
-        classification_weight: Weight of the classification loss in the hardness.
-        localization_weight: Weight of the localisation loss in the hardness.
-        max_negatives_per_positive: Ratio r; None for no ratio.
-        min_negatives_per_image: Negatives that are allowed for any number of positives; needs the ratio.
-        reserve_positives: Reserves a share of the examples for positives; needs ``num_hard_examples`` and the ratio.
     """
 
-    num_hard_examples: int | None = 64
-    iou_threshold: float = 0.7
-    classification_weight: float = 1.0
-    localization_weight: float = 1.0
-    max_negatives_per_positive: int | None = None
-    min_negatives_per_image: int = 0
+    num_hard_examples: int | None = 64  # anchors per image before the ratio is applied; None for no limit
+    iou_threshold: float = 0.7  # a box with a higher IoU with a harder one is not chosen; 1 for no suppression
+    classification_weight: float = 1.0  # weight of the classification loss in the hardness
+    localization_weight: float = 1.0  # weight of the localisation loss in the hardness
+    max_negatives_per_positive: int | None = None  # ratio r; None for no ratio
+    min_negatives_per_image: int = 0  # negatives that are allowed for any number of positives; needs the ratio
+    # Reserves a share of the examples for positives; needs ``num_hard_examples`` and the ratio.
     reserve_positives: bool = False
 
     @property

@@ -20,13 +20,9 @@ LocalizationLoss = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
 
 @dataclasses.dataclass(frozen=True)
 class SmoothL1:
-    """x**2 / 2 where |x| <= delta, else delta (|x| - delta / 2), summed over the code (Fast R-CNN, equation 3).
+    """x**2 / 2 where |x| <= delta, else delta (|x| - delta / 2), summed over the code (Fast R-CNN, equation 3)."""
 
-    Attributes:
-        delta: End of the parabola, above 0.
-    """
-
-    delta: float = 1.0
+    delta: float = 1.0  # end of the parabola, above 0
 
     def __call__(self, predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A]."""
@@ -53,14 +49,10 @@ class OneMinusIou:
     """1 - IoU (or GIoU) of the decoded boxes.
 
     Differs from the Object Detection API, which uses the codes as boxes.
-
-    Attributes:
-        box_coder: Decoder of the codes.
-        is_generalized: Uses the generalised IoU, which has a gradient for disjoint boxes.
     """
 
-    box_coder: BoxCoder
-    is_generalized: bool = False
+    box_coder: BoxCoder  # decoder of the codes
+    is_generalized: bool = False  # uses the generalised IoU, which has a gradient for disjoint boxes
 
     def __call__(self, predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
         """Returns losses [..., A], in [0, 1] (generalised: [0, 2))."""

@@ -47,19 +47,12 @@ def mean_over_images(losses: tf.Tensor, counts: tf.Tensor, weight: float) -> Los
 
 @dataclasses.dataclass(frozen=True)
 class ProposalLoss:
-    """Objectness of the sampled anchors, and localisation of the positive ones.
+    """Objectness of the sampled anchors, and localisation of the positive ones."""
 
-    Attributes:
-        objectness: Loss of two logits, background first.
-        localization: Loss of codes.
-        objectness_weight: Factor of the objectness term.
-        localization_weight: Factor of the localisation term.
-    """
-
-    objectness: ClassificationLoss
-    localization: LocalizationLoss
-    objectness_weight: float = 1.0
-    localization_weight: float = 1.0
+    objectness: ClassificationLoss  # loss of two logits, background first
+    localization: LocalizationLoss  # loss of codes
+    objectness_weight: float = 1.0  # factor of the objectness term
+    localization_weight: float = 1.0  # factor of the localisation term
 
     def __call__(self, predictions: Predictions, targets: Targets) -> dict[str, LossTerm]:
         """Returns the two terms over this replica's images, for ``targets`` from ``ProposalTargets``."""
@@ -75,23 +68,14 @@ class ProposalLoss:
 
 @dataclasses.dataclass(frozen=True)
 class RegionLoss:
-    """Classification of every region, and localisation of the positive ones.
+    """Classification of every region, and localisation of the positive ones."""
 
-    Attributes:
-        classification: Loss of K + 1 logits, background first.
-        localization: Loss of codes.
-        box_coder: Decoder of boxes for the miner.
-        classification_weight: Factor of the classification term.
-        localization_weight: Factor of the localisation term.
-        miner: Choice of hard examples; None for all regions.
-    """
-
-    classification: ClassificationLoss
-    localization: LocalizationLoss
-    box_coder: BoxCoder
-    classification_weight: float = 1.0
-    localization_weight: float = 1.0
-    miner: HardExampleMiner | None = None
+    classification: ClassificationLoss  # loss of K + 1 logits, background first
+    localization: LocalizationLoss  # loss of codes
+    box_coder: BoxCoder  # decoder of boxes for the miner
+    classification_weight: float = 1.0  # factor of the classification term
+    localization_weight: float = 1.0  # factor of the localisation term
+    miner: HardExampleMiner | None = None  # choice of hard examples; None for all regions
 
     def __call__(
         self, box_deltas: tf.Tensor, class_logits: tf.Tensor, regions: Proposals, targets: RegionTargets
@@ -142,12 +126,9 @@ class MaskLoss:
     """Binary cross entropy of the positive regions' masks of the true class, averaged over the cells.
 
     Differs from the Object Detection API: the mean over the images, not the sum, as for every other term.
-
-    Attributes:
-        weight: Factor of the term.
     """
 
-    weight: float = 1.0
+    weight: float = 1.0  # factor of the term
 
     def __call__(
         self, mask_logits: tf.Tensor, regions: Proposals, targets: RegionTargets, groundtruth: Groundtruth
@@ -172,14 +153,10 @@ class MaskProposalLoss:
     """Objectness at the sampled locations, and the masks of the positive ones.
 
     Scores are averaged over an image's sample, masks over its positives and the cells of each; both then over images.
-
-    Attributes:
-        mask_weight: Factor of the term of the masks.
-        score_weight: Factor of the term of the scores.
     """
 
-    mask_weight: float = 10.0
-    score_weight: float = 1.0
+    mask_weight: float = 10.0  # factor of the term of the masks
+    score_weight: float = 1.0  # factor of the term of the scores
 
     def __call__(
         self, predictions: MaskProposalPredictions, targets: MaskTargets, groundtruth: Groundtruth

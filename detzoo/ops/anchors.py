@@ -106,17 +106,14 @@ class SsdAnchors:
     """Default boxes of SSD (Liu et al., arXiv:1512.02325, section 2.2), with the Object Detection API's rules.
 
     Scales are fractions of the shorter image side, so that a box of aspect ratio 1 is square on any image.
-
-    Attributes:
-        layer_sizes: float32 [k, 2] per feature map, (height, width) as fractions of the shorter side.
-        base_anchor_size: Factors (height, width) of all sizes.
-        strides_px: (y, x) distance of neighbouring centres per feature map; None spreads them evenly over the image.
-        offsets_px: (y, x) of the first centre per feature map; None for half a stride.
     """
 
+    # float32 [k, 2] per feature map, (height, width) as fractions of the shorter side.
     layer_sizes: tuple[np.ndarray, ...]
-    base_anchor_size: tuple[float, float] = (1.0, 1.0)
+    base_anchor_size: tuple[float, float] = (1.0, 1.0)  # factors (height, width) of all sizes
+    # (y, x) distance of neighbouring centres per feature map; None spreads them evenly over the image.
     strides_px: tuple[tuple[int, int], ...] | None = None
+    # (y, x) of the first centre per feature map; None for half a stride.
     offsets_px: tuple[tuple[int, int], ...] | None = None
 
     @property
@@ -189,20 +186,13 @@ class MultiscaleAnchors:
 
     The order at a location is aspect ratio by aspect ratio, and from the smallest scale of the octave up. The first
     centre is half a stride inside the image if the level's stride divides the image's side, else on its border.
-
-    Attributes:
-        min_level: Level of the first feature map.
-        max_level: Level of the last feature map.
-        anchor_scale: Side of a level's smallest square anchor, in strides.
-        aspect_ratios: width / height.
-        scales_per_octave: Number n of sizes between two levels: 2**(0/n), 2**(1/n), ...
     """
 
-    min_level: int = 3
-    max_level: int = 7
-    anchor_scale: float = 4.0
-    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)
-    scales_per_octave: int = 2
+    min_level: int = 3  # level of the first feature map
+    max_level: int = 7  # level of the last feature map
+    anchor_scale: float = 4.0  # side of a level's smallest square anchor, in strides
+    aspect_ratios: tuple[float, ...] = (1.0, 2.0, 0.5)  # width / height
+    scales_per_octave: int = 2  # number n of sizes between two levels: 2**(0/n), 2**(1/n), ...
 
     @property
     def num_anchors_per_location(self) -> tuple[int, ...]:
@@ -234,17 +224,11 @@ def _half_stride_where_divisible(side_px: Size, stride: int) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class GridAnchors:
-    """Anchors with sizes, strides and offsets in pixels, per feature map.
+    """Anchors with sizes, strides and offsets in pixels, per feature map."""
 
-    Attributes:
-        layer_sizes_px: float32 [k, 2] per feature map, (height, width).
-        strides_px: (y, x) distance of neighbouring centres per feature map.
-        offsets_px: (y, x) of the first centre per feature map.
-    """
-
-    layer_sizes_px: tuple[np.ndarray, ...]
-    strides_px: tuple[tuple[int, int], ...]
-    offsets_px: tuple[tuple[int, int], ...]
+    layer_sizes_px: tuple[np.ndarray, ...]  # float32 [k, 2] per feature map, (height, width)
+    strides_px: tuple[tuple[int, int], ...]  # (y, x) distance of neighbouring centres per feature map
+    offsets_px: tuple[tuple[int, int], ...]  # (y, x) of the first centre per feature map
 
     @property
     def num_anchors_per_location(self) -> tuple[int, ...]:

@@ -50,13 +50,9 @@ def _bounded_exp(log_ratio: tf.Tensor) -> tf.Tensor:
 
 @dataclasses.dataclass(frozen=True)
 class FasterRcnnBoxCoder:
-    """[ty, tx, th, tw]: shift of the centre in anchor sizes, logarithm of the size ratio (Faster R-CNN, section 3.1.2).
+    """[ty, tx, th, tw]: shift of the centre in anchor sizes, log of the size ratio (Faster R-CNN, section 3.1.2)."""
 
-    Attributes:
-        scale_factors: Factors of ty, tx, th, tw.
-    """
-
-    scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)
+    scale_factors: tuple[float, float, float, float] = (10.0, 10.0, 5.0, 5.0)  # factors of ty, tx, th, tw
     code_size: int = dataclasses.field(default=4, init=False)
 
     def encode(self, boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
@@ -86,13 +82,9 @@ class FasterRcnnBoxCoder:
 
 @dataclasses.dataclass(frozen=True)
 class MeanStddevBoxCoder:
-    """The differences of the corner coordinates to the anchor's, divided by one standard deviation (MultiBox).
+    """The differences of the corner coordinates to the anchor's, divided by one standard deviation (MultiBox)."""
 
-    Attributes:
-        stddev: Divisor, in the unit of the boxes.
-    """
-
-    stddev: float = 0.01
+    stddev: float = 0.01  # divisor, in the unit of the boxes
     code_size: int = dataclasses.field(default=4, init=False)
 
     def encode(self, boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:
@@ -109,12 +101,9 @@ class SquareBoxCoder:
     """[ty, tx, tl] for boxes that are replaced by squares of side sqrt(height * width).
 
     ``decode`` inverts ``encode`` for square boxes; for other boxes it keeps centre and area.
-
-    Attributes:
-        scale_factors: Factors of ty, tx, tl.
     """
 
-    scale_factors: tuple[float, float, float] = (10.0, 10.0, 5.0)
+    scale_factors: tuple[float, float, float] = (10.0, 10.0, 5.0)  # factors of ty, tx, tl
     code_size: int = dataclasses.field(default=3, init=False)
 
     def encode(self, boxes: tf.Tensor, anchors: tf.Tensor) -> tf.Tensor:

@@ -73,20 +73,14 @@ class Matcher(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class ArgmaxMatcher:
-    """Matches each anchor with its most similar row, if the similarity reaches a threshold.
+    """Matches each anchor with its most similar row, if the similarity reaches a threshold."""
 
-    Attributes:
-        matched_threshold: Smallest similarity of positive anchors; None makes every anchor positive.
-        unmatched_threshold: Anchors below it are negative, those between the two thresholds ignored; None for
-            ``matched_threshold``.
-        negatives_lower_than_unmatched: False swaps the two: negative between the thresholds, ignored below.
-        force_match_for_each_row: Matches each row with its most similar anchor, independent of the thresholds. The
-            first of two rows that claim one anchor gets it.
-    """
-
-    matched_threshold: float | None = 0.5
+    matched_threshold: float | None = 0.5  # smallest similarity of positive anchors; None makes every anchor positive
+    # Anchors below it are negative, those between the two thresholds ignored; None for ``matched_threshold``.
     unmatched_threshold: float | None = None
-    negatives_lower_than_unmatched: bool = True
+    negatives_lower_than_unmatched: bool = True  # False swaps the two: negative between the thresholds, ignored below
+    # Matches each row with its most similar anchor, independent of the thresholds. The first of two rows that claim
+    # one anchor gets it.
     force_match_for_each_row: bool = False
 
     def __call__(

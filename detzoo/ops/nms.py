@@ -48,21 +48,14 @@ class Selection(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class NmsLimits:
-    """Thresholds and limits of a suppression.
+    """Thresholds and limits of a suppression."""
 
-    Attributes:
-        score_threshold: Only scores above it, and above 0, are used.
-        iou_threshold: A box is dropped if its IoU with a better one of its class is above this.
-        max_detections_per_class: Largest number of boxes of a class.
-        max_total_detections: M, number of boxes of all classes.
-        soft_nms_sigma: 0 for hard suppression. Above 0, the score of overlapping boxes is multiplied by
-            exp(-IoU**2 / (2 sigma)) (Bodla et al., arXiv:1704.04503) and ``iou_threshold`` is not used.
-    """
-
-    score_threshold: float = 0.0
-    iou_threshold: float = 0.6
-    max_detections_per_class: int = 100
-    max_total_detections: int = 100
+    score_threshold: float = 0.0  # only scores above it, and above 0, are used
+    iou_threshold: float = 0.6  # a box is dropped if its IoU with a better one of its class is above this
+    max_detections_per_class: int = 100  # largest number of boxes of a class
+    max_total_detections: int = 100  # M, number of boxes of all classes
+    # 0 for hard suppression. Above 0, the score of overlapping boxes is multiplied by exp(-IoU**2 / (2 sigma)) (Bodla
+    # et al., arXiv:1704.04503) and ``iou_threshold`` is not used.
     soft_nms_sigma: float = 0.0
 
 

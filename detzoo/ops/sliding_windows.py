@@ -32,19 +32,12 @@ class Locations(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SlidingWindows:
-    """The windows of some heads over some levels.
+    """The windows of some heads over some levels."""
 
-    Attributes:
-        levels: Levels of the pyramid, ascending.
-        head_factors: Factor of the object size of each head.
-        min_object_size_px: Longer side of the objects of level 2, for a factor of 1.
-        window_scale: Ratio of a window's side to the longer side of its objects.
-    """
-
-    levels: tuple[int, ...]
-    head_factors: tuple[float, ...] = (1.0,)
-    min_object_size_px: float = 32.0
-    window_scale: float = 1.25
+    levels: tuple[int, ...]  # levels of the pyramid, ascending
+    head_factors: tuple[float, ...] = (1.0,)  # factor of the object size of each head
+    min_object_size_px: float = 32.0  # longer side of the objects of level 2, for a factor of 1
+    window_scale: float = 1.25  # ratio of a window's side to the longer side of its objects
 
     @property
     def object_sides_px(self) -> tuple[float, ...]:

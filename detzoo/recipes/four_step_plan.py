@@ -40,23 +40,15 @@ SHARED_PATTERN = f"^({'|'.join(SHARED_PARTS)})/"  # a regular expression of free
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """One of the four trainings.
+    """One of the four trainings."""
 
-    Attributes:
-        folder: Name of the step's folder, which begins with the step's number.
-        what: Description for the log.
-        why: Purpose for the log.
-        is_first_stage: The step trains the proposal network; otherwise Fast R-CNN.
-        reads_proposals_of: Folder of the step that proposes the regions, or "".
-        starts_from: Folder of the step that provides the initial weights and the frozen backbone; "" for the weights
-            that the config names.
-    """
-
-    folder: str
-    what: str
-    why: str
-    is_first_stage: bool
-    reads_proposals_of: str = ""
+    folder: str  # name of the step's folder, which begins with the step's number
+    what: str  # description for the log
+    why: str  # purpose for the log
+    is_first_stage: bool  # the step trains the proposal network; otherwise Fast R-CNN
+    reads_proposals_of: str = ""  # folder of the step that proposes the regions, or ""
+    # Folder of the step that provides the initial weights and the frozen backbone; "" for the weights that the config
+    # names.
     starts_from: str = ""
 
     @property
@@ -99,15 +91,10 @@ STEPS = (
 
 @dataclasses.dataclass(frozen=True)
 class StageConfigs:
-    """The whole detector's ``TrainEvalPipelineConfig`` for the trainings of each stage; only train_config differs.
+    """The whole detector's ``TrainEvalPipelineConfig`` for the trainings of each stage; only train_config differs."""
 
-    Attributes:
-        rpn: Config for steps 1 and 3.
-        box: Config for steps 2 and 4.
-    """
-
-    rpn: Any
-    box: Any
+    rpn: Any  # config for steps 1 and 3
+    box: Any  # config for steps 2 and 4
 
     def of(self, step: Step) -> Any:
         """Returns the config for a step."""

@@ -29,34 +29,21 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class FinishedRecipe:
-    """Result of a finished recipe.
+    """Result of a finished recipe."""
 
-    Attributes:
-        checkpoint: Prefix of the checkpoint of the whole model.
-        made: (path, content) of each result, the checkpoint last.
-    """
-
-    checkpoint: str
-    made: tuple[tuple[str, str], ...]
+    checkpoint: str  # prefix of the checkpoint of the whole model
+    made: tuple[tuple[str, str], ...]  # (path, content) of each result, the checkpoint last
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Kind of training with several steps.
+    """Kind of training with several steps."""
 
-    Attributes:
-        name: Name in messages and run.json, such as "4-step training".
-        article: Article of the name in sentences, "the " or "".
-        source: Paper and section.
-        file: Name of the JSON file by which a folder is known to belong to this recipe.
-        end: Entry of run.json for a run that finished.
-    """
-
-    name: str
-    article: str
-    source: str
-    file: str
-    end: str = "finished"
+    name: str  # name in messages and run.json, such as "4-step training"
+    article: str  # article of the name in sentences, "the " or ""
+    source: str  # paper and section
+    file: str  # name of the JSON file by which a folder is known to belong to this recipe
+    end: str = "finished"  # entry of run.json for a run that finished
 
     def is_finished(self, folder: pathlib.Path) -> bool:
         """Returns whether a run in the folder ended with its checkpoint."""

@@ -21,47 +21,28 @@ class EarlyStopping:
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """Settings of a run.
+    """Settings of a run."""
 
-    Attributes:
-        num_steps: Total number of steps, those of earlier sessions included.
-        batch_size: Images of a global batch, over all replicas.
-        seed: Seed of the data order and of augmentation.
-        log_every_n_steps: Interval of TensorBoard events, and of printed lines if stderr is no terminal.
-        checkpoint_every_n_steps: Interval of checkpoints.
-        keep_checkpoint_max: Number of checkpoints to keep, in addition to the best one.
-        keep_checkpoint_every_n_hours: Interval of checkpoints that are kept permanently.
-        eval_every_n_steps: Interval of evaluations; 0 for none.
-        best_checkpoint_metric: Metric that selects the checkpoint in ``model_dir/best``.
-        early_stopping: Rule for early stopping; None for off.
-        gradient_clipping_norm: Upper bound of the global norm of all gradients; 0 for none.
-        bias_gradient_multiplier: Factor of the gradients of biases; 0 counts as 1.
-        add_regularization_loss: Add the detector's weight regularisation to the loss.
-        moving_average_decay: Decay of the moving average of weights; None for no average.
-        float16_loss_scaling: Compute gradients of a scaled loss.
-        update_variables: Regular expressions; if there are any, only variables with a matching path train.
-        freeze_variables: Regular expressions; variables with a matching path do not train.
-        recompute_batch_norm_batches: Training batches from which the statistics of batch normalization are computed
-            before each evaluation and checkpoint; 0 for moving averages alone.
-    """
-
-    num_steps: int
-    batch_size: int
-    seed: int = 0
-    log_every_n_steps: int = 100
-    checkpoint_every_n_steps: int = 1000
-    keep_checkpoint_max: int = 5
-    keep_checkpoint_every_n_hours: float | None = None
-    eval_every_n_steps: int = 0
-    best_checkpoint_metric: str = "mAP"
-    early_stopping: EarlyStopping | None = None
-    gradient_clipping_norm: float = 0.0
-    bias_gradient_multiplier: float = 0.0
-    add_regularization_loss: bool = True
-    moving_average_decay: float | None = None
-    float16_loss_scaling: bool = False
+    num_steps: int  # total number of steps, those of earlier sessions included
+    batch_size: int  # images of a global batch, over all replicas
+    seed: int = 0  # seed of the data order and of augmentation
+    log_every_n_steps: int = 100  # interval of TensorBoard events, and of printed lines if stderr is no terminal
+    checkpoint_every_n_steps: int = 1000  # interval of checkpoints
+    keep_checkpoint_max: int = 5  # number of checkpoints to keep, in addition to the best one
+    keep_checkpoint_every_n_hours: float | None = None  # interval of checkpoints that are kept permanently
+    eval_every_n_steps: int = 0  # interval of evaluations; 0 for none
+    best_checkpoint_metric: str = "mAP"  # metric that selects the checkpoint in ``model_dir/best``
+    early_stopping: EarlyStopping | None = None  # rule for early stopping; None for off
+    gradient_clipping_norm: float = 0.0  # upper bound of the global norm of all gradients; 0 for none
+    bias_gradient_multiplier: float = 0.0  # factor of the gradients of biases; 0 counts as 1
+    add_regularization_loss: bool = True  # add the detector's weight regularisation to the loss
+    moving_average_decay: float | None = None  # decay of the moving average of weights; None for no average
+    float16_loss_scaling: bool = False  # compute gradients of a scaled loss
+    # Regular expressions; if there are any, only variables with a matching path train.
     update_variables: tuple[str, ...] = ()
-    freeze_variables: tuple[str, ...] = ()
+    freeze_variables: tuple[str, ...] = ()  # regular expressions; variables with a matching path do not train
+    # Training batches from which the statistics of batch normalization are computed before each evaluation and
+    # checkpoint; 0 for moving averages alone.
     recompute_batch_norm_batches: int = 0
 
 

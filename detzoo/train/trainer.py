@@ -37,24 +37,16 @@ _MAX_VALUES = 24  # room for the loss parts; their number is known after tracing
 
 @dataclasses.dataclass(frozen=True)
 class LoopResult:
-    """Values of a call of ``run_steps``.
+    """Values of a call of ``run_steps``."""
 
-    Attributes:
-        step: Finished steps of the run.
-        losses: Means over these steps of each part and of "total".
-        gradient_norm: Mean over these steps, before clipping.
-        learning_rate: Learning rate of the last step.
-        failed_step: First step (from 1) with a loss or gradients that are not finite; None for none.
-        failed_values: Loss parts, total, gradient norm and learning rate of that step.
-        failed_records: Image ids and positions in the stream of this worker's part of that step's batch.
-    """
-
-    step: int
-    losses: dict[str, float]
-    gradient_norm: float
-    learning_rate: float
-    failed_step: int | None = None
+    step: int  # finished steps of the run
+    losses: dict[str, float]  # means over these steps of each part and of "total"
+    gradient_norm: float  # mean over these steps, before clipping
+    learning_rate: float  # learning rate of the last step
+    failed_step: int | None = None  # first step (from 1) with a loss or gradients that are not finite; None for none
+    # Loss parts, total, gradient norm and learning rate of that step.
     failed_values: dict[str, float] = dataclasses.field(default_factory=dict)
+    # Image ids and positions in the stream of this worker's part of that step's batch.
     failed_records: tuple[tuple[str, int], ...] = ()
 
 

@@ -25,23 +25,14 @@ _NUMBERS = (*values.INTEGER_RANGES, *values.FLOATS)
 
 
 class Limit(NamedTuple):
-    """The numbers that a field takes.
+    """The numbers that a field takes."""
 
-    Attributes:
-        low: Lower end of the interval.
-        high: Upper end of the interval; infinite for every finite number from ``low`` on.
-        excludes_low: True if ``low`` itself is outside.
-        excludes_high: True if ``high`` itself is outside.
-        num_values: Length of a list that is not empty; 0 for any length.
-        reason: Unit or reason, "" for none.
-    """
-
-    low: float
-    high: float
-    excludes_low: bool = False
-    excludes_high: bool = False
-    num_values: int = 0
-    reason: str = ""
+    low: float  # lower end of the interval
+    high: float  # upper end of the interval; infinite for every finite number from ``low`` on
+    excludes_low: bool = False  # True if ``low`` itself is outside
+    excludes_high: bool = False  # True if ``high`` itself is outside
+    num_values: int = 0  # length of a list that is not empty; 0 for any length
+    reason: str = ""  # unit or reason, "" for none
 
     def holds(self, number: float) -> bool:
         """Returns True if ``number`` is inside; NaN and infinity never are."""

@@ -40,19 +40,12 @@ class WindowFeatures(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class TrainingImage:
-    """One image of the training set.
+    """One image of the training set."""
 
-    Attributes:
-        number: Position in the stream of records.
-        image_id: ``image/source_id``.
-        pixels: float32 [H, W, 3], RGB, 0..255.
-        windows: True boxes and proposals.
-    """
-
-    number: int
-    image_id: bytes
-    pixels: np.ndarray
-    windows: LabeledWindows
+    number: int  # position in the stream of records
+    image_id: bytes  # ``image/source_id``
+    pixels: np.ndarray  # float32 [H, W, 3], RGB, 0..255
+    windows: LabeledWindows  # true boxes and proposals
 
 
 class TrainingImages:

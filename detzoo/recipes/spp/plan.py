@@ -52,17 +52,11 @@ _SHOWN = 5  # number of differences in a message
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Steps that a config contains.
+    """Steps that a config contains."""
 
-    Attributes:
-        fine_tunes: Step 2 is run.
-        has_svm: Step 3 is run; otherwise fc8 scores the windows.
-        regresses: Step 4 is run.
-    """
-
-    fine_tunes: bool
-    has_svm: bool
-    regresses: bool
+    fine_tunes: bool  # step 2 is run
+    has_svm: bool  # step 3 is run; otherwise fc8 scores the windows
+    regresses: bool  # step 4 is run
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -20,15 +20,10 @@ _BOX_KEY = "image/object/bbox/ymin"
 
 @dataclasses.dataclass(frozen=True)
 class Survey:
-    """Ids of the images and counts of true boxes.
+    """Ids of the images and counts of true boxes."""
 
-    Attributes:
-        image_ids: Ids of all images in the order of reading.
-        num_boxes: Class name to number of true boxes, crowds not counted.
-    """
-
-    image_ids: list[bytes]
-    num_boxes: dict[str, int]
+    image_ids: list[bytes]  # ids of all images in the order of reading
+    num_boxes: dict[str, int]  # class name to number of true boxes, crowds not counted
 
     def describe(self) -> str:
         """Returns the numbers of true boxes as text."""

@@ -30,25 +30,15 @@ _SECONDS_BETWEEN_LOOKS = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Work:
-    """One process: that of a point or of a training.
+    """One process: that of a point or of a training."""
 
-    Attributes:
-        name: Name for the user.
-        key: Fingerprint; that of a point is the key of its row.
-        folder: Folder of the work, created if it is missing.
-        command: Program and arguments.
-        time_out_seconds: Time limit; 0 for none.
-        is_done: Returns True if a training has nothing left to do.
-        done: Word for a training that has ended.
-    """
-
-    name: str
-    key: str
-    folder: pathlib.Path
-    command: tuple[str, ...]
-    time_out_seconds: float
-    is_done: Callable[[], bool] = lambda: False
-    done: str = "trained"
+    name: str  # name for the user
+    key: str  # Fingerprint; that of a point is the key of its row
+    folder: pathlib.Path  # folder of the work, created if it is missing
+    command: tuple[str, ...]  # program and arguments
+    time_out_seconds: float  # time limit; 0 for none
+    is_done: Callable[[], bool] = lambda: False  # returns True if a training has nothing left to do
+    done: str = "trained"  # word for a training that has ended
 
 
 @dataclasses.dataclass(frozen=True)
