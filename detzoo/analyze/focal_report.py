@@ -42,12 +42,9 @@ _DIGITS = 9  # enough to distinguish any two float32
 def write_curves(
     folder: pathlib.Path, stars: Sequence[tuple[float, float]], gamma: float = FIGURE_5_GAMMA
 ) -> list[pathlib.Path]:
-    """Writes figures 1, 5 and 6 and returns their PNG and CSV files.
+    """Writes figures 1, 5 and 6 into an existing folder and returns their PNG and CSV files.
 
-    Args:
-        folder: An existing folder.
-        stars: (gamma, beta) of each FL*.
-        gamma: Gamma of the focal loss in figures 5 and 6.
+    ``stars`` are (gamma, beta) of each FL*; ``gamma`` is that of the focal loss in figures 5 and 6.
     """
     focal = curves_over_probability(focal_losses())
     variants = curves_over_logit(loss_variants(gamma, stars))

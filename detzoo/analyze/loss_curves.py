@@ -65,16 +65,9 @@ def curves_over_logit(losses: Mapping[str, ClassificationLoss], reach: float = L
 
 
 def loss_and_derivative(loss: ClassificationLoss, signed_logits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the loss of each example and its derivative by the logit of an example of label 1.
+    """Returns the loss of each example, x_t [S], and its derivative by the logit of label 1: two float64 [S].
 
     For label -1, the derivative has the other sign.
-
-    Args:
-        loss: Loss of logits and targets [..., A, C].
-        signed_logits: x_t [S].
-
-    Returns:
-        Two float64 [S].
     """
     logits = tf.constant(signed_logits[:, np.newaxis], tf.float32)
     with tf.GradientTape() as tape:

@@ -42,12 +42,7 @@ class Examples(NamedTuple):
 
 
 class CumulativeLoss:
-    """The cumulative distribution of a loss over its examples.
-
-    Args:
-        signed_logits: float32 [S], x_t of all examples, at least one, in any order.
-        gamma: Gamma of the focal loss.
-    """
+    """The cumulative distribution of a focal loss over its examples, given by their x_t, float32 [S], in any order."""
 
     def __init__(self, signed_logits: np.ndarray, gamma: float) -> None:
         # The focal loss falls with x_t for every gamma, so falling x_t is the order of rising loss.
@@ -158,11 +153,7 @@ def collect_examples(
 
 
 def check_detector(detector: Any) -> None:
-    """Checks that a detector classifies every anchor.
-
-    Raises:
-        ConfigError: It does not.
-    """
+    """Raises a ConfigError for a detector that does not classify every anchor."""
     if not isinstance(detector, OneStageDetector):
         raise ConfigError(
             "the distribution of the loss needs a detector that classifies every anchor; accepted: model.ssd (SSD, "

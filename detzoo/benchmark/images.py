@@ -86,11 +86,7 @@ def fit(image: Image.Image, shape: tuple[int, int]) -> Image.Image:
 
 
 def check_pool(pool: Pool, batch_size: int, needs_one_shape: bool) -> None:
-    """Checks that images have one size if they must.
-
-    Raises:
-        UsageError: The images have different sizes.
-    """
+    """Raises a UsageError if images that must have one size have several."""
     if len(pool.shapes) > 1 and (batch_size > 1 or needs_one_shape):
         why = "a batch needs images of one size" if batch_size > 1 else "XLA compiles again for each size"
         raise UsageError(

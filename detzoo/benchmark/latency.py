@@ -20,12 +20,8 @@ MAX_RUNS = 10_000  # for short calls
 def time_call(call: Callable[[], Any], warmup: int, runs: int, min_seconds: float = 0.0) -> Latency:
     """Times a call including the copy of its result to host memory.
 
-    Args:
-        call: The function to time.
-        warmup: Least number of calls before the clock starts, see ``warm_up``.
-        runs: Least number of timed calls.
-        min_seconds: Least duration of all timed calls. A machine's speed changes from second to second, and the median
-            of a shorter time would follow it.
+    At least ``runs`` calls are timed after the ``warm_up``, for ``min_seconds`` or longer. The speed of a machine
+    changes from second to second, and the median of a shorter time would follow it.
     """
     warm_up(call, warmup)
     seconds: list[float] = []

@@ -39,11 +39,7 @@ def measure_tensors(
 ) -> TensorMemory:
     """Loads a SavedModel, calls it twice and records the second call.
 
-    Args:
-        saved_model: Folder with saved_model.pb.
-        given: Inputs of its signature: images, and regions if it takes them.
-        precision: See ``detzoo.benchmark.precision``.
-        device: "CPU" or "GPU".
+    ``given`` are the inputs of its signature: images, and regions if it takes them.
     """
     config = _config(precision, device)
     with tf.Graph().as_default(), quiet_conversion(), tf.compat.v1.Session(config=config) as session:

@@ -29,13 +29,10 @@ class Operation(NamedTuple):
 
 
 def count_in_function(function: Any) -> dict[str, int]:
-    """Counts multiply-adds of one image by kind, from a traced function with static shapes (except the batch).
-
-    Args:
-        function: A concrete function whose calls are inlined, as Keras layers are.
+    """Counts multiply-adds of one image by kind, from a concrete function with inlined calls, as Keras layers are.
 
     Raises:
-        ValueError: A shape depends on the image; use ``count_in_graph_def``.
+        ValueError: A shape but that of the batch depends on the image; use ``count_in_graph_def``.
     """
 
     def static_shape(tensor: Any) -> tuple[int, ...]:
@@ -70,11 +67,7 @@ def count_operations(
 ) -> dict[str, Operation]:
     """Counts multiply-adds of one image by operation; a frozen graph runs once to find all shapes.
 
-    Args:
-        graph_def: Graph without variables, with inlined functions.
-        input_names: Tensor names of its inputs.
-        inputs: The inputs for one image.
-        weights: Variables by the tensor names of the constants that the graph lacks.
+    ``weights`` are variables by the tensor names of the constants that the graph lacks.
     """
     operations: list[Any] = []
 

@@ -71,12 +71,7 @@ def in_precision(precision: str, device: str) -> Iterator[None]:
 
 
 def kernels_of(first_call: Callable[[], Any], precision: str) -> Kernels:
-    """Makes the first call of a function, and counts the kernels of its graphs.
-
-    Args:
-        first_call: The call; later ones make no graph, so their kernels cannot be counted.
-        precision: The precision to count.
-    """
+    """Makes the first call of a function, and counts the kernels of its graphs. Later calls make no graph."""
     context.enable_run_metadata()
     try:
         context.export_run_metadata()  # drops earlier graphs

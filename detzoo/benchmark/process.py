@@ -54,7 +54,7 @@ def measure_process(
     tensorflow_alone: bool = True,
     settings: ServingSettings | None = None,
 ) -> ProcessCosts:
-    """Starts a process that loads a SavedModel and calls it.
+    """Starts a process that loads a SavedModel and calls it once, then ``runs`` times.
 
     Args:
         saved_model: Folder with saved_model.pb.

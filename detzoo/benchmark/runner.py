@@ -50,14 +50,7 @@ def benchmark_batch_sizes(
     name: str = "",
     pool: images.Pool | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Loads a SavedModel once and measures it at one batch size after the other.
-
-    Args:
-        saved_model: Folder with saved_model.pb, or an export's output_directory.
-        options: Settings of the measurement.
-        batch_sizes: Images per call; empty for ``options.batch_size`` alone.
-        name: Name in the result; "" for the folder.
-        pool: Images from ``images_for`` if they have been read already.
+    """Loads a SavedModel once and measures it at one batch size after the other; () for ``options.batch_size`` alone.
 
     Yields:
         JSON objects with numbers, ``latency``, ``stages`` (None for a model that does not name its stages),

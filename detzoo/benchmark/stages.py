@@ -119,13 +119,9 @@ def _data_inputs(node: Any) -> list[str]:
 
 
 class PartFunction:
-    """A part as a function of a dict of tensors by name.
+    """A part as a function of a dict of tensors by name; a part that XLA refuses runs without it.
 
-    Args:
-        part: The part of a graph.
-        library: The graph's functions.
-        weights: Large constants by tensor name, shared by all parts.
-        jit_compile: Compile by XLA; a part that XLA refuses runs without.
+    ``library`` has the graph's functions; ``weights`` are large constants by tensor name, shared by all parts.
     """
 
     def __init__(self, part: Part, library: Any, weights: Mapping[str, Any], jit_compile: bool = False) -> None:
@@ -222,12 +218,7 @@ def time_stages(
 ) -> Stages | None:
     """Divides the latency among the parts of a graph; None if the graph does not name its stages.
 
-    Args:
-        chain: The parts of a SavedModel made by `detzoo export`.
-        next_input: Returns a different input for each run.
-        warmup: Runs before the clock starts.
-        runs: Timed runs.
-        latency_ms: Median of the whole call.
+    ``next_input`` returns a different input for each run; ``latency_ms`` is the median of the whole call.
     """
     if chain.parts[0].name == WHOLE:
         return None

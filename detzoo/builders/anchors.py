@@ -16,9 +16,6 @@ def build_anchor_generator(config: pb.AnchorGenerator) -> AnchorGenerator:
 
     ``normalize_coordinates`` has no effect, because anchors are always fractions of the image. In a two-stage detector
     both values mean the same boxes, and the check refuses false in a one-stage detector.
-
-    Returns:
-        A callable from feature shapes and image shape to anchors, with ``num_anchors_per_location``.
     """
     kind = config.WhichOneof("anchor_generator_oneof")
     return _BUILDERS[kind](getattr(config, kind))

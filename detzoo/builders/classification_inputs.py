@@ -35,13 +35,7 @@ def build_class_dataset(
 ) -> tf.data.Dataset:
     """Builds the input pipeline of a classifier.
 
-    Args:
-        reader: Checked ``pb.InputReader``.
-        resizer: The model's, from ``build_model_resizer``.
-        augmentations: Augmentations of training; none for evaluation.
-        options: Batch size, position, seed.
-        training: True for augmented crops, of the epoch's size. False for whole images, the shorter side as configured.
-        issue: Counts the data issues that are dropped.
+    In training it gives augmented crops of the epoch's size, else whole images, the shorter side as configured.
 
     Returns:
         A dataset of ``Batch`` with one object per image: its class, and the whole image as its box.

@@ -118,12 +118,8 @@ def build_network(
 ) -> Network:
     """Builds the classification network of an extractor's entry in the table.
 
-    Args:
-        row: Family and variant.
-        depth_multiplier: Factor of the channels, for families that have one.
-        min_depth: Fewest channels of a layer.
-        for_pyramid: Endpoints at the end of each stage, rather than those that SSD reads.
-        is_lite: The narrower end of MobileNet v1 for FPN-lite.
+    For a pyramid it has endpoints at the end of each stage, rather than those that SSD reads. ``is_lite`` has the
+    narrower end of MobileNet v1 for FPN-lite.
     """
     return _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
 

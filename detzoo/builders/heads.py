@@ -16,16 +16,9 @@ DenseHead = Callable[[Mapping[int, Tensor]], DenseOutputs]
 def build_dense_head(
     message: pb.BoxPredictor, num_anchors_per_location: Sequence[int], num_columns: int, freeze_batchnorm: bool = False
 ) -> DenseHead:
-    """Builds the head that a checked ``box_predictor`` block of a one-stage detector describes.
+    """Builds the head of a checked ``box_predictor``: a function from the pyramid (level to map) to deltas and logits.
 
-    Args:
-        message: pb.BoxPredictor.
-        num_anchors_per_location: Anchors of each level, in ascending order of level.
-        num_columns: Columns of the class logits: the number of classes, plus 1 with a background column.
-        freeze_batchnorm: The detector's ``freeze_batchnorm``.
-
-    Returns:
-        A function from the pyramid (level to map) to deltas and logits.
+    ``num_anchors_per_location`` ascends by level; ``num_columns`` are the classes, plus 1 with a background column.
     """
     if message.WhichOneof("box_predictor_oneof") == "convolutional_box_predictor":
         plain = message.convolutional_box_predictor

@@ -29,11 +29,7 @@ _ACTIVATIONS: dict[int, str | Callable[[Tensor], Tensor] | None] = {
 
 
 def build_hyperparams(message: pb.Hyperparams, freeze_batchnorm: bool = False) -> ConvHyperparams:
-    """Builds the hyperparameters of a part.
-
-    Args:
-        message: Checked pb.Hyperparams.
-        freeze_batchnorm: True to keep batch normalization statistics frozen, even if the message has ``train: true``.
+    """Builds the hyperparameters of a part; ``freeze_batchnorm`` takes precedence over the message's ``train: true``.
 
     Raises:
         ConfigError: Keras has no initializer of the given name. Only Keras can check that.

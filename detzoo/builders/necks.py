@@ -38,10 +38,6 @@ def num_maps(message: pb.SsdFeatureExtractor, num_backbone_maps: int) -> int:
 def build_neck(message: pb.SsdFeatureExtractor, freeze_batchnorm: bool = False) -> Neck:
     """Builds the neck of a checked ``feature_extractor`` block: SSD's extra or pooled levels, or a feature pyramid.
 
-    Args:
-        message: pb.SsdFeatureExtractor.
-        freeze_batchnorm: The detector's ``freeze_batchnorm``.
-
     Returns:
         A function from the backbone's maps (level to map) to the maps that the head reads.
     """

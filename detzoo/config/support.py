@@ -189,10 +189,7 @@ _REGION_PLAIN = {
 def _with_variants(plain: dict[str, _Row], in_pyramid: dict[str, Any], in_second: dict[str, Any]) -> dict[str, _Row]:
     """Returns each row and the same backbone with a pyramid (``_fpn``), each with and without ``_keras``.
 
-    Args:
-        plain: Rows without a pyramid, of the Object Detection API's first generation.
-        in_pyramid: Changes of a row with a pyramid.
-        in_second: Changes of a row of the second generation (``_keras``).
+    ``in_pyramid`` are the changes of a row with a pyramid, ``in_second`` those of a row of the second generation.
     """
     table: dict[str, _Row] = {}
     for name, row in plain.items():

@@ -52,10 +52,10 @@ def make_batches(
     issues: IssueCounter | None = None,
     proposals: ProposalTable | None = None,
 ) -> tf.data.Dataset:
-    """Builds the whole pipeline.
+    """Builds the whole pipeline; see the module for its parts.
 
     Args:
-        source, decoder, resizer, options: Parts of the pipeline, see the module.
+        source, decoder, resizer, options: Parts of the pipeline.
         augmentations: Applied in this order; empty for evaluation.
         issues: Takes the counts of repaired and dropped objects and records.
         proposals: Source of ``Batch.proposals``; None leaves them empty.

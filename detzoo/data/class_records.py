@@ -25,14 +25,11 @@ _SEPARATOR = "\t"  # between a class id and a path
 
 
 class ClassRecordDecoder:
-    """Callable from a serialized tf.Example to ``Decoded``.
+    """Callable from a serialized tf.Example to ``Decoded``, by the names of a label map.
 
     An image's class is ``image/class/label`` if that is an id of the label map, otherwise the id of
     ``image/class/text`` or ``image/class/synset``. A record without these keys, such as a detector's, counts if all of
     its objects are of one class.
-
-    Args:
-        class_names: The label map.
     """
 
     def __init__(self, class_names: ClassNames) -> None:
@@ -89,15 +86,8 @@ def check_classes(source: RecordSource, decoder: ClassRecordDecoder) -> None:
 class ImageFolderSource(RecordSource):
     """The image files of a folder with one folder per class, as a stream of "class id, path" records.
 
-    Args:
-        folder: Folder with one folder per class.
-        ids: Class name -> id.
-        shuffle: Draw an order of all files for each epoch.
-        seed: Seed of the orders.
-        sample_1_of_n: Read every n-th file.
-
     Raises:
-        DataError: A folder has an unknown name, or there is no image file.
+        DataError: A folder is no class of ``ids`` (class name -> id), or there is no image file.
     """
 
     def __init__(
@@ -148,12 +138,9 @@ def decode_folder_record(record: Tensor) -> Decoded:
 
 
 def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
-    """Decodes a picture whose one object covers all of it.
+    """Decodes an image file, a string scalar, whose one object covers all of it.
 
-    Args:
-        encoded: String scalar, an image file.
-        class_id: int64 scalar, from 1. An image of unknown class, 0, is dropped and counted.
-        image_id: String scalar.
+    ``class_id`` is an int64 scalar from 1; an image of unknown class, 0, is dropped and counted.
     """
     is_missing, is_known = encoded == "", class_id > 0
     image, too_large = decode_within_limit(encoded, ~is_missing & is_known)

@@ -40,12 +40,7 @@ class DecodeOptions:
 
 
 class ClassNames:
-    """Class names and ids of a label map as lookup tables, made once and used in the pipeline's graphs.
-
-    Args:
-        id_by_name: Id of every name and display name.
-        ids: All ids of the label map.
-    """
+    """Class names and ids of a label map as lookup tables, made once and used in the pipeline's graphs."""
 
     def __init__(self, id_by_name: Mapping[str, int], ids: Sequence[int]) -> None:
         self._by_name = _table(list(id_by_name) or [""], list(id_by_name.values()) or [0])
@@ -76,9 +71,7 @@ class Decoded(NamedTuple):
 def parse_rules(keys: Iterable[str], **types: tf.DType) -> dict[str, Any]:
     """Returns the argument of ``tf.io.parse_single_example`` for keys of ``KEYS``; absent ones become "", 0 or [].
 
-    Args:
-        keys: Keys that are parsed.
-        **types: Type of ``mask``, if it differs from the table.
+    ``mask=`` gives the type of masks, if it differs from the table.
     """
     rules: dict[str, Any] = {}
     for key in keys:
@@ -94,9 +87,7 @@ def parse_rules(keys: Iterable[str], **types: tf.DType) -> dict[str, Any]:
 class RecordDecoder:
     """Callable from a serialized tf.Example to ``Decoded``, for ``Dataset.map``; its samples have no proposals yet.
 
-    Args:
-        options: Parts of a record that are read.
-        class_names: The label map, or None to take ``image/object/class/label`` as it is.
+    Without class names ``image/object/class/label`` is taken as it is.
 
     Raises:
         ConfigError: Labels of whole images are read without a label map.
@@ -265,11 +256,7 @@ def decode_image(encoded: Tensor) -> Tensor:
 
 
 def decode_within_limit(encoded: Tensor, usable: Tensor) -> tuple[Tensor, Tensor]:
-    """Decodes as ``decode_image``, unless the header states too many pixels.
-
-    Args:
-        encoded: String scalar.
-        usable: Bool scalar, False if there is nothing to decode.
+    """Decodes as ``decode_image``, unless the header states too many pixels or the image is not ``usable``.
 
     Returns:
         The image uint8 [H, W, 3], 1 x 1 if nothing was decoded; and bool, True if it exceeds the limit of pixels.

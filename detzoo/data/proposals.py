@@ -42,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProposalTable:
-    """The proposals of a data set, best first within each image.
+    """The proposals of a data set, best first within each image, from a file at ``path``.
 
     Args:
         path: File they are from, for messages.
@@ -102,14 +102,10 @@ def attach_proposals(record: Decoded, table: ProposalTable) -> Decoded:
 
 
 def check_images(table: ProposalTable, source: RecordStream, *, all_records: bool) -> None:
-    """Compares the records of a source with a table.
+    """Compares the records of a source with a table: the first ones, or ``all_records``.
 
-    Args:
-        table: Proposals.
-        source: Records.
-        all_records: Look at every record, otherwise at the first ones. Of all records, each must have an entry (not in
-            a list in COCO's format, where an image without proposals has none), and boxes in pixels must lie in their
-            image.
+    Of all records, each must have an entry (not in a list in COCO's format, where an image without proposals has none),
+    and boxes in pixels must lie in their image.
 
     Raises:
         DataError: A record does not fit, or fewer than half of the records have an entry.
@@ -171,14 +167,7 @@ def write_proposals(
     boxes_norm: Sequence[np.ndarray],
     scores: Sequence[np.ndarray],
 ) -> None:
-    """Writes a proposals.npz as a whole, so that a reader never sees half of it.
-
-    Args:
-        path: The file.
-        image_ids: I texts.
-        boxes_norm: For each image [R, 4], fractions of the true image.
-        scores: For each image [R].
-    """
+    """Writes a proposals.npz as a whole, with boxes [R, 4], fractions of the true image, and scores [R] per image."""
     with draft_of(path) as draft, draft.open("wb") as file:
         np.savez(
             file,

@@ -78,8 +78,7 @@ class ReadOptions:
 def match_files(pattern: str) -> list[str]:
     """Returns the files of one ``input_path`` entry, sorted.
 
-    Args:
-        pattern: A path, a glob (``train-?????-of-00010``), ``stem@10`` for ten shards, or several, comma-separated.
+    The entry is a path, a glob (``train-?????-of-00010``), ``stem@10`` for ten shards, or several, comma-separated.
 
     Raises:
         DataError: A part of the pattern matches no file.
@@ -381,11 +380,7 @@ class WeightedSources(RecordStream):
 
 
 def check_masks(source: RecordStream, png_masks: bool) -> None:
-    """Checks the first records of a source for instance masks.
-
-    Args:
-        source: Stream of records.
-        png_masks: True if masks are PNG strings, False if they are floats.
+    """Checks the first records of a source for instance masks, PNG strings or floats.
 
     Raises:
         DataError: More than half of the records with objects have no masks of this kind.

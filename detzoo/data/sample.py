@@ -50,10 +50,6 @@ def merge_labels(sample: Sample, num_classes: int) -> tuple[Sample, Tensor]:
     Data sets of actions (AVA) write a box once for each of its labels. An anchor or a region can be matched to one row
     only, so a detector needs them as one object. Called after augmentation and before padding.
 
-    Args:
-        sample: A sample of N objects.
-        num_classes: The highest class + 1.
-
     Returns:
         The sample of M <= N objects, the class of each the lowest of its labels; and bool [M, num_classes], all labels.
     """

@@ -27,14 +27,7 @@ class Member(NamedTuple):
 
 
 class EnsembleDetector(ImageDetector):
-    """An ensemble as one detector.
-
-    Args:
-        members: The models, at least one.
-        plan: Views that each model gets.
-        options: How detections are merged.
-        has_masks: Keep the masks of the members, which must have one size.
-    """
+    """An ensemble of at least one model, whose masks must have one size, as one detector."""
 
     def __init__(
         self, members: Sequence[Member], plan: ViewPlan, options: MergeOptions, has_masks: bool = False

@@ -138,11 +138,8 @@ def _selector(num_classes: int, options: MergeOptions) -> Callable[..., tf.Tenso
 def merge_images(same_image: Sequence[Any], weights: Sequence[float], options: MergeOptions) -> Any:
     """Merges the stored detections of several evaluations in one image; no model runs.
 
-    Args:
-        same_image: The image from each evaluation: a named tuple with boxes_px [D, 4], scores [D], classes [D] and
-            masks (D of them, or None), next to the ground truth.
-        weights: Factor of each model's scores.
-        options: How detections are merged.
+    ``same_image`` is the image from each evaluation: a named tuple with boxes_px [D, 4], scores [D], classes [D] and
+    masks (D of them, or None), next to the ground truth.
 
     Returns:
         The image of the first evaluation with the merged detections, with masks if all have them.

@@ -49,12 +49,7 @@ class MeasuredModel(NamedTuple):
 
 
 def read_measured(metrics_file: str | pathlib.Path, name: str, metric: str = "AP") -> MeasuredModel:
-    """Reads the metrics of an evaluation.
-
-    Args:
-        metrics_file: The metrics.json, or its folder.
-        name: Name of the model in tables.
-        metric: A key of ``OVERALL``.
+    """Reads the metrics of an evaluation from its metrics.json, or its folder; ``metric`` is a key of ``OVERALL``.
 
     Raises:
         UsageError: There is no metrics.json, or it lacks the metric.

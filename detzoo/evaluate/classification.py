@@ -55,12 +55,9 @@ class ClassificationResult:
 
 
 class ClassifierEvaluator:
-    """Evaluator of classifiers on one data set.
+    """Evaluator of classifiers on a finite dataset of Batch with one object per image.
 
-    Args:
-        dataset: Finite tf.data.Dataset of Batch, with one object per image.
-        label_map: Object with ``names`` (id from 1 to name), or such a dict.
-        show_progress: Show a progress bar on stderr.
+    ``label_map`` has ``names`` (id from 1 to name), or is such a dict.
     """
 
     def __init__(self, dataset: tf.data.Dataset, label_map: Any, *, show_progress: bool = True) -> None:

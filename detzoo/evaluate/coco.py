@@ -95,10 +95,10 @@ def coco_detections(images: Sequence[EvaluatedImage]) -> Iterator[dict[str, Any]
 def evaluate_coco(
     images: Sequence[EvaluatedImage], class_names: Mapping[int, str], overlap_of: str = BOXES
 ) -> CocoResult:
-    """Computes COCO's twelve metrics over all images.
+    """Computes COCO's twelve metrics over all images, also those without objects or detections.
 
     Args:
-        images: Ground truth and detections of every image, including images without either.
+        images: Ground truth and detections of every image.
         class_names: Name of each id (from 1, gaps allowed). Ids without a name are not measured.
         overlap_of: ``BOXES``, or ``MASKS`` if every image has both kinds of masks.
 
@@ -124,13 +124,9 @@ def run_pycocotools(
     overlap_of: str = BOXES,
     max_detections: Sequence[int] = (),
 ) -> Any:
-    """Returns an accumulated COCOeval, or None if there is no object to find.
+    """Returns an accumulated COCOeval of ``coco_groundtruth`` and ``coco_detections``, None without any object to find.
 
-    Args:
-        groundtruth: Result of ``coco_groundtruth``.
-        detections: Entries of ``coco_detections``.
-        overlap_of: ``BOXES`` or ``MASKS``.
-        max_detections: Numbers of detections per image that count, ascending; empty for COCO's numbers.
+    ``max_detections`` are the numbers of detections per image that count, ascending; empty for COCO's numbers.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

@@ -47,14 +47,8 @@ def images_of_batch(
 ) -> list[EvaluatedImage]:
     """Converts a batch and its detections to pixels of the original images, without padding rows.
 
-    Args:
-        batch: Batch of the input pipeline (tensors or arrays); boxes are fractions of the padded input.
-        detections: Detections of the batch; boxes are fractions of the true image.
-        with_masks: Convert masks, too.
-        unlabeled_are_complete: All classes are verified in an image without image-level labels.
-
-    Returns:
-        One entry for each image of the batch.
+    Boxes of the batch are fractions of the padded input, those of the detections fractions of the true image. With
+    ``unlabeled_are_complete`` all classes are verified in an image without image-level labels.
     """
     padded_shape = np.array(batch.images.shape[1:3], np.float32)
     true_shapes = np.asarray(batch.true_shapes, np.float32)

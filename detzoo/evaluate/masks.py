@@ -21,12 +21,8 @@ Rle = dict[str, Any]
 class PastedMasks(Sequence[np.ndarray]):
     """The masks of D detections on their image, each bool [H, W] and made when it is asked for.
 
-    All at once they would take a byte for each pixel and detection, more than a gigabyte for 100 on a large photo.
-
-    Args:
-        masks: float32 [D, h, w] in [0, 1].
-        boxes_px: float32 [D, 4], pixels of the image.
-        shape: (height, width) of the image.
+    All at once they would take a byte for each pixel and detection, more than a gigabyte for 100 on a large photo. They
+    are pasted from masks float32 [D, h, w] in [0, 1] and boxes float32 [D, 4] in pixels.
     """
 
     def __init__(self, masks: np.ndarray, boxes_px: np.ndarray, shape: tuple[int, int]) -> None:
@@ -48,15 +44,10 @@ class PastedMasks(Sequence[np.ndarray]):
 
 
 def paste_mask(mask: np.ndarray, box_px: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Stretches a mask over its box and cuts it at one half.
+    """Stretches a mask, float32 [h, w] in [0, 1], over its box and cuts it at one half.
 
     The first and the last row of the mask lie on the sides of the box, as in ``ops.roi_crop.crop_and_resize``, which
-    this inverts; between its values it is bilinear, taken at the centres of the pixels.
-
-    Args:
-        mask: float32 [h, w] in [0, 1].
-        box_px: [ymin, xmin, ymax, xmax] in pixels of the image, may reach beyond it.
-        shape: (height, width) of the image.
+    this inverts; between its values it is bilinear, taken at the centres of the pixels. A box may leave the image.
 
     Returns:
         bool [H, W], in Fortran order; false outside the box. A box without a pixel's centre leaves nothing.
@@ -88,18 +79,10 @@ def mask_area(rle: Rle) -> float:
 def restore_masks(
     masks: np.ndarray, true_shape: Sequence[int] | np.ndarray, original_shape: Sequence[int] | np.ndarray
 ) -> list[np.ndarray]:
-    """Masks of a padded input as they were before the image was resized.
+    """Returns masks uint8 [N, H, W] of a padded input as they were before the image was resized.
 
     The pixel of the input is taken that was read from the nearest pixel of the original: exact where the input is not
-    smaller than the original.
-
-    Args:
-        masks: uint8 [N, H, W] of the padded input.
-        true_shape: (height, width) of the part that the image covers, from the top left corner.
-        original_shape: (height, width) before resizing.
-
-    Returns:
-        N arrays uint8 of the original shape.
+    smaller than the original. The image covers ``true_shape`` of the input, from the top left corner.
     """
     rows, columns = (_read_nearest(int(true), int(old)) for true, old in zip(true_shape, original_shape))
     return [mask[rows[:, np.newaxis], columns] for mask in masks]

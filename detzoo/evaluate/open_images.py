@@ -41,13 +41,9 @@ def evaluate_open_images(
     challenge: bool = False,
     threshold: float = IOU_THRESHOLD,
 ) -> VocResult:
-    """Computes Open Images' mean average precision.
+    """Computes Open Images' mean average precision by the rule of version 2, or of the ``challenge`` of 2018.
 
-    Args:
-        images: Ground truth and detections of every image; crowds are groups.
-        class_names: Name of each id (from 1, gaps allowed).
-        challenge: Use the rule of the Challenge 2018 instead of that of version 2.
-        threshold: Least IoU with an object, and least share of a detection's area in a group.
+    ``threshold`` is the least IoU with an object, and the least share of a detection's area in a group or crowd.
 
     Returns:
         The mean (-1 if no class has objects) and the average precision of each class.

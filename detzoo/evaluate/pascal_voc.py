@@ -33,13 +33,7 @@ def evaluate_voc(
     eleven_points: bool = False,
     iou_threshold: float = IOU_THRESHOLD,
 ) -> VocResult:
-    """Computes Pascal VOC's mean average precision.
-
-    Args:
-        images: Ground truth and detections of every image.
-        class_names: Name of each id (from 1, gaps allowed).
-        eleven_points: Use the rule of VOC 2007 instead of the area under the curve.
-        iou_threshold: Least overlap of a detection that finds an object.
+    """Computes Pascal VOC's mean average precision by area, or by the ``eleven_points`` of VOC 2007.
 
     Returns:
         The mean (-1 if no class has objects) and the average precision of each class.

@@ -39,14 +39,10 @@ _LEAST_OVERLAP = 0.45  # below COCO's smallest threshold, with room for rounding
 
 
 def evaluate_proposals(images: Sequence[EvaluatedImage], overlap_of: str = BOXES) -> dict[str, float]:
-    """Computes average recall over all images; -1 without objects.
-
-    Args:
-        images: Ground truth of any classes, and proposals as detections, best first.
-        overlap_of: ``BOXES``, or ``MASKS`` if every image has both kinds of masks.
+    """Computes average recall over all images, whose detections are proposals, best first; -1 without objects.
 
     Returns:
-        Metrics by the names of ``PROPOSAL_METRIC_NAMES`` or ``MASK_PROPOSAL_METRIC_NAMES``.
+        Metrics by the names of ``PROPOSAL_METRIC_NAMES``, for masks ``MASK_PROPOSAL_METRIC_NAMES``.
     """
     names = PROPOSAL_METRIC_NAMES if overlap_of == BOXES else MASK_PROPOSAL_METRIC_NAMES
     found, objects = np.zeros([len(NUMBERS_OF_PROPOSALS), len(AREAS)]), np.zeros(len(AREAS))

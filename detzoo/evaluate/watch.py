@@ -22,11 +22,8 @@ def new_checkpoints(
 ) -> Iterator[str]:
     """Yields each checkpoint once when it is the newest; checkpoints that were replaced meanwhile are skipped.
 
-    Args:
-        newest: Function that returns the prefix of the newest checkpoint and raises CheckpointError without one.
-        timeout_seconds: Largest time without a new checkpoint.
-        poll_seconds: Interval between two checks.
-        is_finished: Function that returns whether no more checkpoints will come.
+    ``newest`` returns the prefix of the newest checkpoint and raises CheckpointError without one. The end is reached if
+    no more will come (``is_finished``), or none came for ``timeout_seconds``.
     """
     last: str | None = None
     waiting_since = time.monotonic()

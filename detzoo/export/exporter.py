@@ -63,13 +63,6 @@ def export_detector(
 ) -> ParityReport | None:
     """Writes the folder described above; an earlier export in it is replaced once the new one has passed its check.
 
-    Args:
-        detector: The detector with its weights.
-        resizer: The resizer of its configuration.
-        output_directory: Folder to write; it is created if it does not exist.
-        input_type: A key of ``serving.INPUT_SPECS``.
-        beside: Settings, and contents of the other files.
-
     Returns:
         The differences between SavedModel and detector; None if they are not compared.
 

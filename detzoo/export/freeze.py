@@ -26,10 +26,7 @@ _MAX_COPIED_FILTER = 65_536
 
 
 def freeze(function: Any) -> tuple[FrozenGraph, int]:
-    """Turns a function's variables into constants and folds its batch normalisations.
-
-    Args:
-        function: A concrete function of images, or of images and regions, that returns a dict of tensors.
+    """Turns variables into constants and folds batch normalisations, in a concrete function of images (and regions).
 
     Returns:
         A graph with the same results up to rounding, and the number of folded batch normalisations.
@@ -46,11 +43,8 @@ def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = froz
     """Folds batch normalisation with constant statistics into the preceding convolution (and bias).
 
     With s = scale / sqrt(variance + epsilon), BN(conv(x, w) + b) = conv(x, w * s) + ((b - mean) * s + offset). A small
-    filter that several convolutions share is copied for each of them; normalisations after large ones are kept.
-
-    Args:
-        graph_def: A frozen GraphDef; its function library is not changed.
-        protected: Names of nodes that must keep their values, because they are outputs.
+    filter that several convolutions share is copied for each of them; normalisations after large ones are kept. So are
+    nodes of ``protected`` names, because they are outputs.
 
     Returns:
         The new GraphDef, which still contains nodes that are no longer needed, and the number of folded normalisations.

@@ -60,12 +60,7 @@ def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference
 
 
 def check_parity(references: Sequence[Reference], loaded: object, chooses_regions: bool = False) -> ParityReport:
-    """Compares a loaded SavedModel with the detector.
-
-    Args:
-        references: From ``reference_outputs``.
-        loaded: From ``tf.saved_model.load``.
-        chooses_regions: See ``compare_outputs``.
+    """Compares a loaded SavedModel with the detector's ``reference_outputs``; see ``compare_outputs``.
 
     Raises:
         DetzooError: The outputs disagree or are not finite.
@@ -94,14 +89,10 @@ def _in_the_order_of(expected: dict[str, np.ndarray], found: dict[str, np.ndarra
 def compare_outputs(
     expected: dict[str, np.ndarray], found: dict[str, np.ndarray], what: str, chooses_regions: bool = False
 ) -> tuple[float, float]:
-    """Returns the largest differences of raw boxes and raw scores.
+    """Returns the largest differences of raw boxes and raw scores; ``what`` describes the images in messages.
 
-    Args:
-        expected: Outputs of the detector in memory.
-        found: Outputs of the SavedModel.
-        what: Describes the images in messages.
-        chooses_regions: The detector has two stages. Proposals that differ by less than the rounding may replace each
-            other, so rows are compared with the closest ones, and a few rows may lack an equal.
+    In a detector of two stages (``chooses_regions``) proposals that differ by less than the rounding may replace each
+    other, so rows are compared with the closest ones, and a few rows may lack an equal.
 
     Raises:
         DetzooError: Names or shapes differ, values disagree beyond rounding, or values are not finite.

@@ -29,8 +29,7 @@ logger = logging.getLogger(__name__)
 def find_files(patterns: str) -> list[str]:
     """Returns the files of ``--representative_data``, sorted.
 
-    Args:
-        patterns: A TFRecord or image file, a folder of images, a glob, or several with commas between.
+    Patterns are a TFRecord or image file, a folder of images, a glob, or several with commas between.
 
     Raises:
         DataError: A part matches no file.
@@ -51,10 +50,6 @@ def find_files(patterns: str) -> list[str]:
 
 def representative_images(patterns: str, resizer: Callable[[Any], Any], max_images: int = MAX_IMAGES) -> np.ndarray:
     """Reads at most ``max_images`` images from all files in equal parts, resized and padded to the detector's input.
-
-    Args:
-        patterns: See ``find_files``.
-        resizer: The resizer of the detector's configuration, with a static shape.
 
     Returns:
         uint8 [N, H, W, 3].

@@ -66,13 +66,6 @@ def export_tflite(
 ) -> tuple[pathlib.Path, TfliteReport]:
     """Writes the files described above; an earlier file is replaced once the new one has passed its check.
 
-    Args:
-        detector: The detector with its weights.
-        resizer: The resizer of the detector's configuration.
-        output_directory: Folder to write; it is created if it does not exist.
-        options: Settings of the file.
-        beside: Contents of the other files.
-
     Returns:
         The file, and the differences to the detector.
 

@@ -54,12 +54,7 @@ def convert_network(
 ) -> tuple[bytes, int]:
     """Converts the network, with normalisation of pixels before it and batch normalisation folded.
 
-    Args:
-        detector: A detector with a fixed input size.
-        input_type: A key of ``INPUT_DTYPES``; pixels are RGB, 0..255, for both.
-        quantize: One of ``QUANTIZATIONS``.
-        images: uint8 [N, H, W, 3], which determine the ranges of activations for int8.
-        convert_to_grayscale: The resizer's setting.
+    ``images`` uint8 [N, H, W, 3] determine the ranges of activations for int8; pixels are RGB, 0..255.
 
     Returns:
         A TFLite model with the input ``image`` and the outputs ``box_deltas`` and ``class_logits``, float32, and the
@@ -108,10 +103,7 @@ def _calibration(images: np.ndarray) -> Iterator[list[np.ndarray]]:
 
 
 def convert_postprocessing(detector: OneStageDetector) -> bytes:
-    """Converts scores, decoding and suppression.
-
-    Args:
-        detector: A detector with a fixed input size, hard suppression and a FasterRcnnBoxCoder.
+    """Converts scores, decoding and suppression of a detector with a fixed input size.
 
     Returns:
         A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUTS``. Its operation

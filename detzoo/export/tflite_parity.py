@@ -78,13 +78,10 @@ class _Found(NamedTuple):
 
 
 def check_float(detector: OneStageDetector, prepare: Callable, run: Run, images: np.ndarray) -> TfliteReport:
-    """Compares a float model's numbers.
+    """Compares a float model's numbers with the detector's on images uint8 [N, H, W, 3].
 
-    Args:
-        detector: The detector in memory.
-        prepare: The model's conversion of pixels before the detector's ``preprocess``.
-        run: Maps images uint8 [1, H, W, 3] to the model's four outputs.
-        images: uint8 [N, H, W, 3].
+    ``prepare`` is the model's conversion of pixels before the detector's ``preprocess``; ``run`` maps images
+    [1, H, W, 3] to the model's four outputs.
 
     Raises:
         DetzooError: The detections disagree or are not finite.
@@ -99,11 +96,7 @@ def check_float(detector: OneStageDetector, prepare: Callable, run: Run, images:
 
 
 def check_postprocessing(detector: OneStageDetector, content: bytes) -> None:
-    """Compares the post-processing alone with the detector's, with objects of every class.
-
-    Args:
-        detector: The detector in memory.
-        content: From ``tflite_graph.complete``.
+    """Compares post-processing alone, from ``tflite_graph.complete``, with the detector's, for objects of every class.
 
     Raises:
         DetzooError: The detections disagree.

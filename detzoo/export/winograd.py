@@ -98,12 +98,9 @@ class _Candidate(NamedTuple):
 
 
 def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = False) -> tuple[FrozenGraph, int]:
-    """Replaces the convolutions that become faster.
+    """Replaces the convolutions that become faster for the ``example``, an input of a typical size.
 
-    Args:
-        frozen: A graph of constants.
-        example: An input of a typical size, which determines the number of tiles of each convolution.
-        chooses_regions: The detector has two stages, so large tiles are used for crops only.
+    Large tiles are used for crops only if the detector has two stages (``chooses_regions``).
 
     Returns:
         A graph with the same results up to rounding, and the number of replaced convolutions.

@@ -60,7 +60,7 @@ def train_four_step(
     stop: StopRequest,
     allow_random_weights: bool = False,
 ) -> FinishedRecipe | None:
-    """Runs the remaining steps and merges.
+    """Runs the remaining steps and merges; returns None if a signal came first.
 
     Args:
         pipeline: ``TrainEvalPipelineConfig`` of a whole two-stage detector, passed by ``check_pipeline_for_recipe``
@@ -71,12 +71,6 @@ def train_four_step(
         write_proposals: Function that writes the proposals for the training set.
         stop: Stop request, entered already.
         allow_random_weights: See ``train_pipeline``.
-
-    Returns:
-        The results, or None if a signal came first.
-
-    Raises:
-        DetzooError: The config, the data or a checkpoint is unfit.
     """
     folder = pathlib.Path(model_dir)
     RECIPE.check_machine(strategy_name)
@@ -112,14 +106,10 @@ def train_four_step(
 
 
 def merge_steps(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> FinishedRecipe:
-    """Merges the checkpoints of steps 3 and 4 into one of the whole detector, in the run's folder.
-
-    Args:
-        folder: Folder of the run with finished steps.
-        shapes: Path to shape of the whole detector's variables.
+    """Merges the checkpoints of the finished steps 3 and 4 into one of the whole detector, in the run's folder.
 
     Raises:
-        CheckpointError: The backbones of the two are not identical, or variables are missing.
+        CheckpointError: The backbones of the two are not identical, or variables of ``shapes`` (by path) are missing.
     """
     weights = merge_checkpoints(folder / STEPS[2].folder, folder / STEPS[3].folder, SHARED_PARTS)
     found = {path: value.shape for path, value in weights.items()}

@@ -102,11 +102,7 @@ class StageConfigs:
 
 
 def check_pipeline_for_recipe(pipeline: Any, path: str) -> None:
-    """Checks that a config has two stages that can share a backbone.
-
-    Args:
-        pipeline: ``TrainEvalPipelineConfig``.
-        path: File of the config, for messages.
+    """Checks that a config has two stages that can share a backbone; ``path`` is its file, for messages.
 
     Raises:
         ConfigError: It does not.
@@ -160,13 +156,9 @@ def check_folder(folder: pathlib.Path, pipeline: Any) -> list[str]:
 
 
 def config_of_step(step: Step, stages: StageConfigs, folder: pathlib.Path, variables: Mapping[str, bool]) -> Any:
-    """Returns the config with which ``detzoo train`` performs one of the steps.
+    """Returns the config with which ``detzoo train`` performs one of the steps of a run in ``folder``.
 
-    Args:
-        step: Step.
-        stages: Configs of the whole detector; not changed.
-        folder: Folder of the run.
-        variables: Path to whether the variable is trainable, for the whole detector.
+    ``variables`` are paths of the whole detector's variables -> True if trainable.
 
     Raises:
         ConfigError: freeze_variables and update_trainable_variables leave nothing to train in the step.
@@ -198,11 +190,7 @@ def num_proposals(pipeline: Any) -> int:
 
 
 def config_of_proposals(pipeline: Any) -> Any:
-    """Returns the config of the first stage alone whose ``train_input_reader`` yields every training image once.
-
-    Args:
-        pipeline: ``TrainEvalPipelineConfig`` of the whole detector; not changed.
-    """
+    """Returns the config of the first stage alone whose ``train_input_reader`` yields every training image once."""
     made = copy.deepcopy(pipeline)
     model, reader = made.model.faster_rcnn, made.train_input_reader
     model.number_of_stages = 1

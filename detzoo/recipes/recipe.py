@@ -78,11 +78,7 @@ class Recipe:
             return {}
 
     def check_machine(self, strategy_name: str) -> None:
-        """Checks that the run uses one machine.
-
-        Raises:
-            UsageError: It uses several.
-        """
+        """Raises a UsageError if the run uses several machines."""
         from detzoo.train.strategy import workers_of_environment
 
         if strategy_name == "multi_worker" or workers_of_environment() > 1:
@@ -98,7 +94,7 @@ class Recipe:
         stop: StopRequest,
         **facts: Any,
     ) -> Result | None:
-        """Runs the remaining steps.
+        """Runs the remaining steps. Returns the result of ``finish``, or None if a signal came first.
 
         Args:
             folder: Folder of the run.
@@ -108,9 +104,6 @@ class Recipe:
             finish: Function that makes the checkpoint from the results of the steps.
             stop: Stop request, entered already.
             **facts: Facts for run.json.
-
-        Returns:
-            The result of ``finish``, or None if a signal came first.
         """
         save_pipeline(pipeline, folder / CONFIG_FILE)
         record = RunRecord(folder, recipe=self.name, **facts)

@@ -79,14 +79,10 @@ def read_with_problems(path: str | pathlib.Path) -> tuple[list[Row], list[str]]:
 
 
 def append_row(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
-    """Adds one row; creates the file with its header if it does not exist.
+    """Adds one row, in which missing names become empty cells; creates the file with its header if it does not exist.
 
     The line is one write under a lock. The rest of an interrupted earlier write is ended first, so that it spoils no
     row but its own.
-
-    Args:
-        path: Path of the file; its folder exists.
-        row: Values by name; missing names become empty cells.
 
     Raises:
         DataError: The file has other columns.

@@ -57,15 +57,9 @@ class Outcome:
 
 
 class TrainingLoop:
-    """Loop that runs a trainer to the last step.
+    """Loop that runs a trainer to the last step, with all results in ``model_dir``.
 
-    Args:
-        trainer: Trainer.
-        model_dir: Folder of all results.
-        evaluate: Function from a detector to metrics by name; None for no evaluation.
-        stop: Stop request.
-        progress: Progress display; by default on stderr.
-        record_summaries: Write TensorBoard events.
+    ``evaluate`` maps a detector to metrics by name; None for no evaluation.
     """
 
     def __init__(

@@ -18,13 +18,13 @@ _LARGE = 1e4  # larger losses are shown with an exponent
 
 
 class Progress:
-    """Shows step, loss parts, learning rate, images/s and the time left.
+    """Shows step, loss parts, learning rate, images/s and the time left on a stream, stderr by default.
 
     Args:
         num_steps: Steps of the whole run.
         batch_size: Images per step.
         log_every_n_steps: Interval of the lines if ``stream`` is no terminal.
-        stream: Stream to write to, stderr by default.
+        stream: Stream to write to.
         silent: Write nothing (workers other than the chief).
         unit: Name of the items in a batch.
     """

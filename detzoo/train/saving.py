@@ -34,15 +34,10 @@ logger = logging.getLogger(__name__)
 
 
 class RunCheckpoints:
-    """Checkpoints of a trainer: saving and restoring.
+    """Checkpoints of a trainer: saving and restoring; ``writable`` is False on workers other than the chief.
 
     The process may be killed at any moment: TensorFlow writes new files first and then renames the file ``checkpoint``,
     which names the newest one.
-
-    Args:
-        model_dir: Folder of the run.
-        trainer: Trainer to save.
-        writable: False on workers other than the chief.
     """
 
     def __init__(self, model_dir: str | pathlib.Path, trainer: Trainer, writable: bool = True) -> None:
@@ -113,12 +108,9 @@ class RunCheckpoints:
             ) from problem
 
     def restore_latest(self) -> int | None:
-        """Restores weights, averages, optimizer, step and position in the data.
+        """Restores weights, averages, optimizer, step and position in the data. Returns the step, None for a new run.
 
         If the newest checkpoint is damaged, the one before is restored, with a warning.
-
-        Returns:
-            The step, or None if there is no checkpoint.
 
         Raises:
             CheckpointError: All checkpoints are damaged, or belong to another model.

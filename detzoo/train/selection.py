@@ -23,13 +23,8 @@ _LOWER_IS_BETTER = ("loss", "error")
 class Selection:
     """History of evaluations: one JSON object per line, such as {"step": 500, "mAP": 0.31}.
 
-    A resumed run reads it, so the best value and the patience survive a restart.
-
-    Args:
-        folder: Folder of the run.
-        best_metric: Metric that selects the best. Higher is better, except for names with "loss" or "error".
-        early_stopping: Rule for early stopping; None for off.
-        writable: False on workers other than the chief.
+    A resumed run reads it, so the best value and the patience survive a restart. Higher is better, except for metrics
+    with "loss" or "error" in their names. Workers other than the chief are not ``writable``.
     """
 
     def __init__(

@@ -54,9 +54,6 @@ def train_pipeline(
         stop: Stop request, entered already.
         record_summaries: Write TensorBoard events.
         allow_random_weights: Train from random weights if ImageNet's are not available, instead of raising.
-
-    Raises:
-        DetzooError: The config, the data, the folder or a checkpoint is unfit.
     """
     folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,12 +135,9 @@ def _train(
 def build_trainer(
     pipeline: Any, strategy: tf.distribute.Strategy, make_dataset: DatasetFactory | None = None
 ) -> Trainer:
-    """Builds detector, optimizer and input of a config, ready for the first step.
+    """Builds detector, optimizer and input of a checked config, ready for the first step.
 
-    Args:
-        pipeline: Checked ``TrainEvalPipelineConfig``.
-        strategy: Strategy in whose scope the variables are created.
-        make_dataset: Factory of the input; by default it reads ``train_input_reader``.
+    ``make_dataset`` makes the input; by default it reads ``train_input_reader``.
     """
     config = pipeline.train_config
     settings = settings_from_config(config, moving_average_decay(config.optimizer))

@@ -47,12 +47,7 @@ class TrainSettings:
 
 
 def settings_from_config(config: Any, moving_average_decay: float | None) -> TrainSettings:
-    """Returns the settings of a ``TrainConfig`` message.
-
-    Args:
-        config: Message.
-        moving_average_decay: Result of ``builders.optimizer.moving_average_decay``.
-    """
+    """Returns the settings of a ``TrainConfig``, with the result of ``builders.optimizer.moving_average_decay``."""
     early_stopping = None
     if config.HasField("early_stopping"):
         rule = config.early_stopping

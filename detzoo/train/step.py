@@ -42,12 +42,7 @@ class StepOutputs(NamedTuple):
 class TrainStep:
     """Training step, called in replica context and traced once.
 
-    Args:
-        detector: Detector.
-        optimizer: Optimizer built for ``variables``; ``weight_decay`` is applied to kernels only.
-        variables: Keras variables that train.
-        settings: Clipping, multipliers, regularisation.
-        loss_scale: Loss scale for float16.
+    The optimizer is built for ``variables``, which train; its ``weight_decay`` is applied to kernels only.
     """
 
     def __init__(
@@ -146,11 +141,7 @@ class TrainStep:
 
 
 def count_objects(groundtruth: Groundtruth, needs_masks: bool = False) -> Tensor:
-    """Counts the objects of a batch.
-
-    Args:
-        groundtruth: Objects of the batch.
-        needs_masks: True if an object without a mask does not count either.
+    """Counts the objects of a batch; with ``needs_masks`` an object without a mask does not count either.
 
     Returns:
         float32 [len(OBJECT_KINDS)]; each object that is no padding belongs to one kind.

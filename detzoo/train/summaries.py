@@ -16,15 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class Summaries:
-    """Writer of scalars. A failure is reported and counted, and the training continues.
-
-    Args:
-        model_dir: Folder of the run.
-        writable: False on workers other than the chief.
-
-    Attributes:
-        num_failures: Number of calls that failed.
-    """
+    """Writer of scalars, on the chief alone. A failure is reported and counted, and the training continues."""
 
     def __init__(self, model_dir: str | pathlib.Path, writable: bool = True) -> None:
         self._folder, self._writable = pathlib.Path(model_dir), writable

@@ -51,14 +51,7 @@ class LoopResult:
 
 
 class Trainer(orbit.StandardTrainer):
-    """Trainer of a detector.
-
-    Args:
-        detector: Detector built in the scope of ``strategy``.
-        make_dataset: Factory of the input of one pipeline.
-        optimizer: Optimizer that is not built yet.
-        strategy: Distribution strategy.
-        settings: Settings of the run.
+    """Trainer of a detector that was built in the scope of ``strategy``, with an optimizer that is not built yet.
 
     Raises:
         UsageError: The batch cannot be divided among the replicas.

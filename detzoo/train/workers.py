@@ -50,13 +50,8 @@ def check_same_config(
 ) -> None:
     """Compares the configs of all workers before anything is built. Every worker must call it.
 
-    Paths may differ between machines, and only the chief evaluates.
-
-    Args:
-        strategy: Strategy of the run.
-        pipeline: ``TrainEvalPipelineConfig``.
-        folder: Folder of the run.
-        refused: Error of this worker that prevents the start, or None.
+    Paths may differ between machines, and only the chief evaluates. ``refused`` is an error that prevents the start of
+    this worker.
 
     Raises:
         TrainingError: Configs differ, or another worker cannot start.
@@ -85,11 +80,7 @@ def check_same_start(
 ) -> None:
     """Compares step and weights of all workers after restoring. Every worker must call it.
 
-    Args:
-        trainer: Trainer with restored or initial weights.
-        folder: Folder of the run.
-        resumed_step: Step of the checkpoint, None without one.
-        refused: Error of this worker that prevents the start, or None.
+    ``resumed_step`` is None without a checkpoint; ``refused`` is an error of this worker that prevents the start.
 
     Raises:
         TrainingError: They differ, or another worker cannot start.

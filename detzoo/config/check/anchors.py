@@ -64,16 +64,11 @@ def check_anchors(anchors: pb.AnchorGenerator, maps: HeadMaps, findings: Finding
 
 
 def check_cells(anchors: pb.AnchorGenerator, resizer: pb.ImageResizer, findings: Findings) -> None:
-    """Warns of a fixed input whose sides the strides of multiscale anchors do not divide.
+    """Warns, at the path of the resizer, of a fixed input whose sides the strides of multiscale anchors do not divide.
 
     The Object Detection API puts the first center of a level half a stride inside if its stride divides the side, and
     on the border if not: half a stride away from the middle of the first cell. The coarsest level alone is no warning,
     because published configs (320 pixels, levels 3 to 7) have that.
-
-    Args:
-        anchors: ``pb.AnchorGenerator``.
-        resizer: ``pb.ImageResizer``.
-        findings: Receives the warning, at the path of the resizer.
     """
     size, generator = input_size(resizer), anchors.multiscale_anchor_generator
     if size is None or not size.is_static or not anchors.HasField("multiscale_anchor_generator"):

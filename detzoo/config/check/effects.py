@@ -48,14 +48,9 @@ def _asks_for_something(field: FieldDescriptor, value: Any) -> bool:
 
 
 def check_choice(part: Any, oneof: str, path: str, findings: Findings, accepted: Sequence[str] = ()) -> str:
-    """Adds an error if a block chooses no branch of a ``oneof``.
+    """Adds an error if a block, at ``path`` below the findings, chooses no branch of a ``oneof``.
 
-    Args:
-        part: The block.
-        oneof: Name of the oneof.
-        path: Path of the block below that of the findings.
-        findings: Receives the error.
-        accepted: Branches to name; by default all that this version supports.
+    The error names the ``accepted`` branches; by default all that this version supports.
 
     Returns:
         The name of the chosen branch, "" for none.

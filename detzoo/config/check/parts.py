@@ -118,10 +118,7 @@ def check_pyramid(
 def check_post_processing(post: pb.PostProcessing, loss: str | None, findings: Findings) -> None:
     """Checks a ``post_processing`` block.
 
-    Args:
-        post: The block.
-        loss: Classification loss whose logits the block converts; None if unknown, or if the head converts them.
-        findings: Receives the problems.
+    ``loss`` is the classification loss whose logits it converts; None if unknown, or if the head converts them.
     """
     if not post.HasField("batch_non_max_suppression"):
         findings.error("", MISSING, "batch_non_max_suppression is missing; an empty block takes its defaults")

@@ -59,10 +59,7 @@ def check_file(path: str, overrides: Sequence[str] = (), *, files: bool = True) 
 def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Problem]:
     """Returns every problem of a config that could be read: errors, warnings and notes, in the order of its lines.
 
-    Args:
-        loaded: The config, overrides applied.
-        files: True if label maps, records, checkpoints and weights must exist and agree with the config. False for
-            the rules that need no files, as for a published config with placeholders.
+    With ``files`` label maps, records, checkpoints and weights must exist and agree with the config.
     """
     findings = Findings(loaded.line_of, files=files)
     config = check_limits(loaded.message, findings)
@@ -89,12 +86,9 @@ def check_pipeline(loaded: LoadedPipeline, *, files: bool = True) -> list[Proble
 
 
 def require(message: Any, path: str, *rules: Callable[[Any, Findings], None]) -> None:
-    """Checks one block, without the files that it names.
+    """Checks one block, at a path of a config, without the files that it names.
 
-    Args:
-        message: The block.
-        path: Its path in a config, for the error.
-        *rules: Checks of the block beyond ranges, effects and what is supported.
+    ``rules`` are checks of the block beyond ranges, effects and what is supported.
 
     Raises:
         ConfigError: The block has errors; all of them are listed, one per line with the path of their field.

@@ -121,13 +121,10 @@ def random_downscale_to_target_pixels(
 
 
 def view_window(sample: Sample, begin: Tensor, size: Tensor, fill: Tensor | None = None) -> Sample:
-    """Cuts out a window of pixels, and pads the part of the window that lies beyond the image.
+    """Cuts out a window of pixels, and pads the part of it that lies beyond the image by ``fill``, black for None.
 
-    Args:
-        sample: Sample of any size. Its boxes may lie outside the window; they are neither clipped nor dropped.
-        begin: int32 [2], top left corner in pixels of the image, may be negative.
-        size: int32 [2], height and width of the window.
-        fill: float32 [3], colour of the padding; None is black.
+    The window is given by its top left corner ``begin``, which may be negative, and its size, int32 [2] each. Boxes may
+    lie outside the window; they are neither clipped nor dropped.
     """
     shape = tf.shape(sample.image)[:2]
     low = tf.clip_by_value(begin, 0, shape)
@@ -165,14 +162,9 @@ def random_pad_image(
     max_size: Tensor | None = None,
     pad_color: Sequence[float] | None = None,
 ) -> Sample:
-    """Puts the image at a random place of a larger one.
+    """Puts the image at a random place of a larger one, padded by RGB 0..255 or, for None, by the mean colour.
 
-    Args:
-        sample: Sample to pad.
-        seed: int64 [2].
-        min_size: int32 [2], the least (height, width) of the result; None is the size of the image.
-        max_size: int32 [2], the bound that the result stays below; None is twice the size of the image.
-        pad_color: RGB 0..255 of the padding; None is the mean colour of the image.
+    The new size is at least ``min_size`` (None: that of the image) and below ``max_size`` (None: twice it), int32 [2].
     """
     shape = tf.shape(sample.image)[:2]
     high = tf.maximum(2 * shape if max_size is None else max_size, shape)

@@ -26,12 +26,7 @@ _SMALLEST = 1e-6  # keeps the matrix invertible
 
 
 class RidgeSums:
-    """Sums over the windows of some classes, enough to solve for each class.
-
-    Args:
-        num_classes: Number of classes K.
-        depth: Length D of a feature vector.
-    """
+    """Sums over the windows of some classes, with features of length ``depth``, enough to solve for each class."""
 
     def __init__(self, num_classes: int, depth: int) -> None:
         self._sums = {

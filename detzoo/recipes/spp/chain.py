@@ -72,7 +72,7 @@ logger = logging.getLogger(__name__)
 def train_spp_net(
     pipeline: Any, model_dir: str | pathlib.Path, plan: Plan, strategy_name: str, stop: StopRequest
 ) -> FinishedRecipe | None:
-    """Runs the remaining steps of the chain.
+    """Runs the remaining steps of the chain; returns None if a signal came first.
 
     Args:
         pipeline: ``TrainEvalPipelineConfig`` with ``model.spp_net``, passed by ``config.check``.
@@ -80,12 +80,6 @@ def train_spp_net(
         plan: Plan of this config.
         strategy_name: Strategy of fine-tuning, see ``train_pipeline``; one machine only.
         stop: Stop request, entered already.
-
-    Returns:
-        The results, or None if a signal came first.
-
-    Raises:
-        DetzooError: The config, the data or a checkpoint is unfit.
     """
     folder = pathlib.Path(model_dir)
     RECIPE.check_machine(strategy_name)

@@ -40,11 +40,7 @@ class FineTuningOptions:
 
 
 class WindowClassifier(Detector):
-    """fc6, fc7 and fc8 of an SPP-net as a detector of pooled windows with one class each.
-
-    Args:
-        detector: SPP-net with an fc8. The layers are shared, not copied.
-    """
+    """fc6, fc7 and fc8 of an SPP-net, whose layers it shares, as a detector of pooled windows with one class each."""
 
     def __init__(self, detector: SppNet) -> None:
         super().__init__(detector.num_classes, (None, None), name="window_classifier")
@@ -74,14 +70,14 @@ def make_window_dataset(
     seed: int,
     problems: list[Exception] | None = None,
 ) -> tf.data.Dataset:
-    """Returns batches of pooled windows for ``WindowClassifier``.
+    """Returns batches of pooled windows for ``WindowClassifier``, with ``num_windows``, the replica's share of a batch.
 
     Args:
         images: Training images.
         batches: Endless stream of Batch with one image each. The drawn windows depend on the seed and on each image's
             ``record_index`` alone, so a stream that starts later yields the same batches from there on.
         options: Options of the fine-tuning.
-        num_windows: Number of windows per batch, the replica's share of ``options.batch_size``.
+        num_windows: Number of windows per batch.
         seed: Seed of the draw.
         problems: List that receives exceptions, because TensorFlow replaces them.
     """

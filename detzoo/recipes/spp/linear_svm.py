@@ -47,14 +47,7 @@ class SvmOptions:
 class LinearSvms:
     """SVMs of all classes in training, with the windows that they are trained on.
 
-    Args:
-        class_names: K names, for messages.
-        depth: Length F of a feature vector.
-        options: See ``SvmOptions``.
-
     Attributes:
-        class_names: K names.
-        options: See ``SvmOptions``.
         kernels: float32 [K, F]; a window scores ``features @ kernels.T + biases``, features as they are.
         biases: float32 [K].
         scale: Factor of the features for liblinear, which makes their mean length ``feature_norm``.
@@ -82,11 +75,7 @@ class LinearSvms:
     def add_initial(self, image: int, windows: LabeledWindows, rows: np.ndarray, features: np.ndarray) -> None:
         """Adds the true boxes of an image as positives and its distant windows as negatives.
 
-        Args:
-            image: Number of the image.
-            windows: All windows of the image.
-            rows: int [S], the windows of ``features``, true boxes included.
-            features: float32 [S, F].
+        ``rows`` int [S] are the windows of ``features`` float32 [S, F], true boxes included.
         """
         is_true = rows < windows.num_true
         for row in rows[is_true]:
@@ -103,13 +92,7 @@ class LinearSvms:
             self._features[image, int(row)] = vector
 
     def mine(self, image: int, windows: LabeledWindows, features: np.ndarray) -> int:
-        """Adds the hard negatives of an image to each class. Returns their number.
-
-        Args:
-            image: Number of the image.
-            windows: All windows of the image.
-            features: float32 [R, F], features of all windows.
-        """
+        """Adds an image's hard negatives to each class, from features [R, F] of all windows. Returns their number."""
         scores, found = self.scores(features), 0
         for number in range(len(self.class_names)):
             column = scores[:, number]
@@ -214,14 +197,7 @@ class LinearSvms:
 def fit_svm(features: np.ndarray, labels: np.ndarray, c: float, positive_weight: float) -> tuple[np.ndarray, float]:
     """Trains one SVM: w and b that minimise w^2 / 2 + c * sum of max(0, 1 - y (w x + b)), positives weighted.
 
-    Args:
-        features: [N, F].
-        labels: [N], 1 or -1.
-        c: Weight of the errors.
-        positive_weight: Factor of the errors of positives.
-
-    Returns:
-        Kernel float32 [F] and bias.
+    Takes features [N, F] and labels [N], 1 or -1. Returns kernel float32 [F] and bias.
     """
     svc = _linear_svc()(
         C=c,

@@ -41,15 +41,12 @@ def fingerprint(weights: Mapping[str, np.ndarray], *facts: object) -> str:
 
 
 class MapCache:
-    """Feature maps of images on disk.
+    """Feature maps of images on disk, in a folder that is created if it is missing.
 
     Args:
-        folder: Folder of the files, created if missing. Maps of other networks in it count towards the limit.
+        folder: Folder of the files. Maps of other networks in it count towards the limit.
         made_by: ``fingerprint`` of the network that makes the maps.
         max_bytes: Largest size of the folder; 0 keeps nothing.
-
-    Attributes:
-        num_bytes: Size of the files in the folder.
 
     Raises:
         UsageError: The folder cannot be created or is not writable.

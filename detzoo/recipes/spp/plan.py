@@ -66,11 +66,7 @@ class Plan:
 
 
 def make_plan(pipeline: Any, path: str) -> Plan:
-    """Returns the plan of a config with ``model.spp_net``.
-
-    Args:
-        pipeline: ``TrainEvalPipelineConfig``.
-        path: File of the config, for messages.
+    """Returns the plan of a config with ``model.spp_net``; ``path`` is its file, for messages.
 
     Raises:
         ConfigError: The chain cannot run with this config.
@@ -131,11 +127,7 @@ def check_folder(folder: pathlib.Path, pipeline: Any) -> list[str]:
 
 
 def check_origin(folder: pathlib.Path, origin: Mapping[str, str]) -> None:
-    """Checks that the results of a run are from these weights and images, and stores their digests.
-
-    Args:
-        folder: Folder of the run.
-        origin: Name of an input to its digest.
+    """Checks that the results of a run are from these weights and images (name -> digest), and stores their digests.
 
     Raises:
         UsageError: The results are from other weights or images.

@@ -35,15 +35,7 @@ def train_svms(
     mining_rounds: int,
     seed: int,
 ) -> dict[str, Any] | None:
-    """Trains the SVMs that are not finished.
-
-    Args:
-        images: Training set.
-        svms: New SVMs, which get the stored state.
-        folder: Folder of the step, created if missing.
-        stop: Stop request, read between images and classes.
-        mining_rounds: Number of passes over all images.
-        seed: Seed of the random negatives.
+    """Trains the SVMs that are not finished, in ``mining_rounds`` passes over all images.
 
     Returns:
         ``kernels`` float32 [K, F] and ``biases`` float32 [K], or None if a signal came first.

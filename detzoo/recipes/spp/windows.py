@@ -50,14 +50,9 @@ def label_windows(
     is_crowd: np.ndarray,
     num_classes: int,
 ) -> LabeledWindows:
-    """Joins the true boxes and proposals of an image and measures overlaps.
+    """Joins the true boxes [N, 4] and proposals [P, 4] of an image, without padding, and measures overlaps.
 
-    Args:
-        proposals_norm: float32 [P, 4], no padding.
-        true_boxes_norm: float32 [N, 4], no padding.
-        true_classes: int [N], 0-based.
-        is_crowd: bool [N]; a crowd is no positive, and windows inside it are no negatives.
-        num_classes: Number of classes K.
+    A crowd is no positive, and windows inside it are no negatives.
     """
     crowds = true_boxes_norm[is_crowd]
     true_boxes, classes = true_boxes_norm[~is_crowd], true_classes[~is_crowd]
@@ -95,14 +90,7 @@ def sample_labels(
 ) -> np.ndarray:
     """Draws the rows of a batch with the given share of positives, with replacement if there are too few rows.
 
-    Args:
-        labels: int [T] of ``fine_tuning_labels``, for all windows of some images.
-        num_windows: Number of rows to draw.
-        positive_fraction: Share of positives, if there are positives and negatives.
-        random: Random generator.
-
-    Returns:
-        int [num_windows], or [0] if no window is labelled.
+    Takes the labels int [T] of ``fine_tuning_labels``. Returns int [num_windows], or [0] if no window is labelled.
     """
     positives, negatives = np.flatnonzero(labels > BACKGROUND), np.flatnonzero(labels == BACKGROUND)
     if not len(positives) and not len(negatives):
@@ -115,14 +103,9 @@ def sample_labels(
 
 
 def distinct_rows(boxes: np.ndarray, order: np.ndarray, most_iou: float) -> np.ndarray:
-    """Returns the rows of ``order`` that overlap no kept earlier row by more than ``most_iou``.
+    """Returns the rows of ``order`` (best first) whose boxes overlap no kept earlier one by more than ``most_iou``.
 
     The paper removes a negative that overlaps another one by more than 0.7.
-
-    Args:
-        boxes: float32 [R, 4].
-        order: int [N] rows of ``boxes``, best first.
-        most_iou: Largest IoU of two kept rows.
     """
     overlaps = pairwise_iou(boxes[order], boxes[order]) > most_iou
     kept: list[int] = []

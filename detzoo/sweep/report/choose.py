@@ -54,16 +54,13 @@ class Choice(NamedTuple):
 
 
 def choose(rows: Sequence[Row], limits: Sequence[Limit], metric: str, num_best: int) -> Choice:
-    """Finds the best points within limits.
+    """Finds the best points within limits; if none of them has accuracy, the fastest come first.
 
     Args:
         rows: Rows from ``clean_rows``, of one device.
         limits: Bounds; a row that lacks the number of a bound does not keep it.
         metric: Column to choose by, more is better; at equal metric the faster point is better.
         num_best: The most rows in the answer.
-
-    Returns:
-        The answer. If no row within the limits has accuracy, the fastest come first.
     """
     candidates = measured_rows(rows)
     excesses = [[limit.excess(row) for limit in limits] for row in candidates]

@@ -58,13 +58,7 @@ class ExampleImage(NamedTuple):
 def draw_examples(
     rows: Sequence[Row], metric: str, folder: pathlib.Path, wanted: Sequence[str] = ()
 ) -> tuple[list[ExampleImage], str]:
-    """Draws the key models' detections.
-
-    Args:
-        rows: Rows from ``clean_rows``.
-        metric: Accuracy column of the frontier.
-        folder: Folder of results.csv.
-        wanted: File names in ``folder/examples``; empty for the first few with detections.
+    """Draws the key models' detections on the ``wanted`` images of ``folder/examples``, or on the first few.
 
     Returns:
         The images, and the reason for missing ones ("" if none is missing).

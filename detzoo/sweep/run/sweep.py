@@ -35,16 +35,11 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
 
     The embedded data set is drawn, and checkpoints are checked, before the first point runs.
 
-    Args:
-        todo: The points.
-        train_flags: Further flags of the trainings.
-
     Returns:
         The numbers of measured and of failed points.
 
     Raises:
-        UsageError: A package for training is missing, there is no GPU,
-            there are more jobs than GPUs, or the folder cannot be written to.
+        UsageError: A package, a GPU or the right to write is missing, or there are more jobs than GPUs.
         CheckpointError: Names every point with a checkpoint that does not fit.
     """
     plan, output_dir = todo.plan, todo.output_dir
