@@ -135,7 +135,8 @@ def collect_examples(
             count = int(batch.images.shape[0])
             if max_images:
                 count = min(count, max_images - num_images)
-            positive, negative = split(*_first_images(batch, count))
+            given = tf.nest.map_structure(lambda part, count=count: part[:count], (batch.images, batch.groundtruth))
+            positive, negative = split(*given)
             positives.add(positive.numpy())
             negatives.add(negative.numpy())
             num_images += count
@@ -171,11 +172,6 @@ def signed_logits(detector: OneStageDetector, predictions: Any, groundtruth: Gro
     counts = targets.class_weights[..., tf.newaxis] > 0
     is_positive = wanted > 0
     return tf.boolean_mask(logits, counts & is_positive), tf.boolean_mask(-logits, counts & ~is_positive)
-
-
-def _first_images(batch: Batch, count: int) -> tuple[Tensor, Groundtruth]:
-    """Returns the first ``count`` images of a batch and their ground truth."""
-    return tf.nest.map_structure(lambda part: part[:count], (batch.images, batch.groundtruth))
 
 
 def _traced_split(detector: OneStageDetector, spec: Batch) -> Any:

@@ -65,10 +65,6 @@ def _pad_limits(config: Any, color: tuple[float, float, float] | None) -> PadLim
     )
 
 
-def _subtract_channel_mean(config: pb.SubtractChannelMean) -> Augmentation:
-    return functools.partial(color.subtract_channel_mean, means=list(config.means))
-
-
 def _jitter_boxes(config: pb.RandomJitterBoxes) -> Augmentation:
     mode = type(config).JitterMode.Name(config.jitter_mode)
     return functools.partial(objects.random_jitter_boxes, ratio=config.ratio, mode=mode)
@@ -97,52 +93,40 @@ def _resize_image(config: pb.ResizeImage) -> Augmentation:
     )
 
 
-def _crop_image(config: pb.RandomCropImage) -> Augmentation:
-    return functools.partial(crop.random_crop_image, limits=_crop_limits(config))
-
-
 def _crop_pad_image(config: pb.RandomCropPadImage) -> Augmentation:
     padding = _pad_limits(config, _triple(config.pad_color))
     return functools.partial(crop.random_crop_pad_image, limits=_crop_limits(config), padding=padding)
 
 
-def _ssd_random_crop(config: pb.SSDRandomCrop) -> Augmentation:
-    if not config.operations:
-        return crop.ssd_random_crop
-    choices = [_crop_limits(operation) for operation in config.operations]
-    return functools.partial(crop.ssd_random_crop, choices=choices)
+def _choices(config: Any, aspect_ratio_range: tuple[float, float] | None = None) -> dict[str, Any]:
+    """Returns the argument ``choices`` of SSD's crops; {} for the default of a message without operations."""
+    choices = [_crop_limits(operation, aspect_ratio_range) for operation in config.operations]
+    return {"choices": choices} if choices else {}
 
 
 def _ssd_random_crop_pad(config: pb.SSDRandomCropPad) -> Augmentation:
     if not config.operations:
         return crop.ssd_random_crop_pad
-    choices = [_crop_limits(operation) for operation in config.operations]
     paddings = [
         _pad_limits(operation, (operation.pad_color_r, operation.pad_color_g, operation.pad_color_b))
         for operation in config.operations
     ]
-    return functools.partial(crop.ssd_random_crop_pad, choices=choices, paddings=paddings)
+    return functools.partial(crop.ssd_random_crop_pad, paddings=paddings, **_choices(config))
 
 
 def _ssd_fixed_aspect_ratio(config: pb.SSDRandomCropFixedAspectRatio) -> Augmentation:
     ratio = config.aspect_ratio
-    augmentation = functools.partial(crop.ssd_random_crop_fixed_aspect_ratio, aspect_ratio=ratio)
-    if not config.operations:
-        return augmentation
-    return functools.partial(
-        augmentation, choices=[_crop_limits(operation, (ratio, ratio)) for operation in config.operations]
-    )
+    choices = _choices(config, (ratio, ratio))
+    return functools.partial(crop.ssd_random_crop_fixed_aspect_ratio, aspect_ratio=ratio, **choices)
 
 
 def _ssd_pad_fixed_aspect_ratio(config: pb.SSDRandomCropPadFixedAspectRatio) -> Augmentation:
-    augmentation = functools.partial(
+    return functools.partial(
         crop.ssd_random_crop_pad_fixed_aspect_ratio,
         aspect_ratio=config.aspect_ratio,
         padding=_pad_limits(config, None),
+        **_choices(config),
     )
-    if not config.operations:
-        return augmentation
-    return functools.partial(augmentation, choices=[_crop_limits(operation) for operation in config.operations])
 
 
 def _drop_label(config: pb.DropLabelProbabilistically) -> Augmentation:
@@ -169,7 +153,7 @@ _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
     "random_adjust_hue": _fields_of(color.random_adjust_hue),
     "random_adjust_saturation": _fields_of(color.random_adjust_saturation),
     "random_black_patches": _fields_of(color.random_black_patches),
-    "random_crop_image": _crop_image,
+    "random_crop_image": lambda config: functools.partial(crop.random_crop_image, limits=_crop_limits(config)),
     "random_crop_pad_image": _crop_pad_image,
     "random_crop_to_aspect_ratio": _fields_of(crop.random_crop_to_aspect_ratio),
     "random_distort_color": _fields_of(color.random_distort_color),
@@ -191,9 +175,9 @@ _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
     "remap_labels": _remap_labels,
     "resize_image": _resize_image,
     "rgb_to_gray": _fields_of(color.rgb_to_gray),
-    "ssd_random_crop": _ssd_random_crop,
+    "ssd_random_crop": lambda config: functools.partial(crop.ssd_random_crop, **_choices(config)),
     "ssd_random_crop_fixed_aspect_ratio": _ssd_fixed_aspect_ratio,
     "ssd_random_crop_pad": _ssd_random_crop_pad,
     "ssd_random_crop_pad_fixed_aspect_ratio": _ssd_pad_fixed_aspect_ratio,
-    "subtract_channel_mean": _subtract_channel_mean,
+    "subtract_channel_mean": lambda config: functools.partial(color.subtract_channel_mean, means=list(config.means)),
 }

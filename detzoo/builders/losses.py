@@ -71,18 +71,14 @@ def build_miner(
     )
 
 
-def _focal(config: pb.SigmoidFocalClassificationLoss) -> ClassificationLoss:
-    return classification.SigmoidFocal(config.gamma, config.alpha if config.HasField("alpha") else None)
-
-
-def _focal_star(config: pb.FocalStarClassificationLoss) -> ClassificationLoss:
-    return classification.FocalStar(config.gamma, config.beta, config.alpha if config.HasField("alpha") else None)
+def _alpha(config: pb.SigmoidFocalClassificationLoss | pb.FocalStarClassificationLoss) -> float | None:
+    return config.alpha if config.HasField("alpha") else None
 
 
 _CLASSIFICATION: dict[str | None, Callable[[Any], ClassificationLoss]] = {
     "weighted_sigmoid": lambda config: classification.sigmoid_cross_entropy,
-    "weighted_sigmoid_focal": _focal,
-    "focal_star": _focal_star,
+    "weighted_sigmoid_focal": lambda config: classification.SigmoidFocal(config.gamma, _alpha(config)),
+    "focal_star": lambda config: classification.FocalStar(config.gamma, config.beta, _alpha(config)),
     "alpha_balanced_sigmoid": lambda config: classification.AlphaBalancedSigmoidCrossEntropy(config.alpha),
     "weighted_softmax": lambda config: classification.SoftmaxCrossEntropy(config.logit_scale),
     "bootstrapped_sigmoid": lambda config: classification.BootstrappedSigmoidCrossEntropy(

@@ -48,19 +48,6 @@ def moving_average_decay(config: pb.Optimizer) -> float | None:
     return config.moving_average_decay if config.use_moving_average and config.moving_average_decay > 0 else None
 
 
-def _rms_prop(config: pb.RMSPropOptimizer, schedule: Schedule) -> keras.optimizers.Optimizer:
-    momentum = config.momentum_optimizer_value
-    return RmsProp(schedule, rho=config.decay, momentum=momentum, epsilon=config.epsilon, name="rms_prop")
-
-
-def _momentum(config: pb.MomentumOptimizer, schedule: Schedule) -> keras.optimizers.Optimizer:
-    return keras.optimizers.SGD(schedule, momentum=config.momentum_optimizer_value, name="momentum")
-
-
-def _adam(config: pb.AdamOptimizer, schedule: Schedule) -> keras.optimizers.Optimizer:
-    return keras.optimizers.Adam(schedule, epsilon=config.epsilon, name="adam")
-
-
 def _exponential(config: pb.ExponentialDecayLearningRate) -> ExponentialRate:
     return ExponentialRate(
         config.initial_learning_rate,
@@ -89,9 +76,13 @@ def _cosine(config: pb.CosineDecayLearningRate) -> CosineRate:
 
 
 _OPTIMIZERS: dict[str, Callable[[Any, Schedule], keras.optimizers.Optimizer]] = {
-    "rms_prop_optimizer": _rms_prop,
-    "momentum_optimizer": _momentum,
-    "adam_optimizer": _adam,
+    "rms_prop_optimizer": lambda config, rate: RmsProp(
+        rate, rho=config.decay, momentum=config.momentum_optimizer_value, epsilon=config.epsilon, name="rms_prop"
+    ),
+    "momentum_optimizer": lambda config, rate: keras.optimizers.SGD(
+        rate, momentum=config.momentum_optimizer_value, name="momentum"
+    ),
+    "adam_optimizer": lambda config, rate: keras.optimizers.Adam(rate, epsilon=config.epsilon, name="adam"),
 }
 _SCHEDULES: dict[str | None, Callable[[Any], Schedule]] = {
     "constant_learning_rate": lambda config: ConstantRate(config.learning_rate),

@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple, TypeVar
 
 from detzoo.config import pb
@@ -234,25 +234,19 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
 
 
 def lookup_ssd_extractor(type_name: str) -> SsdExtractor:
-    """Returns the entry of a one-stage extractor's ``type``.
-
-    Raises:
-        ConfigError: The type is not in the table: not supported yet, of another kind of model, or unknown.
-    """
-    if type_name not in SSD_EXTRACTORS:
-        raise ConfigError(refusal(type_name))
-    return SSD_EXTRACTORS[type_name]
+    """Returns the entry of a one-stage extractor's ``type``, or raises a ConfigError if the table lacks it."""
+    return _lookup(type_name, SSD_EXTRACTORS, refusal)
 
 
 def lookup_region_extractor(type_name: str) -> RegionExtractor:
-    """Returns the entry of a two-stage extractor's ``type``.
+    """Returns the entry of a two-stage extractor's ``type``, or raises a ConfigError if the table lacks it."""
+    return _lookup(type_name, REGION_EXTRACTORS, region_refusal)
 
-    Raises:
-        ConfigError: The type is not in the table: not supported yet, of another kind of model, or unknown.
-    """
-    if type_name not in REGION_EXTRACTORS:
-        raise ConfigError(region_refusal(type_name))
-    return REGION_EXTRACTORS[type_name]
+
+def _lookup(type_name: str, table: dict[str, _Row], refusal_of: Callable[[str], str]) -> _Row:
+    if type_name not in table:
+        raise ConfigError(refusal_of(type_name))
+    return table[type_name]
 
 
 def region_refusal(type_name: str) -> str:

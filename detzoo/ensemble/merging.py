@@ -69,7 +69,8 @@ def merge(candidates: Candidates, sources: Sequence[Source], options: MergeOptio
     scores = np.asarray(candidates.scores, np.float32) * weights[candidates.sources]
     if not len(scores):
         return Merged(np.zeros([0, 4], np.float32), scores, classes, np.zeros(0, np.int64))
-    select = _selector(_rounded_up(int(classes.max()) + 1), options)
+    # The next power of two, so that one traced function serves images with different highest classes.
+    select = _selector(1 << max(4, int(classes.max()).bit_length()), options)
     rows = select(tf.constant(boxes), tf.constant(scores), tf.constant(classes)).numpy()
     merged = Merged(boxes[rows], scores[rows], classes[rows], rows)
     if not (options.box_voting or options.scores == MEAN_SCORE):
@@ -79,18 +80,15 @@ def merge(candidates: Candidates, sources: Sequence[Source], options: MergeOptio
     overlaps[np.arange(len(rows)), rows] = 1.0  # the overlap with itself may be rounded to less
     are_around = overlaps >= options.vote_iou_threshold
     are_around &= scores > options.score_threshold
-    voted = _voted_boxes(boxes, np.where(are_around, scores, 0.0)) if options.box_voting else merged.boxes_norm
-    merged = merged._replace(boxes_norm=voted)
+    if options.box_voting:
+        votes = np.where(are_around, scores, 0.0)
+        means = votes @ boxes.astype(np.float64) / votes.sum(axis=1, keepdims=True)
+        merged = merged._replace(boxes_norm=means.astype(np.float32))
     if options.scores == MEAN_SCORE:
         are_own = are_around & (overlaps.argmax(axis=0) == np.arange(len(rows))[:, np.newaxis])
         best = _best_by_source(np.where(are_own, scores, 0.0), candidates.sources, len(sources))
         merged = _with_mean_scores(merged, best, sources)
     return merged
-
-
-def _voted_boxes(boxes: np.ndarray, votes: np.ndarray) -> np.ndarray:
-    """Returns means [M, 4] of boxes [A, 4], weighted by votes [M, A] with at least one vote per row."""
-    return (votes @ boxes.astype(np.float64) / votes.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _best_by_source(votes: np.ndarray, sources: np.ndarray, num_sources: int) -> np.ndarray:
@@ -108,11 +106,6 @@ def _with_mean_scores(merged: Merged, best: np.ndarray, sources: Sequence[Source
     order = np.argsort(-means, kind="stable")
     boxes, _, classes, rows = merged
     return Merged(boxes[order], means[order].astype(np.float32), classes[order], rows[order])
-
-
-def _rounded_up(count: int) -> int:
-    """Returns the next power of two, so that one traced function serves images with different highest classes."""
-    return 1 << max(4, (count - 1).bit_length())
 
 
 @functools.lru_cache(maxsize=32)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from detzoo.config.check.readers import MASK_METRICS, METRICS_SETS
 from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
 from detzoo.evaluate.coco import BOXES, MASK_PREFIX, MASKS, CocoResult, evaluate_coco
@@ -27,13 +28,11 @@ from detzoo.layers.resample import spatial_shape
 from detzoo.progress import progress_bar
 
 COCO_METRICS = "coco_detection_metrics"
-MASK_METRICS = "coco_mask_metrics"
 VOC_METRICS = "pascal_voc_detection_metrics"
 VOC_2007_METRICS = "pascal_voc_2007_detection_metrics"
 # The Object Detection API has renamed this one twice.
 OPEN_IMAGES_METRICS = ("oid_V2_detection_metrics", "open_images_V2_detection_metrics", "open_images_metrics")
 CHALLENGE_METRICS = "oid_challenge_detection_metrics"
-METRICS_SETS = (COCO_METRICS, MASK_METRICS, VOC_METRICS, VOC_2007_METRICS, *OPEN_IMAGES_METRICS, CHALLENGE_METRICS)
 
 VOC_METRIC_NAMES = {VOC_METRICS: "VOC mAP@.50IOU", VOC_2007_METRICS: "VOC2007 mAP@.50IOU"}
 OPEN_IMAGES_METRIC_NAMES = {

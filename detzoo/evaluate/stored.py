@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from detzoo.config.names import listed
 from detzoo.errors import DataError, UsageError
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE
-
-_MOST_NAMED = 5
 
 
 class StoredEvaluation(NamedTuple):
@@ -178,5 +177,4 @@ def _check_objects(first: pathlib.Path, other: pathlib.Path, one: EvaluatedImage
 
 
 def _listed(items: Sequence[Any]) -> str:
-    more = f" and {len(items) - _MOST_NAMED} more" if len(items) > _MOST_NAMED else ""
-    return ", ".join(str(item) for item in items[:_MOST_NAMED]) + more
+    return listed([str(item) for item in items], 5)

@@ -100,11 +100,8 @@ def class_agnostic_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, 
         boxes = tf.gather(boxes, classes, batch_dims=2)
     selection = per_class_nms(boxes, tf.reduce_max(scores, axis=-1, keepdims=True), windows, limits)
     classes = tf.gather(classes, selection.anchor_indices, batch_dims=1)
-    return selection._replace(classes=tf.where(_is_filled(selection), classes, 0))
-
-
-def _is_filled(selection: Selection) -> tf.Tensor:
-    return tf.range(selection.scores.shape[1]) < selection.num_valid[:, tf.newaxis]
+    is_filled = tf.range(selection.scores.shape[1]) < selection.num_valid[:, tf.newaxis]
+    return selection._replace(classes=tf.where(is_filled, classes, 0))
 
 
 def _first_pairs(scores: tf.Tensor, length: int) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

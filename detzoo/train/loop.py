@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning
+from detzoo.config.names import listed
 from detzoo.detectors.batch_norm_statistics import layers_with_moving_statistics
 from detzoo.errors import ConfigError, DetzooError, TrainingError, UsageError
 from detzoo.folders import full_disk
@@ -345,8 +346,7 @@ class TrainingLoop:
 
 
 def _listed(records: Sequence[tuple[str, int]]) -> str:
-    named = [f"'{image_id}' (record {position})" for image_id, position in records[:MAX_NAMED_RECORDS]]
-    return ", ".join(named) + (f" and {len(records) - len(named)} more" if len(records) > len(named) else "")
+    return listed([f"'{image_id}' (record {position})" for image_id, position in records], MAX_NAMED_RECORDS)
 
 
 def _describe_no_objects(num_steps: int, objects: Mapping[str, int], issues: Mapping[str, int]) -> str:

@@ -23,6 +23,7 @@ _OTHER_ROLES = {
     "master": 'that is TensorFlow 1\'s name of the "chief"',
 }
 _UNKNOWN_ROLE = 'the roles are "worker" and "chief"'
+_ADDRESS = re.compile(r"[^\s/]+:\d{1,5}")
 _MAX_SHOWN = 500  # characters of TF_CONFIG in a message
 
 STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
@@ -102,7 +103,7 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
         if role not in ("chief", "worker"):
             raise refuse(f"has the role {json.dumps(role)}: {_OTHER_ROLES.get(str(role), _UNKNOWN_ROLE)}")
     for role, addresses in cluster.items():
-        if not isinstance(addresses, list) or not all(_is_address(address) for address in addresses):
+        if not isinstance(addresses, list) or not all(_ADDRESS.fullmatch(str(address)) for address in addresses):
             raise refuse(f'has {json.dumps(addresses)} as the addresses of "{role}": it takes a list of "host:port"')
     everyone = [address for addresses in cluster.values() for address in addresses]
     if len(set(everyone)) < len(everyone):
@@ -118,10 +119,6 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
         last = len(cluster[role]) - 1
         raise refuse(f"has the task index {json.dumps(index)}: the {role}s of its cluster are 0 to {last}")
     return cluster, role, index
-
-
-def _is_address(address: object) -> bool:
-    return isinstance(address, str) and bool(re.fullmatch(r"[^\s/]+:\d{1,5}", address))
 
 
 @contextlib.contextmanager

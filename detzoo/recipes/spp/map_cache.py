@@ -62,7 +62,8 @@ class MapCache:
             raise UsageError(f"the cache of feature maps {folder} cannot be made: {problem.strerror}") from None
         if not os.access(self._folder, os.W_OK):
             raise UsageError(f"the cache of feature maps {folder} cannot be written to")
-        self._remove_drafts()
+        for draft in self._folder.glob(".*.npz.*"):
+            draft.unlink(missing_ok=True)
         self.num_bytes = sum(path.stat().st_size for path in self._root.rglob("*.npz"))
         self._is_full = False
 
@@ -76,7 +77,8 @@ class MapCache:
             return None
         except _DAMAGED as problem:
             logger.warning("%s is damaged (%s): its maps are computed again", file, problem)
-            self._remove(file)
+            self.num_bytes -= file.stat().st_size
+            file.unlink(missing_ok=True)
             return None
 
     def put(self, image_id: bytes, maps: Sequence[np.ndarray]) -> bool:
@@ -106,14 +108,6 @@ class MapCache:
     def _file(self, image_id: bytes) -> pathlib.Path:
         # An id may be any text, with slashes too.
         return self._folder / f"{hashlib.sha256(image_id).hexdigest()[: 2 * _DIGEST_CHARACTERS]}.npz"
-
-    def _remove(self, file: pathlib.Path) -> None:
-        self.num_bytes -= file.stat().st_size
-        file.unlink(missing_ok=True)
-
-    def _remove_drafts(self) -> None:
-        for draft in self._folder.glob(".*.npz.*"):
-            draft.unlink(missing_ok=True)
 
     def _tell_full(self, size: int, reason: str = "") -> None:
         if self._is_full:

@@ -67,7 +67,7 @@ def choose(rows: Sequence[Row], limits: Sequence[Limit], metric: str, num_best: 
     complete = [index for index, found in enumerate(excesses) if None not in found]
     within = [candidates[index] for index in complete if not any(excesses[index])]
     ranked = [row for row in within if row[metric] is not None]
-    best = sorted(ranked or within, key=lambda row: (-(row[metric] or 0.0), _or_last(row[LATENCY])))[:num_best]
+    best = sorted(ranked or within, key=lambda row: (-(row[metric] or 0.0), row[LATENCY] or math.inf))[:num_best]
     frontier = optimality_frontier([row[LATENCY] for row in candidates], [row[metric] for row in candidates])
     unbeaten = {id(candidates[index]) for index in frontier}
 
@@ -178,7 +178,3 @@ def _table(choice: Choice, metric: str, memory: str) -> str:
 
 def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-
-
-def _or_last(number: float | None) -> float:
-    return math.inf if number is None else number

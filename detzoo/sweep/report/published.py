@@ -46,7 +46,8 @@ def published_table(rows: Sequence[Row]) -> str:
     if not shown:
         return ""
     names = [name for name in PUBLISHED_COLUMNS if with_values(shown, published(name))]
-    groups = "".join(f'<th scope="colgroup" colspan="2">{escaped(_heading(name))}</th>' for name in names)
+    headings = ["median ms" if name == LATENCY else accuracy_heading(name) for name in names]
+    groups = "".join(f'<th scope="colgroup" colspan="2">{escaped(heading)}</th>' for heading in headings)
     heads = '<th scope="col" class="number">here</th><th scope="col" class="number">published</th>' * len(names)
     lines = "\n".join(_line(row, shown, names) for row in shown)
     return (
@@ -90,10 +91,6 @@ def _draw_panel(axes: Axes, values: Sequence[float], colour: str) -> None:
     axes.set_xlim(low - margin, high + margin)
     axes.set_ylim(len(values) - 0.5, -0.5)
     axes.grid(visible=False, axis="y")
-
-
-def _heading(name: str) -> str:
-    return "median ms" if name == LATENCY else accuracy_heading(name)
 
 
 def _how_to_read(shown: Sequence[Row], names: Sequence[str]) -> str:

@@ -42,7 +42,8 @@ logger = logging.getLogger(__name__)
 
 def main(words: list[str]) -> int:
     """Runs one process of a sweep; returns its exit code."""
-    end_with_parent()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # asks Linux to end this process with its parent
+        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
     if words[0] in ("train", "train_four_step"):
         command = [sys.executable, "-m", "detzoo", *words]
         if os.name == "nt":  # where execv does not replace the process
@@ -210,12 +211,6 @@ def _reason(problem: Exception) -> str:
         return f"out of memory: {text[:200] or 'an array could not be allocated'}"
     kind = type(problem).__name__
     return text if isinstance(problem, DetzooError) else f"{kind}: {text.removeprefix(f'{kind}: ')[:300]}"
-
-
-def end_with_parent() -> None:
-    """Asks Linux to end this process when that of the sweep ends; no effect on other systems."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):
-        ctypes.CDLL(None).prctl(_SET_DEATH_SIGNAL, signal.SIGTERM)
 
 
 if __name__ == "__main__":

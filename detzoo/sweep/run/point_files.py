@@ -18,6 +18,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
+from detzoo.benchmark.report import flatten
 from detzoo.folders import write_atomically
 from detzoo.sweep.columns import COLUMNS, NAMES, Kind, Status
 from detzoo.sweep.results import Row, Value
@@ -43,7 +44,7 @@ def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, re
     row: Row = {**dict.fromkeys(NAMES), **facts}
     result = result or {}
     sources = (
-        _flat(result.get("benchmark") or result.get("where") or {}),
+        flatten(result.get("benchmark") or result.get("where") or {}),
         result.get("metrics") or {},
         result.get("columns") or {},
     )
@@ -63,19 +64,7 @@ def write_json(file: pathlib.Path, value: Any) -> None:
     write_atomically(file, json.dumps(value, indent=1) + "\n")
 
 
-def _flat(values: Mapping[str, Any], path: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            found.update(_flat(value, f"{path}{name}."))
-        else:
-            found[f"{path}{name}"] = value
-    return found
-
-
 def _cell(kind: Kind, value: Any) -> Value:
-    if isinstance(value, (list, tuple)):
-        value = "; ".join(map(str, value))
     if value is None or value == "":
         return None
     if kind is Kind.TEXT:
