@@ -36,11 +36,7 @@ class Kernels(NamedTuple):
 
 
 def check_precision(precision: str, device: str, jit_compile: bool) -> None:
-    """Checks that a precision is available.
-
-    Raises:
-        UsageError: It is not available on this device, or not together with XLA.
-    """
+    """Raises a UsageError if a precision is not available on a device, or not together with XLA."""
     if precision == FLOAT32:
         return
     if (precision, device) not in OPTIMIZERS:
@@ -95,11 +91,7 @@ def count_kernels(nodes: Iterable[Any], precision: str) -> Kernels:
 
 
 def check_kernels(kernels: Kernels, precision: str, device: str) -> None:
-    """Checks that the precision was used.
-
-    Raises:
-        DetzooError: No kernel uses it.
-    """
+    """Raises a DetzooError if no kernel uses the precision."""
     if precision != FLOAT32 and not kernels.in_precision:
         raise DetzooError(
             f"--precision {precision}: none of the {kernels.total} convolutions and matrix products ran in it; this "

@@ -170,11 +170,7 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
 
 
 def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
-    """Returns the seconds of the first call at this batch size.
-
-    Raises:
-        DetzooError: No kernel ran in the requested precision, or XLA compiled no part.
-    """
+    """Returns the seconds of the first call at this batch size."""
     found: list[float] = []
 
     def timed() -> None:

@@ -51,16 +51,10 @@ def build_model_resizer(model: pb.DetectionModel) -> Resizer:
 
 
 def build_resizer(config: pb.ImageResizer, padding_scale: PixelScale = _BLACK_AND_ONE) -> Resizer:
-    """Builds the resizer of a ``pb.ImageResizer``.
+    """Builds the resizer of a ``pb.ImageResizer``: image [H, W, 3] -> (padded image float32, true shape int32 [2]).
 
-    Args:
-        config: The model's ``image_resizer``.
-        padding_scale: Scale of ``per_channel_pad_value``. Its 0 is the padding if that field is not set. The scale is
-            RGB 0..255 in a two-stage detector and the extractor's normalized input in a one-stage detector.
-
-    Returns:
-        A callable from an image [H, W, 3] to (padded image float32, true shape int32 [2]), with ``static_shape`` and
-        ``masks``.
+    ``padding_scale`` is the scale of ``per_channel_pad_value``: RGB 0..255 in a two-stage detector, the extractor's
+    normalized input in a one-stage detector. Its 0 is the padding if that field is not set.
 
     Raises:
         ConfigError: No resizer is chosen, or a value breaks a rule of ``detzoo config check``.

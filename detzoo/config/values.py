@@ -106,11 +106,7 @@ def parse_scalar(field: FieldDescriptor, text: str) -> Any:
 
 
 def no_nul(text: str) -> str:
-    """Returns a string as it is.
-
-    Raises:
-        ValueError: The string has a NUL, which no path and no name may have.
-    """
+    """Returns a string as it is, or raises a ValueError for a NUL, which no path and no name may have."""
     if "\0" in text:
         raise ValueError(f"{clip(text)!r} has a NUL character, which no path and no name may have")
     return text

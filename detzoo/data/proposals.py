@@ -214,12 +214,7 @@ _Arrays = tuple[list[str], np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def read_arrays(path: str, file: Any) -> _Arrays:
-    """Returns the arrays of an open proposals.npz, checked; see the module.
-
-    Raises:
-        DataError: The file is no npz with these arrays.
-        ValueError: The arrays have other types, shapes or values.
-    """
+    """Returns the arrays of an open proposals.npz; raises a DataError or ValueError for others than the module's."""
     accepted = f"accepted: an npz with the arrays {', '.join(ARRAYS)}, as `detzoo evaluate` writes"
     try:
         with np.load(file, allow_pickle=False) as stored:

@@ -81,11 +81,7 @@ def write_ensemble(path: str | pathlib.Path, ensemble: Ensemble, selection: Mapp
 
 
 def check_distinct(paths: Sequence[str]) -> None:
-    """Checks that no two paths lead to the same place.
-
-    Raises:
-        UsageError: Two paths do.
-    """
+    """Raises a UsageError if two paths lead to the same place."""
     seen: dict[pathlib.Path, str] = {}
     for path in paths:
         first = seen.setdefault(pathlib.Path(path).resolve(), path)
@@ -119,11 +115,7 @@ def read_ensemble(path: str | pathlib.Path) -> Ensemble:
 
 
 def check_merging(options: MergeOptions) -> MergeOptions:
-    """Returns the options.
-
-    Raises:
-        UsageError: An option is out of range.
-    """
+    """Returns the options, or raises a UsageError if one of them is out of range."""
     for name in ("iou_threshold", "vote_iou_threshold", "score_threshold"):
         value = getattr(options, name)
         if not is_number(value) or not 0 <= value <= 1:
@@ -139,11 +131,7 @@ def check_merging(options: MergeOptions) -> MergeOptions:
 
 
 def scaled_weights(weights: Sequence[float]) -> list[float]:
-    """Scales weights so that the greatest is 1 and scores stay within 1.
-
-    Raises:
-        UsageError: A weight is not above 0.
-    """
+    """Scales weights so that the greatest is 1 and scores stay within 1; raises a UsageError unless all are above 0."""
     for weight in weights:
         if not is_number(weight) or not 0 < weight < math.inf:
             raise UsageError(f"a model's weight is {weight!r}; accepted: numbers above 0")

@@ -147,11 +147,7 @@ def parse_crops(text: str, origin: str = "--crops") -> tuple[tuple[int, int], ..
 
 
 def check_views(plan: ViewPlan) -> ViewPlan:
-    """Returns the plan.
-
-    Raises:
-        UsageError: A value is out of range.
-    """
+    """Returns the plan, or raises a UsageError if a value is out of range."""
     if not is_number(plan.overlap) or not 0 <= plan.overlap <= MOST_OVERLAP:
         raise UsageError(f"overlap of crops is {plan.overlap!r}; accepted: 0 to {MOST_OVERLAP}")
     if not isinstance(plan.flip, bool):

@@ -194,11 +194,7 @@ def _signature(detections: DenseDetections, num_classes: int) -> str:
 
 
 def _convert(function: Any, configure: Callable[[Any], None]) -> bytes:
-    """Converts a tf.function to TFLite through a SavedModel, as only there ``experimental_implements`` has an effect.
-
-    Raises:
-        DetzooError: The converter refuses the function.
-    """
+    """Converts a tf.function to TFLite through a SavedModel: only there ``experimental_implements`` has an effect."""
     module = tf.Module()
     module.function = function
     with tempfile.TemporaryDirectory() as folder, quiet_saver():

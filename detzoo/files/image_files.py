@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 def find_images(names: Sequence[str]) -> list[pathlib.Path]:
     """Returns the image files of some names, each once, in the order of the names and sorted within a folder or glob.
 
-    Args:
-        names: Files, folders (searched with their subfolders), globs, or several of these with commas between.
+    Names are files, folders (searched with their subfolders), globs, or several of these with commas between.
 
     Raises:
         UsageError: A name matches nothing, or no image was found.

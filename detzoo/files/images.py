@@ -72,9 +72,7 @@ class RepairedImage(NamedTuple):
 def repair_image(content: bytes, filename: str) -> RepairedImage:
     """Checks an encoded image by decoding it, and encodes it again only if it is not plain upright RGB.
 
-    Args:
-        content: Bytes of the image file.
-        filename: Name of the file; only the suffix matters.
+    Of the file's name only the suffix matters.
 
     Raises:
         UnusableImage: The image is empty, unknown, too large, corrupt, or of a pixel type that has no RGB.

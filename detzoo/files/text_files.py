@@ -112,11 +112,7 @@ def read_named_text(path: pathlib.Path, flag: str, log: IssueLog) -> str:
 
 
 def read_lines(path: pathlib.Path, flag: str, log: IssueLog) -> list[tuple[int, str]]:
-    """Returns (number from 1, line without blanks around it) of a file that a flag names, without empty lines.
-
-    Raises:
-        UsageError, DataError: As ``read_named_text``.
-    """
+    """Returns (number from 1, stripped line) of a file that a flag names, as ``read_named_text``, but no empty one."""
     lines = enumerate(read_named_text(path, flag, log).split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 

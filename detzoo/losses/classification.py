@@ -18,10 +18,7 @@ ClassificationLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 def with_background(labels: tf.Tensor, classes: tf.Tensor, as_zeros: bool = False) -> tf.Tensor:
     """Prepends the column of the background to class targets. Returns float32 [B, A, 1 + K].
 
-    Args:
-        labels: float32 [B, A, K], from ``class_targets``.
-        classes: int32 [B, A], -1 without an object.
-        as_zeros: Keeps the background's column 0.
+    Takes labels [B, A, K] of ``class_targets`` and classes [B, A], -1 without an object; ``as_zeros`` keeps it 0.
     """
     is_background = tf.cast(classes < 0, labels.dtype)[..., tf.newaxis]
     return tf.concat([tf.zeros_like(is_background) if as_zeros else is_background, labels], axis=-1)

@@ -36,10 +36,6 @@ class DenseLoss:
         """Returns the terms "localization" and "classification" over this replica's images.
 
         The normalizer of plain sums is 0: the global value divides by at least 1.
-
-        Args:
-            predictions: float32 [B, A, ...].
-            targets: Targets from ``AnchorTargets``.
         """
         targets = self._sampled(targets)
         localization, classification = self.anchor_losses(predictions, targets)

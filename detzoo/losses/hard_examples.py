@@ -49,13 +49,7 @@ class HardExampleMiner:
     ) -> tf.Tensor:
         """Returns float32 [B, A], 1 for chosen anchors. With a ratio, ignored anchors are never chosen.
 
-        No gradient flows through the choice.
-
-        Args:
-            localization: float32 [B, A], losses.
-            classification: float32 [B, A], losses.
-            boxes: float32 [B, A, 4], decoded.
-            state: int32 [B, A] of AnchorState.
+        No gradient flows through the choice. Losses are float32 [B, A], ``boxes`` decoded, ``state`` of AnchorState.
         """
         hardness = self.classification_weight * classification + self.localization_weight * localization
         return tf.map_fn(

@@ -33,13 +33,7 @@ from detzoo.ops.box_coder import BoxCoder
 
 
 def mean_over_images(losses: tf.Tensor, counts: tf.Tensor, weight: float) -> LossTerm:
-    """Returns the mean over images of each image's sum over rows, divided by its count (at least 1).
-
-    Args:
-        losses: float32 [B, R].
-        counts: number [B].
-        weight: Factor of the term.
-    """
+    """Returns the weighted mean over images of each image's sum of losses [B, R] by its count [B] (at least 1)."""
     divisors = tf.maximum(tf.cast(counts, tf.float32), 1.0)
     total = weight * tf.reduce_sum(tf.reduce_sum(losses, axis=1) / divisors)
     return LossTerm(total, tf.cast(tf.shape(losses)[0], tf.float32))
@@ -80,14 +74,7 @@ class RegionLoss:
     def __call__(
         self, box_deltas: tf.Tensor, class_logits: tf.Tensor, regions: Proposals, targets: RegionTargets
     ) -> dict[str, LossTerm]:
-        """Returns the two terms over this replica's images.
-
-        Args:
-            box_deltas: float32 [B, R, Q, 4], Q = 1 or K.
-            class_logits: float32 [B, R, K + 1].
-            regions: [B, R], the classified regions.
-            targets: [B, R].
-        """
+        """Returns the two terms over this replica's images, of deltas [B, R, 1 or K, 4] and logits [B, R, K + 1]."""
         own_deltas = of_class(box_deltas, targets.classes)
         labels = class_targets(targets.classes, class_logits.shape[-1] - 1, targets.gt_index, targets.label_sets)
         one_hot = with_background(labels, targets.classes)
@@ -133,13 +120,9 @@ class MaskLoss:
     def __call__(
         self, mask_logits: tf.Tensor, regions: Proposals, targets: RegionTargets, groundtruth: Groundtruth
     ) -> dict[str, LossTerm]:
-        """Returns the term over this replica's images.
+        """Returns the term over this replica's images, of logits float32 [B, R, h, w, 1 or K].
 
-        Args:
-            mask_logits: float32 [B, R, h, w, 1 or K].
-            regions: [B, R].
-            targets: [B, R].
-            groundtruth: Ground truth with masks uint8 [B, N, H, W] of the padded input.
+        The masks of the ground truth are uint8 [B, N, H, W] of the padded input.
         """
         masks = true_masks(groundtruth, targets.gt_index, regions.boxes_norm, tuple(mask_logits.shape[2:4]))
         logits = of_class(tf.transpose(mask_logits, [0, 1, 4, 2, 3]), targets.classes)
@@ -163,10 +146,7 @@ class MaskProposalLoss:
     ) -> dict[str, LossTerm]:
         """Returns the terms "mask" and "score" over this replica's images.
 
-        Args:
-            predictions: Predictions whose chosen locations are the sampled positives, with a score below 0 in padding.
-            targets: [B, A].
-            groundtruth: Ground truth with masks uint8 [B, N, H, W] of the padded input.
+        The chosen locations of the predictions are the sampled positives, with a score below 0 in padding.
         """
         is_positive = tf.cast(targets.state == AnchorState.POSITIVE, tf.float32)
         scores = tf.nn.sigmoid_cross_entropy_with_logits(is_positive, predictions.score_logits) * targets.weights

@@ -33,9 +33,7 @@ class AnchorGenerator(Protocol):
     def __call__(self, feature_shapes: Sequence[SizePair], image_shape_px: SizePair) -> Any:
         """Returns anchors float32 [A, 4] as fractions of the (padded) image; they may extend beyond it.
 
-        Args:
-            feature_shapes: (height, width) of each feature map, finest first.
-            image_shape_px: (height, width) of the padded input.
+        Takes the (height, width) of each feature map, finest first, and of the padded input.
 
         Raises:
             ValueError: The generator is for another number of feature maps.

@@ -22,15 +22,9 @@ class Runs(NamedTuple):
 
 
 def bin_edges(first: tf.Tensor, extent: tf.Tensor, num_bins: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns the starts and ends of bins: bin i of h from floor(i n / h) to before ceil((i + 1) n / h).
+    """Returns starts and ends [N, h] of bins: bin i of h from floor(i n / h) to before ceil((i + 1) n / h).
 
-    Args:
-        first: int32 [N], first cell of each box along an axis.
-        extent: int32 [N], number n of cells of each box, at least 1.
-        num_bins: Number h of bins.
-
-    Returns:
-        Starts and ends, the ends not included, int32 [N, num_bins] each.
+    ``first`` int32 [N] is each box's first cell along an axis, ``extent`` int32 [N] its number n of cells, at least 1.
     """
     numbers, start, cells = tf.range(num_bins), first[:, tf.newaxis], extent[:, tf.newaxis]
     ends = start - (-(numbers + 1) * cells) // num_bins  # minus floor of minus: ceil
@@ -46,7 +40,7 @@ def cover(start: tf.Tensor, end: tf.Tensor) -> Runs:
 
 
 def bin_maxima(features: tf.Tensor, rows: Runs, columns: Runs, image_indices: tf.Tensor) -> tf.Tensor:
-    """Returns the maximum of each channel in each bin; of equal cells one gets the gradient.
+    """Returns the maximum of each channel in each bin, [N, h, w, C]; of equal cells one gets the gradient.
 
     Memory: a copy of the map for each pair of exponents of the largest bins, and four times the result.
 
@@ -55,9 +49,6 @@ def bin_maxima(features: tf.Tensor, rows: Runs, columns: Runs, image_indices: tf
         rows: Runs [N, h] of the bins' rows, on the map.
         columns: Runs [N, w] of the bins' columns, on the map.
         image_indices: int32 [N], image of each box.
-
-    Returns:
-        [N, h, w, C] in the features' type.
     """
     num_row_exponents, num_column_exponents = (_count(runs.exponents) for runs in (rows, columns))
     tall = _running_maxima(features, num_row_exponents, axis=1)  # [I, B, H, W, C]

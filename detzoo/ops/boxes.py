@@ -75,26 +75,16 @@ def aligned_giou(boxes_a: tf.Tensor, boxes_b: tf.Tensor) -> tf.Tensor:
 
 
 def clip(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Clips boxes to the sides of a window; a box outside it becomes degenerate on its border.
-
-    Args:
-        boxes: float32 [..., 4].
-        window: float32 [..., 4], broadcast against ``boxes``.
-    """
+    """Clips boxes [..., 4] to the sides of windows [..., 4]; a box outside becomes degenerate on the border."""
     low = tf.concat([window[..., :2], window[..., :2]], axis=-1)
     high = tf.concat([window[..., 2:], window[..., 2:]], axis=-1)
     return tf.maximum(tf.minimum(boxes, high), low)
 
 
 def change_coordinate_frame(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
-    """Returns boxes as fractions of a window.
+    """Returns boxes [..., 4] as fractions of a window [..., 4], which itself becomes [0, 0, 1, 1].
 
-    Args:
-        boxes: float32 [..., 4].
-        window: float32 [..., 4] in the unit of the boxes, broadcast against ``boxes``.
-
-    Returns:
-        float32 [..., 4]; the window itself becomes [0, 0, 1, 1]. A window without extent gives zeros.
+    A window without extent gives zeros.
     """
     origin = tf.concat([window[..., :2], window[..., :2]], axis=-1)
     extent = window[..., 2:] - window[..., :2]
@@ -102,12 +92,7 @@ def change_coordinate_frame(boxes: tf.Tensor, window: tf.Tensor) -> tf.Tensor:
 
 
 def of_canvas(boxes_norm: tf.Tensor, shape_px: tuple[Any, Any], other_px: tuple[Any, Any]) -> tf.Tensor:
-    """Converts fractions of one canvas to fractions of another with the same top left corner.
-
-    Args:
-        boxes_norm: float32 [..., 4], fractions of the first canvas.
-        shape_px: (height, width) of the first canvas, ints or scalar tensors.
-        other_px: (height, width) of the other canvas.
+    """Converts fractions [..., 4] of a canvas of (height, width) to fractions of another with the same top left corner.
 
     Returns:
         float32 [..., 4]; ``boxes_norm`` itself if both canvases have the same static size.
@@ -119,11 +104,6 @@ def of_canvas(boxes_norm: tf.Tensor, shape_px: tuple[Any, Any], other_px: tuple[
 
 
 def to_px(boxes_norm: tf.Tensor, shape_px: tf.Tensor) -> tf.Tensor:
-    """Converts fractions of an image to pixels.
-
-    Args:
-        boxes_norm: float32 [..., 4].
-        shape_px: number [..., 2], (height, width), broadcast against ``boxes_norm``.
-    """
+    """Converts boxes [..., 4] from fractions of an image to pixels; ``shape_px`` [..., 2] is (height, width)."""
     sides = tf.cast(shape_px, tf.float32)
     return boxes_norm * tf.concat([sides, sides], axis=-1)

@@ -65,9 +65,6 @@ class Matcher(Protocol):
             similarity: float32 [N, A].
             valid_rows: bool [N], rows that may match.
             forced_rows: bool [N], valid rows that may claim their best anchor; None for all valid rows.
-
-        Returns:
-            Assignment with ``state`` and ``gt_index`` int32 [A].
         """
 
 
@@ -164,17 +161,9 @@ def _best_row_of_forced_columns(similarity: tf.Tensor, rows: tf.Tensor) -> tf.Te
 
 
 def ignore_crowd(assignment: Assignment, anchors: tf.Tensor, crowd_boxes: tf.Tensor, is_crowd: tf.Tensor) -> Assignment:
-    """Changes negative anchors in a crowd region to ignored ones.
+    """Changes negative anchors with at least ``CROWD_IOA_THRESHOLD`` of their area in a crowd region to ignored ones.
 
-    Args:
-        assignment: Assignment of one image, [A].
-        anchors: float32 [A, 4].
-        crowd_boxes: float32 [N, 4], in the unit of the anchors.
-        is_crowd: bool [N]; other rows of ``crowd_boxes`` are not used.
-
-    Returns:
-        Assignment that ignores every negative anchor with at least ``CROWD_IOA_THRESHOLD`` of its area in a crowd
-        region.
+    Takes the assignment [A] of one image, anchors [A, 4] and boxes [N, 4] in one unit; only crowd boxes count.
     """
     crowd_boxes = tf.boolean_mask(crowd_boxes, is_crowd)
     covered = tf.reduce_max(ioa_similarity(tf.pad(crowd_boxes, [[0, 1], [0, 0]]), anchors), axis=0)

@@ -22,16 +22,13 @@ from detzoo.ops.bin_maxima import bin_edges, bin_maxima, cover
 def choose_scales(
     windows_px: tf.Tensor, shape_px: tf.Tensor, shorter_sides: Sequence[int], window_size: int = 224
 ) -> tf.Tensor:
-    """Returns the scale at which the area of each window is nearest to ``window_size`` squared.
+    """Returns the scale at which the area of each window is nearest to ``window_size`` squared, int32 [...].
 
     Args:
         windows_px: float32 [..., 4], pixels of the image.
         shape_px: number [2], (height, width) of the image.
-        shorter_sides: Shorter side of the image at each scale, in pixels.
+        shorter_sides: Shorter side of the image at each scale, in pixels; the first of equally near ones is taken.
         window_size: Side of the square in pixels.
-
-    Returns:
-        int32 [...], indices of ``shorter_sides``; the first of equally near scales.
     """
     factors = tf.constant(list(shorter_sides), tf.float32) / tf.cast(tf.reduce_min(shape_px), tf.float32)
     areas = boxes.area(windows_px)[..., tf.newaxis] * tf.square(factors)

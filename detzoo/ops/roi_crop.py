@@ -64,9 +64,6 @@ def multilevel_crop(maps: Mapping[int, tf.Tensor], boxes_norm: tf.Tensor, levels
 
     Returns:
         [B, R, h, w, C] in the maps' type.
-
-    Raises:
-        ValueError: No map.
     """
     if not maps:
         raise ValueError("multilevel_crop received no map; it needs at least one, as {level: [B, H, W, C]}")
@@ -105,12 +102,6 @@ def assign_levels(
         max_level: Level of the largest boxes.
         canonical_level: Level of a box of ``canonical_size_px`` squared.
         canonical_size_px: Side in pixels.
-
-    Returns:
-        int32 [...] in [min_level, max_level].
-
-    Raises:
-        ValueError: ``min_level`` is above ``max_level``.
     """
     if min_level > max_level:
         raise ValueError(f"assign_levels received min_level {min_level} above max_level {max_level}")
@@ -149,14 +140,6 @@ def crop_and_max_pool_boxes(
     end is dropped), then every ``output_stride``-th row and column. A pooled value needs pool_size**2 samples. The
     first samples of all pooled values lie as regularly as the samples of one small crop; so do the second samples, and
     so on. The result is the maximum of pool_size**2 small crops. Of equal samples the first one gets the gradient.
-
-    Args:
-        features: See the module.
-        boxes_norm: See the module.
-        image_indices: See the module.
-        crop_size: (height, width) of the crop that is pooled.
-        pool_size: Side of the pooling window in samples; 1 pools nothing.
-        output_stride: 1 keeps every pooled row and column, 2 every other one from the first, and so on.
 
     Returns:
         [N, h', w', C]; h' = ceil(floor(crop height / pool_size) / output_stride), and w' by the same rule.

@@ -22,17 +22,11 @@ def balanced_sample(
     positive_fraction: float,
     seed: tf.Tensor | None = None,
 ) -> tf.Tensor:
-    """Chooses a random sample of positives and negatives per image.
+    """Chooses a random sample of positives and negatives [B, A] per image; entries that are neither are never chosen.
 
     At most ``positive_fraction`` of the sample are positives. Negatives fill the rest; with too few negatives the
-    sample is smaller.
-
-    Args:
-        is_positive: bool [B, A].
-        is_negative: bool [B, A]; entries that are neither are never chosen.
-        sample_size: Entries per image; None keeps every positive and the number of negatives that the fraction implies.
-        positive_fraction: Share in (0, 1].
-        seed: int [2] for a reproducible choice; None draws from TensorFlow's global generator.
+    sample is smaller. Without a size every positive is kept, and the number of negatives that the fraction implies. An
+    int [2] as seed makes the choice reproducible.
 
     Returns:
         bool [B, A], true for chosen entries.

@@ -49,10 +49,7 @@ class SlidingWindows:
         )
 
     def __call__(self, feature_shapes: Sequence[tuple[Any, Any]]) -> Locations:
-        """Returns all locations.
-
-        Args:
-            feature_shapes: (height, width) of each level's map, in cells; ints or scalar tensors.
+        """Returns all locations, from the (height, width) of each level's map in cells, ints or scalar tensors.
 
         Raises:
             ValueError: The numbers of maps and levels differ.
@@ -75,27 +72,14 @@ class SlidingWindows:
 
 
 def nearest_scale(object_sides_px: tf.Tensor, scales_px: Sequence[float]) -> tf.Tensor:
-    """Returns the index of the nearest scale in log space, int32 [...]; the first of two equally near ones.
-
-    Args:
-        object_sides_px: float32 [...], longer sides of objects.
-        scales_px: Sides of the scales.
-    """
+    """Returns the index of the first scale that is nearest to sides [...] in log space, int32 [...]."""
     sides = tf.math.log(tf.maximum(object_sides_px, _SMALLEST_SIDE_PX))
     distances = tf.abs(sides[..., tf.newaxis] - tf.math.log(tf.constant(scales_px, tf.float32)))
     return tf.argmin(distances, axis=-1, output_type=tf.int32)
 
 
 def gather_locations(maps: Sequence[tf.Tensor], rows: tf.Tensor) -> tf.Tensor:
-    """Gathers cells of several maps as from their concatenation, without copying all maps.
-
-    Args:
-        maps: [B, H, W, C] each, with the same C.
-        rows: int32 [B, R], at least 0 and below the number of cells of all maps.
-
-    Returns:
-        [B, R, C].
-    """
+    """Gathers rows [B, R] of cells of maps [B, H, W, C] as from their concatenation, without copying all: [B, R, C]."""
     found, first = None, tf.constant(0)
     for x in maps:
         flat = tf.reshape(x, [tf.shape(x)[0], -1, x.shape[-1]])

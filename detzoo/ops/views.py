@@ -14,10 +14,7 @@ WITH_SIDES = (*CENTER_AND_CORNERS, (0, 1), (1, 0), (1, 2), (2, 1))
 def window_origins(shape_px: Tensor, side_px: int, places: tuple[tuple[int, int], ...]) -> Tensor:
     """Returns the top left pixels of square windows of an image: int32 [V, 2], (row, column), rounded down.
 
-    Args:
-        shape_px: int32 [2], (height, width) of the image, each at least ``side_px``.
-        side_px: Side of the windows.
-        places: ``CENTER_AND_CORNERS`` or ``WITH_SIDES``, of length V.
+    The image's (height, width) is at least ``side_px``; the V places are ``CENTER_AND_CORNERS`` or ``WITH_SIDES``.
     """
     return (shape_px - side_px) * tf.constant(places, tf.int32) // 2
 

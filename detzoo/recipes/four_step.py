@@ -134,11 +134,7 @@ def merge_steps(folder: pathlib.Path, shapes: Mapping[str, tuple[int, ...]]) -> 
 
 
 def check_image_ids(reader: Any) -> None:
-    """Checks that records have an ``image/source_id``, by which proposals are assigned to images.
-
-    Raises:
-        DataError: Fewer than half of the first records have one.
-    """
+    """Raises a DataError if most of the first records lack an ``image/source_id``, by which images find proposals."""
     source = RecordSource(scan_files(list(reader.tf_record_input_reader.input_path)), ReadOptions(), seed=0)
     features = {"image/source_id": tf.io.FixedLenFeature([], tf.string, "")}
     records = source.first_records(CHECKED_RECORDS)

@@ -96,11 +96,7 @@ class Selection:
 
 
 def metric_value(metrics: Mapping[str, Any], name: str, field: str = "") -> float:
-    """Returns a metric as ``metric_name`` finds it, negated if lower is better.
-
-    Raises:
-        ConfigError: The metric does not exist; ``field`` is the config's field that named it.
-    """
+    """Returns a metric as ``metric_name`` finds it, negated if lower is better."""
     found = metric_name(metrics, name, field)
     value = float(metrics[found])
     return -value if any(word in found.lower() for word in _LOWER_IS_BETTER) else value

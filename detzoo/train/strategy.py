@@ -73,11 +73,7 @@ def workers_of_environment() -> int:
 
 
 def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
-    """Returns (role -> addresses, own role, own index) of TF_CONFIG; ({}, "", 0) if it is not set.
-
-    Raises:
-        UsageError: It cannot be read, or has roles that take no part in synchronous training.
-    """
+    """Returns (role -> addresses, own role, own index) of TF_CONFIG; ({}, "", 0) if it is not set."""
     text = os.environ.get("TF_CONFIG", "")
     if not text:
         return {}, "", 0

@@ -77,11 +77,7 @@ def check_limits(message: Any, findings: Findings) -> Any:
 
 
 def limit_of(field: FieldDescriptor) -> Limit:
-    """Returns the range of a number's field.
-
-    Raises:
-        ValueError: The schema has a range that is not an interval.
-    """
+    """Returns the range of a number's field; raises a ValueError if the schema has one that is not an interval."""
     text = pb.option_of(field, "range")
     if not text:
         return Limit(min(0, field.default_value) if not values.is_repeated(field) else 0, math.inf)

@@ -7,35 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator
-from typing import Protocol
 
 import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Batch
 from detzoo.recipes.spp.map_cache import MapCache
+from detzoo.recipes.spp.network import DetectorFeatures
 from detzoo.recipes.spp.windows import LabeledWindows, label_windows
-
-
-class WindowFeatures(Protocol):
-    """Interface of the network for the chain, on arrays.
-
-    Attributes:
-        pooled_depth: Length D of a pooled window.
-        classifier_depth: Length F of the features that the SVMs read.
-    """
-
-    pooled_depth: int
-    classifier_depth: int
-
-    def maps(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Returns the feature maps [h, w, C] per scale of an image [H, W, 3], RGB, 0..255."""
-
-    def pool(self, maps: tuple[np.ndarray, ...], windows_norm: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-        """Pools windows [R, 4] of these maps to float32 [R, D]."""
-
-    def classify(self, pooled: np.ndarray) -> np.ndarray:
-        """Returns the features float32 [R, F] that the SVMs read for pooled windows [R, D]."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +41,7 @@ class TrainingImages:
     def __init__(
         self,
         make_dataset: Callable[[int], tf.data.Dataset],
-        network: WindowFeatures,
+        network: DetectorFeatures,
         cache: MapCache,
         num_classes: int,
         num_images: int,

@@ -12,10 +12,11 @@ from detzoo.recipes.spp.map_cache import fingerprint
 
 
 class DetectorFeatures:
-    """See ``images.WindowFeatures``.
+    """Maps, pooled windows and features of an SPP-net; later changes of its weights take effect.
 
-    Args:
-        detector: SPP-net; later changes of the weights take effect.
+    Attributes:
+        pooled_depth: Length D of a pooled window.
+        classifier_depth: Length F of the features that the SVMs read.
     """
 
     def __init__(self, detector: SppNet) -> None:
@@ -31,16 +32,16 @@ class DetectorFeatures:
         self._classify = tf.function(detector.classified_features, [pooled_spec], autograph=False)
 
     def maps(self, image: np.ndarray) -> tuple[np.ndarray, ...]:
-        """See ``images.WindowFeatures``."""
+        """Returns the feature maps [h, w, C] per scale of an image [H, W, 3], RGB, 0..255."""
         return tuple(each.numpy() for each in self._maps(image.astype(np.float32)))
 
     def pool(self, maps: tuple[np.ndarray, ...], windows_norm: np.ndarray, image_shape: tuple[int, int]) -> np.ndarray:
-        """See ``images.WindowFeatures``."""
+        """Pools windows [R, 4] of these maps to float32 [R, D]."""
         given = tuple(tf.constant(each) for each in maps)
         return self._pool(given, tf.constant(windows_norm, tf.float32), tf.constant(image_shape, tf.int32)).numpy()
 
     def classify(self, pooled: np.ndarray) -> np.ndarray:
-        """See ``images.WindowFeatures``."""
+        """Returns the features float32 [R, F] that the SVMs read for pooled windows [R, D]."""
         return self._classify(tf.constant(pooled)).numpy()
 
     def fingerprint(self) -> str:

@@ -39,11 +39,7 @@ class Merged(NamedTuple):
 
 
 def parse_shard(text: str) -> Shard:
-    """Reads ``I/N``; "" is the whole.
-
-    Raises:
-        UsageError: Another text.
-    """
+    """Reads ``I/N``; "" is the whole. Raises a UsageError for another text."""
     if not text:
         return Shard(1, 1)
     match = re.fullmatch(r"\s*(\d+)\s*/\s*(\d+)\s*", text)

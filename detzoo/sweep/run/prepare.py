@@ -58,11 +58,7 @@ def gpu_names() -> list[str]:
 
 
 def draw_embedded(shapes: Any, folder: pathlib.Path) -> None:
-    """Draws the data set of a ``pb.SweepShapes`` unless the folder has it.
-
-    Raises:
-        DetzooError: It could not be written.
-    """
+    """Draws the data set of a ``pb.SweepShapes`` unless the folder has it, or raises a DetzooError."""
     done = folder / "drawn"
     if done.is_file():
         return
