@@ -50,7 +50,7 @@ def configure_logging(debug: bool = False, quiet: bool = False) -> None:
 
 
 def start_in_python() -> None:
-    """Quiets TensorFlow, and shows the messages of detzoo if the program has not configured its logs.
+    """Quiets TensorFlow, and shows the messages of detzoo if the program has not configured its logs until now.
 
     Raises:
         UsageError: Keras is imported already, with another backend than TensorFlow.
@@ -63,23 +63,22 @@ def start_in_python() -> None:
             "KERAS_BACKEND=tensorflow, or import detzoo and call detzoo.load before keras is imported"
         )
     package = logging.getLogger("detzoo")
-    if not package.handlers:
-        package.addHandler(_UnlessConfigured(_ShortFormatter()))
+    if not package.handlers and not logging.getLogger().handlers:
+        handler = _CurrentStderr()
+        handler.setFormatter(_ShortFormatter())
+        package.addHandler(handler)
+        # The root logger gets a handler while detzoo works: absl, which Keras logs with, calls logging.basicConfig.
+        package.propagate = False
         if package.level == logging.NOTSET:
             package.setLevel(logging.INFO)
 
 
-class _UnlessConfigured(logging.StreamHandler[TextIO]):
-    """Handler of stderr that leaves records to the handlers of the program, if it has any."""
-
-    def __init__(self, formatter: logging.Formatter) -> None:
-        super().__init__()
-        self.setFormatter(formatter)
+class _CurrentStderr(logging.StreamHandler[TextIO]):
+    """Handler of the stderr of the moment, which notebooks and tests replace."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        if not logging.getLogger().handlers:
-            self.stream = sys.stderr  # which notebooks and tests replace
-            super().emit(record)
+        self.stream = sys.stderr
+        super().emit(record)
 
 
 class _ShortFormatter(logging.Formatter):
