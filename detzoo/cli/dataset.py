@@ -209,7 +209,7 @@ class Import:
                 read,
                 flag_values.output_path,
                 label_map_path=flag_values.label_map,
-                with_masks=flag_values.include_masks,
+                with_masks=flag_values.include_masks and any(map(has_masks, read.splits.values())),
                 **values_of(flag_values, "num_shards", "strict"),
             )
         print(report_of(read, results))

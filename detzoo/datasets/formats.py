@@ -183,7 +183,7 @@ FORMATS = {
     "cvat": Format("CVAT XML for images", (".xml",), functools.partial(_read_files, read_cvat)),
     "label_studio": Format("Label Studio JSON", (".json",), functools.partial(_read_files, read_label_studio)),
     "records": Format("TFRecords", (".tfrecord", ".tfrecords", ".record", ".records"), _read_records),
-    "classes": Format("class folders of images", IMAGE_SUFFIXES, _read_classes),
+    "classes": Format("class folders of images (two or more)", IMAGE_SUFFIXES, _read_classes),
 }
 
 

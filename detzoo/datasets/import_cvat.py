@@ -68,9 +68,10 @@ def read_cvat(images_dir: str, annotations_file: str, log: IssueLog, *, follow_l
 def _root(path: pathlib.Path, log: IssueLog) -> ElementTree.Element:
     try:
         root = parse_xml(read_named_text(path, "--annotations_file", log))
+    except MalformedXml as error:
+        raise DataError(f"{path}:{error.lineno}: not well-formed XML ({error})") from None
     except ValueError as error:
-        line = f":{error.lineno}" if isinstance(error, MalformedXml) else ""
-        raise DataError(f"{path}{line}: not well-formed XML ({error})") from None
+        raise DataError(f"{path} cannot be read: {error}") from None
     if root.tag != "annotations":
         raise DataError(f"{path} has the root <{root.tag[:40]}>; CVAT's XML has <annotations>")
     version = as_name(root.findtext("version")) or VERSION

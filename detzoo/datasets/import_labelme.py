@@ -11,6 +11,7 @@ import base64
 import functools
 import io
 import pathlib
+import posixpath
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,15 @@ def read_labelme(images_dir: str, annotations_dir: str, log: IssueLog, *, follow
             _object(shape, f"{file.relative}: shapes[{index}]", log) for index, shape in enumerate(content["shapes"])
         ]
         size = as_size(content.get("imageHeight"), content.get("imageWidth"))
-        kept = tuple(filter(None, objects))
-        read.append(AnnotatedImage(source_id=placed["filename"], objects=kept, declared_size=size, **placed))
+        read.append(
+            AnnotatedImage(
+                source_id=placed["filename"],
+                objects=tuple(filter(None, objects)),
+                declared_size=size,
+                subset=posixpath.basename(posixpath.dirname(file.relative)),
+                **placed,
+            )
+        )
     read = settle_box_units(read, log)
     return Annotations(read, numbered({item.class_name for image in read for item in image.objects}))
 

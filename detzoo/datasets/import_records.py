@@ -48,7 +48,8 @@ def read_records(files: Sequence[pathlib.Path], label_map: LabelMap | None, log:
             except UnusableRecord as error:
                 log.add(error.issue, f"{file.name}:{number}", error.detail)
     if not images:
-        raise DataError(f"{', '.join(map(str, files[:3]))}: no record can be read\n{log.table()}")
+        reasons = f"\n{log.table()}" if log.counts() else ", the files are empty"
+        raise DataError(f"{', '.join(map(str, files[:3]))}: no record can be read{reasons}")
     return Annotations(images, dict(sorted(names.items())))
 
 

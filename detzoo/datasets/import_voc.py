@@ -8,6 +8,7 @@ pixels from 1, so its boxes lie up to one pixel low and right; records of both t
 from __future__ import annotations
 
 import pathlib
+import posixpath
 import xml.etree.ElementTree as ElementTree
 
 from detzoo.data.record_keys import SIDES
@@ -95,6 +96,7 @@ def _image(root: ElementTree.Element, relative: str, images: SourceFolder, log: 
     return AnnotatedImage(
         source_id=placed["filename"],
         objects=tuple(filter(None, objects)),
+        subset=posixpath.basename(posixpath.dirname(relative)),
         declared_size=size or as_size(root.findtext("imagesize/nrows"), root.findtext("imagesize/ncols")),
         **placed,
     )

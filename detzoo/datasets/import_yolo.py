@@ -82,8 +82,10 @@ def read_yolo(
     unused = [file for file in labels.files if file not in used and not f"/{file.relative}".endswith("/classes.txt")]
     if not any(used):
         if is_mixed:
-            text = "next to it or in a folder 'labels' in place of 'images'"
-            raise DataError(f"{images_dir} has {len(placed)} images, and no label file of the name of any: {text}")
+            raise DataError(
+                f"{images_dir} has {len(placed)} images, but no label file with the name of any of them; label files"
+                " lie next to the images, or in a folder 'labels' in place of 'images'"
+            )
         raise DataError(
             f"--labels_dir {labels_dir} has no text file for any of {len(placed)} images in {images_dir};"
             f" {pathlib.Path(labels_dir, placed[0]['filename']).with_suffix('.txt')}, for one, is not there"

@@ -30,6 +30,7 @@ from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
 
 RECORDS = "records"
+WITH_IMAGES = (RECORDS, "labelme")  # formats whose files may have the images inside
 MAX_LISTED = 8  # classes in a sentence
 
 
@@ -86,6 +87,10 @@ def recognize(
     ]
     if not files:
         raise DataError(f"{flag} {path} has no {FORMATS[chosen].title}; {_looked_for(index)}")
+    if not index.files and chosen not in WITH_IMAGES:
+        raise DataError(
+            f"{flag} {path} has {FORMATS[chosen].title} (such as {files[0]}), but no image; put both into it"
+        )
     parts = FORMATS[chosen].read(read_from, files)
     splits = _splits(parts, read_from)
     names = _common_names([part.annotations for part in parts])

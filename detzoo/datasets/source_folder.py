@@ -27,6 +27,7 @@ MAX_CANDIDATES = 3  # files of one name that are remembered
 ANNOTATION_SUFFIXES = (".xml", ".txt", ".json")
 
 _URL = re.compile(r"^[a-z][a-z0-9+.-]*://[^/]*/|^[a-z]:", re.IGNORECASE)
+_MASKS = re.compile(r"mask|segmentation(class|object)", re.IGNORECASE)  # folders with files of the images' names
 _UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)", re.IGNORECASE)  # Label Studio prefixes names by 8 digits
 
 
@@ -164,6 +165,8 @@ class SourceFolder:
         found = self.find(stated)
         for name in other_names:
             found = found if len(found) == 1 else self.find(name) or found
+        if len(found) > 1:
+            found = [file for file in found if not _MASKS.search(file.relative)] or found
         if len(found) == 1:
             return self.taken(found[0], claimant)
         several = " and ".join(file.relative for file in found)

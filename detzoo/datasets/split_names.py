@@ -37,9 +37,9 @@ def listed_splits(folder: SourceFolder, class_names: str | None) -> dict[pathlib
     if class_names and class_names.lower().endswith(YAML_SUFFIXES):
         listed.update(_listed_by_yaml(folder, class_names))
     stems = {posixpath.splitext(image.relative)[0] for image in folder.files}
-    # A trainval.txt comes last: train.txt and val.txt are more precise.
+    # A trainval.txt comes last: train.txt and val.txt are more precise. VOC's lists for detection are in Main.
     lists = [file.relative for file in folder.others if file.relative.lower().endswith(".txt")]
-    for file in sorted(lists, key=lambda name: "trainval" in name):
+    for file in sorted(lists, key=lambda name: ("trainval" in name, "/Main/" not in name)):
         stem = posixpath.splitext(file)[0]
         split = split_of_words(posixpath.basename(stem))
         if split and stem not in stems:
@@ -51,12 +51,13 @@ def listed_splits(folder: SourceFolder, class_names: str | None) -> dict[pathlib
 def _images_of_list(folder: SourceFolder, file: str) -> list[pathlib.Path]:
     """Returns the images that the lines of a text file name; none if less than ``LISTED_PART`` of the lines do."""
     lines = [line for _, line in read_lines(folder.path / file, "", IssueLog())]
-    images = []
+    images, num_found = [], 0
     for line in lines:
         name, _, flag = line.rpartition(" ")
         found = folder.find(name.strip() if name and flag in ("1", "0", "-1") else line)
-        images += [folder.path / found[0].relative] if len(found) == 1 else []
-    return images if len(images) >= LISTED_PART * len(lines) else []
+        images += [folder.path / image.relative for image in found]  # masks have the image's name, too
+        num_found += bool(found)
+    return images if num_found >= LISTED_PART * len(lines) else []
 
 
 def _listed_by_yaml(folder: SourceFolder, names: str) -> dict[pathlib.Path, str]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import operator
+
 import numpy as np
 import pytest
 
-from detzoo.datasets.recognize import recognize
+from detzoo.datasets import splits
+from detzoo.datasets.recognize import recognize, write_records
+from detzoo.errors import DataError
+from detzoo.files.issues import DataIssue
 
 
 @pytest.fixture(scope="session")
@@ -131,6 +136,30 @@ def image_sets(forms, few, data):
     (sets / "cat_train.txt").write_text("".join(f"{item.path.stem} -1\n" for item in few))
 
 
+def voc_2012(forms, few, data):
+    image_sets(forms, few, data)
+    forms.place(few, data / "SegmentationClass")  # masks have the names of the images
+    (data / "ImageSets" / "Layout").mkdir()
+    (data / "ImageSets" / "Layout" / "val.txt").write_text("photo0\n")
+
+
+def annotations_in_folders(forms, few, data):
+    for name, part in (("train", few[:4]), ("val", few[4:])):
+        forms.write_voc(part, data, f"Annotations/{name}")
+
+
+def tutorial(forms, few, data):
+    for name, part in (("train", few[:4]), ("test", few[4:])):
+        forms.write_csv(part, data, f"{name}_labels.csv", f"images/{name}")
+
+
+def coco_with_image_folders(forms, few, data):
+    forms.write_coco(few, data, "instances.json", "images/train")
+    (data / "images" / "val").mkdir()
+    for item in few[4:]:
+        (data / "images" / "train" / item.path.name).rename(data / "images" / "val" / item.path.name)
+
+
 def coco_2017(forms, few, data):
     for name, part in (("train2017", few[:4]), ("val2017", few[4:])):
         forms.write_coco(part, data, f"annotations/instances_{name}.json", name)
@@ -177,6 +206,10 @@ LAYOUTS = {
     "Ultralytics with lists": ("yolo", ultralytics_lists, TWO),
     "Darknet": ("yolo", darknet, TWO),
     "VOC's image sets": ("voc", image_sets, TWO),
+    "VOC 2012": ("voc", voc_2012, TWO),
+    "VOC with annotations in folders": ("voc", annotations_in_folders, TWO),
+    "the Object Detection API's tutorial": ("csv", tutorial, {"train": TWO["train"], "test": TWO["val"]}),
+    "COCO with images in folders": ("coco", coco_with_image_folders, TWO),
     "COCO 2017": ("coco", coco_2017, TWO),
     "Open Images": ("open_images", open_images, TWO),
     "AutoML": ("csv", automl, TWO),
@@ -200,6 +233,52 @@ def test_splits_that_exist_are_kept(tmp_path, forms, few, layout):
     assert recognized.log.num_strict == 0, recognized.log.table()
     assert all(part.class_names == recognized.class_names for part in recognized.splits.values())
     assert f"train {len(expected['train'])} images" in recognized.description
+
+
+def test_all_images_are_one_part_if_only_one_split_is_named_or_two_are_the_same(tmp_path, forms, few):
+    forms.write_voc(few, tmp_path / "voc", "train", "train")
+    assert list(recognize(tmp_path / "voc").splits) == ["all"]
+    forms.write_yolo(few, tmp_path / "yolo")  # its data.yaml names one folder as train and val
+    assert list(recognize(tmp_path / "yolo").splits) == ["all"]
+
+
+def test_images_without_a_split_or_a_label_are_counted(tmp_path, forms, few):
+    forms.write_voc(few[:5], tmp_path / "data")
+    forms.place(few[5:], tmp_path / "data" / "JPEGImages")
+    for name, item in zip(("train", "val"), few):
+        (tmp_path / "data" / f"{name}.txt").write_text(item.path.name)
+    recognized = recognize(tmp_path / "data")
+    assert stems(recognized) == {"train": ["photo0"], "val": ["photo1"]}
+    assert recognized.log.counts() == {DataIssue.UNLABELLED: 1, DataIssue.IN_NO_SPLIT: 3}
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo", "csv", "open_images", "cvat", "label_studio"])
+def test_labels_without_images_are_one_sentence(tmp_path, forms, few, form):
+    forms.WRITERS[form](few, tmp_path / "data")
+    for path in list((tmp_path / "data").rglob("*.png")):
+        path.unlink()
+    with pytest.raises(DataError, match=r"^DIR .*data has .* \(such as .*\), but no image; put both into it$"):
+        recognize(tmp_path / "data")
+
+
+def test_records_are_copied_byte_for_byte_and_can_be_divided(tmp_path, forms, few, images):
+    forms.write_coco(few, tmp_path / "data")
+    write_records(recognize(tmp_path / "data"), f"{tmp_path}/records/all", num_shards=2)
+    recognized = recognize(tmp_path / "records")
+    assert (recognized.format, recognized.class_names) == ("records", {1: "cat", 2: "dog"})
+    assert [len(image.objects) for image in recognized.splits["all"].images] == [1, 1, 1, 2, 2, 2]  # by shard
+    assert recognized.log.counts() == {}
+    divided = splits.draw(recognized, 1 / 3)
+    results = write_records(divided, f"{tmp_path}/divided/")
+    assert [result.num_images for result in results.values()] == [4, 2]
+    train, val = (images.read_records(tmp_path / "divided" / name) for name in ("train", "val"))
+    key = operator.itemgetter("image/filename")
+    assert sorted(train + val, key=key) == sorted(images.read_records(tmp_path / "records/all"), key=key)
+    # The splits of record files are kept; without a label map the names are those of the records.
+    (tmp_path / "divided" / "label_map.pbtxt").unlink()
+    again = recognize(tmp_path / "divided")
+    assert {name: len(part.images) for name, part in again.splits.items()} == {"train": 4, "val": 2}
+    assert again.class_names == {1: "cat", 2: "dog"}
 
 
 @pytest.mark.parametrize("folders", [("", ""), ("train/", "valid/")])
