@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from detzoo.datasets.conversion import ConversionResult
     from detzoo.datasets.recognize import Recognized
 
-SUMMARY = "Make TFRecords from COCO, VOC, YOLO or CSV annotations, or inspect records."
+SUMMARY = "Make TFRecords from a folder of labels in any known format, or inspect records."
 DESCRIPTION = """
 Each importer writes PREFIX-00000-of-000NN.tfrecord and, next to it, label_map.pbtxt: the files that input_path and
 label_map_path of a pipeline.config name. Images become upright 8-bit RGB. Data issues with one right answer are
@@ -37,6 +37,7 @@ error, and so is an import without any object. No file appears under its final n
 Images are found by name, even if the annotations state the path of another machine; no file outside of the given
 folders is read. docs/datasets.md lists the dialects of each format.
 
+    detzoo dataset import my_data --output_path=records/my --val=0.2
     detzoo dataset coco --images_dir=val2017 --annotations_file=instances_val2017.json --output_path=records/val
     detzoo dataset inspect --input_path='records/val-*' --label_map=records/label_map.pbtxt --output_dir=look
 """
@@ -170,9 +171,9 @@ class Import:
 
     SUMMARY = "From a folder in any known format, which is recognized by its content; keeps its splits."
     DESCRIPTION = """
-    Recognizes the labels in DIR: COCO JSON, Pascal VOC XML, YOLO text files and CSV.
-    Writes one record set per split: of folders or files named train, valid and test, of a data.yaml, of lists of
-    images, or one drawn with --val. Copies of an image and frames of one clip stay in one split.
+    Recognizes COCO JSON, Pascal VOC XML, YOLO text files, CSV, Open Images, labelme, CVAT, Label Studio, records, and
+    class folders of images. Writes one record set per split: that of folders or files named train, valid and test, of
+    a data.yaml or of lists of images, or one drawn with --val. Copies of an image and frames of one clip stay together.
 
         detzoo dataset import my_data --output_path=records/my --val=0.2
         detzoo dataset import export_of_roboflow --output_path=records/

@@ -85,7 +85,7 @@ class Folder(NamedTuple):
 
 
 def _read_coco(folder: Folder, files: list[str]) -> list[Part]:
-    # Captions, keypoints and stuff of the same images have files of their own.
+    # Other files have the captions, keypoints and stuff of the same images.
     instances = [file for file in files if posixpath.basename(file).startswith("instances")]
     return _read_files(read_coco, folder, instances or files, include_masks=folder.include_masks)
 

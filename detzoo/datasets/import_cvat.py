@@ -81,7 +81,7 @@ def _root(path: pathlib.Path, log: IssueLog) -> ElementTree.Element:
             " boxes of each frame"
         )
     if version != VERSION:
-        raise DataError(f"{path} has version {version[:20]} of CVAT's XML; {VERSION} is read: export the task again")
+        raise DataError(f"{path} has version {version[:20]} of CVAT's XML; export the task again in version {VERSION}")
     return root
 
 

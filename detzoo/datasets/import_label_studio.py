@@ -78,7 +78,7 @@ def read_label_studio(
 
 
 def _results(task: Json, where: str, log: IssueLog) -> list[Json]:
-    """Returns the regions of a task, with the label of a region of its own joined to the shape of the same id."""
+    """Returns the regions of a task; a label and a shape of the same id are joined."""
     stated = task.get("annotations", task.get("completions"))
     if isinstance(stated, list):
         usable = [each for each in stated if isinstance(each, dict) and not each.get("was_cancelled")]

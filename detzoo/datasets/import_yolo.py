@@ -69,7 +69,10 @@ def read_yolo(
             " outside are read with --follow_links"
         )
     found: list[tuple[dict[str, Any], list[YoloLine]]] = []
-    files = [_labels_of(place["filename"], labels, by_tail=listed is not None, is_mixed=is_mixed) for place in placed]
+    names = [place["filename"] for place in placed]
+    files = (
+        _mixed_labels(names, labels) if is_mixed else [_labels_of(name, labels, listed is not None) for name in names]
+    )
     used = set(files)
     with_labels = {posixpath.dirname(place["filename"]) for place, file in zip(placed, files) if file}
     for place, file in zip(placed, files):
@@ -106,17 +109,35 @@ def read_yolo(
     return Annotations(read, numbered(classes.names))
 
 
-def _labels_of(name: str, labels: SourceFolder, *, by_tail: bool, is_mixed: bool) -> SourceFile | None:
+def _labels_of(name: str, labels: SourceFolder, by_tail: bool) -> SourceFile | None:
     """Returns the text file of an image; for a listed image its path may begin with further folders."""
     parts = name.split("/")
-    tails = [parts[first:] for first in range(len(parts) if by_tail else 1)]
-    if is_mixed:
-        *folders, last = parts
+    tails = ("/".join(parts[first:]) for first in range(len(parts) if by_tail else 1))
+    return next(filter(None, map(labels.at, tails)), None)
+
+
+def _mixed_labels(names: list[str], labels: SourceFolder) -> list[SourceFile | None]:
+    """Returns the text file of each image in a folder of both.
+
+    It lies next to the image or in "labels" in place of the last "images" of its path. A file that is no image's by
+    this rule may lie in a folder "labels" in place of the image's folder, in it, or around it.
+    """
+    exact: list[SourceFile | None] = []
+    others: list[list[str]] = []
+    for name in names:
+        *folders, last = name.split("/")
         lowered = [folder.lower() for folder in folders]
-        at = len(folders) - 1 - lowered[::-1].index("images") if "images" in lowered else len(folders) - 1
-        tails += [[*folders[: max(at, 0)], "labels", *folders[at + 1 :], last], [*folders, "labels", last]]
-        tails.append(["labels", *parts])
-    return next(filter(None, (labels.at("/".join(tail)) for tail in tails)), None)
+        if "images" in lowered:
+            at = len(folders) - 1 - lowered[::-1].index("images")
+            swapped = "/".join([*folders[:at], "labels", *folders[at + 1 :], last])
+        else:
+            swapped = name
+        exact.append(labels.at(name) or labels.at(swapped))
+        others.append(["/".join(parts) for parts in ([*folders[:-1], "labels", last], [*folders, "labels", last])])
+        others[-1].append(f"labels/{name}")
+    used = set(exact)
+    loose = [next((file for file in map(labels.at, each) if file and file not in used), None) for each in others]
+    return [file or other for file, other in zip(exact, loose)]
 
 
 def has_masks(annotations: Annotations) -> bool:

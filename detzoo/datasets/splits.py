@@ -1,14 +1,14 @@
 """Draws a training and a validation split by a seed, so that no copy or neighbouring frame of an image is in both.
 
-Images form groups, and a group is never divided. Two images are in one group if
+Images form groups, and a group is not divided. Two images are in one group if
 
 - their files have the same content, or their names differ in Roboflow's ``.rf.<hash>`` only (augmented copies),
-- they look alike: the correlation of their differences (see ``fingerprint``) is at least ``MIN_COPY``, as for images
+- they are near-identical: their fingerprints (see ``fingerprint``) correlate by at least ``MIN_COPY``, as for images
   that were encoded again, resized or brightened,
-- their names are neighbours, such as ``clip_000123.jpg`` and ``clip_000130.jpg``, and they look alike apart from a
+- their names are neighbours, such as ``clip_000123.jpg`` and ``clip_000130.jpg``, and they are similar apart from a
   shift by camera motion: a correlation of at least ``MIN_FRAME``, or ``MIN_FRAME_OF_CLIP`` if half of all neighbours
-  of that numbering reach it, which is a clip then. Images of few edges must look alike without a shift, because a
-  shift makes any two simple drawings alike.
+  in that numbering reach it, which is a clip then. A shift is allowed for images of many edges only, because it makes
+  any two simple drawings similar.
 
 Groups are transitive: a clip is one group up to a cut. Measured on 328 photos, numbered but no clips: unrelated images
 correlate by at most 0.59, as neighbours by at most 0.58, copies by at least 0.93.
@@ -101,8 +101,8 @@ def draw_split(
     if groups.max() == 0 or not target / 4 <= chosen.sum() <= max(target, len(by_name) / 2):
         length = max(1, target // 2)
         logger.warning(
-            "%d of %d images look alike, as those of one camera do: they are divided into runs of %d in the order of "
-            "their names, so that frames next to each other may be in both splits",
+            "%d of %d images are near-identical, as with a fixed camera: they are divided into runs of %d in the order "
+            "of names, so that neighbouring frames may be in both splits",
             *(np.bincount(groups).max(), len(by_name), length),
         )
         groups = _runs(groups, copies, length)
@@ -184,8 +184,8 @@ def group_images(by_name: Sequence[AnnotatedImage]) -> tuple[np.ndarray, np.ndar
         original = _ROBOFLOW_COPY.sub("", stem)
         pairs += [(index, first.setdefault(key, index)) for key in (digest, original != stem and original) if key]
     copies = _joined(len(by_name), pairs)
-    alike = _alike(np.stack(prints)) if by_name else ()
-    return _joined(len(by_name), itertools.chain(pairs, alike, _frames(by_name, prints))), copies
+    near_identical = _near_identical(np.stack(prints)) if by_name else ()
+    return _joined(len(by_name), itertools.chain(pairs, near_identical, _frames(by_name, prints))), copies
 
 
 def _joined(count: int, pairs: Iterable[tuple[int, int]]) -> np.ndarray:
@@ -232,7 +232,7 @@ def fingerprint(content: bytes) -> np.ndarray:
     return edges / length if length > 1 else np.zeros_like(edges)
 
 
-def _alike(prints: np.ndarray) -> Iterator[tuple[int, int]]:
+def _near_identical(prints: np.ndarray) -> Iterator[tuple[int, int]]:
     """Yields pairs of images that are copies of each other, by blocks of rows."""
     flat = prints.reshape(len(prints), -1)
     for start in range(0, len(flat), ROWS_PER_BLOCK):

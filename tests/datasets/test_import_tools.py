@@ -234,7 +234,7 @@ DEEP = "[" * 100_000
 REFUSED = {
     "video XML": (cvat("")["annotations.xml"].replace("<image", "<track id='0'></track><image"),
                   "annotations.xml is CVAT's XML for video .* export the task as 'CVAT for images 1.1'"),
-    "another version": (cvat("", "<version>2.0</version>")["annotations.xml"], "has version 2.0 .* 1.1 is read"),
+    "another version": (cvat("", "<version>2.0</version>")["annotations.xml"], "has version 2.0 .* export the task again in version 1.1$"),
     "broken XML": ("<annotations>\n<image>", "annotations.xml:2: not well-formed XML"),
     "imglab": ("<dataset><images/></dataset>", r"annotations.xml is imglab's XML \(dlib\)"),
     "broken COCO": ('{"images": [],\n "annotations": [}', r"labels.json:2: not JSON"),

@@ -242,6 +242,21 @@ def test_all_images_are_one_part_if_only_one_split_is_named_or_two_are_the_same(
     assert list(recognize(tmp_path / "yolo").splits) == ["all"]
 
 
+@pytest.mark.parametrize(
+    "folders", ["images labels", "photos labels", "photos photos/labels", ". .", "a/images/x a/labels/x"]
+)
+def test_yolo_labels_lie_next_to_the_images_or_in_labels(tmp_path, forms, few, folders):
+    images_dir, labels_dir = folders.split()
+    forms.write_yolo(few, tmp_path / "data", labels_dir, images_dir)
+    (tmp_path / "data" / "classes.txt").write_text("cat\ndog\n")
+    if images_dir == "images":
+        forms.place(few, tmp_path / "data" / "masks")  # other files of the same names
+    recognized = recognize(tmp_path / "data")
+    assert stems(recognized) == {"all": TWO["train"] + TWO["val"]}
+    assert [len(image.objects) for image in recognized.splits["all"].images] == [1, 2] * 3
+    assert recognized.log.num_strict == 0
+
+
 def test_images_without_a_split_or_a_label_are_counted(tmp_path, forms, few):
     forms.write_voc(few[:5], tmp_path / "data")
     forms.place(few[5:], tmp_path / "data" / "JPEGImages")

@@ -167,7 +167,7 @@ def test_one_fixed_camera_is_divided_into_runs(tmp_path, caplog):
     frames.append(annotated(tmp_path, "copy.png", frames[7].content, "cat"))
     assert splits.group_images(frames)[0].max() == 0
     held_out = drawn(frames, 0.2)[1]
-    assert "41 of 41 images look alike, as those of one camera do: they are divided into runs of 4" in caplog.text
+    assert "41 of 41 images are near-identical, as with a fixed camera: they are divided into runs of 4" in caplog.text
     assert len(held_out) == 8
     assert ("copy.png" in held_out) == ("frame007.png" in held_out)
     numbers = sorted(int(name[5:8]) for name in held_out if name != "copy.png")
