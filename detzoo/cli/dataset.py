@@ -186,8 +186,8 @@ class Import:
         define = Definer(flag_values)
         text = "Prefix of the files to write: records/my becomes records/my-train-00000-of-00001.tfrecord and so on."
         define.string("output_path", text, required=True)
-        text = "Format of the labels; by default the content of the files decides."
-        define.choice("format", text, list(FORMATS))
+        text = f"Format of the labels: {', '.join(FORMATS)}. By default the content of the files decides."
+        define.string("format", text)
         text = "Fraction of the images to hold out as the split val, if DIR has no splits."
         define.number("val", text, 0.0, maximum=0.9)
         define.integer("seed", "Seed of the drawn split.", 0, minimum=0)

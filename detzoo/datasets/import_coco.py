@@ -41,7 +41,7 @@ LISTS = ("images", "annotations", "categories")
 NAME_KEYS = ("file_name", "filename", "path", "coco_url")
 # Other files that end in .json, by one of their keys.
 OTHER_JSON = {
-    "shapes": "labelme's JSON of one image",
+    "shapes": "labelme's JSON of one image, which `detzoo dataset import` reads",
     "_via_img_metadata": "a project of the VGG Image Annotator",
     "segments_info": "COCO's panoptic form",
     "log": "a list of results",

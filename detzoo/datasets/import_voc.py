@@ -31,7 +31,7 @@ from detzoo.files.text_files import LINE, MalformedXml, parse_xml, read_lines
 
 # Other files that end in .xml, by their root element.
 OTHER_XML = {
-    "annotations": "CVAT's own XML; export the task as Pascal VOC or COCO",
+    "annotations": "CVAT's own XML; export the task as Pascal VOC, or use `detzoo dataset import`",
     "dataset": "imglab's XML (dlib); convert it to Pascal VOC",
     "tagset": "the XML of the ICDAR 2003 text data sets",
 }

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import pathlib
+import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -74,6 +75,8 @@ def recognize(
         DataError: No labels were found, or they cannot be read.
     """
     path, log = pathlib.Path(folder), IssueLog()
+    wanted = re.sub(r"[^a-z]", "", (format or "").lower())  # "Label-Studio", "labelstudio"
+    format = next((name for name in FORMATS if name.replace("_", "") == wanted), format)
     if format is not None and format not in FORMATS:
         raise UsageError(
             f"--format {format} is unknown{suggestion(format, FORMATS)}; the formats are {', '.join(FORMATS)}"

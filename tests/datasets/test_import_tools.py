@@ -234,7 +234,8 @@ DEEP = "[" * 100_000
 REFUSED = {
     "video XML": (cvat("")["annotations.xml"].replace("<image", "<track id='0'></track><image"),
                   "annotations.xml is CVAT's XML for video .* export the task as 'CVAT for images 1.1'"),
-    "another version": (cvat("", "<version>2.0</version>")["annotations.xml"], "has version 2.0 .* export the task again in version 1.1$"),
+    "another version": (cvat("", "<version>2.0</version>")["annotations.xml"],
+                        "2.0 .* export the task again in version 1.1$"),
     "broken XML": ("<annotations>\n<image>", "annotations.xml:2: not well-formed XML"),
     "imglab": ("<dataset><images/></dataset>", r"annotations.xml is imglab's XML \(dlib\)"),
     "broken COCO": ('{"images": [],\n "annotations": [}', r"labels.json:2: not JSON"),
@@ -268,7 +269,7 @@ def test_two_formats_are_an_error_that_names_both(read, tmp_path):
     with pytest.raises(UsageError, match=f"{both}.*choose one by --format cvat or --format label_studio$"):
         read(files)
     assert recognize(tmp_path, "cvat").format == "cvat"
-    assert recognize(tmp_path, "label_studio").format == "label_studio"
+    assert recognize(tmp_path, "Label-Studio").format == "label_studio"
     with pytest.raises(DataError, match="has no CSV; it has 2 images and 2 other files"):
         recognize(tmp_path, "csv")
     with pytest.raises(UsageError, match="--format cvta is unknown; did you mean 'cvat'"):
