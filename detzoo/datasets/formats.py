@@ -38,9 +38,10 @@ from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import IssueLog
 from detzoo.files.text_files import read_text
 
+OTHER_COCO = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 SNIFFED_BYTES = 65_536  # from both ends of a file
 CLASS_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "labels.txt", "predefined_classes.txt")
-_RECORD_FILE = re.compile(r"\.(tfrecords?|records?)(-\d+-of-\d+)?$", re.IGNORECASE)
+RECORD_FILE = re.compile(r"\.(tfrecords?|records?)(-\d+-of-\d+)?$", re.IGNORECASE)
 _YOLO_LINE = re.compile(r"\s*\d+(\.0+)?(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
 _NAMES_KEY = re.compile(r"^names\s*:", re.MULTILINE)
 _ROOT_TAG = re.compile(r"<([a-z_][\w.-]*)", re.IGNORECASE)
@@ -85,8 +86,8 @@ class Folder(NamedTuple):
 
 
 def _read_coco(folder: Folder, files: list[str]) -> list[Part]:
-    # Other files have the captions, keypoints and stuff of the same images.
-    instances = [file for file in files if posixpath.basename(file).startswith("instances")]
+    # Files of the same images and other labels lie next to COCO's instances.
+    instances = [file for file in files if not posixpath.basename(file).startswith(OTHER_COCO)]
     return _read_files(read_coco, folder, instances or files, include_masks=folder.include_masks)
 
 
@@ -137,7 +138,7 @@ def _read_classes(folder: Folder, _files: list[str]) -> list[Part]:
 def classes_of(folder: SourceFolder) -> list[tuple[str, SourceFile]]:
     """Returns (class name, image) for class folders, also below folders of splits; [] for other folders."""
     named = []
-    paths = [(file, file.relative.split("/")[:-1]) for file in folder.files]
+    paths = [(file, file.relative.split("/")[:-1]) for file in folder.files if not is_hidden(file.relative)]
     while paths and len({tuple(parts[:1]) for _, parts in paths}) == 1 and len(paths[0][1]) > 0:
         paths = [(file, parts[1:]) for file, parts in paths]  # a folder around the whole data set
     for file, parts in paths:
@@ -191,11 +192,10 @@ def formats_in(folder: Folder) -> dict[str, list[str]]:
     """Returns the label files of each format, by-products left out."""
     found: dict[str, list[str]] = collections.defaultdict(list)
     for file in folder.source.others:
-        is_hidden = any(part.startswith((".", "__MACOSX")) for part in file.relative.split("/"))
-        if file.problem or is_hidden:
+        if file.problem or is_hidden(file.relative):
             continue
         kind = _SNIFFERS.get(posixpath.splitext(file.relative)[1].lower(), lambda _text: "")
-        is_records = _RECORD_FILE.search(file.relative)
+        is_records = RECORD_FILE.search(file.relative)
         name = "records" if is_records else kind(_ends_of(folder.path / file.relative))
         if name:
             found[name].append(file.relative)
@@ -211,7 +211,7 @@ def formats_in(folder: Folder) -> dict[str, list[str]]:
 
 def problem_of_labels(folder: Folder) -> str:
     """Returns why the first file that could have labels has none; "" without such a file."""
-    for file in folder.source.others:
+    for file in (file for file in folder.source.others if not file.problem):
         suffix = posixpath.splitext(file.relative)[1].lower()
         root = _ROOT_TAG.search(_ends_of(folder.path / file.relative)) if suffix == ".xml" else None
         if root and root[1].lower() in OTHER_XML:
@@ -223,6 +223,11 @@ def problem_of_labels(folder: Folder) -> str:
         except DataError as error:
             return str(error)
     return ""
+
+
+def is_hidden(relative: str) -> bool:
+    """Returns True for files of a hidden folder, or of that which macOS adds to archives."""
+    return any(part.startswith((".", "__MACOSX")) for part in relative.split("/"))
 
 
 def _ends_of(path: pathlib.Path) -> str:

@@ -102,7 +102,7 @@ def _object(element: ElementTree.Element, file: str, log: IssueLog) -> Annotated
             mask = functools.partial(_draw, counts, int(left), int(top), int(width), int(height))
             return AnnotatedObject((top, left, top + height, left + width), name, where, mask=mask)
         polygon = _outline(element)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         log.add(DataIssue.ANNOTATION_UNREADABLE, where, str(error))
         return None
     if element.tag == "cuboid":
@@ -149,7 +149,7 @@ def _numbers(element: ElementTree.Element, *names: str) -> list[float]:
 
 def _draw(counts: list[int], left: int, top: int, width: int, height: int, *size: int) -> np.ndarray:
     """Draws run lengths of the rows of a box, which begin with the background: uint8 [height, width] of ``size``."""
-    if min(counts) < 0 or sum(counts) != width * height:
+    if min(counts) < 0 or sum(counts) != width * height or width * height > math.prod(size):
         raise ValueError(f"run lengths of {sum(counts)} pixels for a mask of {width} x {height}")
     pixels = np.repeat(np.arange(len(counts)) % 2, counts).reshape(height, width)
     return paste_mask(pixels, left, top, *size)

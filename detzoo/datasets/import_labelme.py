@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import base64
 import functools
-import io
 import pathlib
 import posixpath
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from detzoo.datasets.annotations import (
     AnnotatedImage,
@@ -116,5 +114,5 @@ def _object(shape: Any, where: str, log: IssueLog) -> AnnotatedObject | None:
 
 
 def _draw(encoded: str, corner: tuple[float, float], height: int, width: int) -> np.ndarray:
-    with Image.open(io.BytesIO(base64.b64decode(encoded)), formats=["PNG"]) as picture:
-        return paste_mask(np.asarray(picture) > 0, *corner, height, width)
+    picture = image_files.open_header(base64.b64decode(encoded)).convert("L")
+    return paste_mask(np.asarray(picture) > 0, *corner, height, width)

@@ -69,12 +69,12 @@ def _image(
 ) -> AnnotatedImage:
     """Returns the image of a record; without a label map, ids and names that are new are added to ``names``."""
     prefix = OBJECT if features.get(f"{OBJECT}/class/label") or features.get(f"{OBJECT}/class/text") else "image"
-    labels = features.get(f"{prefix}/class/label", [])
-    texts = [text.decode("utf-8", "replace") for text in features.get(f"{prefix}/class/text", [])]
+    labels = [label if isinstance(label, int) else 0 for label in features.get(f"{prefix}/class/label", [])]
+    texts = [_text(text) for text in features.get(f"{prefix}/class/text", [])]
     objects = []
     sides = [features.get(f"{OBJECT}/bbox/{side}", []) for side in SIDES]
     for index in range(max(len(labels), len(texts))):
-        label = labels[index] if index < len(labels) else 0
+        label = max(labels[index], 0) if index < len(labels) else 0
         name = texts[index] if index < len(texts) else names.get(label, f"class {label}")
         if label_map is None:
             known = {text: number for number, text in names.items()}
@@ -84,13 +84,17 @@ def _image(
     stated = (features.get("image/filename") or features.get("image/source_id") or [b""])[0]
     return AnnotatedImage(
         path=file.parent / where,
-        filename=stated.decode("utf-8", "replace") or where,
+        filename=_text(stated) or where,
         source_id=where,
         objects=tuple(objects),
         boxes_are_normalized=True,
         content=functools.partial(_encoded, read),
         record=read,
     )
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def _encoded(read: functools.partial[bytes]) -> bytes:

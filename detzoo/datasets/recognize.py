@@ -23,7 +23,16 @@ from typing import NamedTuple
 from detzoo.config.names import suggestion
 from detzoo.datasets.annotations import AnnotatedImage, Annotations, numbered
 from detzoo.datasets.conversion import ConversionResult, convert_splits
-from detzoo.datasets.formats import FORMATS, Folder, Part, class_name_file, formats_in, problem_of_labels
+from detzoo.datasets.formats import (
+    FORMATS,
+    RECORD_FILE,
+    Folder,
+    Part,
+    class_name_file,
+    formats_in,
+    is_hidden,
+    problem_of_labels,
+)
 from detzoo.datasets.source_folder import SourceFolder
 from detzoo.datasets.split_names import ALL, SPLIT_WORDS, TEST, TRAIN, VAL, listed_splits, split_of_folders
 from detzoo.errors import DataError, UsageError
@@ -85,9 +94,8 @@ def recognize(
     read_from = Folder(index, log, follow_links, include_masks)
     found = formats_in(read_from)
     chosen = format or _only_format(found, read_from, flag)
-    files = found.get(chosen) or [
-        file.relative for file in index.others if file.relative.lower().endswith(FORMATS[chosen].suffixes)
-    ]
+    candidates = (file.relative for file in (*index.others, *index.files) if not file.problem)
+    files = found.get(chosen) or [file for file in candidates if file.lower().endswith(FORMATS[chosen].suffixes)]
     if not files:
         raise DataError(f"{flag} {path} has no {FORMATS[chosen].title}; {_looked_for(index)}")
     if not index.files and chosen not in WITH_IMAGES:
@@ -101,6 +109,8 @@ def recognize(
         _log_unlabelled(parts, read_from)
     counts = ", ".join(f"{name} {len(images)} images" for name, images in splits.items())
     such_as = files[0] if len(files) == 1 else f"{len(files)} files, such as {files[0]}"
+    records = [file.relative for file in index.others if chosen != RECORDS and RECORD_FILE.search(file.relative)]
+    such_as += f"; not the records, such as {records[0]}" if records else ""
     return Recognized(
         chosen,
         f"{FORMATS[chosen].title} ({such_as}); {counts if list(splits) != [ALL] else counts[4:] + ', no splits'}",
@@ -229,5 +239,5 @@ def _common_names(parts: Iterable[Annotations]) -> dict[int, str]:
 def _log_unlabelled(parts: list[Part], folder: Folder) -> None:
     read = {image.path for part in parts for image in part.annotations.images}
     for image in folder.source.files:
-        if not image.problem and folder.path / image.relative not in read:
+        if not image.problem and not is_hidden(image.relative) and folder.path / image.relative not in read:
             folder.log.add(DataIssue.UNLABELLED, image.relative)

@@ -7,6 +7,7 @@ import posixpath
 import re
 
 from detzoo.datasets.source_folder import SourceFolder
+from detzoo.errors import DataError
 from detzoo.files.issues import IssueLog
 from detzoo.files.text_files import parse_yaml, read_lines, read_text
 
@@ -38,7 +39,8 @@ def listed_splits(folder: SourceFolder, class_names: str | None) -> dict[pathlib
         listed.update(_listed_by_yaml(folder, class_names))
     stems = {posixpath.splitext(image.relative)[0] for image in folder.files}
     # A trainval.txt comes last: train.txt and val.txt are more precise. VOC's lists for detection are in Main.
-    lists = [file.relative for file in folder.others if file.relative.lower().endswith(".txt")]
+    texts = [file.relative for file in folder.others if not file.problem]
+    lists = [file for file in texts if file.lower().endswith(".txt")]
     for file in sorted(lists, key=lambda name: ("trainval" in name, "/Main/" not in name)):
         stem = posixpath.splitext(file)[0]
         split = split_of_words(posixpath.basename(stem))
@@ -50,7 +52,10 @@ def listed_splits(folder: SourceFolder, class_names: str | None) -> dict[pathlib
 
 def _images_of_list(folder: SourceFolder, file: str) -> list[pathlib.Path]:
     """Returns the images that the lines of a text file name; none if less than ``LISTED_PART`` of the lines do."""
-    lines = [line for _, line in read_lines(folder.path / file, "", IssueLog())]
+    try:
+        lines = [line for _, line in read_lines(folder.path / file, "", IssueLog())]
+    except DataError:
+        return []
     images, num_found = [], 0
     for line in lines:
         name, _, flag = line.rpartition(" ")
@@ -80,7 +85,7 @@ def _listed_by_yaml(folder: SourceFolder, names: str) -> dict[pathlib.Path, str]
 def _images_of_entry(folder: SourceFolder, base: str, root: str, stated: str) -> list[pathlib.Path]:
     """Returns the images of a folder or list that a data.yaml names, maybe by a path of another machine."""
     tail = [part for part in f"{root}/{stated}".replace("\\", "/").split("/") if part not in ("", ".", "..")]
-    others = {file.relative for file in folder.others}
+    others = {file.relative for file in folder.others if not file.problem}
     for first in range(len(tail)):
         for start in (f"{base}/" if base else "", ""):
             name = start + "/".join(tail[first:])

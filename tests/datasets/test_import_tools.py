@@ -134,6 +134,8 @@ def box(xtl=10, ytl=6, xbr=30, ybr=14, more=""):
          ' ytl2="6" xbl2="15" ybl2="12" xtr2="30" ytr2="6" xbr2="30" ybr2="12"/>', [RED], {DataIssue.ORIENTED_BOX: 1}),
         ('<points label="cat" points="1,2"/><polyline label="cat" points="1,2;3,4"/><tag label="x"/>' + box(), [RED],
          {DataIssue.SHAPE_UNUSABLE: 3}),
+        ('<mask label="cat" left="inf" top="6" width="3" height="2" rle="6"/>' + box(), [RED],
+         {DataIssue.ANNOTATION_UNREADABLE: 1}),
         (box(xtl="x") + '<polygon label="cat" points=""/><polygon label="cat" points="1,2"/><box/>' + box(), [RED],
          {DataIssue.ANNOTATION_UNREADABLE: 3, DataIssue.CLASS_WITHOUT_NAME: 1}),
     ],
@@ -289,7 +291,11 @@ def test_by_products_are_no_second_format(read):
         ".cache/labels.json": {"images": [], "annotations": []},
         "__MACOSX/._a.xml": "<annotation/>",
     }
-    assert read(labelme(shape()) | others).format == "labelme"
+    recognized = read(labelme(shape()) | others)
+    assert recognized.format == "labelme"
+    assert recognized.description == (
+        "labelme JSON (labels/a.json; not the records, such as old.tfrecord); 1 images, no splits"
+    )
 
 
 def test_rotation_by_the_corner_agrees_with_turned_corners():

@@ -296,6 +296,16 @@ def test_records_are_copied_byte_for_byte_and_can_be_divided(tmp_path, forms, fe
     assert again.class_names == {1: "cat", 2: "dog"}
 
 
+def test_classes_can_be_read_from_folders_that_have_labels_too(tmp_path, forms, few):
+    forms.write_voc(few[:3], tmp_path / "data", "tabby", "tabby")
+    forms.write_voc(few[3:], tmp_path / "data", "siamese", "siamese")
+    forms.place(few, tmp_path / "data" / ".cache")
+    assert recognize(tmp_path / "data").format == "voc"
+    recognized = recognize(tmp_path / "data", "classes")
+    assert recognized.class_names == {1: "siamese", 2: "tabby"}
+    assert len(recognized.splits["all"].images) == 6
+
+
 @pytest.mark.parametrize("folders", [("", ""), ("train/", "valid/")])
 def test_class_folders_become_one_whole_image_object_per_image(tmp_path, forms, few, folders):
     data = tmp_path / "data"
