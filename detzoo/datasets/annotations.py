@@ -148,7 +148,13 @@ def box_of_rotated(x: float, y: float, width: float, height: float, angle: float
 
 
 def ellipse_polygon(x: float, y: float, radius_x: float, radius_y: float, angle: float = 0.0) -> np.ndarray:
-    """Returns an ellipse of centre (x, y), turned by ``angle`` in radians, as float64 [2 * points] of x0, y0, ..."""
+    """Returns an ellipse of centre (x, y), turned by ``angle`` in radians, as float64 [2 * points] of x0, y0, ...
+
+    Raises:
+        ValueError: A number is not finite.
+    """
+    if not np.isfinite([x, y, radius_x, radius_y, angle]).all():
+        raise ValueError(f"an ellipse at {x:g}, {y:g} with radii {radius_x:g} and {radius_y:g}")
     turns = np.linspace(0.0, 2 * math.pi, ELLIPSE_POINTS, endpoint=False)
     across, down = radius_x * np.cos(turns), radius_y * np.sin(turns)
     cos, sin = math.cos(angle), math.sin(angle)

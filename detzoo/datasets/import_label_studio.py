@@ -154,6 +154,8 @@ def _corners(value: Json, size: tuple[int, int]) -> Iterator[float]:
         corners = ellipse_polygon(x, y, *radii, angle).reshape(-1, 2)
     else:
         across, down = as_number(value["width"]) / 100 * width, as_number(value["height"]) / 100 * height
+        if not np.isfinite([x, y, across, down]).all():
+            raise ValueError
         right = np.array([math.cos(angle), math.sin(angle)]) * across
         below = np.array([-math.sin(angle), math.cos(angle)]) * down
         corners = np.stack([0 * right, right, right + below, below]) + np.array([x, y])

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import operator
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from detzoo.cli.main import main
+from detzoo.config.label_map import load_label_map
+from detzoo.data.class_records import ClassRecordDecoder
+from detzoo.data.decode import ClassNames
 from detzoo.datasets import splits
 from detzoo.datasets.recognize import recognize, write_records
 from detzoo.errors import DataError
@@ -296,6 +302,53 @@ def test_records_are_copied_byte_for_byte_and_can_be_divided(tmp_path, forms, fe
     assert again.class_names == {1: "cat", 2: "dog"}
 
 
+def test_records_with_keys_of_other_types_and_without_names(tmp_path, images):
+    """A classifier's records: the names are image/class/text, or "class ID"; other types are no crash."""
+
+    def feature(*values):
+        if isinstance(values[0], int):
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+
+    encoded = images.encode(images.scene())
+    keys = [
+        {"image/class/label": feature(2), "image/class/text": feature(b"dog")},
+        {"image/class/label": feature(5)},
+        {"image/class/label": feature(b"?"), "image/filename": feature(7), "image/class/text": feature(b"cow")},
+        {"image/source_id": feature(3)},  # a kind that training cannot read
+    ]
+    (tmp_path / "data").mkdir()
+    with tf.io.TFRecordWriter(str(tmp_path / "data" / "train.tfrecord")) as writer:
+        for more in keys:
+            features = tf.train.Features(feature={"image/encoded": feature(encoded), **more})
+            writer.write(tf.train.Example(features=features).SerializeToString())
+    recognized = recognize(tmp_path / "data")
+    assert recognized.class_names == {2: "dog", 5: "class 5", 6: "cow"}
+    assert recognized.log.counts() == {DataIssue.KEY_TYPE: 1}
+    names = [image.filename for image in recognized.splits["all"].images]
+    assert names == ["train.tfrecord:0", "train.tfrecord:1", "7"]
+    (tmp_path / "data" / "train.tfrecord").write_bytes(b"")
+    with pytest.raises(DataError, match=r"train.tfrecord: no record can be read, the files are empty$"):
+        recognize(tmp_path / "data")
+
+
+def test_outlines_become_masks_if_asked(tmp_path, forms, few, images):
+    forms.write_coco(few, tmp_path / "data")
+    path = tmp_path / "data" / "annotations" / "instances.json"
+    content = json.loads(path.read_text())
+    for note in content["annotations"]:
+        x, y, width, height = note["bbox"]
+        note["segmentation"] = [[x, y, x + width, y, x + width, y + height]]
+    path.write_text(json.dumps(content))
+    assert main(["dataset", "import", f"{tmp_path}/data", f"--output_path={tmp_path}/out/x", "--include_masks"]) == 0
+    for record in images.read_records(tmp_path / "out" / "x"):
+        for mask, (y0, x0, y1, x1) in zip(record["mask"], record["boxes"], strict=True):
+            area = (y1 - y0) * 24 * (x1 - x0) * 40
+            assert images.decode(mask).sum() == pytest.approx(area / 2, rel=0.25)  # a triangle
+    assert main(["dataset", "import", f"{tmp_path}/data", f"--output_path={tmp_path}/plain/x"]) == 0
+    assert all("mask" not in record for record in images.read_records(tmp_path / "plain" / "x"))
+
+
 def test_classes_can_be_read_from_folders_that_have_labels_too(tmp_path, forms, few):
     forms.write_voc(few[:3], tmp_path / "data", "tabby", "tabby")
     forms.write_voc(few[3:], tmp_path / "data", "siamese", "siamese")
@@ -316,5 +369,11 @@ def test_class_folders_become_one_whole_image_object_per_image(tmp_path, forms, 
     assert recognized.format == "classes"
     assert recognized.class_names == {1: "7", 2: "tabby cat"}
     assert stems(recognized) == ({"all": TWO["train"] + TWO["val"]} if folders[0] == "" else TWO)
+    results = write_records(recognized, f"{tmp_path}/out/x")
+    ids = {"7": 1, "tabby cat": 2}
+    assert load_label_map(tmp_path / "out" / "label_map.pbtxt").id_by_name == ids
+    decoder = ClassRecordDecoder(ClassNames(ids, [1, 2]))
+    files = [str(shard) for result in results.values() for shard in result.shards]
+    assert sorted(int(decoder.class_id(record)) for record in tf.data.TFRecordDataset(files)) == [1, 1, 1, 2, 2, 2]
     boxes = {item.box for part in recognized.splits.values() for image in part.images for item in image.objects}
     assert boxes == {(0.0, 0.0, 1.0, 1.0)}
