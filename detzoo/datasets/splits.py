@@ -97,13 +97,13 @@ def draw_split(
             " training and validation: add images, or name folders train and val"
         )
     target = max(1, round(fraction * len(by_name)))
+    length, largest = max(1, target // 2), np.bincount(groups).max()
     chosen = _draw_groups(by_name, groups, target, seed)[groups]
-    if groups.max() == 0 or not target / 4 <= chosen.sum() <= max(target, len(by_name) / 2):
-        length = max(1, target // 2)
+    if largest > length and not target / 4 <= chosen.sum() <= max(target, len(by_name) / 2):
         logger.warning(
             "%d of %d images are near-identical, as with a fixed camera: they are divided into runs of %d in the order "
             "of names, so that neighbouring frames may be in both splits",
-            *(np.bincount(groups).max(), len(by_name), length),
+            *(largest, len(by_name), length),
         )
         groups = _runs(groups, copies, length)
         chosen = _draw_groups(by_name, groups, target, seed)[groups]

@@ -143,6 +143,13 @@ def test_each_class_is_trained_and_its_share_is_held_out(tmp_path):
         assert 7 <= counts["bus"] <= 8  # three quarters of 10
 
 
+def test_objects_that_are_the_only_ones_of_their_class_are_trained(tmp_path, caplog):
+    images = [annotated(tmp_path, f"{n:02d}.png", encoded(texture(n, 24, 40)), f"class{n % 19}") for n in range(20)]
+    _, held_out = drawn(images, 0.5)  # only images 0 and 19 share a class
+    assert held_out in (["00.png"], ["19.png"])
+    assert not caplog.text
+
+
 def test_what_cannot_be_divided(tmp_path, caplog):
     pixels = texture(1)
     one = [annotated(tmp_path, "a.png", encoded(pixels), "cat")]
