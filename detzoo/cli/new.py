@@ -28,7 +28,7 @@ training starts. A folder with one folder of images for each class makes a class
 
     detzoo new raccoons --data photos_with_labels --model ssd_mobilenet_v2_fpnlite_320 --weights zoo
 
-Images that look alike, such as copies and frames of one video, are never divided between training and validation. The
+Similar images, such as copies and frames of one video, are never divided between training and validation. The
 folder can be moved, because its config names the records relative to itself. docs/own_data.md has more.
 """
 POSITIONAL = ("PROJECT",)
