@@ -159,6 +159,18 @@ def test_detectors_of_the_embedded_data_set_are_trained_and_measured(tmp_path):
 
 @pytest.mark.full_sweep
 @pytest.mark.slow
+def test_a_new_project_is_trained_and_measured(tmp_path, shared):
+    data = ["--data_dir", str(shared / "data/raccoon"), "--format", "voc", "--output_dir", str(tmp_path)]
+    table = run("new_project.py", *data, "--seeds", "1", "--num_train_steps", "2").strip().splitlines()
+    seed, found, _, minutes, cpu_minutes, _, *verdict = table[-1].split()
+    assert (seed, verdict) == ("0", ["NOT", "REACHED"])
+    assert 0 <= float(found) < 0.6
+    assert float(minutes) > 0
+    assert float(cpu_minutes) > 0
+
+
+@pytest.mark.full_sweep
+@pytest.mark.slow
 def test_canvases_are_compared(tmp_path):
     small = ["--only", "shapes_ssd", "--num_train_steps", "2", "--num_images", "16", "--output_dir", str(tmp_path)]
     *_, alone, _ = run("canvas.py", *small).strip().splitlines()
