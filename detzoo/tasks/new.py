@@ -126,8 +126,7 @@ def new_project(
         facts = _facts(recognized, results)
         memory, has_gpu = device_memory()
         message, comments = fitted(base, name, facts, chosen, archive, memory, has_gpu)
-        text, notes = _checked_text(message, comments, draft, folder.name)
-        (draft / CONFIG_FILE).write_text(text, encoding="utf-8")
+        notes = _write_config(message, comments, draft, folder.name)
     results = {split: _moved(result, folder / RECORDS_FOLDER) for split, result in results.items()}
     return NewProject(folder, recognized, results, name, chosen, message.train_config, [*remarks(recognized), *notes])
 
@@ -152,7 +151,7 @@ def _reads_masks(base: LoadedPipeline) -> bool:
 
 def _choose_weights(name: str, base: LoadedPipeline, weights: str | None, is_default: bool) -> tuple[str, str]:
     """Returns one of ``WEIGHTS`` and the path of the zoo's checkpoint, "" without one."""
-    archive = archive_of(name)
+    archive = archive_of(name.removesuffix(".config"))
     kind = getattr(base.message.model, str(base.message.model.WhichOneof("model")))
     pretrained = getattr(getattr(kind, "feature_extractor", None), "pretrained_weights", "")
     if weights is None:
@@ -233,22 +232,18 @@ def _facts(recognized: Recognized, results: dict[str, ConversionResult]) -> Data
     return DataFacts(max(recognized.class_names), train.num_images, most, train.with_masks, patterns)
 
 
-def _checked_text(message: Any, comments: dict[str, str], draft: pathlib.Path, project: str) -> tuple[str, list[str]]:
-    """Returns the text of a project's config, and the warnings that `config check` has for it."""
-    for _ in range(2):
-        text = _HEADING.format(project=project, quoted=shlex.quote(project), training="training") + commented_text(
-            message, comments
-        )
-        (draft / CONFIG_FILE).write_text(text, encoding="utf-8")
-        loaded = load_pipeline(str(draft / CONFIG_FILE))
-        problems = check_pipeline(loaded)
+def _write_config(message: Any, comments: dict[str, str], draft: pathlib.Path, project: str) -> list[str]:
+    """Writes the config of a project next to its records. Returns the warnings that `config check` has for it."""
+    heading = _HEADING.format(project=project, quoted=shlex.quote(project), training=TRAINING)
+    added: dict[str, str] | None = None
+    while added is None or added:
+        (draft / CONFIG_FILE).write_text(heading + commented_text(message, comments), encoding="utf-8")
+        problems = check_pipeline(load_pipeline(str(draft / CONFIG_FILE)))
         added = add_recomputed_statistics(message.train_config, problems)
         comments = comments | added
-        if not added:
-            break
     if any(problem.severity is Severity.ERROR for problem in problems):
         raise ConfigError(format_problems(problems, project))
-    return text, [problem.message for problem in problems if problem.severity is Severity.WARNING]
+    return [problem.message for problem in problems if problem.severity is Severity.WARNING]
 
 
 def device_memory() -> tuple[int, bool]:

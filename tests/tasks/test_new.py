@@ -127,6 +127,7 @@ def test_records_and_their_label_map_are_taken_as_they_are(tmp_path, data):
     ("options", "starts_from"),
     [
         ({"model": "ssd_mobilenet_v2_fpnlite_320"}, ("zoo", "zoo://ssd_mobilenet_v2_fpnlite_320x320_coco17_tpu-8", "")),
+        ({"model": "efficientdet_d0.config"}, ("zoo", "zoo://efficientdet_d0_coco17_tpu-32", "")),
         ({"model": "retinanet_resnet50_400"}, ("imagenet", "", "imagenet")),
         ({"model": "ssd_mobilenet_v2_fpnlite_320", "weights": "none"}, ("none", "", "")),
         ({"model": "shapes_ssd_mobilenet_v1"}, ("none", "", "")),
@@ -203,7 +204,7 @@ def test_a_class_with_one_object_is_a_warning(tmp_path, data):
     assert not any("cat" in warning or "dog" in warning for warning in warnings)
 
 
-@pytest.mark.parametrize("where", ["write_records", "_checked_text"])
+@pytest.mark.parametrize("where", ["write_records", "_write_config"])
 def test_a_full_disk_leaves_nothing(tmp_path, data, monkeypatch, where):
     def fail(*_arguments, **_options):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -218,7 +219,7 @@ def test_an_interrupted_command_leaves_nothing(tmp_path, data, monkeypatch):
     def interrupt(*_arguments, **_options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(new, "_checked_text", interrupt)
+    monkeypatch.setattr(new, "_write_config", interrupt)
     with pytest.raises(KeyboardInterrupt, match=r"^$"):
         new_project(tmp_path / "pets", data)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
