@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import logging
 import pathlib
 import subprocess
 import sys
@@ -422,32 +421,23 @@ def test_a_missing_package_is_named(result, package, monkeypatch):
 # Tasks
 
 
-def test_evaluation_and_benchmark_take_the_weights_in_memory(small_run, detector, monkeypatch):
-    evaluation = detector.evaluate()
-    assert evaluation.step == 7
-    assert evaluation.model == str(small_run.model_dir)
+def test_evaluation_measures_the_weights_in_memory(small_run):
     changed = detzoo.load(small_run.model_dir)
     for variable in changed.keras_model.variables:
         if "class_predictor" in variable.path:
             variable.assign(0 * variable)
-    images = changed.evaluate().result.images
     # Logits of 0 are scores of one half.
-    assert {float(score) for image in images for score in image.scores} == {0.5}
     assert changed.detect(BLACK, score_threshold=0.2).scores.tolist() == [0.5] * 12
-    stricter = changed.evaluate(
-        overrides=["model.ssd.post_processing.batch_non_max_suppression.score_threshold=0.6"]
-    ).result.images
-    assert not any(len(image.scores) for image in stricter)
-
-
-def test_a_changed_config_changes_the_detector(small_run):
-    loaded = detzoo.load(small_run.model_dir)
-    assert len(loaded.detect(BLACK, score_threshold=0.2)) > 2
-    loaded.config.model.ssd.post_processing.batch_non_max_suppression.max_total_detections = 2
-    assert len(loaded.detect(BLACK, score_threshold=0.2)) == 2
-    loaded.config.model.ssd.num_classes = 4
+    suppression = "model.ssd.post_processing.batch_non_max_suppression"
+    evaluation = changed.evaluate(overrides=[f"{suppression}.max_total_detections=3"])
+    assert (evaluation.step, evaluation.model) == (7, str(small_run.model_dir))
+    assert [list(image.scores) for image in evaluation.result.images] == [[0.5] * 3] * 4
+    assert len(changed.detect(BLACK, score_threshold=0.2)) == 12, "the overrides were for one call"
+    changed.config.model.ssd.post_processing.batch_non_max_suppression.max_total_detections = 2
+    assert changed.detect(BLACK, score_threshold=0.2).scores.tolist() == [0.5] * 2
+    changed.config.model.ssd.num_classes = 4
     with pytest.raises(detzoo.CheckpointError, match="another model than the detector in memory"):
-        loaded.detect(BLACK)
+        changed.detect(BLACK)
 
 
 def test_messages_name_arguments(detector, exported, tmp_path):
@@ -462,15 +452,55 @@ def test_messages_name_arguments(detector, exported, tmp_path):
         detzoo.load(exported).train(model_dir=tmp_path, overrides=["train_config.num_steps=0"])
 
 
-@pytest.mark.train
-def test_training_makes_the_trained_detector(small_run, tmp_path, caplog):
-    caplog.set_level(logging.INFO, "detzoo")
-    loaded = detzoo.load(small_run.model_dir)
-    training = loaded.train(model_dir=tmp_path / "more", num_train_steps=1)
-    assert (training.step, loaded.step, loaded.source) == (1, 1, str(tmp_path / "more"))
-    assert f"warm start from {small_run.model_dir}/ckpt-0" in caplog.text
-    caplog.clear()
-    model = loaded.keras_model
-    model.variables[0].assign(0 * model.variables[0])
-    loaded.train(small_run.config, model_dir=tmp_path / "again", num_train_steps=1)
-    assert f"warm start from {tmp_path}/again/start/ckpt-0" in caplog.text
+@pytest.fixture
+def start_of_training(monkeypatch):
+    """A function: detector, arguments of train -> fine_tune_checkpoint and type that the training would start with."""
+
+    class Started(Exception):
+        pass
+
+    def start(detector, *arguments, **options):
+        def stop(loaded, model_dir, **rest):
+            raise Started(loaded.message.train_config.fine_tune_checkpoint)
+
+        monkeypatch.setattr("detzoo.tasks.train.train", stop)
+        with pytest.raises(Started) as started:  # noqa: PT012
+            detector.train(*arguments, **options)
+            raise AssertionError("it has not started")
+        return str(started.value)
+
+    return start
+
+
+def test_a_training_starts_with_the_weights_of_the_detector(small_run, detector, start_of_training, tmp_path):
+    loaded, folder = detzoo.load(small_run.model_dir), tmp_path / "new"
+    own = str(small_run.model_dir)
+    assert start_of_training(loaded, model_dir=folder) == own
+    assert start_of_training(loaded, small_run.config, model_dir=folder) == own
+    other = ["train_config.fine_tune_checkpoint='other'"]
+    assert start_of_training(loaded, small_run.config, model_dir=folder, overrides=other) == "other"
+    assert start_of_training(detzoo.load(small_run.config, weights="random"), model_dir=folder) == ""
+    assert start_of_training(loaded, model_dir=small_run.model_dir) == "", "it is resumed"
+
+
+def test_training_makes_the_trained_detector(small_run, load_module, monkeypatch, tmp_path, detector):
+    def train(loaded, model_dir, **counts):
+        assert (loaded.path, counts["num_train_steps"]) == (str(small_run.config), 1)
+        starts.append(loaded.message.train_config.fine_tune_checkpoint)
+        load_module("small_run.py").write_run(model_dir, small_run.config, detector.keras_model)
+        return "the training"
+
+    starts = []
+    monkeypatch.setattr("detzoo.tasks.train.train", train)
+    loaded = detzoo.load(small_run.config, weights="random")
+    kernel = loaded.keras_model.variables[0]
+    kernel.assign(0 * kernel)
+    assert loaded.train(small_run.config, model_dir=tmp_path / "run", num_train_steps=1) == "the training"
+    assert (loaded.step, loaded.source, loaded.class_names) == (7, str(tmp_path / "run"), detector.class_names)
+    assert_same(loaded.detect(BLACK, score_threshold=0.2), detector.detect(BLACK, score_threshold=0.2))
+    # It began with the weights that the program had changed.
+    start = tmp_path / "run" / "start"
+    assert starts == [f"{start}/ckpt-0"]
+    started = detzoo.load(small_run.config, weights=start).keras_model
+    assert not started.variables[0].numpy().any()
+    assert started.variables[1].numpy().any()

@@ -219,10 +219,10 @@ class Result:
         """
         pandas = require_package("pandas", "Result.to_pandas")
         columns = {
-            "image_id": [self.image_id] * len(self),
-            "path": [None if self.path is None else str(self.path)] * len(self),
+            "image_id": np.full(len(self), self.image_id),
+            "path": np.full(len(self), None if self.path is None else str(self.path), object),
             "class_id": self.class_ids,
-            "class_name": self.class_names,
+            "class_name": np.array(self.class_names, object),
             "score": self.scores,
         }
         return pandas.DataFrame(columns | dict(zip(_CORNERS, self.boxes_px.T)))
