@@ -165,7 +165,8 @@ def test_another_number_of_classes_keeps_what_fits(small_run, detector, caplog):
     kernels = [next(v for v in m.variables if "backbone" in v.path).numpy() for m in (model, source)]
     np.testing.assert_array_equal(*kernels)
     with pytest.raises(
-        detzoo.CheckpointError, match=r"another number of classes.*; to load the weights that fit, give num_classes=N"
+        detzoo.CheckpointError,
+        match=r"another number of classes.*; to load the weights that fit, .* num_classes as well",
     ):
         detzoo.load(small_run.config, weights=small_run.model_dir, overrides=["model.ssd.num_classes=7"])
 
@@ -446,6 +447,9 @@ def test_messages_name_arguments(detector, exported, tmp_path):
         detector.export(tmp_path / "file" / "below")
     with pytest.raises(detzoo.UsageError, match=r"^quantize=int8 needs representative_data, TFRecords"):
         detector.export(tmp_path, format="tflite", quantize="int8")
+    placeholder = "train_input_reader.tf_record_input_reader.input_path=PATH_TO_BE_CONFIGURED"
+    with pytest.raises(detzoo.ConfigError, match=r"to set: .*: overrides=\['train_input_reader.*=PATH'\]"):
+        detzoo.load(exported).train(model_dir=tmp_path, overrides=placeholder)
     with pytest.raises(detzoo.UsageError, match="run is no setting of a benchmark; did you mean 'runs'"):
         detector.benchmark(run=3)
     with pytest.raises(detzoo.UsageError, match="how many steps"):

@@ -10,7 +10,6 @@ from detzoo.errors import DetzooError
 
 # Flag -> argument, where they differ.
 _ARGUMENTS = {
-    "set": "overrides",
     "pipeline_config_path": "config",
     "checkpoint_dir": "weights",
     "trained_checkpoint_dir": "weights",
@@ -18,7 +17,7 @@ _ARGUMENTS = {
     "max_image_megapixels": "DETZOO_MAX_IMAGE_MEGAPIXELS",  # an environment variable
 }
 # A flag outside of backticks, which hold commands.
-_FLAG = re.compile(r"(`[^`]*`)|--([a-z][a-z_]*)(?:=(?=\S))?")
+_FLAG = re.compile(r"(`[^`]*`)|--set '?([^\s',;]+)'?|--([a-z][a-z_]*)(?:=(?=\S))?")
 
 
 @contextlib.contextmanager
@@ -37,7 +36,9 @@ def for_python(text: str) -> str:
     """Returns a message with ``name`` or ``name=`` in place of ``--name`` and ``--name=``."""
 
     def replacement(match: re.Match[str]) -> str:
-        command, flag = match.groups()
+        command, override, flag = match.groups()
+        if override:
+            return f"overrides=['{override}']"
         return command or _ARGUMENTS.get(flag, flag) + ("=" if match[0].endswith("=") else "")
 
     return _FLAG.sub(replacement, text)

@@ -30,8 +30,9 @@ def restore_whole(loaded: LoadedPipeline, checkpoint: str) -> InMemory:
         detector, step = restored(model, checkpoint, "load")
     except CheckpointError as problem:
         remedy = "to reuse its weights, name it in train_config.fine_tune_checkpoint"
-        text = str(problem).replace(remedy, "to load the weights that fit, give num_classes=N as well")
-        raise CheckpointError(text) from None
+        fitting = "to load the weights that fit, and train the others, give num_classes as well"
+        advice = f"; {fitting}" if "another number of classes" in str(problem) else ""
+        raise CheckpointError(str(problem).replace(f"; {remedy}", advice)) from None
     return InMemory(detector, copy.deepcopy(model), step, checkpoint)
 
 

@@ -43,6 +43,7 @@ def load_checked(
     from detzoo.errors import ConfigError
 
     problems = []
+    overrides = [overrides] if isinstance(overrides, str) else overrides
     if isinstance(pipeline, LoadedPipeline):
         loaded = copy.deepcopy(pipeline)
         for assignment in overrides:
