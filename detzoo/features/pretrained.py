@@ -13,6 +13,7 @@ import contextlib
 import logging
 import pathlib
 import re
+import sys
 import traceback
 import warnings
 from typing import Any, NamedTuple
@@ -89,7 +90,8 @@ def _imagenet_weights(application: Application | None) -> _Weights:
         )
     application = application.with_classifier or application
     try:
-        twin = application.build(weights=IMAGENET)
+        with contextlib.redirect_stdout(sys.stderr):  # Keras prints the progress of a download
+            twin = application.build(weights=IMAGENET)
     except Exception as error:  # from the network, the file system, or a damaged file
         raise MissingWeightsError(_missing_file(error)) from error
     return _application_weights(twin, application)

@@ -194,7 +194,7 @@ def test_narrower_layers_are_reported_and_left_alone(tmp_path):
     }
 
 
-def test_weights_that_cannot_be_downloaded_are_an_error_that_names_file_folder_hash_and_url(tmp_path, monkeypatch):
+def test_weights_that_cannot_be_downloaded_are_an_error_with_file_folder_hash_and_url(tmp_path, monkeypatch, capsys):
     def fail(url, *_):
         raise urllib.error.URLError("no route to host")
 
@@ -213,6 +213,7 @@ def test_weights_that_cannot_be_downloaded_are_an_error_that_names_file_folder_h
     file = f"{name} (hash 4d473c1dd8becc155b73f8504c6f6626)"
     assert f"Put the file {file} from {url} into the folder {tmp_path}/models." in message
     assert "leave pretrained_weights empty, or train with --allow_random_weights" in message
+    assert capsys.readouterr().out == "", "Keras prints the address"
 
 
 def test_a_damaged_file_in_the_cache_is_an_error_that_names_it(tmp_path, monkeypatch):
