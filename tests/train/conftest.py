@@ -36,8 +36,20 @@ def one_device():
 
 
 @pytest.fixture
-def two_replicas(two_cpus):
-    """A strategy of two CPUs."""
+def two_replicas(two_cpus, monkeypatch):
+    """A strategy of two CPUs, whose iterators end at once.
+
+    ``tf.distribute`` gives each device a buffer, with a tuning thread for a single stage. Its end waits for that
+    thread, which may sleep for up to a minute.
+    """
+    import tensorflow as tf
+    from tensorflow.python.data.ops import multi_device_iterator_ops
+
     from detzoo.train.strategy import create_strategy
 
+    options, create = tf.data.Options(), multi_device_iterator_ops._create_device_dataset
+    options.autotune.enabled = False
+    monkeypatch.setattr(
+        multi_device_iterator_ops, "_create_device_dataset", lambda *given: create(*given).with_options(options)
+    )
     return create_strategy("mirrored", device_type="CPU")
