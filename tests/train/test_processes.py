@@ -16,6 +16,14 @@ import numpy as np
 import pytest
 
 SCRIPT = pathlib.Path(__file__).resolve().parent / "training_toy.py"
+# Runs SCRIPT as the command line runs a training: without packages that Keras alone would import.
+PROGRAM = """
+import runpy, sys
+from detzoo.tasks.start import start_without_unused_packages
+start_without_unused_packages()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 ENVIRONMENT = {
     **os.environ,
     "TF_CPP_MIN_LOG_LEVEL": "3",
@@ -25,7 +33,7 @@ ENVIRONMENT = {
 
 
 def start(strategy, model_dir, num_steps, **environment):
-    command = [sys.executable, str(SCRIPT), strategy, str(model_dir), str(num_steps)]
+    command = [sys.executable, "-c", PROGRAM, str(SCRIPT), strategy, str(model_dir), str(num_steps)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env={**ENVIRONMENT, **environment}, **pipes)
 
