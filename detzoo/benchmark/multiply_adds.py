@@ -81,7 +81,7 @@ def count_operations(
 
     given = [tf.constant(value) for value in inputs]
     specs = [tf.TensorSpec(value.shape, value.dtype) for value in given]
-    found = tf.function(shapes_of).get_concrete_function(*specs)(*given)
+    found = tf.function(shapes_of, autograph=False).get_concrete_function(*specs)(*given)
     return _count(operations, lambda tensor: tuple(found[tensor.name].numpy().tolist()))
 
 

@@ -138,6 +138,7 @@ class SppClassifier(Detector):
         if true_shapes is None:
             return ClassPredictions(self._test(inputs))
 
+        @tf.autograph.experimental.do_not_convert
         def test_one(element: tuple[Tensor, Tensor]) -> Tensor:
             image, shape = element
             return self._test(image[tf.newaxis, : shape[0], : shape[1]])[0]

@@ -31,7 +31,7 @@ def write_saved_model(frozen: FrozenGraph, input_specs: Sequence[tf.TensorSpec],
     module: Any = tf.Module(name="detector")
     module.filters = list(filters.values())
     # A call of the loaded object runs the attribute of this name.
-    module.__call__ = tf.function(detect, input_signature=list(input_specs))
+    module.__call__ = tf.function(detect, input_signature=list(input_specs), autograph=False)
     options = tf.saved_model.SaveOptions(save_debug_info=False)
     with quiet_saver():
         tf.saved_model.save(module, str(folder), signatures={SIGNATURE: module.__call__}, options=options)

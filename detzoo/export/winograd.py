@@ -245,7 +245,7 @@ def _shapes_for(frozen: FrozenGraph, candidates: list[_Candidate], example: Tens
     def measure(*inputs: Tensor) -> dict[str, Tensor]:
         return {name: tf.shape(tensor) for name, tensor in outputs_of(graph, inputs).items()}
 
-    measured = tf.function(measure)(*given) if unknown else {}
+    measured = tf.function(measure, autograph=False)(*given) if unknown else {}
     known = {name: [MANY_CROPS if shape[0] is None else shape[0], *shape[1:]] for name, shape in shapes.items()}
     return {**known, **{name: shape.numpy().tolist() for name, shape in measured.items()}}
 

@@ -53,7 +53,7 @@ class HardExampleMiner:
         """
         hardness = self.classification_weight * classification + self.localization_weight * localization
         return tf.map_fn(
-            lambda image: self._choose(*image),
+            tf.autograph.experimental.do_not_convert(lambda image: self._choose(*image)),
             (tf.stop_gradient(hardness), tf.stop_gradient(boxes), state),
             fn_output_signature=tf.TensorSpec(hardness.shape[1:], tf.float32),
         )

@@ -198,6 +198,7 @@ def _exhaustive_nms(boxes: tf.Tensor, scores: tf.Tensor, windows: tf.Tensor, lim
     batch_size = tf.shape(scores)[0]
     class_scores = tf.reshape(tf.transpose(scores, [0, 2, 1]), [batch_size * num_classes, _size(scores, 1)])
 
+    @tf.autograph.experimental.do_not_convert
     def suppress(arguments: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         row, row_scores = arguments
         of_image = boxes[row // num_classes]

@@ -6,6 +6,7 @@ Between the batch and the losses of every dense head (SSD, RetinaNet, a region p
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import tensorflow as tf
 
@@ -54,8 +55,13 @@ class AnchorTargets:
         # 164 MB, several times) would determine the memory of the training step.
         known = (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd)
         own_anchors = () if anchors_norm.shape.rank == 2 else anchors_norm
+
+        @tf.autograph.experimental.do_not_convert  # the conversion would take a third of an eager training step
+        def assign(image: tuple[Any, ...]) -> Assignment:
+            return self._assign(anchors_norm if isinstance(image[0], tuple) else image[0], *image[1:])
+
         assignment = tf.map_fn(
-            lambda image: self._assign(anchors_norm if isinstance(image[0], tuple) else image[0], *image[1:]),
+            assign,
             (own_anchors, () if usable is None else usable, *known),
             fn_output_signature=Assignment(*[tf.TensorSpec(anchors_norm.shape[-2:-1], tf.int32)] * 2),
             parallel_iterations=2,

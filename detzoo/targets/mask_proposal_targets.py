@@ -69,7 +69,9 @@ class MaskProposalTargets:
         known = (groundtruth.boxes_norm, groundtruth.classes, groundtruth.weights, groundtruth.is_crowd, has_mask)
         row = tf.TensorSpec(locations.scales.shape, tf.int32)
         state, gt_index = tf.map_fn(
-            lambda image: self._assign(locations, boxes.to_px(image[0], padded_shape), *image[1:]),
+            tf.autograph.experimental.do_not_convert(
+                lambda image: self._assign(locations, boxes.to_px(image[0], padded_shape), *image[1:])
+            ),
             (*known, true_shapes),
             fn_output_signature=(row, row),
             parallel_iterations=2,

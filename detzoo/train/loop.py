@@ -95,7 +95,7 @@ class TrainingLoop:
         self._evaluation_problem: str | None = None  # of the last evaluation
         self._first_step = self._step
         self._has_objects = False  # in any batch of this session
-        self._sum_over_workers = tf.function(self._reduce)
+        self._sum_over_workers = tf.function(self._reduce, autograph=False)
         self._momenta = [layer.momentum for layer in layers_with_moving_statistics(trainer.detector)]
         self._recomputed_step: int | None = None
 

@@ -105,7 +105,7 @@ class Trainer(orbit.StandardTrainer):
             self._failed_indices = tf.Variable([], dtype=tf.int64, shape=[None], trainable=False, name="failed_indices")
         self._objects = tf.Variable(tf.zeros([len(OBJECT_KINDS)]), trainable=False, name="objects")
         self.issue = IssueCounter()  # data issues of the input
-        self._synchronize = tf.function(self._mean_of_statistics)
+        self._synchronize = tf.function(self._mean_of_statistics, autograph=False)
         self._batch_statistics: BatchNormStatistics | None = None
         self._synchronized_step: int | None = None
 

@@ -179,7 +179,8 @@ def test_an_image_without_proposals_has_no_detections(detector, inputs):
 
 def test_a_traced_function_takes_images_and_windows_of_any_number(detector):
     @tf.function(
-        input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32), tf.TensorSpec([None, None, 4], tf.float32)]
+        input_signature=[tf.TensorSpec([None, None, None, 3], tf.float32), tf.TensorSpec([None, None, 4], tf.float32)],
+        autograph=False,
     )
     def traced(images, windows):
         count = tf.shape(windows)[1]

@@ -129,7 +129,7 @@ def test_graph_gives_the_same_and_has_gradients(miner):
     targets = _targets([[POSITIVE, NEGATIVE, IGNORE]], [[0, -1, -1]])
     predictions = _predictions(np.ones((1, 3, 2)), np.ones((1, 3, 4)))
 
-    @tf.function
+    @tf.function(autograph=False)
     def graph(deltas, logits):
         with tf.GradientTape() as tape:
             tape.watch([deltas, logits])

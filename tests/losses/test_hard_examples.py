@@ -17,7 +17,7 @@ def _chosen(miner, localization=ZEROS, classification=LOSSES, boxes=APART, state
     state = np.full(LOSSES.shape, NEGATIVE) if state is None else np.array([state])
     arguments = [tf.constant(x) for x in (localization, classification, boxes)] + [tf.constant(state, tf.int32)]
     eager = miner(*arguments).numpy()
-    np.testing.assert_array_equal(tf.function(miner)(*arguments), eager)
+    np.testing.assert_array_equal(tf.function(miner, autograph=False)(*arguments), eager)
     return [np.flatnonzero(row).tolist() for row in eager]
 
 

@@ -96,7 +96,7 @@ def test_grid_anchors_in_pixels():
     ],
 )
 def test_tensor_shapes_give_the_numbers_of_static_shapes(generator):
-    @tf.function
+    @tf.function(autograph=False)
     def dynamic(shapes, image_shape):
         return generator([tuple(tf.unstack(shape)) for shape in tf.unstack(shapes)], tuple(tf.unstack(image_shape)))
 

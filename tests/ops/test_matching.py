@@ -14,7 +14,7 @@ def _match(matcher, similarity, valid=None, forced=None):
     similarity = tf.constant(similarity, tf.float32)
     valid = tf.ones(similarity.shape[0], tf.bool) if valid is None else tf.constant(valid)
     assignment = matcher(similarity, valid, None if forced is None else tf.constant(forced))
-    graph = tf.function(matcher)(similarity, valid, None if forced is None else tf.constant(forced))
+    graph = tf.function(matcher, autograph=False)(similarity, valid, None if forced is None else tf.constant(forced))
     np.testing.assert_array_equal(graph.state, assignment.state)
     np.testing.assert_array_equal(graph.gt_index, assignment.gt_index)
     return assignment.state.numpy().tolist(), assignment.gt_index.numpy().tolist()

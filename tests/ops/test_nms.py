@@ -79,7 +79,7 @@ def test_equals_the_exhaustive_procedure_in_a_graph_of_unknown_shapes(monkeypatc
     monkeypatch.setattr(nms, "_PREFIX_LENGTHS", (8, 32))
     limits = NmsLimits(0.1, 0.4, max_detections_per_class=6, max_total_detections=9)
     specs = [tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None, 3]), tf.TensorSpec([None, 4])]
-    graph = tf.function(lambda *tensors: per_class_nms(*tensors, limits), input_signature=specs)
+    graph = tf.function(lambda *tensors: per_class_nms(*tensors, limits), input_signature=specs, autograph=False)
     for seed, anchors in enumerate((30, 5, 1)):
         generator = np.random.default_rng(seed)
         boxes = _random_boxes(generator, 1, anchors)

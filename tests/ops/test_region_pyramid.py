@@ -124,7 +124,8 @@ def test_a_traced_function_takes_maps_of_any_size_and_no_windows_at_all():
             tf.TensorSpec([None, None, None, 2], tf.float32),
             tf.TensorSpec([None, 4], tf.int32),
             tf.TensorSpec([None], tf.int32),
-        ]
+        ],
+        autograph=False,
     )
     def traced(features, cells, image_indices):
         return pool_windows(features, cells, image_indices, (3, 1))

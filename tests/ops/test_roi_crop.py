@@ -74,7 +74,7 @@ def test_a_batch_is_its_images_and_a_graph_of_unknown_shapes_is_the_eager_run(cr
     for image in range(2):
         np.testing.assert_array_equal(eager[image], crop(features[image : image + 1], boxes[image : image + 1])[0])
     specs = [tf.TensorSpec([None, 6, 9, 3]), tf.TensorSpec([None, None, 4])]
-    graph = tf.function(crop, input_signature=specs)
+    graph = tf.function(crop, input_signature=specs, autograph=False)
     np.testing.assert_allclose(graph(features, boxes), eager, atol=1e-6)
     assert graph.get_concrete_function().output_shapes.as_list() == [None, None, *eager.shape[2:]]
     assert graph(features, boxes[:, :0]).shape == (2, 0, *eager.shape[2:])
@@ -249,7 +249,8 @@ def test_a_pyramid_in_a_graph_of_unknown_shapes_is_the_eager_run():
             {level: tf.TensorSpec([None, None, None, 3]) for level in maps},
             tf.TensorSpec([None, None, 4]),
             tf.TensorSpec([None, None], tf.int32),
-        ]
+        ],
+        autograph=False,
     )
     def graph(*inputs):
         return multilevel_crop(*inputs, CROPS["crop_and_max_pool"])
@@ -416,6 +417,7 @@ def test_max_roi_pool_takes_maps_whose_size_is_not_known_before():
     graph = tf.function(
         functools.partial(max_roi_pool, crop_size=(3, 2)),
         input_signature=[tf.TensorSpec([1, None, None, 2]), tf.TensorSpec([1, None, 4])],
+        autograph=False,
     )
     for map_size in ((13, 9), (5, 38)):
         features, boxes = _random_features(22, 1, *map_size, 2), _random_boxes(23, 1, 20)

@@ -41,7 +41,7 @@ def test_order_and_centres_of_two_heads_on_two_maps_that_are_not_square():
 def test_sizes_may_be_known_in_the_graph_only():
     windows = SlidingWindows((3, 4), (1.0, 2.0))
 
-    @tf.function(input_signature=[tf.TensorSpec([2, 2], tf.int32)])
+    @tf.function(input_signature=[tf.TensorSpec([2, 2], tf.int32)], autograph=False)
     def in_graph(shapes):
         return windows([(shapes[0, 0], shapes[0, 1]), (shapes[1, 0], shapes[1, 1])])
 

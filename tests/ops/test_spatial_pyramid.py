@@ -61,7 +61,9 @@ def test_order_is_level_row_column_channel():
 def test_unknown_sizes_images_of_a_batch_and_types():
     features = np.random.default_rng(1).normal(size=(3, 7, 11, 2)).astype(np.float32)
     expected = spatial_pyramid(features, (4, 1))
-    traced = tf.function(lambda x: spatial_pyramid(x, (4, 1)), input_signature=[tf.TensorSpec([None, None, None, 2])])
+    traced = tf.function(
+        lambda x: spatial_pyramid(x, (4, 1)), input_signature=[tf.TensorSpec([None, None, None, 2])], autograph=False
+    )
     np.testing.assert_array_equal(traced(features), expected)
     for image in range(3):
         np.testing.assert_array_equal(spatial_pyramid(features[image : image + 1], (4, 1))[0], expected[image])

@@ -96,7 +96,9 @@ def test_graph_of_unknown_shapes_gives_the_same():
     part = _part(ScoreConverter())
     specs = Predictions(tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None, 3]), tf.TensorSpec([None, 4]))
 
-    @tf.function(input_signature=[specs, tf.TensorSpec([None, 2], tf.int32), tf.TensorSpec([2], tf.int32)])
+    @tf.function(
+        input_signature=[specs, tf.TensorSpec([None, 2], tf.int32), tf.TensorSpec([2], tf.int32)], autograph=False
+    )
     def graph(predictions, true_shapes, padded_shape):
         return part(predictions, true_shapes, tuple(tf.unstack(padded_shape)))
 

@@ -115,7 +115,7 @@ def test_graph_of_unknown_shapes_gives_the_same():
     selection = _selection(pre_nms_top_k=1)
     specs = Predictions(tf.TensorSpec([None, None, 4]), tf.TensorSpec([None, None, 2]), tf.TensorSpec([None, 4]))
 
-    @tf.function(input_signature=[specs, tf.TensorSpec([None, 4]), tf.TensorSpec([2], tf.int32)])
+    @tf.function(input_signature=[specs, tf.TensorSpec([None, 4]), tf.TensorSpec([2], tf.int32)], autograph=False)
     def graph(predictions, windows, level_sizes):
         return selection(predictions, windows, tf.unstack(level_sizes))
 

@@ -181,6 +181,8 @@ def test_graph_of_unknown_shapes_gives_the_same():
     )
     anchors = tf.constant([OBJECT, ELSEWHERE, [0.0, 0.0, 0.5, 0.25]])
     part = ProposalTargets(ASSIGN)
-    graph = tf.function(part, input_signature=[tf.TensorSpec([None, 4]), specs, tf.TensorSpec([None, 4])])
+    graph = tf.function(
+        part, input_signature=[tf.TensorSpec([None, 4]), specs, tf.TensorSpec([None, 4])], autograph=False
+    )
     for actual, expected in zip(graph(anchors, groundtruth, WHOLE), part(anchors, groundtruth, WHOLE), strict=True):
         np.testing.assert_array_equal(actual, expected)

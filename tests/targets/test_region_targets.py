@@ -185,7 +185,7 @@ def test_graph_of_unknown_shapes_gives_the_same(sample_size):
         )
 
     sampler = RegionSampler(ASSIGN, sample_size=sample_size)
-    graph = tf.function(sampler, input_signature=[specs(proposals), specs(groundtruth)])
+    graph = tf.function(sampler, input_signature=[specs(proposals), specs(groundtruth)], autograph=False)
     eager_regions, eager_targets = sampler(proposals, groundtruth)
     regions, targets = graph(proposals, groundtruth)
     for actual, expected in zip((*regions, *targets), (*eager_regions, *eager_targets), strict=True):
