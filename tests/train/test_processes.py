@@ -14,6 +14,7 @@ import time
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 SCRIPT = pathlib.Path(__file__).resolve().parent / "training_toy.py"
 # Runs SCRIPT as the command line runs a training: without packages that Keras alone would import.
@@ -32,8 +33,8 @@ ENVIRONMENT = {
 }
 
 
-def start(strategy, model_dir, num_steps, **environment):
-    command = [sys.executable, "-c", PROGRAM, str(SCRIPT), strategy, str(model_dir), str(num_steps)]
+def start(strategy, num_steps, *model_dirs, **environment):
+    command = [sys.executable, "-c", PROGRAM, str(SCRIPT), strategy, str(num_steps), *map(str, model_dirs)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     return subprocess.Popen(command, env={**ENVIRONMENT, **environment}, **pipes)
 
@@ -48,14 +49,11 @@ def free_ports(count):
     return ports
 
 
-def run_two_workers(folders, environments=({}, {})):
-    """Starts both, waits for both. Returns the processes and their (stdout, stderr)."""
+def run_two_workers(folders):
+    """Starts both, waits for both; ``folders`` of each. Returns the processes and their (stdout, stderr)."""
     workers = [f"localhost:{port}" for port in free_ports(2)]
     tasks = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}} for index in range(2)]
-    processes = [
-        start("multi_worker", folder, 6, TF_CONFIG=json.dumps(task), **environment)
-        for folder, task, environment in zip(folders, tasks, environments)
-    ]
+    processes = [start("multi_worker", 6, *own, TF_CONFIG=json.dumps(task)) for own, task in zip(folders, tasks)]
     try:
         return processes, [process.communicate(timeout=600) for process in processes]
     finally:
@@ -67,7 +65,7 @@ def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_
     trainer = training_toy.make_trainer(one_device, batch_norm="frozen")
     first_loss = trainer.run_steps(1).losses["total"]
     trainer.run_steps(5)
-    processes, outputs = run_two_workers([tmp_path, tmp_path])
+    processes, outputs = run_two_workers([[tmp_path], [tmp_path]])
     for process, (out, err) in zip(processes, outputs):
         assert process.returncode == 0, err[-2000:]
         lines = dict(line.split(" ", 1) for line in out.replace("first loss", "loss").splitlines() if " " in line)
@@ -86,30 +84,44 @@ def saved_toy(training_toy, one_device, folder, num_steps):
     training_toy.run_to_end(folder, one_device, training_toy.settings(num_steps=num_steps), batch_norm="frozen")
 
 
-@pytest.mark.parametrize(
-    ("steps", "second", "message"),
-    [
-        ((5, None), {}, r"different steps: worker 0 \(.*, .*/0\) resumes from step 5; worker 1 \(.*, .*/1\) has no"),
-        ((5, 10), {}, r"worker 0 .* resumes from step 5; worker 1 .* resumes from step 10\. --model_dir must be one"),
-        ((None, None), {"BATCH_SIZE": "8"}, r"train_config\.batch_size: 4 on worker 0 .*, 8 on worker 1"),
-        ((5, 5), {"SHIFT": "1.0"}, r"different weights: worker 0 .* has the checksum \w+; worker 1 .* checksum \w+"),
-    ],
-)
+# Step of each worker's checkpoint, variables of the second worker, message.
+REFUSED = [
+    ((5, None), {}, r"different steps: worker 0 \(.*, .*/0\) resumes from step 5; worker 1 \(.*, .*/1\) has no"),
+    ((5, 10), {}, r"worker 0 .* resumes from step 5; worker 1 .* resumes from step 10\. --model_dir must be one"),
+    ((None, None), {"BATCH_SIZE": "8"}, r"train_config\.batch_size: 4 on worker 0 .*, 8 on worker 1"),
+    ((5, 5), {"SHIFT": "1.0"}, r"different weights: worker 0 .* has the checksum \w+; worker 1 .* checksum \w+"),
+]
+
+
+@pytest.fixture(scope="module")
+def refused(training_toy, tmp_path_factory):
+    """Exit code of two workers that tried each of REFUSED, one after another, and (stdout, stderr) of each attempt."""
+    folders = [[tmp_path_factory.mktemp("case") / str(index) for _ in REFUSED] for index in range(2)]
+    for index, of_worker in enumerate(folders):
+        for folder, (steps, second, _) in zip(of_worker, REFUSED):
+            folder.mkdir()
+            (folder / "environment.json").write_text(json.dumps(second if index else {}))
+            if steps[index] is not None:
+                saved_toy(training_toy, tf.distribute.OneDeviceStrategy("CPU:0"), folder, steps[index])
+    processes, outputs = run_two_workers(folders)
+    attempts = [[re.findall(r"(?s)(.*?)^exit (\d)\n", text, re.MULTILINE) for text in streams] for streams in outputs]
+    return [process.returncode for process in processes], attempts
+
+
+@pytest.mark.parametrize("case", range(len(REFUSED)))
 @pytest.mark.slow
-def test_workers_that_differ_refuse_to_start(training_toy, one_device, tmp_path, steps, second, message):
-    for index, step in enumerate(steps):
-        (tmp_path / str(index)).mkdir()
-        if step is not None:
-            saved_toy(training_toy, one_device, tmp_path / str(index), step)
-    processes, outputs = run_two_workers([tmp_path / "0", tmp_path / "1"], ({}, second))
-    for process, (out, err) in zip(processes, outputs):
-        assert process.returncode == 1, err[-2000:]
-        assert re.search(message, err), err[-2000:]
-        assert "first loss" not in out  # nothing was trained
+def test_workers_that_differ_refuse_to_start(refused, case):
+    codes, attempts = refused
+    assert codes == [1, 1]
+    for out, err in attempts:
+        assert len(out) == len(err) == len(REFUSED), err
+        assert err[case][1] == "1"
+        assert re.search(REFUSED[case][2], err[case][0]), err[case][0][-2000:]
+        assert "first loss" not in out[case][0]  # nothing was trained
 
 
 def test_a_killed_run_goes_on_from_its_last_checkpoint(training_toy, one_device, tmp_path):
-    process = start("one_device", tmp_path, 1_000_000)
+    process = start("one_device", 1_000_000, tmp_path)
     deadline = time.monotonic() + 600
     while not list(tmp_path.glob("ckpt-*.index")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)

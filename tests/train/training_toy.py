@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pathlib
 import sys
+import unittest.mock
 
 import keras
 import tensorflow as tf
@@ -122,25 +124,37 @@ def run_to_end(model_dir, strategy, run=None, evaluate=None, stop=None, **traine
 
 
 def main():
-    """Trains in a separate process and prints the values that the tests compare: STRATEGY MODEL_DIR STEPS."""
+    """Trains in a separate process and prints the values that the tests compare: STRATEGY STEPS MODEL_DIR...
+
+    A training per folder, whose ``environment.json`` has variables for it. Each ends with the line "exit CODE".
+    """
     from detzoo.errors import DetzooError
+    from detzoo.train.strategy import create_strategy
 
-    try:
-        train_in_process(*sys.argv[1:4])
-    except DetzooError as problem:
-        print("refused", problem, file=sys.stderr, flush=True)
-        sys.exit(problem.exit_code)
+    strategy, code = create_strategy(sys.argv[1]), 0
+    for folder in map(pathlib.Path, sys.argv[3:]):
+        file = folder / "environment.json"
+        variables = json.loads(file.read_text()) if file.exists() else {}
+        code = 0
+        with unittest.mock.patch.dict(os.environ, variables):
+            try:
+                train_in_process(strategy, folder, sys.argv[2])
+            except DetzooError as problem:
+                print("refused", problem, file=sys.stderr, flush=True)
+                code = problem.exit_code
+        for stream in (sys.stdout, sys.stderr):
+            print("exit", code, file=stream, flush=True)
+    sys.exit(code)
 
 
-def train_in_process(strategy_name, model_dir, num_steps):
+def train_in_process(strategy, folder, num_steps):
     """As ``session.train_pipeline`` does it, with the toy; the environment's BATCH_SIZE goes into the config."""
     from detzoo.config import pb
     from detzoo.train.loop import TrainingLoop
     from detzoo.train.stop import StopRequest
-    from detzoo.train.strategy import create_strategy, is_chief
+    from detzoo.train.strategy import is_chief
     from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
 
-    strategy, folder = create_strategy(strategy_name), pathlib.Path(model_dir)
     config = pb.TrainEvalPipelineConfig()
     config.train_config.batch_size = int(os.environ.get("BATCH_SIZE", 4))
     with report_lost_workers(strategy), StopRequest() as stop:
