@@ -13,6 +13,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from detzoo import keras_files
+
 if TYPE_CHECKING:
     from detzoo.api.detector import LoadedDetector
     from detzoo.api.loading import load
@@ -62,3 +64,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+keras_files.register()

@@ -19,6 +19,7 @@ FLOORS = (
         "figures",
         "gradients",
         "progress",
+        "keras_files",
         "__init__",
     ),
     ("config", "ops", "layers"),

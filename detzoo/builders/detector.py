@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
+from google.protobuf import text_format
 
 from detzoo.builders.anchors import build_anchor_generator
 from detzoo.builders.features import build_feature_extractor
@@ -16,16 +17,19 @@ from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.builders.losses import build_dense_loss
 from detzoo.builders.necks import build_neck, num_maps
 from detzoo.builders.postprocess import build_dense_detections
-from detzoo.builders.resize import build_resizer
+from detzoo.builders.resize import build_model_resizer, build_resizer
 from detzoo.builders.segmentation_proposals import build_segmentation_proposals
 from detzoo.builders.spp import build_spp_classifier, build_spp_net
 from detzoo.builders.targets import build_anchor_targets
 from detzoo.builders.two_stage import build_two_stage
+from detzoo.checkpoints.layout import variables_by_path
+from detzoo.checkpoints.restore import CLASS_LAYER
 from detzoo.config import pb
 from detzoo.config.check.model import check_model
 from detzoo.config.check.pipeline import require
 from detzoo.contracts import FeatureExtractor, Tensor
 from detzoo.detectors.base import Detector
+from detzoo.detectors.keras_training import Origin, state_of
 from detzoo.detectors.one_stage import OneStageDetector, one_stage_network
 from detzoo.errors import ConfigError
 
@@ -33,7 +37,7 @@ PRETRAINED_FIELD = "pretrained_weights"
 DTYPE_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
-def build_detector(message: pb.DetectionModel, dtype_policy: str = "float32") -> Detector:
+def build_detector(message: pb.DetectionModel, dtype_policy: str | None = None) -> Detector:
     """Builds the detector that a ``model`` block describes, with random or pretrained weights.
 
     This is the door for callers from Python: it checks the message once, and the builders of the parts trust it.
@@ -41,7 +45,7 @@ def build_detector(message: pb.DetectionModel, dtype_policy: str = "float32") ->
     Args:
         message: pb.DetectionModel.
         dtype_policy: Types that the layers compute with: float32, mixed_bfloat16 or mixed_float16. Variables and
-            predictions are always float32.
+            predictions are always float32. None takes the policy of ``keras.mixed_precision.set_global_policy``.
 
     Returns:
         A built detector: every variable exists, and its path does not depend on what was built before.
@@ -49,12 +53,53 @@ def build_detector(message: pb.DetectionModel, dtype_policy: str = "float32") ->
     Raises:
         ConfigError: A value breaks a rule of ``detzoo config check``; the message names its field.
     """
+    if dtype_policy is None:
+        dtype_policy = keras.config.dtype_policy().name
     if dtype_policy not in DTYPE_POLICIES:
         raise ConfigError(f"dtype_policy is {dtype_policy!r}; accepted: {', '.join(DTYPE_POLICIES)}")
     require(message, "model", check_model)
     kind = str(message.WhichOneof("model"))
     with _global_dtype_policy(dtype_policy):
-        return _DETECTORS[kind](getattr(message, kind))
+        detector = _DETECTORS[kind](getattr(message, kind))
+    text = text_format.MessageToString(without_pretrained(message), as_utf8=True)
+    detector.origin = Origin(text, dtype_policy, build_model_resizer(message), state_of(detector))
+    return detector
+
+
+def detector_from_config(config: dict[str, Any]) -> Detector:
+    """Builds the detector of a .keras file, with random weights: the inverse of ``Detector.get_config``."""
+    detector = build_detector(text_format.Parse(config["model"], pb.DetectionModel()), config["dtype_policy"])
+    frozen = set(config["frozen"])
+    for layer in detector._flatten_layers(include_self=False):
+        if layer.path in frozen:
+            layer.trainable = False
+    return detector
+
+
+def with_num_classes(detector: Detector, num_classes: int) -> Detector:
+    """Builds the same detector for other classes, for a training that starts from its weights.
+
+    Args:
+        detector: Detector that ``build_detector`` built.
+        num_classes: Number of the new classes; the old number resets the layers of the classes.
+
+    Returns:
+        A new detector. Layers whose shape follows from the number of classes have initial weights, all others those of
+        ``detector``.
+
+    Raises:
+        ConfigError: The detector was not built from a config, or detects without classes.
+    """
+    if detector.origin is None or detector.proposes_only:
+        raise ConfigError(f"{detector.name} has no config or no classes, so their number cannot be changed")
+    message = text_format.Parse(detector.origin.model, pb.DetectionModel())
+    getattr(message, str(message.WhichOneof("model"))).num_classes = num_classes
+    changed = build_detector(message, detector.origin.dtype_policy)
+    weights = variables_by_path(detector.variables)
+    for path, variable in variables_by_path(changed.variables).items():
+        if not CLASS_LAYER.search(path) and weights[path].shape == variable.shape:
+            variable.assign(weights[path])
+    return changed
 
 
 def without_pretrained(message: pb.DetectionModel) -> pb.DetectionModel:

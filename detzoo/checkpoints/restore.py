@@ -30,7 +30,7 @@ PARTS_BY_TYPE: dict[str, tuple[str, ...] | None] = {
 _NOT_STORED = "not in the checkpoint"
 _SHOWN = 2  # examples of variables named in a message
 # Layers whose shape follows from the number of classes.
-_CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor")
+CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor")
 
 
 def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: bool = True) -> int:
@@ -136,7 +136,7 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
         findings.append(f"{len(missing)} variables of the model are not in it ({_examples(missing)})")
     if stored.unused:
         findings.append(f"{len(stored.unused)} of its variables are not in the model ({_examples(stored.unused)})")
-    if not missing and not stored.unused and all(_CLASS_LAYER.search(name) for name in other):
+    if not missing and not stored.unused and all(CLASS_LAYER.search(name) for name in other):
         advice = "It was trained for another number of classes: set num_classes to that number"
     else:
         advice = "Use the pipeline.config of the checkpoint's folder, or another checkpoint"

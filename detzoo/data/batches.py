@@ -83,7 +83,7 @@ def make_batches(
     def finish_batch(batch: Batch) -> Batch:
         if None in resizer.static_shape:  # padded to the largest image, by zeros
             batch = batch._replace(images=resizer.fill_padding(batch.images, batch.true_shapes))
-        return _to_padded_fractions(batch)
+        return to_padded_fractions(batch)
 
     examples = decoded.map(as_written(finish), tf.data.AUTOTUNE, deterministic=True)
     join = examples.padded_batch if None in resizer.static_shape else examples.batch
@@ -198,7 +198,7 @@ def _best_proposals(boxes: Tensor, scores: Tensor, max_proposals: int) -> Propos
     return Proposals(boxes, scores, tf.size(kept))
 
 
-def _to_padded_fractions(batch: Batch) -> Batch:
+def to_padded_fractions(batch: Batch) -> Batch:
     """Turns fractions of the true image into fractions of the padded input, whose size is known only now."""
     padded_shape = tf.cast(tf.shape(batch.images)[1:3], tf.float32)
     scale = tf.tile(tf.cast(batch.true_shapes, tf.float32) / padded_shape, [1, 2])[:, tf.newaxis]

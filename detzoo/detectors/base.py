@@ -5,7 +5,7 @@ Flow of an image through a detector::
     images --preprocess--> inputs --forward--> Predictions --loss_terms(groundtruth)--> LossTerms
                                                           \\--postprocess--> Detections
 
-Ground truth is an argument and is never stored on the model.
+Ground truth is an argument and is never stored on the model. ``detzoo.detectors.keras_training`` adds Keras's methods.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import keras
 import tensorflow as tf
 
 from detzoo.contracts import Detections, Groundtruth, LossTerm, Proposals, Tensor
+from detzoo.detectors.keras_training import KerasDetector
 from detzoo.layers.resample import pad_to_multiple
 
 ImageShape = tuple[int | None, int | None]
 
 
-class Detector(keras.Model):
+class Detector(KerasDetector):
     """Detector with the verbs preprocess, forward, loss_terms and postprocess.
 
     Attributes:
@@ -59,6 +59,11 @@ class Detector(keras.Model):
         self.num_classes = num_classes
         self.input_shape_px = input_shape_px
         self._normalize = normalize
+
+    @property
+    def learns_masks(self) -> bool:
+        """True if the loss compares masks."""
+        return self.proposes_masks
 
     @property
     def cell_multiple_px(self) -> int:
@@ -124,7 +129,7 @@ class Detector(keras.Model):
             inputs: float32 [B, H, W, 3] from ``preprocess``.
             training: Use the training mode of batch normalisation and dropout.
             true_shapes: int32 [B, 2], pixels of the padded input that each image covers; None for the whole input.
-            groundtruth: In training, ground truth by which the regions of the second stage are sampled.
+            groundtruth: Ground truth for a loss; the regions of the second stage are sampled by it.
             proposals: Regions to classify, for a detector without a first stage.
 
         Returns:
@@ -152,5 +157,5 @@ class Detector(keras.Model):
         raise NotImplementedError("postprocess is defined by each detector")
 
     def call(self, inputs: Tensor, training: bool = False) -> Any:
-        """Calls ``forward``, under the name that Keras uses."""
+        """Calls ``forward``, under the name that Keras uses: ``detector(inputs)`` are raw predictions."""
         return self.forward(inputs, training=training)

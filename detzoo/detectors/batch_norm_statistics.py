@@ -20,6 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Batch, Tensor
+from detzoo.detectors.training_losses import training_predictions
 from detzoo.errors import DataError, DetzooError
 from detzoo.layers.normalization import BatchNorm
 
@@ -28,17 +29,6 @@ def layers_with_moving_statistics(detector: Any) -> list[BatchNorm]:
     """Returns the batch normalization layers of a detector whose statistics training moves."""
     layers = detector._flatten_layers(include_self=False)
     return [layer for layer in layers if isinstance(layer, BatchNorm) and layer.moves_statistics]
-
-
-def training_predictions(detector: Any, batch: Batch) -> Any:
-    """Returns the detector's predictions on a batch as training computes them."""
-    return detector.forward(
-        detector.preprocess(batch.images),
-        training=True,
-        true_shapes=batch.true_shapes,
-        groundtruth=batch.groundtruth,
-        proposals=batch.proposals or None,
-    )
 
 
 @dataclasses.dataclass(frozen=True)

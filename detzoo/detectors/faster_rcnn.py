@@ -99,6 +99,11 @@ class FasterRcnn(TwoStageDetector):
         self.mask_network: Any = mask_stage.network if mask_stage else None
         self._mask_crop = mask_stage.crop if mask_stage else None
 
+    @property
+    def learns_masks(self) -> bool:
+        """See ``Detector.learns_masks``."""
+        return self.mask_network is not None
+
     def postprocess(
         self, predictions: RegionPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
@@ -117,14 +122,19 @@ class FasterRcnn(TwoStageDetector):
         return detections._replace(masks=tf.where(is_filled[..., tf.newaxis, tf.newaxis], tf.sigmoid(chosen), 0.0))
 
     def _classify(
-        self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
+        self,
+        maps: Mapping[int, Tensor],
+        regions_norm: Tensor,
+        image_shape: tuple[Any, Any],
+        training: bool,
+        for_loss: bool,
     ) -> ClassifiedRegions:
-        """See ``TwoStageDetector._classify``. In training the masks of all regions are predicted, too."""
+        """See ``TwoStageDetector._classify``. For the loss the masks of all regions are predicted, too."""
         outputs = self.box_network(self._crop(maps, regions_norm, image_shape), training=training)
         deltas, logits = (_by_image(outputs[name], regions_norm) for name in ("box_deltas", "class_logits"))
         if self.mask_network is None:
             return ClassifiedRegions(deltas, logits)
-        if not training:
+        if not for_loss:
             return ClassifiedRegions(deltas, logits, maps=maps)
         features = outputs["features"]
         if self._mask_crop is not None:

@@ -42,6 +42,7 @@ from detzoo.contracts import (
     Tensor,
 )
 from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.parts import part
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.layers.resample import PadToMultiple, spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
@@ -72,6 +73,10 @@ class OneStageDetector(Detector):
         num_classes: Number of classes, the background not counted.
         name: Name of the model in logs.
     """
+
+    backbone = part("backbone")
+    neck = part("neck")
+    head = part("head")
 
     def __init__(
         self,

@@ -58,9 +58,15 @@ class Rfcn(TwoStageDetector):
         self._crop_size = crop_size
 
     def _classify(
-        self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
+        self,
+        maps: Mapping[int, Tensor],
+        regions_norm: Tensor,
+        image_shape: tuple[Any, Any],
+        training: bool,
+        for_loss: bool,
     ) -> ClassifiedRegions:
         """See ``TwoStageDetector._classify``."""
+        del for_loss
         (features,) = maps.values()
         score_maps = self.map_network(features, training=training)
         deltas, logits = (

@@ -33,6 +33,7 @@ from detzoo.contracts import (
     Tensor,
 )
 from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.parts import part
 from detzoo.heads.mask_proposal_head import SlidingHeads
 from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.region_loss import MaskProposalLoss
@@ -56,6 +57,10 @@ class SegmentationProposals(Detector):
 
     proposes_only = True
     proposes_masks = True
+    backbone = part("backbone")
+    neck = part("neck")
+    head = part("head")
+    mask_head = part("mask_head")
 
     def __init__(
         self,
@@ -99,7 +104,7 @@ class SegmentationProposals(Detector):
         if true_shapes is None:
             true_shapes = tf.tile(padded_shape[tf.newaxis], [tf.shape(inputs)[0], 1])
         targets: Any = ()
-        if training and groundtruth is not None:
+        if groundtruth is not None:
             targets = self._targets(locations, groundtruth, true_shapes, padded_shape)
             chosen, is_filled = self._targets.positives(targets)
             found = tf.where(is_filled, tf.sigmoid(tf.gather(scores, chosen, batch_dims=1)), -1.0)

@@ -32,6 +32,7 @@ from detzoo.contracts import Groundtruth, LossTerm, Proposals, Tensor
 from detzoo.data.class_images import NO_LIMIT_PX
 from detzoo.data.resize import KeepAspectRatioResizer
 from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.parts import part
 from detzoo.features.spp_networks import SpatialPyramid, build_conv_layers, build_fully_connected
 from detzoo.ops.region_pyramid import pool_windows, window_cells
 from detzoo.ops.views import CENTER_AND_CORNERS, WITH_SIDES, num_distinct, window_origins
@@ -93,6 +94,9 @@ class SppClassifier(Detector):
     """
 
     classifies_images = True
+    backbone = part("backbone")
+    box_backbone = part("box_backbone")
+    head = part("head")
 
     def __init__(
         self,
@@ -120,20 +124,20 @@ class SppClassifier(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> ClassPredictions:
-        """Returns logits of crops in training, and mean scores of the views in testing.
+        """Returns logits of crops in training and for a loss, and mean scores of the views in testing.
 
         Args:
-            inputs: float32 [B, H, W, 3] from ``preprocess``. Crops in training; otherwise images with a shorter side of
-                the configured length, padded at the bottom and at the right.
-            training: Inputs are crops, and dropout is active.
+            inputs: float32 [B, H, W, 3] from ``preprocess``. Crops in training and with ground truth; otherwise
+                images with a shorter side of the configured length, padded at the bottom and at the right.
+            training: Dropout is active.
             true_shapes: int32 [B, 2], the part of each input that is the image; None for the whole input.
-            groundtruth: Not needed.
+            groundtruth: Ground truth of crops, for a loss.
             proposals: Not needed.
         """
-        del groundtruth, proposals
+        del proposals
         inputs = tf.convert_to_tensor(inputs)
-        if training:
-            logits = tf.cast(self.network(inputs, training=True), tf.float32)
+        if training or groundtruth is not None:
+            logits = tf.cast(self.network(inputs, training=training), tf.float32)
             return ClassPredictions(tf.nn.softmax(logits), logits)
         if true_shapes is None:
             return ClassPredictions(self._test(inputs))

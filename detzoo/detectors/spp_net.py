@@ -150,6 +150,7 @@ class SppNet(Detector):
     """
 
     wants_proposals = True
+    trained_in_steps = True
 
     def __init__(
         self,

@@ -29,6 +29,7 @@ class CombinedSppNets(Detector):
     """
 
     wants_proposals = True
+    trained_in_steps = True
 
     def __init__(self, members: Sequence[SppNet]) -> None:
         first = members[0]

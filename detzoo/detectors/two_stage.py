@@ -36,6 +36,7 @@ from detzoo.contracts import (
 )
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.detectors.one_stage import AnchorGenerator
+from detzoo.detectors.parts import part
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.layers.resample import spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
@@ -108,6 +109,12 @@ class TwoStageDetector(Detector):
     """
 
     chooses_regions = True
+    backbone = part("backbone")
+    neck = part("neck")
+    rpn = part("rpn")
+    box_backbone = part("box_backbone")
+    box_head = part("box_head")
+    mask_head = part("mask_head")
 
     def __init__(
         self,
@@ -149,18 +156,19 @@ class TwoStageDetector(Detector):
         input_shape, canvas_shape = spatial_shape(inputs), spatial_shape(canvas)
         outputs = self.network(canvas, training=training)
         windows = _windows(inputs, true_shapes)
+        for_loss = training or groundtruth is not None
         first: Any = ()
         if self._first is not None:
-            first, proposals = self._propose(self._first, outputs, input_shape, canvas_shape, windows, training)
+            first, proposals = self._propose(self._first, outputs, input_shape, canvas_shape, windows, for_loss)
         if proposals is None:
             raise ValueError("this detector has no first stage: predict needs proposals")
         if self._second is None:
             return RegionPredictions(first, proposals, box_deltas=(), class_logits=(), windows=windows)
         targets: Any = ()
-        if training and groundtruth is not None:
+        if groundtruth is not None:
             proposals, targets = self._second.sample(proposals, groundtruth)
         regions_norm = boxes.of_canvas(proposals.boxes_norm, input_shape, canvas_shape)
-        regions = self._classify(outputs["crop_maps"], regions_norm, canvas_shape, training)
+        regions = self._classify(outputs["crop_maps"], regions_norm, canvas_shape, training, for_loss)
         return RegionPredictions(
             first,
             proposals,
@@ -197,7 +205,12 @@ class TwoStageDetector(Detector):
         return self._second.detections(predictions, true_shapes, padded_shape)
 
     def _classify(
-        self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any], training: bool
+        self,
+        maps: Mapping[int, Tensor],
+        regions_norm: Tensor,
+        image_shape: tuple[Any, Any],
+        training: bool,
+        for_loss: bool,
     ) -> ClassifiedRegions:
         """Classifies regions and refines their boxes.
 
@@ -206,6 +219,7 @@ class TwoStageDetector(Detector):
             regions_norm: float32 [B, R, 4], fractions of the area that the maps cover.
             image_shape: (height, width) in pixels of the area that the maps cover.
             training: Use the training mode of batch normalisation and dropout.
+            for_loss: Predict everything that the loss compares, for every region.
         """
         raise NotImplementedError("_classify is defined by each two-stage detector")
 
@@ -216,18 +230,18 @@ class TwoStageDetector(Detector):
         input_shape: tuple[Any, Any],
         canvas_shape: tuple[Any, Any],
         windows: Tensor,
-        training: bool,
+        for_loss: bool,
     ) -> tuple[Predictions, Proposals]:
         """Returns the proposal head's predictions over the anchors, and the proposals."""
         anchors, level_sizes = self._anchors_of(stage, outputs["maps"], canvas_shape)
-        if stage.clips_anchors or not (training or stage.targets.keep_crossing):
+        if stage.clips_anchors or not (for_loss or stage.targets.keep_crossing):
             anchors = boxes.clip(anchors, tf.constant([0.0, 0.0, 1.0, 1.0]))
         anchors = boxes.of_canvas(anchors, canvas_shape, input_shape)
         usable = None
-        if training and not stage.targets.keep_crossing:
+        if for_loss and not stage.targets.keep_crossing:
             usable = stage.targets.usable(anchors, windows)
         first = Predictions(outputs["box_deltas"], outputs["class_logits"], anchors)
-        return first, stage.select(first, windows, level_sizes, training, usable)
+        return first, stage.select(first, windows, level_sizes, for_loss, usable)
 
     def _anchors_of(
         self, stage: FirstStage, maps: Mapping[int, Tensor], image_shape: tuple[Any, Any]

@@ -16,6 +16,7 @@ import tensorflow as tf
 from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning
 from detzoo.config.names import listed
 from detzoo.detectors.batch_norm_statistics import layers_with_moving_statistics
+from detzoo.detectors.training_losses import all_reduce_sum
 from detzoo.errors import ConfigError, DetzooError, TrainingError, UsageError
 from detzoo.folders import full_disk
 from detzoo.progress import duration
@@ -23,7 +24,6 @@ from detzoo.train.progress import Progress
 from detzoo.train.run_record import remove_finished, write_finished
 from detzoo.train.saving import RunCheckpoints
 from detzoo.train.selection import Selection, metric_name, metric_value
-from detzoo.train.step import all_reduce_sum
 from detzoo.train.stop import StopNow, StopRequest
 from detzoo.train.strategy import is_chief, num_workers
 from detzoo.train.summaries import Summaries

@@ -1,10 +1,6 @@
 """One training step of a replica: losses of its images, gradients summed over replicas, the update.
 
-The loss of a global batch does not depend on the number N of replicas:
-
-    sum over terms of (sum over replicas of total) / max(sum over replicas of normalizer, 1)  +  regularisation
-
-The normalizers are summed before the division, and gradients are summed, not averaged.
+``detzoo.detectors.training_losses`` defines the loss of a global batch.
 """
 
 from __future__ import annotations
@@ -16,12 +12,11 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import Batch, Groundtruth, Tensor
-from detzoo.detectors.batch_norm_statistics import training_predictions
+from detzoo.detectors.training_losses import all_reduce_sum, loss_shares, num_replicas
 from detzoo.train.loss_scale import LossScale
 from detzoo.train.settings import TrainSettings
 from detzoo.train.variables import has_weight_decay, is_bias
 
-REGULARIZATION = "regularization"
 # Kinds of objects of a batch: those that count in the loss, and reasons to ignore the others.
 OBJECT_KINDS = ("counted", "crowd", "weight 0", "no mask")
 
@@ -64,7 +59,7 @@ class TrainStep:
         """Trains on this replica's part of a global batch."""
         scale = 1.0 if self._loss_scale is None else tf.convert_to_tensor(self._loss_scale.scale)
         with tf.GradientTape() as tape:
-            parts = self._local_losses(batch)
+            parts = loss_shares(self._detector, batch, add_regularization=self._settings.add_regularization_loss)
             scaled_loss = tf.add_n(list(parts.values())) * scale
         self.part_names = tuple(parts)
         gradients = self._global_gradients(tape, scaled_loss, scale)
@@ -80,22 +75,6 @@ class TrainStep:
         tf.distribute.get_replica_context().merge_call(self._update, args=(gradients, rate, tf.math.is_finite(norm)))
         last = tf.reduce_max(batch.record_index)
         return StepOutputs(losses, tf.reduce_sum(losses), norm, rate, all_reduce_max(last) + 1, objects)
-
-    def _local_losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns this replica's share of each loss part; the shares of all replicas add up to the global value."""
-        detector = self._detector
-        predictions = training_predictions(detector, batch)
-        terms = detector.loss_terms(predictions, batch.groundtruth)
-        own = tf.stack([tf.cast(term.normalizer, tf.float32) for term in terms.values()])
-        normalizers = tf.unstack(tf.maximum(tf.stop_gradient(all_reduce_sum(own)), 1.0))
-        parts = {
-            name: tf.cast(term.total, tf.float32) / normalizer
-            for (name, term), normalizer in zip(terms.items(), normalizers)
-        }
-        penalties = [tf.cast(loss, tf.float32) for loss in detector.losses]
-        if penalties and self._settings.add_regularization_loss:
-            parts[REGULARIZATION] = tf.add_n(penalties) / num_replicas()
-        return parts
 
     def _global_gradients(self, tape: tf.GradientTape, scaled_loss: Tensor, scale: Tensor | float) -> list[Tensor]:
         """Returns gradients of the global batch's loss, in the order of the variables that the loss depends on."""
@@ -156,18 +135,6 @@ def count_objects(groundtruth: Groundtruth, needs_masks: bool = False) -> Tensor
         left &= ~kind
     counts = [tf.math.count_nonzero(objects, dtype=tf.float32) for objects in (left, *ignored)]
     return tf.stack(counts + [tf.zeros([])] * (len(OBJECT_KINDS) - len(counts)))
-
-
-def num_replicas() -> int:
-    """Returns the number of replicas of the current strategy."""
-    return tf.distribute.get_strategy().num_replicas_in_sync
-
-
-def all_reduce_sum(value: Any) -> Any:
-    """Returns the sum over all replicas, in replica context. A list is reduced at once."""
-    if num_replicas() == 1:
-        return value
-    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def all_reduce_max(value: Tensor) -> Tensor:
