@@ -32,43 +32,32 @@ _STABLE_STEMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Application:
-    """The network of ``keras.applications`` that provides a backbone's ImageNet weights.
+    """The network of ``keras.applications`` that provides a backbone's ImageNet weights."""
 
-    Attributes:
-        build: Function of ``weights`` ("imagenet" or None) that builds the model without its classifier.
-        expects_bgr: True if the weights expect channels in BGR order, as Caffe's did; the first kernel is reversed.
-        with_classifier: The same network with its classifier, if the backbone takes weights from the classifier, too.
-        convert: Function that changes the weights (layer's name -> variable's name -> value) in place into those of our
-            layers.
-    """
-
+    # Function of ``weights`` ("imagenet" or None) that builds the model without its classifier.
     build: Callable[..., keras.Model]
+    # True if the weights expect channels in BGR order, as Caffe's did; the first kernel is reversed.
     expects_bgr: bool = False
+    # The same network with its classifier, if the backbone takes weights from the classifier, too.
     with_classifier: Application | None = None
+    # Function that changes the weights (layer's name -> variable's name -> value) in place into those of our layers.
     convert: Callable[[dict[str, dict[str, np.ndarray]]], None] = lambda weights: None
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """A classification network without its classifier.
+    """A classification network without its classifier."""
 
-    Attributes:
-        graph: Model of stock Keras layers, each called once. Its weights have no values, so it is never run.
-        endpoints: Level to the name of the layer in ``graph`` whose output is the map of stride 2**level.
-        hyperparams: Hyperparameters of the family, if the configuration does not override them.
-        application: Twin of the network in ``keras.applications``, or None.
-        explicit_padding: Pads strided convolutions by the kernel's reach, independent of the map's size.
-        filters: Function of a convolution's name, its channels and the factor by which its input was widened; returns
-            the number of channels to build.
-        dropped_adds: Names of additions that are removed; their last input takes their place.
-    """
-
-    graph: keras.Model
+    graph: keras.Model  # model of stock Keras layers, each called once. Its weights have no values, so it is never run.
+    # Level to the name of the layer in ``graph`` whose output is the map of stride 2**level.
     endpoints: Mapping[int, str]
-    hyperparams: ConvHyperparams
-    application: Application | None = None
-    explicit_padding: bool = False
+    hyperparams: ConvHyperparams  # hyperparameters of the family, if the configuration does not override them
+    application: Application | None = None  # twin of the network in ``keras.applications``, or None
+    explicit_padding: bool = False  # pads strided convolutions by the kernel's reach, independent of the map's size
+    # Function of a convolution's name, its channels and the factor by which its input was widened; returns the number
+    # of channels to build.
     filters: Callable[[str, int, float], int] = lambda name, filters, widening: filters
+    # Names of additions that are removed; their last input takes their place.
     dropped_adds: frozenset[str] = frozenset()
 
 

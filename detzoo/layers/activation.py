@@ -1,7 +1,5 @@
 """Replaces activations whose gradient in Keras's TensorFlow backend keeps every graph in memory (floor 1)."""
 
-from __future__ import annotations
-
 import keras
 import tensorflow as tf
 

@@ -3,8 +3,6 @@
 Lin et al., arXiv:1612.03144, sections 3 and 5.1.2; for RetinaNet Lin et al., arXiv:1708.02002, section 4.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 from collections.abc import Mapping
@@ -23,25 +21,15 @@ class CoarseLevels(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class PyramidParts:
-    """Parts of a pyramid. The defaults are those of the pyramid's paper; section 5.1.2 measures what each gains.
+    """Parts of a pyramid. The defaults are those of the pyramid's paper; section 5.1.2 measures what each gains."""
 
-    Attributes:
-        top_down: Add coarser maps to finer ones; without it table 1 (d).
-        lateral: Add the backbone's maps; without it table 1 (e).
-        finest_only: Predict from the finest level only; table 1 (f).
-        coarse_levels: Source of the levels past the backbone's.
-        is_normalized: Normalise and activate the 3 x 3 convolutions as the Object Detection API does.
-        use_depthwise: Separable 3 x 3 convolutions ("FPN-lite"); only with ``top_down`` and ``lateral``.
-        explicit_padding: Pad every side before a 3 x 3; only with ``top_down`` and ``lateral``.
-    """
-
-    top_down: bool = True
-    lateral: bool = True
-    finest_only: bool = False
-    coarse_levels: CoarseLevels = CoarseLevels.SUBSAMPLE
-    is_normalized: bool = False
-    use_depthwise: bool = False
-    explicit_padding: bool = False
+    top_down: bool = True  # add coarser maps to finer ones; without it table 1 (d)
+    lateral: bool = True  # add the backbone's maps; without it table 1 (e)
+    finest_only: bool = False  # predict from the finest level only; table 1 (f)
+    coarse_levels: CoarseLevels = CoarseLevels.SUBSAMPLE  # source of the levels past the backbone's
+    is_normalized: bool = False  # normalise and activate the 3 x 3 convolutions as the Object Detection API does
+    use_depthwise: bool = False  # separable 3 x 3 convolutions ("FPN-lite"); only with ``top_down`` and ``lateral``
+    explicit_padding: bool = False  # pad every side before a 3 x 3; only with ``top_down`` and ``lateral``
 
 
 def feature_pyramid(

@@ -4,8 +4,6 @@ References:
     Cosine decay: SGDR, arXiv:1608.03983, equation 5.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from typing import Any
@@ -37,25 +35,15 @@ class ConstantRate(Schedule):
 
 @dataclasses.dataclass(eq=False)
 class ExponentialRate(Schedule):
-    """A burn-in at a constant rate, then ``initial * factor ** (steps since / decay_steps)``, never below a minimum.
+    """A burn-in at a constant rate, then ``initial * factor ** (steps since / decay_steps)``, never below a minimum."""
 
-    Attributes:
-        initial: Rate at the end of the burn-in.
-        decay_steps: Steps in which the rate is multiplied by ``factor`` once, counted from the end of the burn-in.
-        factor: See above.
-        staircase: True if the exponent is rounded down to a whole number.
-        burnin_rate: Rate of the burn-in; 0 stands for ``initial``.
-        burnin_steps: Length of the burn-in.
-        minimum: Lower bound, also during the burn-in.
-    """
-
-    initial: float
-    decay_steps: int
-    factor: float
-    staircase: bool = True
-    burnin_rate: float = 0.0
-    burnin_steps: int = 0
-    minimum: float = 0.0
+    initial: float  # rate at the end of the burn-in
+    decay_steps: int  # steps in which the rate is multiplied by ``factor`` once, counted from the end of the burn-in
+    factor: float  # per ``decay_steps``
+    staircase: bool = True  # True if the exponent is rounded down to a whole number
+    burnin_rate: float = 0.0  # rate of the burn-in; 0 stands for ``initial``
+    burnin_steps: int = 0  # length of the burn-in
+    minimum: float = 0.0  # lower bound, also during the burn-in
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the rate at ``step``, float32 scalar."""
@@ -68,16 +56,11 @@ class ExponentialRate(Schedule):
 
 @dataclasses.dataclass(eq=False)
 class ManualStepRate(Schedule):
-    """A constant rate between given steps.
+    """A constant rate between given steps."""
 
-    Attributes:
-        boundaries: Steps at which the rate changes, ascending.
-        rates: One more than boundaries; ``rates[i + 1]`` holds from ``boundaries[i]`` on.
-        warmup: True if the rate rises linearly from ``rates[0]`` at step 0 to ``rates[1]`` at ``boundaries[0]``.
-    """
-
-    boundaries: list[int]
-    rates: list[float]
+    boundaries: list[int]  # steps at which the rate changes, ascending
+    rates: list[float]  # one more than boundaries; ``rates[i + 1]`` holds from ``boundaries[i]`` on
+    # True if the rate rises linearly from ``rates[0]`` at step 0 to ``rates[1]`` at ``boundaries[0]``.
     warmup: bool = False
 
     def __call__(self, step: Tensor) -> Tensor:
@@ -93,21 +76,13 @@ class ManualStepRate(Schedule):
 
 @dataclasses.dataclass(eq=False)
 class CosineRate(Schedule):
-    """A linear warm-up, an optional plateau, half a cosine down to 0 at ``total_steps``, and 0 after that.
+    """A linear warm-up, an optional plateau, half a cosine down to 0 at ``total_steps``, and 0 after that."""
 
-    Attributes:
-        base: The highest rate.
-        total_steps: Step at which the rate reaches 0.
-        warmup_rate: Rate at step 0.
-        warmup_steps: Step at which ``base`` is reached.
-        hold_steps: Steps after the warm-up that stay at ``base``.
-    """
-
-    base: float
-    total_steps: int
-    warmup_rate: float = 0.0
-    warmup_steps: int = 0
-    hold_steps: int = 0
+    base: float  # the highest rate
+    total_steps: int  # step at which the rate reaches 0
+    warmup_rate: float = 0.0  # rate at step 0
+    warmup_steps: int = 0  # step at which ``base`` is reached
+    hold_steps: int = 0  # steps after the warm-up that stay at ``base``
 
     def __call__(self, step: Tensor) -> Tensor:
         """Returns the rate at ``step``, float32 scalar."""

@@ -1,7 +1,5 @@
 """Final detections of a dense head: decode, score, suppress (floor 2)."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import tensorflow as tf
@@ -15,21 +13,13 @@ from detzoo.postprocess.scores import ScoreConverter
 
 @dataclasses.dataclass(frozen=True)
 class DenseDetections:
-    """Turns raw predictions into detections.
+    """Turns raw predictions into detections."""
 
-    Attributes:
-        box_coder: Decoder of the boxes.
-        score_converter: Converter of logits to scores.
-        limits: Limits of the suppression.
-        has_background_column: True if column 0 of the logits is the background, which is never detected.
-        is_class_agnostic: Suppresses across all classes, each box with its best class only.
-    """
-
-    box_coder: BoxCoder
-    score_converter: ScoreConverter
-    limits: NmsLimits
-    has_background_column: bool = True
-    is_class_agnostic: bool = False
+    box_coder: BoxCoder  # decoder of the boxes
+    score_converter: ScoreConverter  # converter of logits to scores
+    limits: NmsLimits  # limits of the suppression
+    has_background_column: bool = True  # True if column 0 of the logits is the background, which is never detected
+    is_class_agnostic: bool = False  # suppresses across all classes, each box with its best class only
 
     def __call__(
         self, predictions: Predictions, true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]

@@ -5,8 +5,6 @@ References:
     section 5.1 (one suppression over all levels).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 
@@ -20,19 +18,12 @@ from detzoo.ops.nms import NmsLimits, per_class_nms
 
 @dataclasses.dataclass(frozen=True)
 class ProposalSelection:
-    """Decodes, scores and suppresses.
+    """Decodes, scores and suppresses."""
 
-    Attributes:
-        box_coder: Decoder of the boxes.
-        limits: Limits of the suppression at inference.
-        training_limits: Limits of the suppression in training.
-        pre_nms_top_k: Number of best anchors per level that enter the suppression; 0 for all.
-    """
-
-    box_coder: BoxCoder
-    limits: NmsLimits
-    training_limits: NmsLimits
-    pre_nms_top_k: int = 0
+    box_coder: BoxCoder  # decoder of the boxes
+    limits: NmsLimits  # limits of the suppression at inference
+    training_limits: NmsLimits  # limits of the suppression in training
+    pre_nms_top_k: int = 0  # number of best anchors per level that enter the suppression; 0 for all
 
     def __call__(
         self,

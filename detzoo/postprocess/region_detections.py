@@ -1,7 +1,5 @@
 """Final detections of a second stage: decode, score, suppress (floor 2)."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import tensorflow as tf
@@ -16,19 +14,12 @@ from detzoo.postprocess.scores import ScoreConverter
 
 @dataclasses.dataclass(frozen=True)
 class RegionDetections:
-    """Turns the predictions for regions into detections.
+    """Turns the predictions for regions into detections."""
 
-    Attributes:
-        box_coder: Decoder of the boxes.
-        score_converter: Converter of K + 1 logits to scores.
-        limits: Limits of the suppression.
-        is_class_agnostic: Suppresses across all classes, each region with its best class only.
-    """
-
-    box_coder: BoxCoder
-    score_converter: ScoreConverter
-    limits: NmsLimits
-    is_class_agnostic: bool = False
+    box_coder: BoxCoder  # decoder of the boxes
+    score_converter: ScoreConverter  # converter of K + 1 logits to scores
+    limits: NmsLimits  # limits of the suppression
+    is_class_agnostic: bool = False  # suppresses across all classes, each region with its best class only
 
     def __call__(
         self,

@@ -1,7 +1,5 @@
 """Converts logits to scores (floor 2)."""
 
-from __future__ import annotations
-
 import dataclasses
 import enum
 
@@ -25,15 +23,10 @@ _FUNCTIONS = {
 
 @dataclasses.dataclass(frozen=True)
 class ScoreConverter:
-    """Converts the logits of class columns.
+    """Converts the logits of class columns."""
 
-    Attributes:
-        function: Function of the columns of each anchor.
-        logit_scale: Divisor of the logits, above 0.
-    """
-
-    function: ScoreFunction = ScoreFunction.SIGMOID
-    logit_scale: float = 1.0
+    function: ScoreFunction = ScoreFunction.SIGMOID  # function of the columns of each anchor
+    logit_scale: float = 1.0  # divisor of the logits, above 0
 
     def __call__(self, class_logits: tf.Tensor) -> tf.Tensor:
         """Returns scores float32 [..., C] of logits [..., C], including the background column."""

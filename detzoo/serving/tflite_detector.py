@@ -3,8 +3,6 @@
 image -> resize -> LiteRT interpreter -> detections
 """
 
-from __future__ import annotations
-
 import os
 import pathlib
 import warnings

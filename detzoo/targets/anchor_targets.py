@@ -3,8 +3,6 @@
 Between the batch and the losses of every dense head (SSD, RetinaNet, a region proposal network).
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 
@@ -26,18 +24,12 @@ class AnchorTargets:
     An object of weight 0 matches as any other, has weight 0 in both losses and claims no anchor by force. Differs from
     the Object Detection API: degenerate boxes match nothing (there they claim the first anchor), and anchors in a crowd
     region are ignored (there crowds are ordinary objects), because both only add wrong targets.
-
-    Attributes:
-        matcher: Function of a similarity that returns an assignment.
-        similarity: Similarity of ground truth and anchors.
-        box_coder: Encoder of the regression targets.
-        negative_class_weight: Weight of a negative anchor in the classification loss.
     """
 
-    matcher: Matcher
-    similarity: Similarity
-    box_coder: BoxCoder
-    negative_class_weight: float = 1.0
+    matcher: Matcher  # function of a similarity that returns an assignment
+    similarity: Similarity  # similarity of ground truth and anchors
+    box_coder: BoxCoder  # encoder of the regression targets
+    negative_class_weight: float = 1.0  # weight of a negative anchor in the classification loss
 
     def __call__(self, anchors_norm: tf.Tensor, groundtruth: Groundtruth, usable: tf.Tensor | None = None) -> Targets:
         """Returns the targets of a batch. No gradient flows through them.

@@ -9,8 +9,6 @@ ignored, because the paper does not define their target. Of several objects near
 there are fewer positives than the paper's 1:3, negatives fill the sample, as in its RPN.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 
@@ -25,17 +23,12 @@ from detzoo.targets.anchor_targets import count_to_last
 
 @dataclasses.dataclass(frozen=True)
 class MaskProposalTargets:
-    """A sampled minibatch of locations per image.
+    """A sampled minibatch of locations per image."""
 
-    Attributes:
-        scales_px: Longer side of the objects of each head and level, ``SlidingWindows.object_sides_px``.
-        sample_size: Number of sampled locations per image.
-        positive_fraction: Largest share of positives in the sample.
-    """
-
+    # Longer side of the objects of each head and level, ``SlidingWindows.object_sides_px``.
     scales_px: tuple[float, ...]
-    sample_size: int = 128
-    positive_fraction: float = 0.25
+    sample_size: int = 128  # number of sampled locations per image
+    positive_fraction: float = 0.25  # largest share of positives in the sample
 
     @property
     def max_positives(self) -> int:

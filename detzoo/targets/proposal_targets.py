@@ -8,8 +8,6 @@ References:
     that cross the border). Lin et al., arXiv:1612.03144, section 4.1 (they are kept).
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import tensorflow as tf
@@ -24,18 +22,12 @@ _BORDER_TOLERANCE = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class ProposalTargets:
-    """A sampled minibatch of anchors per image.
+    """A sampled minibatch of anchors per image."""
 
-    Attributes:
-        assign: Matching by IoU .7 and .3, with the best anchor of each object by force.
-        sample_size: Number of sampled anchors per image.
-        positive_fraction: Largest share of positives in the sample.
-        keep_crossing: Also trains on anchors that cross the border of the image, but never on anchors outside it.
-    """
-
-    assign: AnchorTargets
-    sample_size: int = 256
-    positive_fraction: float = 0.5
+    assign: AnchorTargets  # matching by IoU .7 and .3, with the best anchor of each object by force
+    sample_size: int = 256  # number of sampled anchors per image
+    positive_fraction: float = 0.5  # largest share of positives in the sample
+    # Also trains on anchors that cross the border of the image, but never on anchors outside it.
     keep_crossing: bool = False
 
     def __call__(

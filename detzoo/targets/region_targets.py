@@ -7,8 +7,6 @@ References:
     arXiv:1612.03144, section 5.2 (512 regions). Shrivastava et al., arXiv:1604.03540 (all regions, the hard count).
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import tensorflow as tf
@@ -25,18 +23,12 @@ class RegionSampler:
 
     Differs from the Object Detection API: true boxes may be added to the proposals, because an untrained first stage
     yields no positives (as in the authors' code of Faster R-CNN).
-
-    Attributes:
-        assign: Matching by IoU, with .5 for both thresholds in the papers.
-        sample_size: Regions per image; None keeps all, for hard example mining.
-        positive_fraction: Largest share of positives in the sample.
-        add_groundtruth: Adds the true boxes to the regions.
     """
 
-    assign: AnchorTargets
-    sample_size: int | None = 64
-    positive_fraction: float = 0.25
-    add_groundtruth: bool = True
+    assign: AnchorTargets  # matching by IoU, with .5 for both thresholds in the papers
+    sample_size: int | None = 64  # regions per image; None keeps all, for hard example mining
+    positive_fraction: float = 0.25  # largest share of positives in the sample
+    add_groundtruth: bool = True  # adds the true boxes to the regions
 
     def __call__(
         self, proposals: Proposals, groundtruth: Groundtruth, seed: tf.Tensor | None = None
