@@ -178,6 +178,6 @@ def test_fields_arrive(text, expected):
 def test_order_is_kept():
     steps = [text_format.Parse(f"{kind} {{}}", pb.PreprocessingStep()) for kind in ("ssd_random_crop", "rgb_to_gray")]
     first, second = build_augmentations(steps)
-    assert first is crop.ssd_random_crop
+    assert first.func is crop.ssd_random_crop
     assert arguments(second) == {}
     assert build("random_vertical_flip {}").func is geometry.random_vertical_flip
