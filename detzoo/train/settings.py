@@ -7,6 +7,11 @@ from typing import Any
 
 from detzoo.config.batch_norm import recomputed_batches
 
+# Fields of ``TrainConfig`` that ``TrainSettings`` takes as they are.
+_SAME_NAMES = (
+    *("num_steps", "batch_size", "seed", "checkpoint_every_n_steps", "eval_every_n_steps", "best_checkpoint_metric"),
+    *("keep_checkpoint_max", "keep_checkpoint_every_n_hours", "add_regularization_loss"),
+)
 _POLICIES = {"FLOAT32": "float32", "BFLOAT16": "mixed_bfloat16", "FLOAT16": "mixed_float16"}
 
 
@@ -53,19 +58,11 @@ def settings_from_config(config: Any, moving_average_decay: float | None) -> Tra
         rule = config.early_stopping
         early_stopping = EarlyStopping(rule.patience_evaluations, rule.min_delta, rule.metric)
     return TrainSettings(
-        num_steps=config.num_steps,
-        batch_size=config.batch_size,
-        seed=config.seed,
+        **{name: getattr(config, name) for name in _SAME_NAMES},
         log_every_n_steps=max(1, config.log_every_n_steps),
-        checkpoint_every_n_steps=config.checkpoint_every_n_steps,
-        keep_checkpoint_max=config.keep_checkpoint_max,
-        keep_checkpoint_every_n_hours=config.keep_checkpoint_every_n_hours,
-        eval_every_n_steps=config.eval_every_n_steps,
-        best_checkpoint_metric=config.best_checkpoint_metric,
         early_stopping=early_stopping,
         gradient_clipping_norm=config.gradient_clipping_by_norm,
         bias_gradient_multiplier=config.bias_grad_multiplier,
-        add_regularization_loss=config.add_regularization_loss,
         moving_average_decay=moving_average_decay,
         float16_loss_scaling=dtype_policy_of(config) == "mixed_float16",
         update_variables=tuple(config.update_trainable_variables),

@@ -186,14 +186,7 @@ class _Chain:
             logger.info("finished already, at step %d", restore_for_inference(classifier, folder))
             return True
         folder.mkdir(parents=True, exist_ok=True)
-        message = self._model.fine_tuning
-        options = FineTuningOptions(
-            message.batch_size,
-            message.positive_fraction,
-            message.positive_iou,
-            message.negative_iou,
-            message.images_per_step,
-        )
+        options = _options(FineTuningOptions, self._model.fine_tuning)
         settings = settings_from_config(config, moving_average_decay(config.optimizer))
         settings = dataclasses.replace(
             settings, batch_size=options.batch_size, eval_every_n_steps=0, early_stopping=None
@@ -224,13 +217,7 @@ class _Chain:
     def _train_svms(self) -> bool:
         """Trains the SVMs and sets their weights."""
         message = self._model.svm
-        options = SvmOptions(
-            c=message.c,
-            negative_iou=message.negative_iou,
-            duplicate_iou=message.duplicate_iou,
-            positive_weight=message.positive_weight,
-            feature_norm=message.feature_norm,
-        )
+        options = _options(SvmOptions, message)
         trained = train_svms(
             self._images,
             LinearSvms(self._class_names, self._images.network.classifier_depth, options),
@@ -259,6 +246,11 @@ class _Chain:
             return False
         _assign(self._detector.box_regression, *solved)
         return True
+
+
+def _options(kind: type, message: Any) -> Any:
+    """Returns options from the fields of the same names of a message."""
+    return kind(**{field.name: getattr(message, field.name) for field in dataclasses.fields(kind)})
 
 
 def _warn_of_ignored_fields(config: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import pathlib
 import shlex
@@ -19,7 +20,7 @@ from detzoo.sweep.columns import PUBLISHED_COLUMNS, PUBLISHED_CONDITIONS, PUBLIS
 from detzoo.sweep.plan.files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
 from detzoo.sweep.plan.points import Point
 from detzoo.sweep.plan.sweep_plan import SweepPlan
-from detzoo.sweep.results import RESULTS_FILE, Row, Value, set_cells
+from detzoo.sweep.results import HOW, RESULTS_FILE, Row, Value, set_cells
 from detzoo.sweep.run.estimate import Remaining
 from detzoo.sweep.run.point_files import AND, POINT_FILE, POINT_MODULE, POINTS, compose_row, write_json
 from detzoo.sweep.run.prepare import check_checkpoints, devices_for, draw_embedded
@@ -71,25 +72,17 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
 
 def facts_of(point: Point, plan: SweepPlan, output_dir: pathlib.Path) -> dict[str, Value]:
     """Returns the cells of a row that are known before the measurement."""
-    traits, how = point.traits, point.how
     config = f"{POINTS}/{point.key}/{CONFIG_FILE}"
     return {
         "key": point.key,
         "name": point.name,
         "reason": None if point.measures_accuracy else point.checkpoint_note or None,
-        "meta_architecture": traits.meta_architecture,
-        "extractor": traits.extractor,
-        "output_stride": traits.output_stride,
-        "resolution": traits.resolution,
-        "proposals": traits.proposals,
+        **dataclasses.asdict(point.traits),
         "axes": json.dumps(point.other_axes) if point.other_axes else None,
         "config": config,
         "checkpoint": checkpoint_of(output_dir, point) or None,
         "command": command_of(point, checkpoint_of(output_dir, point), output_dir / config),
-        "device": how.device,
-        "precision": how.precision,
-        "jit_compile": how.jit_compile,
-        "batch_size": how.batch_size,
+        **{name: getattr(point.how, name) for name in HOW},
         "eval_records": _eval_records(point) or None,
         **_published_cells(point, plan),
     }
