@@ -6,7 +6,6 @@ paper's thresholds on pictures that are small enough for a page.
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import pathlib
@@ -42,10 +41,6 @@ class ExamplePicture(NamedTuple):
     threshold: float
     jpeg: bytes
     size: tuple[int, int]  # height, width in pixels
-
-    def data_uri(self) -> str:
-        """Returns the source of an img element."""
-        return "data:image/jpeg;base64," + base64.b64encode(self.jpeg).decode("ascii")
 
 
 class ExampleImage(NamedTuple):

@@ -1,4 +1,4 @@
-"""Columns of the page's tables, the table of all points, and the data of its scatter."""
+"""Columns of the page's table of all points, and the data of its scatter."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from detzoo.sweep.columns import ACCURACIES, COLUMNS, LATENCY
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows
 from detzoo.sweep.report.names import (
-    escaped,
     extractor_colour,
     extractor_name,
     folded,
@@ -29,6 +28,16 @@ class Cell(NamedTuple):
     heading: str
     show: Callable[[Any], str] = printable
     is_number: bool = True
+
+    @property
+    def classes(self) -> str:
+        """Classes of its cells in HTML."""
+        return " ".join(["number"] * self.is_number + ["extra"] * (self.name not in PRINTED))
+
+    @property
+    def is_better_high(self) -> bool:
+        """True if more of it is better."""
+        return self.name in ACCURACIES or self.name == "images_per_second"
 
     def text(self, row: Row) -> str:
         """Returns the shown value; "" for a missing one."""
@@ -93,7 +102,7 @@ PRINTED = {
     *(name for name in ACCURACIES if name.startswith("mAP")),
     *("device", "status"),
 }
-_MEANINGS = {column.name: column.meaning for column in COLUMNS}
+MEANINGS = {column.name: column.meaning for column in COLUMNS}
 # Axes of the scatter: (column, label, factor).
 X_AXES = (
     (LATENCY, "time per call, ms", 1.0),
@@ -113,29 +122,6 @@ COST_AXES = X_AXES[4:] + X_AXES[:4]  # upward axes of a sweep without accuracies
 def shown_cells(rows: Sequence[Row]) -> list[Cell]:
     """Returns the columns that some row has a value in, and the name."""
     return [cell for cell in CELLS if cell.name == "name" or any(row[cell.name] is not None for row in rows)]
-
-
-def points_table(rows: Sequence[Row], best: set[int]) -> str:
-    """Returns HTML of the table of all points; ``best`` has the ids (of the objects) of rows on the frontier."""
-    if not rows:
-        return '<p class="note">There are no points.</p>'
-    cells = shown_cells(rows)
-    # A browser repeats the head of a table on each printed page only if it has no buttons.
-    heads = "".join(
-        f'<th scope="col" class="{_classes(cell)}" title="{escaped(_MEANINGS[cell.name])}"{_better(cell.name)}>'
-        f'<button type="button">{escaped(cell.heading)}</button><span class="paper">{escaped(cell.heading)}</span></th>'
-        for cell in cells
-    )
-    body = "\n".join(_table_row(row, cells, id(row) in best) for row in rows)
-    bold = "Bold: on the optimality frontier. " if best else ""
-    return f"""<div class="controls screen"><label>only points with these words
-<input type="search" id="filter" autocomplete="off"></label>
-<span class="hint" id="count" role="status"></span></div>
-<p class="note">{bold}Per cent for accuracy; a click on a heading sorts.</p>
-<div class="box" tabindex="0" role="region" aria-label="all points"><table id="points"><thead><tr>{heads}</tr></thead>
-<tbody>
-{body}
-</tbody></table></div>"""
 
 
 def scatter_data(all_rows: Sequence[Row]) -> dict[str, Any]:
@@ -181,25 +167,3 @@ def scatter_data(all_rows: Sequence[Row]) -> dict[str, Any]:
         "legend": legend,
         "points": points,
     }
-
-
-def _table_row(row: Row, cells: Sequence[Cell], is_best: bool) -> str:
-    texts = []
-    for cell in cells:
-        text = cell.text(row)
-        value = "" if row[cell.name] is None else f' data-value="{escaped(row[cell.name] if cell.is_number else text)}"'
-        if cell.name == "name":
-            texts.append(f'<th scope="row"{value} title="{escaped(row["name"])}">{escaped(text)}</th>')
-        else:
-            texts.append(f'<td class="{_classes(cell)}"{value}>{escaped(text)}</td>')
-    kinds = ["on-frontier"] * is_best + ["failed"] * (row["status"] == "failed")
-    attribute = f' class="{" ".join(kinds)}"' if kinds else ""
-    return f"<tr{attribute}>{''.join(texts)}</tr>"
-
-
-def _classes(cell: Cell) -> str:
-    return " ".join(["number"] * cell.is_number + ["extra"] * (cell.name not in PRINTED))
-
-
-def _better(name: str) -> str:
-    return ' data-better="more"' if name in ACCURACIES or name == "images_per_second" else ""
