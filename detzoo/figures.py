@@ -3,8 +3,6 @@
 matplotlib without pyplot's global state, and nothing about the content of a figure.
 """
 
-from __future__ import annotations
-
 import contextlib
 import pathlib
 import warnings

@@ -1,7 +1,5 @@
 """The versions and the commit behind a result, as written next to every SavedModel and result row."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import pathlib
 import platform

@@ -138,7 +138,7 @@ def decode_folder_record(record: Tensor) -> Decoded:
 
 
 def whole_image(encoded: Tensor, class_id: Tensor, image_id: Tensor) -> Decoded:
-    """Decodes an image file, a string scalar, whose one object covers all of it.
+    """Decodes the string scalar of an image file into a sample whose one object covers the image.
 
     ``class_id`` is an int64 scalar from 1; an image of unknown class, 0, is dropped and counted.
     """

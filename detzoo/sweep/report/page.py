@@ -82,20 +82,15 @@ def write_report(
         figures.append(figure)
         progress()
     examples, missing_examples = draw_examples(clean, metric, source.parent, example_images)
-    page = folder / PAGE_FILE
-    write_atomically(page, _rendered(clean, metric, source, figures, examples, missing_examples))
     drawn = tuple(figure for figure in figures if isinstance(figure, DrawnFigure))
     missing = tuple(figure for figure in figures if isinstance(figure, MissingFigure))
-    return Report(page, drawn, missing, len(clean), len(examples), missing_examples)
+    report = Report(folder / PAGE_FILE, drawn, missing, len(clean), len(examples), missing_examples)
+    write_atomically(report.page, _rendered(clean, metric, source, report, examples))
+    return report
 
 
 def _rendered(
-    rows: Sequence[Row],
-    metric: str,
-    source: pathlib.Path,
-    figures: Sequence[DrawnFigure | MissingFigure],
-    examples: Sequence[ExampleImage],
-    missing_examples: str,
+    rows: Sequence[Row], metric: str, source: pathlib.Path, report: Report, examples: Sequence[ExampleImage]
 ) -> str:
     """Returns the HTML of page.html."""
     style, script = ((HERE / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
@@ -129,10 +124,10 @@ def _rendered(
             device: [_card(row, label, metric, source.parent) for row, label in zip(group, point_labels(group))]
             for device, group in frontiers.items()
         },
-        figures=[figure for figure in figures if isinstance(figure, DrawnFigure)],
-        missing=[figure for figure in figures if isinstance(figure, MissingFigure)],
+        figures=report.figures,
+        missing=report.missing,
         examples=examples,
-        missing_examples=missing_examples,
+        missing_examples=report.examples_missing,
         rows=rows,
         cells=shown_cells(rows),
         meanings=MEANINGS,
