@@ -90,11 +90,7 @@ def _curves(
 
 
 def parse_stars(words: Sequence[str]) -> list[tuple[float, float]]:
-    """Parses (gamma, beta) from words such as "2:1".
-
-    Raises:
-        UsageError: A word is not a pair of numbers, or a gamma is not above 0.
-    """
+    """Parses (gamma, beta) from words such as "2:1", gamma above 0; raises a UsageError for others."""
     stars = []
     for word in words:
         numbers = _finite(word.split(":"))
@@ -107,11 +103,7 @@ def parse_stars(words: Sequence[str]) -> list[tuple[float, float]]:
 
 
 def parse_gammas(words: Sequence[str]) -> list[float]:
-    """Parses gammas from words such as "0.5"; repeated ones are dropped.
-
-    Raises:
-        UsageError: A word is not a number, or is below 0.
-    """
+    """Parses gammas of 0 or more from words such as "0.5", each once; raises a UsageError for others."""
     for word in words:
         if min(_finite([word]), default=-1.0) < 0.0:
             raise UsageError(

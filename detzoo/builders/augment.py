@@ -17,11 +17,7 @@ from detzoo.data.augment.crop import CropLimits, PadLimits
 
 
 def build_augmentations(steps: Iterable[pb.PreprocessingStep]) -> list[Augmentation]:
-    """Builds one augmentation per ``pb.PreprocessingStep``.
-
-    Raises:
-        ConfigError: A step breaks a rule of ``detzoo config check``; the message names its field.
-    """
+    """Builds one augmentation per ``pb.PreprocessingStep``; raises a ConfigError that names a field with a problem."""
     built = []
     for index, step in enumerate(steps):
         require(step, f"train_config.data_augmentation_options[{index}]", check_augmentation)

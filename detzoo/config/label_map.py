@@ -30,11 +30,7 @@ class LabelMap:
     def __init__(
         self, names: Mapping[int, str] | Sequence[str], display_names: Mapping[int, str] | None = None
     ) -> None:
-        """Takes id -> name, or a list of names for the ids 1, 2, ...
-
-        Raises:
-            ConfigError: There are no names, an id is below 1, or a name is given twice.
-        """
+        """Takes id -> name, or a list of names for the ids 1, 2, ...; raises a ConfigError for none or equal ones."""
         by_id = dict(names) if isinstance(names, Mapping) else dict(enumerate(names, start=1))
         if not by_id:
             raise ConfigError("a label map needs at least one class")

@@ -45,13 +45,11 @@ def keep_objects(sample: Sample, keep: Tensor) -> Sample:
 
 
 def merge_labels(sample: Sample, num_classes: int) -> tuple[Sample, Tensor]:
-    """Joins the boxes that have the same coordinates to one object of several classes.
+    """Joins the boxes of the same coordinates to one object of several classes, its labels in bool [M, num_classes].
 
     Data sets of actions (AVA) write a box once for each of its labels. An anchor or a region can be matched to one row
-    only, so a detector needs them as one object. Called after augmentation and before padding.
-
-    Returns:
-        The sample of M <= N objects, the class of each the lowest of its labels; and bool [M, num_classes], all labels.
+    only, so a detector needs them as one object, whose class is its lowest label. Called after augmentation and before
+    padding.
     """
     binned = tf.round(sample.boxes_norm * _LABEL_BINS)
     is_same = tf.reduce_all(binned[:, tf.newaxis] == binned[tf.newaxis], axis=-1)

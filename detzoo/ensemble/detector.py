@@ -38,11 +38,7 @@ class EnsembleDetector(ImageDetector):
         self.has_masks = has_masks
 
     def __call__(self, image: np.ndarray) -> ImageDetections:
-        """Detects objects in an image uint8 [H, W, 3], RGB.
-
-        Raises:
-            UsageError: Masks of two members differ in size.
-        """
+        """Detects objects in an image uint8 [H, W, 3], RGB; raises a UsageError for masks of different sizes."""
         views = self._plan.views((image.shape[0], image.shape[1]))
         found = [_detect_on(view, member, image) for view in views for member in self._members]
         sources = [Source(member.weight, view.window_norm) for view in views for member in self._members]

@@ -62,12 +62,7 @@ def read_evaluation(folder: str | pathlib.Path) -> StoredEvaluation:
 
 
 def read_json(path: pathlib.Path) -> Any:
-    """Reads a JSON file of an evaluation.
-
-    Raises:
-        UsageError: The file does not exist.
-        DataError: The file is not JSON.
-    """
+    """Reads a JSON file of an evaluation; raises a UsageError if it is missing, a DataError if it is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as problem:

@@ -83,11 +83,7 @@ def _checked(text: str) -> str:
 
 
 def read_text(path: pathlib.Path, where: str, log: IssueLog, content: bytes | None = None) -> str:
-    """Returns the text of a file with line ends of one character; a guess of its encoding goes to the log.
-
-    Raises:
-        OSError, ValueError: As ``read_bytes`` and ``decode``.
-    """
+    """Returns the text of a file with line ends of one character; a guess of its encoding goes to the log."""
     content = read_bytes(path) if content is None else content
     declared = _DECLARED.match(content[:200])
     text, guess = decode(content, declared.group(1).decode() if declared else "")
@@ -97,12 +93,7 @@ def read_text(path: pathlib.Path, where: str, log: IssueLog, content: bytes | No
 
 
 def read_named_text(path: pathlib.Path, flag: str, log: IssueLog) -> str:
-    """Returns the text of a file that a flag names.
-
-    Raises:
-        UsageError: The file is missing.
-        DataError: The file cannot be read.
-    """
+    """Returns the text of a file that a flag names; raises a UsageError if it is missing, a DataError if unreadable."""
     try:
         return read_text(path, path.name, log)
     except FileNotFoundError:

@@ -49,11 +49,7 @@ class SlidingWindows:
         )
 
     def __call__(self, feature_shapes: Sequence[tuple[Any, Any]]) -> Locations:
-        """Returns all locations, from the (height, width) of each level's map in cells, ints or scalar tensors.
-
-        Raises:
-            ValueError: The numbers of maps and levels differ.
-        """
+        """Returns all locations, from the (height, width) of each level's map in cells, ints or scalar tensors."""
         if len(feature_shapes) != len(self.levels):
             raise ValueError(f"{len(feature_shapes)} feature maps for the levels {list(self.levels)}")
         centers, cells, scales, windows = [], [], [], []

@@ -102,11 +102,7 @@ class StageConfigs:
 
 
 def check_pipeline_for_recipe(pipeline: Any, path: str) -> None:
-    """Checks that a config has two stages that can share a backbone; ``path`` is its file, for messages.
-
-    Raises:
-        ConfigError: It does not.
-    """
+    """Raises a ConfigError if a config, from the file ``path``, has not two stages that can share a backbone."""
     kind = pipeline.model.WhichOneof("model")
     if kind != "faster_rcnn":
         raise ConfigError(

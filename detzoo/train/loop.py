@@ -181,11 +181,7 @@ class TrainingLoop:
             self._summaries.training(result, self._progress.images_per_second)
 
     def _check_objects(self, last: bool = False) -> None:
-        """Stops the training if its first epoch, or first 200 steps, had no object that counts.
-
-        Raises:
-            TrainingError: There was no such object; raised on all workers.
-        """
+        """Raises a TrainingError on all workers if the first epoch, or first 200 steps, had no object that counts."""
         num_steps = self._step - self._first_step
         if self._has_objects or num_steps == 0:
             return
@@ -265,11 +261,7 @@ class TrainingLoop:
         )
 
     def _report_failures(self, outcome: Outcome) -> None:
-        """Reports the numbers of failed evaluations and events.
-
-        Raises:
-            TrainingError: The run has finished, and the last evaluation failed.
-        """
+        """Reports the numbers of failed evaluations and events; raises a TrainingError if the last one failed."""
         if self._summaries.num_failures:
             logger.error("TensorBoard's events could not be written %d times", self._summaries.num_failures)
         if self._num_failed:

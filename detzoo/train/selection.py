@@ -48,11 +48,7 @@ class Selection:
         return any(entry["step"] == step for entry in self._history)
 
     def is_best(self, metrics: Mapping[str, float]) -> bool:
-        """Returns whether these metrics are better than all before. To be called before ``add``.
-
-        Raises:
-            ConfigError: best_checkpoint_metric is not among the metrics.
-        """
+        """Returns whether these metrics are better than all before. To be called before ``add``."""
         value = metric_value(metrics, self._best_metric, "best_checkpoint_metric")
         return all(value > metric_value(entry, self._best_metric) for entry in self._history)
 
@@ -69,11 +65,7 @@ class Selection:
         return entry["step"], abs(metric_value(entry, self._best_metric))
 
     def should_stop(self) -> str | None:
-        """Returns a reason for an early stop, or None.
-
-        Raises:
-            ConfigError: early_stopping.metric is not among the metrics.
-        """
+        """Returns a reason for an early stop, or None."""
         rule = self._early_stopping
         if rule is None or rule.patience_evaluations < 1 or not self._history:
             return None

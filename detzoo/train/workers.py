@@ -130,9 +130,7 @@ def _exchange(
 ) -> list[dict[str, Any]]:
     """Sends facts of this worker to all others. Returns the facts of every worker, in the order of TF_CONFIG.
 
-    Raises:
-        TrainingError: Another worker sent that it cannot start.
-        DetzooError: ``refused``.
+    Raises a TrainingError if another worker cannot start, and ``refused`` itself.
     """
     index = worker_index(strategy)
     name = f"worker {index} ({socket.gethostname()}, {folder.absolute()})"

@@ -48,12 +48,9 @@ def _asks_for_something(field: FieldDescriptor, value: Any) -> bool:
 
 
 def check_choice(part: Any, oneof: str, path: str, findings: Findings, accepted: Sequence[str] = ()) -> str:
-    """Adds an error if a block, at ``path`` below the findings, chooses no branch of a ``oneof``.
+    """Returns the chosen branch of a block's ``oneof``; without one adds an error, at ``path`` below the findings.
 
     The error names the ``accepted`` branches; by default all that this version supports.
-
-    Returns:
-        The name of the chosen branch, "" for none.
     """
     if kind := part.WhichOneof(oneof):
         return kind

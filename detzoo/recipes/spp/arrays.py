@@ -19,11 +19,7 @@ def save_arrays(file: pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 
 def load_arrays(file: pathlib.Path) -> dict[str, np.ndarray] | None:
-    """Returns the arrays that ``save_arrays`` wrote, or None if the file does not exist.
-
-    Raises:
-        DataError: The file is damaged.
-    """
+    """Returns the arrays that ``save_arrays`` wrote, None without the file; raises a DataError if it is damaged."""
     try:
         with np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}

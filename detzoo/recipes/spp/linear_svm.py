@@ -92,7 +92,7 @@ class LinearSvms:
             self._features[image, int(row)] = vector
 
     def mine(self, image: int, windows: LabeledWindows, features: np.ndarray) -> int:
-        """Adds an image's hard negatives to each class, from features [R, F] of all windows. Returns their number."""
+        """Adds the hard negatives among all windows [R, F] of an image to each class. Returns their number."""
         scores, found = self.scores(features), 0
         for number in range(len(self.class_names)):
             column = scores[:, number]

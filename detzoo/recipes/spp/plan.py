@@ -108,11 +108,8 @@ def make_plan(pipeline: Any, path: str) -> Plan:
 def check_folder(folder: pathlib.Path, pipeline: Any) -> list[str]:
     """Checks that a run of this config may start or continue in a folder.
 
-    Returns:
-        Differences of the config that do not affect finished steps, as text.
-
-    Raises:
-        UsageError: The folder has another run, or results of another config.
+    Returns the differences of the config that do not affect finished steps, as text; raises a UsageError if the folder
+    has another run, or results of another config.
     """
     harmless, wrong = [], {}
     for difference in RECIPE.differences(folder, pipeline):

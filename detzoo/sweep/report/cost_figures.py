@@ -84,11 +84,7 @@ def memory_time(rows: Sequence[Row], device: str) -> style.Drawing:
 
 
 def memory_kind(rows: Sequence[Row]) -> str:
-    """Returns the kind of memory to show: the total as in the paper, or the first that was measured.
-
-    Raises:
-        MissingDataError: None was measured.
-    """
+    """Returns the kind of memory to show: the total as in the paper, or the first that was measured."""
     for kind in ("total", "peak", "process"):
         if with_values(rows, MEMORIES[kind]):
             return kind

@@ -36,11 +36,7 @@ class MissingDataError(DetzooError):
 
 
 def rows_with(rows: Sequence[Row], *names: str) -> list[Row]:
-    """Returns the rows that have all these columns.
-
-    Raises:
-        MissingDataError: No row has them.
-    """
+    """Returns the rows that have all these columns, or raises a MissingDataError if there is none."""
     found = with_values(rows, *names)
     if not found:
         if not rows:
@@ -69,9 +65,6 @@ def scatter(
 
     Returns:
         The figure of this size in inches, its axes, and the drawn rows.
-
-    Raises:
-        MissingDataError: No row has both.
     """
     shown = rows_with(rows, *columns)
     figure = new_figure(*size)
