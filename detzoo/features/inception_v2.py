@@ -56,15 +56,10 @@ _BLOCKS: tuple[_Mixed | _Reduction, ...] = (
 
 
 def inception_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False) -> Network:
-    """Describes Inception v2.
+    """Describes Inception v2: the network, endpoints 2 to 5.
 
-    Args:
-        depth_multiplier: Factor of every convolution's channels, rounded down.
-        min_depth: Smallest number of channels of any convolution, after the multiplication.
-        for_pyramid: Selects the last block of stride 16 (Mixed_4e) for level 4 rather than SSD's Mixed_4c.
-
-    Returns:
-        The network, endpoints 2 to 5.
+    The multiplied channels of a convolution are rounded down and at least ``min_depth``. For a pyramid level 4 is the
+    last block of stride 16 (Mixed_4e) rather than SSD's Mixed_4c.
     """
 
     def depth(filters: int) -> int:

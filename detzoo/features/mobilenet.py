@@ -36,16 +36,10 @@ _V2_DIVISOR = 8
 def mobilenet_v1(
     depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False, is_lite: bool = False
 ) -> Network:
-    """Describes MobileNet v1.
+    """Describes MobileNet v1: the network, endpoints 2 to 5, which are the same for SSD and for a pyramid.
 
-    Args:
-        depth_multiplier: Factor of every layer's channels, rounded down.
-        min_depth: Smallest number of channels of any layer, after the multiplication.
-        for_pyramid: Selects the endpoints for a feature pyramid rather than for SSD; the same for this network.
-        is_lite: Selects the narrower last two blocks of FPN-lite.
-
-    Returns:
-        The network, endpoints 2 to 5.
+    The multiplied channels of a layer are rounded down and at least ``min_depth``. ``is_lite`` selects the narrower
+    last two blocks of FPN-lite.
     """
     build = functools.partial(keras.applications.MobileNet, alpha=depth_multiplier, include_top=False)
     special = V1_LITE_FILTERS if is_lite else {}

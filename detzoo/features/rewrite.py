@@ -101,13 +101,6 @@ def build_region_model(
 ) -> keras.Model:
     """Builds the part of a network between two of its maps, to run on regions that are cropped from the first.
 
-    Args:
-        network: The graph and its endpoints.
-        levels: Level of the map that is cropped, and of the last map.
-        input_shape: (height, width, channels) of a region; channels as the first map was built.
-        hyperparams: As for ``build_extractor_model``.
-        stride: Treatment of the strides between the two maps.
-
     Returns:
         A functional model ``box_backbone`` of [N, h, w, C] -> [N, h', w', C'], its variables under ``box_backbone/``.
     """
@@ -161,13 +154,9 @@ class _Rewriter:
         self._states: dict[int, _State] = {}  # by the id of a tensor of the new model
 
     def run(self, source: Tensor, replacement: Tensor, endpoints: Mapping[int, str], state: _State) -> dict[int, Any]:
-        """Builds the layers between a tensor of the graph and endpoints. Returns level -> map.
+        """Builds the layers from a tensor of the graph to endpoints (level to a layer's name). Returns level -> map.
 
-        Args:
-            source: Tensor of the graph to start from.
-            replacement: Input of the new model, which takes the place of ``source``.
-            endpoints: Level to the name of a layer.
-            state: Properties of ``replacement``.
+        ``replacement`` is the input of the new model in the place of ``source``; ``state`` has its properties.
         """
         graph = self._network.graph
         outputs = {level: graph.get_layer(name).output for level, name in endpoints.items()}

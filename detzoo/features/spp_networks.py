@@ -113,11 +113,7 @@ def build_fully_connected(
 ) -> FullyConnected:
     """Builds fc6 and fc7 with ReLU and dropout, with variables such as ``box_backbone/fc6/kernel``.
 
-    Args:
-        pooled: [B, F], the pyramid's vectors.
-        depth: Units of both.
-        dropout_rate: Share of their outputs that training drops.
-        weight_decay: Weight w of w * sum(x**2) / 2 of each kernel.
+    ``pooled`` [B, F] are the pyramid's vectors; the weight decay w is that of w * sum(x**2) / 2 of each kernel.
     """
     outputs, x = [], pooled
     with keras.name_scope(BOX_BACKBONE):

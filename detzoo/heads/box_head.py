@@ -42,17 +42,10 @@ def fully_connected_features(
     dropout_rate: float = 0.0,
     l2_weight: float = 0.0,
 ) -> Tensor:
-    """Applies two fully connected layers with ReLU, ``fc1`` and ``fc2``.
+    """Applies two fully connected layers with ReLU, ``fc1`` and ``fc2``: crops [N, h, w, C] -> [N, 1, 1, depth].
 
-    Args:
-        x: Crops [N, h, w, C] of static size.
-        depth: Channels of both layers.
-        batch_norm: Normalisation between the two, as in the Object Detection API; None for none, as in the papers.
-        dropout_rate: Dropout after each layer, in training; 0.5 for VGG.
-        l2_weight: Keras's factor of the sum of squares of both kernels.
-
-    Returns:
-        [N, 1, 1, depth].
+    The normalisation between the two is the Object Detection API's, the papers have none. ``l2_weight`` is a factor of
+    the sum of squares of both kernels, as in Keras.
     """
     regularizer = keras.regularizers.L2(l2_weight) if l2_weight else None
     x = keras.layers.Flatten(name="flat")(x)
@@ -74,15 +67,7 @@ def box_predictor(
     dropout_rate: float = 0.0,
     share_box_across_classes: bool = False,
 ) -> BoxOutputs:
-    """Averages the cells, then applies one fully connected layer for the classes and one for the boxes.
-
-    Args:
-        features: [N, h, w, C].
-        num_classes: Number K of classes, without the background.
-        hyperparams: Initializer and regularizer of both layers.
-        dropout_rate: Dropout before both, in training.
-        share_box_across_classes: Predicts one box for all classes instead of one per class.
-    """
+    """Averages the cells of features [N, h, w, C], then applies a fully connected layer each for classes and boxes."""
     x = keras.layers.GlobalAveragePooling2D(name="mean")(features)
     if dropout_rate:
         x = keras.layers.Dropout(dropout_rate, name="dropout")(x)
@@ -113,15 +98,9 @@ def position_sensitive_maps(
     hyperparams: ConvHyperparams,
     share_box_across_classes: bool = False,
 ) -> BoxOutputs:
-    """Applies 1 x 1 convolutions: to ``depth`` channels, then to scores and boxes of every bin.
+    """Applies 1 x 1 convolutions: to ``depth`` channels (1024 in the paper), then to scores and boxes of every bin.
 
-    Args:
-        features: [B, H, W, C], of the whole image.
-        num_classes: Number K of classes.
-        num_bins: Rows and columns of parts of an object.
-        depth: Channels in between; 1024 in the paper.
-        hyperparams: Hyperparameters of all three convolutions; the last two are not activated.
-        share_box_across_classes: Predicts one box for all classes, as in the paper, instead of one per class.
+    The last two convolutions are not activated. In the paper all classes share one box.
 
     Returns:
         Maps [B, H, W, bins * Q * 4] and [B, H, W, bins * (K + 1)], the bin varying slowest.

@@ -28,13 +28,9 @@ class SlidingHeads(NamedTuple):
 def sliding_heads(
     maps: Mapping[int, Tensor], kernel_sizes: Sequence[int], depth: int, hyperparams: ConvHyperparams
 ) -> SlidingHeads:
-    """Predicts scores from every level.
+    """Predicts scores from every level, [B, H_l, W_l, C] with the same C, by heads of these kernel sizes k.
 
-    Args:
-        maps: Level to [B, H_l, W_l, C], all with the same C.
-        kernel_sizes: Kernel size k of each head.
-        depth: Channels of the k x k convolutions.
-        hyperparams: Hyperparameters of all layers; normalisation and activation follow the k x k.
+    Normalisation and activation follow the k x k convolutions, which have ``depth`` channels.
     """
     features: list[Tensor] = []
     scores: list[Tensor] = []
@@ -51,12 +47,6 @@ def sliding_heads(
 
 def mask_network(kernel_sizes: Sequence[int], depth: int, mask_size: int, hyperparams: ConvHyperparams) -> keras.Model:
     """Builds the network that predicts the masks of chosen locations with every head.
-
-    Args:
-        kernel_sizes: Kernel size k of each head.
-        depth: Channels of the features.
-        mask_size: Side of a mask, in cells.
-        hyperparams: Initializer and regularizer.
 
     Returns:
         A model from features [B, R, depth] to logits float32 [B, R, mask_size, mask_size, heads]. Only the logits of

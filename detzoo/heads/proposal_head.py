@@ -40,16 +40,10 @@ def proposal_head(
     dilation: int = 1,
     sharing: Sharing = Sharing.CONVOLUTION,
 ) -> DenseOutputs:
-    """Predicts from every level.
+    """Predicts from every level, with equal channels if any layer is shared.
 
-    Args:
-        maps: Level to [B, H_l, W_l, C_l], with equal C_l if any layer is shared.
-        num_anchors_per_location: Anchors per location of each level, in ascending order of level.
-        depth: Channels of the k x k convolution.
-        hyperparams: Initializer, regularizer and normalisation of all layers.
-        kernel_size: Kernel size k.
-        dilation: Spacing of the k x k kernel's taps.
-        sharing: Layers that the levels share.
+    ``depth`` are the channels of the k x k convolution, ``dilation`` is the spacing of its taps. Anchors per location
+    are given in ascending order of level.
 
     Returns:
         ``box_deltas`` [B, A, 4], and ``class_logits`` [B, A, 2], background first.

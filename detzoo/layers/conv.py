@@ -24,10 +24,10 @@ def conv_block(
     use_activation: bool = True,
     explicit_padding: bool = False,
 ) -> Tensor:
-    """Convolves, normalises and activates.
+    """Convolves, normalises and activates: [B, H, W, C] -> [B, ceil(H / strides), ceil(W / strides), filters].
 
     Args:
-        x: Feature map [B, H, W, C].
+        x: Feature map.
         filters: Output channels.
         kernel_size: Side of the square kernel.
         hyperparams: Initializer, regularizer, normalisation and activation.
@@ -37,9 +37,6 @@ def conv_block(
         use_activation: Ends with the activation.
         explicit_padding: Pads by the kernel's reach on every side of any map ("same" padding adds less at the top left
             if the stride does not divide the size).
-
-    Returns:
-        Feature map [B, ceil(H / strides), ceil(W / strides), filters].
     """
     x = pad_explicitly(x, kernel_size, name) if explicit_padding else x
     build_convolution = separable_convolution if depthwise else convolution
@@ -113,20 +110,11 @@ def separable_convolution(
     configure_pointwise: bool = False,
     **kwargs: Any,
 ) -> keras.layers.SeparableConv2D:
-    """Builds a separable convolution; ``kwargs`` go to Keras's layer.
+    """Builds a separable convolution; ``kwargs`` go to Keras's layer, with "same" as the default of ``padding``.
 
     By default the initializer and regularizer of ``hyperparams`` apply to the depthwise kernel only, and the 1 x 1
     kernel keeps Keras's Glorot initializer without regularisation. The Object Detection API trains so, unless
     ``apply_conv_hyperparams_pointwise`` is set.
-
-    Args:
-        filters: Output channels.
-        kernel_size: Side of the square depthwise kernel.
-        hyperparams: Initializer and regularizer.
-        name: Name of the layer.
-        configure_depthwise: Applies ``hyperparams`` to the depthwise kernel.
-        configure_pointwise: Applies ``hyperparams`` to the 1 x 1 kernel.
-        **kwargs: Other arguments of ``keras.layers.SeparableConv2D``; the default of ``padding`` is "same".
     """
     kwargs = {"padding": "same", **kwargs}
     if configure_depthwise:

@@ -104,10 +104,6 @@ class L2Norm(keras.layers.Layer):
     """Normalises the channel vector of each location to length 1, then multiplies it by a learned scale per channel.
 
     Maps [B, H, W, C] to [B, H, W, C]. The sum of squares is computed in float32, so that float16 cannot overflow.
-
-    Args:
-        initial_scale: Initial scale of every channel.
-        **kwargs: Arguments of ``keras.layers.Layer``.
     """
 
     def __init__(self, initial_scale: float = L2_NORM_INITIAL_SCALE, **kwargs: Any) -> None:

@@ -115,14 +115,7 @@ class _Builder(NamedTuple):
         return _Map(like.level, x, is_projected=True)
 
     def resampled(self, x: _Map, like: _Map, level: int, name: str) -> _Map:
-        """Returns a map with the pyramid's channels, at its own or a neighbouring level.
-
-        Args:
-            x: Map to resample.
-            like: A map of the target size, for a finer level.
-            level: Target level.
-            name: Prefix of the layers' names.
-        """
+        """Returns a map with the pyramid's channels, at its own or a neighbouring level of the size of ``like``."""
         tensor = x.tensor if x.is_projected else self._projected(x, name)
         if x.level < level:
             pool = keras.layers.MaxPooling2D(KERNEL_SIZE, strides=2, padding="same", name=f"{name}_downsample")

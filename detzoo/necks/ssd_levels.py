@@ -22,12 +22,7 @@ STRIDED_KERNEL = 3
 def normalize_levels(maps: Mapping[int, Tensor], levels: Collection[int]) -> dict[int, Tensor]:
     """L2-normalises the channels of the named levels, with a learned scale that starts at 20.
 
-    Args:
-        maps: Level to [B, H_l, W_l, C_l].
-        levels: Levels to normalise; VGG's conv4_3 in the paper, because its features are of larger scale.
-
-    Returns:
-        The same levels in the same order.
+    In the paper this is VGG's conv4_3, because its features are of larger scale.
     """
     return {level: L2Norm(name=f"l2_norm_{level}")(x) if level in levels else x for level, x in maps.items()}
 
@@ -79,12 +74,7 @@ def add_extra_levels(
 def add_pooled_levels(maps: Mapping[int, Tensor], count: int) -> dict[int, Tensor]:
     """Adds ``count`` levels by 2 x 2 max pooling, of the same features, so that a head can share its predictors.
 
-    Args:
-        maps: Level to [B, H_l, W_l, C_l]; the pooled levels start from the coarsest.
-        count: Number of levels to add.
-
-    Returns:
-        The given levels followed by the pooled ones; level l + 1 has ceil(H_l / 2) rows and the same channels.
+    The pooled levels start from the coarsest; level l + 1 has ceil(H_l / 2) rows and the same channels.
     """
     pyramid = dict(maps)
     for level in range(max(maps) + 1, max(maps) + 1 + count):

@@ -24,15 +24,9 @@ class DenseDetections:
     def __call__(
         self, predictions: Predictions, true_shapes: tf.Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
-        """Returns the detections of a batch.
+        """Returns the detections of a batch; ``raw_boxes_norm`` are fractions of the padded input, not clipped.
 
-        Args:
-            predictions: float32 [B, A, ...].
-            true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
-            padded_shape: (height, width) of the padded input.
-
-        Returns:
-            Detections; ``raw_boxes_norm`` are fractions of the padded input, not clipped.
+        ``true_shapes`` int32 [B, 2] are the pixels of the padded input that each image covers.
         """
         return select_detections(
             self.box_coder.decode(predictions.box_deltas, predictions.anchors_norm),

@@ -18,11 +18,7 @@ def best_locations(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the locations with the highest scores, without suppression. Centres in the padding are excluded.
 
-    Args:
-        score_logits: float32 [B, A].
-        centers_px: float32 [A, 2], pixels of the padded input.
-        true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
-        count: Number R of locations.
+    ``true_shapes`` int32 [B, 2] are the pixels of the padded input that each image covers.
 
     Returns:
         int32 [B, R] rows, best first, and their scores float32 [B, R] in [0, 1]; padded with row 0 and score -1.
@@ -38,10 +34,8 @@ def mask_detections(
 ) -> Detections:
     """Returns detections of class 0, with masks in tight boxes.
 
-    Args:
-        predictions: [B, ...], rows of padding last.
-        true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
-        padded_shape: (height, width) of the padded input.
+    ``true_shapes`` int32 [B, 2] are the pixels of the padded input that each image covers. Predictions have rows of
+    padding last.
 
     Returns:
         Detections. ``anchor_indices`` are locations. ``raw_boxes_norm`` are the windows of all A locations as fractions
@@ -71,16 +65,10 @@ def mask_detections(
 
 
 def mask_extents(masks: tf.Tensor) -> tf.Tensor:
-    """Returns the smallest box around the foreground of a mask.
+    """Returns the smallest box around the foreground of masks [..., h, w] in [0, 1], as fractions of their windows.
 
     A mask is bilinear between its cells, and its first and last rows and columns are on the sides of its window, as for
-    cropping and pasting.
-
-    Args:
-        masks: float32 [..., h, w] in [0, 1], h and w at least 2.
-
-    Returns:
-        float32 [..., 4], fractions of the window; [1, 1, 0, 0] for a mask without foreground.
+    cropping and pasting. A mask without foreground gives [1, 1, 0, 0].
     """
     low_y, high_y = _extent_along_rows(masks)
     low_x, high_x = _extent_along_rows(tf.linalg.matrix_transpose(masks))
@@ -107,12 +95,9 @@ def _extent_along_rows(masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _tight_boxes(masks: tf.Tensor, windows: tf.Tensor, image: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns boxes around the masks, clipped to the image: float32 [B, R, 4] as fractions of image and of windows.
+    """Returns boxes around masks [B, R, h, w], clipped to the image: [B, R, 4] as fractions of image and of windows.
 
-    Args:
-        masks: float32 [B, R, h, w].
-        windows: float32 [B, R, 4], area of each mask as fractions of the padded input.
-        image: float32 [B, 1, 4], area of the image as fractions of the padded input.
+    ``windows`` [B, R, 4] and ``image`` [B, 1, 4] are areas as fractions of the padded input.
     """
     sides = tf.tile(windows[..., 2:] - windows[..., :2], [1, 1, 2])
     origins = tf.tile(windows[..., :2], [1, 1, 2])

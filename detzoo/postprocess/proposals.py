@@ -33,14 +33,10 @@ class ProposalSelection:
         training: bool = False,
         usable: tf.Tensor | None = None,
     ) -> Proposals:
-        """Returns the proposals of a batch. No gradient flows through them.
+        """Returns the proposals of a batch, clipped to its windows, float32 [B, 4]. No gradient flows through them.
 
-        Args:
-            predictions: Predictions of the first stage, C = 2.
-            windows: float32 [B, 4], the part of the padded input that each image covers; proposals are clipped to it.
-            level_sizes: Number of anchors of each level, in the order of the predictions.
-            training: Uses ``training_limits``.
-            usable: bool [B, A], True for anchors that may propose; None for all.
+        ``level_sizes`` are the numbers of anchors of each level, in the order of the predictions. Anchors that are not
+        ``usable``, bool [B, A], do not propose.
         """
         scores = tf.nn.softmax(tf.stop_gradient(predictions.class_logits))[..., 1]
         if usable is not None:

@@ -29,10 +29,7 @@ class RegionDetections:
     ) -> Detections:
         """Returns the detections of a batch.
 
-        Args:
-            predictions: Predictions with [B, R, ...] of the second stage.
-            true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
-            padded_shape: (height, width) of the padded input.
+        ``true_shapes`` int32 [B, 2] are the pixels of the padded input that each image covers.
 
         Returns:
             Detections; ``anchor_indices`` are rows of the proposals. ``raw_boxes_norm`` are the boxes of each region's

@@ -91,10 +91,7 @@ def take_out_constants(frozen: FrozenGraph) -> tuple[FrozenGraph, dict[str, np.n
 def outputs_of(frozen: FrozenGraph, inputs: Sequence[Any], weights: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """Adds a graph to the function that is being traced and returns its outputs.
 
-    Args:
-        frozen: The graph.
-        inputs: Tensors in the order of the graph's inputs.
-        weights: Variables by the tensor names of the constants that the graph lacks.
+    ``weights`` are variables by the tensor names of the constants that the graph lacks.
     """
     import tensorflow as tf
 

@@ -30,11 +30,7 @@ def inputs_of(given: Any) -> tuple[Any, ...]:
 
 
 def as_proposals(regions_norm: Tensor, windows: Tensor) -> Proposals:
-    """Converts regions of a caller to proposals of a detector.
-
-    Args:
-        regions_norm: float32 [B, R, 4], fractions of the image, clipped to the image.
-        windows: float32 [B, 4], the part of the padded input that each image covers, as fractions.
+    """Converts regions of a caller, fractions of the image [B, R, 4], to proposals of a detector.
 
     Returns:
         Proposals in fractions of the padded input, with scores of 0; rows after the last one with an area are padding.

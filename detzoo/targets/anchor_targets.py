@@ -32,15 +32,10 @@ class AnchorTargets:
     negative_class_weight: float = 1.0  # weight of a negative anchor in the classification loss
 
     def __call__(self, anchors_norm: tf.Tensor, groundtruth: Groundtruth, usable: tf.Tensor | None = None) -> Targets:
-        """Returns the targets of a batch. No gradient flows through them.
+        """Returns the targets of a batch, [B, A] and [B, A, code size]. No gradient flows through them.
 
-        Args:
-            anchors_norm: float32 [A, 4], or [B, A, 4] for separate anchors (proposals) per image.
-            groundtruth: Ground truth of B images.
-            usable: bool [B, A]; other anchors match nothing and are ignored. None for all.
-
-        Returns:
-            Targets, [B, A] and [B, A, code size].
+        Anchors are float32 [A, 4], or [B, A, 4] for separate ones (proposals) per image. Those that are not ``usable``,
+        bool [B, A], match nothing and are ignored.
         """
         anchors_norm = tf.convert_to_tensor(anchors_norm)
         # One image after the other, because the similarities of a whole batch (51150 anchors x 100 boxes x 8 images is

@@ -45,12 +45,7 @@ class MaskProposalTargets:
     ) -> MaskTargets:
         """Returns the targets of a batch. No gradient flows through them.
 
-        Args:
-            locations: Locations of the padded input.
-            groundtruth: Ground truth of B images, with masks.
-            true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
-            padded_shape: int32 [2], (height, width) of the padded input.
-            seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
+        ``true_shapes`` int32 [B, 2] are the pixels of the padded input that each image covers. A seed is an int [2].
 
         Raises:
             ValueError: The ground truth has no masks.

@@ -39,11 +39,7 @@ class ProposalTargets:
     ) -> Targets:
         """Returns targets with weights of 0 outside the sample. No gradient flows through them.
 
-        Args:
-            anchors_norm: float32 [A, 4].
-            groundtruth: Ground truth of B images.
-            windows: float32 [B, 4], the part of the padded input that each image covers.
-            seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
+        ``windows`` float32 [B, 4] are the part of the padded input that each image covers. A seed is an int [2].
 
         Returns:
             Targets [B, A], with state IGNORE for anchors outside the sample.

@@ -36,12 +36,7 @@ class RegionSampler:
         """Returns the regions to classify and their targets. No gradient flows to either.
 
         Rows of padding, crowd regions and proposals mostly inside one are never negative. If all regions of an image
-        are ignored, its sample is empty.
-
-        Args:
-            proposals: float32 [B, R, 4], best first.
-            groundtruth: Ground truth of B images, N rows.
-            seed: int [2] for a reproducible sample; None draws from TensorFlow's global generator.
+        are ignored, its sample is empty. A seed, int [2], makes the sample reproducible.
 
         Returns:
             Regions [B, S, 4] (S = ``sample_size``, or R, or R + N), the sampled ones first, and their targets.
