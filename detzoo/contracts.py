@@ -12,6 +12,8 @@ Conventions
 This module does not import TensorFlow: the fields hold the tensors of any caller.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 from collections.abc import Callable

@@ -3,6 +3,8 @@
 matplotlib without pyplot's global state, and nothing about the content of a figure.
 """
 
+from __future__ import annotations
+
 import contextlib
 import pathlib
 import warnings

@@ -5,6 +5,8 @@ removes it, nor frees the graph. Here a gradient is registered once per function
 tensors from its operation.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 from collections.abc import Callable, Hashable, Sequence

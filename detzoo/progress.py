@@ -1,5 +1,7 @@
 """Progress of long work on stderr: one bar on a terminal, a line per interval elsewhere, one text for durations."""
 
+from __future__ import annotations
+
 import os
 import sys
 import time

@@ -1,5 +1,7 @@
 """The versions and the commit behind a result, as written next to every SavedModel and result row."""
 
+from __future__ import annotations
+
 import importlib.metadata
 import pathlib
 import platform

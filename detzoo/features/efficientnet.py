@@ -9,6 +9,8 @@ References:
     code for TPUs. Drop connect: Huang et al., arXiv:1603.09382 (stochastic depth).
 """
 
+from __future__ import annotations
+
 import functools
 
 import keras

@@ -4,6 +4,8 @@ References:
     Xie et al., arXiv:1611.05431, figure 3 (c): a block as a grouped convolution.
 """
 
+from __future__ import annotations
+
 import functools
 from typing import Any
 

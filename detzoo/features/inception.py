@@ -8,6 +8,8 @@ References:
 see ``detzoo.features.network.stable_names``. Batch norm has no gamma, as published.
 """
 
+from __future__ import annotations
+
 import functools
 
 import keras

@@ -5,6 +5,8 @@ References:
     Huang et al., arXiv:1611.10012 (names of its blocks: Mixed_3b to Mixed_5c).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import NamedTuple
 

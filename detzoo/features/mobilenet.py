@@ -5,6 +5,8 @@ References:
     for SSD and for pyramids, and the hyperparameters, are the Object Detection API's.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 from collections.abc import Callable

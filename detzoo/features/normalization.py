@@ -5,6 +5,8 @@ and ResNet read values minus the mean of ImageNet's pixels (github.com/ksimonyan
 values minus this mean, divided by their standard deviation.
 """
 
+from __future__ import annotations
+
 from typing import NamedTuple
 
 import tensorflow as tf

@@ -7,6 +7,8 @@ classifier (``.weights.h5``, ``.h5``, ``.keras``). Two differences between the n
 * a first kernel for colours in BGR order (VGG, ResNet) is reversed for RGB.
 """
 
+from __future__ import annotations
+
 import contextlib
 import logging
 import pathlib

@@ -5,6 +5,8 @@ References:
     the first stage, doubled with every stage). Endpoint l is the last block of stage l, C_l of arXiv:1612.03144.
 """
 
+from __future__ import annotations
+
 import functools
 
 import keras

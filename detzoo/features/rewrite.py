@@ -12,6 +12,8 @@ References:
     Huang et al., arXiv:1611.10012, section 3.2.2 (output stride 16 and 8 by stride 1 and atrous convolution).
 """
 
+from __future__ import annotations
+
 import enum
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple

@@ -17,6 +17,8 @@ arXiv:1502.01852. Narrow networks do not learn with the paper's choice: their ac
 gradients are too large.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 

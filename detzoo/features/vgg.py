@@ -5,6 +5,8 @@ References:
     and fc7 subsampled to 3 x 3 and 1 x 1 convolutions of 1024 channels, fc6 dilated, pool5 3 x 3 with stride 1.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 

@@ -12,6 +12,8 @@ References:
     Dai et al., arXiv:1605.06409, section 2 (position-sensitive score maps, and their sibling for boxes).
 """
 
+from __future__ import annotations
+
 import math
 from typing import NamedTuple
 

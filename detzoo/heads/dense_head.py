@@ -13,6 +13,8 @@ References:
     Liu et al., arXiv:1512.02325, section 2.1. Lin et al., arXiv:1708.02002, section 4 (subnets) and 4.1 (initial bias).
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple

@@ -8,6 +8,8 @@ References:
     Lin et al., arXiv:1612.03144, section 6 and appendix A (5 x 5 and 7 x 7 with 512 outputs, masks of 14 x 14).
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 

@@ -8,6 +8,8 @@ References:
     table 1 (the gain of sharing).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 from collections.abc import Callable, Mapping, Sequence

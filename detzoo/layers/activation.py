@@ -1,5 +1,7 @@
 """Replaces activations whose gradient in Keras's TensorFlow backend keeps every graph in memory (floor 1)."""
 
+from __future__ import annotations
+
 import keras
 import tensorflow as tf
 

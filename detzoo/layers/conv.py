@@ -5,6 +5,8 @@ Layer names derive from the block's name: ``<name>_conv`` (or ``<name>_depthwise
 ``<name>_batch_norm``, ``<name>_activation``.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import keras

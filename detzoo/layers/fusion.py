@@ -4,6 +4,8 @@ References:
     Tan, Pang and Le, EfficientDet, arXiv:1911.09070, section 3.3 (weighted feature fusion).
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import keras

@@ -7,6 +7,8 @@ References:
     ParseNet, arXiv:1506.04579 (L2 normalisation of conv4_3 with a learned scale that starts at 20).
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

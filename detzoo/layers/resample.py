@@ -3,6 +3,8 @@
 Unlike stock layers, they handle sizes that are odd, not square, or unknown until the image arrives.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import keras

@@ -1,5 +1,7 @@
 """Names the end of the extractor in the graph, so that a benchmark can measure the stages (floor 1)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 

@@ -3,6 +3,8 @@
 Lin et al., arXiv:1612.03144, sections 3 and 5.1.2; for RetinaNet Lin et al., arXiv:1708.02002, section 4.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 from collections.abc import Mapping

@@ -24,6 +24,8 @@ References:
     Lin et al., arXiv:1708.02002, section 4, footnote 2 (P3 to P7).
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Mapping
 

@@ -8,6 +8,8 @@ References:
     Jin et al., "Pooling pyramid network for object detection", arXiv:1807.03284, section 2.
 """
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping, Sequence
 
 import keras

@@ -4,6 +4,8 @@ References:
     Tieleman and Hinton, 2012.
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import keras

@@ -4,6 +4,8 @@ References:
     Cosine decay: SGDR, arXiv:1608.03983, equation 5.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from typing import Any

@@ -1,5 +1,7 @@
 """Final detections of a dense head: decode, score, suppress (floor 2)."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import tensorflow as tf

@@ -4,6 +4,8 @@ A mask is predicted in a window that is larger than its object and may extend be
 stretched over its box, so the box is reduced to the foreground of the mask, and the mask to the box.
 """
 
+from __future__ import annotations
+
 import tensorflow as tf
 
 from detzoo.contracts import Detections, MaskProposalPredictions, Tensor

@@ -5,6 +5,8 @@ References:
     section 5.1 (one suppression over all levels).
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 

@@ -1,5 +1,7 @@
 """Converts logits to scores (floor 2)."""
 
+from __future__ import annotations
+
 import dataclasses
 import enum
 

@@ -1,5 +1,7 @@
 """A traced detector as one flat graph of constants, for export and benchmark."""
 
+from __future__ import annotations
+
 import contextlib
 import os
 import sys

@@ -4,6 +4,8 @@ SPP-net and Fast R-CNN classify given regions. The inputs of such a model are a 
 models is the images.
 """
 
+from __future__ import annotations
+
 from typing import Any, NamedTuple
 
 import numpy as np

@@ -3,6 +3,8 @@
 Exported models resize images, so the batches must hold original images (identity resizer).
 """
 
+from __future__ import annotations
+
 from typing import Any
 
 import numpy as np

@@ -3,6 +3,8 @@
 Exports of detzoo and of the Object Detection API both work; the inputs are read from the signature.
 """
 
+from __future__ import annotations
+
 import json
 import pathlib
 from collections.abc import Sequence

@@ -5,6 +5,8 @@ The last step of the flow before export. The signature, input and output names a
 number of images.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from typing import Any
 

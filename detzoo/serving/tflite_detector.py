@@ -3,6 +3,8 @@
 image -> resize -> LiteRT interpreter -> detections
 """
 
+from __future__ import annotations
+
 import os
 import pathlib
 import warnings

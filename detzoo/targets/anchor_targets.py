@@ -3,6 +3,8 @@
 Between the batch and the losses of every dense head (SSD, RetinaNet, a region proposal network).
 """
 
+from __future__ import annotations
+
 import dataclasses
 from typing import Any
 

@@ -9,6 +9,8 @@ ignored, because the paper does not define their target. Of several objects near
 there are fewer positives than the paper's 1:3, negatives fill the sample, as in its RPN.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import math
 

@@ -8,6 +8,8 @@ References:
     that cross the border). Lin et al., arXiv:1612.03144, section 4.1 (they are kept).
 """
 
+from __future__ import annotations
+
 import dataclasses
 
 import tensorflow as tf

@@ -7,6 +7,8 @@ References:
     arXiv:1612.03144, section 5.2 (512 regions). Shrivastava et al., arXiv:1604.03540 (all regions, the hard count).
 """
 
+from __future__ import annotations
+
 import dataclasses
 
 import tensorflow as tf
