@@ -263,16 +263,6 @@ def trainable_millions(detector, ssd):
     return round(sum(math.prod(weight.shape) for weight in [*detector.trainable_weights, *unread]) / 1e6, 1)
 
 
-@pytest.fixture
-def quick_initializers(monkeypatch):
-    """Clipped instead of truncated normals: TensorFlow takes 54 ns for a truncated one, two thirds of building."""
-
-    def clipped(shape, seed, mean=0.0, stddev=1.0, dtype=tf.float32):
-        return mean + stddev * tf.clip_by_value(tf.random.stateless_normal(shape, seed, dtype=dtype), -2.0, 2.0)
-
-    monkeypatch.setattr(tf.random, "stateless_truncated_normal", clipped)
-
-
 def test_there_are_configs():
     assert len(CONFIGS) >= 20
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from detzoo.cli.main import main
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.usefixtures("quick_initializers")]
 
 # The client code of its tutorials: only TensorFlow and numpy, arrays as inputs, and outputs selected by name.
 CLIENT = """

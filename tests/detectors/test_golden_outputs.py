@@ -18,7 +18,7 @@ def outputs_of(golden, folder):
 
 
 @pytest.fixture(scope="module", params=["ssd_mobilenet_v2_320", "ssd_resnet50_v1_fpn_640"])
-def outputs(shared, golden_weights, request):
+def outputs(shared, golden_weights, quick_initializers, request):
     return outputs_of(golden_weights, shared / "golden" / request.param)
 
 

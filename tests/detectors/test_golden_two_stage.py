@@ -21,7 +21,7 @@ def outputs_of(golden, folder):
 
 
 @pytest.fixture(scope="module", params=["faster_rcnn_resnet50_v1_640", "rfcn_resnet101_v1_640"])
-def outputs(shared, golden_weights, request):
+def outputs(shared, golden_weights, quick_initializers, request):
     return outputs_of(golden_weights, shared / "golden" / request.param)
 
 
