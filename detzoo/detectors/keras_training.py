@@ -320,6 +320,13 @@ class KerasDetector(keras.Model):
                 "values; use detzoo train --strategy multi_worker"
             )
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Creates the optimizer's variables; Keras's method would first average a batch, which may hold strings."""
+        del iterator, data_batch
+        if not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+
     @contextlib.contextmanager
     def _one_sentence(self) -> Iterator[None]:
         """Raises the problem of a batch that stopped the graph as a sentence, without TensorFlow's report."""

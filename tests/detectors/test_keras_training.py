@@ -160,7 +160,7 @@ def test_two_replicas_train_as_one(toys, two_cpus):
         with strategy.scope():
             detector = toys.TrainingToy(l2=0.01)
             detector.compile(keras.optimizers.SGD(0.05, momentum=0.9))
-        dataset = tf.data.Dataset.from_tensor_slices(data()).batch(4)
+        dataset = toys.make_dataset(4, num_records=8)(0, tf.distribute.InputContext())
         losses = detector.fit(dataset, epochs=3, verbose=0).history["loss"]
         results.append((losses, detector.evaluate(dataset, verbose=0), detector.get_weights()))
     (losses, evaluated, weights), (their_losses, their_evaluated, their_weights) = results
