@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from detzoo.api.detector import LoadedDetector
 from detzoo.api.messages import named_arguments
-from detzoo.api.source import ZOO_PREFIX, Kind, Source, find_source
+from detzoo.api.source import Kind, Source, find_source
 from detzoo.api.weights import label_map_of, num_classes_of, restore_fitting, restore_whole, set_label_map
+from detzoo.config.zoo import PREFIX
 from detzoo.errors import UsageError
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE
 
@@ -36,6 +37,7 @@ def load(
     Args:
         source: One of
 
+            - the folder of a project of `detzoo new`: its best checkpoint, else its newest, or its config before that;
             - the model_dir of a training, or the prefix of one of its checkpoints: the newest checkpoint. A log message
               names the best one if it is another; ``model_dir/best`` loads it;
             - a config: its name in model_configs/, its path, or a ``TrainEvalPipelineConfig``;
@@ -141,8 +143,8 @@ def _checkpoint(found: Source, loaded: LoadedPipeline, weights: str | pathlib.Pa
     text = str(weights)
     if text in (RANDOM, IMAGENET):
         return ""
-    if text == ZOO or text.startswith(ZOO_PREFIX):
-        from detzoo.checkpoints import zoo  # type: ignore[attr-defined]
+    if text == ZOO or text.startswith(PREFIX):
+        from detzoo.checkpoints import zoo
 
         if text == ZOO:
             name = pathlib.Path(loaded.path).stem
@@ -150,8 +152,8 @@ def _checkpoint(found: Source, loaded: LoadedPipeline, weights: str | pathlib.Pa
             if archive is None:
                 raise UsageError(
                     f"no published weights are known for the config {name}; `detzoo weights list` shows all, and "
-                    f"weights='{ZOO_PREFIX}NAME' takes one of them"
+                    f"weights='{PREFIX}NAME' takes one of them"
                 )
-            text = ZOO_PREFIX + archive
+            text = PREFIX + archive
         return zoo.local(text)
     return text

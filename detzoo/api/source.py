@@ -8,14 +8,14 @@ import pathlib
 from typing import Any, NamedTuple
 
 from detzoo.config.load import LoadedPipeline, load_message
+from detzoo.config.zoo import PREFIX
 from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE
+from detzoo.folders import CONFIG_FILE, PROJECT_BEST, PROJECT_TRAINING
 
 ACCEPTED = (
-    "accepted: the model_dir of a training, the name, path or message of a config, the prefix of a checkpoint, the "
-    "folder of an export, a .tflite file, an ensemble.json, or zoo://NAME"
+    "accepted: the folder of a project, the model_dir of a training, the name, path or message of a config, the prefix "
+    "of a checkpoint, the folder of an export, a .tflite file, an ensemble.json, or zoo://NAME"
 )
-ZOO_PREFIX = "zoo://"
 _CHECKPOINT_FOLDERS = ("", "checkpoint")  # of a run, and of an export or an archive of the zoo
 _INDEX = ".index"
 
@@ -55,10 +55,10 @@ def find_source(source: Any) -> Source:
     text, path = os.fspath(source), pathlib.Path(source)
     if not text:
         raise UsageError(f"the source is an empty text; {ACCEPTED}")
-    if text.startswith(ZOO_PREFIX):
-        from detzoo.checkpoints import zoo  # type: ignore[attr-defined]
+    if text.startswith(PREFIX):
+        from detzoo.checkpoints import zoo
 
-        folder = zoo.fetch(text.removeprefix(ZOO_PREFIX))
+        folder = zoo.fetch(text.removeprefix(PREFIX))
         return Source(Kind.CHECKPOINT, text, str(folder / CONFIG_FILE), zoo.local(text))
     if path.is_dir():
         return _in_folder(path)
@@ -78,16 +78,23 @@ def _in_folder(folder: pathlib.Path) -> Source:
     text = str(folder)
     if any((place / "saved_model.pb").is_file() for place in (folder, folder / "saved_model")):
         return Source(Kind.EXPORT, text)
-    if any(any((folder / place).glob(f"*{_INDEX}")) for place in _CHECKPOINT_FOLDERS):
+    if any(_has_checkpoint(folder / place) for place in _CHECKPOINT_FOLDERS):
         return Source(Kind.CHECKPOINT, text, _config_near(folder), text)
     models = sorted(folder.glob("*.tflite"))
     if len(models) == 1:
         return Source(Kind.TFLITE, str(models[0]))
     if not models and (folder / CONFIG_FILE).is_file():
+        trained = [folder / place for place in (PROJECT_BEST, PROJECT_TRAINING) if _has_checkpoint(folder / place)]
+        if trained:
+            return Source(Kind.CHECKPOINT, text, str(folder / CONFIG_FILE), str(trained[0]))
         return Source(Kind.CONFIG, text, str(folder / CONFIG_FILE))
     inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "an empty folder"
     found = f"several .tflite files ({', '.join(m.name for m in models)})" if models else f"no model ({inside})"
     raise UsageError(f"the folder {folder} holds {found}; {ACCEPTED}")
+
+
+def _has_checkpoint(folder: pathlib.Path) -> bool:
+    return any(folder.glob(f"*{_INDEX}"))
 
 
 def _config_near(folder: pathlib.Path) -> str:

@@ -10,9 +10,9 @@ from typing import NamedTuple
 from absl import flags
 
 from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE
+from detzoo.folders import CONFIG_FILE, PROJECT_BEST, PROJECT_TRAINING
 
-TRAINING, BEST, EVALUATION, EXPORT, DETECTIONS = "training", "training/best", "evaluation", "export", "detections"
+EVALUATION, EXPORT, DETECTIONS = "evaluation", "export", "detections"
 PROJECT = "PROJECT"  # in texts of help
 
 
@@ -35,17 +35,17 @@ class Given(NamedTuple):
 _CONFIG = Given("pipeline_config_path", CONFIG_FILE)
 # Of two entries of one flag, the first applies whose path exists.
 GIVEN = {
-    "train": (_CONFIG, Given("model_dir", TRAINING)),
+    "train": (_CONFIG, Given("model_dir", PROJECT_TRAINING)),
     "evaluate": (
         _CONFIG,
-        Given("checkpoint_dir", BEST, "train", unless=("saved_model", "continuous")),
-        Given("checkpoint_dir", TRAINING, "train", unless=("saved_model",)),
+        Given("checkpoint_dir", PROJECT_BEST, "train", unless=("saved_model", "continuous")),
+        Given("checkpoint_dir", PROJECT_TRAINING, "train", unless=("saved_model",)),
         Given("output_dir", EVALUATION),
     ),
     "export": (
         _CONFIG,
-        Given("trained_checkpoint_dir", BEST, "train"),
-        Given("trained_checkpoint_dir", TRAINING, "train"),
+        Given("trained_checkpoint_dir", PROJECT_BEST, "train"),
+        Given("trained_checkpoint_dir", PROJECT_TRAINING, "train"),
         Given("output_directory", EXPORT),
     ),
     "detect": (Given("saved_model", EXPORT, "export", unless=("ensemble",)), Given("output_dir", DETECTIONS)),

@@ -37,13 +37,12 @@ from detzoo.datasets.recognize import Recognized, recognize, remarks, write_reco
 from detzoo.datasets.split_names import ALL, TRAIN, VAL
 from detzoo.datasets.splits import draw, draw_split
 from detzoo.errors import ConfigError, UsageError
-from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, full_disk
+from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, PROJECT_TRAINING, full_disk
 
 if TYPE_CHECKING:
     from detzoo.datasets.conversion import ConversionResult
 
 DETECTOR, CLASSIFIER = "custom_ssd_mobilenet_v1_fpn_160", "shapes_spp_classifier_zf5"  # without --model
-TRAINING = "training"  # folder of a project that `detzoo train` writes
 CLASS_FOLDERS = "classes"  # format of images without boxes
 _HEADING = """\
 # Project {project}, written by `detzoo new`. Every field can be changed here, or for one command with --set PATH=VALUE.
@@ -234,7 +233,7 @@ def _facts(recognized: Recognized, results: dict[str, ConversionResult]) -> Data
 
 def _write_config(message: Any, comments: dict[str, str], draft: pathlib.Path, project: str) -> list[str]:
     """Writes the config of a project next to its records. Returns the warnings that `config check` has for it."""
-    heading = _HEADING.format(project=project, quoted=shlex.quote(project), training=TRAINING)
+    heading = _HEADING.format(project=project, quoted=shlex.quote(project), training=PROJECT_TRAINING)
     added: dict[str, str] | None = None
     while added is None or added:
         (draft / CONFIG_FILE).write_text(heading + commented_text(message, comments), encoding="utf-8")
