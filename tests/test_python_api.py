@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 import types
@@ -65,23 +66,17 @@ def assert_same(one, other):
 
 def test_import_is_cheap_and_loads_nothing():
     code = f"""
-import sys, time
-started = time.perf_counter()
+import sys
+before = set(sys.modules)
 import detzoo
-took = time.perf_counter() - started
-names = dir(detzoo)
-assert set(detzoo.__all__) <= set(names), names
+assert set(detzoo.__all__) <= set(dir(detzoo))
 detzoo.DetzooError
-print(took, [name for name in {HEAVY} if name in sys.modules])
+print(len(set(sys.modules) - before), [name for name in {HEAVY} if name in sys.modules])
 """
-    took, loaded = min(
-        subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-            " ", 1
-        )
-        for _ in range(3)
-    )
+    shown = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    count, loaded = shown.split(" ", 1)
     assert loaded.strip() == "[]"
-    assert float(took) < 0.1
+    assert int(count) < 60  # modules of the standard library and two of its own: some milliseconds
 
 
 def test_public_names_are_found_and_documented():
@@ -116,6 +111,16 @@ def test_a_checkpoint_is_loaded_with_the_config_near_it(small_run, place, load_m
         path = load_module("small_run.py").write_run(tmp_path / "best", small_run.config, detector.keras_model)
         (path / "pipeline.config").unlink()
     assert detzoo.load(str(path)).step == 7
+
+
+@pytest.mark.parametrize("place", ["training", "training/best"])
+def test_a_project_has_the_weights_of_its_training(small_run, place, detector, tmp_path):
+    shutil.copy(small_run.config, tmp_path / "pipeline.config")
+    shutil.copytree(small_run.model_dir, tmp_path / place, ignore=shutil.ignore_patterns("events*"))
+    loaded = detzoo.load(tmp_path)
+    assert (loaded.source, loaded.step) == (str(tmp_path), 7)
+    for one, other in zip(loaded.keras_model.weights, detector.keras_model.weights, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_config_has_random_weights_with_a_warning(small_run, caplog):
@@ -193,7 +198,7 @@ def test_published_weights_by_name(small_run, monkeypatch, tmp_path):
 
 
 def test_sources_that_are_none(tmp_path, small_run):
-    with pytest.raises(detzoo.UsageError, match=r"the source is a int; accepted: the model_dir of a training"):
+    with pytest.raises(detzoo.UsageError, match=r"the source is a int; accepted: the folder of a project, the model_"):
         detzoo.load(3)
     with pytest.raises(detzoo.UsageError, match=r"holds no model \(an empty folder\); accepted: "):
         detzoo.load(tmp_path)
