@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from detzoo.contracts import Detections, MaskProposalPredictions, Tensor
 from detzoo.ops import boxes
+from detzoo.ops.bilinear import map_size, sample_grid
 from detzoo.postprocess.dense_detections import image_windows
 
 THRESHOLD = 0.5  # between background and foreground of a mask
@@ -114,5 +115,7 @@ def _cut(masks: tf.Tensor, inner: tf.Tensor) -> tf.Tensor:
     shape = tf.shape(masks)
     size = tuple(masks.shape[2:])
     flat = tf.reshape(masks, [-1, *size, 1])
-    crops = tf.image.crop_and_resize(flat, tf.reshape(inner, [-1, 4]), tf.range(tf.shape(flat)[0]), size)
+    # Rounding may put a side of a box that fills its window outside of it, where samples are 0.
+    sides = tf.reshape(tf.clip_by_value(inner, 0.0, 1.0), [-1, 2, 2]) * (map_size(flat) - 1.0)
+    crops = sample_grid(flat, sides[:, 0], sides[:, 1], tf.range(tf.shape(flat)[0]), size)
     return tf.reshape(crops, shape)

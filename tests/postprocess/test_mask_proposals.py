@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from detzoo.contracts import MaskProposalPredictions
 from detzoo.evaluate.masks import paste_mask
-from detzoo.postprocess.mask_proposals import best_locations, mask_detections, mask_extents
+from detzoo.postprocess.mask_proposals import _cut, best_locations, mask_detections, mask_extents
 
 
 def logit(probability):
@@ -99,6 +99,13 @@ def test_boxes_and_masks_end_at_the_border_of_the_image():
     detections = detect([[-10.0, -10.0, 50.0, 50.0]], [np.full([14, 14], 0.9)], true_shape=(30, 60))
     np.testing.assert_allclose(detections.boxes_norm[0, 0], [0.0, 0.0, 1.0, 50 / 60], atol=1e-6)
     assert detections.masks.numpy().min() == pytest.approx(0.9, abs=1e-5)
+
+
+def test_rounding_of_a_box_that_fills_its_window_cuts_nothing_off():
+    # A graph that multiplies by the reciprocal of a side gets the float32 after 1.
+    after_one, before_zero = np.nextafter(np.float32(1), np.float32(2)), np.float32(-6e-8)
+    inner = tf.constant([[[before_zero, before_zero, after_one, after_one]]])
+    np.testing.assert_allclose(_cut(tf.fill([1, 1, 7, 7], 0.75), inner), np.full([1, 1, 7, 7], 0.75), rtol=1e-6)
 
 
 def test_an_empty_mask_has_the_window_for_a_box():
