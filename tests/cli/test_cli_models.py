@@ -190,6 +190,7 @@ def test_the_list_as_json(capsys):
         "input_width": 300,
         "parameters": row.parameters,
         "multiply_adds": row.multiply_adds,
+        "weights": "ssd_mobilenet_v2_320x320_coco17_tpu-8",
         "published_result": "20.2 mAP on COCO 2017 val, published for this configuration; not re-measured here.",
         "paper_rows": [],
     }

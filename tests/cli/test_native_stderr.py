@@ -24,7 +24,7 @@ quiet_tensorflow()
 importlib.util.find_spec("tensorflow")
 import tensorflow
 print("I0000 written later", file=sys.stderr)
-print(sum(type(finder).__module__.startswith("detzoo") for finder in sys.meta_path))
+print(sum(type(finder).__module__ == "detzoo.tasks.native_stderr" for finder in sys.meta_path))
 """
 WRONG = "E0000 00:00:1796033525.38 301 port.cc:9] something is wrong\nno record of absl\n"
 

@@ -359,6 +359,6 @@ def test_the_documented_functions_exist():
     text = (TASKS.parents[1] / "docs" / "python.md").read_text()
     named = re.findall(r"^\| `(tasks\.\w+)\.(\w+)` \|", text, re.MULTILINE)
     named += [(module.removeprefix("detzoo."), name) for module, name in re.findall(r"from (\S+) import (\w+)", text)]
-    assert len(named) >= 15
+    assert len(named) >= 13  # the rows of the table
     for module, name in named:
         assert callable(getattr(importlib.import_module(f"detzoo.{module}"), name)), (module, name)
