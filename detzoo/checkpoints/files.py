@@ -14,23 +14,25 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from detzoo.checkpoints import zoo
+from detzoo.checkpoints import tensorflow1, zoo
+from detzoo.checkpoints.frozen_graph import SAVED_MODEL_FILE, Constants
 from detzoo.checkpoints.layout import AVERAGE, FORMAT, FORMAT_VERSION, MODEL, STEP, parse_key, stored_key
 from detzoo.checkpoints.object_graph import GRAPH_KEY
 from detzoo.errors import CheckpointError
 
 ACCEPTED = (
     "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/, or the "
-    "checkpoint/ of an archive of the TensorFlow 2 detection zoo), a prefix such as model_dir/ckpt-1000, or zoo://NAME "
-    "(`detzoo weights list`)"
+    "checkpoint/ of an archive of the TensorFlow 2 detection zoo), a prefix such as model_dir/ckpt-1000 or model.ckpt, "
+    "a frozen_inference_graph.pb, or zoo://NAME (`detzoo weights list`)"
 )
 BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value
 EXPORTED_FOLDER = "checkpoint"  # of an export, next to its SavedModel
-_SAVED_MODEL_FILE = "saved_model.pb"
+_FROZEN_GRAPH = "frozen_inference_graph.pb"  # of an archive of the TensorFlow 1 detection zoo
+_GRAPH, _IN_SAVED_MODEL = ".pb", "variables"  # ending of a graph's file, name of a SavedModel's checkpoint
 _KERAS_FILE = re.compile(r"\.(h5|hdf5|keras)$")
 # TensorFlow's reader translates the status codes of a damaged file into these.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
-_FILE_ENDING = re.compile(r"(\.index|\.data-\d{5}-of-\d{5})$")
+_FILE_ENDING = re.compile(r"(\.index|\.meta|\.data-\d{5}-of-\d{5})$")
 # Attributes of the Object Detection API's object-based checkpoints, below the root or below "model".
 _OBJECT_DETECTION_API_MARKS = ("_feature_extractor", "_box_predictor", "_first_stage_box_predictor")
 
@@ -98,6 +100,8 @@ class StoredCheckpoint:
 def latest_prefix(path: str | pathlib.Path) -> str:
     """Returns the prefix of the checkpoint of a folder (its newest), a prefix, a file of it, or an archive zoo://NAME.
 
+    A frozen graph or a SavedModel of TensorFlow 1 is returned as the path of its .pb file.
+
     Raises:
         CheckpointError: There is no checkpoint; the message describes the content of the folder.
     """
@@ -108,13 +112,18 @@ def latest_prefix(path: str | pathlib.Path) -> str:
         found = _newest_in(text) or _newest_in(f"{text.rstrip('/')}/{EXPORTED_FOLDER}")
         if found is not None:
             return found
-        _refuse_saved_model(text, text)
-        _refuse_saved_model(text, os.path.dirname(text.rstrip("/")))
+        if tf.io.gfile.exists(f"{text}/{_FROZEN_GRAPH}"):
+            return f"{text}/{_FROZEN_GRAPH}"
+        for folder in (text, os.path.dirname(text.rstrip("/"))):
+            if in_saved_model := _in_saved_model(text, folder):
+                return in_saved_model
         raise CheckpointError(f"the folder {text} holds no checkpoint{_contents(text)}; {ACCEPTED}")
+    if text.endswith(_GRAPH) and tf.io.gfile.exists(text):
+        is_saved_model = os.path.basename(text) == SAVED_MODEL_FILE
+        return _in_saved_model(text, os.path.dirname(text)) if is_saved_model else text
     prefix = _FILE_ENDING.sub("", text)
     if tf.io.gfile.exists(prefix + ".index"):
-        _refuse_saved_model(text, os.path.dirname(os.path.dirname(text)))
-        return prefix
+        return _in_saved_model(text, os.path.dirname(os.path.dirname(text))) or prefix
     if tf.io.gfile.glob(f"{prefix}.data-*"):
         raise CheckpointError(f"the checkpoint {prefix} has data but no index: {prefix}.index is missing; copy it too")
     if _KERAS_FILE.search(text) and tf.io.gfile.exists(text):
@@ -155,16 +164,21 @@ def open_tensors(path: str | pathlib.Path) -> StoredTensors:
         CheckpointError: The checkpoint is missing or damaged.
     """
     prefix = latest_prefix(path)
+    if prefix.endswith(_GRAPH):
+        return _tensors(prefix, Constants(prefix))
     if not tf.io.gfile.glob(f"{prefix}.data-*"):
         raise CheckpointError(
             f"the checkpoint {prefix} has an index but no data: {prefix}.data-00000-of-00001 is missing. Copy it into "
             "the folder of the index; it holds the weights"
         )
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        shapes = {key: tuple(shape) for key, shape in reader.get_variable_to_shape_map().items()}
+        return _tensors(prefix, tf.train.load_checkpoint(prefix))
     except _READ_ERRORS as problem:
         raise CheckpointError(_damaged(prefix, problem)) from None
+
+
+def _tensors(prefix: str, reader: Any) -> StoredTensors:
+    shapes = {key: tuple(shape) for key, shape in reader.get_variable_to_shape_map().items()}
     return StoredTensors(prefix, shapes, reader)
 
 
@@ -213,11 +227,12 @@ def foreign(tensors: StoredTensors) -> str:
     """Describes a checkpoint of another program, and its possible uses."""
     prefix, keys = tensors.prefix, sorted(tensors.shapes)
     if GRAPH_KEY not in tensors.shapes:
-        return (
-            f"{prefix} is a TensorFlow 1 checkpoint: its tensors have names ({', '.join(keys[:2])}, ...), but no graph "
-            "of objects to match them by. Use the model's archive of the TensorFlow 2 zoo, whose checkpoint/ckpt-0 is "
-            f"object-based; {ACCEPTED}"
-        )
+        if tensorflow1.is_detector(keys) or tensorflow1.is_classifier(keys):
+            return (
+                f"{prefix} is {tensorflow1.describe(keys)}, which cannot be resumed: name it in "
+                "train_config.fine_tune_checkpoint, and train into another --model_dir"
+            )
+        return f"{prefix} is no checkpoint of a detector: its first tensors are {', '.join(keys[:3])}; {ACCEPTED}"
     if any(mark in key for key in keys for mark in _OBJECT_DETECTION_API_MARKS):
         return (
             f"{prefix} is a checkpoint of the TensorFlow Object Detection API, which cannot be resumed: name it in "
@@ -291,7 +306,9 @@ def _newest_in(folder: str) -> str | None:
         CheckpointError: Every checkpoint is incomplete.
     """
     skipped: dict[str, str] = {}
-    for prefix in dict.fromkeys([*indexed_prefixes(folder)[-1:], *numbered_prefixes(folder)]):
+    indices = sorted(tf.io.gfile.glob(f"{folder}/*.index"))  # also of names without a number, such as model.ckpt
+    plain = [prefix for index in indices if (prefix := index.removesuffix(".index")) != f"{folder}/{_IN_SAVED_MODEL}"]
+    for prefix in dict.fromkeys([*indexed_prefixes(folder)[-1:], *numbered_prefixes(folder), *plain]):
         reason = why_incomplete(prefix)
         if reason is None:
             for other, why in skipped.items():
@@ -303,10 +320,19 @@ def _newest_in(folder: str) -> str | None:
     return None
 
 
-def _refuse_saved_model(path: str, folder: str) -> None:
-    """Raises CheckpointError for the folder of a SavedModel, whose variables have no names."""
-    if not tf.io.gfile.exists(f"{folder}/{_SAVED_MODEL_FILE}"):
-        return
+def _in_saved_model(path: str, folder: str) -> str:
+    """Returns the weights of a folder's SavedModel of TensorFlow 1, "" if it has no SavedModel.
+
+    Raises:
+        CheckpointError: It is a SavedModel of TensorFlow 2, whose variables have no names.
+    """
+    graph, variables = f"{folder.rstrip('/')}/{SAVED_MODEL_FILE}", f"{folder.rstrip('/')}/variables/variables"
+    if not tf.io.gfile.exists(graph):
+        return ""
+    if not tf.io.gfile.exists(f"{variables}.index"):
+        return graph
+    if GRAPH_KEY not in tf.train.load_checkpoint(variables).get_variable_to_shape_map():
+        return variables
     exported = os.path.join(os.path.dirname(folder.rstrip("/")), EXPORTED_FOLDER)
     hint = f"; its checkpoint is {exported}" if _newest_in(exported) else ""
     raise CheckpointError(f"{path} is a SavedModel, not a checkpoint{hint}; {ACCEPTED}")

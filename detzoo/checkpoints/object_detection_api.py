@@ -231,10 +231,10 @@ def _places(owners: Sequence[str]) -> Callable[[str, Mapping[str, str | None]], 
     The API's lists count from the finest level of a head upwards, from the coarsest level of the backbone downwards for
     top-down layers, and from there upwards for added levels.
     """
-    predicted = _levels(r"(?:head|rpn)/(?:box_predictor|objectness_predictor)_(\d+).*", owners) + _levels(
+    predicted = levels_in(r"(?:head|rpn)/(?:box_predictor|objectness_predictor)_(\d+).*", owners) + levels_in(
         r"head/.*_level_(\d+)_.*", owners
     )
-    pyramid = _levels(r"neck/fpn_lateral_(\d+)", owners)
+    pyramid = levels_in(r"neck/fpn_lateral_(\d+)", owners)
     finest, top = min(predicted, default=0), max(pyramid, default=0)
     node_of = _bifpn_nodes(owners)
 
@@ -257,8 +257,8 @@ def _bifpn_nodes(owners: Sequence[str]) -> Callable[[str, int], int]:
 
     The levels above the backbone's come first, upwards, then the top-down and the bottom-up pass of every iteration.
     """
-    down = _levels(r"neck/bifpn_1_down_(\d+)_sum", owners)
-    added = _levels(r"neck/bifpn_coarse_(\d+)_lateral_.*", owners)
+    down = levels_in(r"neck/bifpn_1_down_(\d+)_sum", owners)
+    added = levels_in(r"neck/bifpn_coarse_(\d+)_lateral_.*", owners)
     finest, coarsest = min(down, default=0), max(down, default=0) + 1
     first_added = min(added, default=coarsest + 1)
 
@@ -273,7 +273,8 @@ def _bifpn_nodes(owners: Sequence[str]) -> Callable[[str, int], int]:
     return node_of
 
 
-def _levels(pattern: str, owners: Sequence[str]) -> list[int]:
+def levels_in(pattern: str, owners: Iterable[str]) -> list[int]:
+    """Returns the level in each path of a layer that matches a pattern with one group."""
     matches = (re.fullmatch(pattern, owner) for owner in owners)
     return [int(match[1]) for match in matches if match]
 

@@ -1,6 +1,6 @@
 """Restores a detector from a checkpoint: completely for inference, or by part for a warm start.
 
-Accepts checkpoints of detzoo and object-based ones of the Object Detection API, see ``stored_weights``.
+Accepts checkpoints of detzoo and of the Object Detection API, see ``stored_weights``.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _SHOWN = 2  # examples of variables named in a message
 CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor")
 
 
-def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: bool = True) -> int:
+def restore_for_inference(
+    detector: Any, path: str | pathlib.Path, prefer_ema: bool = True, tf1_averages: bool = False
+) -> int:
     """Sets every variable of a detector from a checkpoint.
 
     The checkpoint may have complete parts that the detector does not have: the first stage of a Faster R-CNN can be
@@ -42,7 +44,8 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
     Args:
         detector: A built detector.
         path: Path of a model_dir, a folder with a checkpoint, or a prefix such as ``model_dir/ckpt-1000``.
-        prefer_ema: Uses the moving averages of the weights, if stored.
+        prefer_ema: Uses the moving averages of the weights in a checkpoint of detzoo, if stored.
+        tf1_averages: Uses those in a checkpoint of TensorFlow 1.
 
     Returns:
         The training step of the checkpoint, 0 if it is not stored.
@@ -51,7 +54,7 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
         CheckpointError: The checkpoint is missing, damaged, of another kind, or of another model.
     """
     variables = variables_by_path(detector.variables)
-    stored = find_weights(path, list(variables), prefer_ema)
+    stored = find_weights(path, list(variables), prefer_ema, tf1_averages=tf1_averages)
     unused = _of_other_parts(stored)
     check_same_model(stored, variables, unused)
     if unused:
@@ -61,12 +64,7 @@ def restore_for_inference(detector: Any, path: str | pathlib.Path, prefer_ema: b
             "%s: %d variables are not used, because the model has no such part: %s", stored.prefix, len(unused), counts
         )
     if stored.leftovers:
-        logger.info(
-            "%s: %d variables of its classification network are not used by any detector:\n%s",
-            stored.prefix,
-            len(stored.leftovers),
-            _listed(stored.leftovers),
-        )
+        logger.info("%s has variables that no detector needs:\n%s", stored.prefix, _by_reason(stored.leftovers))
     _assign(stored, variables, list(variables))
     if not stored.is_own:
         logger.info("%s: all %d variables of %s", stored.prefix, len(variables), stored.kind)
@@ -101,8 +99,8 @@ def _of_other_parts(stored: StoredWeights) -> set[str]:
 
 
 def _part_in_file(stored: StoredWeights, name: str) -> str:
-    """Returns the part of the model of a name in the file; the Object Detection API's names start with "model/"."""
-    return "/".join(name.split("/")[: 1 if stored.is_own else 2])
+    """Returns the part of the model of a name in the file."""
+    return "/".join(name.split("/")[: stored.part_depth])
 
 
 def _assign(stored: StoredWeights, variables: Mapping[str, Any], names: Iterable[str]) -> None:
@@ -161,6 +159,7 @@ class WarmStart:
         new: Variables of the restored parts that keep their initial values -> reason.
         skipped: Variables of parts that were not requested.
         unused: Names of the checkpoint's variables that the model does not have.
+        leftovers: Names of its variables that no detector needs -> reason.
     """
 
     prefix: str
@@ -169,6 +168,7 @@ class WarmStart:
     new: dict[str, str]
     skipped: list[str]
     unused: list[str]
+    leftovers: dict[str, str]
 
     def describe(self) -> str:
         """Returns the counts by part, and the names of all variables that were not restored or not used."""
@@ -182,6 +182,8 @@ class WarmStart:
             )
         if self.unused:
             lines += [f"  unused   {len(self.unused)} variables of the checkpoint", _listed(self.unused)]
+        if self.leftovers:
+            lines += ["  variables of the checkpoint that no detector needs:", _by_reason(self.leftovers)]
         return "\n".join(lines)
 
 
@@ -226,7 +228,7 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
             f"{_examples([*stored.shapes, *stored.unused])}, the model needs {_examples([*new, *skipped])}"
         )
     _assign(stored, variables, restored)
-    return WarmStart(stored.prefix, stored.kind, restored, new, skipped, [*stored.unused, *stored.leftovers])
+    return WarmStart(stored.prefix, stored.kind, restored, new, skipped, stored.unused, stored.leftovers)
 
 
 def _check_backbone(stored: StoredWeights, new: Mapping[str, str]) -> None:
@@ -252,6 +254,14 @@ def _by_part(names: Iterable[str]) -> str:
 
 def _examples(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+
+
+def _by_reason(reasons: Mapping[str, str]) -> str:
+    """Formats the names of unneeded variables, one line per reason."""
+    names: dict[str, list[str]] = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    return "\n".join(f"    {len(found)}, {reason}: {_examples(found)}" for reason, found in names.items())
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -1,4 +1,7 @@
-"""Finds the weights of a detector in a checkpoint of detzoo or of the Object Detection API, by the detector's paths."""
+"""Finds the weights of a detector in a checkpoint of detzoo or of the Object Detection API, by the detector's paths.
+
+The API's checkpoints are those of TensorFlow 2 (``object_detection_api``) and of TensorFlow 1 (``tensorflow1``).
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from detzoo.checkpoints import object_detection_api as api
+from detzoo.checkpoints import tensorflow1
 from detzoo.checkpoints.files import (
     StoredCheckpoint,
     StoredTensors,
@@ -35,8 +39,10 @@ class StoredWeights:
         kind: Description of the stored model.
         shapes: Path -> stored shape of each variable of the detector in the checkpoint.
         unused: Names of the stored detector's variables that this detector does not have.
-        leftovers: Names of stored layers that no detector uses, such as the classifier of a backbone.
+        leftovers: Names of stored variables that no detector needs, such as a classifier's last layers -> reason.
         names: Path -> name in the file, for checkpoints of the Object Detection API.
+        part_depth: Number of components of a name in the file that are the part of the model.
+        is_own: True for a checkpoint of detzoo.
         read: Returns the value of a path of ``shapes``; raises CheckpointError for a damaged data file.
     """
 
@@ -45,14 +51,11 @@ class StoredWeights:
     kind: str
     shapes: dict[str, tuple[int, ...]]
     unused: list[str]
-    leftovers: list[str]
+    leftovers: dict[str, str]
     names: dict[str, str]
     read: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
-
-    @property
-    def is_own(self) -> bool:
-        """True for a checkpoint of detzoo."""
-        return not self.names
+    part_depth: int = 1
+    is_own: bool = False
 
     def describe(self, path: str) -> str:
         """Returns a path of the detector, with the name in the file if it differs."""
@@ -60,24 +63,29 @@ class StoredWeights:
 
 
 def find_weights(
-    path: str | pathlib.Path, paths: Sequence[str], prefer_average: bool = True, checkpoint_type: str = "full"
+    path: str | pathlib.Path,
+    paths: Sequence[str],
+    prefer_average: bool = True,
+    checkpoint_type: str = "full",
+    tf1_averages: bool = False,
 ) -> StoredWeights:
-    """Opens a checkpoint of detzoo, or an object-based one of the Object Detection API, and finds a detector in it.
+    """Opens a checkpoint of detzoo or of the Object Detection API, and finds a detector in it.
 
     Args:
         path: Path of a folder, a prefix, or one of a checkpoint's files.
         paths: Paths of all variables of the detector, in the order of creation.
-        prefer_average: Uses the moving average of a variable, if stored.
+        prefer_average: Uses the moving average of a variable in a checkpoint of detzoo, if stored.
         checkpoint_type: ``fine_tune_checkpoint_type``; "classification" accepts a classification network, too.
+        tf1_averages: Uses the moving averages in a checkpoint of TensorFlow 1 (``eval_config.use_moving_averages``).
 
     Raises:
-        CheckpointError: The checkpoint is missing, damaged, of TensorFlow 1, or not of a detector.
+        CheckpointError: The checkpoint is missing, damaged, or not of a detector.
     """
     tensors = open_tensors(path)
     if is_own(tensors):
         return own_weights(own_checkpoint(tensors), paths, prefer_average)
     if GRAPH_KEY not in tensors.shapes:
-        raise CheckpointError(foreign(tensors))
+        return _tensorflow1_weights(tensors, paths, checkpoint_type, tf1_averages)
     try:
         graph = ObjectGraph(tensors.read(GRAPH_KEY))
     except ValueError as problem:
@@ -95,8 +103,36 @@ def find_weights(
         kind=kind,
         shapes={path: tensors.shapes[key] for path, key in match.keys.items()},
         unused=[_readable(key) for key in match.unused],
-        leftovers=[_readable(key) for key in match.leftovers],
+        leftovers={_readable(key): "a classifier's last layers" for key in match.leftovers},
         names={path: _readable(key) for path, key in match.keys.items()},
+        read=lambda path: tensors.read(match.keys[path]),
+        part_depth=2,  # the first is "model"
+    )
+
+
+def _tensorflow1_weights(
+    tensors: StoredTensors, paths: Sequence[str], checkpoint_type: str, use_averages: bool
+) -> StoredWeights:
+    names = sorted(tensors.shapes)
+    if not tensorflow1.is_detector(names):
+        if not tensorflow1.is_classifier(names):
+            raise CheckpointError(foreign(tensors))
+        _require_classification(tensors.prefix, checkpoint_type)
+    averages = [] if use_averages else tensorflow1.only_averages(names)
+    if averages:
+        raise CheckpointError(
+            f"{tensors.prefix} has {len(averages)} moving averages without their variables, such as {averages[0]}: set "
+            "eval_config.use_moving_averages: true to evaluate or export them; an export can start a training"
+        )
+    match = tensorflow1.match_detector(names, paths, use_averages)
+    return StoredWeights(
+        prefix=tensors.prefix,
+        step=int(tensors.read(tensorflow1.STEP)) if tensorflow1.STEP in tensors.shapes else 0,
+        kind=tensorflow1.describe(names),
+        shapes={path: tensors.shapes[match.keys[path]] for path in paths if path in match.keys},
+        unused=match.unused,
+        leftovers=match.leftovers,
+        names=match.keys,
         read=lambda path: tensors.read(match.keys[path]),
     )
 
@@ -110,9 +146,10 @@ def own_weights(stored: StoredCheckpoint, paths: Sequence[str], prefer_average: 
         kind="a detector of detzoo",
         shapes={path: shapes[path] for path in paths if path in shapes},
         unused=[path for path in shapes if path not in known],
-        leftovers=[],
+        leftovers={},
         names={},
         read=lambda path: stored.read_weights(path, prefer_average),
+        is_own=True,
     )
 
 
@@ -120,12 +157,16 @@ def _match_classifier(tensors: StoredTensors, graph: ObjectGraph, paths: Sequenc
     node = api.find_classifier(graph)
     if node is None:
         raise CheckpointError(foreign(tensors))
+    _require_classification(tensors.prefix, checkpoint_type)
+    return api.match_classifier(graph, node, paths)
+
+
+def _require_classification(prefix: str, checkpoint_type: str) -> None:
     if checkpoint_type != CLASSIFICATION:
         raise CheckpointError(
-            f"{tensors.prefix} holds a classification network, no detector: it can start a training with "
+            f"{prefix} holds a classification network, no detector: it can start a training with "
             f"train_config.fine_tune_checkpoint_type: '{CLASSIFICATION}' (found: '{checkpoint_type}')"
         )
-    return api.match_classifier(graph, node, paths)
 
 
 def _readable(key: str) -> str:

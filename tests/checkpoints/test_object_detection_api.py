@@ -224,7 +224,11 @@ def test_the_backbone_of_a_classifier(tmp_path):
     assert values_of(model) == {
         layer: value if layer.startswith("backbone") else 0 for layer, value in EXPECTED.items()
     }
-    assert set(report.unused) == {f"feature_extractor/layer_with_weights-3/{name}" for name in ("kernel", "bias")}
+    top = {
+        f"feature_extractor/layer_with_weights-3/{name}": "a classifier's last layers" for name in ("kernel", "bias")
+    }
+    assert report.leftovers == top
+    assert "2, a classifier's last layers: feature_extractor/layer_with_weights-3/" in report.describe()
     with pytest.raises(CheckpointError, match=r"holds a classification network.*type: 'classification' \(found: 'full"):
         warm_start(make_model(), prefix, "full")
     with pytest.raises(CheckpointError, match="holds a classification network, no detector"):
@@ -285,18 +289,6 @@ def test_half_a_checkpoint(tmp_path):
     (tmp_path / "ckpt-1.index").unlink()
     with pytest.raises(CheckpointError, match=r"has data but no index: .*ckpt-1.index is missing"):
         warm_start(make_model(), prefix)
-
-
-def test_a_checkpoint_of_tensorflow_1(tmp_path):
-    prefix = str(tmp_path / "model.ckpt")
-    names = ["FeatureExtractor/MobilenetV2/Conv/weights", "global_step"]
-    tf.raw_ops.SaveV2(
-        prefix=prefix, tensor_names=names, shape_and_slices=["", ""], tensors=[tf.ones([3]), tf.constant(1)]
-    )
-    with pytest.raises(CheckpointError, match=r"is a TensorFlow 1 checkpoint: its tensors have names \(Feat"):
-        warm_start(make_model(), prefix)
-    with pytest.raises(CheckpointError, match="TensorFlow 2 zoo"):
-        restore_for_inference(make_model(), prefix)
 
 
 def test_a_saved_model_is_no_checkpoint(tmp_path):
