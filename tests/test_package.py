@@ -71,7 +71,7 @@ def test_commands_work_away_from_the_checkout(installed, tmp_path, monkeypatch):
     assert names == {line.split()[0] for line in run([detzoo, "models"], tmp_path).splitlines()} & names
     text = run([detzoo, "config", "check", "ssd_mobilenet_v2_300"], tmp_path)
     assert str(packages / "detzoo" / "model_configs" / "ssd_mobilenet_v2_300.config") in text
-    words = ["sweep", "--sweep_config", "quick", "--output_dir", "out", "--dry_run"]
+    words = ["sweep", "--sweep_config", "quick", "--dry_run"]
     assert "8 points" in run([detzoo, *words], tmp_path)
     assert str(packages / "detzoo" / "docs") in run([detzoo, "sweep", "--help"], tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -53,8 +53,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     """The sweep file, the output folder, and how much to run."""
     text = f"The sweep file: its path, or the name of one that comes with detzoo: {', '.join(sweep_names())}."
     flags.DEFINE_string("sweep_config", None, text, flag_values=flag_values, required=True)
-    text = "Folder of results.csv; a sweep in an existing folder is continued."
-    flags.DEFINE_string("output_dir", None, text, flag_values=flag_values, required=True)
+    text = "Folder of results.csv; a sweep in an existing folder is continued. Only --dry_run goes without it."
+    flags.DEFINE_string("output_dir", "", text, flag_values=flag_values)
     flags.DEFINE_bool("dry_run", False, "List the points and their times; run none.", flag_values=flag_values)
     text = "The small version that the file has: small detectors, drawn data, minutes instead of days."
     flags.DEFINE_bool("small", False, text, flag_values=flag_values)
@@ -77,7 +77,9 @@ def run(flag_values: flags.FlagValues) -> None:
     from detzoo.sweep.run.todo import Todo
 
     shard = parse_shard(flag_values.shard)
-    output_dir = pathlib.Path(flag_values.output_dir)
+    if not (flag_values.output_dir or flag_values.dry_run):
+        raise UsageError("`detzoo sweep` needs --output_dir\n`detzoo sweep --help` shows the flags")
+    output_dir = pathlib.Path(flag_values.output_dir or f"sweeps/{pathlib.Path(flag_values.sweep_config).stem}")
     results = output_dir / RESULTS_FILE
     plan, rows = _load(flag_values, results)
     todo = Todo(plan, rows, output_dir, shard, flag_values.retry_failed, flag_values.jobs)
