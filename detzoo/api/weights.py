@@ -27,7 +27,7 @@ def restore_whole(loaded: LoadedPipeline, checkpoint: str) -> InMemory:
     start_tensorflow()
     model = loaded.message.model
     try:
-        detector, step = restored(model, checkpoint, "load")
+        detector, step = restored(model, checkpoint, "load", loaded.message.eval_config.use_moving_averages)
     except CheckpointError as problem:
         remedy = "to reuse its weights, name it in train_config.fine_tune_checkpoint"
         fitting = "to load the weights that fit, and train the others, give num_classes as well"

@@ -103,7 +103,8 @@ def evaluate(
         result = measure_exported(message, load_exported(saved_model, message.model))
         _write(result, output_dir, {"saved_model": str(saved_model)})
         return Evaluation(str(saved_model), None, result)
-    detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir")
+    averages = message.eval_config.use_moving_averages
+    detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir", averages)
     return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with)
 
 
@@ -141,7 +142,7 @@ def evaluate_new_checkpoints(
         is_finished=lambda: (pathlib.Path(checkpoint_dir) / "finished").is_file(),
     ):
         try:
-            step = restore_for_inference(detector, prefix)
+            step = restore_for_inference(detector, prefix, tf1_averages=message.eval_config.use_moving_averages)
             evaluation = _measure(detector, step, prefix, message, folder, recompute_batch_norm, evaluator=evaluator)
         except CheckpointError as problem:
             logger.warning("%s", problem)
@@ -155,7 +156,7 @@ def evaluate_new_checkpoints(
 
 def measure_checkpoint(message: Any, checkpoint: str | pathlib.Path) -> EvaluationResult | ClassificationResult:
     """Measures a checkpoint with a checked ``TrainEvalPipelineConfig``; TensorFlow is started."""
-    detector, _ = restored(message.model, checkpoint)
+    detector, _ = restored(message.model, checkpoint, tf1_averages=message.eval_config.use_moving_averages)
     return make_evaluator(message).evaluate(detector)
 
 

@@ -94,7 +94,8 @@ def export(
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
 
-    detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir")
+    averages = message.eval_config.use_moving_averages
+    detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir", averages)
     facts = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     resizer = build_model_resizer(message.model)
     beside = Export(
@@ -130,7 +131,7 @@ def export_to_measure(
     weights = f"the weights of {checkpoint}" if checkpoint else "random weights"
     logger.info("building and exporting the detector with %s", weights)
     if checkpoint:
-        detector, step = restored(message.model, checkpoint)
+        detector, step = restored(message.model, checkpoint, tf1_averages=message.eval_config.use_moving_averages)
         beside = Export(to_text(message), source=str(checkpoint), step=step, optimize_for=optimize_for)
     else:
         detector = build_untrained(message.model)

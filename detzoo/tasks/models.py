@@ -126,7 +126,7 @@ class InMemory(NamedTuple):
 Checkpoint: TypeAlias = str | pathlib.Path | InMemory
 
 
-def restored(model: Any, checkpoint: Checkpoint, flag: str = "") -> tuple[Any, int]:
+def restored(model: Any, checkpoint: Checkpoint, flag: str = "", tf1_averages: bool = False) -> tuple[Any, int]:
     """Builds a detector and restores a checkpoint.
 
     Args:
@@ -135,6 +135,7 @@ def restored(model: Any, checkpoint: Checkpoint, flag: str = "") -> tuple[Any, i
             used itself if its ``model`` block is the same.
         flag: Flag that names a checkpoint; a warning names the better checkpoint of the run, if there is one. "" for
             no warning.
+        tf1_averages: Uses the moving averages in a checkpoint of TensorFlow 1 (``eval_config.use_moving_averages``).
 
     Returns:
         The detector, and the training step of the checkpoint, 0 if it is unknown.
@@ -151,7 +152,7 @@ def restored(model: Any, checkpoint: Checkpoint, flag: str = "") -> tuple[Any, i
         return detector, checkpoint.step
     latest_prefix(checkpoint)  # a wrong path is reported before the model is built
     detector = build_untrained(model)
-    step = restore_for_inference(detector, checkpoint)
+    step = restore_for_inference(detector, checkpoint, tf1_averages=tf1_averages)
     if flag and (better := best_instead(checkpoint, step, flag)):
         logger.warning("this is step %d; %s", step, better)
     return detector, step
