@@ -168,7 +168,7 @@ class WarmStart:
     new: dict[str, str]
     skipped: list[str]
     unused: list[str]
-    leftovers: dict[str, str]
+    leftovers: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> str:
         """Returns the counts by part, and the names of all variables that were not restored or not used."""

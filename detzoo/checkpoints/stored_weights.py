@@ -23,6 +23,7 @@ from detzoo.checkpoints.files import (
     own_checkpoint,
 )
 from detzoo.checkpoints.layout import MODEL, parse_key
+from detzoo.checkpoints.normalization_folding import fold
 from detzoo.checkpoints.object_graph import GRAPH_KEY, ObjectGraph
 from detzoo.errors import CheckpointError
 
@@ -124,16 +125,17 @@ def _tensorflow1_weights(
             f"{tensors.prefix} has {len(averages)} moving averages without their variables, such as {averages[0]}: set "
             "eval_config.use_moving_averages: true to evaluate or export them; an export can start a training"
         )
-    match = tensorflow1.match_detector(names, paths, use_averages)
+    match, read = fold(tensorflow1.match_detector(names, paths, use_averages), paths, tensors.read)
+    shapes = {path: tensors.shapes[match.keys[path]] for path in paths if path in match.keys}
     return StoredWeights(
         prefix=tensors.prefix,
         step=int(tensors.read(tensorflow1.STEP)) if tensorflow1.STEP in tensors.shapes else 0,
         kind=tensorflow1.describe(names),
-        shapes={path: tensors.shapes[match.keys[path]] for path in paths if path in match.keys},
+        shapes=shapes,
         unused=match.unused,
         leftovers=match.leftovers,
         names=match.keys,
-        read=lambda path: tensors.read(match.keys[path]),
+        read=read,
     )
 
 

@@ -18,10 +18,23 @@ from detzoo.contracts import Groundtruth
 
 def seeded_checkpoint(folder, scratch):
     """Writes the checkpoint of a golden folder into ``scratch``; gives its prefix."""
-    spec = importlib.util.spec_from_file_location("seeded_checkpoint", folder.parent / "seeded_checkpoint.py")
-    seeded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(seeded)
-    return pathlib.Path(seeded.write_checkpoint(str(folder), f"{scratch}/ckpt-0"))
+    seeded = _module(folder.parent / "seeded_checkpoint.py")
+    if (folder / "object_graph.pb").is_file():
+        return pathlib.Path(seeded.write_checkpoint(str(folder), f"{scratch}/ckpt-0"))
+    values = {**seeded.values_of(str(folder)), "global_step": np.int64(0)}  # of TensorFlow 1
+    prefix = pathlib.Path(scratch) / "model.ckpt"
+    tensors = [tf.constant(value) for value in values.values()]
+    tf.raw_ops.SaveV2(
+        prefix=str(prefix), tensor_names=list(values), shape_and_slices=[""] * len(values), tensors=tensors
+    )
+    return prefix
+
+
+def _module(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def seeded_detector(folder):

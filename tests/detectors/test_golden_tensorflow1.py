@@ -1,0 +1,55 @@
+"""Detectors with the seeded weights of TensorFlow 1 checkpoints against the Object Detection API's own outputs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.shared
+
+
+def strided(ours, golden, key):
+    """Returns an array of ours and the published one, which keeps every n-th row and column of a large array."""
+    ours = np.asarray(ours)
+    if key in golden:
+        return ours, golden[key]
+    return ours[tuple(slice(None, None, step) for step in golden[f"{key}__stride"])], golden[f"{key}__sub"]
+
+
+def test_ssd_mobilenet_v1(shared, golden_weights):
+    folder = shared / "golden" / "tf1_ssd_mobilenet_v1_coco"
+    golden = dict(np.load(folder / "outputs.npz"))
+    model, detector = golden_weights.seeded_detector(folder)
+    padded, true_shapes = golden_weights.image_and_shape(folder, model)
+    predictions = golden_weights.predictions_of(detector, detector.preprocess(padded))
+    np.testing.assert_allclose(*strided(predictions.box_deltas, golden, "box_encodings"), atol=1e-3)
+    logits = strided(predictions.class_logits, golden, "class_predictions_with_background")
+    np.testing.assert_allclose(*logits, atol=1e-3)
+    detections = detector.postprocess(predictions, true_shapes, detector.input_shape_px)
+    np.testing.assert_allclose(detections.scores, golden["post_detection_scores"], atol=1e-4)
+    clear = golden_weights.clear_rows(golden["post_detection_scores"][0])
+    np.testing.assert_array_equal(detections.classes[0][clear], golden["post_detection_classes"][0][clear])
+    np.testing.assert_allclose(detections.boxes_norm[0][clear], golden["post_detection_boxes"][0][clear], atol=1e-3)
+    losses = golden_weights.losses_of(detector, predictions)
+    for part in ("localization", "classification"):
+        assert losses[part] == pytest.approx(float(golden[f"loss_Loss_{part}_loss"]), rel=1e-4)
+
+
+def test_faster_rcnn_resnet50(shared, golden_weights):
+    folder = shared / "golden" / "tf1_faster_rcnn_resnet50_coco"
+    golden = dict(np.load(folder / "outputs.npz"))
+    model, detector = golden_weights.seeded_detector(folder)
+    padded, true_shapes = golden_weights.image_and_shape(folder, model)
+    predictions = golden_weights.predictions_of(detector, detector.preprocess(padded), true_shapes=true_shapes)
+    first = predictions.first_stage
+    np.testing.assert_allclose(*strided(first.box_deltas, golden, "rpn_box_encodings"), atol=1e-3)
+    objectness = strided(first.class_logits, golden, "rpn_objectness_predictions_with_background")
+    np.testing.assert_allclose(*objectness, atol=1e-3)
+    # Rounding may swap proposals, so that their rows are found by their boxes.
+    distances = np.abs(predictions.proposals.boxes_norm[0][:, np.newaxis] - golden["proposal_boxes_normalized"][0])
+    rows, theirs = np.nonzero(distances.max(axis=-1) < 1e-5)
+    assert len(set(theirs)) >= 299
+    logits = predictions.class_logits[0].numpy()[rows]
+    np.testing.assert_allclose(logits, golden["class_predictions_with_background"][theirs], atol=1e-3)
+    detections = detector.postprocess(predictions, true_shapes, padded.shape[1:3])
+    np.testing.assert_allclose(detections.scores, golden["post_detection_scores"], atol=1e-4)
