@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 import os
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 from detzoo.config.load import LoadedPipeline, load_message
@@ -18,6 +19,8 @@ ACCEPTED = (
 )
 _CHECKPOINT_FOLDERS = ("", "checkpoint")  # of a run, and of an export or an archive of the zoo
 _INDEX = ".index"
+_FILE_OF_CHECKPOINT = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
+_TENSORFLOW_1 = "model.ckpt.index"  # in an archive of the TensorFlow 1 zoo, next to its saved_model
 
 
 class Kind(enum.Enum):
@@ -68,7 +71,9 @@ def find_source(source: Any) -> Source:
         return Source(Kind.EXPORT, text)
     if path.suffix == ".json" and path.is_file():
         return Source(Kind.ENSEMBLE, text)
-    prefix = text.removesuffix(_INDEX)
+    if path.suffix == ".pb" and path.is_file():  # a frozen graph of TensorFlow 1
+        return Source(Kind.CHECKPOINT, text, _config_near(path.parent), text)
+    prefix = _FILE_OF_CHECKPOINT.sub("", text)
     if pathlib.Path(prefix + _INDEX).is_file():
         return Source(Kind.CHECKPOINT, text, _config_near(path.parent), prefix)
     return Source(Kind.CONFIG, text, text)
@@ -76,6 +81,8 @@ def find_source(source: Any) -> Source:
 
 def _in_folder(folder: pathlib.Path) -> Source:
     text = str(folder)
+    if (folder / _TENSORFLOW_1).is_file():
+        return Source(Kind.CHECKPOINT, text, _config_near(folder), text)
     if any((place / "saved_model.pb").is_file() for place in (folder, folder / "saved_model")):
         return Source(Kind.EXPORT, text)
     if any(_has_checkpoint(folder / place) for place in _CHECKPOINT_FOLDERS):

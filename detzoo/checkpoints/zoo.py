@@ -1,8 +1,9 @@
-"""Weights by name: archives of the TensorFlow 2 detection zoo, downloaded into a cache and unpacked.
+"""Weights by name: archives of the TensorFlow 1 and 2 detection zoos, downloaded into a cache and unpacked.
 
 ``zoo://NAME`` is accepted where a checkpoint or an exported model is opened. The cache has for each archive
 
-    NAME/         the unpacked archive: checkpoint/, saved_model/, pipeline.config; and COCO's label_map.pbtxt
+    NAME/         the unpacked archive: checkpoint/ (TensorFlow 1: model.ckpt.*, frozen_inference_graph.pb),
+                  saved_model/, pipeline.config; and COCO's label_map.pbtxt
     NAME.json     its address and the SHA-256 of the archive and of each file, recorded at the first use
     NAME.tar.gz   only if it was put there by hand; it is used instead of a download
 """
@@ -31,7 +32,17 @@ import zlib
 from collections.abc import Iterator
 from typing import Any
 
-from detzoo.config.zoo import COCO_CLASSES, PREFIX, archive_of, name_in, names, problem_of
+from detzoo.config.zoo import (
+    ARCHIVES,
+    COCO,
+    COCO_CLASSES,
+    PREFIX,
+    archive_of,
+    is_tensorflow1,
+    name_in,
+    names,
+    problem_of,
+)
 from detzoo.errors import CheckpointError, UsageError
 from detzoo.folders import LABEL_MAP_FILE, full_disk, make_folder, write_atomically
 from detzoo.progress import SECONDS_BETWEEN_LINES
@@ -41,7 +52,7 @@ __all__ = ["PREFIX", "address_of", "archive_of", "cache_folder", "fetch", "local
 CACHE_VARIABLE, SERVER_VARIABLE = "DETZOO_CACHE", "DETZOO_ZOO_URL"
 CHECKPOINT = "checkpoint"  # folder in an archive
 _SERVER = "http://download.tensorflow.org/models/object_detection"
-_RELEASE = "tf2/20200711"  # of all usable archives
+_RELEASE = "tf2/20200711"  # of all usable archives of TensorFlow 2; those of TensorFlow 1 are in no folder
 _TIMEOUT_SECONDS = 20.0  # without an answer, or without new data
 _ATTEMPTS = 3  # a download that breaks off starts again
 # The largest archives hold about 500 MB in a dozen files. Trained weights hardly compress.
@@ -61,13 +72,17 @@ def local(text: str | os.PathLike[str], part: str = CHECKPOINT) -> str:
 
     Args:
         text: A path.
-        part: Folder in the archive; "" for the folder of the whole archive, in which an exported model is found.
+        part: Folder in the archive; "" for the folder of the whole archive, in which an exported model is found. An
+            archive of TensorFlow 1 has no CHECKPOINT, which is the archive's folder then.
 
     Raises:
         UsageError, CheckpointError: See ``fetch``.
     """
     name = name_in(str(text))
-    return str(text) if name is None else str(fetch(name) / part)
+    if name is None:
+        return str(text)
+    folder = fetch(name)
+    return str(folder / part if (folder / part).is_dir() else folder)  # TensorFlow 1: model.ckpt in the folder itself
 
 
 def fetch(name: str) -> pathlib.Path:
@@ -113,7 +128,8 @@ def cache_folder() -> pathlib.Path:
 def address_of(name: str) -> str:
     """Returns the address of an archive, on the server that ``DETZOO_ZOO_URL`` names if it is set."""
     server = os.environ.get(SERVER_VARIABLE) or _SERVER
-    return f"{server.rstrip('/')}/{_RELEASE}/{name}.tar.gz"
+    release = "" if is_tensorflow1(name) else f"{_RELEASE}/"
+    return f"{server.rstrip('/')}/{release}{name}.tar.gz"
 
 
 def size_of(name: str) -> int:
@@ -157,7 +173,8 @@ def _install(folder: pathlib.Path) -> None:
             )
         logger.info("unpacking %s into %s", folder.name, folder.parent)
         unpacked = _unpack(archive, scratch / "unpacked", _origin(folder, archive))
-        LabelMap(COCO_CLASSES).save(unpacked / LABEL_MAP_FILE)
+        if ARCHIVES[folder.name].trained_on == COCO:
+            LabelMap(COCO_CLASSES).save(unpacked / LABEL_MAP_FILE)
         _write_record(folder, unpacked, found)
         unpacked.rename(folder)
     except OSError as problem:
@@ -265,7 +282,8 @@ def _unpack(archive: pathlib.Path, target: pathlib.Path, origin: str) -> pathlib
                     _unpack_member(members, member, count, target)
             while stream.read(_BLOCK):  # to the checksum at its end
                 pass
-        found = [*target.glob(f"*/{CHECKPOINT}/*.index"), *target.glob(f"*/{CHECKPOINT}/*.data-*")]
+        places = [f"*/{CHECKPOINT}", "*"]  # of TensorFlow 2 and 1
+        found = [file for place in places for end in ("index", "data-*") for file in target.glob(f"{place}/*.{end}")]
         if len(found) < 2 or len(list(target.iterdir())) != 1:
             raise CheckpointError(f"it is not one folder with a {CHECKPOINT}/ in it, as the archives of the zoo are")
     except _DAMAGED as problem:
@@ -273,7 +291,7 @@ def _unpack(archive: pathlib.Path, target: pathlib.Path, origin: str) -> pathlib
         raise CheckpointError(f"{origin} is damaged or incomplete ({problem}); {again}") from problem
     except CheckpointError as problem:
         raise CheckpointError(f"{origin} is refused: {problem}") from None
-    return found[0].parents[1]
+    return next(target.iterdir())
 
 
 def _unpack_member(members: tarfile.TarFile, member: tarfile.TarInfo, count: int, target: pathlib.Path) -> None:

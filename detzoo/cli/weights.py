@@ -33,7 +33,8 @@ class List:
 
     SUMMARY = "Print the archives: published mAP and time, size in the cache, configs with the same network."
     DESCRIPTION = """
-    mAP is on COCO 2017 val (boxes, or boxes/masks), and ms is the time per image on the authors' GPU. Both are
+    mAP is on COCO 2017 val (boxes, or boxes/masks; TensorFlow 1: 2014 minival; kitti and oid: their own data), and ms
+    is the time per image on the authors' GPU. Both are
     published with the zoo, and not re-measured here. Configs have the same network as the archive; input size and
     number of proposals may differ. Every archive has its own pipeline.config, too.
 
@@ -56,7 +57,7 @@ class List:
         for name, archive in ARCHIVES.items():
             size, configs = size_of(name), ", ".join(archive.configs) or "its own pipeline.config"
             shown = f"{size / 1e6:.0f} MB" if size else "-"
-            print(f"{name:<{width}} {archive.published_map:>9} {archive.published_ms:>4} {shown:>9}  {configs}")
+            print(f"{name:<{width}} {archive.published_map or '-':>9} {archive.published_ms:>4} {shown:>9}  {configs}")
         print(f"The cache is {cache_folder()}")
 
 
@@ -65,8 +66,8 @@ class Get:
 
     SUMMARY = "Download and unpack an archive, unless it is in the cache, and print its folder."
     DESCRIPTION = """
-    The folder has checkpoint/, saved_model/, pipeline.config and COCO's label_map.pbtxt. Its path is the only line on
-    stdout, for scripts. The files are compared with their SHA-256 of the first use.
+    The folder has checkpoint/ (TensorFlow 1: model.ckpt.*), saved_model/, pipeline.config and COCO's label_map.pbtxt.
+    Its path is the only line on stdout, for scripts. The files are compared with their SHA-256 of the first use.
 
         detzoo weights get ssd_mobilenet_v2_320x320_coco17_tpu-8
     """

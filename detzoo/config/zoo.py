@@ -1,4 +1,4 @@
-"""The Object Detection API's TensorFlow 2 detection zoo: its archives, their published results, and their configs.
+"""The Object Detection API's detection zoos of TensorFlow 2 and 1: archives, their published results and configs.
 
 ``detzoo.checkpoints.zoo`` downloads the archives; this table needs no TensorFlow and no network.
 """
@@ -11,23 +11,30 @@ from typing import NamedTuple
 from detzoo.config.names import clip, suggestion
 
 PREFIX = "zoo://"
+COCO = "coco"
+_OTHERS = "`detzoo weights list` has the others"
 _PATH = re.compile(r"zoo:[/\\]+")  # pathlib merges the slashes of "zoo://"
 _TF1_NAME = re.compile(r".*_20\d\d_\d\d_\d\d|facessd_.*")
+# Networks of the TensorFlow 1 zoo that cannot be built, by a part of the archive's name.
+_UNREADABLE = {"_nas_": "NASNet", "mobiledet": "MobileDet", "mobilenet_v3": "MobileNet v3", "mnasfpn": "MnasFPN"}
 
 
 class Archive(NamedTuple):
     """One archive of the zoo.
 
     Attributes:
-        published_map: Published mAP on COCO 2017 val, of boxes, or of boxes/masks.
+        published_map: Published mAP of boxes, or of boxes/masks, in percent: on COCO 2017 val (TensorFlow 1: 2014
+            minival), or on the data set of ``trained_on``; "" if none was published.
         published_ms: Published time per image on the authors' GPU.
         configs: Configs of model_configs/ with the same network, and so the same variables. Input size, number of
             proposals and training may differ.
+        trained_on: Data set, which decides the class names.
     """
 
     published_map: str
     published_ms: int
     configs: tuple[str, ...] = ()
+    trained_on: str = COCO
 
 
 # Results as published with the zoo. An archive without configs has its own pipeline.config.
@@ -73,6 +80,37 @@ ARCHIVES: dict[str, Archive] = {
     "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8": Archive(
         "39.0/34.6", 301, ("mask_rcnn_inception_resnet_v2_1024",)
     ),
+    # TensorFlow 1.
+    "ssd_mobilenet_v1_coco_2018_01_28": Archive("21", 30, ("ssd_mobilenet_v1_300",)),
+    "ssd_mobilenet_v1_0.75_depth_300x300_coco14_sync_2018_07_03": Archive("18", 26),
+    "ssd_mobilenet_v1_quantized_300x300_coco14_sync_2018_07_18": Archive("18", 29),
+    "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync_2018_07_18": Archive("16", 29),
+    "ssd_mobilenet_v1_ppn_shared_box_predictor_300x300_coco14_sync_2018_07_03": Archive("20", 26),
+    "ssd_mobilenet_v1_fpn_shared_box_predictor_640x640_coco14_sync_2018_07_03": Archive("32", 56),
+    "ssd_resnet50_v1_fpn_shared_box_predictor_640x640_coco14_sync_2018_07_03": Archive("35", 76),
+    "ssd_mobilenet_v2_coco_2018_03_29": Archive("22", 31),
+    "ssd_mobilenet_v2_quantized_300x300_coco_2019_01_03": Archive("22", 29),
+    "ssdlite_mobilenet_v2_coco_2018_05_09": Archive("22", 27),
+    "ssd_inception_v2_coco_2018_01_28": Archive("24", 42, ("ssd_inception_v2_300",)),
+    "faster_rcnn_inception_v2_coco_2018_01_28": Archive("28", 58),
+    "faster_rcnn_resnet50_coco_2018_01_28": Archive("30", 89),
+    "faster_rcnn_resnet50_lowproposals_coco_2018_01_28": Archive("", 64),
+    "rfcn_resnet101_coco_2018_01_28": Archive("30", 92),
+    "faster_rcnn_resnet101_coco_2018_01_28": Archive("32", 106),
+    "faster_rcnn_resnet101_lowproposals_coco_2018_01_28": Archive("", 82),
+    "faster_rcnn_inception_resnet_v2_atrous_coco_2018_01_28": Archive(
+        "37", 620, ("faster_rcnn_inception_resnet_v2_600_stride8",)
+    ),
+    "faster_rcnn_inception_resnet_v2_atrous_lowproposals_coco_2018_01_28": Archive("", 241),
+    "mask_rcnn_inception_resnet_v2_atrous_coco_2018_01_28": Archive("36", 771),
+    "mask_rcnn_inception_v2_coco_2018_01_28": Archive("25", 79),
+    "mask_rcnn_resnet101_atrous_coco_2018_01_28": Archive("33", 470),
+    "mask_rcnn_resnet50_atrous_coco_2018_01_28": Archive("29", 343),
+    "faster_rcnn_resnet101_kitti_2018_01_28": Archive("87", 79, trained_on="kitti"),
+    "faster_rcnn_inception_resnet_v2_atrous_oid_2018_01_28": Archive("37", 727, trained_on="open_images_v2"),
+    "faster_rcnn_inception_resnet_v2_atrous_lowproposals_oid_2018_01_28": Archive("", 347, trained_on="open_images_v2"),
+    "facessd_mobilenet_v2_quantized_320x320_open_image_v4": Archive("73", 20, trained_on="open_images_v4_faces"),
+    "faster_rcnn_inception_resnet_v2_atrous_oid_v4_2018_12_12": Archive("54", 425, trained_on="open_images_v4"),
 }
 # Names of COCO's classes in the order of their ids, which run to 90 with ten gaps.
 _COCO_NAMES = """
@@ -94,6 +132,11 @@ def names() -> list[str]:
     return list(ARCHIVES)
 
 
+def is_tensorflow1(name: str) -> bool:
+    """Returns True for the name of an archive of the TensorFlow 1 zoo, which ends in a date."""
+    return _TF1_NAME.fullmatch(name) is not None
+
+
 def archive_of(config_name: str) -> str | None:
     """Returns the archive whose weights the config of model_configs/ with this name takes, or None."""
     return _ARCHIVE_OF.get(config_name)
@@ -111,14 +154,11 @@ def problem_of(name: str) -> str:
         return ""
     shown = f"'{clip(name)}'"
     if name.startswith("centernet_"):
-        return (
-            f"the archive {shown} cannot be used: CenterNet is not supported yet; `detzoo weights list` has the others"
-        )
-    if _TF1_NAME.fullmatch(name):
-        return (
-            f"the archive {shown} is of the TensorFlow 1 zoo, whose checkpoints cannot be read yet; "
-            "`detzoo weights list` has those of the TensorFlow 2 zoo"
-        )
+        return f"the archive {shown} cannot be used: CenterNet is not supported yet; {_OTHERS}"
+    if is_tensorflow1(name):
+        for mark, network in _UNREADABLE.items():
+            if mark in name:
+                return f"the archive {shown} cannot be used: {network} is not supported yet; {_OTHERS}"
     of_config = archive_of(name)
     hint = f"; the archive of this config is '{of_config}'" if of_config else suggestion(name, ARCHIVES)
     return f"the zoo has no archive {shown}{hint}"

@@ -56,7 +56,7 @@ def test_list_get_and_where(server, archives, tmp_path, capsys):
     assert len(lines) == len(ARCHIVES) + 2
     [line] = [line for line in lines if archives.NAME in line and "cache is" not in line]
     assert line.split() == [archives.NAME, "20.2", "19", "13", "MB", "ssd_mobilenet_v2_300"]
-    [line] = [line for line in lines if line.startswith("mask_rcnn")]
+    [line] = [line for line in lines if line.startswith("mask_rcnn_inception_resnet_v2_1024")]
     assert line.split()[1:] == ["39.0/34.6", "301", "-", "mask_rcnn_inception_resnet_v2_1024"]
 
 
