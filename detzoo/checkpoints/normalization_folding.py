@@ -32,8 +32,8 @@ def fold(
 
     def fold_gamma(layer: str, kernel: str, mean: str) -> None:
         """Scales a kernel and the mean of its outputs."""
-        for path in (kernel, mean):
-            computed[path] = lambda path=path: read(keys[path]) * read(layer + _GAMMA)
+        computed[kernel] = lambda: read(keys[kernel]) * read(layer + _GAMMA)
+        computed[mean] = lambda: read(keys[mean]) * read(layer + _GAMMA)
 
     def fold_all(layer: str, kernel: str, bias: str) -> None:
         """Scales a kernel by gamma / deviation, and makes a bias of the rest."""
