@@ -25,7 +25,7 @@ class Constants:
     """The weights in a graph, with the methods of a checkpoint reader that ``StoredTensors`` needs."""
 
     def __init__(self, path: str) -> None:
-        """Reads a file.
+        """Reads the graph in a file.
 
         Raises:
             CheckpointError: The file is no graph, or holds no weights, or quantized ones.

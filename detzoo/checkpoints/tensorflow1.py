@@ -69,7 +69,7 @@ def _branches(blocks: Iterable[str], *branches: str) -> list[str]:
 _INCEPTION_V3 = [
     *_STEM,
     *_branches(["Mixed_5b"], "0a_1x1", "0a_1x1 0b_5x5", "0a_1x1 0b_3x3 0c_3x3", "0b_1x1"),
-    # Mixed_5c has two names of its own.
+    # Mixed_5c has two special names.
     "Mixed_5c/Branch_0/Conv2d_0a_1x1",
     "Mixed_5c/Branch_1/Conv2d_0b_1x1",
     "Mixed_5c/Branch_1/Conv_1_0c_5x5",

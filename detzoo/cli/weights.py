@@ -33,8 +33,8 @@ class List:
 
     SUMMARY = "Print the archives: published mAP and time, size in the cache, configs with the same network."
     DESCRIPTION = """
-    mAP is on COCO 2017 val (boxes, or boxes/masks; TensorFlow 1: 2014 minival; kitti and oid: their own data), and ms
-    is the time per image on the authors' GPU. Both are
+    mAP is on COCO 2017 val (boxes, or boxes/masks). For TensorFlow 1 it is on COCO 2014 minival, or on the data set in
+    the name. ms is the time per image on the authors' GPU. Both are
     published with the zoo, and not re-measured here. Configs have the same network as the archive; input size and
     number of proposals may differ. Every archive has its own pipeline.config, too.
 

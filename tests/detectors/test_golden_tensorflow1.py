@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+import detzoo
+
 pytestmark = pytest.mark.shared
 
 
@@ -53,3 +55,14 @@ def test_faster_rcnn_resnet50(shared, golden_weights):
     np.testing.assert_allclose(logits, golden["class_predictions_with_background"][theirs], atol=1e-3)
     detections = detector.postprocess(predictions, true_shapes, padded.shape[1:3])
     np.testing.assert_allclose(detections.scores, golden["post_detection_scores"], atol=1e-4)
+
+
+def test_trained_weights_detect_two_dogs(shared, load_module, tmp_path):
+    """An archive of the zoo in small, with weights that were trained on COCO: class 18 is a dog."""
+    name = "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync"
+    load_module("../../shared/data/coco_ssd_mobilenet_v1/write_tf1_checkpoint.py").main(str(tmp_path / "model.ckpt"))
+    config = (shared / "configs" / "published" / "tf1" / f"{name}.config").read_text()
+    (tmp_path / "pipeline.config").write_text(config)
+    image = shared / "data" / "odapi_test" / "image1.jpg"
+    result = detzoo.load(tmp_path).detect(image)
+    assert [found.class_id for found in result if found.score > 0.6] == [18, 18]
