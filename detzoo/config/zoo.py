@@ -23,8 +23,8 @@ class Archive(NamedTuple):
     """One archive of the zoo.
 
     Attributes:
-        published_map: Published mAP of boxes, or of boxes/masks, in percent. COCO's is on 2017 val, or on 2014 minival for
-            TensorFlow 1. "" if none was published.
+        published_map: Published mAP of boxes, or of boxes/masks, in percent; "" for none. COCO's is on 2017 val, or on
+            2014 minival for TensorFlow 1.
         published_ms: Published time per image on the authors' GPU.
         configs: Configs of model_configs/ with the same network, and so the same variables. Input size, number of
             proposals and training may differ.
