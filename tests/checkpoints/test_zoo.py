@@ -141,7 +141,7 @@ def test_an_archive_of_tensorflow_1(offline, archives):
     packed = archives.packed([(f"{name}/{file}", b"x") for file in (*files, "saved_model/saved_model.pb")])
     (offline / f"{name}.tar.gz").write_bytes(packed)
     assert zoo.local(f"zoo://{name}") == str(offline / name)
-    assert zoo.local(f"zoo://{name}", zoo.SAVED_MODEL) == str(offline / name / "saved_model")
+    assert zoo.local(f"zoo://{name}", "saved_model") == str(offline / name / "saved_model")
     assert (offline / name / "label_map.pbtxt").is_file()
 
 

@@ -99,7 +99,7 @@ def test_warnings_pass_unless_strict(tmp_path, shared, capsys):
     printed = capsys.readouterr().out
     assert "warning: " in printed
     assert "0.8 is high for 8 images per step" in printed
-    assert printed.splitlines()[-1] == f"{source}: ok, 1 warning, 8 accepted fields have no effect"
+    assert printed.splitlines()[-1] == f"{source}: ok, 1 warning, 7 accepted fields have no effect"
     assert main(["config", "check", str(source), *overrides, "--strict"]) == 2
 
 
