@@ -55,6 +55,7 @@ def printed(notebook):
 def in_checkout(monkeypatch, tmp_path):
     """Lets the kernel import this checkout, from an empty folder with a cache of its own."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # the kernel's own draws into the notebook
     monkeypatch.setenv("DETZOO_CACHE", str(tmp_path / "cache"))
     folder = tmp_path / "run"
     folder.mkdir()
