@@ -27,7 +27,7 @@ setup_environment() {
   stamp="$venv/.installed${extra:+-$extra}"
   wanted="$(cksum <"$root/pyproject.toml") $root${requirements[*]+ ${requirements[*]}}"
   if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
-    echo "[setup] installing detzoo${extra:+[$extra]} into $folder (2.2 to 3.5 GB, one to five minutes)"
+    echo "[setup] installing detzoo${extra:+[$extra]} into $folder (2.2 to 3.8 GB, one to five minutes)"
     # --use-pep517: pip before 23.1 (Debian 12 has one) builds seqeval, which tf-models-official needs, in a way that fails.
     "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --use-pep517 \
       --editable "$root${extra:+[$extra]}" ${requirements[@]+"${requirements[@]}"} \
