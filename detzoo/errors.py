@@ -39,6 +39,20 @@ class CheckpointError(DetzooError):
     """A checkpoint that is missing, incomplete or does not fit the model."""
 
 
+class OtherModelError(CheckpointError):
+    """A checkpoint of another model than the one to restore.
+
+    Args:
+        finding: The differences, and the way to restore the checkpoint as a whole.
+        remedy: The end of the message: the way to reuse the weights in a training.
+        has_other_classes: The models differ in the number of classes alone.
+    """
+
+    def __init__(self, finding: str, remedy: str = "", has_other_classes: bool = False) -> None:
+        super().__init__(finding + remedy)
+        self.finding, self.has_other_classes = finding, has_other_classes
+
+
 class DiskFullError(DetzooError):
     """A write that failed because the disk, or the user's quota on it, is full."""
 

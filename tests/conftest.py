@@ -61,6 +61,21 @@ def load_module():
 
 
 @pytest.fixture(scope="session")
+def archives(load_module):
+    """The module tests/zoo_server.py."""
+    return load_module("zoo_server.py")
+
+
+@pytest.fixture
+def server(archives, monkeypatch, tmp_path):
+    """A server of the detection zoo on localhost, and an empty cache."""
+    monkeypatch.setenv("DETZOO_CACHE", str(tmp_path / "cache"))
+    with archives.serving() as server:
+        monkeypatch.setenv("DETZOO_ZOO_URL", server.url)
+        yield server
+
+
+@pytest.fixture(scope="session")
 def golden_weights(load_module):
     """The module tests/detectors/golden_weights.py."""
     return load_module("detectors/golden_weights.py")

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.server
 import pathlib
 import shutil
 import subprocess
 import sys
-import tarfile
-import threading
 
 import pytest
 
@@ -93,7 +90,7 @@ def test_comparing_detectors(in_checkout, full):
 
 
 @pytest.mark.shared
-def test_detecting_with_published_weights(in_checkout, shared, monkeypatch, tmp_path):
+def test_detecting_with_published_weights(in_checkout, shared, server, archives, tmp_path):
     """A server on this machine has an archive in the zoo's layout with weights that were trained on COCO."""
     name = "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync_2018_07_18"
     unpacked = tmp_path / name
@@ -102,22 +99,7 @@ def test_detecting_with_published_weights(in_checkout, shared, monkeypatch, tmp_
     subprocess.run([sys.executable, script, unpacked / "model.ckpt"], check=True, capture_output=True)
     config = "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync.config"
     shutil.copy(shared / "configs" / "published" / "tf1" / config, unpacked / "pipeline.config")
-    with tarfile.open(tmp_path / f"{name}.tar.gz", "w:gz") as archive:
-        archive.add(unpacked, name)
-
-    class Archive(http.server.SimpleHTTPRequestHandler):
-        def translate_path(self, path):
-            return str(tmp_path / pathlib.PurePosixPath(path).name)
-
-        def log_message(self, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Archive)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("DETZOO_ZOO_URL", f"http://127.0.0.1:{server.server_port}")
-    try:
-        notebook = run(ROOT / "docs" / "notebooks" / "detect.ipynb", in_checkout)
-    finally:
-        server.shutdown()
+    server.address, server.content = f"/{name}.tar.gz", archives.archive_of_folder(unpacked, name)
+    notebook = run(ROOT / "docs" / "notebooks" / "detect.ipynb", in_checkout)
     assert "person" in printed(notebook)
     assert len(pictures(notebook)) == 1

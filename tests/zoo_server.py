@@ -40,11 +40,11 @@ def archive(*more: tarfile.TarInfo | tuple[str, bytes], top: str = NAME) -> byte
     return packed([*((f"{top}/{name}", content) for name, content in FILES.items()), *more])
 
 
-def archive_of_folder(folder: pathlib.Path) -> bytes:
+def archive_of_folder(folder: pathlib.Path, top: str = NAME) -> bytes:
     """The archive of a folder's files."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w:gz", compresslevel=1) as tar:
-        tar.add(folder, NAME)
+        tar.add(folder, top)
     return stream.getvalue()
 
 
@@ -54,6 +54,7 @@ class ZooServer:
     Attributes:
         url: Value of DETZOO_ZOO_URL.
         content: Body of an archive; None for 404.
+        address: Path of that archive; others give 404.
         requests: Paths that were asked for.
         break_off: Number of answers that end in the middle of the body.
         states_length: False for answers without Content-Length.
@@ -63,6 +64,7 @@ class ZooServer:
     def __init__(self, url: str) -> None:
         self.url = url
         self.content: bytes | None = archive()
+        self.address = ADDRESS
         self.requests: list[str] = []
         self.break_off = 0
         self.states_length = True
@@ -71,14 +73,14 @@ class ZooServer:
 
 @contextlib.contextmanager
 def serving() -> Iterator[ZooServer]:
-    """Serves one archive at ``ADDRESS``."""
+    """Serves one archive."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
             zoo.requests.append(self.path)
             zoo.before_answer()
             content = zoo.content
-            if content is None or self.path != ADDRESS:
+            if content is None or self.path != zoo.address:
                 self.send_error(404)
                 return
             self.send_response(200)

@@ -6,7 +6,7 @@ import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
-from detzoo.errors import CheckpointError
+from detzoo.errors import CheckpointError, OtherModelError
 
 if TYPE_CHECKING:
     from detzoo.config.label_map import LabelMap
@@ -28,11 +28,9 @@ def restore_whole(loaded: LoadedPipeline, checkpoint: str) -> InMemory:
     model = loaded.message.model
     try:
         detector, step = restored(model, checkpoint, "load", loaded.message.eval_config.use_moving_averages)
-    except CheckpointError as problem:
-        remedy = "to reuse its weights, name it in train_config.fine_tune_checkpoint"
-        fitting = "to load the weights that fit, and train the others, give num_classes as well"
-        advice = f"; {fitting}" if "another number of classes" in str(problem) else ""
-        raise CheckpointError(str(problem).replace(f"; {remedy}", advice)) from None
+    except OtherModelError as problem:
+        advice = "; to load the weights that fit, and train the others, give num_classes as well"
+        raise CheckpointError(problem.finding + (advice if problem.has_other_classes else "")) from None
     return InMemory(detector, copy.deepcopy(model), step, checkpoint)
 
 

@@ -22,7 +22,7 @@ from detzoo.errors import CheckpointError
 
 ACCEPTED = (
     "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/, or the "
-    "checkpoint/ of an archive of the TensorFlow 2 detection zoo), a prefix such as model_dir/ckpt-1000 or model.ckpt, "
+    "checkpoint/ of an archive of the detection zoo), a prefix such as model_dir/ckpt-1000 or model.ckpt, "
     "a frozen_inference_graph.pb, or zoo://NAME (`detzoo weights list`)"
 )
 BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value

@@ -15,7 +15,7 @@ from typing import Any
 
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.checkpoints.stored_weights import CLASSIFICATION, StoredWeights, find_weights
-from detzoo.errors import CheckpointError
+from detzoo.errors import CheckpointError, OtherModelError
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
         spare: Names in the file that the detector need not have.
 
     Raises:
-        CheckpointError: The variables differ; the message has the first differences.
+        OtherModelError: The variables differ; the message has the first differences.
     """
     shapes = stored.shapes
     missing = [name for name in variables if name not in shapes]
@@ -134,13 +134,15 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
         findings.append(f"{len(missing)} variables of the model are not in it ({_examples(missing)})")
     if stored.unused:
         findings.append(f"{len(stored.unused)} of its variables are not in the model ({_examples(stored.unused)})")
-    if not missing and not stored.unused and all(CLASS_LAYER.search(name) for name in other):
+    has_other_classes = not missing and not stored.unused and all(CLASS_LAYER.search(name) for name in other)
+    if has_other_classes:
         advice = "It was trained for another number of classes: set num_classes to that number"
     else:
         advice = "Use the pipeline.config of the checkpoint's folder, or another checkpoint"
-    raise CheckpointError(
-        f"the checkpoint {stored.prefix} ({stored.kind}) is of another model: {'; '.join(findings)}. {advice}; to "
-        "reuse its weights, name it in train_config.fine_tune_checkpoint"
+    raise OtherModelError(
+        f"the checkpoint {stored.prefix} ({stored.kind}) is of another model: {'; '.join(findings)}. {advice}",
+        "; to reuse its weights, name it in train_config.fine_tune_checkpoint",
+        has_other_classes,
     )
 
 

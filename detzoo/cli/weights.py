@@ -11,7 +11,7 @@ from detzoo.errors import UsageError
 
 SUMMARY = "List and download the published weights of the Object Detection API's zoo, by name."
 DESCRIPTION = """
-Weights of detectors that were trained on COCO: the archives of the Object Detection API's TensorFlow 2 detection zoo.
+Weights of trained detectors: the archives of the Object Detection API's detection zoos of TensorFlow 2 and 1.
 
     detzoo weights list
     detzoo weights get ssd_mobilenet_v2_320x320_coco17_tpu-8
@@ -34,9 +34,9 @@ class List:
     SUMMARY = "Print the archives: published mAP and time, size in the cache, configs with the same network."
     DESCRIPTION = """
     mAP is on COCO 2017 val (boxes, or boxes/masks). For TensorFlow 1 it is on COCO 2014 minival, or on the data set in
-    the name. ms is the time per image on the authors' GPU. Both are
-    published with the zoo, and not re-measured here. Configs have the same network as the archive; input size and
-    number of proposals may differ. Every archive has its own pipeline.config, too.
+    the name. ms is the time per image on the authors' GPU. Both are published with the zoo, and not re-measured here.
+    Configs have the same network as the archive; input size and number of proposals may differ. Every archive has its
+    own pipeline.config, too.
 
         detzoo weights list
     """

@@ -212,7 +212,7 @@ def _fit_optimizer(training: pb.TrainConfig, name: str, batch: int, base_batch: 
 def _set_readers(message: pb.TrainEvalPipelineConfig, facts: DataFacts) -> dict[str, str]:
     """Replaces the readers by those of the project's records, and sets the metrics. Returns comments."""
     model = message.model
-    reads_masks = model.HasField("faster_rcnn") and stages.predicts_masks(model.faster_rcnn)
+    reads_masks = stages.has_mask_head(model)
     del message.eval_input_reader[:]
     message.ClearField("train_input_reader")
     train, held_out = message.train_input_reader, message.eval_input_reader.add(shuffle=False, num_epochs=1)

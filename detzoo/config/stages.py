@@ -47,6 +47,11 @@ def predicts_masks(model: pb.FasterRcnn) -> bool:
     return model.number_of_stages == NUMBER_WITH_MASKS and asks
 
 
+def has_mask_head(model: pb.DetectionModel) -> bool:
+    """Returns True for a Mask R-CNN, whose boxes have masks."""
+    return model.HasField("faster_rcnn") and predicts_masks(model.faster_rcnn)
+
+
 def keeps_backbone(model: pb.FasterRcnn, extractor: RegionExtractor) -> bool:
     """Returns True if the rest of the backbone follows the crop (in R-FCN: precedes it), False for dense layers.
 

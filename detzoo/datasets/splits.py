@@ -46,27 +46,30 @@ _LAST_NUMBER = re.compile(r"(\d{1,18})(?=\D*$)")
 logger = logging.getLogger(__name__)
 
 
-def draw(recognized: Recognized, fraction: float, seed: int = 0) -> Recognized:
-    """Draws the splits "train" and "val" if the labels have no splits; otherwise returns them unchanged.
+def draw(recognized: Recognized, fraction: float, seed: int = 0, source: str = ALL) -> Recognized:
+    """Draws the splits "train" and "val" from one split; returns labels that do not have it unchanged.
 
     Args:
         recognized: Labels of a folder.
         fraction: Part of the images to hold out, 0 to 1; 0 draws no split.
         seed: Seed of the draw; the same images and seed give the same split.
+        source: Split to divide: "all", which labels without splits have, or "train".
 
     Raises:
         UsageError, DataError: As in ``draw_split``.
     """
-    if ALL not in recognized.splits or fraction == 0:
+    if source not in recognized.splits or fraction == 0:
         return recognized
-    train, held_out = draw_split(recognized.splits[ALL].images, fraction, seed)
-    splits = {
-        TRAIN: Annotations(train, recognized.class_names),
-        VAL: Annotations(held_out, recognized.class_names),
-    }
-    drawn = f"drawn by seed {seed}: train {len(train)} images, val {len(held_out)} images"
-    text = f"{recognized.description.rpartition(';')[0]}; {drawn}"
-    return recognized._replace(splits=splits, description=text)
+    parts = zip((TRAIN, VAL), draw_split(recognized.splits[source].images, fraction, seed), strict=True)
+    drawn = {split: Annotations(images, recognized.class_names) for split, images in parts}
+    others = {split: part for split, part in recognized.splits.items() if split != ALL}
+    text, origin = recognized.description, f" from {source}"
+    if source == ALL:
+        text, origin = text.rpartition(";")[0], ""  # without the number of all images
+    counts = ", ".join(f"{split} {len(part.images)} images" for split, part in drawn.items())
+    return recognized._replace(
+        splits={**others, **drawn}, description=f"{text}; drawn{origin} by seed {seed}: {counts}"
+    )
 
 
 def draw_split(

@@ -31,11 +31,10 @@ from detzoo.config.project import (
     fitted,
 )
 from detzoo.config.zoo import PREFIX, archive_of
-from detzoo.datasets.annotations import Annotations
 from detzoo.datasets.import_yolo import has_masks
 from detzoo.datasets.recognize import Recognized, recognize, remarks, write_records
 from detzoo.datasets.split_names import ALL, TRAIN, VAL
-from detzoo.datasets.splits import draw, draw_split
+from detzoo.datasets.splits import draw
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, PROJECT_TRAINING, full_disk
 
@@ -113,7 +112,8 @@ def new_project(
     if not 0 < val < 1:
         raise UsageError(f"--val is {val:g}; accepted: a share of the images, above 0 and below 1, such as 0.2")
     base = _load_base(model) if model else None
-    recognized = recognize(data, data_format, flag="--data", include_masks=base is not None and _reads_masks(base))
+    reads_masks = base is not None and stages.has_mask_head(base.message.model)
+    recognized = recognize(data, data_format, flag="--data", include_masks=reads_masks)
     are_classes = recognized.format == CLASS_FOLDERS
     name = model or (CLASSIFIER if are_classes else DETECTOR)
     base = base or _load_base(name)
@@ -143,11 +143,6 @@ def _load_base(name: str) -> LoadedPipeline:
     return loaded
 
 
-def _reads_masks(base: LoadedPipeline) -> bool:
-    model = base.message.model
-    return model.HasField("faster_rcnn") and stages.predicts_masks(model.faster_rcnn)
-
-
 def _choose_weights(name: str, base: LoadedPipeline, weights: str | None, is_default: bool) -> tuple[str, str]:
     """Returns one of ``WEIGHTS`` and the path of the zoo's checkpoint, "" without one."""
     archive = archive_of(name.removesuffix(".config"))
@@ -172,8 +167,7 @@ def _check_fits(name: str, model: Any, recognized: Recognized) -> None:
         found, lacking = ("classes of whole images", "boxes") if are_classes else ("boxes", "whole images")
         other = CLASSIFIER if are_classes else DETECTOR
         raise UsageError(f"--model {name} learns from {lacking}, but --data has {found}; take, e.g., --model {other}")
-    masks = model.HasField("faster_rcnn") and stages.predicts_masks(model.faster_rcnn)
-    if masks and recognized.splits and not any(map(has_masks, recognized.splits.values())):
+    if stages.has_mask_head(model) and recognized.splits and not any(map(has_masks, recognized.splits.values())):
         raise UsageError(
             f"--model {name} learns from masks, but the labels have boxes only; take, e.g., --model {DETECTOR}"
         )
@@ -198,15 +192,9 @@ def _draft_of(folder: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _with_validation(recognized: Recognized, val: float, seed: int) -> Recognized:
     """Draws the images to validate on, unless the labels have a split for it."""
-    if ALL in recognized.splits:
-        return draw(recognized, val, seed)
     if VAL in recognized.splits:
         return recognized
-    parts = zip((TRAIN, VAL), draw_split(recognized.splits[TRAIN].images, val, seed), strict=True)
-    drawn = {split: Annotations(images, recognized.class_names) for split, images in parts}
-    counts = ", ".join(f"{split} {len(part.images)} images" for split, part in drawn.items())
-    text = f"{recognized.description}; drawn from train by seed {seed}: {counts}"
-    return recognized._replace(splits={**recognized.splits, **drawn}, description=text)
+    return draw(recognized, val, seed, ALL if ALL in recognized.splits else TRAIN)
 
 
 def _write_records(recognized: Recognized, draft: pathlib.Path) -> dict[str, ConversionResult]:

@@ -28,20 +28,6 @@ from detzoo.config.zoo import ARCHIVES, COCO_CLASSES, problem_of
 from detzoo.errors import CheckpointError, DiskFullError, UsageError
 
 
-@pytest.fixture(scope="module")
-def archives(load_module):
-    return load_module("zoo_server.py")
-
-
-@pytest.fixture
-def server(archives, monkeypatch, tmp_path):
-    """A server on localhost and an empty cache."""
-    monkeypatch.setenv("DETZOO_CACHE", str(tmp_path / "cache"))
-    with archives.serving() as server:
-        monkeypatch.setenv("DETZOO_ZOO_URL", server.url)
-        yield server
-
-
 @pytest.fixture
 def offline(monkeypatch, tmp_path):
     """No server, and the folder of an empty cache."""

@@ -23,19 +23,6 @@ from detzoo.features.pretrained import MissingWeightsError
 from detzoo.sweep.plan.files import newest_checkpoint
 
 
-@pytest.fixture(scope="module")
-def archives(load_module):
-    return load_module("zoo_server.py")
-
-
-@pytest.fixture
-def server(archives, monkeypatch, tmp_path):
-    monkeypatch.setenv("DETZOO_CACHE", str(tmp_path / "cache"))
-    with archives.serving() as server:
-        monkeypatch.setenv("DETZOO_ZOO_URL", server.url)
-        yield server
-
-
 def test_list_get_and_where(server, archives, tmp_path, capsys):
     folder = tmp_path / "cache" / archives.NAME
     assert main(["weights", "where"]) == 0

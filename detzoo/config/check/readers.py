@@ -192,7 +192,7 @@ def _check_masks(
         use = "trained on" if is_training else "measured by"
         text = f"is false, but segmentation proposals are {use} the records' masks; accepted: true"
         findings.error("load_instance_masks", "masks-not-read", text)
-    elif config.model.HasField("faster_rcnn") and stages.predicts_masks(config.model.faster_rcnn):
+    elif stages.has_mask_head(config.model):
         has_metrics = MASK_METRICS in config.eval_config.metrics_set or config.eval_config.eval_instance_masks
         why = "the mask head is trained on them" if is_training else f"eval_config asks for {MASK_METRICS}"
         if is_training or has_metrics:
