@@ -201,6 +201,7 @@ class ConvHyperparams:
     l2_weight: float = 0.0
     regularize_depthwise: bool = False
     activation: str | Callable[[Tensor], Tensor] | None = "relu"  # "relu", "relu6", layers.activation.swish
+    sum_activation: str | None = None  # activation of a residual block's sum; None for ``activation``
     batch_norm: BatchNormHyperparams | None = None
     force_use_bias: bool = False
 

@@ -87,11 +87,12 @@ EXTRACTOR_PARAMETERS = {
     # fc6 and fc7 follow VGG's crop: (7 * 7 * 512 + 1) * 4096 + (4096 + 1) * 4096.
     "faster_rcnn_vgg16_600.config": 14_714_688 + 119_545_856,
     "faster_rcnn_mobilenet_v1_600.config": 3_228_864,
-    "faster_rcnn_inception_v2_600.config": 10_173_112,
+    # Inception v2: the first layer as in tests/features/test_parameters.py, and a gamma of each of the 9,952 channels.
+    "faster_rcnn_inception_v2_600.config": 10_173_112 + 2 * 64 + 9_952,
     "faster_rcnn_inception_v3_600.config": 21_802_784,
     "faster_rcnn_inception_resnet_v2_600.config": 54_336_736,
     "faster_rcnn_resnet101_600.config": 42_605_504,
-    "rfcn_inception_v2_600.config": 10_173_112,
+    "rfcn_inception_v2_600.config": 10_173_112 + 2 * 64 + 9_952,
     "rfcn_mobilenet_v1_600.config": 3_228_864,
     "rfcn_inception_resnet_v2_600.config": 54_336_736,
     "rfcn_resnet101_600.config": 42_605_504,

@@ -94,12 +94,16 @@ def overridden(network: Network, row: Extractor, conv_hyperparams: ConvHyperpara
     """Returns the hyperparameters of a backbone's layers: its family's, or those that override them.
 
     As in the Object Detection API, an override regularizes the depthwise kernels of MobileNets, too, whatever
-    ``regularize_depthwise`` says.
+    ``regularize_depthwise`` says. In its TensorFlow 1 graphs, ResNets keep their batch norm and end blocks in a ReLU.
     """
     if conv_hyperparams is None:
         return network.hyperparams
     if row.family in _DEPTHWISE_FAMILIES:
         return dataclasses.replace(conv_hyperparams, regularize_depthwise=True)
+    batch_norm, own = conv_hyperparams.batch_norm, network.hyperparams.batch_norm
+    if row.family == "resnet" and row.is_first_generation and batch_norm is not None and own is not None:
+        kept = dataclasses.replace(own, train=batch_norm.train, synchronized=batch_norm.synchronized)
+        return dataclasses.replace(conv_hyperparams, batch_norm=kept, sum_activation="relu")
     return conv_hyperparams
 
 

@@ -58,6 +58,7 @@ def build_neck(message: pb.SsdFeatureExtractor, freeze_batchnorm: bool = False) 
         parts = PyramidParts(
             coarse_levels=CoarseLevels.CONVOLVE_BACKBONE if of_backbone else CoarseLevels.CONVOLVE_PYRAMID,
             is_normalized=fpn.top_down_normalization,
+            passes_sums=extractor.is_first_generation,
             use_depthwise=message.use_depthwise,
             explicit_padding=message.use_explicit_padding,
         )

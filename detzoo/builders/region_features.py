@@ -102,7 +102,11 @@ class RegionFeatures:
 
     def after_crop(self, input_shape: tuple[int | None, int | None, int], stride: RegionStride) -> keras.Model:
         """Builds the rest of the backbone, [N, h, w, C] -> [N, h', w', C']."""
-        model = build_region_model(self.network, (CROPPED_LEVEL, LAST_LEVEL), input_shape, self.hyperparams, stride)
+        levels = (CROPPED_LEVEL, LAST_LEVEL)
+        # The Object Detection API's TensorFlow 1 graph does not pad Mixed_7a, its Keras model does.
+        keeps_padding = self.row.family == "inception_resnet_v2" and self.row.is_first_generation
+        keeps_padding = keeps_padding and stride is RegionStride.STRIDED
+        model = build_region_model(self.network, levels, input_shape, self.hyperparams, stride, keeps_padding)
         self._prepare(model)
         return model
 
@@ -142,5 +146,6 @@ def read_region_features(message: pb.FasterRcnnFeatureExtractor) -> RegionFeatur
     if message.override_base_feature_extractor_hyperparams:
         own = overridden(network, row, added)
     else:
-        own = dataclasses.replace(network.hyperparams, l1_weight=0.0, l2_weight=L2_HALF * message.weight_decay)
+        own = network.two_stage_hyperparams or network.hyperparams
+        own = dataclasses.replace(own, l1_weight=0.0, l2_weight=L2_HALF * message.weight_decay)
     return RegionFeatures(message, row, network, frozen(own, is_frozen), added)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,10 +23,12 @@ from detzoo.checkpoints.files import (
     own_checkpoint,
 )
 from detzoo.checkpoints.layout import MODEL, parse_key
-from detzoo.checkpoints.normalization_folding import fold
 from detzoo.checkpoints.object_graph import GRAPH_KEY, ObjectGraph
 from detzoo.errors import CheckpointError
 
+# Of Inception v2's first layer, in checkpoints of version 0.1 and now.
+FIRST_BIAS, FIRST_BETA = "backbone/conv_1a_separable/bias", "backbone/conv_1a_batch_norm/beta"
+_INCEPTION_V2_EPSILON = 0.001
 CLASSIFICATION = "classification"  # fine_tune_checkpoint_type of a classification network
 
 
@@ -125,7 +127,7 @@ def _tensorflow1_weights(
             f"{tensors.prefix} has {len(averages)} moving averages without their variables, such as {averages[0]}: set "
             "eval_config.use_moving_averages: true to evaluate or export them; an export can start a training"
         )
-    match, read = fold(tensorflow1.match_detector(names, paths, use_averages), paths, tensors.read)
+    match = tensorflow1.match_detector(names, paths, use_averages)
     shapes = {path: tensors.shapes[match.keys[path]] for path in paths if path in match.keys}
     return StoredWeights(
         prefix=tensors.prefix,
@@ -135,13 +137,18 @@ def _tensorflow1_weights(
         unused=match.unused,
         leftovers=match.leftovers,
         names=match.keys,
-        read=read,
+        read=lambda path: tensors.read(match.keys[path]),
     )
 
 
 def own_weights(stored: StoredCheckpoint, paths: Sequence[str], prefer_average: bool) -> StoredWeights:
     """Finds the weights of a detector in a checkpoint of detzoo; arguments as for ``find_weights``."""
     shapes, known = stored.paths(MODEL), set(paths)
+    added = {}
+    if FIRST_BIAS in shapes and FIRST_BETA in known:
+        added = _earlier_inception_v2(shapes, known, stored.read_weights(FIRST_BIAS, prefer_average))
+        shapes = {name: shape for name, shape in shapes.items() if name != FIRST_BIAS}
+        shapes |= {path: value.shape for path, value in added.items()}
     return StoredWeights(
         prefix=stored.prefix,
         step=stored.step,
@@ -150,9 +157,29 @@ def own_weights(stored: StoredCheckpoint, paths: Sequence[str], prefer_average: 
         unused=[path for path in shapes if path not in known],
         leftovers={},
         names={},
-        read=lambda path: stored.read_weights(path, prefer_average),
+        read=lambda path: added[path] if path in added else stored.read_weights(path, prefer_average),
         is_own=True,
     )
+
+
+def _earlier_inception_v2(
+    shapes: Mapping[str, tuple[int, ...]], known: set[str], bias: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Returns the normalization variables of an Inception v2 that checkpoints of version 0.1 do not have, by path.
+
+    The first layer had a bias instead of a normalization, and no normalization had a gamma. Inference is equal.
+    """
+    layer = FIRST_BETA.removesuffix("beta")
+    added = {
+        FIRST_BETA: bias,
+        f"{layer}moving_mean": np.zeros_like(bias),
+        f"{layer}moving_variance": np.full_like(bias, 1.0 - _INCEPTION_V2_EPSILON),
+    }
+    for path in known - set(shapes):
+        layer, found, _ = path.partition("_batch_norm/gamma")
+        if found and layer.startswith(("backbone/", "box_backbone/")):
+            added[path] = np.ones(shapes.get(f"{layer}_batch_norm/beta", bias.shape), np.float32)
+    return added
 
 
 def _match_classifier(tensors: StoredTensors, graph: ObjectGraph, paths: Sequence[str], checkpoint_type: str) -> Any:

@@ -1,7 +1,7 @@
 """The one table of feature extractors: type string -> the network to build, or why this version does not build it.
 
 ``config check`` and the builders read the same table, so that they agree. A type of the Object Detection API's first
-generation (``ssd_mobilenet_v2``) and of its second (``ssd_mobilenet_v2_keras``) are the same entry.
+generation (``ssd_mobilenet_v2``) and of its second (``ssd_mobilenet_v2_keras``) are entries of the same backbone.
 
 References:
     Liu et al., arXiv:1512.02325, section 2.1; Huang et al., arXiv:1611.10012, section 3.3 (maps and extra depths of
@@ -46,6 +46,8 @@ class Extractor:
     has_depth_multiplier: bool = False  # True if ``depth_multiplier`` scales the backbone
     has_imagenet_weights: bool = True  # True if keras.applications publishes weights of it
     is_fpn: bool = False  # True for a feature pyramid on the maps (``_fpn``)
+    # True for a type without ``_keras``, whose checkpoints the Object Detection API's TensorFlow 1 graphs trained.
+    is_first_generation: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,10 +195,11 @@ def _with_variants(plain: dict[str, _Row], in_pyramid: dict[str, Any], in_second
     """
     table: dict[str, _Row] = {}
     for name, row in plain.items():
-        second = dataclasses.replace(row, **in_second) if in_second else row
+        second = dataclasses.replace(row, **in_second)
         pyramid = dataclasses.replace(second, is_fpn=True, **in_pyramid)
-        table[name], table[name + KERAS_SUFFIX] = row, second
-        table[name + FPN_SUFFIX] = table[name + FPN_SUFFIX + KERAS_SUFFIX] = pyramid
+        table[name] = dataclasses.replace(row, is_first_generation=True)
+        table[name + FPN_SUFFIX] = dataclasses.replace(pyramid, is_first_generation=True)
+        table[name + KERAS_SUFFIX], table[name + FPN_SUFFIX + KERAS_SUFFIX] = second, pyramid
     return table
 
 

@@ -7,16 +7,19 @@ References:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
 
 from detzoo.contracts import Tensor
-from detzoo.features.inception import INCEPTION_V3_HYPERPARAMS
+from detzoo.features.inception import BATCH_NORM, INCEPTION_V3_HYPERPARAMS
 from detzoo.features.network import Network, symbolic
 
 HYPERPARAMS = INCEPTION_V3_HYPERPARAMS
+# The Object Detection API's batch norm has gamma in two-stage detectors, and in SSD only if the config sets it.
+TWO_STAGE_HYPERPARAMS = dataclasses.replace(HYPERPARAMS, batch_norm=dataclasses.replace(BATCH_NORM, scale=True))
 PYRAMID_ENDPOINTS = {2: "conv_2c_activation", 3: "mixed_3c", 4: "mixed_4e", 5: "mixed_5c"}
 SSD_ENDPOINTS = PYRAMID_ENDPOINTS | {4: "mixed_4c"}
 
@@ -74,16 +77,16 @@ def inception_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
         graph=symbolic(lambda: _graph(stem_depthwise, stem, blocks)),
         endpoints=PYRAMID_ENDPOINTS if for_pyramid else SSD_ENDPOINTS,
         hyperparams=HYPERPARAMS,
+        two_stage_hyperparams=TWO_STAGE_HYPERPARAMS,
     )
 
 
 def _graph(stem_depthwise: int, stem: tuple[int, int, int], blocks: list[_Mixed | _Reduction]) -> keras.Model:
     image = keras.Input((None, None, 3))
-    # The only convolution with a bias and without batch norm.
     x = keras.layers.SeparableConv2D(
-        stem[0], 7, strides=2, padding="same", depth_multiplier=stem_depthwise, name="conv_1a_separable"
+        stem[0], 7, strides=2, padding="same", depth_multiplier=stem_depthwise, use_bias=False, name="conv_1a_separable"
     )(image)
-    x = keras.layers.Activation("relu", name="conv_1a_activation")(x)
+    x = _normalize(x, "conv_1a")
     x = keras.layers.MaxPooling2D(3, strides=2, padding="same", name="pool_2a")(x)
     x = _convolution(x, stem[1], 1, "conv_2b")
     x = _convolution(x, stem[2], 3, "conv_2c")
@@ -127,6 +130,10 @@ def _convolution(x: Tensor, filters: int, kernel_size: int, name: str, strides: 
     x = keras.layers.Conv2D(filters, kernel_size, strides=strides, padding="same", use_bias=False, name=f"{name}_conv")(
         x
     )
+    return _normalize(x, name)
+
+
+def _normalize(x: Tensor, name: str) -> Tensor:
     x = keras.layers.BatchNormalization(scale=False, name=f"{name}_batch_norm")(x)
     return keras.layers.Activation("relu", name=f"{name}_activation")(x)
 

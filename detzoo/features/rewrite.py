@@ -100,8 +100,11 @@ def build_region_model(
     input_shape: tuple[int | None, int | None, int],
     hyperparams: ConvHyperparams,
     stride: RegionStride,
+    keeps_padding: bool = False,
 ) -> keras.Model:
     """Builds the part of a network between two of its maps, to run on regions that are cropped from the first.
+
+    ``keeps_padding`` pads strided layers as the network does, instead of to "same".
 
     Returns:
         A functional model ``box_backbone`` of [N, h, w, C] -> [N, h', w', C'], its variables under ``box_backbone/``.
@@ -110,7 +113,7 @@ def build_region_model(
     region = keras.Input(input_shape, name="region")
     output_stride = NATIVE_OUTPUT_STRIDE if stride is RegionStride.STRIDED else 1
     dilates = stride is RegionStride.DILATED
-    rewriter = _Rewriter(network, hyperparams, output_stride, network.explicit_padding, dilates)
+    rewriter = _Rewriter(network, hyperparams, output_stride, network.explicit_padding, dilates, keeps_padding)
     with keras.name_scope(REGION_MODEL_NAME):
         state = _State(widening=input_shape[-1] / cropped.shape[-1])
         outputs = rewriter.run(cropped, region, {levels[1]: network.endpoints[levels[1]]}, state)
@@ -141,12 +144,14 @@ class _Rewriter:
         output_stride: int,
         explicit_padding: bool,
         dilates: bool = True,  # if True, a stride that becomes 1 dilates the layers behind
+        keeps_padding: bool = False,  # if True, strided layers are padded as in the graph
     ) -> None:
         self._network = network
         self._hyperparams = hyperparams
         self._output_stride = output_stride
         self._explicit_padding = explicit_padding
         self._dilates = dilates
+        self._keeps_padding = keeps_padding
         self._names = stable_names(network.graph)
         self._normalized = {
             producer_of(network.graph, layer.input).name
@@ -188,12 +193,13 @@ class _Rewriter:
             stride, state = self._step(layer, state)
             unstrided = stride != layer.strides[0]
             size = max(layer.pool_size[0], MIN_UNSTRIDED_POOL) if unstrided else layer.pool_size[0]
-            output = self._like(layer, pool_size=size, strides=stride, padding="same")(inputs)
+            output = self._like(layer, pool_size=size, strides=stride, padding=self._padding(layer, stride))(inputs)
         elif kind == "BatchNormalization":
             batch_norm = self._hyperparams.batch_norm
             output = inputs if batch_norm is None else batch_norm_from(batch_norm, self._names[layer.name])(inputs)
         elif kind in ("ReLU", "Activation"):
-            output = self._activate(inputs, self._names[layer.name])
+            behind_sum = isinstance(producer_of(self._network.graph, layer.input), keras.layers.Add)
+            output = self._activate(inputs, self._names[layer.name], behind_sum)
         elif kind == "GlobalAveragePooling2D":
             output = self._like(layer, keepdims=True)(inputs)  # a map of one cell, so that no Reshape is needed
         elif kind == "CustomScaleLayer":  # Inception-ResNet's shortcut + scale * residual
@@ -220,13 +226,16 @@ class _Rewriter:
             return 1, state._replace(dilation=state.dilation * stride if self._dilates else state.dilation)
         return stride, state._replace(stride=state.stride * stride)
 
+    def _padding(self, layer: Any, stride: int) -> str:
+        return layer.padding if self._keeps_padding and stride > 1 else "same"
+
     def _convolution(self, layer: Any, x: Tensor, before: _State) -> tuple[Tensor, _State]:
         hyperparams, name, kind = self._hyperparams, self._names[layer.name], type(layer).__name__
         stride, state = self._step(layer, before)
         arguments: dict[str, Any] = {
             "strides": stride,
             "dilation_rate": layer.dilation_rate[0] * before.dilation,
-            "padding": "same",
+            "padding": self._padding(layer, stride),
             "activation": None,
         }
         for kernel in _KERNELS[kind]:
@@ -265,6 +274,6 @@ class _Rewriter:
         bias_regularizer = kernel_regularizer(self._hyperparams)
         return self._like(layer, **{**arguments, "activation": activation, "bias_regularizer": bias_regularizer})
 
-    def _activate(self, x: Tensor, name: str) -> Tensor:
-        activation = self._hyperparams.activation
+    def _activate(self, x: Tensor, name: str, behind_sum: bool = False) -> Tensor:
+        activation = (self._hyperparams.sum_activation if behind_sum else None) or self._hyperparams.activation
         return x if activation is None else keras.layers.Activation(activation, name=name)(x)

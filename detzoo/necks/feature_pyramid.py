@@ -30,6 +30,7 @@ class PyramidParts:
     finest_only: bool = False  # predict from the finest level only; table 1 (f)
     coarse_levels: CoarseLevels = CoarseLevels.SUBSAMPLE  # source of the levels past the backbone's
     is_normalized: bool = False  # normalise and activate the 3 x 3 convolutions as the Object Detection API does
+    passes_sums: bool = False  # with ``is_normalized``: the map that goes down is not yet smoothed
     use_depthwise: bool = False  # separable 3 x 3 convolutions ("FPN-lite"); only with ``top_down`` and ``lateral``
     explicit_padding: bool = False  # pad every side before a 3 x 3; only with ``top_down`` and ``lateral``
 
@@ -55,9 +56,10 @@ def feature_pyramid(
         pyramid = fpn.bottom_up_only(maps, depth, hyperparams)
     elif not parts.lateral:
         pyramid = fpn.top_down_only(maps, depth, hyperparams)
+    elif parts.is_normalized:
+        pyramid = fpn.smoothed_top_down(maps, depth, hyperparams, *form, passes_sums=parts.passes_sums)
     else:
-        pathway = fpn.smoothed_top_down if parts.is_normalized else fpn.plain_top_down
-        pyramid = pathway(maps, depth, hyperparams, *form)
+        pyramid = fpn.plain_top_down(maps, depth, hyperparams, *form)
     if parts.finest_only:
         finest = min(pyramid)
         return {finest: pyramid[finest]}

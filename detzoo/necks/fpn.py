@@ -4,8 +4,8 @@ Reads C_l of an extractor (levels 2 to 5) and returns P_l for a head that all le
 past the backbone's exist in two forms:
 
 * ``smoothed_top_down``, ``coarse_from_pyramid``: the Object Detection API's. The map that goes down is already
-  smoothed, the coarsest has no 3 x 3, every 3 x 3 is normalised and activated, and P6, P7 are strided convolutions of
-  P5.
+  smoothed in its Keras models, and the plain sum in its TensorFlow 1 graphs. The coarsest has no 3 x 3, every 3 x 3 is
+  normalised and activated, and P6, P7 are strided convolutions of P5.
 * ``plain_top_down``, ``coarse_from_backbone``: the papers'. The map that goes down is the plain sum, every merged map
   has a plain 3 x 3 convolution, P6 is a strided convolution of C5, and P7 of ReLU(P6).
 
@@ -44,13 +44,16 @@ def smoothed_top_down(
     hyperparams: ConvHyperparams,
     use_depthwise: bool = False,
     explicit_padding: bool = False,
+    passes_sums: bool = False,
 ) -> dict[int, Tensor]:
-    """Builds the Object Detection API's top-down pathway."""
+    """Builds the Object Detection API's top-down pathway. With ``passes_sums`` the sum goes down, not yet smoothed."""
     top, *lower = sorted(maps, reverse=True)
-    pyramid = {top: _lateral(maps[top], depth, hyperparams, top)}
+    passed = _lateral(maps[top], depth, hyperparams, top)
+    pyramid = {top: passed}
     for level in lower:
-        merged = _merge(pyramid[level + 1], _lateral(maps[level], depth, hyperparams, level), level)
+        merged = _merge(passed, _lateral(maps[level], depth, hyperparams, level), level)
         pyramid[level] = _smooth(merged, depth, hyperparams, level, use_depthwise, explicit_padding)
+        passed = merged if passes_sums else pyramid[level]
     return dict(sorted(pyramid.items()))
 
 

@@ -177,6 +177,19 @@ def test_overriding_hyperparams_reach_every_layer():
     assert np.std(extractor.model.get_layer("Conv1").kernel) == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.parametrize(("suffix", "epsilon", "ends"), [("", 1e-5, {"relu"}), ("_keras", 0.25, {"relu6"})])
+def test_an_override_of_a_resnet(suffix, epsilon, ends):
+    """The first generation's graphs keep a ResNet's batch norm, and a ReLU at the end of each block."""
+    text = HYPERPARAMS.replace("RELU", "RELU_6")
+    hyperparams = build_hyperparams(text_format.Parse(text, pb.Hyperparams()))
+    extractor = build(f"type: 'ssd_resnet50_v1_fpn{suffix}'", conv_hyperparams=hyperparams)
+    assert {layer.epsilon for layer in layers_of(extractor, BatchNorm)} == {epsilon}
+    activations = {True: set(), False: set()}
+    for layer in layers_of(extractor, keras.layers.Activation):
+        activations[layer.name.endswith("_out")].add(layer.activation.__name__)
+    assert activations == {True: ends, False: {"relu6"}}
+
+
 def test_without_override_the_family_has_its_own_hyperparams():
     mobilenet = layers_of(build("type: 'ssd_mobilenet_v1'"), BatchNorm)[0]
     assert (mobilenet.momentum, mobilenet.epsilon, mobilenet.scale) == (0.9997, 0.001, True)

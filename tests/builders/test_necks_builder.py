@@ -9,6 +9,7 @@ from google.protobuf import text_format
 from detzoo.builders.necks import build_neck, neck_levels
 from detzoo.config import pb
 from detzoo.config.support import SSD_EXTRACTORS
+from detzoo.features.network import producer_of
 
 CHANNELS = {2: 4, 3: 8, 4: 16, 5: 32}
 
@@ -133,3 +134,10 @@ def test_fields_of_pyramids(field, path, shape):
 def test_frozen_batch_norm_arrives():
     text = "type: 'ssd_mobilenet_v2' conv_hyperparams { batch_norm {} }"
     assert neck_model(text, freeze_batchnorm=True).get_layer("extra_6_batch_norm").train_statistics is False
+
+
+@pytest.mark.parametrize(("suffix", "passed"), [("", "fpn_merge_4"), ("_keras", "fpn_smooth_4_activation")])
+def test_a_type_of_the_first_generation_sends_the_sum_down(suffix, passed):
+    model = neck_model(f"type: 'ssd_resnet50_v1_fpn{suffix}'")
+    coarser, _ = model.get_layer("fpn_upsample_3").input
+    assert producer_of(model, coarser).name == passed

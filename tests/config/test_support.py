@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 
 import pytest
@@ -10,9 +11,10 @@ from detzoo.config.support import SSD_EXTRACTORS, Normalization, lookup_ssd_extr
 from detzoo.errors import ConfigError
 
 
-def test_both_generations_are_one_entry():
-    assert lookup_ssd_extractor("ssd_mobilenet_v2") is lookup_ssd_extractor("ssd_mobilenet_v2_keras")
-    assert lookup_ssd_extractor("ssd_resnet101_v1_fpn") is lookup_ssd_extractor("ssd_resnet101_v1_fpn_keras")
+def test_both_generations_are_of_one_backbone():
+    first, second = map(lookup_ssd_extractor, ("ssd_mobilenet_v2", "ssd_mobilenet_v2_keras"))
+    assert (first.is_first_generation, second.is_first_generation) == (True, False)
+    assert dataclasses.replace(first, is_first_generation=False) == second
 
 
 def test_backbones_plain_and_with_pyramid():

@@ -18,9 +18,38 @@ def strided(ours, golden, key):
     return ours[tuple(slice(None, None, step) for step in golden[f"{key}__stride"])], golden[f"{key}__sub"]
 
 
-def test_ssd_mobilenet_v1(shared, golden_weights):
-    folder = shared / "golden" / "tf1_ssd_mobilenet_v1_coco"
-    golden = dict(np.load(folder / "outputs.npz"))
+ONE_STAGE = (
+    "tf1_ssd_mobilenet_v1_coco",
+    "tf1_ssd_inception_v2_coco",
+    "tf1_ssd_mobilenet_v1_ppn_shared_box_predictor_300x300_coco14_sync",
+    "tf1_ssd_mobilenet_v2_coco",
+    "tf1_ssd_resnet50_v1_fpn_shared_box_predictor_640x640_coco14_sync",
+    "tf1_ssdlite_mobilenet_v2_coco",
+)
+TWO_STAGE = (
+    "tf1_faster_rcnn_resnet50_coco",
+    "tf1_faster_rcnn_inception_resnet_v2_atrous_coco",
+    "tf1_faster_rcnn_inception_v2_coco",
+    "tf1_mask_rcnn_inception_v2_coco",
+    "tf1_rfcn_resnet101_coco",
+)
+
+
+def all_of(names):
+    """The first by default, the others with --all."""
+    return [names[0], *(pytest.param(name, marks=pytest.mark.full_sweep) for name in names[1:])]
+
+
+def outputs_of(folder):
+    if not (folder / "outputs.npz").is_file():
+        pytest.skip(f"{folder} has no outputs.npz")
+    return dict(np.load(folder / "outputs.npz"))
+
+
+@pytest.mark.parametrize("name", all_of(ONE_STAGE))
+def test_one_stage(shared, golden_weights, name):
+    folder = shared / "golden" / name
+    golden = outputs_of(folder)
     model, detector = golden_weights.seeded_detector(folder)
     padded, true_shapes = golden_weights.image_and_shape(folder, model)
     predictions = golden_weights.predictions_of(detector, detector.preprocess(padded))
@@ -37,9 +66,10 @@ def test_ssd_mobilenet_v1(shared, golden_weights):
         assert losses[part] == pytest.approx(float(golden[f"loss_Loss_{part}_loss"]), rel=1e-4)
 
 
-def test_faster_rcnn_resnet50(shared, golden_weights):
-    folder = shared / "golden" / "tf1_faster_rcnn_resnet50_coco"
-    golden = dict(np.load(folder / "outputs.npz"))
+@pytest.mark.parametrize("name", all_of(TWO_STAGE))
+def test_two_stages(shared, golden_weights, name):
+    folder = shared / "golden" / name
+    golden = outputs_of(folder)
     model, detector = golden_weights.seeded_detector(folder)
     padded, true_shapes = golden_weights.image_and_shape(folder, model)
     predictions = golden_weights.predictions_of(detector, detector.preprocess(padded), true_shapes=true_shapes)
@@ -47,10 +77,12 @@ def test_faster_rcnn_resnet50(shared, golden_weights):
     np.testing.assert_allclose(*strided(first.box_deltas, golden, "rpn_box_encodings"), atol=1e-3)
     objectness = strided(first.class_logits, golden, "rpn_objectness_predictions_with_background")
     np.testing.assert_allclose(*objectness, atol=1e-3)
-    # Rounding may swap proposals, so that their rows are found by their boxes.
-    distances = np.abs(predictions.proposals.boxes_norm[0][:, np.newaxis] - golden["proposal_boxes_normalized"][0])
-    rows, theirs = np.nonzero(distances.max(axis=-1) < 1e-5)
-    assert len(set(theirs)) >= 299
+    # Rounding may swap proposals, so that their rows are found by their boxes. It may also place the last cells of a
+    # proposal that ends at the edge of the image outside the image, where a crop has zeros.
+    ours, edges = predictions.proposals.boxes_norm[0].numpy(), golden["proposal_boxes_normalized"][0]
+    distances = np.abs(ours[:, np.newaxis] - edges)
+    rows, theirs = np.nonzero((distances.max(axis=-1) < 1e-5) & (edges.max(axis=-1) < 1.0))
+    assert len(set(theirs)) >= 0.99 * (edges.max(axis=-1) < 1.0).sum() > 250
     logits = predictions.class_logits[0].numpy()[rows]
     np.testing.assert_allclose(logits, golden["class_predictions_with_background"][theirs], atol=1e-3)
     detections = detector.postprocess(predictions, true_shapes, padded.shape[1:3])

@@ -13,9 +13,10 @@ from detzoo.features.vgg import vgg16
 
 # Huang et al., arXiv:1611.10012, table 2 (VGG-16 with biases, ResNet without, Inception's batch norm without gamma).
 # ResNet-50 and -152: keras.applications' 23,587,712 and 58,370,944, less 26,560 and 75,712 conv biases.
+# Inception v2: the paper's first layer has a bias. The Object Detection API's has beta, mean and variance instead.
 # MobileNets: keras.applications'. ResNeXt-101: torchvision's 86,742,336 and the 2 * 101,440 moving statistics.
 PARAMETERS = {
-    "ssd_inception_v2_fpn": 10_173_112,
+    "ssd_inception_v2_fpn": 10_173_112 + 2 * 64,
     "ssd_inception_v3_fpn": 21_802_784,
     "ssd_inception_resnet_v2_fpn": 54_336_736,
     "ssd_resnet101_v1_fpn": 42_605_504,

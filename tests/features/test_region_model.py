@@ -117,3 +117,12 @@ def test_widths_after_the_crop_follow_the_multiplier():
     # A quarter of 512 and of 1024 channels.
     features = read_region_features(pb.FasterRcnnFeatureExtractor(**SMALL))
     assert features.after_crop((7, 5, 128), RegionStride.STRIDED).output_shape == (None, 4, 3, 256)
+
+
+@pytest.mark.parametrize(("suffix", "size"), [("", (8, 7)), ("_keras", (9, 8))])
+def test_padding_of_inception_resnet_after_the_crop(suffix, size):
+    # Kernels of 3 with stride 2 on 17 x 15 cells: (17 - 3) / 2 + 1 = 8 without padding, 17 / 2 rounded up with it.
+    message = pb.FasterRcnnFeatureExtractor(type=f"faster_rcnn_inception_resnet_v2{suffix}")
+    features = read_region_features(message)
+    model = symbolic(lambda: features.after_crop((17, 15, 1088), RegionStride.STRIDED))
+    assert model.output_shape == (None, *size, 1536)

@@ -47,6 +47,14 @@ def test_api_pathway_sends_the_smoothed_map_down():
     assert {level: x.shape[1:3] for level, x in outputs.items()} == {"3": (7, 10), "4": (4, 5), "5": (2, 3)}
 
 
+def test_the_first_api_sends_the_sum_down():
+    outputs = pyramid_model(smoothed_top_down, 1, ONES, passes_sums=True)(maps(c5=1.0, c4=2.0, c3=3.0))
+    # P5 is only the lateral. The sums are 3 on level 4 and 6 on level 3; nine taps each.
+    np.testing.assert_allclose(outputs["5"], np.ones((1, 2, 3, 1)))
+    assert float(outputs["4"][0, 1, 1, 0]) == 27.0
+    assert float(outputs["3"][0, 3, 4, 0]) == 54.0
+
+
 def test_papers_pathway_sends_the_bare_sum_down_and_smooths_every_map():
     outputs = pyramid_model(plain_top_down, 1, NORMALIZED)(maps(c5=1.0, c4=2.0, c3=3.0))
     # Sums are 1, 3, 6 from the top. Nine taps inside; level 5 is 2 x 3, so its middle column sees 2 x 3 = 6 taps.
