@@ -35,6 +35,7 @@ LIMITS = {
     "shapes_faster_rcnn_mobilenet_v1_fpn": 10,
     "shapes_mask_rcnn_mobilenet_v1_fpn": 10,
     "shapes_ssd_mobilenet_v1": 5,
+    "shapes_centernet_mobilenet_v2": 10,
     "shapes_segmentation_proposals": 10,
 }
 TRAIN_IMAGES, HELDOUT_IMAGES, IMAGE_SIZE = 1500, 200, 160  # as in the quickstart

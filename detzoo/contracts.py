@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 Tensor = Any  # tf.Tensor, a Keras tensor or a numpy array; the shape is in each field's comment.
 
 PADDING_CLASS = -1
+CENTER_STRIDE = 4  # pixels of the padded input per cell of CenterNet's maps
 
 
 class AnchorState(enum.IntEnum):
@@ -78,12 +79,24 @@ class Predictions(NamedTuple):
 
     A detector without anchors predicts at A locations instead, level by level, row by row. Its ``anchors_norm`` is
     None, and only its own loss and post-processing interpret its ``box_deltas``. Parts that encode or decode with a box
-    coder need anchors.
+    coder need anchors. Heads on a single map return ``CenterPredictions``.
     """
 
     box_deltas: Tensor  # float32 [B, A, 4], boxes encoded relative to the anchors, or offsets and sizes at locations
     class_logits: Tensor  # float32 [B, A, C]; with C = K + 1 column 0 is the background
     anchors_norm: Tensor | None = None  # float32 [A, 4], fractions of the padded input
+
+
+class CenterPredictions(NamedTuple):
+    """The raw output of CenterNet: maps of stride 4 by the name of their head, one map per stack of the backbone.
+
+    The last stack gives the detections, the others serve the loss only. Heads and channels: ``object_center`` K logits;
+    ``box/scale`` height and width, ``box/offset`` y and x from the corner of a cell to the centre in it, both in cells.
+    """
+
+    maps: Mapping[str, Sequence[Tensor]]  # float32 [B, h, w, channels] each
+    true_shapes: Tensor  # int32 [B, 2], pixels of the padded input that each image covers
+    padded_shape: tuple[Tensor | int, Tensor | int]  # (height, width) of the padded input in pixels
 
 
 class Assignment(NamedTuple):
@@ -103,6 +116,17 @@ class Targets(NamedTuple):
     box_weights: Tensor  # float32 [B, A], 0 for all but positive anchors
     gt_index: Any = ()  # int32 [B, A], row of the matched ground truth, else 0
     label_sets: Any = ()  # of the Groundtruth
+
+
+class CenterTargets(NamedTuple):
+    """The targets of CenterNet's maps [B, h, w, C]: a heatmap, and values at the cell of each object's centre."""
+
+    heatmap: Tensor  # float32 [B, h, w, K], 1 at a centre, falling to 0 around it
+    heatmap_weights: Tensor  # float32 [B, h, w, 1], 0 outside the image and in crowds
+    cells: Tensor  # int32 [B, N], y * w + x
+    sizes: Tensor  # float32 [B, N, 2], height and width in cells
+    offsets: Tensor  # float32 [B, N, 2], y and x from the corner of the cell to the centre, in cells
+    weights: Tensor  # float32 [B, N], 0 for padding and crowds
 
 
 class LossTerm(NamedTuple):
@@ -167,9 +191,9 @@ class Detections(NamedTuple):
     classes: Tensor  # int32 [B, M], 0-based
     num_valid: Tensor  # int32 [B]
     multiclass_scores: Tensor  # float32 [B, M, C], converted scores of the detection's anchor
-    anchor_indices: Tensor  # int32 [B, M]
-    raw_boxes_norm: Tensor  # float32 [B, A, 4], every decoded box, before non-maximum suppression
-    raw_scores: Tensor  # float32 [B, A, C], every converted score
+    anchor_indices: Any = ()  # int32 [B, M]; () without anchors, as the next two
+    raw_boxes_norm: Any = ()  # float32 [B, A, 4], every decoded box, before non-maximum suppression
+    raw_scores: Any = ()  # float32 [B, A, C], every converted score
     masks: Any = ()  # float32 [B, M, h, w] in [0, 1], stretched over each box; () if not predicted
 
 

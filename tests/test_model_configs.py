@@ -139,6 +139,7 @@ STEPPED = {
     "rpn_resnet50_c4_800.config",
     "rpn_resnet50_fpn_800.config",
     "segmentation_proposals_resnet50_both.config",
+    "shapes_centernet_mobilenet_v2.config",
     "ssd_mobilenet_v2_300.config",
 }
 # Built by default for their number of parameters; without values if they are not stepped.
@@ -154,7 +155,7 @@ def kind_of(model):
     if family == "ssd":
         extractor = lookup_ssd_extractor(block.feature_extractor.type)
         return family, extractor.is_fpn, extractor.is_bifpn
-    if family == "segmentation_proposals":
+    if family in ("segmentation_proposals", "center_net"):
         return (family,)
     is_fpn = REGION_EXTRACTORS[block.feature_extractor.type].is_fpn
     stages = (block.proposals_from_reader, has_second_stage(block), predicts_masks(block))
@@ -226,7 +227,7 @@ def training_step(detector, optimizer):
 
 def parts_of(model):
     """Returns the first parts of the paths of a detector's variables."""
-    if model.HasField("ssd"):
+    if model.HasField("ssd") or model.HasField("center_net"):
         return {"backbone", "neck", "head"}
     if model.HasField("segmentation_proposals"):
         return {"backbone", "neck", "head", "mask_head"}
@@ -245,6 +246,8 @@ def losses_of(model):
         return {"localization", "classification", "regularization"}
     if model.HasField("segmentation_proposals"):
         return {"score", "mask", "regularization"}
+    if model.HasField("center_net"):
+        return {"object_center", "box/scale", "box/offset", "regularization"}
     block = model.faster_rcnn
     names = {"regularization"} | (set() if block.proposals_from_reader else {"rpn_localization", "rpn_objectness"})
     names |= {"localization", "classification"} if has_second_stage(block) else set()
@@ -326,7 +329,7 @@ def test_config_builds_and_trains_a_step(name, request):
     losses, gradients = training_step(detector, build_optimizer(config.train_config.optimizer))
     assert set(losses) == losses_of(config.model)
     # The Object Detection API regularizes neither the backbone of two stages nor, in some configs, their heads.
-    may_be_zero = {"regularization"} if config.model.HasField("faster_rcnn") else set()
+    may_be_zero = set() if config.model.HasField("ssd") else {"regularization"}
     assert all(np.isfinite(loss) and (loss > 0 or name in may_be_zero) for name, loss in losses.items())
     assert all(gradient is not None and np.all(np.isfinite(gradient)) for gradient in gradients)
     assert all(np.all(np.isfinite(weight)) for weight in detector.trainable_weights)

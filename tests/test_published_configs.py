@@ -19,7 +19,7 @@ from detzoo.builders.optimizer import build_optimizer
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity, has_errors
-from detzoo.config.support import REGION_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.config.support import CENTER_EXTRACTORS, REGION_EXTRACTORS, SSD_EXTRACTORS
 from detzoo.features.network import symbolic
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -27,8 +27,10 @@ FOLDER = ROOT.parent / "shared" / "configs" / "published"
 CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
 # Kinds of detectors that are not supported yet. All other configs must be ok. Remove a kind once it is supported.
 REFUSED = (
-    "center_net",
-    "centernet",
+    "center_net_deepmac",
+    "centernet_hourglass104_1024x1024_kpts",
+    "centernet_hourglass104_512x512_kpts",
+    "centernet_resnet50",
     "context_rcnn",
     "faster_rcnn_nas",
     "ssd_mobilenet_v2_mnasfpn",
@@ -58,7 +60,7 @@ def one_of_each_kind():
         model = load_pipeline(str(path)).message.model
         kind = model.WhichOneof("model")
         block = getattr(model, kind)
-        extractors = REGION_EXTRACTORS if kind == "faster_rcnn" else SSD_EXTRACTORS
+        extractors = {"faster_rcnn": REGION_EXTRACTORS, "ssd": SSD_EXTRACTORS, "center_net": CENTER_EXTRACTORS}[kind]
         key = "refused"
         if not name.startswith(REFUSED):
             row = extractors[block.feature_extractor.type]

@@ -11,6 +11,7 @@ import keras
 from google.protobuf import text_format
 
 from detzoo.builders.anchors import build_anchor_generator
+from detzoo.builders.center_net import build_center_net
 from detzoo.builders.features import build_feature_extractor
 from detzoo.builders.heads import build_dense_head
 from detzoo.builders.hyperparams import build_hyperparams
@@ -158,6 +159,7 @@ def _global_dtype_policy(name: str) -> Iterator[None]:
 _DETECTORS: dict[str, Callable[[Any], Detector]] = {
     "ssd": _one_stage,
     "faster_rcnn": build_two_stage,
+    "center_net": build_center_net,
     "segmentation_proposals": build_segmentation_proposals,
     "spp_classifier": build_spp_classifier,
     "spp_net": build_spp_net,

@@ -15,8 +15,10 @@ from detzoo.features.normalization import (
     IMAGENET_MEAN,
     IMAGENET_STANDARD,
     MINUS_ONE_TO_ONE,
+    RAW,
     PixelScale,
     standardize_imagenet,
+    subtract_caffe_mean,
     subtract_imagenet_mean,
     to_minus_one_to_one,
 )
@@ -121,13 +123,17 @@ def build_network(
     min_depth: int = 1,
     for_pyramid: bool = False,
     is_lite: bool = False,
+    for_center: bool = False,
 ) -> Network:
     """Builds the classification network of an extractor's entry in the table.
 
     For a pyramid it has endpoints at the end of each stage, rather than those that SSD reads. ``is_lite`` has the
-    narrower end of MobileNet v1 for FPN-lite.
+    narrower end of MobileNet v1 for FPN-lite. ``for_center`` selects CenterNet's endpoints and statistics.
     """
-    return _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
+    network = _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
+    if for_center and row.family == "mobilenet_v2":
+        return mobilenet.for_center_net(network)
+    return network
 
 
 def normalization(row: Extractor) -> Callable[[Tensor], Tensor]:
@@ -150,10 +156,14 @@ _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "resnet": lambda variant, *options: resnet.resnet(variant),
     "resnext": lambda variant, *options: resnet.resnext(variant),
     "efficientnet": lambda variant, *options: efficientnet.efficientnet(variant),
+    "resnet_v1_caffe": lambda variant, *options: resnet.resnet_v1_caffe(variant),
+    "resnet_v2": lambda variant, *options: resnet.resnet_v2(variant),
 }
 
 _NORMALIZATIONS: dict[Normalization, tuple[Callable[[Tensor], Tensor], PixelScale]] = {
     Normalization.MINUS_ONE_TO_ONE: (to_minus_one_to_one, MINUS_ONE_TO_ONE),
     Normalization.IMAGENET_MEAN: (subtract_imagenet_mean, IMAGENET_MEAN),
     Normalization.IMAGENET_STANDARD: (standardize_imagenet, IMAGENET_STANDARD),
+    Normalization.CAFFE_MEAN: (subtract_caffe_mean, IMAGENET_MEAN),
+    Normalization.NONE: (lambda images: images, RAW),
 }

@@ -44,8 +44,8 @@ def build_classification_loss(config: pb.ClassificationLoss) -> ClassificationLo
     return _CLASSIFICATION[kind](getattr(config, kind))
 
 
-def build_localization_loss(config: pb.LocalizationLoss, box_coder: BoxCoder) -> LocalizationLoss:
-    """Builds the loss of a checked ``pb.LocalizationLoss``."""
+def build_localization_loss(config: pb.LocalizationLoss, box_coder: BoxCoder | None = None) -> LocalizationLoss:
+    """Builds the loss of a checked ``pb.LocalizationLoss``; only losses of boxes need the coder."""
     kind = config.WhichOneof("localization_loss")
     return _LOCALIZATION[kind](getattr(config, kind), box_coder)
 
@@ -81,12 +81,13 @@ _CLASSIFICATION: dict[str | None, Callable[[Any], ClassificationLoss]] = {
     "focal_star": lambda config: classification.FocalStar(config.gamma, config.beta, _alpha(config)),
     "alpha_balanced_sigmoid": lambda config: classification.AlphaBalancedSigmoidCrossEntropy(config.alpha),
     "weighted_softmax": lambda config: classification.SoftmaxCrossEntropy(config.logit_scale),
+    "penalty_reduced_logistic_focal_loss": lambda config: classification.PenaltyReducedFocal(config.alpha, config.beta),
     "bootstrapped_sigmoid": lambda config: classification.BootstrappedSigmoidCrossEntropy(
         config.alpha, config.hard_bootstrap
     ),
 }
 
-_LOCALIZATION: dict[str | None, Callable[[Any, BoxCoder], LocalizationLoss]] = {
+_LOCALIZATION: dict[str | None, Callable[[Any, Any], LocalizationLoss]] = {
     "weighted_smooth_l1": lambda config, box_coder: localization.SmoothL1(config.delta),
     "weighted_l2": lambda config, box_coder: localization.weighted_l2,
     "l1_localization_loss": lambda config, box_coder: localization.l1,

@@ -2,7 +2,7 @@
 
 The padding around an image is the one that its detector was trained with. The one-stage detectors of the Object
 Detection API normalize an image before they resize and pad it. Their padding is 0 in the extractor's input: the color
-in the middle of its scale (ImageNet's mean, or gray). Its two-stage detectors pad first, with black.
+in the middle of its scale (ImageNet's mean, or gray). Its two-stage detectors and CenterNet pad first, with black.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from detzoo.data.resize import (
     PadToMultipleResizer,
     Resizer,
 )
-from detzoo.features.normalization import PixelScale
+from detzoo.features.normalization import RAW, PixelScale
 
 RESIZE_METHODS = {
     pb.BILINEAR: "bilinear",
@@ -29,9 +29,6 @@ RESIZE_METHODS = {
     pb.BICUBIC: "bicubic",
     pb.AREA: "area",
 }
-
-
-_BLACK_AND_ONE = PixelScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 
 
 def build_model_resizer(model: pb.DetectionModel) -> Resizer:
@@ -50,7 +47,7 @@ def build_model_resizer(model: pb.DetectionModel) -> Resizer:
     return build_resizer(getattr(model, str(model.WhichOneof("model"))).image_resizer)
 
 
-def build_resizer(config: pb.ImageResizer, padding_scale: PixelScale = _BLACK_AND_ONE) -> Resizer:
+def build_resizer(config: pb.ImageResizer, padding_scale: PixelScale = RAW) -> Resizer:
     """Builds the resizer of a ``pb.ImageResizer``: image [H, W, 3] -> (padded image float32, true shape int32 [2]).
 
     ``padding_scale`` is the scale of ``per_channel_pad_value``: RGB 0..255 in a two-stage detector, the extractor's

@@ -12,7 +12,7 @@ import enum
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from detzoo.checkpoints.object_graph import ROOT, ObjectGraph
+from detzoo.checkpoints.object_graph import ROOT, SLASH, ObjectGraph
 
 MODEL = "model"  # the detector, below the root
 CLASSIFIER_WALK = "feature_extractor"  # below the root of a checkpoint for fine_tune_checkpoint_type "classification"
@@ -20,7 +20,7 @@ _ONE_STAGE, _TWO_STAGE = "_feature_extractor", "_feature_extractor_for_proposal_
 _AFTER_CROP = "_feature_extractor_for_box_classifier_features"
 _MASK_RCNN_HEAD, _RFCN_HEAD = "_mask_rcnn_box_predictor", "_rfcn_box_predictor"
 # A classifier's last layers, which a detector stores but never uses.
-_CLASSIFIER_REST = re.compile(r"(^|/)classification_backbone/")
+_CLASSIFIER_REST = re.compile(r"(^|/)(classification_backbone|_base_model)/")
 _BIFPN_NODE = r"neck/bifpn_(?P<row>coarse|\d+_down|\d+_up)_(?P<level>\d+)"
 _DEPTHWISE_KERNEL = "depthwise_kernel"  # in Keras 3 the "kernel" of a depthwise convolution
 
@@ -48,11 +48,20 @@ class _Rule:
 def _rules() -> list[_Rule]:
     generator = "fpn_features_generator"
     one, two, heads = _ONE_STAGE, _TWO_STAGE, "_box_predictor/_prediction_heads"
+    # CenterNet's.
+    hourglass, stack = r"backbone/(?P<attributes>\w+(\.\w+)+)", r"(?P<head>[\w-]+)\.(?P<stack>\d+)\.\w+"
     classes = "class_predictions_with_background"
     rules = [
+        _Rule(hourglass, (f"{one}/_network/{{attributes}}",)),
+        _Rule(rf"head/{stack}", ("_prediction_head_dict/{head}/{stack}",)),
+        _Rule(r"neck/center_.*", (f"{one}/_feature_extractor_model", f"{one}/_network")),
         _Rule(
             r"backbone/.*",
-            (f"{one}/_efficientnet", f"{one}/classification_backbone", f"{two}/classification_backbone", two),
+            (
+                *(f"{one}/{name}" for name in ("_efficientnet", "classification_backbone", "_base_model")),
+                f"{two}/classification_backbone",
+                two,
+            ),
         ),
         _Rule(r"box_backbone/.*", (_AFTER_CROP,)),
         _Rule(r"neck/extra_(?P<level>\d+)_.*", (f"{one}/feature_map_generator/convolutions/{{from_finest}}",)),
@@ -247,6 +256,9 @@ def _places(owners: Sequence[str]) -> Callable[[str, Mapping[str, str | None]], 
             above_top=level - top - 1,
             lateral="top_layers" if level == top else f"residual_blocks/{below_top}",
             node=node_of(groups["row"] or "", level) if "row" in groups else "",
+            attributes=(groups.get("attributes") or "").replace(".", "/"),
+            head=(groups.get("head") or "").replace("-", SLASH),
+            stack=groups.get("stack"),
         )
 
     return fill_in

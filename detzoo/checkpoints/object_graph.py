@@ -16,6 +16,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 GRAPH_KEY = "_CHECKPOINTABLE_OBJECT_GRAPH"
 ROOT = 0
+SLASH = ".S"  # "/" inside a name, as in the keys of tensors
 _VALUE = "VARIABLE_VALUE"
 # tf.keras numbers the layers with weights; in a list of layers the name is the index.
 _NUMBERED = (re.compile(r"layer_with_weights-(\d+)"), re.compile(r"(\d+)"))
@@ -50,10 +51,13 @@ class ObjectGraph:
         ]
 
     def find(self, walk: str, start: int = ROOT) -> int | None:
-        """Returns the node at a path of names joined by "/", None if there is none; "" is the start itself."""
+        """Returns the node at a path of names joined by "/", None if there is none; "" is the start itself.
+
+        "/" inside a name is written as ``SLASH``.
+        """
         node: int | None = start
         for name in filter(None, walk.split("/")):
-            node = self._nodes[node].children.get(name) if node is not None else None
+            node = self._nodes[node].children.get(name.replace(SLASH, "/")) if node is not None else None
         return node
 
     def children(self, node: int) -> Mapping[str, int]:

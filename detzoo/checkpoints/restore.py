@@ -30,7 +30,9 @@ PARTS_BY_TYPE: dict[str, tuple[str, ...] | None] = {
 _NOT_STORED = "not in the checkpoint"
 _SHOWN = 2  # examples of variables named in a message
 # Layers whose shape follows from the number of classes.
-CLASS_LAYER = re.compile(r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor")
+CLASS_LAYER = re.compile(
+    r"class_(predictor|maps)|box_head/box_(predictor|maps)|mask_predictor|head/(object_center|.*heatmap)\.\d+\.predictor"
+)
 
 
 def restore_for_inference(

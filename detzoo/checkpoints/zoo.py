@@ -52,7 +52,6 @@ __all__ = ["PREFIX", "address_of", "archive_of", "cache_folder", "fetch", "local
 CACHE_VARIABLE, SERVER_VARIABLE = "DETZOO_CACHE", "DETZOO_ZOO_URL"
 CHECKPOINT = "checkpoint"  # folder in an archive
 _SERVER = "http://download.tensorflow.org/models/object_detection"
-_RELEASE = "tf2/20200711"  # of all usable archives of TensorFlow 2; those of TensorFlow 1 are in no folder
 _TIMEOUT_SECONDS = 20.0  # without an answer, or without new data
 _ATTEMPTS = 3  # a download that breaks off starts again
 # The largest archives hold about 500 MB in a dozen files. Trained weights hardly compress.
@@ -128,7 +127,8 @@ def cache_folder() -> pathlib.Path:
 def address_of(name: str) -> str:
     """Returns the address of an archive, on the server that ``DETZOO_ZOO_URL`` names if it is set."""
     server = os.environ.get(SERVER_VARIABLE) or _SERVER
-    release = "" if is_tensorflow1(name) else f"{_RELEASE}/"
+    # Archives of TensorFlow 1 are in no folder.
+    release = "" if is_tensorflow1(name) else f"tf2/{ARCHIVES[name].released}/"
     return f"{server.rstrip('/')}/{release}{name}.tar.gz"
 
 

@@ -45,6 +45,7 @@ GROUPS = {
     "ssd": "SSD",
     "retinanet": "RetinaNet, and SSD with a feature pyramid",
     "efficientdet": "EfficientDet",
+    "center_net": "CenterNet",
     "faster_rcnn": "Faster R-CNN",
     "rfcn": "R-FCN",
     "mask_rcnn": "Mask R-CNN",

@@ -32,6 +32,8 @@ class Normalization(enum.Enum):
     MINUS_ONE_TO_ONE = "minus_one_to_one"  # 2 / 255 * x - 1
     IMAGENET_MEAN = "imagenet_mean"  # x - (123.68, 116.779, 103.939), channels in RGB order
     IMAGENET_STANDARD = "imagenet_standard"  # (x / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    CAFFE_MEAN = "caffe_mean"  # IMAGENET_MEAN with the channels in BGR order
+    NONE = "none"  # x
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Extractor:
     """A backbone, and the pyramid on it."""
 
     # Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3, inception_resnet_v2,
-    # resnet, resnext or efficientnet.
+    # resnet, resnext, efficientnet, resnet_v2 or hourglass.
     family: str
     variant: str  # member of the family, e.g. "101" or "101_32x8d"; "" if there is only one
     normalization: Normalization  # normalization of the input
@@ -98,6 +100,17 @@ class RegionExtractor(Extractor):
     # ResNets.
     is_dense_after_crop: bool = False
     strides: tuple[int, ...] = (8, 16, 32)  # accepted values of ``first_stage_features_stride``
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterExtractor(Extractor):
+    """The meaning of a ``type`` of ``model.center_net.feature_extractor``: one map of stride 4, or one per stack."""
+
+    # Channels of the maps of stride 32, 16 and 8 on the way up to stride 4, which has those of the last; () for an
+    # hourglass, which goes up by itself.
+    depths: tuple[int, ...] = ()
+    kernel_size: int = 3  # side of the convolution before each transposed one; without meaning for a pyramid
+    stride: int = 32  # largest stride in the network, of which the sides of the input must be multiples
 
 
 PYRAMID_LEVELS = (2, 3, 4, 5)  # Every backbone here has maps of these strides: 4, 8, 16, 32.
@@ -212,6 +225,34 @@ SSD_EXTRACTORS: dict[str, SsdExtractor] = {
 }
 REGION_EXTRACTORS = _with_variants(_REGION_PLAIN, {}, {"is_dense_after_crop": False})
 
+_HOURGLASS_STRIDES = {"10": 8, "20": 16, "32": 32, "52": 128, "104": 128}
+_CENTER_DEPTHS = (256, 128, 64)
+CENTER_EXTRACTORS: dict[str, CenterExtractor] = {
+    **{
+        f"hourglass_{depth}": CenterExtractor(
+            "hourglass", depth, Normalization.NONE, has_imagenet_weights=False, stride=stride
+        )
+        for depth, stride in _HOURGLASS_STRIDES.items()
+    },
+    **{
+        f"resnet_v1_{depth}_fpn": CenterExtractor(
+            "resnet_v1_caffe", depth, Normalization.CAFFE_MEAN, is_fpn=True, depths=_CENTER_DEPTHS
+        )
+        for depth in ("50", "101")
+    },
+    **{
+        f"resnet_v2_{depth}": CenterExtractor("resnet_v2", depth, _UNIT, depths=_CENTER_DEPTHS)
+        for depth in ("50", "101")
+    },
+    "mobilenet_v2": CenterExtractor(
+        "mobilenet_v2", "", _UNIT, has_depth_multiplier=True, depths=_CENTER_DEPTHS, kernel_size=1
+    ),
+    **{
+        name: CenterExtractor("mobilenet_v2", "", _UNIT, has_depth_multiplier=True, is_fpn=True, depths=(64, 32, 24))
+        for name in ("mobilenet_v2_fpn", "mobilenet_v2_fpn_sep_conv")
+    },
+}
+
 # First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
 _NOT_YET: tuple[tuple[str, str], ...] = (
     ("mobiledet", "MobileDet backbones"),
@@ -226,6 +267,10 @@ _NOT_YET: tuple[tuple[str, str], ...] = (
 _REGION_NOT_YET: tuple[tuple[str, str], ...] = (
     ("pnas", "the PNASNet backbone"),
     ("nas", "the NASNet backbone"),
+)
+_CENTER_NOT_YET: tuple[tuple[str, str], ...] = (
+    ("resnet_v1_18_fpn", "the ResNet-18 backbone"),
+    ("resnet_v1_34_fpn", "the ResNet-34 backbone"),
 )
 _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     ("faster_rcnn_", "faster_rcnn"),
@@ -246,6 +291,11 @@ def lookup_region_extractor(type_name: str) -> RegionExtractor:
     return _lookup(type_name, REGION_EXTRACTORS, region_refusal)
 
 
+def lookup_center_extractor(type_name: str) -> CenterExtractor:
+    """Returns the entry of a CenterNet extractor's ``type``, or raises a ConfigError if the table lacks it."""
+    return _lookup(type_name, CENTER_EXTRACTORS, center_refusal)
+
+
 def _lookup(type_name: str, table: dict[str, _Row], refusal_of: Callable[[str], str]) -> _Row:
     if type_name not in table:
         raise ConfigError(refusal_of(type_name))
@@ -257,6 +307,13 @@ def region_refusal(type_name: str) -> str:
     accepted = f"{', '.join(_REGION_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
     owner = "ssd" if type_name.startswith("ssd_") else ""
     return _refusal(type_name, accepted, _REGION_NOT_YET, owner, "faster_rcnn", REGION_EXTRACTORS)
+
+
+def center_refusal(type_name: str) -> str:
+    """Returns why ``type_name`` is not in the table of CenterNet's extractors, and the accepted types."""
+    owner = {"ssd": "ssd", "faster": "faster_rcnn"}.get(type_name.split("_")[0], "")
+    accepted = ", ".join(CENTER_EXTRACTORS)
+    return _refusal(type_name, accepted, _CENTER_NOT_YET, owner, "center_net", CENTER_EXTRACTORS)
 
 
 def refusal(type_name: str) -> str:

@@ -23,18 +23,20 @@ class Archive(NamedTuple):
     """One archive of the zoo.
 
     Attributes:
-        published_map: Published mAP of boxes, or of boxes/masks, in percent; "" for none. COCO's is on 2017 val, or on
-            2014 minival for TensorFlow 1.
+        published_map: Published mAP of boxes, of boxes/masks, or of boxes/keypoints (CenterNet) in percent; "" for
+            none. COCO's is on 2017 val, or on 2014 minival for TensorFlow 1.
         published_ms: Published time per image on the authors' GPU.
         configs: Configs of model_configs/ with the same network, and so the same variables. Input size, number of
             proposals and training may differ.
         trained_on: Data set, which decides the class names.
+        released: Folder of an archive of TensorFlow 2 on the server.
     """
 
     published_map: str
     published_ms: int
     configs: tuple[str, ...] = ()
     trained_on: str = COCO
+    released: str = "20200711"
 
 
 # Results as published with the zoo. An archive without configs has its own pipeline.config.
@@ -80,6 +82,17 @@ ARCHIVES: dict[str, Archive] = {
     "mask_rcnn_inception_resnet_v2_1024x1024_coco17_gpu-8": Archive(
         "39.0/34.6", 301, ("mask_rcnn_inception_resnet_v2_1024",)
     ),
+    "centernet_hg104_512x512_coco17_tpu-8": Archive("41.9", 70, released="20200713"),
+    "centernet_hg104_512x512_kpts_coco17_tpu-32": Archive("40.0/61.4", 76),
+    "centernet_hg104_1024x1024_coco17_tpu-32": Archive("44.5", 197, released="20200713"),
+    "centernet_hg104_1024x1024_kpts_coco17_tpu-32": Archive("42.8/64.5", 211),
+    "centernet_resnet50_v1_fpn_512x512_coco17_tpu-8": Archive("31.2", 27),
+    "centernet_resnet50_v1_fpn_512x512_kpts_coco17_tpu-8": Archive("29.3/50.7", 30),
+    "centernet_resnet101_v1_fpn_512x512_coco17_tpu-8": Archive("34.2", 34),
+    "centernet_resnet50_v2_512x512_coco17_tpu-8": Archive("29.5", 27),
+    "centernet_resnet50_v2_512x512_kpts_coco17_tpu-8": Archive("27.6/48.2", 30),
+    "centernet_mobilenetv2fpn_512x512_coco17_od": Archive("23.4", 6, released="20210210"),
+    "centernet_mobilenetv2fpn_512x512_coco17_kpts": Archive("41.7", 6, released="20210210"),
     # TensorFlow 1.
     "ssd_mobilenet_v1_coco_2018_01_28": Archive("21", 30, ("ssd_mobilenet_v1_300",)),
     "ssd_mobilenet_v1_0.75_depth_300x300_coco14_sync_2018_07_03": Archive("18", 26),
@@ -153,8 +166,6 @@ def problem_of(name: str) -> str:
     if name in ARCHIVES:
         return ""
     shown = f"'{clip(name)}'"
-    if name.startswith("centernet_"):
-        return f"the archive {shown} cannot be used: CenterNet is not supported yet; {_OTHERS}"
     if is_tensorflow1(name):
         for mark, network in _UNREADABLE.items():
             if mark in name:

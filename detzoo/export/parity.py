@@ -24,6 +24,7 @@ RELATIVE_TOLERANCE = 1e-3
 MIN_EQUAL_DETECTIONS = 0.9  # of the scores of final detections
 MIN_EQUAL_REGIONS = 0.9  # of the rows of a two-stage detector
 RAW_OUTPUTS = ("raw_detection_boxes", "raw_detection_scores")
+FINAL_OUTPUTS = ("detection_boxes", "detection_multiclass_scores")  # compared in a detector without anchors
 
 # (batch, height, width): batches of one and of two, landscape and portrait.
 SHAPES = ((1, 240, 320), (2, 200, 150))
@@ -73,15 +74,17 @@ def check_parity(references: Sequence[Reference], loaded: object, chooses_region
     return ParityReport(boxes, scores)
 
 
-def _in_the_order_of(expected: dict[str, np.ndarray], found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns each image's raw outputs in the order of the closest expected rows."""
-    ordered: dict[str, list[np.ndarray]] = {name: [] for name in RAW_OUTPUTS}
-    for image in range(len(expected[RAW_OUTPUTS[0]])):
+def _in_the_order_of(
+    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], names: Sequence[str]
+) -> dict[str, np.ndarray]:
+    """Returns each image's outputs of these names in the order of the closest expected rows."""
+    ordered: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for image in range(len(expected[names[0]])):
         distances = sum(
-            np.abs(expected[name][image][:, np.newaxis] - found[name][image]).max(axis=-1) for name in RAW_OUTPUTS
+            np.abs(expected[name][image][:, np.newaxis] - found[name][image]).max(axis=-1) for name in names
         )
         rows = np.argmin(distances, axis=1)
-        for name in RAW_OUTPUTS:
+        for name in names:
             ordered[name].append(found[name][image][rows])
     return {name: np.stack(rows) for name, rows in ordered.items()}
 
@@ -92,7 +95,8 @@ def compare_outputs(
     """Returns the largest differences of raw boxes and raw scores; ``what`` describes the images in messages.
 
     In a detector of two stages (``chooses_regions``) proposals that differ by less than the rounding may replace each
-    other, so rows are compared with the closest ones, and a few rows may lack an equal.
+    other, so rows are compared with the closest ones, and a few rows may lack an equal. A detector without anchors is
+    compared so by its final detections.
 
     Raises:
         DetzooError: Names or shapes differ, values disagree beyond rounding, or values are not finite.
@@ -101,10 +105,13 @@ def compare_outputs(
     found_shapes = {name: value.shape for name, value in found.items()}
     if shapes != found_shapes:
         raise DetzooError(f"the SavedModel's outputs differ on {what}: {found_shapes} instead of {shapes}")
+    names: tuple[str, ...] = (CLASS_SCORES,) if CLASS_SCORES in expected else RAW_OUTPUTS
+    if CLASS_SCORES not in expected and RAW_OUTPUTS[0] not in expected:
+        names, chooses_regions = FINAL_OUTPUTS, True  # peaks may replace each other as proposals do
     if chooses_regions:
-        found = {**found, **_in_the_order_of(expected, found)}
+        found = {**found, **_in_the_order_of(expected, found, names)}
     largest = []
-    for name in (CLASS_SCORES,) if CLASS_SCORES in expected else RAW_OUTPUTS:
+    for name in names:
         if not np.all(np.isfinite(expected[name])):
             raise DetzooError(f"the detector's {name} are not finite on {what}: its weights diverged in training")
         difference = np.abs(expected[name] - found[name])

@@ -54,6 +54,7 @@ class Network:
     hyperparams: ConvHyperparams  # hyperparameters of the family, if the configuration does not override them
     two_stage_hyperparams: ConvHyperparams | None = None  # those in two-stage detectors; None for the same
     application: Application | None = None  # twin of the network in ``keras.applications``, or None
+    keeps_padding: bool = False  # pads as the graph does, instead of "same" everywhere; its strides cannot change
     explicit_padding: bool = False  # pads strided convolutions by the kernel's reach, independent of the map's size
     # Function of a convolution's name, its channels and the factor by which its input was widened; returns the number
     # of channels to build.

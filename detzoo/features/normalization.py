@@ -29,6 +29,7 @@ class PixelScale(NamedTuple):
         return tuple(zero + unit * value for zero, unit, value in zip(self.zero, self.unit, normalized, strict=True))
 
 
+RAW = PixelScale((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 MINUS_ONE_TO_ONE = PixelScale((127.5, 127.5, 127.5), (127.5, 127.5, 127.5))
 IMAGENET_MEAN = PixelScale(IMAGENET_MEAN_RGB, (1.0, 1.0, 1.0))
 IMAGENET_STANDARD = PixelScale(
@@ -46,6 +47,11 @@ def subtract_imagenet_mean(images: Tensor) -> Tensor:
     """Subtracts the mean colour of ImageNet from float [..., 3] of 0..255; the channels stay in RGB order."""
     images = tf.convert_to_tensor(images)
     return images - tf.constant(IMAGENET_MEAN_RGB, images.dtype)
+
+
+def subtract_caffe_mean(images: Tensor) -> Tensor:
+    """Subtracts the mean colour of ImageNet from float [..., 3] of 0..255; the channels change to BGR, as in Caffe."""
+    return tf.reverse(subtract_imagenet_mean(images), axis=[-1])
 
 
 def standardize_imagenet(images: Tensor) -> Tensor:

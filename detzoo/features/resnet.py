@@ -1,8 +1,9 @@
-"""ResNet-50, -101, -152 (v1) and ResNeXt-101 32x8d.
+"""ResNet-50, -101, -152 (v1), -50 and -101 (v2), and ResNeXt-101 32x8d.
 
 References:
-    He et al., arXiv:1512.03385, table 1. Xie et al., arXiv:1611.05431, table 1 and section 5 (32 groups of width 8 in
-    the first stage, doubled with every stage). Endpoint l is the last block of stage l, C_l of arXiv:1612.03144.
+    He et al., arXiv:1512.03385, table 1; arXiv:1603.05027 (v2). Xie et al., arXiv:1611.05431, table 1 and section 5 (32
+    groups of width 8 in the first stage, doubled with every stage). Endpoint l is the last block of stage l, C_l of
+    arXiv:1612.03144.
 """
 
 from __future__ import annotations
@@ -44,6 +45,40 @@ def resnet(variant: str) -> Network:
         hyperparams=HYPERPARAMS,
         application=Application(build, expects_bgr=True),
         explicit_padding=True,
+    )
+
+
+# The Keras layers' own: CenterNet has no hyperparameters for its backbones. Biases precede batch normalisation.
+KERAS_HYPERPARAMS = ConvHyperparams(
+    kernel_initializer=keras.initializers.GlorotUniform,
+    activation="relu",
+    batch_norm=BatchNormHyperparams(momentum=0.99, epsilon=1.001e-5, scale=True),
+    force_use_bias=True,
+)
+
+
+def resnet_v1_caffe(variant: str) -> Network:
+    """Describes ResNet v1 ("50" or "101") exactly as in ``keras.applications``: its biases, paddings and BGR input."""
+    return _keras_resnet(f"ResNet{variant}", RESNET_BLOCKS[variant])
+
+
+def resnet_v2(variant: str) -> Network:
+    """Describes ResNet v2 ("50" or "101") exactly as in ``keras.applications``, endpoint 5 before the last norm.
+
+    A stage of v2 ends with a stride, so that its other endpoints would be one level coarser than those of v1.
+    """
+    return _keras_resnet(f"ResNet{variant}V2", {5: RESNET_BLOCKS[variant][-1]})
+
+
+def _keras_resnet(name: str, blocks: tuple[int, ...] | dict[int, int]) -> Network:
+    build = functools.partial(getattr(keras.applications, name), include_top=False)
+    numbered = blocks.items() if isinstance(blocks, dict) else enumerate(blocks, start=_FIRST_STAGE)
+    return Network(
+        graph=symbolic(functools.partial(build, weights=None)),
+        endpoints={level: f"conv{level}_block{number}_out" for level, number in numbered},
+        hyperparams=KERAS_HYPERPARAMS,
+        application=Application(build),
+        keeps_padding=True,
     )
 
 

@@ -7,6 +7,7 @@ would exceed it becomes 1, and all layers behind are dilated by it.
 Every layer pads to "same": the map of level l has ceil(size / 2**l) cells in both directions, so that maps of
 neighbouring levels align. Differs from ``keras.applications``: Inception's "valid" paddings, and the explicit paddings
 of MobileNets, EfficientNets and of ResNet's max pooling, which are the same for some sizes (even, and odd).
+``Network.keeps_padding`` keeps the paddings of the graph.
 
 References:
     Huang et al., arXiv:1611.10012, section 3.2.2 (output stride 16 and 8 by stride 1 and atrous convolution).
@@ -39,7 +40,8 @@ _KERNELS = {
     "SeparableConv2D": ("depthwise", "pointwise"),
 }
 # Layers without a counterpart: explicit paddings, EfficientNet's normalisation of pixels, the shape of its gates.
-_SKIPPED = ("ZeroPadding2D", "Rescaling", "Normalization", "Reshape")
+_PADDING = "ZeroPadding2D"
+_SKIPPED = (_PADDING, "Rescaling", "Normalization", "Reshape")
 
 
 class RegionStride(enum.Enum):
@@ -185,7 +187,7 @@ class _Rewriter:
         tensors = inputs if isinstance(inputs, (list, tuple)) else [inputs]
         state = self._states[id(tensors[-1])]
         kind = type(layer).__name__
-        if kind in _SKIPPED:
+        if kind in _SKIPPED and not (kind == _PADDING and self._network.keeps_padding):
             output = inputs
         elif kind in _KERNELS:
             output, state = self._convolution(layer, inputs, state)
@@ -227,7 +229,8 @@ class _Rewriter:
         return stride, state._replace(stride=state.stride * stride)
 
     def _padding(self, layer: Any, stride: int) -> str:
-        return layer.padding if self._keeps_padding and stride > 1 else "same"
+        keeps_padding = self._network.keeps_padding or (self._keeps_padding and stride > 1)
+        return layer.padding if keeps_padding else "same"
 
     def _convolution(self, layer: Any, x: Tensor, before: _State) -> tuple[Tensor, _State]:
         hyperparams, name, kind = self._hyperparams, self._names[layer.name], type(layer).__name__
@@ -254,7 +257,7 @@ class _Rewriter:
             return self._gate(layer, arguments)(x), state
         batch_norm = hyperparams.batch_norm if has_activation else None
         if layer.name in self._normalized:  # ResNet's biases in keras.applications have no effect
-            use_bias = hyperparams.batch_norm is None
+            use_bias = hyperparams.batch_norm is None or (hyperparams.force_use_bias and layer.use_bias)
         else:
             use_bias = layer.use_bias and batch_norm is None
         if self._explicit_padding and stride > 1 and layer.kernel_size[0] > 1 and kind != "SeparableConv2D":

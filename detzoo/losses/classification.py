@@ -7,12 +7,15 @@ Each loss is a function of logits [..., A, C] and one-hot (or all-zero) targets 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import tensorflow as tf
 
 # float32 [..., A, C] logits and targets -> float32 [..., A].
 ClassificationLoss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+MAX_LOGIT = math.log(1.0 / 1e-4 - 1.0)  # of a probability that heatmaps are clipped to
 
 
 def with_background(labels: tf.Tensor, classes: tf.Tensor, as_zeros: bool = False) -> tf.Tensor:
@@ -130,3 +133,29 @@ class BootstrappedSigmoidCrossEntropy:
         predicted = tf.cast(logits > 0.0, tf.float32) if self.is_hard else tf.sigmoid(logits)
         mixture = self.alpha * targets + (1.0 - self.alpha) * predicted
         return tf.reduce_sum(tf.nn.sigmoid_cross_entropy_with_logits(mixture, logits), axis=-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class PenaltyReducedFocal:
+    """CenterNet's focal loss of a heatmap: arXiv:1904.07850, equation 1, without the factor 1 / N.
+
+    It is -(1 - p)^alpha log p where the target t is 1, else -(1 - t)^beta p^alpha log(1 - p). As in the Object
+    Detection API, p is clipped to [1e-4, 1 - 1e-4]. Differs from it: the gradient passes the clip, because otherwise
+    nothing corrects a confident error.
+    """
+
+    alpha: float = 2.0
+    beta: float = 4.0
+
+    def __call__(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of each cell, summed over the channels."""
+        return tf.reduce_sum(self.values(logits, targets), axis=-1)
+
+    def values(self, logits: tf.Tensor, targets: tf.Tensor) -> tf.Tensor:
+        """Returns the loss of each value, of the shape of ``logits``."""
+        clipped = tf.clip_by_value(logits, -MAX_LOGIT, MAX_LOGIT)
+        logits += tf.stop_gradient(clipped - logits)
+        log_p, log_not_p = -tf.nn.softplus(-logits), -tf.nn.softplus(logits)
+        positive = tf.exp(self.alpha * log_not_p) * log_p
+        negative = tf.pow(1.0 - targets, self.beta) * tf.exp(self.alpha * log_p) * log_not_p
+        return -tf.where(targets == 1.0, positive, negative)

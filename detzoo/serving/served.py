@@ -12,7 +12,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from detzoo.contracts import Detections, MaskProposalPredictions, Proposals, RegionPredictions, Tensor
+from detzoo.contracts import (
+    CenterPredictions,
+    Detections,
+    MaskProposalPredictions,
+    Proposals,
+    RegionPredictions,
+    Tensor,
+)
 from detzoo.errors import UsageError
 from detzoo.layers.resample import spatial_shape
 from detzoo.postprocess.dense_detections import image_windows
@@ -27,7 +34,7 @@ NETWORK_INPUT = "stage_network_input"
 NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits", "stage_mask_logits")
 PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
 CLASS_SCORES = "class_scores"  # the only output of a classifier of images
-REGION_MAP = "stage_region_map_"  # followed by a level; maps for the prediction of masks after the boxes
+REGION_MAP = "stage_region_map_"  # followed by a level or a head; further maps that are read after the network
 
 INPUT_SPECS = {
     "image_tensor": tf.TensorSpec([None, None, None, 3], tf.uint8, name=INPUT_NAME),
@@ -45,7 +52,7 @@ class ServingModule(tf.Module):
     [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
     ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
     and ``raw_detection_scores`` [B, A, C]; a detector of masks adds ``detection_masks`` [B, M, h, w] in
-    [0, 1], each stretched over its box.
+    [0, 1], each stretched over its box. CenterNet has no anchors and none of the last three.
 
     A classifier of images has the output ``class_scores`` [B, K] only; column k belongs to the class with id k + 1.
 
@@ -121,6 +128,13 @@ def name_outputs(predictions: Any) -> Any:
         predictions = predictions._replace(proposals=Proposals(boxes, scores, num_valid), maps=maps)
         if isinstance(predictions.class_logits, tuple):  # a first stage alone
             return predictions
+    if isinstance(predictions, CenterPredictions):
+        names = {"box/scale": NETWORK_OUTPUTS[0], "object_center": NETWORK_OUTPUTS[1]}
+        maps = {
+            head: [*stacks[:-1], tf.identity(stacks[-1], name=names.get(head, REGION_MAP + head.replace("/", "_")))]
+            for head, stacks in predictions.maps.items()
+        }
+        return predictions._replace(maps=maps)
     if isinstance(predictions, MaskProposalPredictions):
         return predictions._replace(
             score_logits=tf.identity(predictions.score_logits, name=NETWORK_OUTPUTS[1]),
@@ -170,6 +184,5 @@ def output_dict(detections: Detections) -> dict[str, Tensor]:
         "raw_detection_boxes": detections.raw_boxes_norm,
         "raw_detection_scores": detections.raw_scores,
     }
-    if not isinstance(detections.masks, tuple):
-        outputs["detection_masks"] = detections.masks
-    return {name: tf.cast(value, tf.float32) for name, value in outputs.items()}
+    outputs["detection_masks"] = detections.masks
+    return {name: tf.cast(value, tf.float32) for name, value in outputs.items() if not isinstance(value, tuple)}

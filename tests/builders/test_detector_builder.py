@@ -218,8 +218,8 @@ def test_contradictions_are_refused_with_their_field(edit, error):
 def test_other_models_and_policies_are_refused():
     with pytest.raises(ConfigError, match=r"model: no model is chosen; accepted: ssd, faster_rcnn"):
         build_detector(pb.DetectionModel())
-    with pytest.raises(ConfigError, match=r"model\.center_net: CenterNet is not supported yet; accepted: ssd"):
-        build_detector(text_format.Parse("center_net {}", pb.DetectionModel()))
+    with pytest.raises(ConfigError, match=r"model\.experimental_model: .* not supported; accepted: ssd"):
+        build_detector(text_format.Parse("experimental_model {}", pb.DetectionModel()))
     with pytest.raises(ConfigError, match=r"model\.faster_rcnn\.num_classes: is 0; accepted: 1 or more"):
         build_detector(text_format.Parse("faster_rcnn {}", pb.DetectionModel()))
     with pytest.raises(ConfigError, match="dtype_policy is 'float8'; accepted: float32"):

@@ -20,7 +20,10 @@ from detzoo.sweep.plan.sweep_plan import load_plan
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 # Blocks that no detector of this version reads.
-UNREAD = ("CenterNet", "Calibration", "Context", "Quantization", "SquareBoxCoder", "Keypoint", "StringIntLabelMap")
+UNREAD = (
+    *("CenterNet.Dense", "CenterNet.T", "Calibration", "Context", "Quantization", "SquareBoxCoder", "Keypoint"),
+    "StringIntLabelMap",
+)
 SSD, OPTIMIZER, STEP = "model.ssd", "train_config.optimizer", "train_config.data_augmentation_options[+]"
 
 

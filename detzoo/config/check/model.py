@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from detzoo.config import pb, support
 from detzoo.config.check.anchors import HeadMaps, check_anchors, check_cells
+from detzoo.config.check.center_net import check_center_net
 from detzoo.config.check.effects import check_choice
 from detzoo.config.check.parts import (
     COARSEST_LEVEL,
@@ -30,9 +31,10 @@ _REQUIRED_CHOICES = {
     "anchor_generator": "anchor_generator_oneof",
 }
 _OTHER_MODELS = {
-    "center_net": "CenterNet is not supported yet",
     "experimental_model": "experimental models are not supported",
 }
+_MAP_LOSSES = ("penalty_reduced_logistic_focal_loss", "weighted_dice_classification_loss")
+_ANCHOR_LOSSES = ("weighted_sigmoid", "weighted_softmax", "weighted_sigmoid_focal")
 _PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
 _PYRAMID_OUTPUT_STRIDES = (0, 32)  # Maps of a pyramid must double in size.
@@ -213,6 +215,9 @@ def _check_losses(ssd: pb.Ssd, findings: Findings) -> str | None:
         elif ssd.encode_background_as_zeros:
             text = "is true, but then weighted_softmax learns nothing from the background; accepted with it: false"
             findings.error("encode_background_as_zeros", "softmax-background", text)
+    elif kind in _MAP_LOSSES:
+        text = f"is a loss of center_net's maps; accepted in ssd: {', '.join(_ANCHOR_LOSSES)}"
+        here.error(f"classification_loss.{kind}", "not-supported", text)
     elif kind == "weighted_sigmoid_focal" and loss.HasField("hard_example_miner"):
         text = "chooses hard examples, and so does weighted_sigmoid_focal; keep one of them"
         here.error("hard_example_miner", "miner-with-focal-loss", text)
@@ -257,6 +262,7 @@ def _check_segmentation_proposals(model: pb.SegmentationProposals, findings: Fin
 _CHECKS = {
     "ssd": _check_one_stage,
     "faster_rcnn": check_two_stage,
+    "center_net": check_center_net,
     "segmentation_proposals": _check_segmentation_proposals,
     "spp_classifier": check_spp_classifier,
     "spp_net": check_spp_net,

@@ -44,6 +44,9 @@ def traits_of(model: Any) -> Traits:
             resolution_of(region),
             None if given else region.first_stage_max_proposals,
         )
+    if kind == "center_net":
+        center = model.center_net
+        return Traits(kind, center.feature_extractor.type, None, resolution_of(center), None)
     if kind == SEGMENTATION:
         masks = model.segmentation_proposals
         return Traits(kind, extractor_of(masks.feature_extractor.type), None, resolution_of(masks), None)

@@ -166,7 +166,7 @@ def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overr
             "at most 1",
         ),
         ([f"{MULTISCALE}.normalize_coordinates=false"], f"{MULTISCALE}.normalize_coordinates", "accepted: true"),
-        (["model.center_net{}"], "model.center_net", "not supported yet; accepted: ssd, faster_rcnn"),
+        (["model.experimental_model{}"], "model.experimental_model", "not supported; accepted: ssd, faster_rcnn"),
         (["model{}"], "model", "no model is chosen"),
         (["train_config="], "train_config", "is missing"),
         (["train_config.batch_size=0"], "train_config.batch_size", "1 to 65536 images, over all replicas"),

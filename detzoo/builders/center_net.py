@@ -1,0 +1,114 @@
+"""``CenterNet`` messages -> the detector (floor 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from detzoo.builders.features import build_network, normalization, padded
+from detzoo.builders.losses import build_classification_loss, build_localization_loss
+from detzoo.builders.postprocess import build_nms_limits
+from detzoo.builders.resize import build_resizer
+from detzoo.config import pb
+from detzoo.config.support import CenterExtractor, lookup_center_extractor
+from detzoo.contracts import FeatureExtractor, FeatureSpec, Tensor
+from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.center_net import CenterNet, center_network
+from detzoo.features.hourglass import hourglass
+from detzoo.features.network import NATIVE_OUTPUT_STRIDE
+from detzoo.features.pretrained import load_pretrained
+from detzoo.features.rewrite import build_extractor_model
+from detzoo.heads.center_head import CenterHead
+from detzoo.losses.center_loss import CenterLoss
+from detzoo.necks.center_upsampling import narrowing_pyramid, transposed_convolutions
+from detzoo.postprocess.center_detections import CenterDetections
+from detzoo.targets.center_targets import CenterAssigner
+
+
+def build_center_net(config: pb.CenterNet) -> Detector:
+    """Builds the detector of a checked ``pb.CenterNet``."""
+    row = lookup_center_extractor(config.feature_extractor.type)
+    image_shape = build_resizer(config.image_resizer).static_shape
+    extractor = _extractor(config.feature_extractor, row, image_shape)
+    network = center_network(
+        image_shape, extractor, _neck(config.feature_extractor, row), _heads(config), config.use_depthwise, row.stride
+    )
+    centers, task = config.object_center_params, config.object_detection_task
+    loss = CenterLoss(
+        heatmap=build_classification_loss(centers.classification_loss),
+        localization=build_localization_loss(task.localization_loss),
+        center_weight=centers.object_center_loss_weight,
+        size_weight=task.task_loss_weight * task.scale_loss_weight,
+        offset_weight=task.task_loss_weight * task.offset_loss_weight,
+    )
+    suppression = config.post_processing.batch_non_max_suppression
+    detections = CenterDetections(
+        max_detections=centers.max_box_predictions,
+        kernel_size=centers.peak_max_pool_kernel_size,
+        limits=build_nms_limits(suppression) if config.HasField("post_processing") else None,
+    )
+    targets = CenterAssigner(config.num_classes, centers.min_box_overlap_iou)
+    return CenterNet(network, extractor.normalize, targets, loss, detections, config.num_classes, row.stride)
+
+
+def _extractor(
+    message: pb.CenterNetFeatureExtractor, row: CenterExtractor, image_shape: ImageShape
+) -> FeatureExtractor:
+    shape = padded(image_shape, row.stride)
+    if row.family == "hourglass":
+        model = hourglass(row.variant, shape)
+    else:
+        network = build_network(row, message.depth_multiplier, for_center=True)
+        levels = (2, 3, 4, 5) if row.is_fpn else (5,)
+        model = build_extractor_model(network, levels, shape, network.hyperparams, NATIVE_OUTPUT_STRIDE)
+        if message.pretrained_weights:
+            load_pretrained(model, message.pretrained_weights, network.application)
+    specs = tuple(FeatureSpec(level, x.shape[-1]) for level, x in model.output.items())
+    return FeatureExtractor(model, specs, _normalization(message, row))
+
+
+def _normalization(message: pb.CenterNetFeatureExtractor, row: CenterExtractor) -> Callable[[Tensor], Tensor]:
+    """Returns the function of the pixels: the config's order, means and deviations, then the extractor's own."""
+    own = normalization(row)
+    means, deviations = list(message.channel_means), list(message.channel_stds)
+
+    def normalize(images: Tensor) -> Tensor:
+        if message.bgr_ordering:
+            images = tf.reverse(images, axis=[-1])
+        if means:
+            images -= tf.constant(means)
+        if deviations:
+            images /= tf.constant(deviations)
+        return own(images)
+
+    return normalize
+
+
+def _neck(
+    message: pb.CenterNetFeatureExtractor, row: CenterExtractor
+) -> Callable[[Mapping[int, Tensor]], Sequence[Tensor]]:
+    if not row.depths:
+        return lambda maps: list(maps.values())
+    if row.is_fpn:
+        interpolation = message.upsampling_interpolation
+        return lambda maps: [narrowing_pyramid(maps, row.depths, message.use_separable_conv, interpolation)]
+    return lambda maps: [transposed_convolutions(maps[max(maps)], row.depths, row.kernel_size)]
+
+
+def _heads(config: pb.CenterNet) -> dict[str, CenterHead]:
+    centers, task = config.object_center_params, config.object_detection_task
+    return {
+        "object_center": _head(centers, "center_head_params", config.num_classes, centers.heatmap_bias_init),
+        "box/scale": _head(task, "scale_head_params", 2),
+        "box/offset": _head(task, "offset_head_params", 2),
+    }
+
+
+def _head(owner: Any, field: str, num_outputs: int, bias_init: float = 0.0) -> CenterHead:
+    """Returns the layers of a head; those of the paper if the field is not set."""
+    if not owner.HasField(field):
+        return CenterHead(num_outputs, bias_init=bias_init)
+    params = getattr(owner, field)
+    return CenterHead(num_outputs, tuple(params.num_filters), tuple(params.kernel_sizes), bias_init)

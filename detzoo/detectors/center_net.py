@@ -1,0 +1,148 @@
+"""CenterNet, which detects objects as points: the centre of a box, its size, and the offset of the centre.
+
+    images -> backbone, way up to stride 4 -> heads -> maps -> (training) targets -> loss
+                                                            \\-> (inference) peaks -> detections
+
+Zhou et al., "Objects as points", arXiv:1904.07850.
+
+| section of the paper | here |
+|---|---|
+| 3: heatmap of centres, Gaussians, focal loss | ``detzoo.targets.center_targets``, ``detzoo.losses.center_loss`` |
+| 3: local offset | the head ``box/offset`` |
+| 4: size, one head for all classes, weight 0.1 | the head ``box/scale`` |
+| 4: heads of 256 channels | ``detzoo.heads.center_head`` |
+| 4.1: peaks of 8 neighbours, the best 100 | ``detzoo.postprocess.center_detections`` |
+| 5: Hourglass-104 | ``detzoo.features.hourglass`` |
+| 5: transposed convolutions after ResNet | ``detzoo.necks.center_upsampling`` |
+
+The config is the Object Detection API's ``center_net``. Differs from the paper, 5: no flip, no scales at test time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from detzoo.contracts import (
+    CenterPredictions,
+    CenterTargets,
+    Detections,
+    FeatureExtractor,
+    Groundtruth,
+    LossTerm,
+    Proposals,
+    Tensor,
+)
+from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.parts import part
+from detzoo.heads.center_head import CenterHead, center_heads
+from detzoo.layers.resample import PadToMultiple, spatial_shape
+from detzoo.layers.stage_end import end_of_extractor
+
+
+class CenterNet(Detector):
+    """Detector of objects by their centres, without anchors and without suppression.
+
+    Args:
+        network: Model of ``center_network``.
+        normalize: Function from RGB 0..255 to the values that the network expects.
+        targets: ``targets(groundtruth, map_shape, true_shapes, padded_shape) -> CenterTargets``.
+        loss: ``loss(predictions, targets) -> dict[str, LossTerm]``.
+        detections: ``detections(predictions, true_shapes, padded_shape) -> Detections``.
+        num_classes: Number of classes.
+        stride: Largest stride of the network, of which padded sides are multiples.
+    """
+
+    backbone = part("backbone")
+    neck = part("neck")
+    head = part("head")
+
+    def __init__(
+        self,
+        network: keras.Model,
+        normalize: Callable[[Tensor], Tensor],
+        targets: Callable[..., CenterTargets],
+        loss: Callable[[CenterPredictions, CenterTargets], dict[str, LossTerm]],
+        detections: Callable[[CenterPredictions, Tensor, Any], Detections],
+        num_classes: int,
+        stride: int,
+    ) -> None:
+        _, height, width, _ = network.input_shape
+        super().__init__(num_classes, (height, width), normalize, name="center_net")
+        self.network = network
+        self._targets = targets
+        self._loss_terms = loss
+        self._detections = detections
+        self._stride = stride
+        self.built = True
+
+    @property
+    def cell_multiple_px(self) -> int:
+        """See ``Detector.cell_multiple_px``."""
+        return self._stride
+
+    def forward(
+        self,
+        inputs: Tensor,
+        training: bool = False,
+        true_shapes: Tensor | None = None,
+        groundtruth: Groundtruth | None = None,
+        proposals: Proposals | None = None,
+    ) -> CenterPredictions:
+        """See ``Detector.forward``."""
+        del groundtruth, proposals
+        maps = self.network(self.whole_cells(inputs, true_shapes), training=training)
+        if true_shapes is None:
+            true_shapes = tf.tile(tf.shape(inputs)[tf.newaxis, 1:3], [tf.shape(inputs)[0], 1])
+        return CenterPredictions(maps, true_shapes, spatial_shape(inputs))
+
+    def loss_terms(self, predictions: CenterPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
+        """See ``Detector.loss_terms``."""
+        shape = spatial_shape(predictions.maps["object_center"][-1])
+        targets = self._targets(groundtruth, shape, predictions.true_shapes, predictions.padded_shape)
+        return self._loss_terms(predictions, targets)
+
+    def postprocess(
+        self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """See ``Detector.postprocess``."""
+        return self._detections(predictions, true_shapes, padded_shape)
+
+
+def center_network(
+    image_shape_px: ImageShape,
+    extractor: FeatureExtractor,
+    neck: Callable[[Mapping[int, Tensor]], Sequence[Tensor]],
+    heads: Mapping[str, CenterHead],
+    use_depthwise: bool,
+    stride: int,
+) -> keras.Model:
+    """Wires backbone, way up and heads.
+
+    The variables' paths start with ``backbone/``, ``neck/`` and ``head/``.
+
+    Args:
+        image_shape_px: (height, width) of the padded input, None for any size.
+        extractor: Backbone.
+        neck: Function from the backbone's maps to a map of stride 4 per stack.
+        heads: Name of each head -> its layers.
+        use_depthwise: Uses separable convolutions in the heads.
+        stride: Multiple in pixels to which images are padded before the backbone.
+
+    Returns:
+        A model from normalised images [B, H, W, 3] to a dict: name of a head to its maps float32 [B, h, w, C], one per
+        stack.
+    """
+    images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
+    x = images
+    if None not in image_shape_px and any(side % stride for side in image_shape_px if side):
+        x = PadToMultiple(stride, name="pad_to_multiple")(images)
+    backbone_maps = extractor.model(x)
+    with keras.name_scope("neck"):
+        features = end_of_extractor(dict(enumerate(neck(backbone_maps))))
+    with keras.name_scope("head"):
+        outputs = center_heads(list(features.values()), heads, use_depthwise)
+    return keras.Model(images, outputs, name="network")

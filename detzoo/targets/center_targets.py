@@ -1,0 +1,156 @@
+"""Targets of CenterNet: a Gaussian around the centre of each object, its size, and its offset (floor 2).
+
+Zhou et al., arXiv:1904.07850, section 3 (heatmap and offset) and 4 (size); the Gaussian's width is that of CornerNet,
+arXiv:1808.01244, section 3.2.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import tensorflow as tf
+
+from detzoo.contracts import CENTER_STRIDE, CenterTargets, Groundtruth, Tensor
+from detzoo.ops import boxes
+from detzoo.targets.anchor_targets import count_to_last
+
+Shape = tuple[Tensor | int, Tensor | int]
+
+
+@dataclasses.dataclass(frozen=True)
+class CenterAssigner:
+    """Assigns objects to the cells of their centres.
+
+    Differs from the Object Detection API: degenerate boxes have no targets, and cells in a crowd are no negatives.
+    """
+
+    num_classes: int
+    min_overlap: float = 0.7  # overlap that a box keeps when its corners move within the Gaussian
+
+    def __call__(
+        self, groundtruth: Groundtruth, map_shape: Shape, true_shapes: Tensor, padded_shape: Shape
+    ) -> CenterTargets:
+        """Returns the targets of a batch. No gradient flows through them.
+
+        Args:
+            groundtruth: Objects with boxes in fractions of the padded input.
+            map_shape: (h, w) of the maps.
+            true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
+            padded_shape: (height, width) of the padded input in pixels.
+        """
+        boxes_in_cells = in_cells(groundtruth.boxes_norm, padded_shape)
+        is_object = (groundtruth.classes >= 0) & boxes.is_valid(groundtruth.boxes_norm)
+        weights = tf.where(is_object & ~groundtruth.is_crowd, groundtruth.weights, 0.0)
+        centers, sizes = centers_and_sizes(boxes_in_cells)
+        corners = cell_corners(centers, map_shape)
+        heatmap = gaussians(
+            corners, gaussian_sigma(sizes, self.min_overlap), groundtruth.classes, weights, map_shape, self.num_classes
+        )
+        is_counted = in_image(true_shapes, map_shape) & ~_in_boxes(
+            boxes_in_cells, is_object & groundtruth.is_crowd, map_shape
+        )
+        return CenterTargets(
+            heatmap=heatmap,
+            # A centre in a crowd is a target nevertheless.
+            heatmap_weights=tf.cast(is_counted[..., tf.newaxis], tf.float32),
+            cells=cell_indices(corners, map_shape),
+            sizes=sizes,
+            offsets=centers - corners,
+            weights=weights,
+        )
+
+
+def in_cells(points_or_boxes: Tensor, padded_shape: Shape) -> Tensor:
+    """Converts points [..., 2] or boxes [..., 4] from fractions of the padded input to cells of the maps."""
+    scale = tf.cast(tf.stack(padded_shape), tf.float32) / CENTER_STRIDE
+    return points_or_boxes * tf.tile(scale, [points_or_boxes.shape[-1] // 2])
+
+
+def centers_and_sizes(boxes_in_cells: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the centres (y, x) and the sizes (height, width) of boxes [..., 4], float32 [..., 2] each."""
+    low, high = tf.split(boxes_in_cells, 2, axis=-1)
+    return (low + high) / 2.0, high - low
+
+
+def cell_corners(points: Tensor, map_shape: Shape) -> Tensor:
+    """Returns the top left corner of the cell of each point [..., 2], in a cell of the map."""
+    last = tf.cast(tf.stack(map_shape), tf.float32) - 1.0
+    return tf.clip_by_value(tf.floor(points), 0.0, tf.maximum(last, 0.0))
+
+
+def cell_indices(corners: Tensor, map_shape: Shape) -> Tensor:
+    """Returns y * w + x of corners [..., 2], int32 [...]."""
+    y, x = tf.unstack(tf.cast(corners, tf.int32), axis=-1)
+    return y * map_shape[1] + x
+
+
+def gaussian_sigma(sizes: Tensor, min_overlap: float) -> Tensor:
+    """Returns the standard deviation of the Gaussian of boxes with sizes [..., 2], in the sizes' unit.
+
+    Differs from CornerNet's derivation: r is the root that its code computes, 4 * min_overlap times the smallest r with
+    ``h w / ((h + 2 r) (w + 2 r)) = min_overlap``. All published CenterNets are trained with it.
+    """
+    height, width = tf.unstack(sizes, axis=-1)
+    half = min_overlap * (height + width)
+    radius = tf.sqrt(half**2 + 4.0 * min_overlap * (1.0 - min_overlap) * height * width) - half
+    return (2.0 * tf.maximum(tf.floor(radius), 0.0) + 1.0) / 6.0
+
+
+def gaussians(
+    corners: Tensor, sigma: Tensor, channels: Tensor, weights: Tensor, map_shape: Shape, num_channels: int
+) -> Tensor:
+    """Draws a Gaussian for each point into the channel of its kind; of several in one cell the largest value counts.
+
+    Args:
+        corners: float32 [B, P, 2], cells of the points.
+        sigma: float32 [B, P], standard deviations in cells.
+        channels: int32 [B, P].
+        weights: float32 [B, P], heights of the Gaussians; 0 draws none.
+        map_shape: (h, w).
+        num_channels: Number C of channels.
+
+    Returns:
+        float32 [B, h, w, C] in [0, 1].
+    """
+    height, width = map_shape
+    rows, columns = tf.range(height, dtype=tf.float32), tf.range(width, dtype=tf.float32)
+
+    @tf.autograph.experimental.do_not_convert
+    def draw(image: tuple[Tensor, ...]) -> Tensor:
+        num_points = count_to_last(image[3] > 0.0)
+        corners, sigma, channels, weights = (part[:num_points] for part in image)
+        y, x = (
+            tf.exp(-((places - corners[:, axis, tf.newaxis]) ** 2) / (2.0 * sigma[:, tf.newaxis] ** 2))
+            for axis, places in enumerate((rows, columns))
+        )
+        drawn = (weights[:, tf.newaxis] * y)[:, :, tf.newaxis] * x[:, tf.newaxis, :]
+        empty = tf.zeros([num_channels, height, width])
+        found = tf.tensor_scatter_nd_max(empty, tf.maximum(channels, 0)[:, tf.newaxis], drawn)
+        return tf.transpose(found, [1, 2, 0])
+
+    maps = tf.map_fn(
+        draw,
+        (corners, sigma, channels, weights),
+        fn_output_signature=tf.TensorSpec([None, None, num_channels]),
+        parallel_iterations=2,
+    )
+    return tf.stop_gradient(maps)
+
+
+def in_image(true_shapes: Tensor, map_shape: Shape) -> Tensor:
+    """Returns bool [B, h, w], True for cells that start inside the image."""
+    rows, columns = (
+        tf.range(cells)[tf.newaxis] * CENTER_STRIDE < true_shapes[:, axis, tf.newaxis]
+        for axis, cells in enumerate(map_shape)
+    )
+    return rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
+
+
+def _in_boxes(boxes_in_cells: Tensor, takes_part: Tensor, map_shape: Shape) -> Tensor:
+    """Returns bool [B, h, w], True for cells whose corner lies in one of those boxes [B, N, 4] that take part."""
+    ymin, xmin, ymax, xmax = tf.split(boxes_in_cells, 4, axis=-1)  # [B, N, 1]
+    rows, columns = (tf.range(cells, dtype=tf.float32) for cells in map_shape)
+    inside_y = (rows >= ymin) & (rows < ymax) & takes_part[..., tf.newaxis]
+    inside_x = (columns >= xmin) & (columns < xmax)
+    overlaps = tf.einsum("bny,bnx->byx", tf.cast(inside_y, tf.float32), tf.cast(inside_x, tf.float32))
+    return overlaps > 0.0
