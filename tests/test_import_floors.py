@@ -17,6 +17,7 @@ FLOORS = (
         "provenance",
         "folders",
         "figures",
+        "pages",
         "gradients",
         "progress",
         "keras_files",

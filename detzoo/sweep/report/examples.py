@@ -6,7 +6,6 @@ paper's thresholds on pictures that are small enough for a page.
 
 from __future__ import annotations
 
-import io
 import json
 import pathlib
 import re
@@ -18,17 +17,18 @@ from PIL import Image
 
 from detzoo.datasets.drawing import draw_detections
 from detzoo.files.images import UnusableImage, read_upright
+from detzoo.pages.render import encode_picture
+from detzoo.pages.text import printable
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows
 from detzoo.sweep.report.frontier import optimality_frontier
-from detzoo.sweep.report.names import is_one_stage, point_labels, printable
+from detzoo.sweep.report.names import is_one_stage, point_labels
 
 MOST_DRAWN = 20  # arXiv:1611.10012, section 4.4
 TWO_STAGE_THRESHOLD, ONE_STAGE_THRESHOLD = 0.5, 0.3  # the same
 MOST_MODELS = 5  # the same
 MOST_IMAGES = 8
 LONGER_SIDE_PX = 560
-JPEG_QUALITY = 82
 # A key is the name of a folder, an image that of a file: neither may lead out of the sweep's folder.
 _PLAIN_NAME = re.compile(r"^[^/\\\0]+$")
 
@@ -148,6 +148,4 @@ def _picture(image: Image.Image, entry: Mapping[str, Any], row: Row, label: str)
     small.thumbnail((LONGER_SIDE_PX, LONGER_SIDE_PX))
     names = [printable(entry["classes"][index], 32) for index in order]
     drawn = draw_detections(np.asarray(small), boxes, names, scores[order])
-    stream = io.BytesIO()
-    drawn.save(stream, "JPEG", quality=JPEG_QUALITY)
-    return ExamplePicture(label, len(order), threshold, stream.getvalue(), (drawn.height, drawn.width))
+    return ExamplePicture(label, len(order), threshold, *encode_picture(drawn))

@@ -1,4 +1,4 @@
-"""Names, colours and markers of points, extractors and meta-architectures, and safe text for figures and the page.
+"""Names, colours and markers of points, extractors and meta-architectures.
 
 A colour depends on the name alone: an extractor looks the same in every report.
 """
@@ -6,13 +6,11 @@ A colour depends on the name alone: an extractor looks the same in every report.
 from __future__ import annotations
 
 import hashlib
-import html
-import json
 import re
-import unicodedata
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from detzoo.pages.text import printable
 from detzoo.sweep.measured import Row
 from detzoo.sweep.plan.traits import ONE_STAGE
 
@@ -58,7 +56,6 @@ METAS = {
 }
 OTHER_MARKERS = ("<", ">", "*", "p")
 NO_NAME = "(not named)"
-LONGEST_LABEL, LONGEST_LINE = 60, 2000
 LONGEST_NAME = 26  # of an extractor or a meta-architecture: the room in a legend
 DETAILS = {"resolution": "{} px", "output_stride": "stride {}", "proposals": "{} prop."}
 # "resnet_v1_101" and "resnet101_v1" are "resnet101" with all its spellings.
@@ -120,36 +117,6 @@ def point_labels(rows: Sequence[Row]) -> list[str]:
         labels.append(", ".join([*parts, *(DETAILS[name].format(row[name]) for name in own)]))
     unclear = {label for label in labels if labels.count(label) > 1 or NO_NAME in label}
     return [printable(row["name"]) or label if label in unclear else label for row, label in zip(rows, labels)]
-
-
-def printable(text: object, longest: int = LONGEST_LABEL) -> str:
-    """Returns text on one line without control characters, which an SVG must not have, cut with three dots."""
-    line = " ".join(_visible(str(text if text is not None else "")).split())
-    return line if len(line) <= longest else line[: longest - 1] + "…"
-
-
-def printable_line(line: str) -> str:
-    """Returns one line of a file with its spaces, without control characters."""
-    return _visible(line.expandtabs(2)[:LONGEST_LINE])
-
-
-def escaped(text: object, longest: int = 200) -> str:
-    """Returns text from data for HTML: on one line, without control characters, cut."""
-    return html.escape(printable(text, longest))
-
-
-def script_data(value: Any) -> str:
-    """Returns JSON for a script element, in which no tag, comment or line separator can be seen."""
-    text = json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
-
-
-def _visible(text: str) -> str:
-    """Replaces separators by spaces and characters that cannot be shown by the replacement character."""
-    return "".join(
-        " " if char.isspace() else "\ufffd" if unicodedata.category(char) in ("Cc", "Cf", "Cs", "Co", "Cn") else char
-        for char in text
-    )
 
 
 def _any_of(choices: Sequence[str], name: str | None) -> str:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.names import counted, listed
+from detzoo.pages.text import printable
 from detzoo.sweep.columns import HARDWARE, LATENCY
 from detzoo.sweep.measured import Row, column, failed_rows, measured_rows, with_values
-from detzoo.sweep.report.names import printable
 
 MOST_REPEAT_DIFFERENCE = 0.05  # between two halves of the runs, as a share of the median
 MOST_YARDSTICK_RANGE = 1.25  # fastest to slowest; more is another machine, or a busy one

@@ -4,44 +4,6 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const byId = (id) => document.getElementById(id);
 
-  // ---- The table: numbers as numbers, blanks last in both directions.
-  const table = byId("points");
-  if (table) {
-    const body = table.tBodies[0];
-    const keyOf = (row, column) => row.cells[column].dataset.value;
-    const sortBy = (column, descending) => {
-      const isNumber = table.tHead.rows[0].cells[column].classList.contains("number");
-      const rows = Array.from(body.rows);
-      rows.sort((first, second) => {
-        const a = keyOf(first, column), b = keyOf(second, column);
-        if (a === undefined || b === undefined) return (a === undefined) - (b === undefined);
-        const order = isNumber ? Number(a) - Number(b) : a.localeCompare(b, "en", { numeric: true });
-        return descending ? -order : order;
-      });
-      body.append(...rows);
-    };
-    Array.from(table.tHead.rows[0].cells).forEach((head, column) => {
-      head.querySelector("button").addEventListener("click", () => {
-        const isNumber = head.classList.contains("number");
-        const before = head.getAttribute("aria-sort");
-        const descending = before ? before === "ascending" : isNumber && head.dataset.better === "more";
-        for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
-        head.setAttribute("aria-sort", descending ? "descending" : "ascending");
-        sortBy(column, descending);
-      });
-    });
-    byId("filter").addEventListener("input", (event) => {
-      const words = event.target.value.toLowerCase().split(/\s+/).filter(Boolean);
-      let shown = 0;
-      for (const row of body.rows) {
-        const text = row.textContent.toLowerCase();
-        row.hidden = !words.every((word) => text.includes(word));
-        shown += !row.hidden;
-      }
-      byId("count").textContent = words.length ? `${shown} of ${body.rows.length} points` : "";
-    });
-  }
-
   // ---- The scatter.
   const plot = byId("plot");
   if (!plot) return;

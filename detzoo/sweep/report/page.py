@@ -1,23 +1,18 @@
-"""A sweep's report: figures as files, and report.html, a page that needs no other file.
-
-All text from data is escaped by the template page.html, or by ``script_data`` (JSON within a script element). A content
-security policy names the page's own script by its digest: no other script can run and nothing can be fetched.
-"""
+"""A sweep's report: figures as files, and report.html, a page that needs no other file."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
 import html
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-import jinja2
 from markupsafe import Markup
 
 from detzoo.config.names import counted
 from detzoo.folders import write_atomically
+from detzoo.pages.render import PAGE_FILE, render
+from detzoo.pages.text import printable_line
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import (
     Row,
@@ -30,21 +25,14 @@ from detzoo.sweep.measured import (
 from detzoo.sweep.report.examples import ExampleImage, draw_examples
 from detzoo.sweep.report.figures import DrawnFigure, MissingFigure, draw_figures, figure_tasks
 from detzoo.sweep.report.frontier import optimality_frontier
-from detzoo.sweep.report.names import (
-    escaped,
-    extractor_colour,
-    point_labels,
-    printable,
-    printable_line,
-    script_data,
-)
+from detzoo.sweep.report.names import extractor_colour, point_labels
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.published import published_rows, published_table
-from detzoo.sweep.report.table import MEANINGS, scatter_data, shown_cells
+from detzoo.sweep.report.table import scatter_data, shown_cells
 
 HERE = pathlib.Path(__file__).resolve().parent
 LONGEST_CONFIG = 60_000  # characters of a config on the page
-PAGE_FILE, FIGURES_FOLDER = "report.html", "figures"
+FIGURES_FOLDER = "figures"
 
 
 class Report(NamedTuple):
@@ -93,24 +81,15 @@ def _rendered(
     rows: Sequence[Row], metric: str, source: pathlib.Path, report: Report, examples: Sequence[ExampleImage]
 ) -> str:
     """Returns the HTML of page.html."""
-    style, script = ((HERE / f"page.{suffix}").read_text(encoding="utf-8") for suffix in ("css", "js"))
-    digest = base64.b64encode(hashlib.sha256(script.encode("utf-8")).digest()).decode("ascii")
     data, frontiers = scatter_data(rows), frontier_rows(rows, metric)
     best = {id(row) for group in frontiers.values() for row in group}
-    template = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(HERE), autoescape=True, finalize=_shown, trim_blocks=True, lstrip_blocks=True
-    )
-    template.filters |= {"cut": lambda text, longest: Markup(escaped(text, longest)), "data_uri": _data_uri}
-    return template.get_template("page.html").render(
-        policy=Markup(
-            f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        title=source.resolve().parent.name or "sweep",
-        style=Markup(style),
-        script=Markup(script),
-        json=Markup(script_data(data)),
+    cells = shown_cells(rows)
+    return render(
+        HERE / "page.html",
+        styles=[HERE / "page.css"],
+        scripts=[HERE / "page.js"],
         data=data,
+        title=source.resolve().parent.name or "sweep",
         source=source,
         metric=metric,
         latency=LATENCY,
@@ -129,19 +108,11 @@ def _rendered(
         examples=examples,
         missing_examples=report.examples_missing,
         rows=rows,
-        cells=shown_cells(rows),
-        meanings=MEANINGS,
+        cells=cells,
+        columns=[cell.as_column() for cell in cells],
         is_best=lambda row: id(row) in best,
         unfinished=[row for row in rows if row["status"] == "failed" or row["reason"]],
     )
-
-
-def _shown(value: Any) -> Any:
-    return value if isinstance(value, Markup) else printable(value, 200)
-
-
-def _data_uri(content: bytes, kind: str) -> Markup:
-    return Markup(f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}")
 
 
 def frontier_rows(rows: Sequence[Row], metric: str) -> dict[str, list[Row]]:

@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from detzoo.figures import add_axes, new_figure
+from detzoo.pages.text import escaped, printable
 from detzoo.sweep.columns import LATENCY, PUBLISHED_COLUMNS, PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
 from detzoo.sweep.measured import Row, column, measured_rows, with_values
-from detzoo.sweep.report.names import escaped, printable
 from detzoo.sweep.report.style import POINTS, Drawing, rows_with
 from detzoo.sweep.report.table import PERCENT, accuracy_heading
 

@@ -39,6 +39,11 @@ class Cell(NamedTuple):
         """True if more of it is better."""
         return self.name in ACCURACIES or self.name == "images_per_second"
 
+    def as_column(self) -> dict[str, str]:
+        """Returns the values of the column for the head of a table."""
+        better = "more" if self.is_better_high else ""
+        return {"heading": self.heading, "classes": self.classes, "meaning": MEANINGS[self.name], "better": better}
+
     def text(self, row: Row) -> str:
         """Returns the shown value; "" for a missing one."""
         value = row[self.name]

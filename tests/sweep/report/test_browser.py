@@ -101,13 +101,13 @@ def test_text_sorts_by_its_letters(desktop):
 
 def test_the_filter_keeps_rows_with_all_words(desktop):
     script = """
-    const field = document.getElementById("filter");
+    const field = document.querySelector("input[data-filters=points]");
     field.value = arguments[0];
     field.dispatchEvent(new Event("input"));
     return [...document.querySelectorAll("#points tbody tr")].filter((row) => !row.hidden).length;
     """
     assert desktop.run(script, "ssd 600") == 2  # MobileNet v1 and Inception v2
-    assert desktop.run('return document.getElementById("count").textContent') == "2 of 147 points"
+    assert desktop.run('return document.querySelector("#all [role=status]").textContent') == "2 of 147 points"
     assert desktop.run(script, "") == 147
 
 

@@ -14,8 +14,8 @@ import pytest
 
 from detzoo.cli import main, sweep
 from detzoo.errors import DataError, UsageError
+from detzoo.pages.text import escaped, script_data
 from detzoo.sweep.measured import clean_rows
-from detzoo.sweep.report.names import escaped, script_data
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.page import frontier_rows, write_report
 from detzoo.sweep.results import write_results
@@ -99,7 +99,7 @@ def test_the_page_is_well_formed_and_has_a_row_for_each_point(grid_page):
     text, page, written = grid_page
     assert page.problems == []
     assert text.startswith("<!DOCTYPE html>")
-    table = text[text.index('<table id="points">') :]
+    table = text[text.index('<table id="points"') :]
     body = table[table.index("<tbody>") : table.index("</tbody>")]
     assert body.count("<tr") == written.num_points == 147
     identifiers = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
