@@ -289,25 +289,29 @@ class LoadedDetector:
         recompute_batch_norm: int | None = None,
         combine_with: Sequence[str] = (),
         on_train_data: bool = False,
+        compare_with: FilePath | None = None,
     ) -> Evaluation:
         """Measures this detector on evaluation data as `detzoo evaluate` does.
 
         Args:
             config: Config whose first eval_input_reader has the data; None for the config of this detector.
-            output_dir: Folder of metrics.json, detections.json and groundtruth.json; None to write nothing.
+            output_dir: Folder of metrics.json, detections.json, groundtruth.json and report.html; None to write
+                nothing.
             overrides: Changes of single config fields, such as
                 "eval_input_reader[0].tf_record_input_reader.input_path=data/val.tfrecord".
             recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
                 are computed; None for the statistics of the model.
             combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
             on_train_data: Measure on the train_input_reader instead.
+            compare_with: Folder of another evaluation on the same images; the report shows the difference.
 
         Returns:
-            An ``Evaluation``: ``metrics["mAP"]`` and the other metrics by name, and the detections of every image.
+            An ``Evaluation``: ``metrics["mAP"]`` and the other metrics by name, the detections of every image, and
+            ``report``, the path of report.html.
 
         Raises:
             ConfigError: The config has errors, or names no evaluation data.
-            DataError: The data cannot be read.
+            DataError: The data cannot be read, or the other evaluation has other images.
         """
         from detzoo.tasks.evaluate import evaluate
 
@@ -323,6 +327,7 @@ class LoadedDetector:
                 recompute_batch_norm=recompute_batch_norm,
                 combine_with=combine_with,
                 on_train_data=on_train_data,
+                compare_with=compare_with,
                 **model,
             )
 

@@ -97,7 +97,7 @@ def build_dataset(
         max_number_of_proposals=reader.max_number_of_proposals,
         merged_classes=_num_classes(names) if merges_labels else 0,
     )
-    source = _build_source(reader, seed, issue)
+    source = build_source(reader, seed, issue)
     if reader.load_instance_masks:
         check_masks(source, decode_options.png_masks)
     return make_batches(
@@ -133,8 +133,9 @@ def _per_replica(batch_size: int, input_context: tf.distribute.InputContext | No
     return batch_size // num_replicas
 
 
-def _build_source(reader: pb.InputReader, seed: int, issue: IssueCounter) -> RecordStream:
+def build_source(reader: pb.InputReader, seed: int = 0, issue: IssueCounter | None = None) -> RecordStream:
     """Builds one source of all files, or with ``sample_from_datasets_weights`` one per ``input_path``."""
+    issue = issue if issue is not None else IssueCounter()
     options = read_options(reader)
     patterns = list(reader.tf_record_input_reader.input_path)
     weights = list(reader.sample_from_datasets_weights)

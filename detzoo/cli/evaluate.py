@@ -20,14 +20,23 @@ from detzoo.cli.flags import (
 )
 from detzoo.errors import UsageError
 from detzoo.folders import METRICS_FILE
-from detzoo.tasks.evaluate import Evaluation, evaluate, evaluate_new_checkpoints
+from detzoo.tasks.evaluate import Evaluation, evaluate, evaluate_new_checkpoints, report_stored
 from detzoo.tasks.models import EVAL_READER, TRAIN_READER
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
-Prints the table and writes metrics.json, detections.json (COCO's results format) and groundtruth.json.
+Prints the table and writes metrics.json, detections.json (COCO's results format), groundtruth.json and report.html.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation
+
+report.html explains the numbers on one page without other files: precision-recall and F1 curves, the score threshold
+with the best F1, confusions, errors by kind with the average precision that each costs, sizes of objects, and the
+twenty worst images drawn. docs/evaluation.md describes how to read it. --compare_with adds the difference to another
+evaluation on the same images; --detections makes the report of a finished evaluation again without running a model.
+
+    detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation \\
+        --compare_with=evaluation_before
+    detzoo evaluate --detections=evaluation --compare_with=evaluation_before
 
 An exported model, a SavedModel or a .tflite file, is measured as it serves: with its own resizing, one image at a time.
 
@@ -70,13 +79,18 @@ POSITIONAL = ()
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model, the data and the output."""
-    define_pipeline_flags(flag_values)
+    define_pipeline_flags(flag_values, required=False)
     define = Definer(flag_values)
     define.string("checkpoint_dir", CHECKPOINT_HELP)
     define.string(
         "saved_model", "Instead of --checkpoint_dir: a SavedModel or .tflite file of `detzoo export`, or zoo://NAME."
     )
+    text = (
+        "Instead of a model: a finished evaluation, of whose detections.json and groundtruth.json the report is made."
+    )
+    define.string("detections", f"{text} The config, if it is given, names the records of the images to draw.")
     define.string("output_dir", "Folder for the results.")
+    define.string("compare_with", "Folder of another evaluation on the same images; the report shows the difference.")
     define.boolean("continuous", "Measure every new checkpoint of a running training.")
     define.number("timeout_secs", "With --continuous: seconds without a new checkpoint after which to end.", 3600.0)
     define_recompute_flag(flag_values)
@@ -88,6 +102,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Measures one checkpoint, each new one, or an exported model, and prints the table of each."""
+    if flag_values.detections:
+        _report(flag_values)
+        return
+    if not flag_values.pipeline_config_path:
+        raise UsageError("`detzoo evaluate` needs --pipeline_config_path, or --detections without a model")
     check_evaluation_flags(flag_values)
     output_dir = flag_values.output_dir
     if not output_dir:
@@ -98,6 +117,8 @@ def run(flag_values: flags.FlagValues) -> None:
         raise UsageError("give either --checkpoint_dir or --saved_model")
     if flag_values.saved_model and flag_values.continuous:
         raise UsageError("--continuous watches --checkpoint_dir; leave it out with --saved_model")
+    if flag_values.compare_with and flag_values.continuous:
+        raise UsageError("--compare_with compares one evaluation; leave it out with --continuous")
     if flag_values.combine_with and (flag_values.saved_model or flag_values.continuous):
         raise UsageError("--combine_with goes with --checkpoint_dir alone, without --saved_model and --continuous")
     reader, sample = EVAL_READER, flag_values.sample_1_of_n_eval_examples
@@ -117,8 +138,25 @@ def run(flag_values: flags.FlagValues) -> None:
         ):
             _print(evaluation, output_dir, flag_values.json, indent=None)
         return
-    options |= values_of(flag_values, "checkpoint_dir", "saved_model", "combine_with")
+    options |= values_of(flag_values, "checkpoint_dir", "saved_model", "combine_with", "compare_with")
     _print(evaluate(path, **options), output_dir, flag_values.json)
+
+
+def _report(flag_values: flags.FlagValues) -> None:
+    """Makes the report of a finished evaluation."""
+    given = [
+        name for name in ("checkpoint_dir", "saved_model", "continuous", "combine_with") if flag_values[name].value
+    ]
+    if given:
+        raise UsageError(f"--detections is a finished evaluation, so no model is run; leave out --{given[0]}")
+    evaluation = report_stored(
+        flag_values.detections,
+        flag_values.output_dir,
+        pipeline=flag_values.pipeline_config_path,
+        overrides=flag_values.set,
+        compare_with=flag_values.compare_with,
+    )
+    _print(evaluation, flag_values.output_dir or flag_values.detections, flag_values.json)
 
 
 def _print(evaluation: Evaluation, output_dir: str, as_json: bool, indent: int | None = 2) -> None:
@@ -130,3 +168,5 @@ def _print(evaluation: Evaluation, output_dir: str, as_json: bool, indent: int |
     name = evaluation.model if evaluation.step is None else f"step {evaluation.step}"
     print(f"{name}: {len(evaluation.result.images)} images in {evaluation.result.seconds:.1f} s")
     print(format_table(evaluation.result), flush=True)
+    if evaluation.report is not None:
+        print(f"\n{evaluation.report} explains the numbers", flush=True)

@@ -3,6 +3,7 @@
 metrics.json     metrics by name, then per_class, step, num_images and provenance
 detections.json  COCO's results format, pixels of the original images; with masks if these were measured
 proposals.npz    class-agnostic proposals, in the format of InputReader.proposals_path
+report.html      the page of ``evaluate.analysis``, written by ``tasks.evaluation_report``
 groundtruth.json COCO's annotation format, with image/source_id as file name; together with detections.json it
                  suffices for pycocotools and other tools
 """
@@ -109,7 +110,7 @@ def format_table(result: EvaluationResult | ClassificationResult) -> str:
         return format_classification(result)
     width = max(len(name) for name in result.metrics)
     lines = [
-        f"{name:<{width}}  {_number(value)}  {_description(name, result.proposes_only)}"
+        f"{name:<{width}}  {_number(value)}  {describe(name, result.proposes_only)}"
         for name, value in result.metrics.items()
     ]
     columns = [c for c in PER_CLASS_COLUMNS if any(c in values for values in result.per_class.values())]
@@ -123,7 +124,8 @@ def format_table(result: EvaluationResult | ClassificationResult) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _description(name: str, proposes_only: bool) -> str:
+def describe(name: str, proposes_only: bool = False) -> str:
+    """Returns the explanation of a metric; "" for an unknown one."""
     descriptions = _PROPOSAL_DESCRIPTIONS if proposes_only else _DESCRIPTIONS
     if name.startswith(MASK_PREFIX):
         return f"by masks: {descriptions.get(name.removeprefix(MASK_PREFIX), '')}"

@@ -24,6 +24,7 @@ from detzoo.tasks.models import EVAL_READER, Pipeline, load_checked, load_export
 
 if TYPE_CHECKING:
     from detzoo.config.label_map import LabelMap
+    from detzoo.config.load import LoadedPipeline
     from detzoo.ensemble.detector import EnsembleDetector
     from detzoo.evaluate.runner import EvaluationResult
     from detzoo.evaluate.stored import StoredEvaluation
@@ -58,23 +59,24 @@ def evaluate_ensemble(
             their finished evaluations.
         overrides: See ``detzoo.tasks``.
     """
-    from detzoo.evaluate.report import write_results
     from detzoo.provenance import commit, versions
+    from detzoo.tasks.evaluation_report import pixels_of_reader, write_evaluation
 
+    pixels = None
     if pipeline is None:
         result = _merge_stored(ensemble, output_dir)
     else:
-        result = _run_models(ensemble, output_dir, pipeline, overrides)
+        loaded = load_checked(pipeline, overrides, reads=EVAL_READER)
+        result = _run_models(ensemble, output_dir, loaded)
+        pixels = pixels_of_reader(loaded.message.eval_input_reader[0])
     folder = pathlib.Path(output_dir)
-    write_results(result, folder, {"ensemble": ensemble.to_json(folder), "versions": versions(), "commit": commit()})
+    facts = {"ensemble": ensemble.to_json(folder), "versions": versions(), "commit": commit()}
+    write_evaluation(result, folder, facts, pixels=pixels)
     write_ensemble(folder / ENSEMBLE_FILE, ensemble)
     return result
 
 
-def _run_models(
-    ensemble: Ensemble, output_dir: str | pathlib.Path, pipeline: Pipeline, overrides: Sequence[str]
-) -> EvaluationResult:
-    loaded = load_checked(pipeline, overrides, reads=EVAL_READER)
+def _run_models(ensemble: Ensemble, output_dir: str | pathlib.Path, loaded: LoadedPipeline) -> EvaluationResult:
     message = loaded.message
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")

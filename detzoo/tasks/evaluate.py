@@ -21,6 +21,13 @@ from detzoo.folders import make_folder
 from detzoo.progress import is_live
 from detzoo.tasks import batch_norm
 from detzoo.tasks.combination import check_combination, combined
+from detzoo.tasks.evaluation_report import (
+    Finished,
+    pixels_of_reader,
+    read_finished,
+    write_evaluation,
+    write_report_of,
+)
 from detzoo.tasks.models import (
     EVAL_READER,
     TRAIN_READER,
@@ -50,11 +57,13 @@ class Evaluation:
         model: Checkpoint or exported model, as the caller named it.
         step: Training step of a checkpoint, 0 if it is unknown; None for an exported model.
         result: Metrics, also by class, and the detections of every image.
+        report: Path of report.html; None if no files were written, or for proposals and classifiers.
     """
 
     model: str
     step: int | None
     result: EvaluationResult | ClassificationResult
+    report: pathlib.Path | None = None
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -72,6 +81,7 @@ def evaluate(
     recompute_batch_norm: int | None = None,
     combine_with: Sequence[str] = (),
     on_train_data: bool = False,
+    compare_with: str | pathlib.Path | None = None,
 ) -> Evaluation:
     """Measures a checkpoint or an exported model.
 
@@ -79,12 +89,16 @@ def evaluate(
         pipeline: See ``detzoo.tasks``.
         checkpoint_dir: See ``detzoo.tasks``; or a detector in memory.
         saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported, or a loaded one.
-        output_dir: Folder of metrics.json, detections.json and groundtruth.json; None to write nothing.
+        output_dir: Folder of metrics.json, detections.json, groundtruth.json and report.html; None to write nothing.
         overrides: See ``detzoo.tasks``.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
             computed; None for the statistics of the checkpoint.
         combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
         on_train_data: Measure on the train_input_reader instead of the first eval_input_reader.
+        compare_with: Folder of another evaluation on the same images; the report shows the difference.
+
+    Raises:
+        DataError: The other evaluation has other images. All files have been written.
     """
     if (not checkpoint_dir) == (not saved_model):
         raise UsageError("give either --checkpoint_dir or --saved_model")
@@ -96,16 +110,55 @@ def evaluate(
     if saved_model:
         _check_exported(message)
     check_combination(message.model, combine_with)
+    if compare_with and output_dir is None:
+        raise UsageError("--compare_with needs --output_dir, where to write the report")
     if output_dir is not None:
         make_folder(output_dir, "--output_dir")
     start_tensorflow()
+    other = read_finished(compare_with) if compare_with else None
     if saved_model:
         result = measure_exported(message, load_exported(saved_model, message.model))
-        _write(result, output_dir, {"saved_model": str(saved_model)})
-        return Evaluation(str(saved_model), None, result)
+        page = _write(result, output_dir, {"saved_model": str(saved_model)}, message, other)
+        return Evaluation(str(saved_model), None, result, page)
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir", averages)
-    return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with)
+    return _measure(
+        detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with, compare_with=other
+    )
+
+
+def report_stored(
+    folder: str | pathlib.Path,
+    output_dir: str | pathlib.Path | None = None,
+    *,
+    pipeline: Pipeline | None = None,
+    overrides: Sequence[str] = (),
+    compare_with: str | pathlib.Path | None = None,
+) -> Evaluation:
+    """Writes the report of a finished evaluation without running a model.
+
+    Args:
+        folder: Folder with detections.json and groundtruth.json.
+        output_dir: Folder of report.html and metrics.json; None for the same folder.
+        pipeline: Config whose first eval_input_reader has the images, so that the worst are drawn; None draws none.
+        overrides: See ``detzoo.tasks``.
+        compare_with: Folder of another evaluation on the same images; the report shows the difference.
+
+    Raises:
+        UsageError: A file is missing, or the evaluation is one of proposals.
+        DataError: A file is not in the format of ``detzoo evaluate``, or the other evaluation has other images.
+    """
+    reader = None if pipeline is None else _load(pipeline, overrides, False, None).eval_input_reader[0]
+    target = make_folder(output_dir or folder, "--output_dir")
+    start_tensorflow()
+    finished = read_finished(folder)
+    page = write_report_of(
+        finished,
+        target,
+        pixels=None if reader is None else pixels_of_reader(reader),
+        compare_with=read_finished(compare_with) if compare_with else None,
+    )
+    return Evaluation(str(folder), finished.facts.get("step"), finished.result, page)
 
 
 def evaluate_new_checkpoints(
@@ -235,22 +288,31 @@ def _measure(
     recompute_batch_norm: int | None,
     combine_with: Sequence[str] = (),
     evaluator: Any = None,
+    compare_with: Finished | None = None,
 ) -> Evaluation:
     """Measures a restored detector, or the combination that it is part of."""
     measured = combined(detector, message, combine_with) if combine_with else detector
     recomputed = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     logger.info("tracing the detector and reading the first images")
     result = (evaluator or make_evaluator(message)).evaluate(measured)
-    _write(result, output_dir, {"checkpoint": checkpoint, "step": step, **recomputed})
-    return Evaluation(checkpoint, step, result)
+    page = _write(result, output_dir, {"checkpoint": checkpoint, "step": step, **recomputed}, message, compare_with)
+    return Evaluation(checkpoint, step, result, page)
 
 
-def _write(result: Any, output_dir: str | pathlib.Path | None, facts: dict[str, Any]) -> None:
-    from detzoo.evaluate.report import write_results
+def _write(
+    result: Any,
+    output_dir: str | pathlib.Path | None,
+    facts: dict[str, Any],
+    message: Any,
+    compare_with: Finished | None,
+) -> pathlib.Path | None:
     from detzoo.provenance import commit, versions
 
-    if output_dir is not None:
-        write_results(result, output_dir, {**facts, "versions": versions(), "commit": commit()})
+    if output_dir is None:
+        return None
+    facts = {**facts, "versions": versions(), "commit": commit()}
+    pixels = pixels_of_reader(message.eval_input_reader[0])
+    return write_evaluation(result, output_dir, facts, pixels=pixels, compare_with=compare_with)
 
 
 def _write_summary(output_dir: pathlib.Path, evaluation: Evaluation) -> None:
