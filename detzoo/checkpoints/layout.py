@@ -19,6 +19,7 @@ run, an exported one) have no ``optimizer`` and ``training``.
 
 from __future__ import annotations
 
+import hashlib
 import pathlib
 import re
 from collections.abc import Iterable, Mapping
@@ -48,6 +49,15 @@ def variables_by_path(variables: Iterable[Any]) -> dict[str, tf.Variable]:
         name = path if seen[path] == 1 else f"{path}#{seen[path]}"
         result[name] = variable.value
     return result
+
+
+def weights_digest(variables: Iterable[Any]) -> str:
+    """Returns a digest of weights, by which an export and the evaluation of its checkpoint recognize each other."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path, variable in sorted(variables_by_path(variables).items()):
+        digest.update(path.encode())
+        digest.update(variable.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def make_checkpoint(step: tf.Variable, **sections: Mapping[str, Any]) -> tf.train.Checkpoint:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from absl import flags
 
 from detzoo.cli.flags import Definer, define_font_flag, values_of
+from detzoo.evaluate.best_threshold import BEST
 from detzoo.tasks.detect import PROPOSALS_OVERLAP, detect
 
 SUMMARY = "Detect on images with a SavedModel: pictures with boxes, masks, names and scores, and detections.json."
@@ -13,6 +14,8 @@ Accepts the models that `detzoo export` writes, .tflite files too, and SavedMode
 
     detzoo detect --saved_model=exported/saved_model --images=photos --output_dir=pictures
     detzoo detect --saved_model=exported --images='2024/*.jpg,cat.png' --output_dir=pictures --score_threshold=0.3
+    detzoo detect --saved_model=exported --images=photos --output_dir=pictures --score_threshold=best \\
+        --metrics=evaluation
 
 An ensemble, or a model with test-time crops and flips, is named by its ensemble.json:
 
@@ -51,7 +54,13 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.string("label_map", "Names of the classes; by default the label map next to the SavedModel.")
     text = "For a model that classifies given regions: the proposals.npz of `detzoo proposals` for these images."
     define.string("proposals", text)
-    define.number("score_threshold", "Least score of the detections that are drawn and listed.", 0.5, maximum=1.0)
+    text = (
+        "Least score of the detections that are drawn and listed; 'best' takes the one with the best F1 from the "
+        "metrics.json of `detzoo evaluate`, see --metrics."
+    )
+    define.number_or_word("score_threshold", text, BEST, 0.5, maximum=1.0)
+    text = "With --score_threshold=best: the metrics.json of this model, or its folder; by default next to the model."
+    define.string("metrics", text)
     define.integer("max_boxes", "Detections per image at most.", 100, minimum=1)
     text = (
         "Do not draw a detection that overlaps a better one of its class by more than this IoU (of the masks, if there "
@@ -64,7 +73,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Detects, and prints how many detections there are."""
     names = ("saved_model", "ensemble", "label_map", "proposals", "score_threshold", "max_boxes", "max_drawn_overlap")
-    summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, "font"))
+    summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, "font", "metrics"))
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{len(summary.entries)} detections on {summary.num_images} images{skipped}")
     print(f"pictures and detections.json are in {flag_values.output_dir}")

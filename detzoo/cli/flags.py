@@ -25,6 +25,23 @@ CHECKPOINT_HELP = (
 _WITHOUT_IMAGES = ("completion", "config", "models", "weights")  # commands that open no image
 
 
+class _NumberOrWord(flags.FloatParser):
+    """Parser of a number in [0, maximum], or of a word."""
+
+    def __init__(self, word: str, maximum: float) -> None:
+        super().__init__(0.0, maximum)
+        self._word = word
+
+    def parse(self, argument: Any) -> Any:
+        """Returns the number, or the word."""
+        if argument == self._word:
+            return argument
+        try:
+            return super().parse(argument)
+        except ValueError:
+            raise ValueError(f"accepted: 0 to {self.upper_bound:g}, or {self._word}") from None
+
+
 class Definer:
     """Defines the flags of one command.
 
@@ -54,6 +71,10 @@ class Definer:
     ) -> None:
         """A number."""
         flags.DEFINE_float(name, default, self._prefix + text, minimum, maximum, **self._to)
+
+    def number_or_word(self, name: str, text: str, word: str, default: float, maximum: float) -> None:
+        """A number from 0 to ``maximum``, or a word in its place."""
+        flags.DEFINE(_NumberOrWord(word, maximum), name, default, self._prefix + text, **self._to)
 
     def boolean(self, name: str, text: str, default: bool | None = False) -> None:
         """``--name`` or ``--noname``."""

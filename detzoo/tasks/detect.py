@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from detzoo.errors import DataError, UsageError
-from detzoo.folders import make_folder
+from detzoo.folders import METRICS_FILE, make_folder
 from detzoo.tasks.export import PROPOSAL_NAME
-from detzoo.tasks.models import load_exported, start_tensorflow
+from detzoo.tasks.models import export_record, load_exported, start_tensorflow
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,10 +37,11 @@ def detect(
     ensemble: str | None = None,
     label_map: str | None = None,
     proposals: str | None = None,
-    score_threshold: float = 0.5,
+    score_threshold: float | str = 0.5,
     max_boxes: int = 100,
     max_drawn_overlap: float | None = None,
     font: str | None = None,
+    metrics: str | pathlib.Path | None = None,
 ) -> DetectionSummary:
     """Draws and lists the detections of every image; an interrupted call is resumed by the next one.
 
@@ -51,11 +52,12 @@ def detect(
         ensemble: The ensemble.json of `detzoo ensemble`.
         label_map: Path of a label map; None for the one next to the model.
         proposals: Path of a proposals.npz, for a model that classifies given regions.
-        score_threshold: Least score of a detection, 0 to 1.
+        score_threshold: Least score of a detection, 0 to 1; or "best" for the one with the best F1 in ``metrics``.
         max_boxes: Detections per image at most.
         max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections are
             class-agnostic masks, else 1.
         font: Path of a font for class names that DejaVu Sans cannot draw.
+        metrics: The metrics.json of an evaluation of this model, or its folder; None for the one next to the model.
 
     Raises:
         DataError: No image could be used.
@@ -84,6 +86,9 @@ def detect(
             saved_model or "the models of the ensemble",
         )
     names = named.display_names if named else {}
+    if isinstance(score_threshold, str):
+        model = pathlib.Path(ensemble) if ensemble else detector.folder
+        score_threshold = measured_threshold(score_threshold, model, metrics, label_map_of_model)
     limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     summary = detect_files(detector, files, names, folder, limits, regions, made_with=made_with, fonts=fonts)
@@ -91,6 +96,38 @@ def detect(
         reason = f": {next(iter(summary.skipped.values()))}"
         raise DataError(f"none of the {len(files)} files could be read as an image and detected on{reason}")
     return summary
+
+
+def measured_threshold(
+    word: str, model: pathlib.Path, metrics: str | pathlib.Path | None, label_map: LabelMap | None
+) -> float:
+    """Returns the score threshold that an evaluation of a model found to be the best.
+
+    Args:
+        word: "best".
+        model: SavedModel, exported file or ensemble.json.
+        metrics: See ``detect``.
+        label_map: That of the model; None if it is unknown.
+
+    Raises:
+        UsageError: There is no metrics.json, or it is of another model.
+    """
+    from detzoo.evaluate.best_threshold import BEST, best_threshold
+
+    if word != BEST:
+        raise UsageError(f"--score_threshold is {word!r}; accepted: 0 to 1, or {BEST}")
+    if metrics is None:
+        near = [folder / METRICS_FILE for folder in (model.parent, model, model.parent / "eval")]
+        metrics = next((path for path in near if path.is_file()), None)
+    if metrics is None:
+        raise UsageError(
+            f"--score_threshold={BEST} needs a {METRICS_FILE}, and there is none next to {model}: `detzoo evaluate` "
+            "writes one, name it with --metrics"
+        )
+    names = label_map.names.values() if label_map else None
+    threshold = best_threshold(metrics, names, export_record(model).get("weights"))
+    logger.info("score threshold %g has the best F1 in %s", threshold, metrics)
+    return threshold
 
 
 def load_ensemble_file(path: str) -> tuple[Any, LabelMap | None]:

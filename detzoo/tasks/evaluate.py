@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import logging
 import pathlib
 import sys
@@ -23,6 +24,7 @@ from detzoo.tasks import batch_norm
 from detzoo.tasks.combination import check_combination, combined
 from detzoo.tasks.evaluation_report import (
     Finished,
+    analyze_result,
     pixels_of_reader,
     read_finished,
     write_evaluation,
@@ -35,6 +37,7 @@ from detzoo.tasks.models import (
     Pipeline,
     build_test_dataset,
     build_untrained,
+    export_record,
     load_checked,
     load_exported,
     restored,
@@ -69,6 +72,13 @@ class Evaluation:
     def metrics(self) -> dict[str, float]:
         """Value of each metric by its name, -1 if there was nothing to measure."""
         return self.result.metrics
+
+    @functools.cached_property
+    def best_score_threshold(self) -> float | None:
+        """Score threshold with the best F1 at IoU .5; None if no detection is right, or there are no classes."""
+        if not hasattr(self.result, "proposes_only") or self.result.proposes_only:
+            return None
+        return analyze_result(self.result).curves.best_threshold
 
 
 def evaluate(
@@ -117,8 +127,12 @@ def evaluate(
     start_tensorflow()
     other = read_finished(compare_with) if compare_with else None
     if saved_model:
-        result = measure_exported(message, load_exported(saved_model, message.model))
-        page = _write(result, output_dir, {"saved_model": str(saved_model)}, message, other)
+        exported = load_exported(saved_model, message.model)
+        result = measure_exported(message, exported)
+        facts = {"saved_model": str(saved_model)}
+        if weights := export_record(pathlib.Path(getattr(exported, "folder", ""))).get("weights"):
+            facts["weights"] = weights
+        page = _write(result, output_dir, facts, message, other)
         return Evaluation(str(saved_model), None, result, page)
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir", averages)
@@ -291,11 +305,16 @@ def _measure(
     compare_with: Finished | None = None,
 ) -> Evaluation:
     """Measures a restored detector, or the combination that it is part of."""
+    from detzoo.checkpoints.layout import weights_digest
+
     measured = combined(detector, message, combine_with) if combine_with else detector
     recomputed = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     logger.info("tracing the detector and reading the first images")
     result = (evaluator or make_evaluator(message)).evaluate(measured)
-    page = _write(result, output_dir, {"checkpoint": checkpoint, "step": step, **recomputed}, message, compare_with)
+    facts = {"checkpoint": checkpoint, "step": step, **recomputed}
+    if output_dir is not None and not combine_with:
+        facts["weights"] = weights_digest(detector.variables)
+    page = _write(result, output_dir, facts, message, compare_with)
     return Evaluation(checkpoint, step, result, page)
 
 

@@ -91,12 +91,14 @@ def export(
 
         find_files(representative_data)  # a wrong path is reported before the model is built
     from detzoo.builders.resize import build_model_resizer
+    from detzoo.checkpoints.layout import weights_digest
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
 
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir", averages)
     facts = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
+    facts = {**facts, "weights": weights_digest(detector.variables)}
     resizer = build_model_resizer(message.model)
     beside = Export(
         to_text(message), label_map_text(message), str(trained_checkpoint_dir), step, optimize_for, facts=facts

@@ -195,14 +195,24 @@ def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -
     return TfliteDetector(path, None if model is None else build_model_resizer(model))
 
 
+def export_record(exported: pathlib.Path) -> dict[str, Any]:
+    """Returns the record that `detzoo export` wrote next to a SavedModel or a file; {} for another model."""
+    for path in (exported.with_suffix(".json"), exported.parent / EXPORT_RECORD):
+        with contextlib.suppress(OSError, ValueError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            if isinstance(record, dict):
+                return record
+    return {}
+
+
 def _name_best(exported: pathlib.Path) -> None:
     """Warns if the training that a model was exported from has a better checkpoint."""
     from detzoo.checkpoints.files import best_instead
 
+    record = export_record(exported)
     try:
-        record = json.loads((exported.parent / EXPORT_RECORD).read_text(encoding="utf-8"))
         source, step = str(record["checkpoint"]), int(record["step"])
-    except (OSError, ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError):
         return  # the run is unknown
     if better := best_instead(source, step, "--trained_checkpoint_dir"):
         logger.warning("%s is of step %d; %s (of `detzoo export`)", exported, step, better)

@@ -37,7 +37,8 @@ class Difference(NamedTuple):
     """Changes from another evaluation to this one."""
 
     metrics: list[Change]  # those of both
-    classes: list[Change]  # average precision of classes with objects, by falling gain
+    classes: list[Change]  # average precision of the classes that changed, by falling gain
+    num_classes: int  # with objects
     class_metric: str  # the name of that average precision
     errors: list[Change]  # cost of each kind
     sizes: list[Change]  # average precision at IoU .5 by size of the objects
@@ -63,7 +64,8 @@ def compare(before: Measured, after: Measured) -> Difference:
     )
     return Difference(
         metrics=changes(lambda each: each.result.metrics),
-        classes=sorted(classes, key=lambda change: -change.gain),
+        classes=sorted((each for each in classes if each.gain), key=lambda change: -change.gain),
+        num_classes=len(classes),
         class_metric=metric,
         errors=changes(lambda each: {kind.label: cost.cost for kind, cost in each.analysis.errors.items()}),
         sizes=changes(lambda each: _by_label(each.analysis.by_size)),

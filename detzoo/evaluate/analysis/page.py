@@ -311,7 +311,12 @@ def _change_rows(changes: Sequence[Change], scale: float = 100.0, digits: int = 
             change.name,
             f"{scale * change.before:.{digits}f}",
             f"{scale * change.after:.{digits}f}",
-            f"{scale * change.gain:+.{digits}f}".replace("-", "−"),
+            _signed(scale * change.gain, digits),
         )
         for change in changes
     ]
+
+
+def _signed(value: float, digits: int) -> str:
+    rounded = round(value, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0.0:.{digits}f}"
