@@ -24,8 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from detzoo.evaluate.analysis.precision import Verdicts, count_objects, mean_average_precision
-from detzoo.evaluate.analysis.table import BACKGROUND, FOREGROUND, Matching, Pairs, Table, same_class
+from detzoo.evaluate.analysis.precision import count_objects, mean_average_precision, verdicts_of
+from detzoo.evaluate.analysis.table import BACKGROUND, FOREGROUND, Matching, Pairs, Table, order_by_class, same_class
 
 
 class ErrorKind(enum.IntEnum):
@@ -104,7 +104,7 @@ def error_costs(table: Table, errors: Errors, num_classes: int) -> dict[ErrorKin
     num_objects = count_objects(table, num_classes)
     has_objects, is_counted = num_objects > 0, errors.kinds != ErrorKind.IGNORED
     is_right = errors.kinds == ErrorKind.RIGHT
-    actual = mean_average_precision(_verdicts(table, is_counted, is_right, num_objects))
+    actual = mean_average_precision(verdicts_of(table, is_counted, is_right, num_objects))
     # Of several detections that could find an object, the best one does; rows of an image fall in score.
     corrects = np.zeros(len(errors.kinds), bool)
     rows = np.flatnonzero(errors.objects >= 0)
@@ -115,8 +115,11 @@ def error_costs(table: Table, errors: Errors, num_classes: int) -> dict[ErrorKin
         becomes_right = of_kind & corrects
         classes = np.where(becomes_right, np.append(table.gt_class, 0)[errors.objects], table.classes)
         missed = errors.is_missed if kind is ErrorKind.MISSED else np.zeros_like(errors.is_missed)
-        verdicts = _verdicts(
-            table._replace(classes=classes),
+        corrected = table
+        if becomes_right.any():
+            corrected = table._replace(classes=classes, by_class=order_by_class(classes, table.scores))
+        verdicts = verdicts_of(
+            corrected,
             is_counted & (~of_kind | becomes_right),
             is_right | becomes_right,
             num_objects - np.bincount(table.gt_class[missed], minlength=num_classes),
@@ -131,18 +134,14 @@ def total_costs(table: Table, errors: Errors, num_classes: int) -> dict[str, flo
     num_objects = count_objects(table, num_classes)
     is_counted, is_right = errors.kinds != ErrorKind.IGNORED, errors.kinds == ErrorKind.RIGHT
     has_objects = num_objects > 0
-    actual = mean_average_precision(_verdicts(table, is_counted, is_right, num_objects))
-    without_wrong = _verdicts(table, is_right, is_right, num_objects)
+    actual = mean_average_precision(verdicts_of(table, is_counted, is_right, num_objects))
+    without_wrong = verdicts_of(table, is_right, is_right, num_objects)
     found = np.bincount(table.classes[is_right], minlength=num_classes)
-    without_missed = _verdicts(table, is_counted, is_right, found)
+    without_missed = verdicts_of(table, is_counted, is_right, found)
     return {
         "all wrong detections": mean_average_precision(without_wrong) - actual,
         "all objects not found": mean_average_precision(without_missed, has_objects) - actual,
     }
-
-
-def _verdicts(table: Table, is_counted: np.ndarray, is_right: np.ndarray, num_objects: np.ndarray) -> Verdicts:
-    return Verdicts(table.classes[is_counted], table.scores[is_counted], is_right[is_counted], num_objects)
 
 
 def _best_pairs(pairs: Pairs, num_detections: int) -> tuple[np.ndarray, np.ndarray]:

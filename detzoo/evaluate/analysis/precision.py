@@ -17,10 +17,9 @@ _MOST_DIGITS = 17  # of a threshold; a float64 has no more
 
 
 class Verdicts(NamedTuple):
-    """Detections that count, and the objects to find: the input of every precision."""
+    """Detections that count by class and falling score, and the objects to find: the input of every precision."""
 
     classes: np.ndarray  # int64 [D], 0-based
-    scores: np.ndarray  # float32 [D]
     is_right: np.ndarray  # bool [D]
     num_objects: np.ndarray  # int64 [K], objects to find of each class
 
@@ -41,18 +40,22 @@ def count_objects(table: Table, num_classes: int, is_counted: np.ndarray | None 
     return np.bincount(table.gt_class[counted], minlength=num_classes)
 
 
+def verdicts_of(table: Table, is_counted: np.ndarray, is_right: np.ndarray, num_objects: np.ndarray) -> Verdicts:
+    """Returns the verdicts on the detections of a mask, bool [D]."""
+    rows = table.by_class[is_counted[table.by_class]]
+    return Verdicts(table.classes[rows], is_right[rows], num_objects)
+
+
 def precision_at_recalls(verdicts: Verdicts) -> np.ndarray:
     """Returns the interpolated precision of each class at ``RECALLS``, float64 [K, 101].
 
     It is the highest precision at this recall or a higher one. NaN for a class without objects and detections; zeros
     for a class with detections alone.
     """
-    order = np.lexsort((-verdicts.scores, verdicts.classes))
-    right = verdicts.is_right[order]
-    ends = np.searchsorted(verdicts.classes[order], np.arange(len(verdicts.num_objects) + 1))
+    ends = np.searchsorted(verdicts.classes, np.arange(len(verdicts.num_objects) + 1))
     result = np.zeros([len(verdicts.num_objects), len(RECALLS)])
     for row, num_objects in enumerate(verdicts.num_objects):
-        own = np.cumsum(right[ends[row] : ends[row + 1]])
+        own = np.cumsum(verdicts.is_right[ends[row] : ends[row + 1]])
         if not num_objects:
             result[row] = 0.0 if len(own) else np.nan
             continue

@@ -13,10 +13,10 @@ from detzoo.evaluate.analysis.confusion import Outcome, confusion_matrix, outcom
 from detzoo.evaluate.analysis.errors import ErrorCost, ErrorKind, classify_errors, error_costs, total_costs
 from detzoo.evaluate.analysis.precision import (
     ScoreCurves,
-    Verdicts,
     count_objects,
     precision_at_recalls,
     score_curves,
+    verdicts_of,
 )
 from detzoo.evaluate.analysis.table import Matching, Table, make_table, match
 from detzoo.evaluate.coco import NOTHING_MEASURED
@@ -119,7 +119,7 @@ def analyze(
     # Ids may have gaps; the arrays below do not.
     rows = np.zeros(max(identifiers, default=0) + 1, np.int64)
     rows[np.array(identifiers, np.int64) - 1] = np.arange(len(identifiers))
-    table = table._replace(gt_class=rows[table.gt_class], classes=rows[table.classes])
+    table = table._replace(gt_class=rows[table.gt_class], classes=rows[table.classes])  # of the same order
     num_classes = len(identifiers)
     matchings = {overlap: match(table, overlap) for overlap in (*COCO_OVERLAPS, *CURVE_OVERLAPS)}
     matching = matchings[CURVE_OVERLAPS[0]]
@@ -158,7 +158,7 @@ def _precision(table: Table, matching: Matching, num_classes: int, **counted: np
     """Returns ``precision_at_recalls`` of a matching; of ``detections`` [D] and ``objects`` [G] if they are given."""
     kept = ~matching.is_ignored & counted.get("detections", True)
     num_objects = count_objects(table, num_classes, counted.get("objects"))
-    return precision_at_recalls(Verdicts(table.classes[kept], table.scores[kept], matching.is_right[kept], num_objects))
+    return precision_at_recalls(verdicts_of(table, kept, matching.is_right, num_objects))
 
 
 def _overall(precision: np.ndarray, has_objects: np.ndarray) -> float:
@@ -182,8 +182,7 @@ def _summaries(
     right = np.bincount(table.classes[outcome.is_right], minlength=num_classes)
     wrong = np.bincount(table.classes[outcome.is_shown & ~outcome.is_right], minlength=num_classes)
     missed = np.bincount(table.gt_class[outcome.is_lost], minlength=num_classes)
-    kept = np.flatnonzero(~matching.is_ignored)
-    kept = kept[np.argsort(table.classes[kept], kind="stable")]
+    kept = table.by_class[~matching.is_ignored[table.by_class]]
     ends = np.searchsorted(table.classes[kept], np.arange(num_classes + 1))
     summaries = []
     for row, name in enumerate(names):

@@ -47,6 +47,7 @@ class Table(NamedTuple):
     classes: np.ndarray  # int64 [D]
     scores: np.ndarray  # float32 [D]
     area_px: np.ndarray  # float64 [D]; of the masks if these are measured
+    by_class: np.ndarray  # int64 [D], the detections by class and falling score
     pairs: Pairs  # those with an overlap of at least ``BACKGROUND``
 
 
@@ -119,8 +120,14 @@ def make_table(
         classes.astype(np.int64),
         scores.astype(np.float32),
         area.astype(np.float64),
+        order_by_class(classes, scores),
         Pairs(*map(np.concatenate, zip(*pairs))),
     )
+
+
+def order_by_class(classes: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns the order of detections by class, and within it by falling score, int64 [D]."""
+    return np.lexsort((-scores, classes))
 
 
 def same_class(table: Table) -> np.ndarray:
