@@ -276,8 +276,8 @@ class Inspect:
     SUMMARY = "Print counts, box sizes and shapes, and data issues of records, and draw some of them."
     DESCRIPTION = """
     Reads every record as training will, decodes every image, and reports what training will skip or repair. Prints a
-    report; writes it to output_dir as report.txt with classes.csv, histograms.csv, histograms.png, dirt.csv and
-    samples/*.png.
+    report; writes it to output_dir as report.html, one page without other files, and as report.txt with classes.csv,
+    histograms.csv, histograms.png, dirt.csv and samples/*.png.
 
         detzoo dataset inspect --input_path='records/train-*' --label_map=records/label_map.pbtxt --output_dir=look
     """
@@ -305,7 +305,7 @@ class Inspect:
         fonts = LabelFonts(flag_values.font)
         report = inspect_records(flag_values.input_path, label_map, output_dir, flag_values.num_samples, fonts)
         print(report)
-        print(f"\nreport, tables, histograms.png and samples are in {output_dir}")
+        print(f"\nreport.html, tables, histograms.png and samples are in {output_dir}")
 
 
 SUBCOMMANDS: dict[str, Any] = {

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from detzoo.config.label_map import LabelMap
+from detzoo.config.names import counted
 from detzoo.data.records import ReadOptions, RecordFile, RecordSource, match_files, scan_file
 from detzoo.datasets.conversion import in_parallel
 from detzoo.datasets.drawing import draw_detections
@@ -24,8 +25,11 @@ from detzoo.datasets.record_check import CheckedRecord, check_record, image_of, 
 from detzoo.datasets.record_statistics import RecordStatistics
 from detzoo.errors import DataError, UsageError
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.folders import write_atomically
+from detzoo.pages.render import PAGE_FILE, Picture, encode_picture, render
 from detzoo.progress import track
 
+PAGE_SIDE_PX = 480  # of a picture on the page
 SAMPLE_SEED = 0  # the same records are drawn each time
 
 
@@ -36,7 +40,7 @@ def inspect_records(
     num_samples: int = 16,
     fonts: LabelFonts | None = None,
 ) -> str:
-    """Reads all records of a pattern, and writes report.txt, CSV files, histograms.png and samples/ to a folder.
+    """Reads all records of a pattern, and writes a report (text and page), CSV files and pictures to a folder.
 
     Args:
         pattern: TFRecord files as an ``input_path`` names them.
@@ -82,7 +86,8 @@ def inspect_records(
     fonts = fonts or LabelFonts()
     _write_tables(report, statistics, log, output_dir)
     statistics.draw(output_dir / "histograms.png", fonts.extra)
-    samples.draw(output_dir / "samples", fonts)
+    drawn = samples.draw(output_dir / "samples", fonts)
+    write_atomically(output_dir / PAGE_FILE, _page(files, statistics, log, drawn))
     return report
 
 
@@ -123,22 +128,27 @@ class _Samples:
         if place < self._count:
             self._with_objects[place] = record
 
-    def draw(self, folder: pathlib.Path, fonts: LabelFonts) -> None:
-        """Writes one PNG per record, and removes those of an earlier run."""
+    def draw(self, folder: pathlib.Path, fonts: LabelFonts) -> list[tuple[str, Picture]]:
+        """Writes one PNG per record, and removes those of an earlier run. Returns names and small pictures."""
         folder.mkdir(parents=True, exist_ok=True)
+        drawn = []
         for old in folder.glob("[0-9][0-9][0-9]_*.png"):
             old.unlink()
         for number, record in enumerate([*self._with_objects, *self._without][: self._count]):
             masks = masks_of(record.features)
             usable = masks and len(masks) == len(record.class_names) and record.num_masks
             stem = re.sub(r"[^\w.-]+", "_", pathlib.PurePath(record.name).stem)[:60]  # of up to 4 bytes each
-            draw_detections(
+            picture = draw_detections(
                 image_of(record.features),
                 record.boxes_norm,
                 record.class_names,
                 masks=np.stack(masks) if masks and usable else None,
                 fonts=fonts,
-            ).save(folder / f"{number:03d}_{stem}.png")
+            )
+            picture.save(folder / f"{number:03d}_{stem}.png")
+            picture.thumbnail((PAGE_SIDE_PX, PAGE_SIDE_PX))
+            drawn.append((f"{record.name}: {counted(len(record.class_names), 'object')}", encode_picture(picture)))
+        return drawn
 
 
 def _report(files: Sequence[RecordFile], statistics: RecordStatistics, log: IssueLog) -> str:
@@ -147,6 +157,42 @@ def _report(files: Sequence[RecordFile], statistics: RecordStatistics, log: Issu
     head = f"files:   {len(files)}, {num_bytes / 2**20:.1f} MiB: {shown}"
     issues = [f"  {line}" for line in log.table().splitlines()]
     return "\n".join([head, statistics.text(), "", "data issues, and what training will do about them", *issues])
+
+
+def _page(
+    files: Sequence[RecordFile], statistics: RecordStatistics, log: IssueLog, drawn: Sequence[tuple[str, Picture]]
+) -> str:
+    """Returns the HTML of report.html."""
+    histograms = []
+    for histogram in statistics.histograms():
+        total, most = max(histogram.counts.sum(), 1), max(histogram.counts.max(), 1)
+        rows = [
+            (name, count / most, [f"{count:,}", f"{100 * count / total:.1f} %"]) for name, count in histogram.rows()
+        ]
+        histograms.append((histogram.title, rows))
+    columns = [
+        {"heading": name, "classes": kind, "better": "more"}
+        for name, kind in (("class", ""), ("id", "number"), ("objects", "number"), ("images", "number"))
+    ]
+    rows = [
+        [(name, name), (number, number or None), (f"{objects:,}", objects), (f"{images:,}", images)]
+        for number, name, objects, images in statistics.class_rows()
+    ]
+    facts = statistics.facts()
+    return render(
+        pathlib.Path(__file__).with_name("inspect.html"),
+        title=re.sub(r"-\d{5}-of-\d{5}.*", "", os.path.basename(files[0].path)),
+        summary=". ".join(f"{name.capitalize()}: {lines[0]}" for name, lines in facts) + ".",
+        environment=[("files", f"{len(files)}: {files[0].path}"), *((name, "; ".join(lines)) for name, lines in facts)],
+        columns=columns,
+        rows=rows,
+        histograms=histograms,
+        issues=[
+            (issue.text, issue.action.value, count, [f"{each.where} {each.detail}" for each in log.findings(issue)[:3]])
+            for issue, count in log.counts().items()
+        ],
+        drawn=drawn,
+    )
 
 
 def _write_tables(report: str, statistics: RecordStatistics, log: IssueLog, folder: pathlib.Path) -> None:

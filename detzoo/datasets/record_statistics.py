@@ -86,25 +86,33 @@ class RecordStatistics:
         """Returns the counts, the classes and the histograms as lines of text."""
         return "\n".join([*self._count_lines(), "", *self._class_lines(), *self._histogram_lines()])
 
-    def _count_lines(self) -> list[str]:
-        lines = [f"images:  {len(self._sizes)} usable of {self.num_records} records"]
+    def facts(self) -> list[tuple[str, list[str]]]:
+        """Returns what was counted of images and of objects, in lines."""
+        images = [f"{len(self._sizes)} usable of {self.num_records} records"]
         if not self._sizes:
-            return lines
+            return [("images", images)]
         heights, widths = map(_summary, zip(*self._sizes))
         num_objects = np.array(self._num_objects)
         crowds, difficult, masks = self._flagged
-        lines += [
-            f"         width {widths}, height {heights} pixels",
-            f"         {sum(num_objects == 0)} without objects; objects per image: {_summary(num_objects)}",
-            f"objects: {sum(num_objects)}, of them crowd {crowds}, difficult {difficult}; masks {masks}",
+        images += [
+            f"width {widths}, height {heights} pixels",
+            f"{sum(num_objects == 0)} without objects; objects per image: {_summary(num_objects)}",
         ]
+        objects = [f"{sum(num_objects)}, of them crowd {crowds}, difficult {difficult}; masks {masks}"]
         if max(num_objects) > DEFAULT_MAX_BOXES:
-            lines.append(
-                f"         {sum(num_objects > DEFAULT_MAX_BOXES)} images have more than {DEFAULT_MAX_BOXES} objects;"
+            objects.append(
+                f"{sum(num_objects > DEFAULT_MAX_BOXES)} images have more than {DEFAULT_MAX_BOXES} objects;"
                 f" training takes the first {DEFAULT_MAX_BOXES} unless max_number_of_boxes in the input reader is"
                 f" raised to {max(num_objects)}"
             )
-        return lines
+        return [("images", images), ("objects", objects)]
+
+    def _count_lines(self) -> list[str]:
+        return [
+            f"{f'{name}:' if not place else '':<9}{line}"
+            for name, lines in self.facts()
+            for place, line in enumerate(lines)
+        ]
 
     def _class_lines(self) -> list[str]:
         rows = self.class_rows()

@@ -205,6 +205,7 @@ def test_every_named_file_is_written_and_the_picture_shows_something(tmp_path, l
         "dirt.csv",
         "histograms.csv",
         "histograms.png",
+        "report.html",
         "report.txt",
         "samples",
     ]
