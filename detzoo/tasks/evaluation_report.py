@@ -131,7 +131,7 @@ def write_report_of(
 
 
 def analyze_result(result: EvaluationResult) -> Analysis:
-    """Explains detections: by masks if these are measured, with Pascal VOC's difficult objects if COCO's are not."""
+    """Explains detections: by masks if these are measured, without difficult objects for Pascal VOC's metrics alone."""
     from detzoo.evaluate.analysis.summary import analyze
     from detzoo.evaluate.coco import MASK_METRIC_NAMES, METRIC_NAMES
 
@@ -140,7 +140,8 @@ def analyze_result(result: EvaluationResult) -> Analysis:
         result.images,
         result.class_names,
         by_masks=has_masks and MASK_METRIC_NAMES[0] in result.metrics,
-        ignore_difficult=METRIC_NAMES[0] not in result.metrics,
+        ignore_difficult=METRIC_NAMES[0] not in result.metrics
+        and any(name.startswith("VOC") for name in result.metrics),
     )
 
 

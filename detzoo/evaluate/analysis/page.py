@@ -118,7 +118,7 @@ def write_page(
 
 def _summary(measured: Measured) -> str:
     analysis = measured.analysis
-    words = [f"{counted(analysis.num_images, 'image')}, {analysis.num_objects:,} objects"]
+    words = [f"{counted(analysis.num_images, 'image')}, {counted(analysis.num_objects, 'object')}"]
     names = [name for name in measured.result.metrics if "mAP" in name][:2]
     words += [
         f"{name} {_percent(measured.result.metrics[name])} %" for name in names if measured.result.metrics[name] >= 0

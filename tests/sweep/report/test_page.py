@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html.parser
 import json
 import re
 import subprocess
@@ -19,8 +18,8 @@ from detzoo.sweep.measured import clean_rows
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.page import frontier_rows, write_report
 from detzoo.sweep.results import write_results
+from tests.page_elements import Page
 
-VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
 SEPARATORS = "a\u2028b\u2029c"
 HOSTILE = (
     "</script><script>alert(1)</script>",
@@ -34,33 +33,6 @@ HOSTILE = (
     "日本語",
     "x" * 400,
 )
-
-
-class Page(html.parser.HTMLParser):
-    """A page's elements, with a check that each end belongs to the element that is open."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.open, self.elements, self.problems, self.texts = [], [], [], {}
-        self.feed(text)
-        self.close()
-        self.problems += [f"{tag} is not closed" for tag in self.open]
-
-    def handle_starttag(self, tag, attributes):
-        self.elements.append((tag, dict(attributes)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
-            self.problems.append(f"</{tag}> at {self.getpos()}")
-
-    def handle_data(self, data):
-        if self.open:
-            self.texts.setdefault(self.open[-1], []).append(data)
-
-    def attributes(self, tag):
-        return [attributes for name, attributes in self.elements if name == tag]
 
 
 @pytest.fixture
