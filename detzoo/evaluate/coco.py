@@ -70,6 +70,8 @@ def coco_groundtruth(images: Sequence[EvaluatedImage], class_names: Mapping[int,
                 "area": float(image.gt_area_px[row]),
                 "iscrowd": int(image.gt_is_crowd[row]),
             }
+            if image.gt_is_difficult[row]:  # no key of COCO's
+                annotation["difficult"] = 1
             if image.gt_masks is not None:
                 annotation["segmentation"] = image.gt_masks[row]
             annotations.append(annotation)

@@ -1,7 +1,7 @@
 """Reads the files of ``write_results``: ground truth and detections of every image (from files to metrics).
 
-Finished evaluations can be merged or measured again without running a model. The files do not contain difficult flags
-and verified classes, so the metrics of Pascal VOC and Open Images cannot be computed from them.
+Finished evaluations can be merged, measured again or explained without running a model. The files do not contain
+verified classes, so the metrics of the Open Images Challenge cannot be computed from them.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def _image(entry: Any, annotations: Sequence[Any], detections: Sequence[Any], ha
         gt_boxes_px=_boxes(annotations),
         gt_classes=_classes(annotations),
         gt_is_crowd=np.array([bool(each["iscrowd"]) for each in annotations], bool),
-        gt_is_difficult=np.zeros(len(annotations), bool),
+        gt_is_difficult=np.array([bool(each.get("difficult")) for each in annotations], bool),
         gt_area_px=np.array([each["area"] for each in annotations], np.float32),
         boxes_px=_boxes(detections),
         scores=np.array([each["score"] for each in detections], np.float32),

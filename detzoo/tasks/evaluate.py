@@ -163,15 +163,11 @@ def report_stored(
         DataError: A file is not in the format of ``detzoo evaluate``, or the other evaluation has other images.
     """
     reader = None if pipeline is None else _load(pipeline, overrides, False, None).eval_input_reader[0]
-    target = make_folder(output_dir or folder, "--output_dir")
     start_tensorflow()
-    finished = read_finished(folder)
-    page = write_report_of(
-        finished,
-        target,
-        pixels=None if reader is None else pixels_of_reader(reader),
-        compare_with=read_finished(compare_with) if compare_with else None,
-    )
+    finished, other = read_finished(folder), read_finished(compare_with) if compare_with else None
+    target = make_folder(output_dir or folder, "--output_dir")
+    pixels = None if reader is None else pixels_of_reader(reader)
+    page = write_report_of(finished, target, pixels=pixels, compare_with=other)
     return Evaluation(str(folder), finished.facts.get("step"), finished.result, page)
 
 

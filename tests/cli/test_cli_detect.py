@@ -196,3 +196,39 @@ def test_an_ensemble_brings_no_regions(given_regions, photos, capsys):
     flags = [f"--ensemble={file}", f"--images={photos}", f"--output_dir={photos.parent / 'out'}"]
     assert main(["detect", *flags]) == 2
     assert "classifies given regions, which an ensemble's images do not bring" in capsys.readouterr().err
+
+
+def test_the_best_threshold_comes_from_an_evaluation(exported, photos, capsys, tmp_path):
+    assert main(arguments(exported, photos)) == 0
+    entries = json.loads((photos.parent / "out" / "detections.json").read_text())
+    middle = sorted(entry["score"] for entry in entries)[5]
+    metrics = {"best_score_threshold": middle, "per_class": {"cat": {}, "dog": {}, "bird": {}}, "weights": "ab"}
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    given = [argument for argument in arguments(exported, photos) if not argument.startswith("--score_threshold")]
+    best = [*given, "--score_threshold=best"]
+    assert main(best) == 2
+    assert "there is none next to " in capsys.readouterr().err
+    assert main([*best, f"--metrics={tmp_path}"]) == 0
+    found = json.loads((photos.parent / "out" / "detections.json").read_text())
+    assert len(found) == 5
+    assert min(entry["score"] for entry in found) == middle
+    capsys.readouterr()
+    for change, message in (
+        ({"best_score_threshold": None}, "no best score threshold, because no detection was right"),
+        ({"per_class": {"cat": {}, "wolf": {}}}, "is of another model, with other classes (bird, dog, wolf)"),
+        ({"best_score_threshold": None, "per_class": 1}, "no best score threshold"),
+    ):
+        (tmp_path / "metrics.json").write_text(json.dumps({**metrics, **change}))
+        assert main([*best, f"--metrics={tmp_path / 'metrics.json'}"]) == 2
+        assert message in capsys.readouterr().err
+    record = json.loads((exported / "export.json").read_text())
+    (tmp_path / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("detzoo.tasks.detect.export_record", lambda model: {**record, "weights": "cd"})
+        assert main([*best, f"--metrics={tmp_path}"]) == 2
+    assert "is of another model, with other weights" in capsys.readouterr().err
+    (tmp_path / "metrics.json").write_text("{}")
+    assert main([*best, f"--metrics={tmp_path}"]) == 2
+    assert "has no best_score_threshold" in capsys.readouterr().err
+    assert main([*given, "--score_threshold=bets"]) == 2
+    assert "--score_threshold=bets: accepted: 0 to 1, or best" in capsys.readouterr().err

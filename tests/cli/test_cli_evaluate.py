@@ -21,7 +21,11 @@ def test_a_checkpoint_becomes_numbers_and_a_table(toy_run, capsys):
     shown = capsys.readouterr()
     assert "step 7: 3 images" in shown.out
     assert "mAP@.50IOU" in shown.out
+    assert shown.out.endswith(f"{toy_run.folder / 'out' / 'report.html'} explains the numbers\n")
+    page = (toy_run.folder / "out" / "report.html").read_text()
+    assert page.count("data:image/jpeg") == 2 * 3  # each image has a missed object, and is drawn twice
     metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
+    assert metrics["best_score_threshold"] is None  # the toy finds nothing
     assert (metrics["step"], metrics["num_images"]) == (7, 3)
     assert -1 <= metrics["mAP"] <= 1
     assert metrics["per_class"]["cat"]["objects"] == 3
@@ -66,6 +70,8 @@ def test_proposals_of_one_model_are_anothers_regions(toy, toy_run, capsys):
     assert main(arguments(toy_run)) == 0
     shown = capsys.readouterr().out
     assert "AR@1000 (small)" in shown
+    assert "explains" not in shown
+    assert not (toy_run.folder / "out" / "report.html").exists()
     assert "mAP" not in shown
     metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
     assert 0 <= metrics["AR@10"] == metrics["AR@1000"] <= 1  # there are five proposals per image
@@ -140,6 +146,46 @@ def test_a_saved_model_is_measured_as_its_checkpoint_is(toy_run, capsys):
     assert "exported: 3 images" in capsys.readouterr().out
     listed = [json.loads((toy_run.folder / name / "detections.json").read_text()) for name in ("out", "again")]
     assert [entry["image_id"] for entry in listed[0]] == [entry["image_id"] for entry in listed[1]]
+    digests = [json.loads((toy_run.folder / name / "metrics.json").read_text())["weights"] for name in ("out", "again")]
+    assert digests[0] == digests[1]
     for first, second in zip(*listed):
         assert second["score"] == pytest.approx(first["score"], abs=1e-3)
         assert second["bbox"] == pytest.approx(first["bbox"], abs=0.1)
+
+
+def test_a_finished_evaluation_is_explained_without_a_model(toy_run, capsys):
+    out = toy_run.folder / "out"
+    assert main(arguments(toy_run)) == 0
+    capsys.readouterr()
+    (out / "report.html").unlink()
+    assert main(["evaluate", f"--detections={out}", f"--compare_with={out}"]) == 0
+    assert "mAP@.50IOU" in capsys.readouterr().out
+    assert '<section id="difference">' in (out / "report.html").read_text()
+    config = f"--pipeline_config_path={toy_run.config}"
+    assert main(["evaluate", f"--detections={out}", config, f"--output_dir={toy_run.folder / 'page'}"]) == 0
+    assert "data:image/jpeg" in (toy_run.folder / "page" / "report.html").read_text()
+    assert sorted(path.name for path in (toy_run.folder / "page").iterdir()) == ["metrics.json", "report.html"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--detections=nowhere"], "nowhere/groundtruth.json: No such file or directory"),
+        (["--detections=x", "--checkpoint_dir=y"], "so no model is run; leave out --checkpoint_dir"),
+        ([], "needs --pipeline_config_path, or --detections without a model"),
+        (
+            ["--pipeline_config_path=x", "--checkpoint_dir=y", "--output_dir=z", "--continuous", "--compare_with=w"],
+            "leave it out with --continuous",
+        ),
+    ],
+)
+def test_mistakes_with_reports(capsys, flags, message):
+    assert main(["evaluate", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_other_evaluation_is_read_before_the_model_runs(toy_run, capsys):
+    assert main(arguments(toy_run, "--compare_with=nowhere")) == 2
+    shown = capsys.readouterr()
+    assert "nowhere/groundtruth.json: No such file or directory; `detzoo evaluate` writes it" in shown.err
+    assert not (toy_run.folder / "out" / "metrics.json").exists()
