@@ -10,7 +10,7 @@ from typing import NamedTuple
 from absl import flags
 
 from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE, PROJECT_BEST, PROJECT_TRAINING
+from detzoo.folders import CONFIG_FILE, METRICS_FILE, PROJECT_BEST, PROJECT_TRAINING
 
 EVALUATION, EXPORT, DETECTIONS = "evaluation", "export", "detections"
 PROJECT = "PROJECT"  # in texts of help
@@ -38,8 +38,8 @@ GIVEN = {
     "train": (_CONFIG, Given("model_dir", PROJECT_TRAINING)),
     "evaluate": (
         _CONFIG,
-        Given("checkpoint_dir", PROJECT_BEST, "train", unless=("saved_model", "continuous")),
-        Given("checkpoint_dir", PROJECT_TRAINING, "train", unless=("saved_model",)),
+        Given("checkpoint_dir", PROJECT_BEST, "train", unless=("saved_model", "continuous", "detections")),
+        Given("checkpoint_dir", PROJECT_TRAINING, "train", unless=("saved_model", "detections")),
         Given("output_dir", EVALUATION),
     ),
     "export": (
@@ -48,7 +48,11 @@ GIVEN = {
         Given("trained_checkpoint_dir", PROJECT_TRAINING, "train"),
         Given("output_directory", EXPORT),
     ),
-    "detect": (Given("saved_model", EXPORT, "export", unless=("ensemble",)), Given("output_dir", DETECTIONS)),
+    "detect": (
+        Given("saved_model", EXPORT, "export", unless=("ensemble",)),
+        Given("output_dir", DETECTIONS),
+        Given("metrics", f"{EVALUATION}/{METRICS_FILE}", unless=("saved_model", "ensemble")),
+    ),
     "benchmark": (Given("saved_model", EXPORT, "export", unless=("pipeline_config_path",)),),
 }
 

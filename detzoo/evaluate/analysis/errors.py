@@ -14,7 +14,7 @@ The cost of a kind is the gain of mAP at IoU .5 if all errors of the kind were c
 or place becomes right if it is the best one for an object that is not found, else it is removed, as are the other
 wrong detections. A missed object is removed. Costs do not add up, because an AP is not linear in its errors.
 
-Differs from TIDE's program: a detection on a crowd is no error, and a class without objects is not in the mean.
+Differs from TIDE's program: detections on crowds are no errors, and the mean is over the classes with objects.
 """
 
 from __future__ import annotations
