@@ -166,10 +166,10 @@ def _page(
     histograms = []
     for histogram in statistics.histograms():
         total, most = max(histogram.counts.sum(), 1), max(histogram.counts.max(), 1)
-        rows = [
+        bins = [
             (name, count / most, [f"{count:,}", f"{100 * count / total:.1f} %"]) for name, count in histogram.rows()
         ]
-        histograms.append((histogram.title, rows))
+        histograms.append((histogram.title, bins))
     columns = [
         {"heading": name, "classes": kind, "better": "more"}
         for name, kind in (("class", ""), ("id", "number"), ("objects", "number"), ("images", "number"))

@@ -76,7 +76,9 @@ class Evaluation:
     @functools.cached_property
     def best_score_threshold(self) -> float | None:
         """Score threshold with the best F1 at IoU .5; None if no detection is right, or there are no classes."""
-        if not hasattr(self.result, "proposes_only") or self.result.proposes_only:
+        from detzoo.evaluate.classification import ClassificationResult
+
+        if isinstance(self.result, ClassificationResult) or self.result.proposes_only:
             return None
         return analyze_result(self.result).curves.best_threshold
 

@@ -38,7 +38,7 @@ def test_the_cost_of_each_kind():
     found = analyze([six_errors()], NAMES)
     assert found.average_precision_50 == pytest.approx(51 / 202)
     costs = {kind.label: cost for kind, cost in found.errors.items()}
-    assert [cost.count for cost in costs.values()] == [1] * 6
+    assert [cost.num_errors for cost in costs.values()] == [1] * 6
     # The third detection becomes a right dog, the first of its class: AP 51/101.
     assert costs["classification"].cost == pytest.approx(51 / 202)
     # Right, wrong, wrong, right: a precision of 2/4 at the 50 recalls above .5.
@@ -106,7 +106,7 @@ def test_it_equals_tidecv():
     found = analyze(images, {1: "a", 2: "b", 3: "c"})
     assert 100 * found.average_precision_50 == pytest.approx(run.ap, abs=0.01)
     # tidecv's order: Cls, Loc, Both, Dupe, Bkg, Miss.
-    assert [cost.count for cost in found.errors.values()] == [counts[kind] for kind in costs]
+    assert [cost.num_errors for cost in found.errors.values()] == [counts[kind] for kind in costs]
     assert [100 * cost.cost for cost in found.errors.values()] == pytest.approx(list(costs.values()), abs=0.01)
     assert [100 * cost for cost in found.total_costs.values()] == pytest.approx(list(totals.values()), abs=0.01)
 

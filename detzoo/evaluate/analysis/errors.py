@@ -60,7 +60,7 @@ class Errors(NamedTuple):
 class ErrorCost(NamedTuple):
     """Errors of one kind."""
 
-    count: int
+    num_errors: int
     cost: float  # of mAP at IoU .5, in [0, 1]
 
 

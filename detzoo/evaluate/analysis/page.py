@@ -142,7 +142,8 @@ def _error_rows(analysis: Analysis) -> list[tuple[ErrorKind, int, str, float]]:
     """Returns (kind, count, cost in points, share of the largest cost)."""
     largest = max((cost.cost for cost in analysis.errors.values()), default=0.0) or 1.0
     return [
-        (kind, cost.count, f"{100.0 * cost.cost:.2f}", cost.cost / largest) for kind, cost in analysis.errors.items()
+        (kind, cost.num_errors, f"{100.0 * cost.cost:.2f}", cost.cost / largest)
+        for kind, cost in analysis.errors.items()
     ]
 
 
