@@ -427,7 +427,7 @@ def test_a_missing_package_is_named(result, package, monkeypatch):
 # Tasks
 
 
-def test_evaluation_measures_the_weights_in_memory(small_run):
+def test_evaluation_measures_the_weights_in_memory(small_run, tmp_path):
     changed = detzoo.load(small_run.model_dir)
     for variable in changed.keras_model.variables:
         if "class_predictor" in variable.path:
@@ -435,7 +435,11 @@ def test_evaluation_measures_the_weights_in_memory(small_run):
     # Logits of 0 are scores of one half.
     assert changed.detect(BLACK, score_threshold=0.2).scores.tolist() == [0.5] * 12
     suppression = "model.ssd.post_processing.batch_non_max_suppression"
-    evaluation = changed.evaluate(overrides=[f"{suppression}.max_total_detections=3"])
+    evaluation = changed.evaluate(overrides=[f"{suppression}.max_total_detections=3"], output_dir=tmp_path)
+    assert evaluation.report == tmp_path / "report.html"
+    assert "<h2>Errors by kind</h2>" in evaluation.report.read_text()
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert evaluation.best_score_threshold == metrics["best_score_threshold"]
     assert (evaluation.step, evaluation.model) == (7, str(small_run.model_dir))
     assert [list(image.scores) for image in evaluation.result.images] == [[0.5] * 3] * 4
     assert len(changed.detect(BLACK, score_threshold=0.2)) == 12, "the overrides were for one call"

@@ -284,7 +284,7 @@ def _confusions(analysis: Analysis) -> list[tuple[str, str, str, str]]:
     for true, detected in zip(*np.unravel_index(order, between.shape)):
         if count := int(between[true, detected]):
             total = int(analysis.confusion[true].sum())
-            share = f"{100.0 * count / total:.0f} %"
+            share = f"{100.0 * count / total:.1f} %"
             found.append((analysis.classes[true].name, analysis.classes[detected].name, f"{count:,}", share))
     return found
 
