@@ -28,6 +28,7 @@ _BYTES_PER_MB = 1e6
 CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD = "pipeline.config", "label_map.pbtxt", "export.json"
 PROJECT_TRAINING, PROJECT_BEST = "training", "training/best"  # folders of a project that `detzoo train` writes
 FINISHED_FILE, METRICS_FILE, PROPOSALS_FILE = "finished", "metrics.json", "proposals.npz"
+PAGE_FILE = "report.html"  # of an evaluation, a sweep, or the inspection of a data set
 _LOCK_FILE, _HOLDER_FILE = ".training.lock", ".training.json"
 
 logger = logging.getLogger(__name__)

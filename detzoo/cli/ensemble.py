@@ -108,8 +108,8 @@ class Evaluate:
 
     SUMMARY = "Measure an ensemble, or one model on several views, as `detzoo evaluate` measures a model."
     DESCRIPTION = """
-    Prints the table and writes metrics.json, detections.json, groundtruth.json and ensemble.json. From finished
-    evaluations, without running a model, in seconds (COCO's metrics):
+    Prints the table and writes metrics.json, detections.json, groundtruth.json, report.html and ensemble.json. From
+    finished evaluations, without running a model, in seconds (COCO's metrics):
 
         detzoo ensemble evaluate --ensemble=ensemble.json --output_dir=evaluation
         detzoo ensemble evaluate --evaluations=a/evaluation,b/evaluation --output_dir=evaluation

@@ -25,8 +25,8 @@ from detzoo.datasets.record_check import CheckedRecord, check_record, image_of, 
 from detzoo.datasets.record_statistics import RecordStatistics
 from detzoo.errors import DataError, UsageError
 from detzoo.files.issues import DataIssue, IssueLog
-from detzoo.folders import write_atomically
-from detzoo.pages.render import PAGE_FILE, Picture, encode_picture, render
+from detzoo.folders import PAGE_FILE, write_atomically
+from detzoo.pages.render import Picture, encode_picture, render
 from detzoo.progress import track
 
 PAGE_SIDE_PX = 480  # of a picture on the page

@@ -21,7 +21,6 @@ from PIL import Image
 from detzoo.pages.text import escaped, printable, script_data
 
 HERE = pathlib.Path(__file__).resolve().parent
-PAGE_FILE = "report.html"
 LONGEST_TEXT = 200  # characters of a value; the filter ``cut`` sets another limit
 JPEG_QUALITY = 82
 

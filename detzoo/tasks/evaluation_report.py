@@ -11,26 +11,25 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-from PIL import Image
-
 from detzoo.errors import DataError, UsageError
-from detzoo.folders import METRICS_FILE, write_atomically
-from detzoo.pages.render import PAGE_FILE, Picture, encode_picture
+from detzoo.folders import METRICS_FILE, PAGE_FILE, write_atomically
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from detzoo.evaluate.analysis.difference import Measured
     from detzoo.evaluate.analysis.page import DrawnImage
     from detzoo.evaluate.analysis.summary import Analysis, JudgedImage
     from detzoo.evaluate.classification import ClassificationResult
     from detzoo.evaluate.runner import EvaluationResult
+    from detzoo.pages.render import Picture
+
+    # Ids of images -> those that are available, uint8 [H, W, 3] each.
+    Pixels = Callable[[Sequence[str]], dict[str, np.ndarray]]
 
 LONGER_SIDE_PX = 560  # of a drawn image
 MOST_DRAWN = 60  # detections of an image
 NO_REPORT = "an evaluation of proposals or of a classifier has no report"
-
-# Ids of images -> those that are available, uint8 [H, W, 3] each.
-Pixels = Callable[[Sequence[str]], dict[str, np.ndarray]]
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +134,7 @@ def analyze_result(result: EvaluationResult) -> Analysis:
     from detzoo.evaluate.analysis.summary import analyze
     from detzoo.evaluate.coco import MASK_METRIC_NAMES, METRIC_NAMES
 
+    logger.info("finding the errors on %d images", len(result.images))
     has_masks = all(image.masks is not None and image.gt_masks is not None for image in result.images)
     return analyze(
         result.images,
@@ -161,7 +161,6 @@ def write_report(
     from detzoo.evaluate.stored import StoredEvaluation, with_same_truth
 
     page = pathlib.Path(folder) / PAGE_FILE
-    logger.info("drawing the worst images and writing %s", page)
     measured = Measured(_title(facts), result, analysis)
     compared, problem = None, None
     if compare_with is not None:
@@ -257,6 +256,7 @@ def _draw_worst(measured: Measured, pixels: Pixels | None) -> tuple[list[DrawnIm
     from detzoo.evaluate.analysis.page import DrawnImage
 
     worst, names = measured.analysis.worst, measured.result.class_names
+    logger.info("drawing the worst images")
     found = pixels([judged.image.image_id for judged in worst]) if pixels and worst else {}
     drawn = []
     for judged in worst:
@@ -273,9 +273,13 @@ def _draw_worst(measured: Measured, pixels: Pixels | None) -> tuple[list[DrawnIm
 
 def _draw(judged: JudgedImage, image: np.ndarray, names: Mapping[int, str]) -> tuple[Picture, Picture]:
     """Draws the truth and the detections of an image, coloured by verdict."""
+    import numpy as np
+    from PIL import Image
+
     from detzoo.datasets.drawing import draw_detections
     from detzoo.evaluate.analysis.errors import ErrorKind
     from detzoo.evaluate.analysis.page import colour_of
+    from detzoo.pages.render import encode_picture
 
     evaluated = judged.image
     small = Image.fromarray(image)
@@ -301,6 +305,8 @@ def _draw(judged: JudgedImage, image: np.ndarray, names: Mapping[int, str]) -> t
 
 def _small_mask(rle: Any, size: tuple[int, int]) -> np.ndarray:
     """Returns a mask at the size (width, height) of a drawn image, bool [H, W]."""
+    import numpy as np
+    from PIL import Image
     from pycocotools.mask import decode
 
     return np.asarray(Image.fromarray(decode(rle)).resize(size, Image.Resampling.NEAREST)) > 0

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from detzoo.config.names import counted
-from detzoo.folders import write_atomically
-from detzoo.pages.render import PAGE_FILE, render
+from detzoo.folders import PAGE_FILE, write_atomically
+from detzoo.pages.render import render
 from detzoo.pages.text import printable_line
 from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import (
