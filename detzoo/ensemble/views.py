@@ -64,18 +64,25 @@ class View(NamedTuple):
 
 
 def are_cut(boxes_norm: np.ndarray, window_norm: Sequence[float]) -> np.ndarray:
-    """Returns bool [D]: true for boxes that a part of the image may not show as a whole.
+    """Returns bool [D]: true for boxes that a part of the image may not show as a whole; see ``cut_sides``."""
+    return np.any(cut_sides(boxes_norm, window_norm), axis=1)
+
+
+def cut_sides(boxes_norm: np.ndarray, windows_norm: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Returns bool [D, 4]: true for sides of boxes at which a part of the image may cut the object off.
 
     Args:
         boxes_norm: Boxes [D, 4] in fractions of the image.
-        window_norm: The part, [ymin, xmin, ymax, xmax]. Its sides that are sides of the image cut nothing.
+        windows_norm: The part of the image, [ymin, xmin, ymax, xmax], or one for each box [D, 4]. Its sides that are
+            sides of the image cut nothing.
     """
-    low, high = np.array(window_norm, np.float64).reshape(2, 2)
+    windows = np.asarray(windows_norm, np.float64)
+    low, high = windows[..., :2], windows[..., 2:]
     margin = CUT_MARGIN * (high - low)
     boxes = np.asarray(boxes_norm, np.float64).reshape(-1, 4)
     before = (boxes[:, :2] < low + margin) & (low > 0.0)
     behind = (boxes[:, 2:] > high - margin) & (high < 1.0)
-    return np.any(before | behind, axis=1)
+    return np.concatenate([before, behind], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
