@@ -19,7 +19,7 @@ from detzoo.config.load import LoadedPipeline
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import CONFIG_FILE
 from detzoo.progress import track
-from detzoo.tasks.models import InMemory, Pipeline
+from detzoo.tasks.models import InMemory, Pipeline, tiled, tiling_of, usual_batch_size
 from detzoo.tasks.result import Result
 
 if TYPE_CHECKING:
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
         batch_size: int | None
         proposals: FilePath | Sequence[np.ndarray] | None
         max_drawn_overlap: float | None
+        tile: int | None
+        tile_overlap: float | None
 
 
-# Images of a one-stage detector that run together. The memory of other detectors grows much with each image.
-ONE_STAGE_BATCH = 8
 START_FOLDER = "start"  # in a model_dir: the weights that its training began with
 
 logger = logging.getLogger(__name__)
@@ -144,6 +144,8 @@ class LoadedDetector:
         batch_size: int | None = None,
         proposals: FilePath | Sequence[np.ndarray] | None = None,
         max_drawn_overlap: float | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
     ) -> Result | list[Result]:
         """Detects objects on images.
 
@@ -158,6 +160,9 @@ class LoadedDetector:
                 or an array float32 [R, 4] in fractions of the image for each image.
             max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections are
                 class-agnostic masks, else 1.
+            tile: Side in pixels of the tiles in which the model gets large images, for objects that are small in them;
+                ``batch_size`` tiles run together. None for whole images.
+            tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
 
         Returns:
             A ``Result``, or a list with one per image, in the order of the images.
@@ -171,6 +176,7 @@ class LoadedDetector:
 
         options: dict[str, Any] = {"score_threshold": score_threshold, "max_boxes": max_boxes, "batch_size": batch_size}
         options |= {"proposals": proposals, "max_drawn_overlap": max_drawn_overlap}
+        options |= {"tile": tile, "tile_overlap": tile_overlap}
         with named_arguments():
             if is_one_image(images):
                 if isinstance(proposals, np.ndarray) and proposals.ndim == 2:
@@ -195,6 +201,8 @@ class LoadedDetector:
         batch_size: int | None = None,
         proposals: FilePath | Iterable[np.ndarray] | None = None,
         max_drawn_overlap: float | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
     ) -> Iterator[Result]:
         """Yields one result per image as ``detect`` does, with only a few images in memory at a time.
 
@@ -207,6 +215,8 @@ class LoadedDetector:
             batch_size: See ``detect``. A result is yielded when its batch is done.
             proposals: See ``detect``.
             max_drawn_overlap: See ``detect``.
+            tile: See ``detect``.
+            tile_overlap: See ``detect``.
 
         Raises:
             DataError: An image that is not from a folder or glob cannot be used. Earlier results were yielded.
@@ -219,6 +229,8 @@ class LoadedDetector:
             batch_size=batch_size,
             proposals=proposals,
             max_drawn_overlap=max_drawn_overlap,
+            tile=tile,
+            tile_overlap=tile_overlap,
         )
 
     def train(
@@ -290,6 +302,8 @@ class LoadedDetector:
         combine_with: Sequence[str] = (),
         on_train_data: bool = False,
         compare_with: FilePath | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
     ) -> Evaluation:
         """Measures this detector on evaluation data as `detzoo evaluate` does.
 
@@ -304,6 +318,8 @@ class LoadedDetector:
             combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
             on_train_data: Measure on the train_input_reader instead.
             compare_with: Folder of another evaluation on the same images; the report shows the difference.
+            tile: See ``detect``.
+            tile_overlap: See ``detect``.
 
         Returns:
             An ``Evaluation``: ``metrics["mAP"]`` and the other metrics by name, the detections of every image, and
@@ -328,6 +344,8 @@ class LoadedDetector:
                 combine_with=combine_with,
                 on_train_data=on_train_data,
                 compare_with=compare_with,
+                tile=tile,
+                tile_overlap=tile_overlap,
                 **model,
             )
 
@@ -502,6 +520,8 @@ class LoadedDetector:
         batch_size: int | None,
         proposals: Any,
         max_drawn_overlap: float | None,
+        tile: int | None,
+        tile_overlap: float | None,
     ) -> Iterator[Result]:
         """Checks the options at once, and yields the results."""
         from detzoo.tasks.detect import choose_limits
@@ -510,12 +530,13 @@ class LoadedDetector:
         with named_arguments():
             if batch_size is not None and batch_size < 1:
                 raise UsageError(f"batch_size is {batch_size}; accepted: 1 or more")
+            tiling = tiling_of(tile, tile_overlap)
             detector, names = self._detector(), self._names()
             limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
             regions = _regions(detector, proposals)
-            if batch_size is None:
-                is_one_stage = self._pipeline is not None and self.config.model.HasField("ssd")
-                batch_size = ONE_STAGE_BATCH if is_one_stage else 1
+            batch_size = batch_size or usual_batch_size(self._pipeline and self.config.model)
+            if tiling:
+                detector, batch_size = tiled(detector, tiling, batch_size), 1
 
         def results() -> Iterator[Result]:
             with named_arguments():
@@ -558,17 +579,7 @@ def _regions(detector: ImageDetector, proposals: Any) -> Regions | None:
     from detzoo.tasks.detect import proposals_table
 
     if proposals is None or isinstance(proposals, str | os.PathLike) or not detector.wants_proposals:
-        table = proposals_table(detector, None if proposals is None else str(proposals))
-        if table is None:
-            return None
-
-        def of_file(image: GivenImage, shape: tuple[int, int]) -> np.ndarray:
-            if image.path is None:
-                raise UsageError(f"{image.name} has no file name to find its proposals by: give arrays as proposals")
-            table.check_images([image.path])
-            return table(image.path, shape)
-
-        return of_file
+        return proposals_table(detector, None if proposals is None else str(proposals))
     remaining = iter(proposals)
 
     def next_one(image: GivenImage, shape: tuple[int, int]) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from detzoo.cli.flags import Definer, define_font_flag, values_of
+from detzoo.cli.flags import Definer, define_font_flag, define_tile_flags, values_of
 from detzoo.evaluate.best_threshold import BEST
 from detzoo.tasks.detect import PROPOSALS_OVERLAP, detect
 
@@ -34,8 +34,18 @@ turned upright by their EXIF orientation. A file that cannot be read, or has mor
 reported, skipped and counted; the exit code is 0 unless no image could be used (1). Symbolic links that lead out of a
 folder are skipped: name the files or a pattern to read them.
 
+Objects that are small in a large image are found on tiles of it. The tiles overlap, so that most objects are whole in
+one of them:
+
+    detzoo detect --saved_model=exported --images=aerial --output_dir=pictures --tile=640 --tile_overlap=0.2
+
+--formats writes label files too, for tools in which a person corrects them: yolo/, voc/, labelme/ and detections.csv in
+the output folder. `detzoo dataset` reads all of them.
+
+    detzoo detect --saved_model=exported --images=photos --output_dir=labels --formats=voc,labelme --no_pictures
+
 detections.json is updated while the command runs. If it is interrupted, the same command resumes; with another model,
-label map, threshold or font it starts over.
+label map, threshold, tiles or font it starts over. Label files are written at the end.
 
 Names are drawn with DejaVu Sans, which has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters;
 --font=NotoSansCJK-Regular.ttc names a font for other scripts.
@@ -68,12 +78,21 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
     define.number("max_drawn_overlap", text, maximum=1.0)
     define_font_flag(flag_values)
+    define_tile_flags(flag_values)
+    text = "Images or tiles that run together, if the model takes several. Default: 8 for one-stage detectors, else 1."
+    define.integer("batch_size", text, minimum=1)
+    text = "Label files to write besides detections.json: yolo, voc, csv, labelme, separated by commas."
+    define.strings("formats", text)
+    define.boolean("save_crops", "Cut out each detection, as crops/<class>/<image>_<number>.jpg.")
+    define.boolean("no_pictures", "Write no pictures.")
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Detects, and prints how many detections there are."""
     names = ("saved_model", "ensemble", "label_map", "proposals", "score_threshold", "max_boxes", "max_drawn_overlap")
-    summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, "font", "metrics"))
+    outputs = ("font", "metrics", "tile", "tile_overlap", "batch_size", "formats", "save_crops", "no_pictures")
+    summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, *outputs))
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
-    print(f"{len(summary.entries)} detections on {summary.num_images} images{skipped}")
-    print(f"pictures and detections.json are in {flag_values.output_dir}")
+    print(f"{summary.num_detections} detections on {summary.num_images} images{skipped}")
+    pictures = "" if flag_values.no_pictures else "pictures and "
+    print(f"{pictures}detections.json are in {flag_values.output_dir}")

@@ -15,6 +15,7 @@ from detzoo.cli.flags import (
     define_json_flag,
     define_pipeline_flags,
     define_recompute_flag,
+    define_tile_flags,
     print_json,
     values_of,
 )
@@ -48,6 +49,10 @@ training is finished, or after --timeout_secs without a new checkpoint.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation \\
         --continuous
+
+On large images with small objects, --tile gives the model tiles of the images at their original size:
+
+    detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=large --tile=640
 
 eval_config.metrics_set chooses the metrics:
 
@@ -94,6 +99,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.boolean("continuous", "Measure every new checkpoint of a running training.")
     define.number("timeout_secs", "With --continuous: seconds without a new checkpoint after which to end.", 3600.0)
     define_recompute_flag(flag_values)
+    define_tile_flags(flag_values)
     text = "SPP-net: the --model_dir of another one, whose scored windows are joined to these before suppression."
     define.strings("combine_with", text)
     define_json_flag(flag_values)
@@ -129,6 +135,7 @@ def run(flag_values: flags.FlagValues) -> None:
         "overrides": [*flag_values.set, *([f"{reader}.sample_1_of_n_examples={sample}"] if sample else [])],
         "recompute_batch_norm": flag_values.recompute_batch_norm,
         "on_train_data": bool(flag_values.eval_on_train_data),
+        **values_of(flag_values, "tile", "tile_overlap"),
     }
     path = flag_values.pipeline_config_path
     if flag_values.continuous:

@@ -116,6 +116,23 @@ def define_font_flag(flag_values: flags.FlagValues) -> None:
     Definer(flag_values).string("font", text)
 
 
+def define_tile_flags(flag_values: flags.FlagValues) -> None:
+    """Defines ``--tile`` and ``--tile_overlap``, for commands that run a detector on images."""
+    from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP
+
+    define = Definer(flag_values)
+    text = (
+        "Run the model on square tiles of this many pixels, cut from the image at its original size, and merge what it "
+        "finds: for objects that are small in a large image. About the input size of the model, such as 640."
+    )
+    define.integer("tile", text, minimum=MIN_TILE_PX)
+    text = (
+        "With --tile: least overlap of neighbouring tiles, as a share of their side; 0.2 if it is not given. Best at "
+        "least as large as most objects."
+    )
+    define.number("tile_overlap", text, maximum=MOST_OVERLAP)
+
+
 def define_set_flag(flag_values: flags.FlagValues) -> None:
     """Defines ``--set PATH=VALUE``, repeatable: changes to the config before it is used."""
     Definer(flag_values).strings("set", SET_HELP)

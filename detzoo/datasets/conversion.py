@@ -32,6 +32,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 IMAGES_IN_FLIGHT_PER_THREAD = 4
+MAX_WAITING_BYTES = 256e6
 MAX_STRICT_LINES = 50  # findings listed in the message of --strict
 
 
@@ -156,21 +157,42 @@ def _nothing_message(
     return "\n".join(lines)
 
 
-def in_parallel(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Maps by threads; yields results in order, with few items in flight, so that memory stays bounded."""
+def in_parallel(
+    work: Callable[[Item], Result], items: Iterable[Item], num_bytes: Callable[[Result], int] | None = None
+) -> Iterator[Result]:
+    """Maps by threads; yields results in order, with few items in flight, so that memory stays bounded.
+
+    If ``items`` raises an exception, the results of the items before it are yielded first.
+
+    Args:
+        work: Function that runs in the threads.
+        items: Its arguments; they are produced in the thread of the caller.
+        num_bytes: Memory of a result; items of large results are limited to ``MAX_WAITING_BYTES`` in flight.
+    """
     num_threads = os.cpu_count() or 1
+    most = num_threads * IMAGES_IN_FLIGHT_PER_THREAD
+    in_flight = num_threads if num_bytes else most  # until the first result is measured
     waiting: collections.deque[concurrent.futures.Future[Result]] = collections.deque()
+    iterator = iter(items)
+    problem: BaseException | None = None
     with concurrent.futures.ThreadPoolExecutor(num_threads) as pool:
         try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= num_threads * IMAGES_IN_FLIGHT_PER_THREAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
+            while waiting or problem is None:
+                try:
+                    while problem is None and len(waiting) < in_flight:
+                        waiting.append(pool.submit(work, next(iterator)))
+                except BaseException as error:  # KeyboardInterrupt, too
+                    problem = error
+                if waiting:
+                    result = waiting.popleft().result()
+                    if num_bytes:
+                        in_flight = int(min(most, max(2, MAX_WAITING_BYTES // max(1, num_bytes(result)))))
+                    yield result
         finally:
             for future in waiting:
                 future.cancel()
+    if problem is not None and not isinstance(problem, StopIteration):
+        raise problem
 
 
 def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks: bool) -> _Converted:

@@ -20,14 +20,12 @@ from PIL import Image
 
 from detzoo.ensemble.description import MergeOptions
 from detzoo.ensemble.merging import Source, join_sources, merge
-from detzoo.ensemble.views import MOST_OVERLAP, View, are_cut, cut_sides
+from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP, View, are_cut, cut_sides
 from detzoo.errors import UsageError
 from detzoo.ops.boxes import pairwise_intersection
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.served import FIRST_CLASS_ID
 
-DEFAULT_OVERLAP = 0.2
-MIN_TILE_PX = 32
 WHOLE_SIDE = 2  # longer side of the whole image as the model gets it, in sides of a tile
 MAX_CANDIDATES = 10_000  # detections of an image that are merged, the best ones
 MAX_FRAGMENTS = 1_000  # fragments that are compared with all detections, the best ones
@@ -58,7 +56,7 @@ class _Found(NamedTuple):
 
 
 class TiledDetector(ImageDetector):
-    """A detector that gets large images in tiles. It gets an image that is no larger than a tile as it is.
+    """A detector that runs on tiles of large images, and on an image that is no larger than a tile as it is.
 
     Args:
         detector: The model.
@@ -70,13 +68,11 @@ class TiledDetector(ImageDetector):
         UsageError: A number is out of range, or the model classifies given regions.
     """
 
-    def __init__(
-        self, detector: ImageDetector, tile_px: int, overlap: float = DEFAULT_OVERLAP, batch_size: int = 1
-    ) -> None:
+    def __init__(self, detector: ImageDetector, tile_px: int, overlap: float = 0.2, batch_size: int = 1) -> None:
         if tile_px < MIN_TILE_PX:
             raise UsageError(f"--tile is {tile_px}; accepted: pixels, {MIN_TILE_PX} or more")
         if not 0 <= overlap <= MOST_OVERLAP:
-            raise UsageError(f"--tile_overlap is {overlap:g}; accepted: 0 to {MOST_OVERLAP} of the tile's side")
+            raise UsageError(f"--tile_overlap is {overlap:g}; accepted: 0 to {MOST_OVERLAP}")
         if detector.wants_proposals:
             raise UsageError("--tile has no meaning for a model that classifies given regions; leave it out")
         self._detector, self._tile_px, self._overlap, self._batch_size = detector, tile_px, overlap, batch_size
@@ -122,7 +118,7 @@ def _spans(size: int, tile_px: int, overlap: float) -> list[tuple[int, int]]:
 
 
 def _reduced(image: np.ndarray, side: int) -> np.ndarray:
-    """Shrinks an image whose longer side is above ``side``, so that the memory of the model's input is bounded."""
+    """Shrinks an image whose longer side is above ``side``, to bound the memory that the model needs."""
     height, width = image.shape[:2]
     factor = max(height, width) / side
     if factor <= 1:
@@ -136,7 +132,7 @@ def _in_image(
 ) -> _Found:
     """Returns the detections of a view that count: it shows them completely, or no tile does.
 
-    The whole image is the last resort, whatever it shows, because its resolution is lower.
+    The whole image has a lower resolution, so a tile takes precedence.
     """
     boxes, (height, width) = view.boxes_in_image(found.boxes_norm), view.shape
     fits_row = ~np.all([are_cut(boxes, (low / height, 0, high / height, 1)) for low, high in rows], axis=0)

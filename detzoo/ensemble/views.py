@@ -24,6 +24,7 @@ WHOLE_IMAGE_NORM = (0.0, 0.0, 1.0, 1.0)
 # a cut object ends near the side, not exactly on it.
 CUT_MARGIN = 0.02
 MIN_CROP_PX = 16  # nothing is recognised on less
+MIN_TILE_PX = 32
 MOST_ROWS = 16  # of a grid of crops; also the most columns
 MOST_OVERLAP = 0.75  # with more, crops grow in number without showing anything new
 

@@ -35,6 +35,16 @@ def find_images(names: Sequence[str]) -> list[pathlib.Path]:
     return list(found)
 
 
+def common_folder(names: Sequence[str]) -> pathlib.Path:
+    """Returns the folder, as an absolute path, that all images of ``find_images`` are in or below."""
+    folders = []
+    for path in map(pathlib.Path, _split_at_commas(names)):
+        is_pattern = not os.path.lexists(path) and glob.has_magic(str(path))
+        fixed = next(each for each in path.parents if not glob.has_magic(str(each))) if is_pattern else path
+        folders.append(os.path.abspath(fixed if is_pattern or os.path.isdir(fixed) else fixed.parent))
+    return pathlib.Path(os.path.commonpath(folders))
+
+
 def _split_at_commas(names: Sequence[str]) -> list[str]:
     """Splits names at their commas, unless a file of that exact name exists."""
     parts: list[str] = []

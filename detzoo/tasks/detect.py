@@ -8,21 +8,24 @@ summary.entries[0]["category_name"]
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from detzoo.errors import DataError, UsageError
-from detzoo.folders import METRICS_FILE, make_folder
+from detzoo.errors import ConfigError, DataError, UsageError
+from detzoo.folders import CONFIG_FILE, METRICS_FILE, make_folder
 from detzoo.tasks.export import PROPOSAL_NAME
-from detzoo.tasks.models import export_record, load_exported, start_tensorflow
+from detzoo.tasks.models import export_record, load_exported, start_tensorflow, tiled, tiling_of, usual_batch_size
 
 if TYPE_CHECKING:
     import numpy as np
 
     from detzoo.config.label_map import LabelMap
-    from detzoo.tasks.detect_files import DetectionLimits, DetectionSummary
+    from detzoo.serving.image_detector import ImageDetector
+    from detzoo.tasks.detect_files import DetectionSummary
+    from detzoo.tasks.detect_images import DetectionLimits, GivenImage
 
 PROPOSALS_OVERLAP = 0.5  # of drawn masks of proposals, which nothing suppresses
 
@@ -42,6 +45,12 @@ def detect(
     max_drawn_overlap: float | None = None,
     font: str | None = None,
     metrics: str | pathlib.Path | None = None,
+    tile: int | None = None,
+    tile_overlap: float | None = None,
+    batch_size: int | None = None,
+    formats: Sequence[str] = (),
+    save_crops: bool = False,
+    no_pictures: bool = False,
 ) -> DetectionSummary:
     """Draws and lists the detections of every image; an interrupted call is resumed by the next one.
 
@@ -58,21 +67,29 @@ def detect(
             class-agnostic masks, else 1.
         font: Path of a font for class names that DejaVu Sans cannot draw.
         metrics: The metrics.json of an evaluation of this model, or its folder; None for the one next to the model.
+        tile: Side in pixels of the tiles in which the model gets large images; None for whole images.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
+        batch_size: Images or tiles that run together, if the model takes several; None for 8 with a one-stage
+            detector, and 1 with others.
+        formats: Formats of label files to write, besides detections.json: "yolo", "voc", "csv", "labelme".
+        save_crops: Write the part of the image in each box, as crops/<class>/<image>_<number>.jpg.
+        no_pictures: Write no pictures.
 
     Raises:
         DataError: No image could be used.
     """
     from detzoo.config.label_map import load_label_map
     from detzoo.datasets.fonts import LabelFonts
-    from detzoo.files.image_files import find_images
+    from detzoo.files.image_files import common_folder, find_images
 
+    tiling, formats = tiling_of(tile, tile_overlap), check_formats(formats)
     if bool(saved_model) == bool(ensemble):
         raise UsageError("`detzoo detect` needs --saved_model, or --ensemble instead of it")
     files = find_images(images)
     named = load_label_map(label_map) if label_map else None
     fonts = LabelFonts(font)
     folder = make_folder(output_dir, "--output_dir")
-    from detzoo.tasks.detect_files import detect_files
+    from detzoo.tasks.detect_files import DetectionOutputs, detect_files
 
     start_tensorflow()
     detector, label_map_of_model = load_ensemble_file(ensemble) if ensemble else load_with_label_map(saved_model or "")
@@ -91,7 +108,19 @@ def detect(
         score_threshold = measured_threshold(score_threshold, model, metrics, label_map_of_model)
     limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
-    summary = detect_files(detector, files, names, folder, limits, regions, made_with=made_with, fonts=fonts)
+    batch_size = batch_size or usual_batch_size(model_beside(detector))
+    summary = detect_files(
+        tiled(detector, tiling, batch_size),
+        files,
+        names,
+        folder,
+        limits,
+        regions,
+        made_with={**made_with, "tiles": tiling},
+        fonts=fonts,
+        batch_size=1 if tiling else batch_size,
+        outputs=DetectionOutputs(not no_pictures, save_crops, formats, common_folder(images)),
+    )
     if not summary.num_images:
         reason = f": {next(iter(summary.skipped.values()))}"
         raise DataError(f"none of the {len(files)} files could be read as an image and detected on{reason}")
@@ -130,6 +159,33 @@ def measured_threshold(
     return threshold
 
 
+def check_formats(names: Sequence[str]) -> list[str]:
+    """Returns the names of formats of label files, which may be joined by commas.
+
+    Raises:
+        UsageError: A name is unknown.
+    """
+    from detzoo.config.names import suggestion
+    from detzoo.datasets.label_writer import FORMATS
+
+    given = [part.strip() for name in names for part in name.split(",") if part.strip()]
+    for name in given:
+        if name not in FORMATS:
+            raise UsageError(f"--formats has {name!r}{suggestion(name, FORMATS)}; accepted: {', '.join(FORMATS)}")
+    return given
+
+
+def model_beside(detector: ImageDetector) -> Any:
+    """Returns the ``model`` block of the pipeline.config next to an exported model; None if there is none to read."""
+    from detzoo.config.load import load_pipeline
+
+    folder = getattr(detector, "folder", None)
+    with contextlib.suppress(ConfigError):  # a config that is not needed here may be one of another tool
+        if folder is not None and (folder.parent / CONFIG_FILE).is_file():
+            return load_pipeline(str(folder.parent / CONFIG_FILE)).message.model
+    return None
+
+
 def load_ensemble_file(path: str) -> tuple[Any, LabelMap | None]:
     """Loads the models of an ensemble.json as one detector, and their label map."""
     from detzoo.ensemble.description import read_ensemble
@@ -158,7 +214,7 @@ def choose_limits(
     Raises:
         UsageError: A number is out of range.
     """
-    from detzoo.tasks.detect_files import DetectionLimits
+    from detzoo.tasks.detect_images import DetectionLimits
 
     if not 0.0 <= score_threshold <= 1.0:
         raise UsageError(f"--score_threshold is {score_threshold}; accepted: 0 to 1")
@@ -184,7 +240,7 @@ def _made_with(font: str | None, **paths: str | None) -> dict[str, Any]:
 
 
 class ProposalsFile:
-    """Regions to classify, by the file names of images; called with a file and (height, width) of its image.
+    """Regions to classify, by the file names of images; called with an image and its (height, width).
 
     Args:
         path: The proposals.npz of `detzoo proposals`.
@@ -205,9 +261,12 @@ class ProposalsFile:
                 "their file names"
             )
 
-    def __call__(self, path: pathlib.Path, shape: tuple[int, int]) -> np.ndarray:
-        """Returns the regions of an image, float32 [R, 4] in fractions of the image."""
-        boxes = self._table.lookup(path.name.encode())[0]
+    def __call__(self, image: GivenImage, shape: tuple[int, int]) -> np.ndarray:
+        """Returns the regions of an image file, float32 [R, 4] in fractions of the image."""
+        if image.path is None:
+            raise UsageError(f"{image.name} has no file name to find its proposals by: give arrays as proposals")
+        self.check_images([image.path])
+        boxes = self._table.lookup(image.path.name.encode())[0]
         return boxes / [*shape, *shape] if self._table.in_pixels else boxes
 
 

@@ -1,6 +1,8 @@
-"""Detects on image files, draws the detections, and lists them.
+"""Detects on image files, draws the detections, and lists them; an interrupted run is resumed by the next one.
 
-image file -> upright RGB -> detector -> detections above the threshold -> picture, detections.json
+image files -> ``detect_images`` -> picture and crops of each, by threads -> journal -> detections.json, label files
+
+Memory holds a few images at a time: what was found is in the journal.
 """
 
 from __future__ import annotations
@@ -11,47 +13,51 @@ import json
 import logging
 import os
 import pathlib
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
+from PIL import Image
 
+from detzoo.datasets.conversion import in_parallel
 from detzoo.datasets.fonts import LabelFonts
-from detzoo.files.images import UnusableImage, read_upright
-from detzoo.files.issues import DataIssue
-from detzoo.folders import write_atomically
+from detzoo.datasets.label_writer import LabeledImage, write_labels
+from detzoo.files.images import encode_image
+from detzoo.folders import draft_of
 from detzoo.progress import track
-from detzoo.serving.image_detector import ImageDetections, ImageDetector
+from detzoo.serving.image_detector import ImageDetector
+from detzoo.tasks.detect_images import DetectionLimits, GivenImage, Regions, Unusable, detect_batches
 from detzoo.tasks.detect_journal import Journal
 from detzoo.tasks.result import Result
 
 DETECTIONS_FILE = "detections.json"
+CROPS_FOLDER = "crops"
 PICTURE_SUFFIX = ".png"
 MAX_STEM_BYTES = 240  # the name of a file has at most 255
+MAX_CLASS_LETTERS = 60  # of the name of a folder of crops
 LIST_INTERVAL_SECONDS = 2.0
 _LIST_TIME_SHARE = 0.05  # of the run, at most, to write the growing list
-
-Regions = Callable[[pathlib.Path, tuple[int, int]], np.ndarray]
 
 logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
-class DetectionLimits:
-    """The detections that are listed and drawn.
+class DetectionOutputs:
+    """The files that are written besides detections.json.
 
     Attributes:
-        score_threshold: Least score.
-        max_boxes: Detections per image at most, the best ones.
-        max_drawn_overlap: A detection that overlaps a better one of its class by a greater IoU (of masks, if there are
-            any) is listed, but not drawn; 1 draws all.
+        pictures: Write a picture of each image with its detections.
+        crops: Write the part of the image in each box, in a folder per class.
+        formats: Formats of label files, of ``label_writer.FORMATS``.
+        root: Folder that label files state the images relative to; all images are below it.
     """
 
-    score_threshold: float = 0.5
-    max_boxes: int = 100
-    max_drawn_overlap: float = 1.0
+    pictures: bool = True
+    crops: bool = False
+    formats: Sequence[str] = ()
+    root: pathlib.Path = pathlib.Path()
 
 
 @dataclasses.dataclass
@@ -60,14 +66,23 @@ class DetectionSummary:
 
     Attributes:
         num_images: Images that were read.
-        entries: Detections in COCO's results format, plus ``file_name`` and ``category_name``; image_id counts the
-            images from 1. A detector with a mask head adds ``segmentation``, a run-length encoding.
+        num_detections: Detections in all images.
         skipped: Reason for each file that could not be used.
+        file: The detections.json.
     """
 
     num_images: int = 0
-    entries: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    num_detections: int = 0
     skipped: dict[str, str] = dataclasses.field(default_factory=dict)
+    file: pathlib.Path = pathlib.Path(DETECTIONS_FILE)
+
+    @property
+    def entries(self) -> list[dict[str, Any]]:
+        """Detections in COCO's results format, plus ``file_name`` and ``category_name``, read from the file.
+
+        image_id counts the images from 1. A detector with a mask head adds ``segmentation``, a run-length encoding.
+        """
+        return json.loads(self.file.read_text(encoding="utf-8"))
 
 
 def detect_files(
@@ -80,11 +95,13 @@ def detect_files(
     *,
     made_with: Mapping[str, Any] | None = None,
     fonts: LabelFonts | None = None,
+    batch_size: int = 1,
+    outputs: DetectionOutputs = DetectionOutputs(),
 ) -> DetectionSummary:
-    """Detects on every file; writes a PNG of each and ``detections.json``. Images that cannot be used are skipped.
+    """Detects on every file; writes ``detections.json`` and the outputs. Images that cannot be used are skipped.
 
     ``detections.json`` is replaced every few seconds and at the end of the run. An interrupted run is resumed by the
-    next one, unless ``made_with``, the class names or the limits changed.
+    next one, unless ``made_with``, the class names or the limits changed. Label files are written at the end.
 
     Args:
         detector: Image uint8 [H, W, 3] (and the boxes of ``regions``) -> detections.
@@ -92,100 +109,119 @@ def detect_files(
         class_names: Name by id (from 1); an id without one is called "class <id>".
         output_dir: Created if it does not exist.
         limits: The detections that are listed and drawn.
-        regions: File and (height, width) of its image -> regions to classify, float32 [R, 4] in fractions of the
-            image; for a detector that requires proposals.
+        regions: Image and its (height, width) -> regions to classify, float32 [R, 4] in fractions of the image; for a
+            detector that requires proposals.
         made_with: Further JSON values that the detections depend on, such as the model.
         fonts: Fonts of the names.
+        batch_size: Images per call of a model that takes several.
+        outputs: The files to write besides ``detections.json``.
     """
     folder = pathlib.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"class_names": {str(key): name for key, name in class_names.items()}, **dataclasses.asdict(limits)}
-    journal = Journal(folder, {**facts, **(made_with or {})})
+    journal = Journal(folder, {**facts, "save_crops": outputs.crops, **(made_with or {})})
+    names = picture_names(images)
+    todo = [
+        GivenImage(number, path)
+        for number, (path, name) in enumerate(zip(images, names), start=1)
+        if not journal.is_done(name, path, *([folder / name] if outputs.pictures else []))
+    ]
     if len(journal):
-        logger.info("resuming: %d images were done by the interrupted run", len(journal))
+        logger.info("resuming: %d images were done by the interrupted run", len(images) - len(todo))
     fonts = fonts or LabelFonts()
-    summary, write_next = DetectionSummary(), time.monotonic() + LIST_INTERVAL_SECONDS
-    named = list(zip(images, picture_names(images)))
+
+    def save(result: Result | Unusable) -> Result | Unusable:
+        if isinstance(result, Result):
+            _save(result, folder, names[result.image_id - 1], outputs, fonts, journal)
+        return result
+
+    summary, write_next = DetectionSummary(file=folder / DETECTIONS_FILE), time.monotonic() + LIST_INTERVAL_SECONDS
+    results = detect_batches(detector, todo, class_names, limits, batch_size, regions)
     try:
-        for image_id, (path, picture_name) in enumerate(track(named, len(named), "detect"), start=1):
-            entries = journal.entries(path, picture_name) if len(journal) else None
-            if entries is None:
-                try:
-                    pixels = read_upright(path)
-                    given = [] if regions is None else [regions(path, pixels.shape[:2])]
-                    [kept] = detect_pixels(detector, [pixels], limits, given)
-                except UnusableImage as problem:
-                    summary.skipped[str(path)] = str(problem)
-                    logger.warning("%s is skipped: %s", path, problem)
-                    continue
-                result = make_result(kept, pixels, class_names, limits, path)
-                result.draw(fonts).save(folder / picture_name, compress_level=1)
-                entries = result.to_coco()
-                journal.add(path, picture_name, entries)
-            summary.num_images += 1
-            summary.entries += [{**entry, "image_id": image_id} for entry in entries]
+        for result in track(in_parallel(save, results, _num_bytes), len(todo), "detect"):
+            if isinstance(result, Unusable):
+                summary.skipped[result.image.name] = result.reason
+                logger.warning("%s is skipped: %s", result.image.name, result.reason)
             if time.monotonic() >= write_next:
                 started = time.monotonic()
-                _write_list(folder, summary)
+                _write_list(summary, journal, names)
                 took = time.monotonic() - started
                 write_next = started + took + max(LIST_INTERVAL_SECONDS, took / _LIST_TIME_SHARE)
+        _write_list(summary, journal, names)
+        labeled = _labeled(journal, images, names, outputs.root)
+        write_labels(track(labeled, len(journal), "write labels"), outputs.formats, folder, class_names)
     except BaseException:
-        if summary.num_images:
-            _write_list(folder, summary)
-            done = summary.num_images
+        if len(journal):
+            done = len(journal)
             logger.warning("interrupted: %d of %d images are done; the same command resumes there", done, len(images))
+            _write_list(summary, journal, names)
         raise
-    _write_list(folder, summary)
+    finally:
+        journal.close()
     journal.finish()
     return summary
 
 
-def _write_list(folder: pathlib.Path, summary: DetectionSummary) -> None:
-    write_atomically(folder / DETECTIONS_FILE, json.dumps(summary.entries, indent=1) + "\n")
+def _save(
+    result: Result,
+    folder: pathlib.Path,
+    name: str,
+    outputs: DetectionOutputs,
+    fonts: LabelFonts,
+    journal: Journal,
+) -> None:
+    """Writes the picture and the crops of a result, and adds it to the journal."""
+    if outputs.pictures:
+        with draft_of(folder / name) as draft:
+            result.draw(fonts).save(draft, "PNG", compress_level=1)
+    if outputs.crops:
+        _save_crops(result, folder / CROPS_FOLDER, name.removesuffix(PICTURE_SUFFIX))
+    journal.add(name, result.path or pathlib.Path(), {"shape": result.shape, "detections": result.to_coco()})
 
 
-def detect_pixels(
-    detector: ImageDetector, images: Sequence[np.ndarray], limits: DetectionLimits, regions: Sequence[np.ndarray] = ()
-) -> list[ImageDetections]:
-    """Returns the detections of images uint8 [H, W, 3] within the limits.
-
-    Args:
-        detector: The model.
-        images: Images that are in memory at the same time.
-        limits: The detections to keep.
-        regions: Regions of each image to classify, for a detector that requires proposals.
-
-    Raises:
-        UnusableImage: The model cannot run on images this large.
-    """
-    try:
-        return [apply_limits(found, limits) for found in detector.detect_all(images, regions)]
-    except (tf.errors.OpError, ValueError, MemoryError) as problem:  # of TensorFlow, of TFLite, of either
-        sizes = " and ".join(dict.fromkeys(f"{image.shape[1]} x {image.shape[0]}" for image in images))
-        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
-        raise UnusableImage(DataIssue.IMAGE_UNFIT, f"the model fails on {sizes} pixels: {reason}") from None
+def _save_crops(result: Result, folder: pathlib.Path, stem: str) -> None:
+    """Writes the part of the image in each box, at least one pixel, as JPEG: <class>/<stem>_<number>.jpg."""
+    low, high = np.floor(result.boxes_px[:, :2]), np.ceil(result.boxes_px[:, 2:])
+    low = np.clip(low, 0, np.array(result.shape) - 1).astype(int)
+    high = np.clip(high, low + 1, result.shape).astype(int)
+    for number, (name, (top, left), (bottom, right)) in enumerate(zip(result.class_names, low, high), start=1):
+        of_class = folder / (re.sub(r"[^\w .+-]+", "_", name)[:MAX_CLASS_LETTERS].strip(" .") or "_")
+        of_class.mkdir(parents=True, exist_ok=True)
+        crop = Image.fromarray(np.ascontiguousarray(result.image[top:bottom, left:right]))
+        (of_class / f"{stem}_{number}.jpg").write_bytes(encode_image(crop, lossy=True))
 
 
-def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:
-    """Returns the best ``max_boxes`` detections whose score is at least the threshold, best first."""
-    order = np.argsort(-detections.scores, kind="stable")
-    order = order[detections.scores[order] >= limits.score_threshold][: limits.max_boxes]
-    boxes_norm, scores, class_ids, masks = detections
-    kept = ImageDetections(boxes_norm[order], scores[order], class_ids[order])
-    return kept if masks is None else kept._replace(masks=masks[order])
+def _num_bytes(result: Result | Unusable) -> int:
+    return 3 * result.shape[0] * result.shape[1] if isinstance(result, Result) else 0
 
 
-def make_result(
-    kept: ImageDetections,
-    pixels: np.ndarray,
-    class_names: Mapping[int, str],
-    limits: DetectionLimits,
-    path: pathlib.Path | None = None,
-    image_id: int = 1,
-) -> Result:
-    """Returns the result of an image uint8 [H, W, 3] whose detections are within the limits."""
-    shape = (pixels.shape[0], pixels.shape[1])
-    return Result(kept, shape, class_names, path, image_id, limits.max_drawn_overlap, pixels)
+def _done(journal: Journal, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yields the row of each image that is done, and what the journal has of it."""
+    for row, name in enumerate(names):
+        entry = journal.entry(name)
+        if entry is not None:
+            yield row, entry
+
+
+def _write_list(summary: DetectionSummary, journal: Journal, names: Sequence[str]) -> None:
+    """Writes detections.json one entry at a time, and counts the images and detections."""
+    summary.num_images = summary.num_detections = 0
+    with draft_of(summary.file) as draft, draft.open("w", encoding="utf-8") as file:
+        for row, entry in _done(journal, names):
+            summary.num_images += 1
+            for detection in entry["detections"]:
+                file.write(",\n " if summary.num_detections else "[\n ")
+                file.write(json.dumps({**detection, "image_id": row + 1}, indent=1).replace("\n", "\n "))
+                summary.num_detections += 1
+        file.write("\n]\n" if summary.num_detections else "[]\n")
+
+
+def _labeled(
+    journal: Journal, images: Sequence[pathlib.Path], names: Sequence[str], root: pathlib.Path
+) -> Iterator[LabeledImage]:
+    for row, entry in _done(journal, names):
+        relative = pathlib.Path(os.path.relpath(images[row], root)).as_posix()
+        yield LabeledImage(images[row], relative, tuple(entry["shape"]), entry["detections"])
 
 
 def picture_names(images: Sequence[pathlib.Path]) -> list[str]:

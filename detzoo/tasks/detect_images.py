@@ -1,35 +1,51 @@
-"""Detects on images that a Python program gives: files, folders, globs, arrays and PIL images, in batches.
+"""Detects on images of any source (files, folders, globs, arrays and PIL images) in batches, for all callers.
 
-images -> upright RGB, read ahead of the detector -> batches -> one ``Result`` per image
+images -> upright RGB, read ahead of the detector -> batches -> detections within the limits -> one ``Result`` per image
 """
 
 from __future__ import annotations
 
-import collections
-import concurrent.futures
+import dataclasses
 import itertools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import tensorflow as tf
 from PIL import Image
 
+from detzoo.datasets.conversion import MAX_WAITING_BYTES, in_parallel
 from detzoo.errors import DataError, UsageError
 from detzoo.files.image_files import find_images
 from detzoo.files.images import UnusableImage, pixels_of, read_upright
-from detzoo.serving.image_detector import ImageDetector
-from detzoo.tasks.detect_files import DetectionLimits, detect_pixels, make_result
+from detzoo.files.issues import DataIssue
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.tasks.result import Result
 
 ACCEPTED = "a path, a uint8 array [H, W, 3] in RGB, a PIL image, or a list of these"
-_READERS = 2  # threads that decode images while the detector runs
 
 Regions = Callable[["GivenImage", "tuple[int, int]"], np.ndarray]
 
 logger = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class DetectionLimits:
+    """The detections that are listed and drawn.
+
+    Attributes:
+        score_threshold: Least score.
+        max_boxes: Detections per image at most, the best ones.
+        max_drawn_overlap: A detection that overlaps a better one of its class by a greater IoU (of masks, if there are
+            any) is listed, but not drawn; 1 draws all.
+    """
+
+    score_threshold: float = 0.5
+    max_boxes: int = 100
+    max_drawn_overlap: float = 1.0
 
 
 class GivenImage(NamedTuple):
@@ -46,7 +62,9 @@ class GivenImage(NamedTuple):
         return str(self.path) if self.path else f"image {self.number}"
 
 
-class _Unusable(NamedTuple):
+class Unusable(NamedTuple):
+    """An image that cannot be detected on."""
+
     image: GivenImage
     reason: str
 
@@ -130,31 +148,44 @@ def detect_each(
     batch_size: int = 1,
     regions: Regions | None = None,
 ) -> Iterator[Result]:
+    """Yields the result of each image as ``detect_batches``.
+
+    Raises:
+        DataError: An image that was named itself cannot be used. One of a folder or pattern is skipped with a warning.
+    """
+    for result in detect_batches(detector, images, names, limits, batch_size, regions):
+        if isinstance(result, Result):
+            yield result
+        elif result.image.is_found:
+            logger.warning("%s is skipped: %s", result.image.name, result.reason)
+        else:
+            raise DataError(f"{result.image.name} cannot be used: {result.reason}")
+
+
+def detect_batches(
+    detector: ImageDetector,
+    images: Iterable[GivenImage],
+    names: Mapping[int, str],
+    limits: DetectionLimits,
+    batch_size: int = 1,
+    regions: Regions | None = None,
+) -> Iterator[Result | Unusable]:
     """Yields the result of each image once its batch is done; only a few batches are in memory at a time.
+
+    Files are decoded by threads ahead of the detector.
 
     Args:
         detector: The model.
         images: The images; they may be produced without end.
         names: Name by class id.
         limits: The detections to keep.
-        batch_size: Images per call of a model that takes several.
+        batch_size: Images per call of a model that takes several; fewer if they are large.
         regions: Image and its (height, width) -> regions to classify, for a detector that requires proposals.
-
-    Raises:
-        DataError: An image that was named itself cannot be used. One of a folder or pattern is skipped with a warning.
     """
-    read = _read_ahead(images, 2 * batch_size)
-    while batch := list(itertools.islice(read, batch_size)):
+    for batch in _batches(images, batch_size):
         usable = [item for item in batch if isinstance(item, GivenImage)]
         done = iter(_detect_batch(detector, usable, names, limits, regions))
-        for item in batch:
-            result = next(done) if isinstance(item, GivenImage) else item
-            if isinstance(result, Result):
-                yield result
-            elif result.image.is_found:
-                logger.warning("%s is skipped: %s", result.image.name, result.reason)
-            else:
-                raise DataError(f"{result.image.name} cannot be used: {result.reason}")
+        yield from (next(done) if isinstance(item, GivenImage) else item for item in batch)
 
 
 def _detect_batch(
@@ -163,7 +194,7 @@ def _detect_batch(
     names: Mapping[int, str],
     limits: DetectionLimits,
     regions: Regions | None,
-) -> list[Result | _Unusable]:
+) -> list[Result | Unusable]:
     """Returns the result of each image; if the model fails on a batch, that of each image alone."""
     pixels = [np.asarray(image.pixels) for image in batch]
     given = [] if regions is None else [regions(image, each.shape[:2]) for image, each in zip(batch, pixels)]
@@ -171,7 +202,7 @@ def _detect_batch(
         found = detect_pixels(detector, pixels, limits, given)
     except UnusableImage as problem:
         if len(batch) == 1:
-            return [_Unusable(batch[0], str(problem))]
+            return [Unusable(batch[0], str(problem))]
         return [each for image in batch for each in _detect_batch(detector, [image], names, limits, regions)]
     return [
         make_result(kept, each, names, limits, image.path, image.number)
@@ -179,22 +210,76 @@ def _detect_batch(
     ]
 
 
-def _read_ahead(images: Iterable[GivenImage], most: int) -> Iterator[GivenImage | _Unusable]:
-    """Yields the images with their pixels, of which ``most`` are read ahead by other threads."""
-    waiting: collections.deque[concurrent.futures.Future[GivenImage | _Unusable]] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(_READERS) as pool:
-        for image in images:
-            waiting.append(pool.submit(_read, image))
-            if len(waiting) > most:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
+def _batches(images: Iterable[GivenImage], batch_size: int) -> Iterator[list[GivenImage | Unusable]]:
+    batch: list[GivenImage | Unusable] = []
+    for item in _read_ahead(images):
+        batch.append(item)
+        if len(batch) == batch_size or sum(map(_num_bytes, batch)) > MAX_WAITING_BYTES:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
 
 
-def _read(image: GivenImage) -> GivenImage | _Unusable:
-    if image.path is None:
-        return image
+def _read_ahead(images: Iterable[GivenImage]) -> Iterator[GivenImage | Unusable]:
+    """Yields the images with their pixels; images in memory, such as the frames of a camera, are not waited for."""
+    for is_file, group in itertools.groupby(images, lambda image: image.path is not None):
+        if is_file:
+            yield from in_parallel(_read, group, _num_bytes)
+        else:
+            yield from group
+
+
+def _read(image: GivenImage) -> GivenImage | Unusable:
     try:
-        return image._replace(pixels=read_upright(image.path))
+        return image._replace(pixels=read_upright(image.path)) if image.path else image
     except UnusableImage as problem:
-        return _Unusable(image, str(problem))
+        return Unusable(image, str(problem))
+
+
+def _num_bytes(item: GivenImage | Unusable) -> int:
+    return item.pixels.nbytes if isinstance(item, GivenImage) and item.pixels is not None else 0
+
+
+def detect_pixels(
+    detector: ImageDetector, images: Sequence[np.ndarray], limits: DetectionLimits, regions: Sequence[np.ndarray] = ()
+) -> list[ImageDetections]:
+    """Returns the detections of images uint8 [H, W, 3] within the limits.
+
+    Args:
+        detector: The model.
+        images: Images that are in memory at the same time.
+        limits: The detections to keep.
+        regions: Regions of each image to classify, for a detector that requires proposals.
+
+    Raises:
+        UnusableImage: The model cannot run on images this large.
+    """
+    try:
+        return [apply_limits(found, limits) for found in detector.detect_all(images, regions)]
+    except (tf.errors.OpError, ValueError, MemoryError) as problem:  # of TensorFlow, of TFLite, of either
+        sizes = " and ".join(dict.fromkeys(f"{image.shape[1]} x {image.shape[0]}" for image in images))
+        reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
+        raise UnusableImage(DataIssue.IMAGE_UNFIT, f"the model fails on {sizes} pixels: {reason}") from None
+
+
+def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:
+    """Returns the best ``max_boxes`` detections whose score is at least the threshold, best first."""
+    order = np.argsort(-detections.scores, kind="stable")
+    order = order[detections.scores[order] >= limits.score_threshold][: limits.max_boxes]
+    boxes_norm, scores, class_ids, masks = detections
+    kept = ImageDetections(boxes_norm[order], scores[order], class_ids[order])
+    return kept if masks is None else kept._replace(masks=masks[order])
+
+
+def make_result(
+    kept: ImageDetections,
+    pixels: np.ndarray,
+    class_names: Mapping[int, str],
+    limits: DetectionLimits,
+    path: pathlib.Path | None = None,
+    image_id: int = 1,
+) -> Result:
+    """Returns the result of an image uint8 [H, W, 3] whose detections are within the limits."""
+    shape = (pixels.shape[0], pixels.shape[1])
+    return Result(kept, shape, class_names, path, image_id, limits.max_drawn_overlap, pixels)

@@ -35,6 +35,7 @@ from detzoo.tasks.models import (
     TRAIN_READER,
     Checkpoint,
     Pipeline,
+    Tiling,
     build_test_dataset,
     build_untrained,
     export_record,
@@ -42,6 +43,9 @@ from detzoo.tasks.models import (
     load_exported,
     restored,
     start_tensorflow,
+    tiled,
+    tiling_of,
+    usual_batch_size,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +98,8 @@ def evaluate(
     combine_with: Sequence[str] = (),
     on_train_data: bool = False,
     compare_with: str | pathlib.Path | None = None,
+    tile: int | None = None,
+    tile_overlap: float | None = None,
 ) -> Evaluation:
     """Measures a checkpoint or an exported model.
 
@@ -108,6 +114,9 @@ def evaluate(
         combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
         on_train_data: Measure on the train_input_reader instead of the first eval_input_reader.
         compare_with: Folder of another evaluation on the same images; the report shows the difference.
+        tile: Side in pixels of the tiles in which the model gets large images, at their original size; None for whole
+            images.
+        tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
 
     Raises:
         DataError: The other evaluation has other images. All files have been written.
@@ -118,9 +127,12 @@ def evaluate(
         raise UsageError(
             f"--{batch_norm.FLAG} needs a checkpoint: statistics of an exported model are part of its weights"
         )
+    tiling = tiling_of(tile, tile_overlap)
+    if tiling and combine_with:
+        raise UsageError("--tile does not go with --combine_with, whose models classify given regions")
     message = _load(pipeline, overrides, on_train_data, recompute_batch_norm)
-    if saved_model:
-        _check_exported(message)
+    if saved_model or tiling:
+        _check_exported(message, "--saved_model" if saved_model else "--tile")
     check_combination(message.model, combine_with)
     if compare_with and output_dir is None:
         raise UsageError("--compare_with needs --output_dir, where to write the report")
@@ -130,17 +142,16 @@ def evaluate(
     other = read_finished(compare_with) if compare_with else None
     if saved_model:
         exported = load_exported(saved_model, message.model)
-        result = measure_exported(message, exported)
-        facts = {"saved_model": str(saved_model)}
+        result = measure_exported(message, exported, tiling)
+        facts = {"saved_model": str(saved_model), **_tiles(tiling)}
         if weights := export_record(pathlib.Path(getattr(exported, "folder", ""))).get("weights"):
             facts["weights"] = weights
         page = _write(result, output_dir, facts, message, other)
         return Evaluation(str(saved_model), None, result, page)
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir", averages)
-    return _measure(
-        detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, combine_with, compare_with=other
-    )
+    more: dict[str, Any] = {"combine_with": combine_with, "compare_with": other, "tiling": tiling}
+    return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, **more)
 
 
 def report_stored(
@@ -181,6 +192,8 @@ def evaluate_new_checkpoints(
     overrides: Sequence[str] = (),
     recompute_batch_norm: int | None = None,
     on_train_data: bool = False,
+    tile: int | None = None,
+    tile_overlap: float | None = None,
     timeout_seconds: float = 3600.0,
 ) -> Iterator[Evaluation]:
     """Measures each checkpoint that a running training writes, until the training is finished.
@@ -196,7 +209,10 @@ def evaluate_new_checkpoints(
     from detzoo.checkpoints.files import latest_prefix
     from detzoo.evaluate.watch import new_checkpoints
 
+    tiling = tiling_of(tile, tile_overlap)
     message = _load(pipeline, overrides, on_train_data, recompute_batch_norm)
+    if tiling:
+        _check_exported(message, "--tile")
     folder = make_folder(output_dir, "--output_dir")
     start_tensorflow()
     detector, evaluator = build_untrained(message.model), make_evaluator(message)
@@ -208,7 +224,8 @@ def evaluate_new_checkpoints(
     ):
         try:
             step = restore_for_inference(detector, prefix, tf1_averages=message.eval_config.use_moving_averages)
-            evaluation = _measure(detector, step, prefix, message, folder, recompute_batch_norm, evaluator=evaluator)
+            more = {"evaluator": evaluator, "tiling": tiling}
+            evaluation = _measure(detector, step, prefix, message, folder, recompute_batch_norm, **more)
         except CheckpointError as problem:
             logger.warning("%s", problem)
             continue
@@ -225,12 +242,13 @@ def measure_checkpoint(message: Any, checkpoint: str | pathlib.Path) -> Evaluati
     return make_evaluator(message).evaluate(detector)
 
 
-def measure_exported(message: Any, detect: Any) -> EvaluationResult:
+def measure_exported(message: Any, detect: ImageDetector, tiling: Tiling | None = None) -> EvaluationResult:
     """Measures a detector that takes images of any size on the first eval_input_reader of a config.
 
     Args:
         message: The ``TrainEvalPipelineConfig``; its image resizer is ignored.
         detect: An ``ImageDetector``.
+        tiling: Tiles in which it gets large images; None for whole images.
     """
     from detzoo.config.stages import knows_classes
     from detzoo.serving.one_by_one import OneByOne
@@ -240,6 +258,7 @@ def measure_exported(message: Any, detect: Any) -> EvaluationResult:
     if "image_resizer" in chosen.DESCRIPTOR.fields_by_name:  # other models take images as they are
         chosen.image_resizer.identity_resizer.SetInParent()
     raw.eval_config.batch_size = 1
+    detect = tiled(detect, tiling, usual_batch_size(message.model))
     return make_evaluator(raw).evaluate(OneByOne(detect, not knows_classes(message.model)))
 
 
@@ -282,13 +301,14 @@ def _load(pipeline: Pipeline, overrides: Sequence[str], on_train_data: bool, rec
     return message
 
 
-def _check_exported(message: Any) -> None:
+def _check_exported(message: Any, flag: str) -> None:
+    """Raises ConfigError for a model that cannot be measured as a detector of images of any size."""
     from detzoo.config.stages import has_second_stage
 
     if message.model.HasField("spp_classifier"):
-        raise ConfigError("a classifier is measured by its checkpoint: give --checkpoint_dir, not --saved_model")
+        raise ConfigError(f"a classifier is measured by its checkpoint: give --checkpoint_dir, not {flag}")
     if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
-        raise ConfigError("a first stage alone is measured by its proposals: give its --checkpoint_dir")
+        raise ConfigError(f"a first stage alone is measured by its proposals: give its --checkpoint_dir, not {flag}")
 
 
 def _measure(
@@ -301,6 +321,7 @@ def _measure(
     combine_with: Sequence[str] = (),
     evaluator: Any = None,
     compare_with: Finished | None = None,
+    tiling: Tiling | None = None,
 ) -> Evaluation:
     """Measures a restored detector, or the combination that it is part of."""
     from detzoo.checkpoints.layout import weights_digest
@@ -308,8 +329,14 @@ def _measure(
     measured = combined(detector, message, combine_with) if combine_with else detector
     recomputed = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     logger.info("tracing the detector and reading the first images")
-    result = (evaluator or make_evaluator(message)).evaluate(measured)
-    facts = {"checkpoint": checkpoint, "step": step, **recomputed}
+    if tiling:
+        from detzoo.builders.resize import build_model_resizer
+        from detzoo.serving.live_detector import LiveDetector
+
+        result = measure_exported(message, LiveDetector(detector, build_model_resizer(message.model)), tiling)
+    else:
+        result = (evaluator or make_evaluator(message)).evaluate(measured)
+    facts = {"checkpoint": checkpoint, "step": step, **recomputed, **_tiles(tiling)}
     if output_dir is not None and not combine_with:
         facts["weights"] = weights_digest(detector.variables)
     page = _write(result, output_dir, facts, message, compare_with)
@@ -330,6 +357,10 @@ def _write(
     facts = {**facts, "versions": versions(), "commit": commit()}
     pixels = pixels_of_reader(message.eval_input_reader[0])
     return write_evaluation(result, output_dir, facts, pixels=pixels, compare_with=compare_with)
+
+
+def _tiles(tiling: Tiling | None) -> dict[str, Any]:
+    return tiling._asdict() if tiling else {}
 
 
 def _write_summary(output_dir: pathlib.Path, evaluation: Evaluation) -> None:

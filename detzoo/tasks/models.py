@@ -12,12 +12,15 @@ import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
 
+from detzoo.errors import UsageError
 from detzoo.folders import CONFIG_FILE, EXPORT_RECORD
 
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
     from detzoo.serving.image_detector import ImageDetector
 
+ONE_STAGE_BATCH = 8
+DEFAULT_TILE_OVERLAP = 0.2
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 # Path or name of a pipeline.config (see config.library), or a loaded config. A task never changes what it is given.
 Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
@@ -203,6 +206,42 @@ def export_record(exported: pathlib.Path) -> dict[str, Any]:
             if isinstance(record, dict):
                 return record
     return {}
+
+
+class Tiling(NamedTuple):
+    """The tiles in which a detector gets large images, see ``detzoo.ensemble.tiles``."""
+
+    tile: int  # side in pixels
+    tile_overlap: float  # least overlap of neighbouring tiles, as a share of the side
+
+
+def tiling_of(tile: int | None, tile_overlap: float | None) -> Tiling | None:
+    """Returns the tiles of the flags --tile and --tile_overlap (None for 0.2); None for whole images.
+
+    Raises:
+        UsageError: There is an overlap without tiles.
+    """
+    if tile is not None:
+        return Tiling(tile, DEFAULT_TILE_OVERLAP if tile_overlap is None else tile_overlap)
+    if tile_overlap is not None:
+        raise UsageError("--tile_overlap goes with --tile: give the side of the tiles in pixels, such as --tile=640")
+    return None
+
+
+def tiled(detector: ImageDetector, tiling: Tiling | None, batch_size: int) -> ImageDetector:
+    """Returns a detector that gets large images in tiles, some at a time; the detector itself without tiles."""
+    from detzoo.ensemble.tiles import TiledDetector
+
+    return TiledDetector(detector, *tiling, batch_size) if tiling else detector
+
+
+def usual_batch_size(model: Any) -> int:
+    """Returns the number of images that run together. Detectors with two stages need much memory for each.
+
+    Args:
+        model: ``model`` block of the config; None if it is unknown.
+    """
+    return ONE_STAGE_BATCH if model is not None and model.HasField("ssd") else 1
 
 
 def _name_best(exported: pathlib.Path) -> None:

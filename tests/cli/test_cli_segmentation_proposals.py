@@ -12,7 +12,8 @@ from PIL import Image
 
 from detzoo.cli.main import main
 from detzoo.evaluate.proposals import MASK_PROPOSAL_METRIC_NAMES
-from detzoo.tasks.detect_files import DetectionLimits, detect_files
+from detzoo.tasks.detect_files import detect_files
+from detzoo.tasks.detect_images import DetectionLimits
 
 pytestmark = pytest.mark.train
 

@@ -368,3 +368,22 @@ def test_in_parallel_keeps_the_order_and_passes_errors_on():
     assert list(conversion.in_parallel(lambda value: value * value, range(100))) == [n * n for n in range(100)]
     with pytest.raises(ZeroDivisionError, match="division"):
         list(conversion.in_parallel(lambda value: 1 // (value - 30), range(100)))
+
+
+def test_in_parallel_finishes_what_was_begun_before_an_error_of_the_items():
+    def items():
+        yield from range(5)
+        raise KeyboardInterrupt("stopped")
+
+    found = conversion.in_parallel(lambda value: 10 * value, items())
+    assert [next(found) for _ in range(5)] == [0, 10, 20, 30, 40]
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        next(found)
+
+
+def test_in_parallel_holds_few_large_results():
+    begun, ahead = [], []
+    for number, _ in enumerate(conversion.in_parallel(begun.append, range(50), lambda _: int(100e6))):
+        ahead.append(len(begun) - number)
+    # 256 MB are two results of 100 MB, which are in flight while the one before them is used.
+    assert max(ahead[4:]) <= 3

@@ -48,7 +48,7 @@ def boxes_of(found, shape=SHAPE):
 def test_tiles_cover_the_image_in_batches_with_at_least_the_overlap():
     detector = Finder()
     TiledDetector(detector, 100, 0.2, batch_size=4)(image_of())
-    # 300 = 100 + 200: 200 / 80 = 2.5 steps, so 4 rows; 500 = 100 + 400: 5 steps, so 6 columns.
+    # Behind the first tile are 200 rows, 2.5 steps of 80, and 400 columns, 5 steps: 4 x 6 tiles.
     assert detector.calls[:-1] == [(100, 100, 3)] * 24
     assert detector.batches == [4] * 6
     assert detector.calls[-1] == (120, 200, 3)  # the whole image: its longer side is that of two tiles

@@ -20,7 +20,8 @@ from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.saved_detector import SavedDetector, find_saved_model, label_map_beside
 from detzoo.serving.served import INPUT_SPECS
 from detzoo.tasks import detect_files as module
-from detzoo.tasks.detect_files import DetectionLimits, apply_limits, picture_names
+from detzoo.tasks.detect_files import picture_names
+from detzoo.tasks.detect_images import DetectionLimits, apply_limits
 from detzoo.tasks.detect_journal import JOURNAL_FILE
 
 
@@ -150,13 +151,19 @@ def test_what_changed_is_detected_on_again(four, tmp_path, change):
 
 
 def test_the_list_is_written_as_it_grows(four, tmp_path, monkeypatch):
+    def write(summary, *arguments):
+        write_list(summary, *arguments)
+        seen.append(len(summary.entries))
+        assert seen[-1] == summary.num_detections == 2 * summary.num_images
+
+    seen, write_list = [], module._write_list
     monkeypatch.setattr("detzoo.tasks.detect_files.LIST_INTERVAL_SECONDS", 0.0)
-    monkeypatch.setattr(
-        "detzoo.tasks.detect_files._write_list", lambda folder, found: seen.append(len(found.entries)) or 0
-    )
-    seen: list[int] = []
+    monkeypatch.setattr("detzoo.tasks.detect_files._LIST_TIME_SHARE", 1e9)
+    monkeypatch.setattr("detzoo.tasks.detect_files._write_list", write)
     detect_files(fixed_detector, four, {}, tmp_path / "out", DetectionLimits())
-    assert seen == [2, 4, 6, 6]
+    assert len(seen) == 5, "once behind each image and at the end"
+    assert seen == sorted(seen)
+    assert seen[-1] == 6
 
 
 def test_an_image_that_the_model_fails_on_costs_itself_alone(four, tmp_path):
