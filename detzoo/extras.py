@@ -12,6 +12,8 @@ from detzoo.errors import UsageError
 _PACKAGES = {  # extra -> module that is imported -> package that has it
     "train": {"orbit": "tf-models-official"},
     "spp": {"sklearn": "scikit-learn", "scipy": "scipy"},
+    "video": {"av": "av"},
+    "track": {"av": "av", "supervision": "supervision"},
 }
 
 

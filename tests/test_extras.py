@@ -67,16 +67,17 @@ def imported():
 
 
 def test_pip_install_detzoo_brings_what_is_imported_and_no_more(declared, imported):
-    of_extras = declared["train"] | declared["spp"]
+    of_extras = declared["train"] | declared["spp"] | declared["video"] | declared["track"]
     assert {package for package, _, _ in imported} - of_extras == declared[""] - set(NOT_IMPORTED)
 
 
 def test_packages_of_extras_are_imported_where_they_are_used(declared, imported):
-    assert {package for package, _, _ in imported} >= declared["train"] | declared["spp"]
+    of_functions = declared["spp"] | declared["video"] | declared["track"] - {"detzoo"}
+    assert {package for package, _, _ in imported} >= declared["train"] | of_functions
     for package, file, within_function in imported:
         if package in declared["train"]:
             assert file.startswith("detzoo/train/"), (package, file)
-        elif package in declared["spp"]:
+        elif package in of_functions:
             assert within_function, (package, file)
 
 
@@ -96,6 +97,8 @@ def test_every_module_is_imported_with_what_is_installed():
 def test_the_messages_know_the_extras(declared):
     packages = {extra: set(modules.values()) for extra, modules in extras._PACKAGES.items()}
     assert packages["train"] == declared["train"]
+    assert packages["video"] == declared["video"]
+    assert packages["track"] == declared["video"] | declared["track"] - {"detzoo"}
     assert packages["spp"] | {"opencv-contrib-python-headless"} == declared["spp"]  # selective search has its own
 
 

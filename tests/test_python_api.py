@@ -424,6 +424,50 @@ def test_a_missing_package_is_named(result, package, monkeypatch):
         getattr(result, f"to_{package}")()
 
 
+# Videos
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory):
+    write_video = pytest.importorskip("tests.video_files", reason="needs the extra detzoo[video]").write_video
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
+    write_video(str(path), count=6)
+    return path
+
+
+def test_a_video_yields_the_results_of_its_frames(detector, clip):
+    results = list(detector.detect_video(clip, frame_stride=2, score_threshold=0.0))
+    assert [(result.image_id, result.path, result.shape) for result in results] == [
+        (n, clip, (64, 96)) for n in (1, 3, 5)
+    ]
+    assert [result.seconds for result in results] == pytest.approx([0.0, 0.2, 0.4], abs=1e-3)
+    for result in results:
+        assert_same(result, detector.detect(result.image, score_threshold=0.0))
+        assert result.draw().size == (480, 320)
+    for result, first in zip(detector.detect_each(str(clip), score_threshold=0.0), results[:1]):
+        assert_same(result, first)
+
+
+def test_a_whole_video_gives_a_list_without_images(detector, clip):
+    results = detector.detect(clip)
+    assert [result.image_id for result in results] == [1, 2, 3, 4, 5, 6]
+    with pytest.raises(detzoo.UsageError, match="this result has no image"):
+        results[0].draw()
+    with pytest.raises(detzoo.UsageError, match="which may have no end; detect_video yields its frames"):
+        detector.detect("rtsp://10.0.0.1/stream")
+    with pytest.raises(detzoo.UsageError, match="proposals go with images"):
+        detector.detect(clip, proposals="p.npz")
+
+
+def test_mistakes_with_a_video_are_named_as_arguments(detector, clip):
+    with pytest.raises(detzoo.UsageError, match=r"^frame_stride is 0; accepted: 1 or more"):
+        detector.detect_video(clip, frame_stride=0)
+    with pytest.raises(detzoo.UsageError, match=r"^video .*gone.mp4: there is no such file"):
+        detector.detect_video("gone.mp4")
+    with pytest.raises(detzoo.DataError, match=r"^camera 77 cannot be opened"):
+        detector.detect_video(77)
+
+
 # Tasks
 
 

@@ -164,6 +164,8 @@ class LoadedDetector:
                 ``batch_size`` tiles run together. None for whole images.
             tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
 
+        A video file gives a list with the results of its frames, without their images; see ``detect_video``.
+
         Returns:
             A ``Result``, or a list with one per image, in the order of the images.
 
@@ -178,6 +180,8 @@ class LoadedDetector:
         options |= {"proposals": proposals, "max_drawn_overlap": max_drawn_overlap}
         options |= {"tile": tile, "tile_overlap": tile_overlap}
         with named_arguments():
+            if _is_video(images):
+                return [result.without_image() for result in self._frames(images, is_whole=True, **options)]
             if is_one_image(images):
                 if isinstance(proposals, np.ndarray) and proposals.ndim == 2:
                     options["proposals"] = [proposals]
@@ -206,7 +210,7 @@ class LoadedDetector:
     ) -> Iterator[Result]:
         """Yields one result per image as ``detect`` does, with only a few images in memory at a time.
 
-        For large folders, and for images that a generator produces, such as the frames of a video.
+        For large folders, and for images that a generator produces. ``detect_video`` has more settings for videos.
 
         Args:
             images: As for ``detect``, or any iterable of paths, arrays and PIL images, which may be endless.
@@ -222,6 +226,9 @@ class LoadedDetector:
             DataError: An image that is not from a folder or glob cannot be used. Earlier results were yielded.
             UsageError: An argument is wrong.
         """
+        if _is_video(images):
+            limits: dict[str, Any] = {"max_boxes": max_boxes, "max_drawn_overlap": max_drawn_overlap}
+            return self._frames(images, proposals, score_threshold=score_threshold, batch_size=batch_size, **limits)
         return self._detect_each(
             images,
             score_threshold=score_threshold,
@@ -232,6 +239,52 @@ class LoadedDetector:
             tile=tile,
             tile_overlap=tile_overlap,
         )
+
+    def detect_video(
+        self,
+        video: FilePath | int,
+        *,
+        score_threshold: float = 0.5,
+        max_boxes: int = 100,
+        batch_size: int | None = None,
+        max_drawn_overlap: float | None = None,
+        frame_stride: int = 1,
+        max_frames: int | None = None,
+        track: bool = False,
+        stream_timeout: float = 10.0,
+        stream_retries: int = 5,
+    ) -> Iterator[Result]:
+        """Yields the result of each frame of a video, a camera or a stream; the next frames are decoded meanwhile.
+
+        Needs the extra detzoo[video]. ``detzoo.tasks.detect_video.detect_video`` writes an annotated video.
+
+        Args:
+            video: Path of a file, number of a camera, or address of a stream. Those two have no end.
+            score_threshold: See ``detect``.
+            max_boxes: See ``detect``.
+            batch_size: Frames that run together at most; None for 4.
+            max_drawn_overlap: See ``detect``.
+            frame_stride: Detect on every n-th frame.
+            max_frames: Frames to detect on at most.
+            track: Number the objects with ByteTrack, in ``result.track_ids``. Needs the extra detzoo[track].
+            stream_timeout: Seconds without a frame after which a camera or stream is opened again.
+            stream_retries: Attempts to open it before the results end.
+
+        Yields:
+            A ``Result`` whose ``image_id`` is the number of the frame, from 1, and whose ``seconds`` is its time.
+
+        Raises:
+            DataError: The video cannot be opened or has no frame, or a stream broke off for good.
+            UsageError: An argument is wrong, or a package is missing.
+        """
+        from detzoo.tasks.detect import choose_limits
+        from detzoo.tasks.detect_video import VideoOptions, frames_of
+
+        with named_arguments():
+            options = VideoOptions(batch_size, frame_stride, max_frames, track, stream_timeout, stream_retries)
+            detector, names = self._detector(), self._names()
+            limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
+            return _with_named_arguments(frames_of(detector, str(video), names, limits, options))
 
     def train(
         self,
@@ -538,11 +591,17 @@ class LoadedDetector:
             if tiling:
                 detector, batch_size = tiled(detector, tiling, batch_size), 1
 
-        def results() -> Iterator[Result]:
-            with named_arguments():
-                yield from detect_each(detector, images, names, limits, batch_size, regions)
+        return _with_named_arguments(detect_each(detector, images, names, limits, batch_size, regions))
 
-        return results()
+    def _frames(self, video: FilePath, proposals: Any, is_whole: bool = False, **options: Any) -> Iterator[Result]:
+        """Returns the results of a video that was given in place of images."""
+        from detzoo.files.video import find_videos
+
+        if proposals is not None:
+            raise UsageError("proposals go with images; a video has none")
+        if is_whole and find_videos([str(video)])[0].path is None:
+            raise UsageError("images is the address of a stream, which may have no end; detect_video yields its frames")
+        return self.detect_video(video, **options)
 
     def _names(self) -> Mapping[int, str]:
         if self.label_map is None and not self._has_warned:
@@ -572,6 +631,17 @@ class LoadedDetector:
 
             train_config.fine_tune_checkpoint = save_weights(self._in_memory.detector, model_dir / START_FOLDER)
         train_config.fine_tune_checkpoint_type = "fine_tune"
+
+
+def _is_video(images: Any) -> bool:
+    from detzoo.files.video import is_video
+
+    return isinstance(images, str | os.PathLike) and is_video(os.fspath(images)) and not os.path.isdir(images)
+
+
+def _with_named_arguments(results: Iterable[Result]) -> Iterator[Result]:
+    with named_arguments():
+        yield from results
 
 
 def _regions(detector: ImageDetector, proposals: Any) -> Regions | None:

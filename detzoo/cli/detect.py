@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+
 from absl import flags
 
 from detzoo.cli.flags import Definer, define_font_flag, define_tile_flags, values_of
 from detzoo.evaluate.best_threshold import BEST
 from detzoo.tasks.detect import PROPOSALS_OVERLAP, detect
+from detzoo.tasks.detect_video import (
+    BATCH_SIZE,
+    FRAMES_FILE,
+    RETRIES,
+    TIMEOUT_SECONDS,
+    VideoOptions,
+    detect_video,
+    videos_among,
+)
 
-SUMMARY = "Detect on images with a SavedModel: pictures with boxes, masks, names and scores, and detections.json."
+SUMMARY = "Detect on images, videos, cameras and streams: pictures with boxes, masks, names and scores, and a list."
 DESCRIPTION = """
 Accepts the models that `detzoo export` writes, .tflite files too, and SavedModels of the Object Detection API.
 
@@ -28,6 +40,16 @@ A model that classifies given regions (SPP-net, Fast R-CNN) reads them from a fi
 
     detzoo proposals --images=photos --output=photos.npz
     detzoo detect --saved_model=exported --images=photos --proposals=photos.npz --output_dir=pictures
+
+Videos, cameras and streams (needs the extra detzoo[video]) become an annotated video each, which browsers play, and
+detections.jsonl with one line per frame. Frames are decoded, detected on and encoded at the same time:
+
+    detzoo detect --saved_model=exported --video=street.mp4 --output_dir=pictures
+    detzoo detect --saved_model=exported --video=0 --output_dir=pictures                  (a camera, until Ctrl-C)
+    detzoo detect --saved_model=exported --video=rtsp://10.0.0.7/stream1 --track --no_pictures --output_dir=pictures
+
+Ctrl-C ends the run, and the video is playable. A camera or stream that breaks off or stalls is opened again. --track
+(needs the extra detzoo[track]) numbers the objects. --no_pictures writes no video, only detections.jsonl.
 
 --images takes files, folders (with their subfolders) and quoted globs, repeated or separated by commas. Images are
 turned upright by their EXIF orientation. A file that cannot be read, or has more pixels than --max_image_megapixels, is
@@ -59,11 +81,12 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     text = "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite file that it wrote, or zoo://NAME."
     define.string("saved_model", text)
     define.string("ensemble", "Instead of --saved_model: the ensemble.json of `detzoo ensemble`.")
-    define.strings("images", "Files, folders and globs, separated by commas.", required=True)
+    define.strings("images", "Files, folders and globs, separated by commas.")
     define.string("output_dir", "Folder for the pictures and detections.json.", required=True)
     define.string("label_map", "Names of the classes; by default the label map next to the SavedModel.")
     text = "For a model that classifies given regions: the proposals.npz of `detzoo proposals` for these images."
     define.string("proposals", text)
+    _define_video_flags(define)
     text = (
         "Least score of the detections that are drawn and listed; 'best' takes the one with the best F1 from the "
         "metrics.json of `detzoo evaluate`, see --metrics."
@@ -79,16 +102,52 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.number("max_drawn_overlap", text, maximum=1.0)
     define_font_flag(flag_values)
     define_tile_flags(flag_values)
-    text = "Images or tiles that run together, if the model takes several. Default: 8 for one-stage detectors, else 1."
+    text = (
+        "Images, tiles or frames that run together, if the model takes several. Default: 8 images for one-stage "
+        f"detectors, 1 for others, {BATCH_SIZE} frames."
+    )
     define.integer("batch_size", text, minimum=1)
     text = "Label files to write besides detections.json: yolo, voc, csv, labelme, separated by commas."
     define.strings("formats", text)
     define.boolean("save_crops", "Cut out each detection, as crops/<class>/<image>_<number>.jpg.")
-    define.boolean("no_pictures", "Write no pictures.")
+    define.boolean("no_pictures", "Write no pictures and annotated videos, only the lists; videos: prints the speed.")
+
+
+def _define_video_flags(define: Definer) -> None:
+    text = "Instead of --images: video files, folders and globs, numbers of cameras, addresses of streams (rtsp://...)."
+    define.strings("video", text)
+    define.integer("frame_stride", "Detect on every n-th frame of a video. Its speed stays as it is.", 1, minimum=1)
+    define.integer("max_frames", "Frames of each video to detect on at most.", minimum=1)
+    define.boolean("track", "Number the objects in a video, with ByteTrack: #1, #2, ...")
+    text = "Seconds without a frame after which a camera or stream is opened again."
+    define.number("stream_timeout", text, TIMEOUT_SECONDS, minimum=0.1)
+    define.integer("stream_retries", "Attempts to open it again, with growing pauses.", RETRIES, minimum=0)
+
+
+def _run_on_videos(videos: Sequence[str], flag_values: flags.FlagValues) -> None:
+    """Detects on videos, and prints the speed and the counts by class."""
+    options = VideoOptions(**values_of(flag_values, *(field.name for field in dataclasses.fields(VideoOptions))))
+    names = ("saved_model", "ensemble", "label_map", "score_threshold", "metrics", "max_boxes", "max_drawn_overlap")
+    values = values_of(flag_values, *names, "font", "tile", "tile_overlap", "no_pictures")
+    for summary in detect_video(videos, flag_values.output_dir, options=options, **values):
+        speed = ""
+        if summary.frames_per_second:
+            speed = (
+                f", {summary.frames_per_second:.1f} per second (the model alone {summary.model_frames_per_second:.1f})"
+            )
+        print(f"{summary.source}: {summary.num_frames} frames{speed}, {summary.detections.total()} detections")
+        for name, count in summary.detections.most_common():
+            objects = f", {summary.objects[name]} objects" if summary.objects else ""
+            print(f"  {name}: {count} in {summary.frames[name]} frames{objects}")
+    where = f"{FRAMES_FILE} is" if flag_values.no_pictures else f"the annotated video and {FRAMES_FILE} are"
+    print(f"{where} in {flag_values.output_dir}")
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Detects, and prints how many detections there are."""
+    if videos := videos_among(**values_of(flag_values, "images", "video", "proposals")):
+        _run_on_videos(videos, flag_values)
+        return
     names = ("saved_model", "ensemble", "label_map", "proposals", "score_threshold", "max_boxes", "max_drawn_overlap")
     outputs = ("font", "metrics", "tile", "tile_overlap", "batch_size", "formats", "save_crops", "no_pictures")
     summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, *outputs))

@@ -26,12 +26,18 @@ def find_images(names: Sequence[str]) -> list[pathlib.Path]:
     Raises:
         UsageError: A name matches nothing, or no image was found.
     """
+    return find_files(names, SUFFIXES, "--images")
+
+
+def find_files(names: Sequence[str], suffixes: Sequence[str], flag: str) -> list[pathlib.Path]:
+    """Returns the files of some names as ``find_images`` does, with other suffixes in folders, for another flag."""
     found: dict[pathlib.Path, None] = {}
     for name in _split_at_commas(names):
-        for path in _meant_by(name):
+        for path in _meant_by(name, suffixes, flag):
             found.setdefault(path)
     if not found:
-        raise UsageError(f"--images {', '.join(names) or '(empty)'}: no image there; looked for {', '.join(SUFFIXES)}")
+        noun = flag.strip("-").removesuffix("s")
+        raise UsageError(f"{flag} {', '.join(names) or '(empty)'}: no {noun} there; looked for {', '.join(suffixes)}")
     return list(found)
 
 
@@ -54,27 +60,27 @@ def _split_at_commas(names: Sequence[str]) -> list[str]:
     return parts
 
 
-def _meant_by(name: str) -> list[pathlib.Path]:
+def _meant_by(name: str, suffixes: Sequence[str], flag: str) -> list[pathlib.Path]:
     path = pathlib.Path(name)
     if os.path.isdir(path):
-        return images_inside(path)
+        return images_inside(path, suffixes)
     if os.path.lexists(path):
         return [path]
     if glob.has_magic(name):
         matches = [pathlib.Path(match) for match in sorted(glob.glob(name, recursive=True))]
         if not matches:
-            raise UsageError(f"--images {name} matches nothing")
-        inside = [file for match in matches if match.is_dir() for file in images_inside(match)]
+            raise UsageError(f"{flag} {name} matches nothing")
+        inside = [file for match in matches if match.is_dir() for file in images_inside(match, suffixes)]
         return sorted({*inside, *(match for match in matches if not match.is_dir())})
-    raise UsageError(f"--images {name}: there is no such file or folder{_hint(path)}")
+    raise UsageError(f"{flag} {name}: there is no such file or folder{_hint(path)}")
 
 
-def images_inside(folder: pathlib.Path) -> list[pathlib.Path]:
+def images_inside(folder: pathlib.Path, suffixes: Sequence[str] = SUFFIXES) -> list[pathlib.Path]:
     """Returns the files with the suffix of an image in a folder and its subfolders, sorted; they may be unreadable.
 
     A link to a file outside of the folder is skipped with a warning.
     """
-    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in SUFFIXES and not os.path.isdir(file))
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in suffixes and not os.path.isdir(file))
     whole = os.path.realpath(folder) + os.sep
     outside = {file for file in files if file.is_symlink() and not os.path.realpath(file).startswith(whole)}
     if outside:

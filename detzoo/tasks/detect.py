@@ -92,17 +92,10 @@ def detect(
     from detzoo.tasks.detect_files import DetectionOutputs, detect_files
 
     start_tensorflow()
-    detector, label_map_of_model = load_ensemble_file(ensemble) if ensemble else load_with_label_map(saved_model or "")
+    detector, names, label_map_of_model = load_named(saved_model, ensemble, named)
     regions = proposals_table(detector, proposals)
     if regions is not None:
         regions.check_images(files)
-    named = named or label_map_of_model
-    if named is None:
-        logger.warning(
-            "no label map next to %s, so classes are named by their ids; --label_map names one",
-            saved_model or "the models of the ensemble",
-        )
-    names = named.display_names if named else {}
     if isinstance(score_threshold, str):
         model = pathlib.Path(ensemble) if ensemble else detector.folder
         score_threshold = measured_threshold(score_threshold, model, metrics, label_map_of_model)
@@ -200,6 +193,24 @@ def load_with_label_map(saved_model: str | pathlib.Path) -> tuple[Any, LabelMap 
 
     detector = load_exported(saved_model)
     return detector, label_map_beside(detector.folder)
+
+
+def load_named(
+    saved_model: str | None, ensemble: str | None, label_map: LabelMap | None
+) -> tuple[Any, Mapping[int, str], LabelMap | None]:
+    """Loads a model or an ensemble.
+
+    Returns:
+        The detector; the names of its classes, those of the label map or of the one next to the model; and that one.
+    """
+    detector, found = load_ensemble_file(ensemble) if ensemble else load_with_label_map(saved_model or "")
+    named = label_map or found
+    if named is None:
+        logger.warning(
+            "no label map next to %s, so classes are named by their ids; --label_map names one",
+            saved_model or "the models of the ensemble",
+        )
+    return detector, named.display_names if named else {}, found
 
 
 def choose_limits(

@@ -224,7 +224,7 @@ def _labeled(
         yield LabeledImage(images[row], relative, tuple(entry["shape"]), entry["detections"])
 
 
-def picture_names(images: Sequence[pathlib.Path]) -> list[str]:
+def picture_names(images: Sequence[pathlib.Path], suffix: str = PICTURE_SUFFIX) -> list[str]:
     """Returns a distinct name for the picture of each image: its own with .png, or with _2, _3 if that is taken."""
     taken: set[str] = set()
     numbers: collections.Counter[str] = collections.Counter()
@@ -235,5 +235,5 @@ def picture_names(images: Sequence[pathlib.Path]) -> list[str]:
             numbers[stem.lower()] += 1
             name = f"{stem}_{numbers[stem.lower()] + 1}"
         taken.add(name.lower())
-        names.append(name + PICTURE_SUFFIX)
+        names.append(name + suffix)
     return names

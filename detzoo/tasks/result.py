@@ -34,6 +34,7 @@ class Detection(NamedTuple):
     class_id: int  # id in the label map, from 1
     class_name: str
     mask: np.ndarray | None  # bool [H, W] of the image; None without a mask head
+    track_id: int | None = None  # number of the object in its video, from 1
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -50,6 +51,9 @@ class Result:
         path: File of the image; None for an image from memory.
         image_id: Number of the image in its call, from 1.
         max_drawn_overlap: See ``DetectionLimits``.
+        seconds: Time of a frame since the first frame of its video, whose number is ``image_id``; None for an image.
+        track_ids: int32 [D], numbers of the objects in a video that is tracked, from 1; 0 for an object that is not
+            followed yet. None without tracking.
     """
 
     detections: ImageDetections
@@ -59,6 +63,8 @@ class Result:
     image_id: int = 1
     max_drawn_overlap: float = 1.0
     _pixels: np.ndarray | None = None
+    seconds: float | None = None
+    track_ids: np.ndarray | None = None
 
     @property
     def boxes_norm(self) -> np.ndarray:
@@ -106,8 +112,8 @@ class Result:
         from detzoo.errors import DataError
         from detzoo.files.images import UnusableImage, read_upright
 
-        if self.path is None:
-            raise UsageError("this result has no image: it was made without one")
+        if self.path is None or self.seconds is not None:
+            raise UsageError("this result has no image: it was made without one, or is one of the list of a video")
         try:
             pixels = read_upright(self.path)
         except UnusableImage as problem:
@@ -141,7 +147,8 @@ class Result:
         boxes_norm, scores, class_ids, masks = self.detections
         kept = ImageDetections(boxes_norm[chosen], scores[chosen], class_ids[chosen])
         kept = kept if masks is None else kept._replace(masks=masks[chosen])
-        return dataclasses.replace(self, detections=kept)
+        track_ids = None if self.track_ids is None else self.track_ids[chosen]
+        return dataclasses.replace(self, detections=kept, track_ids=track_ids)
 
     def filter(self, class_names: str | Sequence[str] = (), score_threshold: float = 0.0) -> Result:
         """Returns the detections of some classes, with scores of at least a threshold.
@@ -173,14 +180,15 @@ class Result:
         from detzoo.datasets.fonts import LabelFonts
 
         drawn, masks = self._drawn(), self._pasted
+        by_object = masks is not None and len(self.names) == 1 and self.track_ids is None
         return draw_detections(
             self.image,
             self.boxes_norm[drawn],
-            [self.class_names[row] for row in drawn],
+            [self._label(row) for row in drawn],
             self.scores[drawn],
             None if masks is None else [masks[row] for row in drawn],
             # Colours distinguish the masks if they all have one class.
-            colours=object_colours(len(drawn)) if masks is not None and len(self.names) == 1 else None,
+            colours=object_colours(len(drawn)) if by_object else None,
             fonts=LabelFonts(font) if isinstance(font, str | pathlib.Path) else font,
         )
 
@@ -189,8 +197,8 @@ class Result:
 
         Returns:
             One dict per detection: ``image_id``, ``file_name`` (of an image file), ``category_id``, ``category_name``,
-            ``bbox`` [x, y, width, height] in pixels, ``score``, and with a mask head ``segmentation``, run-length
-            encoded.
+            ``bbox`` [x, y, width, height] in pixels, ``score``, with a mask head ``segmentation``, run-length encoded,
+            and with tracking ``track_id``, None for an object that is not followed yet.
         """
         entries: list[dict[str, Any]] = []
         for (ymin, xmin, ymax, xmax), score, class_id, name in zip(
@@ -205,6 +213,8 @@ class Result:
             entries.append(entry)
         for entry, mask in zip(entries, self._encoded or ()):
             entry["segmentation"] = mask
+        for row, entry in enumerate(entries if self.track_ids is not None else ()):
+            entry["track_id"] = self._track_id(row)
         return entries
 
     def to_pandas(self) -> pandas.DataFrame:
@@ -232,7 +242,8 @@ class Result:
 
         Returns:
             A ``supervision.Detections``: ``xyxy`` in pixels, ``confidence``, ``mask`` bool [D, H, W] with a mask head,
-            ``class_id`` from 0 (the id of the label map less 1), and the names in ``data["class_name"]``.
+            ``class_id`` from 0 (the id of the label map less 1), ``tracker_id`` (-1 for an object that is not followed
+            yet) with tracking, and the names in ``data["class_name"]``.
 
         Raises:
             UsageError: supervision is not installed.
@@ -243,13 +254,22 @@ class Result:
             mask=self.masks,
             confidence=np.asarray(self.scores, np.float32),
             class_id=np.asarray(self.class_ids, int) - 1,
+            tracker_id=None if self.track_ids is None else np.where(self.track_ids > 0, self.track_ids, -1),
             data={"class_name": np.array(self.class_names, str)},
         )
 
     def _detection(self, row: int) -> Detection:
         mask = None if self._pasted is None else self._pasted[row]
         score, class_id = float(self.scores[row]), int(self.class_ids[row])
-        return Detection(self.boxes_px[row], score, class_id, self.class_names[row], mask)
+        return Detection(self.boxes_px[row], score, class_id, self.class_names[row], mask, self._track_id(row))
+
+    def _track_id(self, row: int) -> int | None:
+        return None if self.track_ids is None else int(self.track_ids[row]) or None
+
+    def _label(self, row: int) -> str:
+        """Returns the name to draw; with the number of a tracked object, which then has its own colour."""
+        track_id = self._track_id(row)
+        return f"{self.class_names[row]} #{track_id}" if track_id else self.class_names[row]
 
     def _boxes_float64(self) -> np.ndarray:
         return self.boxes_norm.astype(np.float64) * np.tile(self.shape, 2)

@@ -72,9 +72,7 @@ def test_the_last_checkpoint_replaces_a_best_one_that_is_not_there(project):
 
 
 def test_other_required_flags_are_still_asked_for(project):
-    with pytest.raises(UsageError, match="needs --images, or the folder"):
-        flags_of("detect", project)
-    with pytest.raises(UsageError, match="needs --images, --output_dir, or the folder"):
+    with pytest.raises(UsageError, match="needs --output_dir, or the folder"):
         flags_of("detect")
     with pytest.raises(UsageError, match="needs --model_dir, or the folder of a project"):
         flags_of("train", "--pipeline_config_path=a.config")
@@ -113,5 +111,5 @@ def test_a_second_folder_is_refused(project):
 def test_help_shows_what_a_project_gives(capsys):
     assert cli.main(["detect", "--help"]) == 0
     printed = capsys.readouterr().out
-    assert printed.startswith("usage: detzoo detect {PROJECT | --output_dir OUTPUT_DIR} --images IMAGES [FLAGS]")
+    assert printed.startswith("usage: detzoo detect {PROJECT | --output_dir OUTPUT_DIR} [FLAGS]")
     assert "    --saved_model PROJECT/export\n    --output_dir PROJECT/detections\n" in printed
