@@ -14,6 +14,7 @@ _PACKAGES = {  # extra -> module that is imported -> package that has it
     "spp": {"sklearn": "scikit-learn", "scipy": "scipy"},
     "video": {"av": "av"},
     "track": {"av": "av", "supervision": "supervision"},
+    "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
 }
 
 

@@ -41,7 +41,7 @@ def load(
             - the model_dir of a training, or the prefix of one of its checkpoints: the newest checkpoint. A log message
               names the best one if it is another; ``model_dir/best`` loads it;
             - a config: its name in model_configs/, its path, or a ``TrainEvalPipelineConfig``;
-            - an export: the folder that `detzoo export` wrote, its saved_model, or a .tflite file;
+            - an export: the folder that `detzoo export` wrote, its saved_model, or a .tflite or .onnx file;
             - the ensemble.json of `detzoo ensemble`;
             - "zoo://NAME", published weights with their config.
         num_classes: Number of classes of the model; None for that of the config. With another number, the weights that
@@ -81,15 +81,16 @@ def load(
 def _load_exported(found: Source, label_map_file: str | pathlib.Path | None) -> LoadedDetector:
     from detzoo.config.label_map import load_label_map
     from detzoo.config.load import load_pipeline
+    from detzoo.serving.onnx_detector import OnnxDetector
     from detzoo.tasks.detect import load_ensemble_file, load_with_label_map
-    from detzoo.tasks.models import start_tensorflow
 
-    start_tensorflow()
     given = load_label_map(label_map_file) if label_map_file else None
     if found.kind is Kind.ENSEMBLE:
         exported, label_map = load_ensemble_file(found.path)
         return LoadedDetector(found.path, found.kind, None, given or label_map, exported=exported)
     exported, label_map = load_with_label_map(found.path)
+    if isinstance(exported, OnnxDetector):
+        return LoadedDetector(found.path, found.kind, exported.pipeline, given or label_map, exported=exported)
     config = exported.folder.parent / CONFIG_FILE
     pipeline = load_pipeline(str(config)) if config.is_file() else None
     return LoadedDetector(found.path, found.kind, pipeline, given or label_map, exported=exported)

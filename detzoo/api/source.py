@@ -1,4 +1,4 @@
-"""Recognizes what ``detzoo.load`` is given: a config, a run, a checkpoint, an export, a .tflite file or an ensemble."""
+"""Recognizes what ``detzoo.load`` is given: a config, a run, a checkpoint, an export, a model file or an ensemble."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from detzoo.folders import CONFIG_FILE, PROJECT_BEST, PROJECT_TRAINING
 
 ACCEPTED = (
     "accepted: the folder of a project, the model_dir of a training, the name, path or message of a config, the prefix "
-    "of a checkpoint, the folder of an export, a .tflite file, an ensemble.json, or zoo://NAME"
+    "of a checkpoint, the folder of an export, a .tflite or .onnx file, an ensemble.json, or zoo://NAME"
 )
 _CHECKPOINT_FOLDERS = ("", "checkpoint")  # of a run, and of an export or an archive of the zoo
 _INDEX = ".index"
@@ -30,7 +30,11 @@ class Kind(enum.Enum):
     CHECKPOINT = "checkpoint"  # a config with weights
     EXPORT = "export"
     TFLITE = "TFLite model"
+    ONNX = "ONNX model"
     ENSEMBLE = "ensemble"
+
+
+_MODEL_FILES = {".tflite": Kind.TFLITE, ".onnx": Kind.ONNX}
 
 
 class Source(NamedTuple):
@@ -65,8 +69,8 @@ def find_source(source: Any) -> Source:
         return Source(Kind.CHECKPOINT, text, str(folder / CONFIG_FILE), zoo.local(text))
     if path.is_dir():
         return _in_folder(path)
-    if text.endswith(".tflite"):
-        return Source(Kind.TFLITE, text)
+    if path.suffix in _MODEL_FILES:
+        return Source(_MODEL_FILES[path.suffix], text)
     if path.name == "saved_model.pb":
         return Source(Kind.EXPORT, text)
     if path.suffix == ".json" and path.is_file():
@@ -87,16 +91,16 @@ def _in_folder(folder: pathlib.Path) -> Source:
         return Source(Kind.EXPORT, text)
     if any(_has_checkpoint(folder / place) for place in _CHECKPOINT_FOLDERS):
         return Source(Kind.CHECKPOINT, text, _config_near(folder), text)
-    models = sorted(folder.glob("*.tflite"))
+    models = sorted(path for suffix in _MODEL_FILES for path in folder.glob(f"*{suffix}"))
     if len(models) == 1:
-        return Source(Kind.TFLITE, str(models[0]))
+        return Source(_MODEL_FILES[models[0].suffix], str(models[0]))
     if not models and (folder / CONFIG_FILE).is_file():
         trained = [folder / place for place in (PROJECT_BEST, PROJECT_TRAINING) if _has_checkpoint(folder / place)]
         if trained:
             return Source(Kind.CHECKPOINT, text, str(folder / CONFIG_FILE), str(trained[0]))
         return Source(Kind.CONFIG, text, str(folder / CONFIG_FILE))
     inside = ", ".join(sorted(entry.name for entry in folder.iterdir())[:5]) or "an empty folder"
-    found = f"several .tflite files ({', '.join(m.name for m in models)})" if models else f"no model ({inside})"
+    found = f"several models ({', '.join(m.name for m in models)})" if models else f"no model ({inside})"
     raise UsageError(f"the folder {folder} holds {found}; {ACCEPTED}")
 
 

@@ -17,7 +17,7 @@ from detzoo.benchmark.measures import COUNTED_STAGES, Stages
 from detzoo.layers.stage_end import FEATURES
 from detzoo.serving.frozen import FrozenGraph, node_of, reach, take_out_constants
 from detzoo.serving.given_regions import inputs_of
-from detzoo.serving.saved_detector import MASKS_OUTPUT
+from detzoo.serving.image_detector import MASKS_OUTPUT
 from detzoo.serving.served import NETWORK_INPUT, NETWORK_OUTPUTS, PROPOSALS, REGION_MAP
 
 # The parts in their order; a graph has those whose ends it names.

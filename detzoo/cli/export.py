@@ -7,9 +7,20 @@ from absl import flags
 from detzoo.cli.api_flags import check_exporter_flags, define_exporter_flags
 from detzoo.cli.flags import CHECKPOINT_HELP, Definer, define_pipeline_flags, define_recompute_flag, values_of
 from detzoo.errors import UsageError
-from detzoo.tasks.export import DEVICES, FORMATS, INPUT_TYPES, QUANTIZATIONS, SAVED_MODEL, TFLITE, export
+from detzoo.tasks.export import (
+    DEVICES,
+    FORMATS,
+    INPUT_TYPES,
+    NMS_FORMS,
+    NMS_TENSORFLOW,
+    ONNX,
+    QUANTIZATIONS,
+    SAVED_MODEL,
+    TFLITE,
+    export,
+)
 
-SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature, or as a TFLite model."
+SUMMARY = "Write a checkpoint as a SavedModel with the Object Detection API's signature, or for LiteRT or ONNX."
 DESCRIPTION = """
 The exported model needs only TensorFlow. It is compared with the detector in memory before success is reported.
 
@@ -43,11 +54,22 @@ compared with the detector before success is reported. See docs/tflite.md.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
         --output_directory=exported --format=tflite --quantize=int8 --representative_data='data/train-*.tfrecord'
+
+--format=onnx writes model.onnx: uint8 images [N, H, W, 3] of any size in, the four outputs (and masks) out, with
+resizing and suppression inside. It needs `pip install "detzoo[onnx]"`; running the file needs only onnxruntime. It
+supports SSD, RetinaNet, EfficientDet, Faster R-CNN, Mask R-CNN and R-FCN. ONNX Runtime runs the file, and its results
+are compared with the detector before success is reported. Class names and config are in the file. See docs/onnx.md.
+
+    detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \
+        --output_directory=exported --format=onnx
+    detzoo detect --saved_model=exported/model.onnx --images=photos --output_dir=pictures
+
+A SavedModel with --nms=portable has only operators that OpenVINO and TensorFlow.js have, too, and no conditionals.
 """
 POSITIONAL = ()
 
 TFLITE_ONLY = ("quantize", "representative_data", "max_detections")
-SAVED_MODEL_ONLY = ("optimize_for",)
+SAVED_MODEL_ONLY = ("optimize_for", "nms")
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -62,6 +84,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "to twice as fast, a larger file. The model runs on both in either form."
     )
     define.choice("optimize_for", text, DEVICES, "cpu")
+    text = (
+        "For a SavedModel. With portable, it also converts for OpenVINO and TensorFlow.js: one suppression of the best "
+        "1024 or more boxes, without conditionals, and no Winograd convolutions."
+    )
+    define.choice("nms", text, NMS_FORMS, NMS_TENSORFLOW)
     define_recompute_flag(flag_values)
     define.choice("format", "Format of the export.", FORMATS, SAVED_MODEL)
     text = (
@@ -83,10 +110,15 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Exports, and prints how closely the exported model follows the detector."""
     check_exporter_flags(flag_values)
-    for name in SAVED_MODEL_ONLY if flag_values.format == TFLITE else TFLITE_ONLY:
+    of_others = {
+        SAVED_MODEL: TFLITE_ONLY,
+        TFLITE: SAVED_MODEL_ONLY,
+        ONNX: (*TFLITE_ONLY, *SAVED_MODEL_ONLY),
+    }
+    for name in of_others[flag_values.format]:
         if flag_values[name].present:
             raise UsageError(f"--{name} has no meaning with --format={flag_values.format}; leave it out")
-    same = ("config_override", "format", "input_type", "optimize_for", "recompute_batch_norm", *TFLITE_ONLY)
+    same = ("config_override", "format", "input_type", "optimize_for", "recompute_batch_norm", "nms", *TFLITE_ONLY)
     exported = export(
         flag_values.pipeline_config_path,
         flag_values.trained_checkpoint_dir,
@@ -95,8 +127,9 @@ def run(flag_values: flags.FlagValues) -> None:
         **values_of(flag_values, *same),
     )
     line = f"{exported.path}: step {exported.step}, input {flag_values.input_type}"
-    if flag_values.format == TFLITE:
-        print(f"{line}, quantize {flag_values.quantize}, {exported.path.stat().st_size / 1e6:.1f} MB")
+    if flag_values.format != SAVED_MODEL:
+        quantize = f", quantize {flag_values.quantize}" if flag_values.format == TFLITE else ""
+        print(f"{line}{quantize}, {exported.path.stat().st_size / 1e6:.1f} MB")
         print(exported.report.sentence())
         return
     print(line)

@@ -79,9 +79,18 @@ def load_label_map(path: str | pathlib.Path) -> LabelMap:
         UsageError: The file cannot be read.
         ConfigError: The text has problems; the message lists all of them, one per line.
     """
-    parsed, problems = read_label_map(path)
+    return parse_label_map(read_text(path, "label map"), str(path))
+
+
+def parse_label_map(text: str, where: str) -> LabelMap:
+    """Reads the text of a label map; ``where`` is its file in messages.
+
+    Raises:
+        ConfigError: The text has problems; the message lists all of them, one per line.
+    """
+    parsed, problems = _parse(text)
     if has_errors(problems):
-        raise ConfigError(format_problems([p for p in problems if p.severity is Severity.ERROR], str(path)))
+        raise ConfigError(format_problems([p for p in problems if p.severity is Severity.ERROR], where))
     items = [item for item in parsed.message.item if not _is_background(item)]
     names = {item.id: item.name or item.display_name for item in items}
     shown = {item.id: item.display_name for item in items if item.display_name}
@@ -90,7 +99,11 @@ def load_label_map(path: str | pathlib.Path) -> LabelMap:
 
 def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]:
     """Returns the message of a label map and its problems, with lines; raises UsageError if it cannot be read."""
-    parsed = parse_text(read_text(path, "label map"), pb.StringIntLabelMap, _MOST_CLASSES)
+    return _parse(read_text(path, "label map"))
+
+
+def _parse(text: str) -> tuple[ParsedText, list[Problem]]:
+    parsed = parse_text(text, pb.StringIntLabelMap, _MOST_CLASSES)
     problems = list(parsed.problems)
     if not parsed.message.item and not problems:
         problems.append(error("", 0, "has no `item { id: 1 name: 'x' }`"))

@@ -98,10 +98,19 @@ def load_message(message: Any) -> LoadedPipeline:
     name = message.DESCRIPTOR.full_name
     if name.rpartition(".")[2] != "TrainEvalPipelineConfig":
         raise UsageError(f"the message is a {name}; a config is a TrainEvalPipelineConfig")
-    parsed = parse_text(to_text(message), pb.TrainEvalPipelineConfig)
+    return load_text(to_text(message), "message")
+
+
+def load_text(text: str, path: str) -> LoadedPipeline:
+    """Reads the text of a config; ``path`` is its file in messages.
+
+    Raises:
+        ConfigError: The text has problems; the message lists all of them, one per line.
+    """
+    parsed = parse_text(text, pb.TrainEvalPipelineConfig)
     if parsed.problems:
-        raise ConfigError(format_problems(parsed.problems, "message"))
-    return LoadedPipeline(parsed.message, "message", to_text(message), parsed.lines)
+        raise ConfigError(format_problems(parsed.problems, path))
+    return LoadedPipeline(parsed.message, path, text, parsed.lines)
 
 
 def save_pipeline(message: Any, path: str | pathlib.Path) -> None:

@@ -13,6 +13,7 @@ import dataclasses
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
+from detzoo.ops.graph_form import GraphForm, graph_form
 
 # Luma weights of the Object Detection API's grayscale conversion.
 GRAY_WEIGHTS = (0.2989, 0.5870, 0.1140)
@@ -37,6 +38,8 @@ def resize_image(image: Tensor, size: Tensor, method: str = "bilinear", align_co
         float32 of the same rank; "nearest" keeps uint8.
     """
     batched = image if image.shape.rank == 4 else image[tf.newaxis]
+    if graph_form() is not GraphForm.TENSORFLOW:  # other runtimes resize floating-point numbers only
+        batched = tf.cast(batched, tf.float32)
     if method == "area":
         resized = tf.raw_ops.ResizeArea(images=batched, size=size, align_corners=align_corners)
     else:

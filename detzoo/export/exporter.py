@@ -30,6 +30,7 @@ from detzoo.export.parity import ParityReport, check_parity, example_input, refe
 from detzoo.export.saved_model import write_saved_model
 from detzoo.export.winograd import use_winograd
 from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, LABEL_MAP_FILE, make_folder
+from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.provenance import commit, versions
 from detzoo.serving.frozen import FrozenGraph
 from detzoo.serving.served import ServingModule
@@ -51,6 +52,7 @@ class Export:
     label_map_text: str = ""  # class names as a label map, "" if they are unknown
     source: str = ""  # the checkpoint's path as the user gave it
     step: int = 0  # training steps of the checkpoint
+    form: GraphForm = GraphForm.TENSORFLOW  # runtimes that the graph of the SavedModel is traced for
     optimize_for: str = CPU  # "cpu" rewrites large 3 x 3 convolutions, see ``detzoo.export.winograd``; "gpu" does not
     # Compare the SavedModel's detections with the detector's. For random weights, whose detections have no meaning, it
     # would take longer than the export.
@@ -71,30 +73,26 @@ def export_detector(
         DetzooError: A weight is not finite, or the SavedModel disagrees with the detector; an earlier export is kept.
     """
     started = time.monotonic()
-    _check_finite(detector)
+    check_finite(detector)
     serving = ServingModule(detector, resizer, input_type)
     folder = make_folder(output_directory, "--output_directory")
     draft = folder / f".export.{os.getpid()}"
     try:
         logger.info("tracing and freezing the detector")
-        frozen, num_folded = freeze(serving.concrete_function())
+        with tracing_for(beside.form):
+            frozen, num_folded = freeze(ServingModule(detector, resizer, input_type).concrete_function())
         then = "comparing with the detector in memory" if beside.compares else "writing the SavedModel"
         logger.info("folded %d batch normalisations; %s", num_folded, then)
         report, num_winograd = _write_checked(frozen, serving, input_type, draft / SAVED_MODEL_FOLDER, beside)
         save_weights(detector, draft / CHECKPOINT_FOLDER, beside.step)
         record = {
             "input_type": input_type,
-            "checkpoint": beside.source,
-            "step": beside.step,
-            **beside.facts,
+            **common_record(detector, beside, started),
             "num_folded_batch_norms": num_folded,
             "optimized_for": beside.optimize_for,
+            "graph_form": beside.form.value,
             "num_winograd_convolutions": num_winograd,
-            "parameters": num_parameters(detector),
             "parity": report._asdict() if report else None,
-            "seconds": round(time.monotonic() - started, 2),
-            "versions": versions(),
-            "commit": commit(),
         }
         texts = {
             CONFIG_FILE: beside.config_text,
@@ -122,7 +120,7 @@ def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
             (draft / name).rename(earlier)
 
 
-def _check_finite(detector: Any) -> None:
+def check_finite(detector: Any) -> None:
     """Checks the weights, because activations may hide a weight that is not finite from the outputs."""
     for path, variable in variables_by_path(detector.variables).items():
         if variable.dtype.is_floating and not bool(tf.reduce_all(tf.math.is_finite(variable))):
@@ -143,7 +141,7 @@ def _write_checked(
     def compared() -> ParityReport | None:
         return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions) if references else None
 
-    if beside.optimize_for == CPU:
+    if beside.optimize_for == CPU and beside.form is GraphForm.TENSORFLOW:
         example = example_input(serving, input_type, EXAMPLE_SHAPE)
         rewritten, num_rewritten = use_winograd(frozen, example, chooses_regions)
         if num_rewritten:
@@ -155,6 +153,19 @@ def _write_checked(
                 shutil.rmtree(folder)
     write_saved_model(frozen, serving.input_specs, folder)
     return compared(), 0
+
+
+def common_record(detector: Any, beside: Export, started: float) -> dict[str, Any]:
+    """Returns the entries that the records of all formats have; ``started`` is the time.monotonic() of the start."""
+    return {
+        "checkpoint": beside.source,
+        "step": beside.step,
+        **beside.facts,
+        "parameters": num_parameters(detector),
+        "seconds": round(time.monotonic() - started, 2),
+        "versions": versions(),
+        "commit": commit(),
+    }
 
 
 def num_parameters(detector: Any) -> int:

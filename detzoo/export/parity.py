@@ -60,16 +60,18 @@ def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference
     return references
 
 
-def check_parity(references: Sequence[Reference], loaded: object, chooses_regions: bool = False) -> ParityReport:
-    """Compares a loaded SavedModel with the detector's ``reference_outputs``; see ``compare_outputs``.
+def check_parity(
+    references: Sequence[Reference], loaded: object, chooses_regions: bool = False, model: str = "the SavedModel"
+) -> ParityReport:
+    """Compares a loaded model with the detector's ``reference_outputs``; see ``compare_outputs``.
 
     Raises:
         DetzooError: The outputs disagree or are not finite.
     """
     differences = []
     for what, given, expected in references:
-        found = {name: value.numpy() for name, value in loaded(*inputs_of(given)).items()}  # type: ignore[operator]
-        differences.append(compare_outputs(expected, found, what, chooses_regions))
+        found = {name: np.asarray(value) for name, value in loaded(*inputs_of(given)).items()}  # type: ignore[operator]
+        differences.append(compare_outputs(expected, found, what, chooses_regions, model))
     boxes, scores = (max(values) for values in zip(*differences, strict=True))
     return ParityReport(boxes, scores)
 
@@ -90,9 +92,13 @@ def _in_the_order_of(
 
 
 def compare_outputs(
-    expected: dict[str, np.ndarray], found: dict[str, np.ndarray], what: str, chooses_regions: bool = False
+    expected: dict[str, np.ndarray],
+    found: dict[str, np.ndarray],
+    what: str,
+    chooses_regions: bool = False,
+    model: str = "the SavedModel",
 ) -> tuple[float, float]:
-    """Returns the largest differences of raw boxes and raw scores; ``what`` describes the images in messages.
+    """Returns the largest differences of raw boxes and raw scores; messages name the images and the ``model``.
 
     In a detector of two stages (``chooses_regions``) proposals that differ by less than the rounding may replace each
     other, so rows are compared with the closest ones, and a few rows may lack an equal. A detector without anchors is
@@ -104,7 +110,7 @@ def compare_outputs(
     shapes = {name: value.shape for name, value in expected.items()}
     found_shapes = {name: value.shape for name, value in found.items()}
     if shapes != found_shapes:
-        raise DetzooError(f"the SavedModel's outputs differ on {what}: {found_shapes} instead of {shapes}")
+        raise DetzooError(f"{model}'s outputs differ on {what}: {found_shapes} instead of {shapes}")
     names: tuple[str, ...] = (CLASS_SCORES,) if CLASS_SCORES in expected else RAW_OUTPUTS
     if CLASS_SCORES not in expected and RAW_OUTPUTS[0] not in expected:
         names, chooses_regions = FINAL_OUTPUTS, True  # peaks may replace each other as proposals do
@@ -118,13 +124,13 @@ def compare_outputs(
         is_within = np.all(difference <= ABSOLUTE_TOLERANCE + RELATIVE_TOLERANCE * np.abs(expected[name]), axis=-1)
         if is_within.mean() < (MIN_EQUAL_REGIONS if chooses_regions else 1.0):
             worst = float(difference.max(initial=0.0))
-            raise DetzooError(f"the SavedModel's {name} differ from the detector's by {worst:.3g} on {what}")
+            raise DetzooError(f"{model}'s {name} differ from the detector's by {worst:.3g} on {what}")
         largest.append(float(difference[is_within].max(initial=0.0)))
     if CLASS_SCORES in expected:
         return 0.0, largest[0]
     is_equal = np.abs(expected["detection_scores"] - found["detection_scores"]) <= 2 * ABSOLUTE_TOLERANCE
     if is_equal.size and is_equal.mean() < MIN_EQUAL_DETECTIONS:
-        raise DetzooError(f"{(1 - is_equal.mean()):.0%} of the SavedModel's detections differ on {what}")
+        raise DetzooError(f"{(1 - is_equal.mean()):.0%} of {model}'s detections differ on {what}")
     return largest[0], largest[1]
 
 

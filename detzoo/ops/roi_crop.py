@@ -38,6 +38,7 @@ import tensorflow as tf
 
 from detzoo.ops.bilinear import bilinear_crop, map_size, sample_grid
 from detzoo.ops.bin_maxima import Runs, bin_edges, bin_maxima, cover
+from detzoo.ops.graph_form import GraphForm, graph_form
 
 # (features [B, H, W, C], boxes_norm float32 [N, 4], image_indices int32 [N]) -> [N, h, w, C] in the features' type.
 Crop = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -78,10 +79,17 @@ def multilevel_crop(maps: Mapping[int, tf.Tensor], boxes_norm: tf.Tensor, levels
         place = tf.where(partition == group)[:, 0]
         places.append(tf.cast(place, tf.int32))
         crops.append(crop(maps[level], tf.gather(boxes, place), tf.gather(image_indices, place)))
+    stitched = tf.ensure_shape(_in_order(places, crops), [None, *crops[0].shape[1:]])
+    return _unflatten(stitched, boxes_norm)
+
+
+def _in_order(places: list[tf.Tensor], crops: list[tf.Tensor]) -> tf.Tensor:
+    """Returns the crops of all groups by their places."""
+    if graph_form() is not GraphForm.TENSORFLOW:
+        return tf.gather(tf.concat(crops, axis=0), tf.argsort(tf.concat(places, axis=0)))
     # The parallel stitch is faster on CPUs, and has no kernel for GPUs.
     stitch = tf.raw_ops.DynamicStitch if tf.config.list_logical_devices("GPU") else tf.raw_ops.ParallelDynamicStitch
-    stitched = tf.ensure_shape(stitch(indices=places, data=crops), [None, *crops[0].shape[1:]])
-    return _unflatten(stitched, boxes_norm)
+    return stitch(indices=places, data=crops)
 
 
 def assign_levels(

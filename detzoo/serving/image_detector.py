@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+
+NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
+MASKS_OUTPUT = "detection_masks"
 
 
 class ImageDetections(NamedTuple):
@@ -50,3 +53,20 @@ def rows_by_key(keys: Sequence[Hashable]) -> list[list[int]]:
     for row, key in enumerate(keys):
         rows[key].append(row)
     return list(rows.values())
+
+
+def split_outputs(outputs: Mapping[str, Any]) -> list[ImageDetections]:
+    """Returns the detections of each image of a signature's outputs."""
+    arrays = {name: np.asarray(outputs[name]) for name in (*NEEDED_OUTPUTS, MASKS_OUTPUT) if name in outputs}
+    boxes, scores, classes = (arrays[name] for name in NEEDED_OUTPUTS)
+    counts = np.asarray(outputs["num_detections"]) if "num_detections" in outputs else [scores.shape[1]] * len(scores)
+    masks = arrays.get(MASKS_OUTPUT)
+    return [
+        ImageDetections(
+            boxes[row, :count],
+            scores[row, :count],
+            np.rint(classes[row, :count]).astype(np.int32),
+            None if masks is None else masks[row, :count],
+        )
+        for row, count in enumerate(map(int, counts))
+    ]

@@ -13,8 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.errors import UsageError
-from detzoo.serving.image_detector import ImageDetections, ImageDetector, rows_by_key
-from detzoo.serving.saved_detector import MASKS_OUTPUT, split_outputs
+from detzoo.serving.image_detector import (
+    MASKS_OUTPUT,
+    ImageDetections,
+    ImageDetector,
+    rows_by_key,
+    split_outputs,
+)
 from detzoo.serving.served import ServingModule
 
 

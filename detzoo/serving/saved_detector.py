@@ -19,12 +19,17 @@ from detzoo.errors import UsageError
 from detzoo.folders import EXPORT_RECORD, LABEL_MAP_FILE
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.serving.given_regions import GivenRegions, inputs_of
-from detzoo.serving.image_detector import ImageDetections, ImageDetector, rows_by_key
+from detzoo.serving.image_detector import (
+    MASKS_OUTPUT,
+    NEEDED_OUTPUTS,
+    ImageDetections,
+    ImageDetector,
+    rows_by_key,
+    split_outputs,
+)
 from detzoo.serving.served import CLASS_SCORES
 
 SIGNATURE = "serving_default"
-NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
-MASKS_OUTPUT = "detection_masks"
 
 
 class SavedDetector(ImageDetector):
@@ -107,23 +112,6 @@ class SavedDetector(ImageDetector):
     def function(self) -> Any:
         """The signature: concrete function of images (and regions) that returns a dict."""
         return self._function
-
-
-def split_outputs(outputs: dict[str, Any]) -> list[ImageDetections]:
-    """Returns the detections of each image of a signature's outputs."""
-    arrays = {name: outputs[name].numpy() for name in (*NEEDED_OUTPUTS, MASKS_OUTPUT) if name in outputs}
-    boxes, scores, classes = (arrays[name] for name in NEEDED_OUTPUTS)
-    counts = outputs["num_detections"].numpy() if "num_detections" in outputs else [scores.shape[1]] * len(scores)
-    masks = arrays.get(MASKS_OUTPUT)
-    return [
-        ImageDetections(
-            boxes[row, :count],
-            scores[row, :count],
-            np.rint(classes[row, :count]).astype(np.int32),
-            None if masks is None else masks[row, :count],
-        )
-        for row, count in enumerate(map(int, counts))
-    ]
 
 
 def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.folders import CONFIG_FILE, METRICS_FILE, make_folder
 from detzoo.tasks.export import PROPOSAL_NAME
-from detzoo.tasks.models import export_record, load_exported, start_tensorflow, tiled, tiling_of, usual_batch_size
+from detzoo.tasks.models import export_record, load_exported, tiled, tiling_of, usual_batch_size
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,7 +57,7 @@ def detect(
     Args:
         images: Files, folders and globs.
         output_dir: Folder for the pictures and detections.json.
-        saved_model: A SavedModel or a .tflite file; or give ``ensemble``.
+        saved_model: A SavedModel, a .tflite or an .onnx file; or give ``ensemble``.
         ensemble: The ensemble.json of `detzoo ensemble`.
         label_map: Path of a label map; None for the one next to the model.
         proposals: Path of a proposals.npz, for a model that classifies given regions.
@@ -91,7 +91,6 @@ def detect(
     folder = make_folder(output_dir, "--output_dir")
     from detzoo.tasks.detect_files import DetectionOutputs, detect_files
 
-    start_tensorflow()
     detector, names, label_map_of_model = load_named(saved_model, ensemble, named)
     regions = proposals_table(detector, proposals)
     if regions is not None:
@@ -183,15 +182,21 @@ def load_ensemble_file(path: str) -> tuple[Any, LabelMap | None]:
     """Loads the models of an ensemble.json as one detector, and their label map."""
     from detzoo.ensemble.description import read_ensemble
     from detzoo.tasks.ensemble import load_ensemble
+    from detzoo.tasks.models import start_tensorflow
 
+    start_tensorflow()
     return load_ensemble(read_ensemble(path))
 
 
 def load_with_label_map(saved_model: str | pathlib.Path) -> tuple[Any, LabelMap | None]:
-    """Loads an exported model and the label map next to it."""
-    from detzoo.serving.saved_detector import label_map_beside
+    """Loads an exported model and the label map in it or next to it."""
+    from detzoo.serving.onnx_detector import OnnxDetector
 
     detector = load_exported(saved_model)
+    if isinstance(detector, OnnxDetector):
+        return detector, detector.label_map
+    from detzoo.serving.saved_detector import label_map_beside
+
     return detector, label_map_beside(detector.folder)
 
 

@@ -10,11 +10,11 @@ import itertools
 import logging
 import os
 import pathlib
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow as tf
 from PIL import Image
 
 from detzoo.datasets.conversion import MAX_WAITING_BYTES, in_parallel
@@ -257,10 +257,16 @@ def detect_pixels(
     """
     try:
         return [apply_limits(found, limits) for found in detector.detect_all(images, regions)]
-    except (tf.errors.OpError, ValueError, MemoryError) as problem:  # of TensorFlow, of TFLite, of either
+    except _model_errors() as problem:
         sizes = " and ".join(dict.fromkeys(f"{image.shape[1]} x {image.shape[0]}" for image in images))
         reason = (str(problem).strip() or type(problem).__name__).splitlines()[0][:200]
         raise UnusableImage(DataIssue.IMAGE_UNFIT, f"the model fails on {sizes} pixels: {reason}") from None
+
+
+def _model_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of a model that cannot run on an image: ValueError of TFLite and ONNX Runtime."""
+    tensorflow = sys.modules.get("tensorflow")  # not imported for a model that runs without it
+    return (ValueError, MemoryError, *((tensorflow.errors.OpError,) if tensorflow else ()))
 
 
 def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageDetections:

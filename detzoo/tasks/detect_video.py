@@ -27,7 +27,7 @@ from detzoo.files.video_writer import VideoWriter
 from detzoo.folders import make_folder
 from detzoo.progress import track
 from detzoo.tasks.detect import choose_limits, load_named, measured_threshold
-from detzoo.tasks.models import start_tensorflow, tiled, tiling_of
+from detzoo.tasks.models import tiled, tiling_of
 
 if TYPE_CHECKING:
     from detzoo.datasets.fonts import LabelFonts
@@ -271,7 +271,6 @@ def detect_video(
     folder = make_folder(output_dir, "--output_dir")
     files = dict(zip(sources, _output_files(sources, folder)))
     single = options.open(sources[0]) if len(sources) == 1 else None  # a video that is not there needs no model
-    start_tensorflow()
     detector, names, label_map_of_model = load_named(saved_model, ensemble, named)
     if isinstance(score_threshold, str):
         model = pathlib.Path(ensemble) if ensemble else detector.folder

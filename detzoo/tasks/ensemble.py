@@ -182,13 +182,14 @@ def _exported_path(model: EnsembleModel) -> str:
 
 def _folder(path: str) -> pathlib.Path:
     """Returns the folder or file that a label map may lie next to."""
+    from detzoo.serving.onnx_detector import is_onnx
     from detzoo.serving.saved_detector import find_saved_model
     from detzoo.serving.tflite_detector import is_tflite
 
-    if not is_tflite(path):
+    if not is_tflite(path) and not is_onnx(path):
         return find_saved_model(path)
     if not pathlib.Path(path).is_file():
-        raise UsageError(f"there is no TFLite model {path}")
+        raise UsageError(f"there is no model {path}")
     return pathlib.Path(path)
 
 

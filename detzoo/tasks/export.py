@@ -1,4 +1,4 @@
-"""Writes a checkpoint as a SavedModel or as a TFLite model.
+"""Writes a checkpoint as a SavedModel, a TFLite model or an ONNX model.
 
 from detzoo.tasks.export import export
 
@@ -13,19 +13,23 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detzoo.errors import ConfigError, DetzooError, UsageError
+from detzoo.extras import require_extras
 from detzoo.tasks import batch_norm
 from detzoo.tasks.models import Checkpoint, Pipeline, build_untrained, load_checked, restored, start_tensorflow
 
 if TYPE_CHECKING:
     from detzoo.config.label_map import LabelMap
 
-SAVED_MODEL, TFLITE = "saved_model", "tflite"
-FORMATS = (SAVED_MODEL, TFLITE)
+SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
+FORMATS = (SAVED_MODEL, TFLITE, ONNX)
+NMS_TENSORFLOW, NMS_PORTABLE = "tensorflow", "portable"
+NMS_FORMS = (NMS_TENSORFLOW, NMS_PORTABLE)
 DEVICES = ("cpu", "gpu")
 # A test compares these with detzoo.serving.served.INPUT_SPECS and detzoo.export.tflite, whose import takes seconds.
 INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
 QUANTIZATIONS = ("none", "dynamic", "int8")
-TFLITE_INPUT_TYPES = ("image_tensor", "float_image_tensor")
+PIXEL_INPUT_TYPES = ("image_tensor", "float_image_tensor")  # without an image decoder, which other runtimes lack
+_TENSORFLOW_RESIZING = ("bicubic", "area")  # methods that other runtimes lack, or compute otherwise
 PROPOSAL_NAME = "object"  # the only class of proposals
 
 logger = logging.getLogger(__name__)
@@ -34,9 +38,10 @@ logger = logging.getLogger(__name__)
 class Exported(NamedTuple):
     """An exported model."""
 
-    path: pathlib.Path  # of the SavedModel or the .tflite file
+    path: pathlib.Path  # of the SavedModel, or of the .tflite or .onnx file
     step: int  # training step of the checkpoint, 0 if it is unknown
-    report: Any  # ParityReport or TfliteReport: how closely it follows the detector in memory; None if not compared
+    # How closely it follows the detector in memory: ParityReport, TfliteReport or OnnxReport; None if not compared.
+    report: Any
     finds_boxes: bool = True  # False for a classifier of images
 
 
@@ -54,8 +59,9 @@ def export(
     quantize: str = "none",
     representative_data: str = "",
     max_detections: int | None = None,
+    nms: str = NMS_TENSORFLOW,
 ) -> Exported:
-    """Exports a checkpoint in the layout of the Object Detection API, or as a TFLite model.
+    """Exports a checkpoint in the layout of the Object Detection API, or as a TFLite or ONNX model.
 
     Args:
         pipeline: See ``detzoo.tasks``.
@@ -63,8 +69,8 @@ def export(
         output_directory: Folder for the model, its config, label map and record.
         overrides: See ``detzoo.tasks``.
         config_override: Protobuf text that is merged into the config before ``overrides``.
-        format: "saved_model" or "tflite".
-        input_type: One of ``INPUT_TYPES``, for TFLite one of ``TFLITE_INPUT_TYPES``.
+        format: "saved_model", "tflite" or "onnx".
+        input_type: One of ``INPUT_TYPES``, for TFLite and ONNX one of ``PIXEL_INPUT_TYPES``.
         optimize_for: "cpu" or "gpu"; for a SavedModel.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
             computed; None for the statistics of the checkpoint.
@@ -72,6 +78,8 @@ def export(
         representative_data: TFRecords or images (path, folder, glob, or several with commas between) for TFLite: int8
             takes its ranges from them, and the check compares on them.
         max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
+        nms: "tensorflow", or "portable" for a SavedModel without conditionals, with operators that TensorFlow.js and
+            OpenVINO have, too.
 
     Raises:
         ConfigError: The config has errors, or the format does not support the model.
@@ -85,6 +93,11 @@ def export(
         _check_tflite(message.model, input_type, quantize, representative_data)
         if max_detections is not None:
             message.model.ssd.post_processing.batch_non_max_suppression.max_total_detections = max_detections
+    other_runtime = "--format=onnx" if format == ONNX else "--nms=portable" if nms == NMS_PORTABLE else ""
+    if other_runtime:
+        _check_other_runtime(message.model, input_type, other_runtime)
+    if format == ONNX:
+        require_extras("--format=onnx", "onnx")
     start_tensorflow()
     if representative_data:
         from detzoo.export.representative import find_files
@@ -94,14 +107,26 @@ def export(
     from detzoo.checkpoints.layout import weights_digest
     from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
+    from detzoo.ops.graph_form import GraphForm
 
+    resizer = build_model_resizer(message.model)
+    if other_runtime and resizer.method in _TENSORFLOW_RESIZING:
+        raise ConfigError(
+            f"{other_runtime}: only TensorFlow has the resize_method {resizer.method.upper()}; train with "
+            f"BILINEAR or NEAREST_NEIGHBOR, or export a SavedModel: leave {other_runtime} out"
+        )
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir", averages)
     facts = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     facts = {**facts, "weights": weights_digest(detector.variables)}
-    resizer = build_model_resizer(message.model)
     beside = Export(
-        to_text(message), label_map_text(message), str(trained_checkpoint_dir), step, optimize_for, facts=facts
+        to_text(message),
+        label_map_text(message),
+        str(trained_checkpoint_dir),
+        step,
+        GraphForm.PORTABLE if nms == NMS_PORTABLE else GraphForm.TENSORFLOW,
+        optimize_for,
+        facts=facts,
     )
     if format == TFLITE:
         from detzoo.export.tflite import TfliteOptions, export_tflite
@@ -109,6 +134,11 @@ def export(
         options = TfliteOptions(quantize, input_type, representative_data)
         path, tflite_report = export_tflite(detector, resizer, output_directory, options, beside)
         return Exported(path, step, tflite_report)
+    if format == ONNX:
+        from detzoo.export.onnx import export_onnx
+
+        path, onnx_report = export_onnx(detector, resizer, output_directory, input_type, beside)
+        return Exported(path, step, onnx_report)
     report = export_detector(detector, resizer, output_directory, input_type, beside)
     path = pathlib.Path(output_directory) / SAVED_MODEL_FOLDER
     return Exported(path, step, report, finds_boxes=not message.model.HasField("spp_classifier"))
@@ -181,13 +211,45 @@ def configured_label_map(message: Any, without: str) -> LabelMap | None:
     return None
 
 
+def _check_pixel_input(input_type: str, flag: str) -> None:
+    if input_type not in PIXEL_INPUT_TYPES:
+        raise UsageError(
+            f"--input_type={input_type} needs an image decoder, which only TensorFlow has; "
+            f"{flag} takes {' or '.join(PIXEL_INPUT_TYPES)}"
+        )
+
+
+def _check_other_runtime(model: Any, input_type: str, flag: str) -> None:
+    """Refuses options and models that only TensorFlow runs, before anything is built; ``flag`` asks for the runtime."""
+    from detzoo.config.stages import reads_proposals
+
+    _check_pixel_input(input_type, flag)
+    kind = str(model.WhichOneof("model"))
+    if kind in ("spp_net", "spp_classifier", "segmentation_proposals") or reads_proposals(model):
+        found = "model.faster_rcnn with proposals_from_reader" if kind == "faster_rcnn" else f"model.{kind}"
+        raise ConfigError(
+            f"{flag} exports one-stage detectors (model.ssd), Faster R-CNN, Mask R-CNN and R-FCN (model.faster_rcnn); "
+            f"this config has {found}. It serves as a SavedModel: leave {flag} out"
+        )
+    chosen = getattr(model, kind)
+    if kind == "faster_rcnn" and chosen.roi_operation == chosen.MAX_ROI_POOL:
+        raise ConfigError(
+            f"{flag} has the crops of CROP_AND_RESIZE and ROI_ALIGN; this config has model.faster_rcnn.roi_operation: "
+            f"MAX_ROI_POOL, which only TensorFlow runs. It serves as a SavedModel: leave {flag} out"
+        )
+    path = "post_processing" if kind == "ssd" else "second_stage_post_processing"
+    if hasattr(chosen, path):
+        suppression = getattr(chosen, path).batch_non_max_suppression
+        if suppression.soft_nms_sigma > 0 and not suppression.use_hard_nms:
+            raise ConfigError(
+                f"{flag} has no soft suppression; add "
+                f"--set model.{kind}.{path}.batch_non_max_suppression.soft_nms_sigma=0"
+            )
+
+
 def _check_tflite(model: Any, input_type: str, quantize: str, representative_data: str) -> None:
     """Refuses options and models that TFLite does not support, before anything is built."""
-    if input_type not in TFLITE_INPUT_TYPES:
-        raise UsageError(
-            f"--input_type={input_type} needs an image decoder, which TFLite has not; "
-            f"--format=tflite takes {' or '.join(TFLITE_INPUT_TYPES)}"
-        )
+    _check_pixel_input(input_type, "--format=tflite")
     if quantize == "int8" and not representative_data:
         raise UsageError(
             "--quantize=int8 needs --representative_data, TFRecords or images like those that the model will see: "

@@ -174,16 +174,22 @@ def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
     Args:
-        path: A SavedModel or a .tflite file that `detzoo export` wrote; or a loaded model, which is returned.
+        path: A SavedModel, a .tflite file or an .onnx file that `detzoo export` wrote; or a loaded model, which is
+            returned. An .onnx file is loaded without TensorFlow.
         model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
             pipeline.config next to the file.
     """
     from detzoo.serving.image_detector import ImageDetector
-    from detzoo.serving.saved_detector import SavedDetector
-    from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
+    from detzoo.serving.onnx_detector import OnnxDetector, is_onnx
 
     if isinstance(path, ImageDetector):
         return path
+    if is_onnx(path):
+        return OnnxDetector(path)
+    start_tensorflow()
+    from detzoo.serving.saved_detector import SavedDetector
+    from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
+
     if not is_tflite(path):
         detector = SavedDetector(path)
         _name_best(detector.folder)

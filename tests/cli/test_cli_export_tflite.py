@@ -72,7 +72,7 @@ def test_a_checkpoint_becomes_a_file_that_detects_and_is_evaluated(ssd_run, caps
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input_type=tf_example"], "needs an image decoder, which TFLite has not"),
+        (["--input_type=tf_example"], "needs an image decoder, which only TensorFlow has"),
         (["--quantize=int8"], "--quantize=int8 needs --representative_data"),
         (["--optimize_for=gpu"], "--optimize_for has no meaning with --format=tflite"),
         (["--format=saved_model", "--quantize=int8"], "--quantize has no meaning with --format=saved_model"),
@@ -121,4 +121,4 @@ def test_evaluation_takes_a_checkpoint_or_an_export(toy_run, capsys):
 
 def test_the_flags_know_what_the_library_knows():
     assert export.QUANTIZATIONS == QUANTIZATIONS
-    assert tuple(INPUT_DTYPES) == export.TFLITE_INPUT_TYPES
+    assert tuple(INPUT_DTYPES) == export.PIXEL_INPUT_TYPES

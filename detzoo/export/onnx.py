@@ -1,0 +1,142 @@
+"""Exports a detector to ONNX; the file is checked in ONNX Runtime before it is written.
+
+output_directory/
+    model.onnx          from images uint8 [N, H, W, 3] of any size to detections; class names and config are inside
+    label_map.pbtxt     class names, if they are known
+    pipeline.config     the resolved configuration
+    model.json          versions, commit, checkpoint, and differences to the detector
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from detzoo.errors import DetzooError, UsageError
+from detzoo.export.exporter import Export, check_finite, common_record
+from detzoo.export.freeze import freeze
+from detzoo.export.onnx_graph import OPSET, convert, keep_outputs, set_metadata
+from detzoo.export.parity import ABSOLUTE_TOLERANCE, Reference, check_parity, reference_outputs
+from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
+from detzoo.ops.graph_form import GraphForm, tracing_for
+from detzoo.serving.image_detector import MASKS_OUTPUT
+from detzoo.serving.onnx_detector import OUTPUTS, SUFFIX, OnnxDetector
+from detzoo.serving.served import ServingModule
+
+MODEL_FILE = f"model{SUFFIX}"
+# Of the detections; ties may be decided differently. Proposals that differ by less than the rounding may replace each
+# other, so a detector of two stages may have a few others.
+MIN_SAME, MIN_SAME_OF_REGIONS = 0.98, 0.9
+
+logger = logging.getLogger(__name__)
+
+
+class OnnxReport(NamedTuple):
+    """The differences between an ONNX model and its detector.
+
+    The first two are the largest differences of boxes (in fractions of the input) and of scores, over all anchors. Of
+    the detector's ``num_detections`` on ``num_images`` images the share ``same`` is found by both.
+    """
+
+    max_box_difference: float
+    max_score_difference: float
+    num_images: int
+    num_detections: int
+    same: float
+
+    def sentence(self) -> str:
+        """Describes the differences for the user."""
+        found = f"{self.same:.1%} of {self.num_detections} detections" if self.num_detections else "no detections"
+        return (
+            f"agrees with the detector in memory on {self.num_images} images: boxes within "
+            f"{self.max_box_difference:.1e}, scores within {self.max_score_difference:.1e}, {found} in both"
+        )
+
+
+def export_onnx(
+    detector: Any, resizer: Any, output_directory: str | pathlib.Path, input_type: str, beside: Export
+) -> tuple[pathlib.Path, OnnxReport]:
+    """Writes the files described above; an earlier file is replaced once the new one has passed its check.
+
+    Returns:
+        The file, and the differences to the detector.
+
+    Raises:
+        UsageError: The folder cannot be written.
+        DetzooError: ONNX cannot express the detector, or the file disagrees with it; earlier files are kept.
+    """
+    started = time.monotonic()
+    check_finite(detector)
+    folder = make_folder(output_directory, "--output_directory")
+    logger.info("converting the detector to ONNX")
+    with tracing_for(GraphForm.ONNX):
+        frozen, num_folded = freeze(ServingModule(detector, resizer, input_type).concrete_function())
+    whole = convert(frozen)
+    kept = [name for name in (*OUTPUTS, MASKS_OUTPUT) if name in frozen.output_names]
+    model = keep_outputs(whole, kept)
+    texts = {CONFIG_FILE: beside.config_text, LABEL_MAP_FILE: beside.label_map_text}
+    set_metadata(model, {**texts, "checkpoint": beside.source, "step": str(beside.step)})
+    content = model.SerializeToString()
+    logger.info("running it, and comparing with the detector in memory")
+    references = reference_outputs(ServingModule(detector, resizer, input_type), input_type)
+    report = _compare(references, whole.SerializeToString(), content, detector.chooses_regions)
+    path = folder / MODEL_FILE
+    write_atomically(path, content)
+    for name, text in texts.items():
+        if text:
+            write_atomically(folder / name, text)
+    record = {
+        "input_type": input_type,
+        "opset": OPSET,
+        **common_record(detector, beside, started),
+        "num_folded_batch_norms": num_folded,
+        "agreement": report._asdict(),
+    }
+    write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
+    return path, report
+
+
+def _compare(references: Sequence[Reference], whole: bytes, content: bytes, chooses_regions: bool) -> OnnxReport:
+    """Compares boxes and scores of every anchor, from the ``whole`` model, and the detections of the file's content.
+
+    Raises:
+        DetzooError: A model does not run, or its results differ.
+    """
+    try:
+        raw, file = OnnxDetector(whole), OnnxDetector(content)
+        differences = check_parity(
+            references, lambda images: raw.outputs(np.asarray(images)), chooses_regions, "the ONNX model"
+        )
+        num_detections, num_same = 0, 0
+        for what, given, expected in references:
+            found = file.outputs(np.asarray(given))
+            if not all(np.all(np.isfinite(values)) for values in found.values()):
+                raise DetzooError(f"the ONNX model's detections are not finite on {what}")
+            of_both = [_num_same(expected, found, image) for image in range(len(found[OUTPUTS[0]]))]
+            counts = np.maximum(expected["num_detections"], found["num_detections"])
+            num_same, num_detections = num_same + sum(of_both), num_detections + int(counts.sum())
+    except (UsageError, ValueError) as problem:
+        raise DetzooError(f"ONNX Runtime does not run the converted model: {problem}") from problem
+    same = num_same / num_detections if num_detections else 1.0
+    if same < (MIN_SAME_OF_REGIONS if chooses_regions else MIN_SAME):
+        raise DetzooError(f"{1 - same:.0%} of the ONNX model's {num_detections} detections differ from the detector's")
+    return OnnxReport(*differences, sum(len(each.expected[OUTPUTS[0]]) for each in references), num_detections, same)
+
+
+def _num_same(expected: Mapping[str, np.ndarray], found: Mapping[str, np.ndarray], image: int) -> int:
+    """Counts the detections of an image that have an equal in class, score, box (and mask) among the detector's."""
+    rows, columns = (int(each["num_detections"][image]) for each in (found, expected))
+    is_same = np.ones([rows, columns], bool)
+    for name in set(found) - {"num_detections"}:
+        ours, theirs = (
+            each[name][image, :count].reshape([count, -1]) for each, count in ((found, rows), (expected, columns))
+        )
+        difference = np.abs(ours[:, np.newaxis] - theirs).max(axis=-1, initial=0.0)
+        is_same &= difference <= 2 * ABSOLUTE_TOLERANCE
+    return int(is_same.any(axis=1).sum())
