@@ -129,7 +129,7 @@ class Resizer(abc.ABC):
             return images
         rows = tf.range(tf.shape(images)[-3]) < true_shapes[..., :1]
         columns = tf.range(tf.shape(images)[-2]) < true_shapes[..., 1:]
-        is_inside = rows[..., :, tf.newaxis] & columns[..., tf.newaxis, :]
+        is_inside = tf.expand_dims(rows, -1) & tf.expand_dims(columns, -2)
         return tf.where(is_inside[..., tf.newaxis], images, tf.constant(self.pad_value))
 
     def _resize(self, image: Tensor, size: Tensor) -> Tensor:

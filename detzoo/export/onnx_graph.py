@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from detzoo import __version__
 from detzoo.errors import DetzooError
@@ -34,18 +35,25 @@ def convert(frozen: FrozenGraph) -> Any:
         DetzooError: The graph has operators without a counterpart in ONNX.
     """
     import onnx
-    import tf2onnx.convert
+    from tf2onnx import optimizer, tf_loader, tfonnx
 
-    names = {frozen.input_name: INPUT_NAME, **{tensor: name for name, tensor in frozen.output_names.items()}}
+    inputs, outputs = [frozen.input_name], list(frozen.output_names.values())
     with _quiet(), quiet_conversion():
-        model, _ = tf2onnx.convert.from_graph_def(
-            frozen.graph_def,
-            input_names=[frozen.input_name],
-            output_names=list(frozen.output_names.values()),
-            opset=OPSET,
-            custom_op_handlers={"CropAndResize": (_crop_to_roi_align, [])},
-            tensors_to_rename=names,
-        )
+        with tf.Graph().as_default():
+            graph_def = tf_loader.tf_optimize(inputs, outputs, frozen.graph_def)
+        with tf.Graph().as_default() as graph:
+            tf.import_graph_def(graph_def, name="")
+            converted = tfonnx.process_tf_graph(
+                graph,
+                continue_on_error=True,  # operators that are not converted are found below
+                opset=OPSET,
+                custom_op_handlers={"CropAndResize": (_crop_to_roi_align, [])},
+                input_names=inputs,
+                output_names=outputs,
+                tensors_to_rename=dict(zip([*inputs, *outputs], [INPUT_NAME, *frozen.output_names])),
+            )
+        # Catching errors would copy the graph before each step, half of the time.
+        model = optimizer.optimize_graph(converted, catch_errors=False, optimizers=_optimizers()).make_model("detzoo")
     known = {schema.name for schema in onnx.defs.get_all_schemas()}
     if unknown := sorted({node.op_type for node in model.graph.node} - known):
         raise DetzooError(f"ONNX has no counterpart of {', '.join(unknown)}, operators of this detector")
@@ -56,6 +64,24 @@ def convert(frozen: FrozenGraph) -> Any:
             if not size.dim_value and (value.name == INPUT_NAME or axis == 0):
                 size.dim_param = INPUT_AXES[axis]
     return model
+
+
+def _optimizers() -> dict[str, Any]:
+    """Returns the optimizers of tf2onnx that change detectors, by name, in its order."""
+    from tf2onnx.optimizer.back_to_back_optimizer import BackToBackOptimizer
+    from tf2onnx.optimizer.const_fold_optimizer import ConstFoldOptimizer
+    from tf2onnx.optimizer.identity_optimizer import IdentityOptimizer
+    from tf2onnx.optimizer.merge_duplicated_nodes_optimizer import MergeDuplicatedNodesOptimizer
+    from tf2onnx.optimizer.transpose_optimizer import TransposeOptimizer
+
+    chosen = (
+        TransposeOptimizer,
+        ConstFoldOptimizer,
+        MergeDuplicatedNodesOptimizer,
+        IdentityOptimizer,
+        BackToBackOptimizer,
+    )
+    return {each.__name__: each for each in chosen}
 
 
 def keep_outputs(model: Any, names: Sequence[str]) -> Any:

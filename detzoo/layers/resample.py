@@ -26,7 +26,8 @@ class UpsampleLike(keras.layers.Layer):
         coarse, fine = inputs
         coarse_height, coarse_width = spatial_shape(coarse)
         height, width = spatial_shape(fine)
-        doubled = tf.image.resize(coarse, (2 * coarse_height, 2 * coarse_width), method="nearest")
+        # For twice the size this equals half_pixel_centers=True, which few other runtimes have.
+        doubled = tf.compat.v1.image.resize_nearest_neighbor(coarse, (2 * coarse_height, 2 * coarse_width))
         return doubled[:, :height, :width, :]
 
     def compute_output_shape(self, input_shape: list[tuple[int | None, ...]]) -> tuple[int | None, ...]:
@@ -91,4 +92,6 @@ def spatial_shape(x: Tensor) -> tuple[Any, Any]:
 def pad_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Pads [B, H, W, C] with zeros at the bottom and right until H and W are multiples of ``multiple``."""
     height, width = spatial_shape(x)
-    return tf.pad(x, [[0, 0], [0, -height % multiple], [0, -width % multiple], [0, 0]])
+    # Not -height % multiple: tf2onnx converts the remainder of positive numbers only.
+    bottom, right = ((multiple - size % multiple) % multiple for size in (height, width))
+    return tf.pad(x, [[0, 0], [0, bottom], [0, right], [0, 0]])

@@ -73,7 +73,7 @@ def multilevel_crop(maps: Mapping[int, tf.Tensor], boxes_norm: tf.Tensor, levels
         return single_level_crop(maps[available[0]], boxes_norm, crop)
     boxes, image_indices = _flatten(boxes_norm)
     flat_levels = tf.reshape(levels, [-1])
-    partition = tf.add_n([tf.cast(flat_levels >= level, tf.int32) for level in available[1:]])
+    partition = sum(tf.cast(flat_levels >= level, tf.int32) for level in available[1:])
     places, crops = [], []
     for group, level in enumerate(available):
         place = tf.where(partition == group)[:, 0]
