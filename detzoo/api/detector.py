@@ -414,6 +414,7 @@ class LoadedDetector:
         quantize: str = "none",
         representative_data: str = "",
         max_detections: int | None = None,
+        check: bool = True,
     ) -> Exported:
         """Exports this detector as `detzoo export` does.
 
@@ -425,9 +426,10 @@ class LoadedDetector:
             optimize_for: "cpu" or "gpu"; for a SavedModel.
             recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
                 are computed; None for the statistics of the model.
-            quantize: "none", "dynamic" or "int8"; for TFLite.
+            quantize: "none", "float16", "dynamic" or "int8"; for TFLite.
             representative_data: TFRecords or images (path, folder, glob, or several with commas between) for TFLite.
             max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
+            check: Compare the exported model with this detector.
 
         Returns:
             An ``Exported``: ``path`` of the SavedModel or .tflite file, which ``detzoo.load`` takes.
@@ -452,6 +454,7 @@ class LoadedDetector:
                 quantize=quantize,
                 representative_data=representative_data,
                 max_detections=max_detections,
+                check=check,
             )
 
     def benchmark(

@@ -92,9 +92,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define_recompute_flag(flag_values)
     define.choice("format", "Format of the export.", FORMATS, SAVED_MODEL)
     text = (
-        "For --format=tflite. With none, all is float32. With dynamic, weights have 8 bits, a quarter of the size. "
-        "With int8, weights and activations have 8 bits, for integer hardware, and --representative_data is needed. "
-        "Boxes and scores stay float32."
+        "For --format=tflite. With none, all is float32. With float16, weights have 16 bits, half of the size. With "
+        "dynamic, weights have 8 bits, a quarter of the size. With int8, weights and activations have 8 bits, which is "
+        "fastest, and --representative_data is needed. Boxes and scores stay float32."
     )
     define.choice("quantize", text, QUANTIZATIONS, "none")
     text = (
@@ -104,6 +104,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.string("representative_data", text, "")
     text = "With --format=tflite: detections per image, instead of the config's max_total_detections."
     define.integer("max_detections", text, minimum=1)
+    text = (
+        "Write the model without comparing it with the detector in memory, to measure the speed of a detector that is "
+        "not trained, whose detections have no meaning."
+    )
+    define.boolean("no_check", text, False)
     define_exporter_flags(flag_values)
 
 
@@ -125,12 +130,14 @@ def run(flag_values: flags.FlagValues) -> None:
         flag_values.output_directory,
         overrides=flag_values.set,
         **values_of(flag_values, *same),
+        check=not flag_values.no_check,
     )
     line = f"{exported.path}: step {exported.step}, input {flag_values.input_type}"
     if flag_values.format != SAVED_MODEL:
         quantize = f", quantize {flag_values.quantize}" if flag_values.format == TFLITE else ""
         print(f"{line}{quantize}, {exported.path.stat().st_size / 1e6:.1f} MB")
-        print(exported.report.sentence())
+        if exported.report is not None:
+            print(exported.report.sentence())
         return
     print(line)
     if exported.report is not None:

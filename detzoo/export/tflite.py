@@ -1,7 +1,7 @@
 """Exports a one-stage detector to LiteRT (TensorFlow Lite); the file is checked before it is written.
 
 output_directory/
-    model.tflite        or model_dynamic.tflite, model_int8.tflite, with one image as input and four outputs
+    model.tflite        or model_float16.tflite, model_dynamic.tflite, model_int8.tflite: one image in, four outputs
     labels.txt          one class name per line, from class 0; ??? for an id without a name
     label_map.pbtxt     the same as a label map
     pipeline.config     the resolved configuration
@@ -31,11 +31,9 @@ from detzoo.export.tflite_graph import (
     INT8,
     NONE,
     QUANTIZATIONS,
-    complete,
     convert_network,
     convert_postprocessing,
     join,
-    operation_attributes,
 )
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
@@ -54,7 +52,8 @@ logger = logging.getLogger(__name__)
 class TfliteOptions:
     """Settings of the file."""
 
-    quantize: str = NONE  # or "dynamic" (weights of 8 bits) or "int8" (weights and activations)
+    # or "float16" (weights of 16 bits), "dynamic" (weights of 8 bits) or "int8" (weights and activations)
+    quantize: str = NONE
     input_type: str = "image_tensor"  # uint8, or "float_image_tensor" for float32; RGB, 0..255 for both
     # Records or images, see ``representative.find_files``; "" for none. int8 takes its ranges from them, and every
     # check uses them.
@@ -63,11 +62,11 @@ class TfliteOptions:
 
 def export_tflite(
     detector: Any, resizer: Any, output_directory: str | pathlib.Path, options: TfliteOptions, beside: Export
-) -> tuple[pathlib.Path, TfliteReport]:
+) -> tuple[pathlib.Path, TfliteReport | None]:
     """Writes the files described above; an earlier file is replaced once the new one has passed its check.
 
     Returns:
-        The file, and the differences to the detector.
+        The file, and the differences to the detector; None if they are not compared.
 
     Raises:
         UsageError: The options are wrong, or the folder cannot be written.
@@ -84,12 +83,13 @@ def export_tflite(
     gray = bool(getattr(resizer, "convert_to_grayscale", False))
     logger.info("converting the detector to TFLite")
     network, num_folded = convert_network(detector, options.input_type, options.quantize, images, gray)
-    attributes = operation_attributes(detector.dense_detections, detector.num_classes)
-    postprocessing = complete(convert_postprocessing(detector), attributes)
-    logger.info("running it, and comparing with the detector in memory")
-    check_postprocessing(detector, postprocessing)
+    postprocessing = convert_postprocessing(detector)
     content = join(network, postprocessing)
-    report = _compare(detector, content, options.quantize, images, gray)
+    report = None
+    if beside.compares:
+        logger.info("running it, and comparing with the detector in memory")
+        check_postprocessing(detector, postprocessing)
+        report = _compare(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
     write_atomically(path, content)
     _write_texts(folder, beside, detector.num_classes)
@@ -103,8 +103,8 @@ def export_tflite(
         **beside.facts,
         "num_folded_batch_norms": num_folded,
         "parameters": num_parameters(detector),
-        "postprocessing": attributes,
-        "agreement": report._asdict(),
+        "postprocessing": dataclasses.asdict(detector.dense_detections.limits),
+        "agreement": report._asdict() if report else None,
         "seconds": round(time.monotonic() - started, 2),
         "versions": versions(),
         "commit": commit(),

@@ -5,15 +5,7 @@
 There are two conversions, because a quantised conversion of the whole would round scores and final boxes to multiples
 of 1/256. ``join`` makes one model of both.
 
-The post-processing is the interpreter's operation TFLite_Detection_PostProcess, which decodes boxes and suppresses
-overlaps: per class ("regular"), as the detector does. For ``use_class_agnostic_nms`` it is the "fast" form, which
-suppresses among all classes.
-
-With n > 1 threads, the operation's per-class suppression skips class n (tensorflow/tensorflow issue 56058, also in
-TensorFlow 2.20 and in LiteRT). So the classes start at number ``NUM_EMPTY_CLASSES``, after empty ones.
-
-Differs from the detector: a box without area inside the image stays among the detections, with a height or width of 0,
-because the operation does not clip boxes to the image.
+The post-processing is ``detzoo.export.tflite_nms``, in built-in operations.
 """
 
 from __future__ import annotations
@@ -32,16 +24,13 @@ from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver
-from detzoo.ops.box_coder import FasterRcnnBoxCoder
-from detzoo.postprocess.dense_detections import DenseDetections
+from detzoo.export.tflite_nms import best_pairs, suppress
 from detzoo.serving.frozen import outputs_of, quiet_conversion
 from detzoo.serving.tflite_detector import OUTPUTS
 
-POSTPROCESS_OP = "TFLite_Detection_PostProcess"
 IMAGE, DELTAS, LOGITS = "image", "box_deltas", "class_logits"
-NONE, DYNAMIC, INT8 = "none", "dynamic", "int8"
-QUANTIZATIONS = (NONE, DYNAMIC, INT8)
-NUM_EMPTY_CLASSES = 17  # no class is lost with fewer threads
+NONE, FLOAT16, DYNAMIC, INT8 = "none", "float16", "dynamic", "int8"
+QUANTIZATIONS = (NONE, FLOAT16, DYNAMIC, INT8)
 INPUT_DTYPES = {"image_tensor": tf.uint8, "float_image_tensor": tf.float32}
 
 
@@ -77,6 +66,8 @@ def convert_network(
     def configure(converter: Any) -> None:
         if quantize != NONE:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
         if quantize == INT8:
             if images is None:
                 raise ValueError("int8 needs images")
@@ -106,95 +97,38 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
     """Converts scores, decoding and suppression of a detector with a fixed input size.
 
     Returns:
-        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUTS``. Its operation
-        lacks some attributes until ``complete``.
+        A TFLite model with the inputs ``box_deltas`` and ``class_logits`` and the outputs ``OUTPUTS``.
 
     Raises:
         DetzooError: TFLite cannot express the detector's post-processing.
     """
-    detections, anchors_norm = detector.dense_detections, detector.static_anchors_norm
-    if not isinstance(detections.box_coder, FasterRcnnBoxCoder):
-        raise DetzooError(f"TFLite decodes FasterRcnnBoxCoder only, not {type(detections.box_coder).__name__}")
+    detections, anchors_norm = detector.dense_detections, np.asarray(detector.static_anchors_norm, np.float32)
     if detections.limits.soft_nms_sigma > 0:
-        raise DetzooError("TFLite has no soft suppression; set soft_nms_sigma to 0")
-    num_anchors = len(anchors_norm)
+        raise DetzooError("TFLite models have no soft suppression; set soft_nms_sigma to 0")
     num_columns = detector.num_classes + int(detections.has_background_column)
-    num_rows, num_empty = detections.limits.max_total_detections, num_empty_classes(detections, detector.num_classes)
-    corners = np.asarray(anchors_norm, np.float32)
-    centers_and_sizes = np.concatenate(
-        [(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], axis=1, dtype=np.float32
-    )
-
-    # The converter replaces calls of this function by the operation and ignores the body.
-    @tf.function(experimental_implements=_signature(detections, detector.num_classes), autograph=False)
-    def operation(deltas: Tensor, scores: Tensor, anchors: Tensor) -> tuple[Tensor, ...]:
-        del deltas, scores, anchors
-        rows = tf.zeros([1, num_rows])
-        return tf.zeros([1, num_rows, 4]), rows, rows, tf.zeros([1])
 
     def detect(box_deltas: Tensor, class_logits: Tensor) -> dict[str, Tensor]:
         scores = detections.score_converter(class_logits)
         scores = scores[..., 1:] if detections.has_background_column else scores
-        if num_empty:
-            scores = tf.pad(scores, [[0, 0], [0, 0], [num_empty, 0]])
-        boxes, classes, best, count = operation(box_deltas, scores, tf.constant(centers_and_sizes))
-        if num_empty:
-            classes = tf.maximum(classes - float(num_empty), 0.0)
-        return dict(zip(OUTPUTS, (tf.clip_by_value(boxes, 0.0, 1.0), classes, best, count)))
+        pairs = best_pairs(scores, detections.limits, detections.is_class_agnostic)
+        deltas = tf.gather(box_deltas, pairs.anchors, axis=1)[0]
+        boxes = detections.box_coder.decode(deltas, tf.gather(tf.constant(anchors_norm), pairs.anchors))
+        kept, is_filled = suppress(boxes, pairs, detections.limits, detector.num_classes, detections.is_class_agnostic)
+        rows = [tf.gather(part, kept) for part in (boxes, tf.cast(pairs.classes, tf.float32), pairs.scores)]
+        filled = tf.cast(is_filled, tf.float32)
+        boxes, classes, best = (part * tf.reshape(filled, [-1] + [1] * (part.shape.rank - 1)) for part in rows)
+        outputs = (tf.clip_by_value(boxes, 0.0, 1.0)[tf.newaxis], classes[tf.newaxis], best[tf.newaxis])
+        return dict(zip(OUTPUTS, (*outputs, tf.reduce_sum(filled, keepdims=True))))
 
     signature = [
-        tf.TensorSpec([1, num_anchors, 4], name=DELTAS),
-        tf.TensorSpec([1, num_anchors, num_columns], name=LOGITS),
+        tf.TensorSpec([1, len(anchors_norm), 4], name=DELTAS),
+        tf.TensorSpec([1, len(anchors_norm), num_columns], name=LOGITS),
     ]
-
-    def configure(converter: Any) -> None:
-        converter.allow_custom_ops = True
-
-    return _convert(tf.function(detect, input_signature=signature, autograph=False), configure)
+    return _convert(tf.function(detect, input_signature=signature, autograph=False))
 
 
-def num_empty_classes(detections: DenseDetections, num_classes: int) -> int:
-    """Returns the number of empty classes before the first one (see the module), 0 if the operation loses no class."""
-    is_safe = detections.is_class_agnostic or num_classes <= 2  # with n > 1 threads it loses class n, from 0
-    return 0 if is_safe else NUM_EMPTY_CLASSES
-
-
-def operation_attributes(detections: DenseDetections, num_classes: int) -> dict[str, int | float | bool]:
-    """Returns attributes with which TFLite_Detection_PostProcess works like ``detections``.
-
-    The operation takes scores of at least its threshold, the detector takes scores above it and none below 0.
-    """
-    limits = detections.limits
-    if not isinstance(detections.box_coder, FasterRcnnBoxCoder):
-        raise TypeError("the operation decodes FasterRcnnBoxCoder only")
-    scales = dict(zip(("y_scale", "x_scale", "h_scale", "w_scale"), detections.box_coder.scale_factors))
-    threshold = np.nextafter(np.float32(max(limits.score_threshold, 0.0)), np.float32(2.0))
-    return {
-        "max_detections": limits.max_total_detections,
-        "max_classes_per_detection": 1,
-        "detections_per_class": limits.max_detections_per_class,
-        "use_regular_nms": not detections.is_class_agnostic,
-        "nms_score_threshold": float(max(threshold, np.finfo(np.float32).tiny)),
-        "nms_iou_threshold": limits.iou_threshold,
-        "num_classes": num_classes + num_empty_classes(detections, num_classes),
-        **scales,
-    }
-
-
-def _signature(detections: DenseDetections, num_classes: int) -> str:
-    """Returns the argument of ``experimental_implements``: a NameAttrList as text."""
-    kinds: dict[type, Callable[[Any], str]] = {
-        bool: lambda value: f"b: {str(value).lower()}",
-        int: lambda value: f"i: {value}",
-        float: lambda value: f"f: {value:.9g}",
-    }
-    attributes = operation_attributes(detections, num_classes).items()
-    texts = [f'attr {{ key: "{key}" value {{ {kinds[type(value)](value)} }} }}' for key, value in attributes]
-    return " ".join([f'name: "{POSTPROCESS_OP}"', *texts])
-
-
-def _convert(function: Any, configure: Callable[[Any], None]) -> bytes:
-    """Converts a tf.function to TFLite through a SavedModel: only there ``experimental_implements`` has an effect."""
+def _convert(function: Any, configure: Callable[[Any], None] = lambda converter: None) -> bytes:
+    """Converts a tf.function to TFLite through a SavedModel, whose signature names inputs and outputs."""
     module = tf.Module()
     module.function = function
     with tempfile.TemporaryDirectory() as folder, quiet_saver():
@@ -210,24 +144,8 @@ def _convert(function: Any, configure: Callable[[Any], None]) -> bytes:
             raise DetzooError(f"TFLite's converter refuses the detector: {reason.strip()[:300]}") from problem
 
 
-def complete(postprocessing: bytes, attributes: Mapping[str, int | float | bool]) -> bytes:
-    """Sets all attributes of the post-processing's operation, from ``operation_attributes``.
-
-    The converter leaves out the limit of detections per class.
-    """
-    from flatbuffers import flexbuffers
-    from tensorflow.lite.tools import flatbuffer_utils
-
-    model = flatbuffer_utils.read_model_from_bytearray(bytearray(postprocessing))
-    codes = [code.customCode for code in model.operatorCodes]
-    for operator in model.subgraphs[0].operators:
-        if codes[operator.opcodeIndex] == POSTPROCESS_OP.encode():
-            operator.customOptions = np.frombuffer(bytes(flexbuffers.Dumps(dict(attributes))), np.uint8)
-    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
-
-
 def join(network: bytes, postprocessing: bytes) -> bytes:
-    """Joins network and post-processing (from ``complete``) to one TFLite model from the image to the detections.
+    """Joins network and post-processing to one TFLite model from the image to the detections.
 
     Clients take the outputs by number: boxes, classes, scores, count. The converter orders them by a hash, so they are
     sorted here.

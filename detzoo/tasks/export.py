@@ -27,7 +27,7 @@ NMS_FORMS = (NMS_TENSORFLOW, NMS_PORTABLE)
 DEVICES = ("cpu", "gpu")
 # A test compares these with detzoo.serving.served.INPUT_SPECS and detzoo.export.tflite, whose import takes seconds.
 INPUT_TYPES = ("image_tensor", "float_image_tensor", "encoded_image_string_tensor", "tf_example")
-QUANTIZATIONS = ("none", "dynamic", "int8")
+QUANTIZATIONS = ("none", "float16", "dynamic", "int8")
 PIXEL_INPUT_TYPES = ("image_tensor", "float_image_tensor")  # without an image decoder, which other runtimes lack
 _TENSORFLOW_RESIZING = ("bicubic", "area")  # methods that other runtimes lack, or compute otherwise
 PROPOSAL_NAME = "object"  # the only class of proposals
@@ -60,6 +60,7 @@ def export(
     representative_data: str = "",
     max_detections: int | None = None,
     nms: str = NMS_TENSORFLOW,
+    check: bool = True,
 ) -> Exported:
     """Exports a checkpoint in the layout of the Object Detection API, or as a TFLite or ONNX model.
 
@@ -80,6 +81,8 @@ def export(
         max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
         nms: "tensorflow", or "portable" for a SavedModel without conditionals, with operators that TensorFlow.js and
             OpenVINO have, too.
+        check: Compare the exported model with the detector in memory; False for weights that are not trained, whose
+            detections have no meaning.
 
     Raises:
         ConfigError: The config has errors, or the format does not support the model.
@@ -126,6 +129,7 @@ def export(
         step,
         GraphForm.PORTABLE if nms == NMS_PORTABLE else GraphForm.TENSORFLOW,
         optimize_for,
+        compares=check,
         facts=facts,
     )
     if format == TFLITE:
@@ -260,15 +264,10 @@ def _check_tflite(model: Any, input_type: str, quantize: str, representative_dat
             "--format=tflite exports one-stage detectors (model.ssd); this config has "
             f"model.{model.WhichOneof('model')}. Other models serve as a SavedModel: leave --format out"
         )
-    if model.ssd.box_coder.WhichOneof("box_coder_oneof") != "faster_rcnn_box_coder":
-        raise ConfigError(
-            "--format=tflite: TFLite's post-processing decodes the boxes of faster_rcnn_box_coder only; "
-            f"model.ssd.box_coder has {model.ssd.box_coder.WhichOneof('box_coder_oneof')}"
-        )
     suppression = model.ssd.post_processing.batch_non_max_suppression
     if suppression.soft_nms_sigma > 0 and not suppression.use_hard_nms:
         raise ConfigError(
-            "--format=tflite: TFLite's post-processing has no soft suppression; add "
+            "--format=tflite: TFLite models have no soft suppression; add "
             "--set model.ssd.post_processing.batch_non_max_suppression.soft_nms_sigma=0"
         )
     resizer = model.ssd.image_resizer
