@@ -13,6 +13,8 @@ from detzoo.config.problems import Problem, Severity, error, format_problems, ha
 from detzoo.config.text import ParsedText, parse_text
 from detzoo.errors import ConfigError
 
+UNNAMED = "???"  # line of a class without a name, in TensorFlow's label files
+
 _MOST_CLASSES = 1_000_000
 
 
@@ -73,13 +75,16 @@ class LabelMap:
 
 
 def load_label_map(path: str | pathlib.Path) -> LabelMap:
-    """Reads a label map file.
+    """Reads a label map file, or a text file with one class name per line, as TFLite models have it.
 
     Raises:
         UsageError: The file cannot be read.
         ConfigError: The text has problems; the message lists all of them, one per line.
     """
-    return parse_label_map(read_text(path, "label map"), str(path))
+    text = read_text(path, "label map")
+    if str(path).endswith(".txt") and "{" not in text:
+        return label_map_of_lines(text)
+    return parse_label_map(text, str(path))
 
 
 def parse_label_map(text: str, where: str) -> LabelMap:
@@ -95,6 +100,16 @@ def parse_label_map(text: str, where: str) -> LabelMap:
     names = {item.id: item.name or item.display_name for item in items}
     shown = {item.id: item.display_name for item in items if item.display_name}
     return LabelMap(names, shown)
+
+
+def label_map_of_lines(text: str) -> LabelMap:
+    """Returns the label map of class names, one per line, from the id 1; from 0 if the first line is ``UNNAMED``.
+
+    Ids whose line is ``UNNAMED`` or empty have no name.
+    """
+    lines = [line.strip() for line in text.splitlines()]
+    first_id = 0 if lines[:1] == [UNNAMED] else 1
+    return LabelMap({number: name for number, name in enumerate(lines, first_id) if name not in ("", UNNAMED)})
 
 
 def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]:

@@ -18,8 +18,9 @@ import time
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
-from detzoo.config.label_map import load_label_map
+from detzoo.config.label_map import UNNAMED, parse_label_map
 from detzoo.data.resize import to_gray
 from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError, UsageError
@@ -35,14 +36,14 @@ from detzoo.export.tflite_graph import (
     convert_postprocessing,
     join,
 )
+from detzoo.export.tflite_metadata import add_labels, metadata
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
 from detzoo.provenance import commit, versions
-from detzoo.serving.served import FIRST_CLASS_ID
+from detzoo.serving.image_detector import FIRST_CLASS_ID
 from detzoo.serving.tflite_detector import SUFFIX, TfliteDetector
 
 LABELS_FILE = "labels.txt"
-UNNAMED = "???"  # as in TensorFlow's label files
 NUM_CHECKED_FLOAT, NUM_CHECKED_QUANTIZED = 4, 24
 
 logger = logging.getLogger(__name__)
@@ -84,7 +85,11 @@ def export_tflite(
     logger.info("converting the detector to TFLite")
     network, num_folded = convert_network(detector, options.input_type, options.quantize, images, gray)
     postprocessing = convert_postprocessing(detector)
-    content = join(network, postprocessing)
+    labels = _labels(beside, detector.num_classes)
+    has_byte_input = INPUT_DTYPES[options.input_type] == tf.uint8
+    about = metadata(f"{detector.name} of detzoo", has_byte_input, LABELS_FILE if labels else "")
+    content = join(network, postprocessing, about)
+    content = add_labels(content, LABELS_FILE, labels) if labels else content
     report = None
     if beside.compares:
         logger.info("running it, and comparing with the detector in memory")
@@ -92,7 +97,13 @@ def export_tflite(
         report = _compare(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
     write_atomically(path, content)
-    _write_texts(folder, beside, detector.num_classes)
+    for name, text in (
+        (CONFIG_FILE, beside.config_text),
+        (LABEL_MAP_FILE, beside.label_map_text),
+        (LABELS_FILE, labels),
+    ):
+        if text:
+            write_atomically(folder / name, text)
     record = {
         "quantize": options.quantize,
         "input_type": options.input_type,
@@ -159,11 +170,9 @@ def file_name(quantize: str) -> str:
     return f"model{SUFFIX}" if quantize == NONE else f"model_{quantize}{SUFFIX}"
 
 
-def _write_texts(folder: pathlib.Path, beside: Export, num_classes: int) -> None:
-    if beside.config_text:
-        write_atomically(folder / CONFIG_FILE, beside.config_text)
-    if beside.label_map_text:
-        write_atomically(folder / LABEL_MAP_FILE, beside.label_map_text)
-        names = load_label_map(folder / LABEL_MAP_FILE).display_names
-        lines = [names.get(number + FIRST_CLASS_ID, UNNAMED) for number in range(num_classes)]
-        write_atomically(folder / LABELS_FILE, "\n".join(lines) + "\n")
+def _labels(beside: Export, num_classes: int) -> str:
+    """Returns the class names, one per line, "" if they are unknown."""
+    if not beside.label_map_text:
+        return ""
+    names = parse_label_map(beside.label_map_text, LABEL_MAP_FILE).display_names
+    return "".join(names.get(number + FIRST_CLASS_ID, UNNAMED) + "\n" for number in range(num_classes))

@@ -24,6 +24,7 @@ from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver
+from detzoo.export.tflite_metadata import METADATA_NAME
 from detzoo.export.tflite_nms import best_pairs, suppress
 from detzoo.serving.frozen import outputs_of, quiet_conversion
 from detzoo.serving.tflite_detector import OUTPUTS
@@ -144,12 +145,13 @@ def _convert(function: Any, configure: Callable[[Any], None] = lambda converter:
             raise DetzooError(f"TFLite's converter refuses the detector: {reason.strip()[:300]}") from problem
 
 
-def join(network: bytes, postprocessing: bytes) -> bytes:
-    """Joins network and post-processing to one TFLite model from the image to the detections.
+def join(network: bytes, postprocessing: bytes, metadata: bytes = b"") -> bytes:
+    """Joins network, post-processing and metadata to one TFLite model from the image to the detections.
 
     Clients take the outputs by number: boxes, classes, scores, count. The converter orders them by a hash, so they are
     sorted here.
     """
+    from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     first = flatbuffer_utils.read_model_from_bytearray(bytearray(network))
@@ -167,6 +169,11 @@ def join(network: bytes, postprocessing: bytes) -> bytes:
     for entry, tensor in zip(signature.outputs, graph.outputs):
         entry.tensorIndex = tensor
     first.description = "detzoo: one-stage detector"
+    if metadata:
+        entry, buffer = schema.MetadataT(), schema.BufferT()
+        entry.name, entry.buffer, buffer.data = METADATA_NAME, len(first.buffers), np.frombuffer(metadata, np.uint8)
+        first.buffers.append(buffer)
+        first.metadata = [*(first.metadata or ()), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(first))
 
 

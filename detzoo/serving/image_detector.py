@@ -10,6 +10,7 @@ import numpy as np
 
 NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
 MASKS_OUTPUT = "detection_masks"
+FIRST_CLASS_ID = 1  # ids of exported models start at 1: 0 is the background of the Object Detection API
 
 
 class ImageDetections(NamedTuple):

@@ -24,9 +24,9 @@ from detzoo.errors import UsageError
 from detzoo.layers.resample import spatial_shape
 from detzoo.postprocess.dense_detections import image_windows
 from detzoo.serving import given_regions
+from detzoo.serving.image_detector import FIRST_CLASS_ID
 
 INPUT_NAME = "input_tensor"
-FIRST_CLASS_ID = 1  # ids in a SavedModel start at 1: 0 is the background of the original API
 
 # Nodes between the stages of an exported graph, for benchmarks of stages. For the end of the extractor see
 # ``detzoo.layers.stage_end``.

@@ -57,7 +57,7 @@ def detect(
     Args:
         images: Files, folders and globs.
         output_dir: Folder for the pictures and detections.json.
-        saved_model: A SavedModel, a .tflite or an .onnx file; or give ``ensemble``.
+        saved_model: A SavedModel, .tflite or .onnx file, also of the Object Detection API; or give ``ensemble``.
         ensemble: The ensemble.json of `detzoo ensemble`.
         label_map: Path of a label map; None for the one next to the model.
         proposals: Path of a proposals.npz, for a model that classifies given regions.
@@ -191,9 +191,10 @@ def load_ensemble_file(path: str) -> tuple[Any, LabelMap | None]:
 def load_with_label_map(saved_model: str | pathlib.Path) -> tuple[Any, LabelMap | None]:
     """Loads an exported model and the label map in it or next to it."""
     from detzoo.serving.onnx_detector import OnnxDetector
+    from detzoo.serving.tflite_detector import TfliteDetector
 
     detector = load_exported(saved_model)
-    if isinstance(detector, OnnxDetector):
+    if isinstance(detector, OnnxDetector | TfliteDetector):
         return detector, detector.label_map
     from detzoo.serving.saved_detector import label_map_beside
 

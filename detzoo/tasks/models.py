@@ -174,34 +174,47 @@ def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
     Args:
-        path: A SavedModel, a .tflite file or an .onnx file that `detzoo export` wrote; or a loaded model, which is
-            returned. An .onnx file is loaded without TensorFlow.
+        path: A SavedModel, a .tflite or an .onnx file that `detzoo export` wrote, or one of the Object Detection API; or
+            a loaded model, which is returned. An .onnx file is loaded without TensorFlow, a .tflite file too if the
+            package ai-edge-litert is installed.
         model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
             pipeline.config next to the file.
     """
     from detzoo.serving.image_detector import ImageDetector
     from detzoo.serving.onnx_detector import OnnxDetector, is_onnx
+    from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
 
     if isinstance(path, ImageDetector):
         return path
     if is_onnx(path):
         return OnnxDetector(path)
+    if is_tflite(path):
+        return TfliteDetector(path, _padding_resizer(path, model))
     start_tensorflow()
     from detzoo.serving.saved_detector import SavedDetector
-    from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
 
-    if not is_tflite(path):
-        detector = SavedDetector(path)
-        _name_best(detector.folder)
-        return detector
-    _name_best(pathlib.Path(path))
-    from detzoo.builders.resize import build_model_resizer
+    detector = SavedDetector(path)
+    _name_best(detector.folder)
+    return detector
+
+
+def _padding_resizer(path: str | pathlib.Path, model: Any) -> Any:
+    """Returns the resizer of a TFLite model that keeps the aspect ratio of images; None for one that stretches them."""
     from detzoo.config.load import load_pipeline
 
     config = pathlib.Path(path).parent / CONFIG_FILE
     if model is None and config.is_file():
         model = load_pipeline(str(config)).message.model
-    return TfliteDetector(path, None if model is None else build_model_resizer(model))
+    if model is None or not model.HasField("ssd"):
+        return None
+    resizer = model.ssd.image_resizer
+    # 0 is BILINEAR; grayscale is a part of the model.
+    if resizer.HasField("fixed_shape_resizer") and resizer.fixed_shape_resizer.resize_method == 0:
+        return None
+    start_tensorflow()
+    from detzoo.builders.resize import build_model_resizer
+
+    return build_model_resizer(model)
 
 
 def export_record(exported: pathlib.Path) -> dict[str, Any]:

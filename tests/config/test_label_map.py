@@ -89,3 +89,13 @@ def test_published_label_maps(shared):
     assert coco.display_names[1] == "person"
     for path in sorted(folder.glob("*.pbtxt")):
         assert load_label_map(path).num_classes >= 1
+
+
+def test_text_files_with_one_name_per_line(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("cat\n???\ndog \n\n", encoding="utf-8")
+    assert load_label_map(path).names == {1: "cat", 3: "dog"}
+    path.write_text("???\ncat\n", encoding="utf-8")  # the background first, as in the Object Detection API's archives
+    assert load_label_map(path).names == {1: "cat"}
+    path.write_text("item { id: 2 name: 'bird' }", encoding="utf-8")  # protobuf text under the same suffix
+    assert load_label_map(path).names == {2: "bird"}

@@ -386,5 +386,5 @@ def test_files_that_are_no_detector(ssd, tmp_path):
     with pytest.raises(UsageError, match="cannot be loaded"):
         TfliteDetector(tmp_path / "a.tflite")
     network, _ = convert_network(ssd[0], "image_tensor")
-    with pytest.raises(UsageError, match="not a TFLite model of `detzoo export"):
+    with pytest.raises(UsageError, match="no TFLite detector of `detzoo export"):
         TfliteDetector(network)

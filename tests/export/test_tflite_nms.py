@@ -51,7 +51,9 @@ def found_by(boxes, scores, limits, is_class_agnostic):
 
 
 @pytest.mark.parametrize("is_class_agnostic", [False, True])
-@pytest.mark.parametrize(("num_classes", "per_class", "length"), [(4, 100, 300), (4, 2, 300), (1, 100, 300), (7, 100, 60)])
+@pytest.mark.parametrize(
+    ("num_classes", "per_class", "length"), [(4, 100, 300), (4, 2, 300), (1, 100, 300), (7, 100, 60)]
+)
 def test_rows_are_those_of_the_greedy_procedure(num_classes, per_class, length, is_class_agnostic, monkeypatch):
     for name in ("_PAIRS", "_PAIRS_PER_DETECTION", "_PAIRS_TIMES_CLASSES"):
         monkeypatch.setattr(tflite_nms, name, length if name == "_PAIRS" else 1)
