@@ -174,9 +174,9 @@ def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
     Args:
-        path: A SavedModel, a .tflite or an .onnx file that `detzoo export` wrote, or one of the Object Detection API; or
-            a loaded model, which is returned. An .onnx file is loaded without TensorFlow, a .tflite file too if the
-            package ai-edge-litert is installed.
+        path: A SavedModel, .tflite or .onnx file of `detzoo export` or of the Object Detection API; or a loaded model,
+            which is returned. An .onnx file is loaded without TensorFlow, a .tflite file too if the package
+            ai-edge-litert is installed.
         model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
             pipeline.config next to the file.
     """
