@@ -263,12 +263,12 @@ def test_the_checks_metrics_are_the_evaluators(config_path):
 
 
 def test_a_field_without_effect_is_a_note(config_path):
-    overrides = ["train_config.replicas_to_aggregate=8", "eval_config.num_visualizations=3"]
+    overrides = ["train_config.replicas_to_aggregate=8", "eval_config.eval_interval_secs=3"]
     overrides.append("graph_rewriter.quantization.delay=48000")
     notes = problems(config_path, *overrides)
     assert {p.path for p in notes} == {
         "train_config.replicas_to_aggregate",
-        "eval_config.num_visualizations",
+        "eval_config.eval_interval_secs",
         "graph_rewriter",
     }
     assert all(p.is_without_effect and p.message.startswith("accepted, no effect: ") for p in notes)
