@@ -83,7 +83,7 @@ def golden_weights(load_module):
 
 @pytest.fixture(scope="session")
 def logged_scalars():
-    """A function: folder of TensorBoard events -> the values of each tag, in the order of the steps."""
+    """A function: folder of TensorBoard events -> the values of each tag of scalars, in the order of the steps."""
 
     def read(folder):
         import tensorflow as tf
@@ -93,7 +93,7 @@ def logged_scalars():
         accumulator.Reload()
         return {
             tag: [float(tf.make_ndarray(event.tensor_proto)) for event in accumulator.Tensors(tag)]
-            for tag in accumulator.Tags()["tensors"]
+            for tag in accumulator.PluginTagToContent("scalars")
         }
 
     return read

@@ -24,7 +24,7 @@ _EVALUATION_ONLY = (
     "sample_1_of_n_eval_on_train_examples",
     "eval_timeout",
 )
-_TRAINING_ONLY = ("num_train_steps", "checkpoint_every_n", "num_workers", "record_summaries")
+_TRAINING_ONLY = ("num_train_steps", "checkpoint_every_n", "num_workers")
 EVAL_ON_TRAIN_SAMPLE = 5  # the trainer's default for --sample_1_of_n_eval_on_train_examples
 
 
@@ -33,7 +33,7 @@ def define_trainer_flags(flag_values: flags.FlagValues) -> None:
     define = Definer(flag_values, API_PREFIX)
     define.string("checkpoint_dir", "it made the trainer evaluate: use `detzoo evaluate`.")
     _define_evaluation_flags(define, *["evaluation only, see `detzoo evaluate`."] * 4)
-    define.boolean("record_summaries", "write the curves for TensorBoard.", True)
+    define.boolean("record_summaries", "write TensorBoard's events.", True)
     text = "more than one: train on the machines in TF_CONFIG, as --strategy multi_worker does."
     define.integer("num_workers", text, minimum=1)
     _define_tpu_flags(define)
@@ -50,11 +50,9 @@ def define_evaluation_flags(flag_values: flags.FlagValues) -> None:
         "--timeout_secs under its old name.",
     )
     define.string("model_dir", "results go to its folder eval.")
+    define.boolean("record_summaries", "write TensorBoard's events.", True)
     for name in _TRAINING_ONLY:
-        if name == "record_summaries":
-            define.boolean(name, "training only.", None)
-        else:
-            define.integer(name, "training only.")
+        define.integer(name, "training only.")
     _define_tpu_flags(define)
 
 

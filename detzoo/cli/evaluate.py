@@ -26,7 +26,10 @@ from detzoo.tasks.models import EVAL_READER, TRAIN_READER
 
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
-Prints the table and writes metrics.json, detections.json (COCO's results format), groundtruth.json and report.html.
+Prints the table and writes metrics.json, detections.json (COCO's results format), groundtruth.json, report.html and
+TensorBoard's events: the metrics, precision-recall curves, and the first images with detections on the left and ground truth on the
+right. eval_config has the options of these images (num_visualizations, min_score_threshold,
+max_num_boxes_to_visualize, visualization_export_dir for PNG files); --norecord_summaries leaves the events out.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation
 
@@ -44,8 +47,8 @@ An exported model, a SavedModel or a .tflite file, is measured as it serves: wit
     detzoo evaluate --pipeline_config_path=model/pipeline.config --saved_model=exported/model_int8.tflite \\
         --output_dir=evaluation_int8
 
-While a training runs, measure every new checkpoint and write the curves for TensorBoard. The command ends when the
-training is finished, or after --timeout_secs without a new checkpoint.
+While a training runs, measure every new checkpoint; `tensorboard --logdir evaluation` shows the history. The command
+ends when the training is finished, or after --timeout_secs without a new checkpoint.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation \\
         --continuous
@@ -136,6 +139,7 @@ def run(flag_values: flags.FlagValues) -> None:
         "recompute_batch_norm": flag_values.recompute_batch_norm,
         "on_train_data": bool(flag_values.eval_on_train_data),
         **values_of(flag_values, "tile", "tile_overlap"),
+        "record_summaries": flag_values.record_summaries,
     }
     path = flag_values.pipeline_config_path
     if flag_values.continuous:

@@ -28,6 +28,10 @@ the same --model_dir, it resumes from the newest checkpoint; Ctrl-C or SIGTERM s
     detzoo train --pipeline_config_path my.config --model_dir runs/my --set train_config.batch_size=16
     tensorboard --logdir runs/my
 
+TensorBoard shows losses and metrics, the first training images as augmented, detections next to ground truth and
+precision-recall curves of every evaluation, the hyperparameters of all runs below --logdir, and the config;
+--norecord_summaries writes none of this.
+
 A config with model.spp_net runs a chain of steps instead: feature maps on disk, fine-tuning, SVMs, box regression. Each
 step has a folder in --model_dir; started again, the chain resumes in the step that was interrupted.
 

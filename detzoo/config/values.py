@@ -58,6 +58,28 @@ def blocks_in(field: FieldDescriptor, value: Any, path: str) -> Iterator[tuple[A
         yield value, path
 
 
+def set_scalars(message: Any, path: str) -> dict[str, bool | int | float | str]:
+    """Returns the set fields of the message at ``path`` and of the blocks in it, by their paths as ``--set`` has them.
+
+    Enums have their names. A block without a set field is True. Lists of scalars are one text.
+    """
+    found: dict[str, bool | int | float | str] = {}
+    for field, value in message.ListFields():
+        here = f"{path}.{field.name}"
+        if not is_message(field):
+            items = [_plain(field, item) for item in (value if is_repeated(field) else [value])]
+            found[here] = f"[{', '.join(map(str, items))}]" if is_repeated(field) else items[0]
+        for block, its_path in blocks_in(field, value, here):
+            found |= set_scalars(block, its_path) or {its_path: True}
+    return found
+
+
+def _plain(field: FieldDescriptor, value: Any) -> bool | int | float | str:
+    if field.enum_type is not None:
+        return field.enum_type.values_by_number[value].name
+    return float(f"{value:.7g}") if isinstance(value, float) else value  # 0.1 rather than the digits of its float32
+
+
 def accepted(field: FieldDescriptor) -> str:
     """Returns the accepted values in words: ``an integer``, ``true or false``, ``one of A, B``, ``a block {...}``."""
     kind = field.cpp_type

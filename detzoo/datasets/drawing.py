@@ -39,6 +39,7 @@ def draw_detections(
     masks: np.ndarray | Sequence[np.ndarray] | None = None,
     *,
     colours: Sequence[Colour] | None = None,
+    texts: Sequence[str] | None = None,
     fonts: LabelFonts | None = None,
 ) -> Image.Image:
     """Draws objects on a copy of an image.
@@ -51,6 +52,7 @@ def draw_detections(
         scores: N scores (0..1), shown as per cent behind the name and drawn with the best on top; or None.
         masks: N of [H, W], drawn at values above one half; or None.
         colours: N of RGB, 0..255; None takes the colours of the class names.
+        texts: N texts to write instead of names and scores; an empty one writes nothing.
         fonts: Fonts of the names; None for DejaVu Sans.
 
     Returns:
@@ -79,14 +81,19 @@ def draw_detections(
     font_px, fonts = max(MIN_FONT_PX, round(FONT_PER_SIDE * side)), fonts or _default_fonts()
     taken: list[Rectangle] = []
     for index in order:
-        name = printable_name(labels[index])
-        text = name if scores is None else f"{name} {100 * float(scores[index]):.0f}%"
+        text = _label(labels[index], None if scores is None else scores[index]) if texts is None else texts[index]
+        if not text:
+            continue
         font = fonts.of(text, font_px)
         taken.append(_draw_label(draw, rectangles[index], text, colours[index], font, picture.size, taken))
     return picture
 
 
 _default_fonts = functools.cache(LabelFonts)
+
+
+def _label(name: str, score: float | None) -> str:
+    return printable_name(name) + ("" if score is None else f" {100 * float(score):.0f}%")
 
 
 def printable_name(name: str) -> str:

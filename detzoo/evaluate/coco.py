@@ -125,10 +125,12 @@ def run_pycocotools(
     detections: list[dict[str, Any]],
     overlap_of: str = BOXES,
     max_detections: Sequence[int] = (),
+    iou_threshold: float | None = None,
 ) -> Any:
     """Returns an accumulated COCOeval of ``coco_groundtruth`` and ``coco_detections``, None without any object to find.
 
-    ``max_detections`` are the numbers of detections per image that count, ascending; empty for COCO's numbers.
+    ``max_detections`` are the numbers of detections per image that count, ascending; empty for COCO's numbers. With an
+    ``iou_threshold``, objects of all sizes are matched at that one only, which takes a tenth of the time.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -144,6 +146,9 @@ def run_pycocotools(
         found.createIndex()
         evaluation = COCOeval(truth, found, overlap_of)
         evaluation.params.maxDets = list(max_detections) or evaluation.params.maxDets
+        if iou_threshold is not None:
+            evaluation.params.iouThrs = np.array([iou_threshold])
+            evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
         evaluation.evaluate()
         evaluation.accumulate()
     return evaluation

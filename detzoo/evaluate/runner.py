@@ -53,6 +53,7 @@ class EvaluationResult:
     class_names: dict[int, str]  # name of each class id (from 1)
     seconds: float  # wall time, reading included
     proposes_only: bool = False  # the detections are class-agnostic proposals
+    pictures: tuple[np.ndarray, ...] = ()  # uint8 [H, W, 3] of the first images, detections next to ground truth
 
 
 def asked_metrics(eval_config: Any) -> list[str]:
@@ -83,6 +84,7 @@ class Evaluator:
         title: Label of the progress bar.
         unlabeled_are_complete: For metrics of the Open Images Challenge, all classes are verified in an image without
             labels, not only those of its boxes.
+        drawer: ``PairDrawer`` that draws the first images; None draws none.
 
     Raises:
         ConfigError: A metrics set is unknown, or the data set lacks what it needs.
@@ -97,6 +99,7 @@ class Evaluator:
         show_progress: bool = True,
         title: str = "evaluate",
         unlabeled_are_complete: bool = True,
+        drawer: Any = None,
     ) -> None:
         self._dataset = dataset
         self._class_names = dict(getattr(label_map, "names", label_map))
@@ -104,6 +107,7 @@ class Evaluator:
         self._show_progress = show_progress
         self._title = title
         self._unlabeled_are_complete = unlabeled_are_complete
+        self._drawer, self._pictures = drawer, list[np.ndarray]()
         self._traced_for: Any = None
         self._traced: Any = None
         unknown = [name for name in self._metrics_set if name not in METRICS_SETS]
@@ -131,7 +135,10 @@ class Evaluator:
         else:
             metrics, per_class = measure(images, self._class_names, self._metrics_set)
         seconds = time.monotonic() - started
-        return EvaluationResult(metrics, per_class, images, self._class_names, seconds, detector.proposes_only)
+        pictures = tuple(self._pictures)
+        return EvaluationResult(
+            metrics, per_class, images, self._class_names, seconds, detector.proposes_only, pictures
+        )
 
     def detect(self, detector: Any) -> list[EvaluatedImage]:
         """Returns ground truth and detections of every image, in the order of the data set."""
@@ -141,6 +148,7 @@ class Evaluator:
             self._check_masks("segmentation proposals are measured by")
             with_masks = True
         images: list[EvaluatedImage] = []
+        self._pictures.clear()
         with progress_bar(None, self._title, shown=self._show_progress, leave=False) as bar:
             for batch in (part for whole in self._dataset for part in _of_one_size(whole, detector)):
                 detections = detect(batch.images, batch.true_shapes, batch.proposals)
@@ -148,10 +156,19 @@ class Evaluator:
                     raise ConfigError(f"eval_config.metrics_set: {MASK_METRICS} needs a detector with a mask head")
                 new = images_of_batch(batch, detections, with_masks, self._unlabeled_are_complete)
                 images.extend(new)
+                self._draw(batch, detections, new, detector.proposes_only)
                 bar.update(len(new))
         if not images:
             raise DataError("the evaluation data set has no image: check eval_input_reader's input_path")
         return images
+
+    def _draw(self, batch: Batch, detections: Detections, images: list[EvaluatedImage], proposes_only: bool) -> None:
+        """Draws the images of a batch, until there are enough pictures."""
+        count = self._drawer.count if self._drawer is not None else 0
+        for row, image in enumerate(images[: max(0, count - len(self._pictures))]):
+            picture = self._drawer(batch, detections, row, image, proposes_only)
+            self._drawer.export(picture, len(self._pictures), image.image_id)
+            self._pictures.append(picture)
 
     def _check_masks(self, who: str) -> None:
         """Raises a ConfigError if the data set was read without masks."""

@@ -100,6 +100,7 @@ def evaluate(
     compare_with: str | pathlib.Path | None = None,
     tile: int | None = None,
     tile_overlap: float | None = None,
+    record_summaries: bool = True,
 ) -> Evaluation:
     """Measures a checkpoint or an exported model.
 
@@ -107,7 +108,8 @@ def evaluate(
         pipeline: See ``detzoo.tasks``.
         checkpoint_dir: See ``detzoo.tasks``; or a detector in memory.
         saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported, or a loaded one.
-        output_dir: Folder of metrics.json, detections.json, groundtruth.json and report.html; None to write nothing.
+        output_dir: Folder of metrics.json, detections.json, groundtruth.json, report.html and TensorBoard's events; None
+            to write nothing.
         overrides: See ``detzoo.tasks``.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
             computed; None for the statistics of the checkpoint.
@@ -117,6 +119,7 @@ def evaluate(
         tile: Side in pixels of the tiles in which the model gets large images, at their original size; None for whole
             images.
         tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
+        record_summaries: Write TensorBoard's events: metrics, pictures, precision-recall curves.
 
     Raises:
         DataError: The other evaluation has other images. All files have been written.
@@ -140,17 +143,18 @@ def evaluate(
         make_folder(output_dir, "--output_dir")
     start_tensorflow()
     other = read_finished(compare_with) if compare_with else None
+    draws = record_summaries and output_dir is not None
     if saved_model:
         exported = load_exported(saved_model, message.model)
-        result = measure_exported(message, exported, tiling)
+        result = measure_exported(message, exported, tiling, draws)
         facts = {"saved_model": str(saved_model), **_tiles(tiling)}
         if weights := export_record(pathlib.Path(getattr(exported, "folder", ""))).get("weights"):
             facts["weights"] = weights
-        page = _write(result, output_dir, facts, message, other)
-        return Evaluation(str(saved_model), None, result, page)
+        evaluation = Evaluation(str(saved_model), None, result)
+        return _write(evaluation, output_dir, facts, message, other, draws)
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir", averages)
-    more: dict[str, Any] = {"combine_with": combine_with, "compare_with": other, "tiling": tiling}
+    more: dict[str, Any] = {"combine_with": combine_with, "compare_with": other, "tiling": tiling, "draws": draws}
     return _measure(detector, step, str(checkpoint_dir), message, output_dir, recompute_batch_norm, **more)
 
 
@@ -195,6 +199,7 @@ def evaluate_new_checkpoints(
     tile: int | None = None,
     tile_overlap: float | None = None,
     timeout_seconds: float = 3600.0,
+    record_summaries: bool = True,
 ) -> Iterator[Evaluation]:
     """Measures each checkpoint that a running training writes, until the training is finished.
 
@@ -215,7 +220,7 @@ def evaluate_new_checkpoints(
         _check_exported(message, "--tile")
     folder = make_folder(output_dir, "--output_dir")
     start_tensorflow()
-    detector, evaluator = build_untrained(message.model), make_evaluator(message)
+    detector, evaluator = build_untrained(message.model), make_evaluator(message, record_summaries)
     num_measured = 0
     for prefix in new_checkpoints(
         lambda: latest_prefix(checkpoint_dir),
@@ -224,12 +229,11 @@ def evaluate_new_checkpoints(
     ):
         try:
             step = restore_for_inference(detector, prefix, tf1_averages=message.eval_config.use_moving_averages)
-            more = {"evaluator": evaluator, "tiling": tiling}
+            more = {"evaluator": evaluator, "tiling": tiling, "draws": record_summaries}
             evaluation = _measure(detector, step, prefix, message, folder, recompute_batch_norm, **more)
         except CheckpointError as problem:
             logger.warning("%s", problem)
             continue
-        _write_summary(folder, evaluation)
         num_measured += 1
         yield evaluation
     if not num_measured:
@@ -242,13 +246,16 @@ def measure_checkpoint(message: Any, checkpoint: str | pathlib.Path) -> Evaluati
     return make_evaluator(message).evaluate(detector)
 
 
-def measure_exported(message: Any, detect: ImageDetector, tiling: Tiling | None = None) -> EvaluationResult:
+def measure_exported(
+    message: Any, detect: ImageDetector, tiling: Tiling | None = None, draws: bool = False
+) -> EvaluationResult:
     """Measures a detector that takes images of any size on the first eval_input_reader of a config.
 
     Args:
         message: The ``TrainEvalPipelineConfig``; its image resizer is ignored.
         detect: An ``ImageDetector``.
         tiling: Tiles in which it gets large images; None for whole images.
+        draws: Make pictures of the first images.
     """
     from detzoo.config.stages import knows_classes
     from detzoo.serving.one_by_one import OneByOne
@@ -259,12 +266,13 @@ def measure_exported(message: Any, detect: ImageDetector, tiling: Tiling | None 
         chosen.image_resizer.identity_resizer.SetInParent()
     raw.eval_config.batch_size = 1
     detect = tiled(detect, tiling, usual_batch_size(message.model))
-    return make_evaluator(raw).evaluate(OneByOne(detect, not knows_classes(message.model)))
+    return make_evaluator(raw, draws).evaluate(OneByOne(detect, not knows_classes(message.model)))
 
 
-def make_evaluator(message: Any) -> Any:
-    """Returns the Evaluator of a config's first eval_input_reader and its eval_config."""
+def make_evaluator(message: Any, draws: bool = False) -> Any:
+    """Returns the Evaluator of a config's first eval_input_reader and its eval_config; ``draws`` makes pictures."""
     from detzoo.builders.classification_inputs import class_label_map
+    from detzoo.builders.pictures import PairDrawer
     from detzoo.config.label_map import load_label_map
     from detzoo.evaluate.classification import ClassifierEvaluator
     from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
@@ -276,12 +284,14 @@ def make_evaluator(message: Any) -> Any:
     dataset = build_test_dataset(message, reader, image_labels=image_labels, all_proposals=all_proposals)
     if message.model.HasField("spp_classifier"):
         return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=is_live(sys.stderr))
+    label_map = load_label_map(reader.label_map_path)
     return Evaluator(
         dataset,
-        load_label_map(reader.label_map_path),
+        label_map,
         metrics,
         show_progress=is_live(sys.stderr),
         unlabeled_are_complete=message.eval_config.image_classes_field_map_empty_to_ones,
+        drawer=PairDrawer(message.eval_config, label_map.names) if draws else None,
     )
 
 
@@ -333,42 +343,43 @@ def _measure(
         from detzoo.builders.resize import build_model_resizer
         from detzoo.serving.live_detector import LiveDetector
 
-        result = measure_exported(message, LiveDetector(detector, build_model_resizer(message.model)), tiling)
+        live = LiveDetector(detector, build_model_resizer(message.model))
+        result = measure_exported(message, live, tiling, draws)
     else:
-        result = (evaluator or make_evaluator(message)).evaluate(measured)
+        result = (evaluator or make_evaluator(message, draws)).evaluate(measured)
     facts = {"checkpoint": checkpoint, "step": step, **recomputed, **_tiles(tiling)}
     if output_dir is not None and not combine_with:
         facts["weights"] = weights_digest(detector.variables)
-    page = _write(result, output_dir, facts, message, compare_with)
-    return Evaluation(checkpoint, step, result, page)
+    return _write(Evaluation(checkpoint, step, result), output_dir, facts, message, compare_with, draws)
 
 
 def _write(
-    result: Any,
+    evaluation: Evaluation,
     output_dir: str | pathlib.Path | None,
     facts: dict[str, Any],
     message: Any,
     compare_with: Finished | None,
-) -> pathlib.Path | None:
+    events: bool,
+) -> Evaluation:
+    """Writes the files of an evaluation and the ``events`` for TensorBoard, where an exported model has step 0.
+
+    Returns:
+        The evaluation with the path of its page.
+    """
+    from detzoo.evaluate.events import Events
     from detzoo.provenance import commit, versions
 
     if output_dir is None:
-        return None
+        return evaluation
+    writer = Events(output_dir, events)
+    writer.metrics("", evaluation.step or 0, evaluation.metrics)
+    writer.details("", evaluation.step or 0, evaluation.result)
+    writer.close()
     facts = {**facts, "versions": versions(), "commit": commit()}
     pixels = pixels_of_reader(message.eval_input_reader[0])
-    return write_evaluation(result, output_dir, facts, pixels=pixels, compare_with=compare_with)
+    page = write_evaluation(evaluation.result, output_dir, facts, pixels=pixels, compare_with=compare_with)
+    return dataclasses.replace(evaluation, report=page)
 
 
 def _tiles(tiling: Tiling | None) -> dict[str, Any]:
     return tiling._asdict() if tiling else {}
-
-
-def _write_summary(output_dir: pathlib.Path, evaluation: Evaluation) -> None:
-    """Writes one point of each of TensorBoard's curves."""
-    import tensorflow as tf
-
-    writer = tf.summary.create_file_writer(str(output_dir))
-    with writer.as_default():
-        for name, value in evaluation.metrics.items():
-            tf.summary.scalar(f"evaluation/{name}", value, step=evaluation.step)
-    writer.close()

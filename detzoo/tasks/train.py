@@ -83,7 +83,7 @@ def train(
             loaded.message,
             folder,
             strategy,
-            lambda: make_evaluation(loaded.message),
+            lambda: make_evaluation(loaded.message, record_summaries),
             stop,
             record_summaries,
             allow_random_weights,
@@ -144,8 +144,8 @@ def extras_of_training(pipeline: Any) -> tuple[str, ...]:
     return ("train", "spp") if pipeline.model.HasField("spp_net") else ("train",)
 
 
-def make_evaluation(message: Any) -> Any:
-    """Returns the evaluation that runs while training: detector -> metrics on the first eval_input_reader.
+def make_evaluation(message: Any, record_summaries: bool = True) -> Any:
+    """Returns the ``Evaluator`` that runs while training, on the first eval_input_reader.
 
     Raises:
         UsageError: The config has no eval_input_reader.
@@ -157,4 +157,4 @@ def make_evaluation(message: Any) -> Any:
             "train_config.eval_every_n_steps is set, but the config has no eval_input_reader to evaluate on; add one, "
             "or --set train_config.eval_every_n_steps=0"
         )
-    return make_evaluator(message)
+    return make_evaluator(message, record_summaries)

@@ -26,7 +26,7 @@ from detzoo.train.saving import RunCheckpoints
 from detzoo.train.selection import Selection, metric_name, metric_value
 from detzoo.train.stop import StopNow, StopRequest
 from detzoo.train.strategy import is_chief, num_workers
-from detzoo.train.summaries import Summaries
+from detzoo.train.summaries import EVAL, Summaries
 from detzoo.train.trainer import GRADIENT_NORM, LEARNING_RATE, TOTAL, LoopResult, Trainer
 
 # Duration of the steps of one call: short enough for a live progress line and a quick response to SIGTERM.
@@ -70,7 +70,7 @@ class TrainingLoop:
         evaluate: Evaluate | None,
         stop: StopRequest,
         progress: Progress | None = None,
-        record_summaries: bool = True,
+        summaries: Summaries | None = None,
     ) -> None:
         self._trainer, self._settings, self._model_dir = trainer, trainer.settings, pathlib.Path(model_dir)
         self._is_chief = is_chief(trainer.strategy)
@@ -87,7 +87,7 @@ class TrainingLoop:
         self._selection = Selection(
             model_dir, settings.best_checkpoint_metric, settings.early_stopping, writable=self._is_chief
         )
-        self._summaries = Summaries(model_dir, self._is_chief and record_summaries)
+        self._summaries = summaries or Summaries(model_dir, self._is_chief)
         self._step_seconds: float | None = None  # unknown before the second loop
         self._step = int(trainer.step)
         self._evaluated_step: int | None = None  # also if it failed
@@ -278,7 +278,7 @@ class TrainingLoop:
         if is_best:
             self.checkpoints.save_best(metric, abs(metric_value(metrics, metric)))
         self._selection.add(self._step, metrics)
-        self._summaries.evaluation(self._step, metrics)
+        self._summaries.metrics(EVAL, self._step, metrics)
         shown = [name for name in ("mAP", "mAP@.50IOU", metric) if name in metrics] or list(metrics)[:3]
         values = "  ".join(f"{name} {metrics[name]:.4f}" for name in dict.fromkeys(shown))
         best = self._selection.best()

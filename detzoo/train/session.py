@@ -6,7 +6,7 @@ import contextlib
 import copy
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -22,12 +22,13 @@ from detzoo.config.load import save_pipeline
 from detzoo.errors import DetzooError
 from detzoo.features.pretrained import MissingWeightsError
 from detzoo.folders import CONFIG_FILE, reserved
-from detzoo.train.loop import Evaluate, Outcome, TrainingLoop
+from detzoo.train.loop import Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
 from detzoo.train.saving import saved_prefixes
 from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_warning, settings_from_config
 from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import create_strategy, is_chief
+from detzoo.train.summaries import EVAL, Summaries
 from detzoo.train.trainer import DatasetFactory, Trainer
 from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
 
@@ -38,7 +39,7 @@ def train_pipeline(
     pipeline: Any,
     model_dir: str | pathlib.Path,
     strategy_name: str,
-    make_evaluate: Callable[[], Evaluate] | None,
+    make_evaluator: Callable[[], Any] | None,
     stop: StopRequest,
     record_summaries: bool = True,
     allow_random_weights: bool = False,
@@ -49,8 +50,8 @@ def train_pipeline(
         pipeline: Checked ``TrainEvalPipelineConfig`` with overrides applied.
         model_dir: Folder for checkpoints, events, pipeline.config and run.json.
         strategy_name: One of ``strategy.STRATEGIES``.
-        make_evaluate: Factory of the evaluation that runs every ``eval_every_n_steps``; called once before training, so
-            that problems of the evaluation data are reported early.
+        make_evaluator: Factory of the ``Evaluator`` that runs every ``eval_every_n_steps``; called once before
+            training, so that problems of the evaluation data are reported early.
         stop: Stop request, entered already.
         record_summaries: Write TensorBoard events.
         allow_random_weights: Train from random weights if ImageNet's are not available, instead of raising.
@@ -71,7 +72,7 @@ def train_pipeline(
             folder,
             strategy_name,
             strategy,
-            make_evaluate,
+            make_evaluator,
             stop,
             record_summaries=record_summaries,
             allow_random_weights=allow_random_weights,
@@ -83,7 +84,7 @@ def _train(
     folder: pathlib.Path,
     strategy_name: str,
     strategy: tf.distribute.Strategy,
-    make_evaluate: Callable[[], Evaluate] | None,
+    make_evaluator: Callable[[], Any] | None,
     stop: StopRequest,
     record_summaries: bool,
     allow_random_weights: bool,
@@ -108,8 +109,17 @@ def _train(
             raise
         trainer = build_trainer(bare, strategy)
     chief = is_chief(strategy)
-    evaluate = make_evaluate() if make_evaluate and trainer.settings.eval_every_n_steps and chief else None
-    loop = TrainingLoop(trainer, folder, evaluate, stop, record_summaries=record_summaries)
+    summaries = Summaries(folder, chief and record_summaries)
+    evaluate = None
+    if make_evaluator and trainer.settings.eval_every_n_steps and chief:
+        evaluator = make_evaluator()
+
+        def evaluate(detector: Any) -> Mapping[str, float]:
+            result = evaluator.evaluate(detector)
+            summaries.details(EVAL, int(trainer.step), result)
+            return result.metrics
+
+    loop = TrainingLoop(trainer, folder, evaluate, stop, summaries=summaries)
     step = refused = None
     try:
         step = _start(loop, trainer, pipeline.train_config, folder, missing)
@@ -120,6 +130,7 @@ def _train(
     if chief:
         save_pipeline(pipeline, folder / CONFIG_FILE)
         record = RunRecord(folder, **_facts(trainer, strategy_name), **facts)
+        summaries.start(pipeline, int(trainer.step), trainer.issue)
     try:
         outcome = loop.run()
     except DetzooError as problem:

@@ -1,27 +1,31 @@
-"""TensorBoard events: training in model_dir/train, evaluation in model_dir/eval, named as in the original API."""
+"""TensorBoard events of a run: training in model_dir/train, evaluation in model_dir/eval, hyperparameters in model_dir.
+
+A value that the Object Detection API writes, too, has its tag.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import pathlib
-from collections.abc import Mapping
+import copy
+from typing import Any
 
 import tensorflow as tf
 
-from detzoo.folders import full_disk
+from detzoo.builders.inputs import build_dataset
+from detzoo.builders.pictures import draw_training_image
+from detzoo.builders.resize import build_model_resizer
+from detzoo.config.label_map import load_label_map
+from detzoo.config.load import to_text
+from detzoo.config.values import set_scalars
+from detzoo.data.issue_counter import IssueCounter
+from detzoo.evaluate.events import Events, write_images
 from detzoo.train.trainer import LoopResult
 
-logger = logging.getLogger(__name__)
+TRAIN, EVAL = "train", "eval"  # names of the runs
+MAX_TRAINING_IMAGES = 8
 
 
-class Summaries:
-    """Writer of scalars, on the chief alone. A failure is reported and counted, and the training continues."""
-
-    def __init__(self, model_dir: str | pathlib.Path, writable: bool = True) -> None:
-        self._folder, self._writable = pathlib.Path(model_dir), writable
-        self._writers: dict[str, tf.summary.SummaryWriter] = {}
-        self.num_failures = 0
+class Summaries(Events):
+    """Writer of a run's events, on the chief alone."""
 
     def training(self, result: LoopResult, images_per_second: float) -> None:
         """Writes losses, learning rate, gradient norm and speed."""
@@ -29,41 +33,52 @@ class Summaries:
         values |= {"learning_rate": result.learning_rate, "gradient_norm": result.gradient_norm}
         if images_per_second:
             values["images_per_second"] = images_per_second
-        self._write("train", result.step, values)
+        self.scalars(TRAIN, result.step, values)
 
-    def evaluation(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Writes all metrics of an evaluation."""
-        self._write("eval", step, {tag_of(name): value for name, value in metrics.items()})
+    def start(self, pipeline: Any, step: int, issues: IssueCounter) -> None:
+        """Writes the config and its hyperparameters, and in a new run the first training images.
 
-    def close(self) -> None:
-        """Closes the files of events."""
-        for writer in self._writers.values():
-            with contextlib.suppress(tf.errors.OpError, OSError):  # a full disk: each call has flushed already
-                writer.close()
-
-    def _write(self, name: str, step: int, values: Mapping[str, float]) -> None:
-        """Writes scalars to the events of a folder. The first call creates the file, so a failed start leaves none."""
-        if not self._writable:
-            return
-        try:
-            if name not in self._writers:
-                self._writers[name] = tf.summary.create_file_writer(str(self._folder / name))
-            with self._writers[name].as_default(step=step):
-                for tag, value in values.items():
-                    tf.summary.scalar(tag, value)
-            self._writers[name].flush()
-        except Exception as problem:
-            self._writers.pop(name, None)  # the next call tries a new file
-            self.num_failures += 1
-            if self.num_failures == 1:
-                reason = full_disk(problem, self._folder / name) or str(problem).splitlines()[0]
-                logger.error("TensorBoard's events cannot be written, training continues: %s", reason)
+        Args:
+            pipeline: The ``TrainEvalPipelineConfig`` of the run.
+            step: Step at which this session starts.
+            issues: Takes the counts of data issues in the training images.
+        """
+        self.write(TRAIN, step, lambda: _write_config(pipeline))
+        self.write("", step, lambda: _write_hyperparameters(pipeline))
+        if step == 0:
+            self.write(TRAIN, step, lambda: _write_training_images(pipeline, issues))
 
 
-def tag_of(metric: str) -> str:
-    """Returns the TensorBoard tag of a metric, which for COCO's metrics is that of the Object Detection API."""
-    if metric.startswith("mAP"):
-        return f"DetectionBoxes_Precision/{metric}"
-    if metric.startswith("AR"):
-        return f"DetectionBoxes_Recall/{metric}"
-    return metric
+def _write_config(pipeline: Any) -> None:
+    lines = to_text(pipeline).splitlines()
+    tf.summary.text("pipeline_config", "\n".join(f"    {line}" for line in lines))  # a block of code in Markdown
+
+
+def _write_hyperparameters(pipeline: Any) -> None:
+    """Writes every set field of model and train_config under its path, as ``--set`` takes it."""
+    from tensorboard.plugins.hparams import api
+
+    fields = set_scalars(pipeline.train_config, "train_config") | set_scalars(pipeline.model, "model")
+    api.hparams({"model": pipeline.model.WhichOneof("model"), **fields})
+
+
+def _write_training_images(pipeline: Any, issues: IssueCounter) -> None:
+    """Draws the first training images with their augmentation. The input is built apart from that of training."""
+    reader = copy.deepcopy(pipeline.train_input_reader)
+    reader.num_prefetch_batches = 1
+    config = pipeline.train_config
+    dataset = build_dataset(
+        reader,
+        build_model_resizer(pipeline.model),
+        config,
+        training=True,
+        batch_size=min(config.batch_size, MAX_TRAINING_IMAGES),
+        seed=config.seed,
+        issue=issues,
+    )
+    batch = next(iter(dataset))
+    names = load_label_map(reader.label_map_path).names if reader.label_map_path else {}
+    pictures = [draw_training_image(batch, row, names) for row in range(len(batch.image_ids))]
+    ids = ", ".join(image_id.decode("utf-8", "replace") for image_id in batch.image_ids.numpy())
+    text = f"Augmented training images with their ground truth: {ids}"
+    write_images("train_input_images", pictures, text)

@@ -93,14 +93,29 @@ def test_proposals_of_one_model_are_anothers_regions(toy, toy_run, capsys):
     assert "proposals.npz.gone cannot be read: No such file or directory" in capsys.readouterr().err
 
 
-def test_continuous_ends_with_a_finished_training(toy_run, capsys):
+def test_continuous_ends_with_a_finished_training(toy_run, capsys, logged_scalars):
     (toy_run.model_dir / "finished").write_text("{}")
     assert main(arguments(toy_run, "--continuous")) == 0
     assert capsys.readouterr().out.count("step 7:") == 1
-    assert list((toy_run.folder / "out").glob("events.out.tfevents*"))
+    metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
+    logged = logged_scalars(toy_run.folder / "out")
+    assert logged["DetectionBoxes_Precision/mAP"] == [pytest.approx(metrics["mAP"])]
     assert main(arguments(toy_run, "--continuous", "--json")) == 0
     [line] = capsys.readouterr().out.splitlines()  # one object per line and checkpoint
     assert json.loads(line)["step"] == 7
+
+
+def test_an_evaluation_writes_events_unless_it_is_asked_not_to(toy_run):
+    out = toy_run.folder / "out"
+    pictures = f"--set=eval_config.visualization_export_dir='{out / 'pictures'}'"
+    assert main(arguments(toy_run, pictures, "--set=eval_config.num_visualizations=2")) == 0
+    [events] = out.glob("events.out.tfevents*")
+    for tag in (b"eval_side_by_side_1_0", b"precision_recall@.50IOU/cat", b"DetectionBoxes_Recall/AR@100"):
+        assert tag in events.read_bytes()
+    assert b"eval_side_by_side_2_0" not in events.read_bytes()
+    assert {file.name for file in (out / "pictures").iterdir()} == {"export-image-0.png", "export-image-1.png"}
+    assert main(arguments(toy_run, "--norecord_summaries", output="none")) == 0
+    assert not list((toy_run.folder / "none").glob("events*"))
 
 
 def test_continuous_without_a_checkpoint_gives_up_after_the_time(toy_run, capsys):

@@ -35,6 +35,14 @@ def test_the_border_of_a_box_has_the_colour_of_its_class():
     assert share(label, colour) > 0.3, "the name stands above the box on the colour of the class"
 
 
+def test_texts_replace_names_and_an_empty_one_draws_none():
+    boxes, plain = np.array([BOX]), np.asarray(draw_detections(GRAY, np.array([BOX]), ["cat"]))
+    np.testing.assert_array_equal(np.asarray(draw_detections(GRAY, boxes, ["cat"], texts=["cat"])), plain)
+    bare = np.asarray(draw_detections(GRAY, boxes, ["cat"], [0.5], texts=[""]))
+    assert share(bare[: round(TOP) - 2], (128, 128, 128)) == 1.0  # where the name would be
+    assert share(bare[round(BOTTOM) - 4 : round(BOTTOM), 300], class_colour("cat")) > 0.4
+
+
 def test_the_image_itself_is_left_alone():
     image = GRAY.copy()
     draw_detections(image, np.array([BOX]), ["cat"], masks=np.ones((1, 500, 800), np.uint8))

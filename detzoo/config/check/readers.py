@@ -85,6 +85,8 @@ def check_evaluation(config: pb.TrainEvalPipelineConfig, findings: Findings) -> 
             findings.error(path, "metrics-of-masks", text)
         if kind == "segmentation_proposals":
             findings.no_effect(path, "class-agnostic proposals are always measured by the recall of their masks")
+    if evaluation.HasField("groundtruth_box_visualization_color"):
+        _check_colour(evaluation.groundtruth_box_visualization_color, findings)
     if evaluation.eval_instance_masks and has_no_masks:
         findings.error("eval_instance_masks", "metrics-of-masks", f"is true, but {_NEEDS_MASKS}; accepted: false")
     if kind == "spp_classifier" and evaluation.metrics_set:
@@ -92,6 +94,17 @@ def check_evaluation(config: pb.TrainEvalPipelineConfig, findings: Findings) -> 
     if kind == "spp_net" and evaluation.batch_size > 1:
         text = f"is {evaluation.batch_size}, but SPP-net resizes images itself, one at a time; accepted: 1"
         findings.error("batch_size", "one-image-per-batch", text)
+
+
+def _check_colour(colour: str, findings: Findings) -> None:
+    from PIL import ImageColor  # imported here because hardly any config names a colour
+
+    try:
+        ImageColor.getrgb(colour)
+    except ValueError:
+        hint = suggestion(colour, ImageColor.colormap)
+        text = f"'{colour}' is neither the name of a colour in HTML nor #rrggbb{hint}"
+        findings.error("groundtruth_box_visualization_color", "unknown-colour", text)
 
 
 def check_reader(reader: pb.InputReader, findings: Findings, model_kind: str | None = None) -> None:

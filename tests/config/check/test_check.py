@@ -262,6 +262,14 @@ def test_the_checks_metrics_are_the_evaluators(config_path):
     assert "'oid_challenge_segmentation_metrics' is not supported; accepted: " in refused["eval_config.metrics_set[0]"]
 
 
+def test_the_colour_of_the_drawn_truth_is_one(config_path):
+    path = "eval_config.groundtruth_box_visualization_color"
+    for colour in ("red", "DarkOrange", "#00ff7f"):
+        assert found(config_path, f"{path}='{colour}'") == {}
+    text = "'blak' is neither the name of a colour in HTML nor #rrggbb; did you mean 'black'"
+    assert found(config_path, f"{path}='blak'")[path].startswith(text)
+
+
 def test_a_field_without_effect_is_a_note(config_path):
     overrides = ["train_config.replicas_to_aggregate=8", "eval_config.eval_interval_secs=3"]
     overrides.append("graph_rewriter.quantization.delay=48000")
