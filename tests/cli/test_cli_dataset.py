@@ -151,7 +151,7 @@ def test_shapes_then_inspect(capsys, tmp_path):
     assert "images:  4 usable of 4 records" in out
     assert "no data issues found" in out
     assert f"samples are in {tmp_path}/look" in out
-    written = ["classes.csv", "dirt.csv", "histograms.csv", "histograms.png", "report.txt", "samples"]
+    written = ["classes.csv", "dirt.csv", "histograms.csv", "histograms.png", "report.html", "report.txt", "samples"]
     assert listed(tmp_path / "look") == written
     assert len(listed(tmp_path / "look" / "samples")) == 3
 
