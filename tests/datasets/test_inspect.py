@@ -20,6 +20,7 @@ from detzoo.datasets.record_check import check_record, parse_features
 from detzoo.datasets.repair import RepairedObject
 from detzoo.errors import DataError, UsageError
 from detzoo.files.images import RepairedImage
+from tests.page_elements import Page
 
 LABEL_MAP = LabelMap({1: "cat", 2: "dog", 5: "unicorn"})
 RED_NORM = (6 / 24, 10 / 40, 14 / 24, 30 / 40)
@@ -213,6 +214,20 @@ def test_every_named_file_is_written_and_the_picture_shows_something(tmp_path, l
     assert min(picture.shape[:2]) >= 600
     assert 0.02 < (picture < 200).any(-1).mean() < 0.6
     assert rows(look / "dirt.csv") == [["dirt", "action", "where", "detail"]]
+
+
+def test_the_page_shows_classes_issues_and_samples_and_names_stay_text(tmp_path, look, make):
+    hostile = "<script>alert(1)</script>"
+    inspect_records(write(tmp_path / "train", make(item(), item(name=hostile)), b""), None, look, num_samples=3)
+    text = (look / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.problems == []
+    assert [each["id"] for tag, each in page.elements if tag == "section"] == ["issues", "classes", "sizes", "samples"]
+    assert "empty record" in page.texts["th"]
+    assert hostile in page.texts["th"]
+    assert len(page.attributes("img")) == 1
+    assert all(each["src"].startswith("data:image/jpeg;base64,") for each in page.attributes("img"))
+    assert len([each for each in page.attributes("script") if not each]) == 1  # the page's own
 
 
 def test_records_without_objects_only(tmp_path, look, make):
