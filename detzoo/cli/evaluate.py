@@ -27,8 +27,8 @@ from detzoo.tasks.models import EVAL_READER, TRAIN_READER
 SUMMARY = "Measure a checkpoint on the eval_input_reader: COCO's twelve numbers, by masks too, or Pascal VOC's."
 DESCRIPTION = """
 Prints the table and writes metrics.json, detections.json (COCO's results format), groundtruth.json, report.html and
-TensorBoard's events: the metrics, precision-recall curves, and the first images with detections on the left and ground truth on the
-right. eval_config has the options of these images (num_visualizations, min_score_threshold,
+TensorBoard's events: the metrics, precision-recall curves, and the first images with detections on the left and ground
+truth on the right. eval_config has the options of these images (num_visualizations, min_score_threshold,
 max_num_boxes_to_visualize, visualization_export_dir for PNG files); --norecord_summaries leaves the events out.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --checkpoint_dir=model --output_dir=evaluation

@@ -108,8 +108,8 @@ def evaluate(
         pipeline: See ``detzoo.tasks``.
         checkpoint_dir: See ``detzoo.tasks``; or a detector in memory.
         saved_model: Instead of a checkpoint: a SavedModel or a .tflite file that was exported, or a loaded one.
-        output_dir: Folder of metrics.json, detections.json, groundtruth.json, report.html and TensorBoard's events; None
-            to write nothing.
+        output_dir: Folder of metrics.json, detections.json, groundtruth.json, report.html and TensorBoard's events;
+            None to write nothing.
         overrides: See ``detzoo.tasks``.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
             computed; None for the statistics of the checkpoint.
@@ -332,6 +332,7 @@ def _measure(
     evaluator: Any = None,
     compare_with: Finished | None = None,
     tiling: Tiling | None = None,
+    draws: bool = False,
 ) -> Evaluation:
     """Measures a restored detector, or the combination that it is part of."""
     from detzoo.checkpoints.layout import weights_digest
