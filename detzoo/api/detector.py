@@ -227,8 +227,9 @@ class LoadedDetector:
             UsageError: An argument is wrong.
         """
         if _is_video(images):
-            limits: dict[str, Any] = {"max_boxes": max_boxes, "max_drawn_overlap": max_drawn_overlap}
-            return self._frames(images, proposals, score_threshold=score_threshold, batch_size=batch_size, **limits)
+            options: dict[str, Any] = {"score_threshold": score_threshold, "max_boxes": max_boxes}
+            options |= {"batch_size": batch_size, "max_drawn_overlap": max_drawn_overlap}
+            return self._frames(images, proposals, tile=tile, tile_overlap=tile_overlap, **options)
         return self._detect_each(
             images,
             score_threshold=score_threshold,
@@ -248,6 +249,8 @@ class LoadedDetector:
         max_boxes: int = 100,
         batch_size: int | None = None,
         max_drawn_overlap: float | None = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
         frame_stride: int = 1,
         max_frames: int | None = None,
         track: bool = False,
@@ -264,6 +267,8 @@ class LoadedDetector:
             max_boxes: See ``detect``.
             batch_size: Frames that run together at most; None for 4.
             max_drawn_overlap: See ``detect``.
+            tile: See ``detect``.
+            tile_overlap: See ``detect``.
             frame_stride: Detect on every n-th frame.
             max_frames: Frames to detect on at most.
             track: Number the objects with ByteTrack, in ``result.track_ids``. Needs the extra detzoo[track].
@@ -278,11 +283,12 @@ class LoadedDetector:
             UsageError: An argument is wrong, or a package is missing.
         """
         from detzoo.tasks.detect import choose_limits
-        from detzoo.tasks.detect_video import VideoOptions, frames_of
+        from detzoo.tasks.detect_video import BATCH_SIZE, VideoOptions, frames_of
 
         with named_arguments():
             options = VideoOptions(batch_size, frame_stride, max_frames, track, stream_timeout, stream_retries)
-            detector, names = self._detector(), self._names()
+            tiling = tiling_of(tile, tile_overlap)
+            detector, names = tiled(self._detector(), tiling, batch_size or BATCH_SIZE), self._names()
             limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
             return _with_named_arguments(frames_of(detector, str(video), names, limits, options))
 

@@ -234,7 +234,7 @@ def _outline(detection: Mapping[str, Any]) -> np.ndarray | None:
         return None
     mask = coco_mask.decode(detection["segmentation"])[y : y + height, x : x + width]
     # Halfway between the centres of the pixels inside and outside; the mask gets a border of zeros.
-    lines: list[Any] = contourpy.contour_generator(z=np.pad(mask, 1).astype(np.float64)).lines(0.5)
+    lines: Any = contourpy.contour_generator(z=np.pad(mask, 1).astype(np.float64)).lines(0.5)
     points = max(lines, key=_area)[:-1]
     simple = _simplified(points + np.array([x - 0.5, y - 0.5]))
     return np.round(simple, 2) if len(simple) > 2 else None

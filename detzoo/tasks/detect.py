@@ -95,10 +95,9 @@ def detect(
     regions = proposals_table(detector, proposals)
     if regions is not None:
         regions.check_images(files)
-    if isinstance(score_threshold, str):
-        model = pathlib.Path(ensemble) if ensemble else detector.folder
-        score_threshold = measured_threshold(score_threshold, model, metrics, label_map_of_model)
-    limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
+    model = pathlib.Path(ensemble) if ensemble else detector.folder
+    threshold = choose_threshold(score_threshold, model, metrics, label_map_of_model)
+    limits = choose_limits(detector, names, threshold, max_boxes, max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     batch_size = batch_size or usual_batch_size(model_beside(detector))
     summary = detect_files(
@@ -119,13 +118,16 @@ def detect(
     return summary
 
 
-def measured_threshold(
-    word: str, model: pathlib.Path, metrics: str | pathlib.Path | None, label_map: LabelMap | None
+def choose_threshold(
+    score_threshold: float | str,
+    model: pathlib.Path,
+    metrics: str | pathlib.Path | None = None,
+    label_map: LabelMap | None = None,
 ) -> float:
-    """Returns the score threshold that an evaluation of a model found to be the best.
+    """Returns a score threshold, for "best" the one that an evaluation of the model found.
 
     Args:
-        word: "best".
+        score_threshold: A number, or "best".
         model: SavedModel, exported file or ensemble.json.
         metrics: See ``detect``.
         label_map: That of the model; None if it is unknown.
@@ -135,8 +137,10 @@ def measured_threshold(
     """
     from detzoo.evaluate.best_threshold import BEST, best_threshold
 
-    if word != BEST:
-        raise UsageError(f"--score_threshold is {word!r}; accepted: 0 to 1, or {BEST}")
+    if not isinstance(score_threshold, str):
+        return score_threshold
+    if score_threshold != BEST:
+        raise UsageError(f"--score_threshold is {score_threshold!r}; accepted: 0 to 1, or {BEST}")
     if metrics is None:
         near = [folder / METRICS_FILE for folder in (model.parent, model, model.parent / "eval")]
         metrics = next((path for path in near if path.is_file()), None)

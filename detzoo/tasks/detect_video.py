@@ -26,7 +26,7 @@ from detzoo.files.video import RETRIES, TIMEOUT_SECONDS, Frame, VideoReader, Vid
 from detzoo.files.video_writer import VideoWriter
 from detzoo.folders import make_folder
 from detzoo.progress import track
-from detzoo.tasks.detect import choose_limits, load_named, measured_threshold
+from detzoo.tasks.detect import choose_limits, choose_threshold, load_named
 from detzoo.tasks.models import tiled, tiling_of
 
 if TYPE_CHECKING:
@@ -272,11 +272,10 @@ def detect_video(
     files = dict(zip(sources, _output_files(sources, folder)))
     single = options.open(sources[0]) if len(sources) == 1 else None  # a video that is not there needs no model
     detector, names, label_map_of_model = load_named(saved_model, ensemble, named)
-    if isinstance(score_threshold, str):
-        model = pathlib.Path(ensemble) if ensemble else detector.folder
-        score_threshold = measured_threshold(score_threshold, model, metrics, label_map_of_model)
+    model = pathlib.Path(ensemble) if ensemble else detector.folder
+    threshold = choose_threshold(score_threshold, model, metrics, label_map_of_model)
     detector = tiled(detector, tiling, options.batch_size or BATCH_SIZE)
-    limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
+    limits = choose_limits(detector, names, threshold, max_boxes, max_drawn_overlap)
     summaries, problem = [], None
     with contextlib.ExitStack() as stack:
         _end_on_termination(stack)

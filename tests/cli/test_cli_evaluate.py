@@ -100,6 +100,7 @@ def test_continuous_ends_with_a_finished_training(toy_run, capsys, logged_scalar
     metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
     logged = logged_scalars(toy_run.folder / "out")
     assert logged["DetectionBoxes_Precision/mAP"] == [pytest.approx(metrics["mAP"])]
+    assert (toy_run.folder / "out" / "report.html").is_file()
     assert main(arguments(toy_run, "--continuous", "--json")) == 0
     [line] = capsys.readouterr().out.splitlines()  # one object per line and checkpoint
     assert json.loads(line)["step"] == 7

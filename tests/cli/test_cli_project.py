@@ -44,7 +44,11 @@ def flags_of(verb, *words):
                 "output_directory": "export",
             },
         ),
-        ("detect", ["--images=photos"], {"saved_model": "export", "output_dir": "detections"}),
+        (
+            "detect",
+            ["--images=photos"],
+            {"saved_model": "export", "output_dir": "detections", "metrics": "evaluation/metrics.json"},
+        ),
         ("benchmark", [], {"saved_model": "export"}),
     ],
 )
@@ -62,7 +66,9 @@ def test_given_flags_replace_those_of_the_project(project):
     assert (trained.model_dir, trained.pipeline_config_path) == ("elsewhere", str(project / "pipeline.config"))
     evaluated = flags_of("evaluate", project, "--saved_model=x")
     assert (evaluated.saved_model, evaluated.checkpoint_dir) == ("x", None)
-    assert flags_of("detect", project, "--images=a", "--ensemble=e.json").saved_model is None
+    ensemble = flags_of("detect", project, "--images=a", "--ensemble=e.json")
+    assert (ensemble.saved_model, ensemble.metrics) == (None, None)
+    assert flags_of("evaluate", project, "--detections=d").checkpoint_dir is None
     assert flags_of("benchmark", project, "--pipeline_config_path=a.config").saved_model is None
 
 
@@ -112,4 +118,5 @@ def test_help_shows_what_a_project_gives(capsys):
     assert cli.main(["detect", "--help"]) == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: detzoo detect {PROJECT | --output_dir OUTPUT_DIR} [FLAGS]")
-    assert "    --saved_model PROJECT/export\n    --output_dir PROJECT/detections\n" in printed
+    given = ("saved_model PROJECT/export", "output_dir PROJECT/detections", "metrics PROJECT/evaluation/metrics.json")
+    assert "".join(f"    --{each}\n" for each in given) in printed
