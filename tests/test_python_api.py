@@ -494,6 +494,14 @@ def test_evaluation_measures_the_weights_in_memory(small_run, tmp_path):
         changed.detect(BLACK)
 
 
+def test_the_evaluation_of_an_export_names_its_folder_and_weights(exported, tmp_path):
+    evaluation = detzoo.load(exported).evaluate(output_dir=tmp_path)
+    assert evaluation.model == str(exported)
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    record = json.loads((exported.parent / "export.json").read_text())
+    assert (metrics["saved_model"], metrics["weights"]) == (str(exported), record["weights"])
+
+
 def test_messages_name_arguments(detector, exported, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(detzoo.UsageError, match=r"^output_directory .*file"):

@@ -147,11 +147,12 @@ def evaluate(
     if saved_model:
         exported = load_exported(saved_model, message.model)
         result = measure_exported(message, exported, tiling, draws)
-        facts = {"saved_model": str(saved_model), **_tiles(tiling)}
-        if weights := export_record(pathlib.Path(getattr(exported, "folder", ""))).get("weights"):
+        path = pathlib.Path(getattr(exported, "folder", ""))
+        name = str(saved_model) if isinstance(saved_model, str | pathlib.Path) else str(path)
+        facts = {"saved_model": name, **_tiles(tiling)}
+        if weights := export_record(path).get("weights"):
             facts["weights"] = weights
-        evaluation = Evaluation(str(saved_model), None, result)
-        return _write(evaluation, output_dir, facts, message, other, draws)
+        return _write(Evaluation(name, None, result), output_dir, facts, message, other, draws)
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, checkpoint_dir or "", "--checkpoint_dir", averages)
     more: dict[str, Any] = {"combine_with": combine_with, "compare_with": other, "tiling": tiling, "draws": draws}

@@ -98,14 +98,16 @@ def write_evaluation(
     from detzoo.evaluate.classification import ClassificationResult
     from detzoo.evaluate.report import write_results
 
+    folder = pathlib.Path(folder)
+    (folder / PAGE_FILE).unlink(missing_ok=True)  # that of an earlier evaluation
+    write_results(result, folder, facts)  # first, so that an interruption of what follows loses nothing
     if isinstance(result, ClassificationResult) or result.proposes_only:
-        (pathlib.Path(folder) / PAGE_FILE).unlink(missing_ok=True)  # that of an earlier evaluation
-        write_results(result, folder, facts)
         if compare_with is not None:
             raise UsageError(f"--compare_with: {NO_REPORT}")
         return None
     analysis = analyze_result(result)
-    write_results(result, folder, {**analysis.best_thresholds, **facts})
+    metrics = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
+    write_atomically(folder / METRICS_FILE, json.dumps({**metrics, **analysis.best_thresholds}, indent=2) + "\n")
     return write_report(result, analysis, folder, facts, pixels=pixels, compare_with=compare_with)
 
 
