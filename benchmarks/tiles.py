@@ -31,7 +31,8 @@ from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotat
 from detzoo.datasets.conversion import convert
 from detzoo.datasets.shapes import CLASS_NAMES, draw_image
 
-CELL_PX, SHAPE = 100, (2000, 3000)  # objects measure 0.12 to 0.6 of a cell
+CELL_PX, SHAPE = 100, (2000, 3000)
+MIN_SIDE_PX, MAX_SIDE_PX = 12, 60  # of objects
 INPUT_PX = 640
 TILES = (("", ""), ("640", "0.2"), ("400", "0.2"))
 WANTED_RATIO = 2.0
@@ -48,7 +49,8 @@ def mosaic(seed: int, shape: tuple[int, int] = SHAPE) -> AnnotatedImage:
         cell = draw_image(number, CELL_PX, seed, max_objects=1)
         y, x = top * CELL_PX, left * CELL_PX
         pixels = np.asarray(Image.open(io.BytesIO(cell.content)))
-        if (top + left) % 2:
+        sides = np.subtract(cell.objects[0].box[2:], cell.objects[0].box[:2])
+        if (top + left) % 2 or not MIN_SIDE_PX <= sides.min() <= sides.max() <= MAX_SIDE_PX:
             canvas[y : y + CELL_PX, x : x + CELL_PX] = np.median(pixels[:: CELL_PX - 1], axis=(0, 1))
             continue
         canvas[y : y + CELL_PX, x : x + CELL_PX] = pixels

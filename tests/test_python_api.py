@@ -327,6 +327,20 @@ def test_options_out_of_range(detector):
         detector.detect(BLACK, proposals="regions.npz")
 
 
+def test_tiles_of_an_image(detector, exported, photos, tmp_path):
+    path = photos / "1.png"
+    tiled = detector.detect(path, score_threshold=0.0, max_boxes=1000, tile=48)
+    assert len(tiled) > len(detector.detect(path, score_threshold=0.0, max_boxes=1000))
+    assert_same(tiled, detzoo.load(exported).detect([path], score_threshold=0.0, max_boxes=1000, tile=48)[0])
+    [again] = detector.detect_each([pixels_of(path)], score_threshold=0.0, max_boxes=1000, tile=48, tile_overlap=0.2)
+    assert_same(tiled, again)
+    assert len(detector.evaluate(tile=48).result.images) == 4
+    with pytest.raises(detzoo.UsageError, match=r"^tile_overlap goes with tile: give the side"):
+        detector.detect(path, tile_overlap=0.2)
+    with pytest.raises(detzoo.UsageError, match=r"^tile is 8; accepted: pixels, 32 or more"):
+        detector.detect(path, tile=8)
+
+
 # Results
 
 

@@ -19,7 +19,7 @@ from detzoo.config.load import LoadedPipeline
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import CONFIG_FILE
 from detzoo.progress import track
-from detzoo.tasks.models import InMemory, Pipeline, tiled, tiling_of, usual_batch_size
+from detzoo.tasks.models import InMemory, Pipeline, tiled, tiling_of, usual_batch_size, usual_max_boxes
 from detzoo.tasks.result import Result
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
         """Keyword arguments of ``LoadedDetector.detect``, which describes them."""
 
         score_threshold: float
-        max_boxes: int
+        max_boxes: int | None
         batch_size: int | None
         proposals: FilePath | Sequence[np.ndarray] | None
         max_drawn_overlap: float | None
@@ -140,7 +140,7 @@ class LoadedDetector:
         images: Any,
         *,
         score_threshold: float = 0.5,
-        max_boxes: int = 100,
+        max_boxes: int | None = None,
         batch_size: int | None = None,
         proposals: FilePath | Sequence[np.ndarray] | None = None,
         max_drawn_overlap: float | None = None,
@@ -153,7 +153,7 @@ class LoadedDetector:
             images: Path of a file, an array uint8 [H, W, 3] in RGB, or a PIL image, for one result; a list of these, a
                 folder (with its subfolders) or a glob for a list of results.
             score_threshold: Least score of a detection, 0 to 1.
-            max_boxes: Detections per image at most.
+            max_boxes: Detections per image at most; None for 100, and 1000 with tiles.
             batch_size: Images that run together, if the model takes several. None for 8 with a one-stage detector, and
                 1 with others, whose memory grows much with each image.
             proposals: Regions to classify, for a model without a first stage: the proposals.npz of `detzoo proposals`,
@@ -201,7 +201,7 @@ class LoadedDetector:
         images: Any,
         *,
         score_threshold: float = 0.5,
-        max_boxes: int = 100,
+        max_boxes: int | None = None,
         batch_size: int | None = None,
         proposals: FilePath | Iterable[np.ndarray] | None = None,
         max_drawn_overlap: float | None = None,
@@ -246,7 +246,7 @@ class LoadedDetector:
         video: FilePath | int,
         *,
         score_threshold: float = 0.5,
-        max_boxes: int = 100,
+        max_boxes: int | None = None,
         batch_size: int | None = None,
         max_drawn_overlap: float | None = None,
         tile: int | None = None,
@@ -289,7 +289,8 @@ class LoadedDetector:
             options = VideoOptions(batch_size, frame_stride, max_frames, track, stream_timeout, stream_retries)
             tiling = tiling_of(tile, tile_overlap)
             detector, names = tiled(self._detector(), tiling, batch_size or BATCH_SIZE), self._names()
-            limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
+            most = usual_max_boxes(max_boxes, tiling)
+            limits = choose_limits(detector, names, score_threshold, most, max_drawn_overlap)
             return _with_named_arguments(frames_of(detector, str(video), names, limits, options))
 
     def train(
@@ -578,7 +579,7 @@ class LoadedDetector:
         images: Iterable[GivenImage],
         *,
         score_threshold: float,
-        max_boxes: int,
+        max_boxes: int | None,
         batch_size: int | None,
         proposals: Any,
         max_drawn_overlap: float | None,
@@ -594,7 +595,9 @@ class LoadedDetector:
                 raise UsageError(f"batch_size is {batch_size}; accepted: 1 or more")
             tiling = tiling_of(tile, tile_overlap)
             detector, names = self._detector(), self._names()
-            limits = choose_limits(detector, names, score_threshold, max_boxes, max_drawn_overlap)
+            limits = choose_limits(
+                detector, names, score_threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap
+            )
             regions = _regions(detector, proposals)
             batch_size = batch_size or usual_batch_size(self._pipeline and self.config.model)
             if tiling:

@@ -94,7 +94,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.number_or_word("score_threshold", text, BEST, 0.5, maximum=1.0)
     text = "With --score_threshold=best: the metrics.json of this model, or its folder; by default next to the model."
     define.string("metrics", text)
-    define.integer("max_boxes", "Detections per image at most.", 100, minimum=1)
+    define.integer("max_boxes", "Detections per image at most. Default: 100; with --tile 1000.", minimum=1)
     text = (
         "Do not draw a detection that overlaps a better one of its class by more than this IoU (of the masks, if there "
         f"are any). Default: {PROPOSALS_OVERLAP:g} for proposals with masks, else 1, which draws all."
@@ -153,5 +153,7 @@ def run(flag_values: flags.FlagValues) -> None:
     summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, *outputs))
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{summary.num_detections} detections on {summary.num_images} images{skipped}")
-    pictures = "" if flag_values.no_pictures else "pictures and "
-    print(f"{pictures}detections.json are in {flag_values.output_dir}")
+    written = [*flag_values.formats, *(["crops"] if flag_values.save_crops else [])]
+    written = [*([] if flag_values.no_pictures else ["pictures"]), *written]
+    verb = "are" if written else "is"
+    print(f"{', '.join(written)}{' and ' if written else ''}detections.json {verb} in {flag_values.output_dir}")

@@ -178,14 +178,8 @@ def _labelme(folder: pathlib.Path, class_names: Mapping[int, str]) -> Iterator[W
                 }
             )
         place = pathlib.Path(os.path.relpath(image.path.absolute(), file.parent.absolute())).as_posix()
-        content: dict[str, Any] = {
-            "version": LABELME_VERSION,
-            "flags": {},
-            "shapes": shapes,
-            "imagePath": place,
-            "imageData": None,
-        }
-        content |= {"imageHeight": height, "imageWidth": width}
+        content: dict[str, Any] = {"version": LABELME_VERSION, "flags": {}, "shapes": shapes, "imagePath": place}
+        content |= {"imageData": None, "imageHeight": height, "imageWidth": width}
         write_atomically(file, json.dumps(content, indent=2) + "\n")
 
     yield write

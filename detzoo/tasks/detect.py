@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.folders import CONFIG_FILE, METRICS_FILE, make_folder
 from detzoo.tasks.export import PROPOSAL_NAME
-from detzoo.tasks.models import export_record, load_exported, tiled, tiling_of, usual_batch_size
+from detzoo.tasks.models import (
+    export_record,
+    load_exported,
+    tiled,
+    tiling_of,
+    usual_batch_size,
+    usual_max_boxes,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +48,7 @@ def detect(
     label_map: str | None = None,
     proposals: str | None = None,
     score_threshold: float | str = 0.5,
-    max_boxes: int = 100,
+    max_boxes: int | None = None,
     max_drawn_overlap: float | None = None,
     font: str | None = None,
     metrics: str | pathlib.Path | None = None,
@@ -62,7 +69,7 @@ def detect(
         label_map: Path of a label map; None for the one next to the model.
         proposals: Path of a proposals.npz, for a model that classifies given regions.
         score_threshold: Least score of a detection, 0 to 1; or "best" for the one with the best F1 in ``metrics``.
-        max_boxes: Detections per image at most.
+        max_boxes: Detections per image at most; None for 100, and 1000 with tiles.
         max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections are
             class-agnostic masks, else 1.
         font: Path of a font for class names that DejaVu Sans cannot draw.
@@ -97,7 +104,7 @@ def detect(
         regions.check_images(files)
     model = pathlib.Path(ensemble) if ensemble else detector.folder
     threshold = choose_threshold(score_threshold, model, metrics, label_map_of_model)
-    limits = choose_limits(detector, names, threshold, max_boxes, max_drawn_overlap)
+    limits = choose_limits(detector, names, threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     batch_size = batch_size or usual_batch_size(model_beside(detector))
     summary = detect_files(

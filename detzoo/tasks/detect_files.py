@@ -211,7 +211,7 @@ def _write_list(summary: DetectionSummary, journal: Journal, names: Sequence[str
             summary.num_images += 1
             for detection in entry["detections"]:
                 file.write(",\n " if summary.num_detections else "[\n ")
-                file.write(json.dumps({**detection, "image_id": row + 1}, indent=1).replace("\n", "\n "))
+                file.write(json.dumps({**detection, "image_id": row + 1}))
                 summary.num_detections += 1
         file.write("\n]\n" if summary.num_detections else "[]\n")
 

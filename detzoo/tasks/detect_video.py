@@ -27,7 +27,7 @@ from detzoo.files.video_writer import VideoWriter
 from detzoo.folders import make_folder
 from detzoo.progress import track
 from detzoo.tasks.detect import choose_limits, choose_threshold, load_named
-from detzoo.tasks.models import tiled, tiling_of
+from detzoo.tasks.models import tiled, tiling_of, usual_max_boxes
 
 if TYPE_CHECKING:
     from detzoo.datasets.fonts import LabelFonts
@@ -229,7 +229,7 @@ def detect_video(
     ensemble: str | None = None,
     label_map: str | None = None,
     score_threshold: float | str = 0.5,
-    max_boxes: int = 100,
+    max_boxes: int | None = None,
     max_drawn_overlap: float | None = None,
     font: str | None = None,
     metrics: str | pathlib.Path | None = None,
@@ -247,7 +247,7 @@ def detect_video(
         ensemble: The ensemble.json of `detzoo ensemble`.
         label_map: Path of a label map; None for the one next to the model.
         score_threshold: See ``detzoo.tasks.detect.detect``.
-        max_boxes: Detections per frame at most.
+        max_boxes: Detections per frame at most; None for 100, and 1000 with tiles.
         max_drawn_overlap: See ``detzoo.tasks.detect.detect``.
         font: Path of a font for class names that DejaVu Sans cannot draw.
         metrics: See ``detzoo.tasks.detect.detect``.
@@ -275,7 +275,7 @@ def detect_video(
     model = pathlib.Path(ensemble) if ensemble else detector.folder
     threshold = choose_threshold(score_threshold, model, metrics, label_map_of_model)
     detector = tiled(detector, tiling, options.batch_size or BATCH_SIZE)
-    limits = choose_limits(detector, names, threshold, max_boxes, max_drawn_overlap)
+    limits = choose_limits(detector, names, threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap)
     summaries, problem = [], None
     with contextlib.ExitStack() as stack:
         _end_on_termination(stack)

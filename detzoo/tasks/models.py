@@ -254,6 +254,11 @@ def tiled(detector: ImageDetector, tiling: Tiling | None, batch_size: int) -> Im
     return TiledDetector(detector, *tiling, batch_size) if tiling else detector
 
 
+def usual_max_boxes(max_boxes: int | None, tiling: Tiling | None) -> int:
+    """Returns the most detections per image: the number that was given, or else 100, and 1000 with tiles."""
+    return max_boxes if max_boxes is not None else 1000 if tiling else 100
+
+
 def usual_batch_size(model: Any) -> int:
     """Returns the number of images that run together. Detectors with two stages need much memory for each.
 

@@ -275,3 +275,56 @@ def test_video_and_tracking_need_their_extras(exported, tmp_path, capsys, monkey
     assert re.search(r"reading videos needs .*: av. Install: .*detzoo\[video\]", capsys.readouterr().err)
     assert main([*flags, "--track"]) == 2
     assert re.search(r"tracking needs .*: av, supervision. Install: .*detzoo\[track\]", capsys.readouterr().err)
+
+
+def test_labels_and_crops_without_pictures(exported, photos, capsys):
+    (photos / "more").mkdir()
+    (photos / "0.jpg").rename(photos / "more" / "1.jpg")
+    flags = ["--formats=yolo,voc", "--formats=csv", "--save_crops", "--no_pictures", "--batch_size=2"]
+    assert main(arguments(exported, photos, *flags)) == 0
+    assert "yolo,voc, csv, crops and detections.json are in" in capsys.readouterr().out
+    out = photos.parent / "out"
+    assert sorted(path.name for path in out.iterdir()) == ["crops", "detections.csv", "detections.json", "voc", "yolo"]
+    assert (out / "voc" / "more" / "1.xml").is_file()
+    assert (out / "voc" / "1.xml").is_file()
+    assert (out / "yolo" / "classes.txt").read_text().splitlines() == ["cat", "Dog", "bird"]
+    label_map = f"--label_map={photos.parent / 'label_map.pbtxt'}"
+    (photos.parent / "label_map.pbtxt").write_text(LABEL_MAP.replace("Dog", "dog"))
+    assert main(arguments(exported, photos, "--formats=yolo", label_map)) == 0
+    words = [f"--images_dir={photos}", f"--labels_dir={out / 'yolo' / 'labels'}", "--num_shards=1"]
+    words += [f"--class_names={out / 'yolo' / 'data.yaml'}", f"--output_path={photos.parent / 'records'}"]
+    assert main(["dataset", "yolo", *words]) == 0
+    assert "10 objects" in capsys.readouterr().out
+
+
+def test_tiles_find_objects_in_parts_of_an_image(exported, photos, capsys):
+    assert main(arguments(exported, photos, "--tile=48", "--tile_overlap=0.25")) == 0
+    assert "unreadable files skipped" in capsys.readouterr().out
+    entries = json.loads((photos.parent / "out" / "detections.json").read_text())
+    # The toy finds the same 5 boxes in each tile; 90 x 70 pixels have 3 x 2 of them.
+    assert len(entries) > 10
+    boxes = np.array([entry["bbox"] for entry in entries])
+    assert (boxes[:, :2] + boxes[:, 2:] <= [90.01, 70.01]).all()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--tile_overlap=0.3"], "--tile_overlap goes with --tile: give the side of the tiles in pixels"),
+        (["--tile=8"], "--tile"),
+        (["--tile=64", "--tile_overlap=0.9"], "--tile_overlap"),
+        (["--formats=vok"], "--formats has 'vok'; did you mean 'voc'?; accepted: yolo, voc, csv, labelme"),
+        (["--batch_size=0"], "--batch_size"),
+    ],
+)
+def test_wrong_tiles_and_formats(exported, photos, capsys, flags, message):
+    assert main(arguments(exported, photos, *flags)) == 2
+    assert message in capsys.readouterr().err
+    assert not (photos.parent / "out").exists()
+
+
+def test_tiles_and_given_regions(given_regions, photos, capsys):
+    write_proposals(photos.parent / "photos.npz", ["0.jpg"], [np.float32([[0, 0, 1, 1]])], [[1.0]])
+    flags = ["--tile=64", f"--proposals={photos.parent / 'photos.npz'}", f"--images={photos / '0.jpg'}"]
+    assert main([word for word in arguments(given_regions, photos, *flags) if word != f"--images={photos}"]) == 2
+    assert "--tile has no meaning for a model that classifies given regions" in capsys.readouterr().err

@@ -205,3 +205,24 @@ def test_the_other_evaluation_is_read_before_the_model_runs(toy_run, capsys):
     shown = capsys.readouterr()
     assert "nowhere/groundtruth.json: No such file or directory; `detzoo evaluate` writes it" in shown.err
     assert not (toy_run.folder / "out" / "metrics.json").exists()
+
+
+def test_tiles_are_measured_with_a_checkpoint_and_with_its_export(toy_run, capsys):
+    tiles = ["--tile=32", "--tile_overlap=0.5"]
+    assert main([*arguments(toy_run), *tiles]) == 0
+    flags = [f"--pipeline_config_path={toy_run.config}", f"--trained_checkpoint_dir={toy_run.model_dir}"]
+    assert main(["export", *flags, f"--output_directory={toy_run.folder / 'exported'}"]) == 0
+    saved_model = f"--saved_model={toy_run.folder / 'exported'}"
+    assert main(["evaluate", flags[0], saved_model, f"--output_dir={toy_run.folder / 'again'}", *tiles]) == 0
+    capsys.readouterr()
+    listed = [json.loads((toy_run.folder / name / "detections.json").read_text()) for name in ("out", "again")]
+    assert len(listed[0]) == len(listed[1]) > 3 * 5, "more than in whole images"
+    for first, second in zip(*listed):
+        assert second["bbox"] == pytest.approx(first["bbox"], abs=0.1)
+    metrics = json.loads((toy_run.folder / "out" / "metrics.json").read_text())
+    assert (metrics["tile"], metrics["tile_overlap"]) == (32, 0.5)
+    continuous = ["--continuous", "--timeout_secs=0"]
+    assert main([*arguments(toy_run), *tiles, *continuous]) == 0
+    assert json.loads((toy_run.folder / "out" / "metrics.json").read_text())["mAP"] == metrics["mAP"]
+    assert main([*arguments(toy_run), "--tile_overlap=0.5"]) == 2
+    assert "--tile_overlap goes with --tile" in capsys.readouterr().err

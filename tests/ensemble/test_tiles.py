@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from PIL import Image
 
+from detzoo.datasets.shapes import CLASS_NAMES, draw_image
 from detzoo.ensemble.tiles import TiledDetector
 from detzoo.ensemble.views import cut_sides
 from detzoo.errors import UsageError
+from detzoo.evaluate.coco import evaluate_coco
+from detzoo.evaluate.images import EvaluatedImage
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from tests.ensemble.test_detector import finder
 
 SHAPE = (300, 500)
+RGB = np.array([65536, 256, 1])  # a colour as one number
 
 
 class Finder(ImageDetector):
@@ -154,3 +159,59 @@ def test_sides_of_the_image_cut_nothing():
     assert cut_sides(boxes, [0.0, 0.0, 1.0, 0.5]).tolist() == [[False, False, False, True]] * 2
     windows = [[0.0, 0.0, 1.0, 0.5], [0.0, 0.1, 0.5, 1.0]]
     assert cut_sides(boxes, windows).tolist() == [[False, False, False, True], [False, True, False, False]]
+
+
+def mosaic(shape, cell_px=100):
+    """Objects of the embedded data set in every second cell, in different colours: image, boxes, classes."""
+    image, boxes, classes, colours = np.zeros([*shape, 3], np.uint8), [], [], np.random.default_rng(0)
+    for number, (row, column) in enumerate(np.ndindex(shape[0] // cell_px, shape[1] // cell_px)):
+        [item] = draw_image(number, cell_px, seed=5, max_objects=1).objects
+        height, width = np.subtract(item.box[2:], item.box[:2])
+        if (row + column) % 2 or not 12 <= min(height, width) <= max(height, width) <= 60:
+            continue
+        offset = np.array([row, column]) * cell_px
+        view = image[offset[0] :, offset[1] :][:cell_px, :cell_px]
+        view[item.mask(cell_px, cell_px) > 0] = colours.integers(1, 256, 3)
+        boxes.append(np.array(item.box) + np.tile(offset, 2))
+        classes.append(CLASS_NAMES.index(item.class_name))
+    return image, np.array(boxes, np.float32), np.array(classes, np.int32)
+
+
+class Shrinking(ImageDetector):
+    """A perfect detector of mosaics whose input is small: it shrinks what it sees to 160 x 160 pixels."""
+
+    def __init__(self, image, boxes, classes):
+        colours = [(image[top:bottom, left:right] @ RGB).max() for top, left, bottom, right in boxes.astype(int)]
+        self._class_of = dict(zip(colours, classes))
+
+    def __call__(self, image):
+        small = np.asarray(Image.fromarray(image).resize((160, 160), Image.Resampling.NEAREST)) @ RGB
+        boxes, class_ids = [], []
+        for colour in set(np.unique(small)) & set(self._class_of):
+            rows, columns = np.nonzero(small == colour)
+            boxes.append([rows.min(), columns.min(), rows.max() + 1, columns.max() + 1])
+            class_ids.append(self._class_of[colour] + 1)
+        boxes_norm = np.array(boxes, np.float32).reshape(-1, 4) / 160
+        return ImageDetections(boxes_norm, np.full(len(boxes), 0.9, np.float32), np.array(class_ids, np.int32))
+
+
+def test_tiles_at_least_double_the_average_precision_on_mosaics():
+    shape = (2000, 3000)
+    image, boxes, classes = mosaic(shape)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    assert len(boxes) > 200
+
+    def precision(detect):
+        boxes_norm, scores, class_ids, _ = detect(image)
+        nothing = np.zeros(len(boxes), bool)
+        evaluated = EvaluatedImage(
+            *("1", shape, boxes, classes, nothing, nothing, sides.prod(axis=1)),
+            *(boxes_norm * np.tile(shape, 2), scores, class_ids - 1),
+        )
+        return evaluate_coco([evaluated], dict(enumerate(CLASS_NAMES, start=1))).metrics["mAP"]
+
+    detector = Shrinking(image, boxes, classes)
+    whole, tiled = precision(detector), precision(TiledDetector(detector, 320, 0.2))
+    # Shrunk 19 x 13 times, objects of 12 to 60 pixels are 1 to 5 pixels; shrunk twice, they are 6 to 30.
+    assert tiled > max(2 * whole, 0.7)
+    assert whole > 0

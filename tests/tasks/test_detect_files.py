@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.saved_detector import SavedDetector, find_saved_model, label_map_beside
 from detzoo.serving.served import INPUT_SPECS
 from detzoo.tasks import detect_files as module
-from detzoo.tasks.detect_files import picture_names
+from detzoo.tasks.detect_files import DetectionOutputs, picture_names
 from detzoo.tasks.detect_images import DetectionLimits, apply_limits
 from detzoo.tasks.detect_journal import JOURNAL_FILE
 
@@ -306,3 +307,112 @@ def test_what_is_no_detector_is_refused(tmp_path):
 def test_pictures_of_images_of_the_same_name_are_kept_apart():
     images = [pathlib.Path(name) for name in ("one/a.jpg", "two/a.jpg", "two/a.png", "A.jpg", "b.jpg")]
     assert picture_names(images) == ["a.png", "a_2.png", "a_3.png", "A_4.png", "b.png"]
+
+
+def test_crops_are_the_parts_of_the_image_in_the_boxes(tmp_path):
+    pixels = np.zeros((60, 80, 3), np.uint8)
+    pixels[:30, :, 0] = 200  # the cat's half
+    images = []
+    for folder in ("one", "two"):  # two images of one name
+        images.append(tmp_path / folder / "a.png")
+        images[-1].parent.mkdir()
+        Image.fromarray(pixels).save(images[-1])
+    outputs = DetectionOutputs(pictures=False, crops=True)
+    out = tmp_path / "out"
+    detect_files(fixed_detector, images, {1: "cat", 9: "a/b: c"}, out, DetectionLimits(), outputs=outputs)
+    crops = {str(file.relative_to(out / "crops")): np.asarray(Image.open(file)) for file in out.rglob("*.jpg")}
+    assert sorted(crops) == ["a_b_ c/a_2.jpg", "a_b_ c/a_2_2.jpg", "cat/a_1.jpg", "cat/a_2_1.jpg"]
+    assert crops["cat/a_1.jpg"].shape == (30, 80, 3)
+    np.testing.assert_allclose(crops["cat/a_1.jpg"].mean(axis=(0, 1)), [200, 0, 0], atol=2)
+    assert sorted(file.name for file in out.iterdir()) == ["crops", "detections.json"], "no pictures"
+
+
+def test_a_box_outside_of_the_image_has_a_crop_of_a_pixel(tmp_path):
+    boxes = np.array([[0.5, 0.5, 0.5, 0.5], [-0.2, 0.9, 1.3, 1.4]], np.float32)
+    found = ImageDetections(boxes, np.array([0.9, 0.8], np.float32), np.array([1, 1], np.int32))
+    outputs = DetectionOutputs(crops=True)
+    image = save(tmp_path / "a.png", 60, 80)
+    detect_files(lambda _: found, [image], {1: "cat"}, tmp_path / "out", DetectionLimits(), outputs=outputs)
+    sizes = [Image.open(tmp_path / "out" / "crops" / "cat" / f"a_{number}.jpg").size for number in (1, 2)]
+    assert sizes == [(1, 1), (8, 60)]
+
+
+def test_label_files_are_written_at_the_end_of_a_resumed_run(four, tmp_path):
+    out, outputs = tmp_path / "out", DetectionOutputs(formats=["yolo", "csv"], root=tmp_path)
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        detect_files(Stopping(3), four, {1: "cat"}, out, DetectionLimits(), outputs=outputs)
+    assert not (out / "yolo").exists()
+    # Label files are made of what was found, so other formats detect nothing again.
+    going_on, outputs = Stopping(99), DetectionOutputs(formats=["yolo", "voc"], root=tmp_path)
+    detect_files(going_on, four, {1: "cat"}, out, DetectionLimits(), outputs=outputs)
+    assert going_on.seen == [(33, 40, 3)]
+    assert sorted(file.name for file in (out / "yolo/labels").iterdir()) == ["0.txt", "2.txt", "3.txt"]
+    assert sorted(file.name for file in (out / "voc").iterdir()) == ["0.xml", "2.xml", "3.xml"]
+    assert not (out / JOURNAL_FILE).exists()
+
+
+def test_a_full_disk_loses_nothing(four, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr("detzoo.tasks.detect_files.write_labels", full)
+        with pytest.raises(OSError, match="No space left"):
+            detect_files(Stopping(99), four, {}, out, DetectionLimits(), outputs=DetectionOutputs(formats=["csv"]))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image.Image, "save", full)
+        (out / "0.png").unlink()
+        with pytest.raises(OSError, match="No space left"):
+            detect_files(Stopping(99), four, {}, out, DetectionLimits())
+        assert not (out / "0.png").exists()
+    going_on = Stopping(99)
+    detect_files(going_on, four, {}, out, DetectionLimits())
+    assert going_on.seen == [(30, 40, 3)], "the picture that could not be written, nothing else"
+    assert len(json.loads((out / "detections.json").read_text())) == 6
+
+
+def test_batches_give_what_single_images_give(four, tmp_path):
+    sizes = []
+
+    class Batches(Calling):
+        def detect_all(self, images, proposals_norm=()):
+            sizes.append(len(images))
+            return super().detect_all(images, proposals_norm)
+
+    four.append(save(tmp_path / "4.png", 90, 40))
+    single = detect_files(fixed_detector, four, {1: "cat"}, tmp_path / "single", DetectionLimits())
+    detector, limits = Batches(fixed_detector), DetectionLimits()
+    together = module.detect_files(detector, four, {1: "cat"}, tmp_path / "out", limits, batch_size=3)
+    assert together.entries == single.entries
+    # The broken image takes a place of the first batch of three.
+    assert sizes == [2, 2]
+    assert together.skipped == single.skipped
+
+
+def test_memory_holds_what_few_images_found(tmp_path):
+    alive, references = [], []
+
+    def remembered(image):
+        found = fixed_detector(image)
+        references.append(weakref.ref(found.boxes_norm))
+        alive.append(sum(reference() is not None for reference in references))
+        return found
+
+    files = [save(tmp_path / f"{number}.png", 8, 8) for number in range(100)]
+    detect_files(remembered, files, {}, tmp_path / "out", DetectionLimits(), outputs=DetectionOutputs(pictures=False))
+    # In flight are four images per thread that saves, one that was saved, and the one that is detected on.
+    assert max(alive) <= 4 * os.cpu_count() + 2
+
+
+def test_an_old_journal_costs_its_own_images_alone(four, tmp_path):
+    out = tmp_path / "out"
+    with pytest.raises(KeyboardInterrupt, match="stopped"):
+        detect_files(Stopping(3), four, {1: "cat"}, out, DetectionLimits())
+    save(four[0], 50, 40)
+    four[2].unlink()
+    going_on = Stopping(99)
+    summary = detect_files(going_on, four, {1: "cat"}, out, DetectionLimits())
+    assert going_on.seen == [(50, 40, 3), (33, 40, 3)]
+    assert set(summary.skipped) == {str(four[1]), str(four[2])}
+    assert [entry["image_id"] for entry in summary.entries] == [1, 1, 4, 4], "nothing of an image that is gone"
