@@ -41,7 +41,8 @@ def load(
             - the model_dir of a training, or the prefix of one of its checkpoints: the newest checkpoint. A log message
               names the best one if it is another; ``model_dir/best`` loads it;
             - a config: its name in model_configs/, its path, or a ``TrainEvalPipelineConfig``;
-            - an export: the folder that `detzoo export` wrote, its saved_model, or a .tflite or .onnx file;
+            - an export: the folder that `detzoo export` wrote, its saved_model, or a .tflite or .onnx file, also of
+              the Object Detection API;
             - the ensemble.json of `detzoo ensemble`;
             - "zoo://NAME", published weights with their config.
         num_classes: Number of classes of the model; None for that of the config. With another number, the weights that

@@ -22,7 +22,7 @@ from detzoo.tasks.detect_video import (
 
 SUMMARY = "Detect on images, videos, cameras and streams: pictures with boxes, masks, names and scores, and a list."
 DESCRIPTION = """
-Accepts the models that `detzoo export` writes, .tflite files too, and SavedModels of the Object Detection API.
+Accepts the models that `detzoo export` writes, and SavedModels and .tflite files of the Object Detection API.
 
     detzoo detect --saved_model=exported/saved_model --images=photos --output_dir=pictures
     detzoo detect --saved_model=exported --images='2024/*.jpg,cat.png' --output_dir=pictures --score_threshold=0.3
@@ -78,12 +78,12 @@ POSITIONAL = ()
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model, the images and the pictures."""
     define = Definer(flag_values)
-    text = "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite file that it wrote, or zoo://NAME."
+    text = "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite file, or zoo://NAME."
     define.string("saved_model", text)
     define.string("ensemble", "Instead of --saved_model: the ensemble.json of `detzoo ensemble`.")
     define.strings("images", "Files, folders and globs, separated by commas.")
     define.string("output_dir", "Folder for the pictures and detections.json.", required=True)
-    define.string("label_map", "Names of the classes; by default the label map next to the SavedModel.")
+    define.string("label_map", "Names of the classes, also a text file with one per line; by default the label map next to the model.")
     text = "For a model that classifies given regions: the proposals.npz of `detzoo proposals` for these images."
     define.string("proposals", text)
     _define_video_flags(define)

@@ -49,8 +49,9 @@ PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
 
 --format=tflite writes model.tflite for LiteRT (TensorFlow Lite). It supports SSD and RetinaNet, for one image of the
 config's fixed size. The input is uint8 RGB as it comes from a camera (normalization is part of the model); the four
-outputs are those of the Object Detection API's TFLite models. The interpreter runs the file, and its detections are
-compared with the detector before success is reported. See docs/tflite.md.
+outputs are those of the Object Detection API's TFLite models. Class names and TFLite Metadata are in the file. The
+interpreter runs the file, and its detections are compared with the detector before success is reported. See
+docs/tflite.md.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
         --output_directory=exported --format=tflite --quantize=int8 --representative_data='data/train-*.tfrecord'
