@@ -51,6 +51,9 @@ class Groundtruth(NamedTuple):
     area_px: Tensor  # float32 [B, N], in pixels of the original image; 0 if the record has none
     masks: Tensor  # uint8 [B, N, H, W] of the padded input, or [B, N, 0, 0] when masks are not read
     label_sets: Any = ()  # bool [B, N, K'], K' <= K: all labels of merged boxes; () if each box has one
+    # float32 [B, N, T, 2], (y, x) in fractions of the padded input; () if keypoints are not read.
+    keypoints_norm: Any = ()
+    keypoint_visibility: Any = ()  # int32 [B, N, T]: 0 not labelled, 1 labelled but hidden, 2 visible; or ()
 
 
 class Batch(NamedTuple):
@@ -92,11 +95,27 @@ class CenterPredictions(NamedTuple):
 
     The last stack gives the detections, the others serve the loss only. Heads and channels: ``object_center`` K logits;
     ``box/scale`` height and width, ``box/offset`` y and x from the corner of a cell to the centre in it, both in cells.
+    For each task with P keypoints ``TASK/keypoint/heatmap`` P logits; ``TASK/keypoint/offset`` y and x from a cell to
+    the keypoint in it, for all (2) or for each keypoint (2 P); ``TASK/keypoint/regression`` y and x from the cell of
+    the object's centre to each keypoint (2 P), all in cells.
     """
 
     maps: Mapping[str, Sequence[Tensor]]  # float32 [B, h, w, channels] each
     true_shapes: Tensor  # int32 [B, 2], pixels of the padded input that each image covers
     padded_shape: tuple[Tensor | int, Tensor | int]  # (height, width) of the padded input in pixels
+
+
+class KeypointTask(NamedTuple):
+    """The keypoints of one class. The heads of the task start with its name."""
+
+    name: str
+    class_index: int  # 0-based
+    columns: tuple[int, ...]  # of the T keypoints of an object, those of this class
+    deviations: tuple[float, ...]  # width of each keypoint's Gaussian, as a factor of that of the box
+
+    def head(self, kind: str) -> str:
+        """Returns the name of the head "heatmap", "offset" or "regression"."""
+        return f"{self.name}/keypoint/{kind}"
 
 
 class Assignment(NamedTuple):
@@ -127,6 +146,25 @@ class CenterTargets(NamedTuple):
     sizes: Tensor  # float32 [B, N, 2], height and width in cells
     offsets: Tensor  # float32 [B, N, 2], y and x from the corner of the cell to the centre, in cells
     weights: Tensor  # float32 [B, N], 0 for padding and crowds
+
+
+class Vectors(NamedTuple):
+    """Vectors that start at S cells, each for one keypoint."""
+
+    cells: Tensor  # int32 [B, S], y * w + x
+    keypoints: Tensor  # int32 [B, S], number of the keypoint within its task
+    values: Tensor  # float32 [B, S, 2], y and x in cells
+    weights: Tensor  # float32 [B, S]
+
+
+class KeypointTargets(NamedTuple):
+    """The targets of a task with P keypoints."""
+
+    heatmap: Tensor  # float32 [B, h, w, P]
+    heatmap_weights: Tensor  # float32 [B, h, w, P], 0 outside the image and in boxes whose keypoint is not labelled
+    num_keypoints: Tensor  # float32 scalar, number of the labelled keypoints
+    offsets: Vectors
+    regression: Vectors
 
 
 class LossTerm(NamedTuple):
@@ -195,6 +233,9 @@ class Detections(NamedTuple):
     raw_boxes_norm: Any = ()  # float32 [B, A, 4], every decoded box, before non-maximum suppression
     raw_scores: Any = ()  # float32 [B, A, C], every converted score
     masks: Any = ()  # float32 [B, M, h, w] in [0, 1], stretched over each box; () if not predicted
+    # float32 [B, M, T, 2], (y, x) in fractions of the true image, not clipped; zeros for classes without keypoints.
+    keypoints_norm: Any = ()
+    keypoint_scores: Any = ()  # float32 [B, M, T]; both () if not predicted
 
 
 @dataclasses.dataclass(frozen=True)

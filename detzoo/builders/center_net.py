@@ -12,8 +12,9 @@ from detzoo.builders.losses import build_classification_loss, build_localization
 from detzoo.builders.postprocess import build_nms_limits
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
+from detzoo.config.label_map import load_keypoints
 from detzoo.config.support import CenterExtractor, lookup_center_extractor
-from detzoo.contracts import FeatureExtractor, FeatureSpec, Tensor
+from detzoo.contracts import FeatureExtractor, FeatureSpec, KeypointTask, Tensor
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.detectors.center_net import CenterNet, center_network
 from detzoo.features.hourglass import hourglass
@@ -22,9 +23,13 @@ from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 from detzoo.heads.center_head import CenterHead
 from detzoo.losses.center_loss import CenterLoss
+from detzoo.losses.classification import PenaltyReducedFocal
+from detzoo.losses.keypoint_loss import KeypointLoss
 from detzoo.necks.center_upsampling import narrowing_pyramid, transposed_convolutions
 from detzoo.postprocess.center_detections import CenterDetections
+from detzoo.postprocess.keypoints import KeypointSearch
 from detzoo.targets.center_targets import CenterAssigner
+from detzoo.targets.keypoint_targets import KeypointAssigner
 
 
 def build_center_net(config: pb.CenterNet) -> Detector:
@@ -44,13 +49,56 @@ def build_center_net(config: pb.CenterNet) -> Detector:
         offset_weight=task.task_loss_weight * task.offset_loss_weight,
     )
     suppression = config.post_processing.batch_non_max_suppression
+    tasks = [(message, _keypoint_task(message, config)) for message in config.keypoint_estimation_task]
     detections = CenterDetections(
+        keypoints=tuple(_keypoint_search(message, task) for message, task in tasks),
         max_detections=centers.max_box_predictions,
         kernel_size=centers.peak_max_pool_kernel_size,
         limits=build_nms_limits(suppression) if config.HasField("post_processing") else None,
     )
     targets = CenterAssigner(config.num_classes, centers.min_box_overlap_iou)
-    return CenterNet(network, extractor.normalize, targets, loss, detections, config.num_classes, row.stride)
+    keypoints = [
+        (KeypointAssigner(task, message.offset_peak_radius), _keypoint_loss(message, task)) for message, task in tasks
+    ]
+    classes = config.num_classes
+    return CenterNet(network, extractor.normalize, targets, loss, detections, classes, row.stride, keypoints)
+
+
+def _keypoint_task(message: pb.CenterNet.KeypointEstimation, config: pb.CenterNet) -> KeypointTask:
+    keypoints = load_keypoints(config.keypoint_label_map_path)[message.keypoint_class_name]
+    deviations = tuple(message.keypoint_label_to_std.get(label, 1.0) for label in keypoints.labels.values())
+    return KeypointTask(message.task_name, keypoints.class_id - 1, tuple(keypoints.labels), deviations)
+
+
+def _keypoint_loss(message: pb.CenterNet.KeypointEstimation, task: KeypointTask) -> KeypointLoss:
+    focal = message.loss.classification_loss.penalty_reduced_logistic_focal_loss
+    return KeypointLoss(
+        task=task,
+        heatmap=PenaltyReducedFocal(focal.alpha, focal.beta),
+        localization=build_localization_loss(message.loss.localization_loss),
+        heatmap_weight=message.task_loss_weight * message.keypoint_heatmap_loss_weight,
+        offset_weight=message.task_loss_weight * message.keypoint_offset_loss_weight,
+        regression_weight=message.task_loss_weight * message.keypoint_regression_loss_weight,
+    )
+
+
+def _keypoint_search(message: pb.CenterNet.KeypointEstimation, task: KeypointTask) -> KeypointSearch:
+    return KeypointSearch(
+        task=task,
+        num_candidates=message.num_candidates_per_keypoint,
+        kernel_size=message.peak_max_pool_kernel_size,
+        score_threshold=message.keypoint_candidate_score_threshold,
+        unmatched_score=message.unmatched_keypoint_score,
+        box_scale=message.box_scale,
+        search_scale=message.candidate_search_scale,
+        ranking=message.candidate_ranking_mode,
+        distance_offset=message.score_distance_offset,
+        distance_multiplier=message.score_distance_multiplier,
+        deviation_multiplier=message.std_dev_multiplier,
+        clips=message.clip_out_of_frame_keypoints,
+        rescores=message.rescore_instances,
+        rescoring_threshold=message.rescoring_threshold,
+    )
 
 
 def _extractor(
@@ -99,11 +147,19 @@ def _neck(
 
 def _heads(config: pb.CenterNet) -> dict[str, CenterHead]:
     centers, task = config.object_center_params, config.object_detection_task
-    return {
+    heads = {
         "object_center": _head(centers, "center_head_params", config.num_classes, centers.heatmap_bias_init),
         "box/scale": _head(task, "scale_head_params", 2),
         "box/offset": _head(task, "offset_head_params", 2),
     }
+    for message in config.keypoint_estimation_task:
+        keypoints = _keypoint_task(message, config)
+        number = len(keypoints.columns)
+        offsets = 2 * number if message.per_keypoint_offset else 2
+        heads[keypoints.head("heatmap")] = _head(message, "heatmap_head_params", number, message.heatmap_bias_init)
+        heads[keypoints.head("regression")] = _head(message, "regress_head_params", 2 * number)
+        heads[keypoints.head("offset")] = _head(message, "offset_head_params", offsets)
+    return heads
 
 
 def _head(owner: Any, field: str, num_outputs: int, bias_init: float = 0.0) -> CenterHead:

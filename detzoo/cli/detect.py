@@ -78,12 +78,15 @@ POSITIONAL = ()
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model, the images and the pictures."""
     define = Definer(flag_values)
-    text = "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite file, or zoo://NAME."
+    text = (
+        "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
+    )
     define.string("saved_model", text)
     define.string("ensemble", "Instead of --saved_model: the ensemble.json of `detzoo ensemble`.")
     define.strings("images", "Files, folders and globs, separated by commas.")
     define.string("output_dir", "Folder for the pictures and detections.json.", required=True)
-    define.string("label_map", "Names of the classes, also a text file with one per line; by default the label map next to the model.")
+    text = "Names of the classes, also a text file with one per line; by default the label map next to the model."
+    define.string("label_map", text)
     text = "For a model that classifies given regions: the proposals.npz of `detzoo proposals` for these images."
     define.string("proposals", text)
     _define_video_flags(define)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from detzoo.config import pb
 from detzoo.config.load import read_text
@@ -110,6 +110,36 @@ def label_map_of_lines(text: str) -> LabelMap:
     lines = [line.strip() for line in text.splitlines()]
     first_id = 0 if lines[:1] == [UNNAMED] else 1
     return LabelMap({number: name for number, name in enumerate(lines, first_id) if name not in ("", UNNAMED)})
+
+
+class KeypointNames(NamedTuple):
+    """The keypoints of a class: column of a keypoint in records -> its name, in the order of the label map."""
+
+    class_id: int
+    labels: dict[int, str]
+
+
+def load_keypoints(path: str | pathlib.Path) -> dict[str, KeypointNames]:
+    """Reads the classes with keypoints of a label map: name of a class -> its keypoints.
+
+    Raises:
+        UsageError: The file cannot be read.
+        ConfigError: The text has problems, or no class has keypoints; the message lists the names of the classes.
+    """
+    names = load_label_map(path).names  # refuses a file with problems
+    parsed, _ = read_label_map(path)
+    found = {}
+    for item in parsed.message.item:
+        columns = [keypoint.id for keypoint in item.keypoints]
+        labels = [keypoint.label for keypoint in item.keypoints]
+        for what, values in (("id", columns), ("label", labels)):
+            if twice := next((value for value in values if values.count(value) > 1), None):
+                raise ConfigError(f"{path}: the keypoints of '{item.name}' have the {what} '{twice}' twice")
+        if columns:
+            found[item.name or item.display_name] = KeypointNames(item.id, dict(zip(columns, labels)))
+    if not found:
+        raise ConfigError(f"{path}: no class has keypoints; its classes are {', '.join(names.values())}")
+    return found
 
 
 def read_label_map(path: str | pathlib.Path) -> tuple[ParsedText, list[Problem]]:

@@ -40,6 +40,8 @@ def resolve_beside(pipeline: Any, folder: str | pathlib.Path) -> None:
     readers += pipeline.eval_input_reader
     fields = [(reader, name) for reader in readers for name in ("label_map_path", "proposals_path")]
     fields += [(reader.image_folder_reader, "path") for reader in readers if reader.HasField("image_folder_reader")]
+    if pipeline.model.HasField("center_net"):
+        fields.append((pipeline.model.center_net, "keypoint_label_map_path"))
     if pipeline.HasField("train_config"):
         fields.append((pipeline.train_config, "fine_tune_checkpoint"))
     for message, name in fields:

@@ -11,6 +11,8 @@ Zhou et al., "Objects as points", arXiv:1904.07850.
 | 3: local offset | the head ``box/offset`` |
 | 4: size, one head for all classes, weight 0.1 | the head ``box/scale`` |
 | 4: heads of 256 channels | ``detzoo.heads.center_head`` |
+| 4: keypoints, training | ``detzoo.targets.keypoint_targets``, ``detzoo.losses.keypoint_loss`` |
+| 4: keypoints, their search | ``detzoo.postprocess.keypoints`` |
 | 4.1: peaks of 8 neighbours, the best 100 | ``detzoo.postprocess.center_detections`` |
 | 5: Hourglass-104 | ``detzoo.features.hourglass`` |
 | 5: transposed convolutions after ResNet | ``detzoo.necks.center_upsampling`` |
@@ -41,6 +43,8 @@ from detzoo.detectors.parts import part
 from detzoo.heads.center_head import CenterHead, center_heads
 from detzoo.layers.resample import PadToMultiple, spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
+from detzoo.losses.keypoint_loss import KeypointLoss
+from detzoo.targets.keypoint_targets import KeypointAssigner
 
 
 class CenterNet(Detector):
@@ -53,6 +57,7 @@ class CenterNet(Detector):
         loss: ``loss(predictions, targets) -> dict[str, LossTerm]``.
         detections: ``detections(predictions, true_shapes, padded_shape) -> Detections``.
         num_classes: Number of classes.
+        keypoints: Targets and loss of each task of keypoints; empty for boxes alone.
         stride: Largest stride of the network, of which padded sides are multiples.
     """
 
@@ -69,6 +74,7 @@ class CenterNet(Detector):
         detections: Callable[[CenterPredictions, Tensor, Any], Detections],
         num_classes: int,
         stride: int,
+        keypoints: Sequence[tuple[KeypointAssigner, KeypointLoss]] = (),
     ) -> None:
         _, height, width, _ = network.input_shape
         super().__init__(num_classes, (height, width), normalize, name="center_net")
@@ -77,6 +83,7 @@ class CenterNet(Detector):
         self._loss_terms = loss
         self._detections = detections
         self._stride = stride
+        self._keypoints = tuple(keypoints)
         self.built = True
 
     @property
@@ -102,8 +109,11 @@ class CenterNet(Detector):
     def loss_terms(self, predictions: CenterPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """See ``Detector.loss_terms``."""
         shape = spatial_shape(predictions.maps["object_center"][-1])
-        targets = self._targets(groundtruth, shape, predictions.true_shapes, predictions.padded_shape)
-        return self._loss_terms(predictions, targets)
+        place = (groundtruth, shape, predictions.true_shapes, predictions.padded_shape)
+        terms = self._loss_terms(predictions, self._targets(*place))
+        for assign, loss in self._keypoints:
+            terms.update(loss(predictions, assign(*place)))
+        return terms
 
     def postprocess(
         self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]

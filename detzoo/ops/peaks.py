@@ -8,6 +8,8 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 
+ROUNDING = 1e-6  # of scores
+
 
 class Peaks(NamedTuple):
     """The best peaks of each image, best first. Rows past the last peak have the score -inf and index 0."""
@@ -20,16 +22,17 @@ class Peaks(NamedTuple):
 def suppress_slopes(maps: Tensor, kernel_size: int = 3) -> Tensor:
     """Returns maps with -inf at each cell that is not the maximum of its channel's neighbourhood.
 
-    Cells outside the map do not count, so that a maximum at the border is a peak. Equal neighbours are all peaks.
+    Cells outside the map do not count, so that a maximum at the border is a peak. Neighbours that are equal up to
+    ``ROUNDING`` are all peaks, as in the Object Detection API: rounding does not decide on flat parts such as padding.
 
     Args:
-        maps: float32 [B, h, w, C], logits or scores.
+        maps: float32 [B, h, w, C], scores in [0, 1].
         kernel_size: Side of the neighbourhood in cells; 1 keeps every cell.
     """
     if kernel_size == 1:
         return maps
     highest = tf.nn.max_pool2d(maps, kernel_size, strides=1, padding="SAME")
-    return tf.where(maps == highest, maps, -float("inf"))
+    return tf.where(highest - maps < ROUNDING, maps, -float("inf"))
 
 
 def best_cells(maps: Tensor, max_peaks: int) -> Peaks:

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from detzoo.contracts import CENTER_STRIDE, CenterTargets, Groundtruth, Tensor
 from detzoo.ops import boxes
+from detzoo.ops.gaussians import gaussian_sigma
 from detzoo.targets.anchor_targets import count_to_last
 
 Shape = tuple[Tensor | int, Tensor | int]
@@ -46,13 +47,11 @@ class CenterAssigner:
         heatmap = gaussians(
             corners, gaussian_sigma(sizes, self.min_overlap), groundtruth.classes, weights, map_shape, self.num_classes
         )
-        is_counted = in_image(true_shapes, map_shape) & ~_in_boxes(
-            boxes_in_cells, is_object & groundtruth.is_crowd, map_shape
-        )
+        crowds = cast(is_object & groundtruth.is_crowd)[..., tf.newaxis]
+        is_counted = in_image(true_shapes, map_shape) & ~covered(boxes_in_cells, crowds, map_shape)[..., 0]
         return CenterTargets(
             heatmap=heatmap,
-            # A centre in a crowd is a target nevertheless.
-            heatmap_weights=tf.cast(is_counted[..., tf.newaxis], tf.float32),
+            heatmap_weights=cast(is_counted)[..., tf.newaxis],
             cells=cell_indices(corners, map_shape),
             sizes=sizes,
             offsets=centers - corners,
@@ -82,18 +81,6 @@ def cell_indices(corners: Tensor, map_shape: Shape) -> Tensor:
     """Returns y * w + x of corners [..., 2], int32 [...]."""
     y, x = tf.unstack(tf.cast(corners, tf.int32), axis=-1)
     return y * map_shape[1] + x
-
-
-def gaussian_sigma(sizes: Tensor, min_overlap: float) -> Tensor:
-    """Returns the standard deviation of the Gaussian of boxes with sizes [..., 2], in the sizes' unit.
-
-    Differs from CornerNet's derivation: r is the root that its code computes, 4 * min_overlap times the smallest r with
-    ``h w / ((h + 2 r) (w + 2 r)) = min_overlap``. All published CenterNets are trained with it.
-    """
-    height, width = tf.unstack(sizes, axis=-1)
-    half = min_overlap * (height + width)
-    radius = tf.sqrt(half**2 + 4.0 * min_overlap * (1.0 - min_overlap) * height * width) - half
-    return (2.0 * tf.maximum(tf.floor(radius), 0.0) + 1.0) / 6.0
 
 
 def gaussians(
@@ -146,11 +133,23 @@ def in_image(true_shapes: Tensor, map_shape: Shape) -> Tensor:
     return rows[:, :, tf.newaxis] & columns[:, tf.newaxis, :]
 
 
-def _in_boxes(boxes_in_cells: Tensor, takes_part: Tensor, map_shape: Shape) -> Tensor:
-    """Returns bool [B, h, w], True for cells whose corner lies in one of those boxes [B, N, 4] that take part."""
+def covered(boxes_in_cells: Tensor, takes_part: Tensor, map_shape: Shape) -> Tensor:
+    """Finds the cells of each channel whose corner lies in a box that takes part in the channel.
+
+    Args:
+        boxes_in_cells: float32 [B, N, 4].
+        takes_part: float32 [B, N, C] of 0 and 1.
+        map_shape: (h, w).
+
+    Returns:
+        bool [B, h, w, C].
+    """
     ymin, xmin, ymax, xmax = tf.split(boxes_in_cells, 4, axis=-1)  # [B, N, 1]
     rows, columns = (tf.range(cells, dtype=tf.float32) for cells in map_shape)
-    inside_y = (rows >= ymin) & (rows < ymax) & takes_part[..., tf.newaxis]
-    inside_x = (columns >= xmin) & (columns < xmax)
-    overlaps = tf.einsum("bny,bnx->byx", tf.cast(inside_y, tf.float32), tf.cast(inside_x, tf.float32))
-    return overlaps > 0.0
+    inside_y, inside_x = cast((rows >= ymin) & (rows < ymax)), cast((columns >= xmin) & (columns < xmax))
+    return tf.einsum("bnyc,bnx->byxc", inside_y[..., tf.newaxis] * takes_part[:, :, tf.newaxis], inside_x) > 0.0
+
+
+def cast(is_true: Tensor) -> Tensor:
+    """Returns 1.0 for True and 0.0 for False."""
+    return tf.cast(is_true, tf.float32)

@@ -40,12 +40,16 @@ center_net {
 }
 """
 WITH_OUTPUTS = "centernet_mobilenet_v2_fpn_512x512"
+KEYPOINTS = "centernet_resnet50_v1_fpn_512x512_kpts_coco17_tpu-8"
 NAMES = [
     WITH_OUTPUTS,
     "centernet_mobilenet_v2_fpn_separable_512x512",
     "centernet_resnet101_v1_fpn_512x512_coco17_tpu-8",  # ResNet v2 in spite of its name
     "centernet_resnet101_v1_fpn_512x512_type_resnet_v1_101_fpn",
     "centernet_hourglass104_512x512_coco17_tpu-8",
+    "centernet_hourglass104_512x512_kpts_coco17_tpu-32",
+    KEYPOINTS,
+    "centernet_resnet50_v2_512x512_kpts_coco17_tpu-8",
 ]
 
 
@@ -181,12 +185,12 @@ def test_every_variable_is_found_in_the_original_layout(shared, name):
     assert all(math.prod(weight.shape) == sizes[match.keys[weight.path]] for weight in detector.weights)
     assert len(match.keys) + len(match.leftovers) == len(sizes)
     # ResNet v2 ends with a batch normalisation that no map follows.
-    assert len(match.leftovers) == (4 if name == NAMES[2] else 0)
+    assert len(match.leftovers) == (4 if "resnet_v2" in model.center_net.feature_extractor.type else 0)
 
 
-@pytest.fixture(scope="module")
-def outputs(shared, golden_weights, quick_initializers):
-    folder = shared / "golden" / WITH_OUTPUTS
+@pytest.fixture(scope="module", params=[WITH_OUTPUTS, pytest.param(KEYPOINTS, marks=pytest.mark.slow)])
+def outputs(shared, golden_weights, quick_initializers, request):
+    folder = shared / "golden" / request.param
     return folder, *golden_weights.seeded_detector(folder), dict(np.load(folder / "outputs.npz"))
 
 
@@ -219,6 +223,7 @@ def compare_maps(predictions, prefix, golden):
 def test_published_outputs(golden_weights, outputs, square):
     predictions, found, prefix, golden = run(golden_weights, outputs, square)
     compare_maps(predictions, prefix, golden)
+    maps = predictions.maps
     boxes = golden[f"{prefix}post_detection_boxes_strided"][0]
     last_row = float(predictions.true_shapes[0, 0]) / 4
     inside = (boxes[:, 0] + boxes[:, 2]) / 2 < last_row  # the original also detects in the padding
@@ -226,11 +231,13 @@ def test_published_outputs(golden_weights, outputs, square):
     np.testing.assert_allclose(found.scores[0][: len(scores)], scores, atol=1e-4)
     clear = np.flatnonzero(golden_weights.clear_rows(scores))
     assert len(clear) >= 10
-    for ours, theirs in (
+    compared = [
         (found.classes, "classes"),
         (found.boxes_norm, "boxes"),
         (found.multiclass_scores, "multiclass_scores"),
-    ):
+        *([(found.keypoints_norm, "keypoints"), (found.keypoint_scores, "keypoint_scores")] if len(maps) > 3 else []),
+    ]
+    for ours, theirs in compared:
         expected = golden[f"{prefix}post_detection_{theirs}"][0][inside]
         np.testing.assert_allclose(np.asarray(ours)[0][clear], expected[clear], atol=1e-3)
 
@@ -241,6 +248,11 @@ def test_published_losses(golden_weights, outputs, kind, factor):
     predictions, _, _, golden = run(golden_weights, outputs, square=False)
     truth = golden_weights.golden_groundtruth()
     truth = truth._replace(boxes_norm=truth.boxes_norm * [factor, 1.0, factor, 1.0])
+    if "groundtruth_keypoints" in golden:
+        points = golden["groundtruth_keypoints"][np.newaxis]
+        visible = 2 * np.isfinite(points[..., 0]).astype(np.int32)
+        points = tf.constant(points * [factor, 1.0], tf.float32)
+        truth = truth._replace(keypoints_norm=points, keypoint_visibility=tf.constant(visible))
     for name, term in outputs[2].loss_terms(predictions, truth).items():
         expected = float(golden[f"{kind}_Loss_{name.replace('/', '_')}"])
         assert float(term.total / term.normalizer) == pytest.approx(expected, rel=1e-4), name

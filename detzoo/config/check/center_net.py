@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 from detzoo.config import pb, support
 from detzoo.config.check.effects import check_choice
 from detzoo.config.check.parts import check_resizer
-from detzoo.config.problems import MISSING, Findings
+from detzoo.config.label_map import KeypointNames, load_keypoints
+from detzoo.config.problems import MISSING, Findings, is_placeholder
+from detzoo.errors import DetzooError
 
 _HEATMAP_LOSS = "penalty_reduced_logistic_focal_loss"
 _LOCALIZATION_LOSSES = ("l1_localization_loss", "weighted_smooth_l1", "weighted_l2")
 _INTERPOLATIONS = ("nearest", "bilinear")
+# Of the candidates of a keypoint; ``detzoo.postprocess.keypoints`` computes them.
+KEYPOINT_RANKINGS = ("min_distance", "score_distance_ratio", "score_scaled_distance_ratio", "gaussian_weighted")
 
 
 def check_center_net(model: pb.CenterNet, findings: Findings) -> None:
@@ -24,7 +30,8 @@ def check_center_net(model: pb.CenterNet, findings: Findings) -> None:
         boxes.error("", MISSING, f"{text} {{ l1_localization_loss {{}} }}")
     else:
         check_localization(model.object_detection_task.localization_loss, boxes)
-    for name in ("keypoint_estimation_task", "mask_estimation_task", "deepmac_mask_estimation"):
+    _check_keypoints(model, findings)
+    for name in ("mask_estimation_task", "deepmac_mask_estimation"):
         if name in [field.name for field, _ in model.ListFields()]:
             findings.error(name, "not-supported", "is not supported yet")
     check_heatmap_loss(model.object_center_params.classification_loss, centers)
@@ -60,6 +67,58 @@ def check_heads(task: Any, findings: Findings) -> None:
             filters, kernels = len(value.num_filters), len(value.kernel_sizes)
             text = f"has {kernels} values, num_filters {filters}; accepted: one value for each hidden layer"
             findings.error(f"{field.name}.kernel_sizes", "list-length", text)
+
+
+def _check_keypoints(model: pb.CenterNet, findings: Findings) -> None:
+    tasks = list(model.keypoint_estimation_task)
+    if not tasks:
+        return
+    path, place = model.keypoint_label_map_path, "keypoint_label_map_path"
+    known: dict[str, KeypointNames] | None = None
+    if not path:
+        findings.missing(place, "give a label map with keypoints")
+    elif is_placeholder(path):
+        findings.to_set(place, "your label map with the names of the keypoints")
+    elif findings.files:
+        try:
+            known = load_keypoints(path)
+        except DetzooError as problem:
+            findings.error(place, "keypoint-label-map", str(problem))
+    for index, task in enumerate(tasks):
+        here = findings.at(f"keypoint_estimation_task[{index}]")
+        check_heatmap_loss(task.loss.classification_loss, here.at("loss"))
+        check_localization(task.loss.localization_loss, here.at("loss"))
+        check_heads(task, here)
+        if not re.fullmatch(r"\w+", task.task_name):
+            here.error("task_name", "task-name", f"is '{task.task_name}'; accepted: letters, digits and _")
+        elif task.task_name in [other.task_name for other in tasks[:index]]:
+            here.error("task_name", "task-name", f"is '{task.task_name}', as in an earlier task; accepted: other names")
+        if task.candidate_ranking_mode not in KEYPOINT_RANKINGS:
+            text = f"is '{task.candidate_ranking_mode}'; accepted: {', '.join(KEYPOINT_RANKINGS)}"
+            here.error("candidate_ranking_mode", "keypoint-ranking", text)
+        if known is not None:
+            _check_keypoint_class(task, known, path, model.num_classes, here)
+
+
+def _check_keypoint_class(
+    task: pb.CenterNet.KeypointEstimation,
+    known: Mapping[str, KeypointNames],
+    path: str,
+    num_classes: int,
+    findings: Findings,
+) -> None:
+    name = task.keypoint_class_name
+    if name not in known:
+        text = f"is '{name}', but {path} has keypoints of {', '.join(map(repr, known))}"
+        findings.error("keypoint_class_name", "keypoint-class", text)
+        return
+    if known[name].class_id > num_classes:
+        text = f"is '{name}' with id {known[name].class_id}, above num_classes ({num_classes})"
+        findings.error("keypoint_class_name", "keypoint-class", text)
+    labels = list(known[name].labels.values())
+    if other := sorted(set(task.keypoint_label_to_std) - set(labels)):
+        text = f"names {', '.join(other)}, but the keypoints of '{name}' in {path} are {', '.join(labels)}"
+        findings.error("keypoint_label_to_std", "keypoint-names", text)
 
 
 def _check_extractor(message: pb.CenterNetFeatureExtractor, findings: Findings) -> None:
