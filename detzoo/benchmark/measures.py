@@ -38,6 +38,7 @@ class BenchmarkOptions:
     inter_op_threads: int = 0
     min_seconds: float = 3.0  # of timed calls, whose number may exceed ``runs``
     num_proposals: int = 1000  # per image, for a detector that classifies given regions
+    runtime: str = ""  # one of ``serving.runtimes.RUNTIMES``; "" for the usual one of the model's format
 
 
 class Latency(NamedTuple):

@@ -1,4 +1,4 @@
-"""Measures load time and peak memory of a serving process with nothing but TensorFlow.
+"""Measures load time and peak memory of a serving process with nothing but a runtime.
 
 Keras, which TensorFlow imports, imports scikit-learn, pandas and matplotlib if they are installed: 190 MiB that a
 server without them does not need. The measured process can import TensorFlow and its requirements only.
@@ -27,7 +27,7 @@ TIMEOUT_SECONDS = 600
 
 
 class ProcessCosts(NamedTuple):
-    """Costs of a serving process; memory in MiB, including the import of TensorFlow."""
+    """Costs of a serving process; memory in MiB, including the import of the runtime."""
 
     import_seconds: float
     import_peak_mib: float
@@ -44,6 +44,8 @@ class ServingSettings(NamedTuple):
     hides_gpus: bool = False
     intra_op_threads: int = 0  # 0 for TensorFlow's default
     inter_op_threads: int = 0
+    runtime: str = "tensorflow"
+    precision: str = "float32"  # of OpenVINO
 
 
 def measure_process(
@@ -54,10 +56,10 @@ def measure_process(
     tensorflow_alone: bool = True,
     settings: ServingSettings | None = None,
 ) -> ProcessCosts:
-    """Starts a process that loads a SavedModel and calls it once, then ``runs`` times.
+    """Starts a process that loads an exported model and calls it once, then ``runs`` times.
 
     Args:
-        saved_model: Folder with saved_model.pb.
+        saved_model: Folder with saved_model.pb, or a .tflite or .onnx file.
         given: Inputs of its signature: images, and regions if it takes them.
         runs: Calls after the first.
         tensorflow_alone: Hide packages that TensorFlow does not require.
@@ -70,8 +72,10 @@ def measure_process(
         input_file = pathlib.Path(folder) / "input.npz"
         # Encoded images are objects to numpy; as fixed-length bytes they need no pickle, but lose trailing zeros.
         np.savez(input_file, *(value.astype("S") if value.dtype == object else value for value in given))
-        hidden = ",".join(modules_not_required_by("tensorflow")) if tensorflow_alone else ""
-        chosen = json.dumps((settings or ServingSettings())._asdict())
+        settings = settings or ServingSettings()
+        is_tensorflow = settings.runtime == ServingSettings().runtime  # the others import NumPy alone
+        hidden = ",".join(modules_not_required_by("tensorflow")) if tensorflow_alone and is_tensorflow else ""
+        chosen = json.dumps(settings._asdict())
         command = [sys.executable, str(PROGRAM), str(saved_model), str(input_file), str(runs), hidden, chosen]
         environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=TIMEOUT_SECONDS)

@@ -13,12 +13,14 @@ from detzoo.benchmark.process import ProcessCosts
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder
 from detzoo.provenance import PACKAGES
+from detzoo.serving.runtimes import LITERT, ONNX_RUNTIME, OPENVINO, TENSORFLOW
 
 SUFFIXES = (".json", ".csv")
+_RUNTIME_NAMES = {TENSORFLOW: "TensorFlow", ONNX_RUNTIME: "ONNX Runtime", LITERT: "LiteRT", OPENVINO: "OpenVINO"}
 
 # Columns of a CSV file. They do not depend on the versions of packages, so that later rows fit into the same file.
 COLUMNS = (
-    *("model", "started", "device", "precision", "jit_compile", "batch_size", "image_height", "image_width"),
+    *("model", "started", "runtime", "device", "precision", "jit_compile", "batch_size", "image_height", "image_width"),
     *("images", "num_images"),
     *(f"latency.{name}" for name in Latency._fields),
     *("images_per_second", "first_run_seconds"),
@@ -36,8 +38,9 @@ COLUMNS = (
 )
 # Columns that agree if two results measure the same model in the same way on the same machine.
 SAME = (
-    *("model", "device", "precision", "jit_compile", "batch_size", "image_height", "image_width", "images"),
-    *("parameters", "environment.cpu", "environment.cores", "environment.intra_op_threads", "environment.gpus"),
+    *("model", "runtime", "device", "precision", "jit_compile", "batch_size", "image_height", "image_width"),
+    *("images", "parameters", "environment.cpu", "environment.cores", "environment.intra_op_threads"),
+    "environment.gpus",
 )
 
 
@@ -150,16 +153,18 @@ def format_table(result: Mapping[str, Any]) -> str:
     shape = "images of different sizes"
     if result["image_height"]:
         shape = f"{result['image_height']} x {result['image_width']}"
-    how = ", ".join([result["device"], result["precision"], *(["XLA"] if result["jit_compile"] else [])])
+    how = [_RUNTIME_NAMES[result["runtime"]], result["device"], result["precision"]]
+    how += ["XLA"] if result["jit_compile"] else []
+    sent = f"{result['num_images']} images: {result['images']}"
     environment, load = result["environment"], result["load"]
     quiet = "" if load["is_quiet"] else ": NOT QUIET, the times are too long"
     lines = {
         "model": result["model"],
-        "input": f"{result['batch_size']} x {shape}, {how}, {result['num_images']} images: {result['images']}",
+        "input": f"{result['batch_size']} x {shape}, {', '.join(how)}, {sent}",
         **_time_lines(result),
-        "parameters": f"{result['parameters']:,}",
-        "multiply-adds": _multiply_adds_line(result),
-        **_memory_lines(result["memory"], result["process"]),
+        **({} if result["parameters"] is None else {"parameters": f"{result['parameters']:,}"}),
+        **({} if result["multiply_adds"] is None else {"multiply-adds": _multiply_adds_line(result)}),
+        **_memory_lines(result["memory"], result["process"], result["runtime"]),
         "yardstick": f"{result['yardstick_gflops']:.0f} GFLOP/s in a float32 matrix product",
         "machine": "; ".join([environment["cpu"], f"{environment['cores']} cores", *environment["gpus"]]),
         "load": f"others used {load['before']:.2f} cores before and {load['during']:.2f} during the runs{quiet}",
@@ -196,7 +201,7 @@ def _multiply_adds_line(result: Mapping[str, Any]) -> str:
     return f"{result['multiply_adds'] / 1e9:.3f} billion per image" + (f" ({', '.join(known)})" if known else "")
 
 
-def _memory_lines(memory: Mapping[str, Any], process: Mapping[str, Any]) -> dict[str, str]:
+def _memory_lines(memory: Mapping[str, Any], process: Mapping[str, Any], runtime: str) -> dict[str, str]:
     lines = {}
     if memory["total_mib"] is not None:
         lines["memory"] = (
@@ -205,7 +210,7 @@ def _memory_lines(memory: Mapping[str, Any], process: Mapping[str, Any]) -> dict
         )
     if process["peak_mib"] is not None:
         lines["process"] = (
-            f"{process['peak_mib']:.0f} MiB peak of a serving process with TensorFlow alone, "
+            f"{process['peak_mib']:.0f} MiB peak of a serving process with {_RUNTIME_NAMES[runtime]} alone, "
             f"{process['import_peak_mib']:.0f} of it the import"
         )
         lines["loading"] = f"{process['load_seconds']:.2f} s, first call {process['first_call_seconds']:.2f} s"

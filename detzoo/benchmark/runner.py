@@ -32,6 +32,7 @@ from detzoo.errors import DetzooError
 from detzoo.folders import EXPORT_RECORD
 from detzoo.serving.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
 from detzoo.serving.given_regions import inputs_of
+from detzoo.serving.runtimes import TENSORFLOW
 from detzoo.serving.saved_detector import SavedDetector
 
 USUAL_SHAPE = (480, 640)  # default (height, width) of random images
@@ -137,10 +138,11 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
     )
     logger.info("measuring the memory of one call, then load time and memory in a fresh process")
     process = _measure_process(served, options, inputs[0], times.median_ms)
-    _warn(times, load)
+    warn(times, load)
     shape = pool.shapes[0] if len(pool.shapes) == 1 else (None, None)
     return {
         "started": began,
+        "runtime": TENSORFLOW,
         "device": options.device,
         "precision": options.precision,
         "jit_compile": options.jit_compile,
@@ -149,16 +151,16 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
         "image_width": shape[1],
         "images": pool.source,
         "num_images": len(pool.images),
-        "latency": _rounded(times._asdict()),
+        "latency": rounded(times._asdict()),
         "images_per_second": round(1000.0 * options.batch_size / times.median_ms, 3),
         "first_run_seconds": round(first_run_seconds, 3),
-        "stages": _rounded(times_of_stages._asdict() if times_of_stages else dict.fromkeys(Stages._fields)),
+        "stages": rounded(times_of_stages._asdict() if times_of_stages else dict.fromkeys(Stages._fields)),
         "parameters": _parameters(served.detector.folder, served.frozen),
         "multiply_adds": sum(counts.values()),
         "multiply_adds_by_kind": {kind: counts.get(kind, 0) for kind in sorted(set(KINDS.values()))},
         "multiply_adds_by_stage": by_stage,
         "memory": _memory(served, options, inputs[0], allocated, process),
-        "process": _rounded(process._asdict() if process else dict.fromkeys(ProcessCosts._fields)),
+        "process": rounded(process._asdict() if process else dict.fromkeys(ProcessCosts._fields)),
         "kernels": {
             **(served.kernels._asdict() if served.kernels else dict.fromkeys(precision.Kernels._fields)),
             "compiled": " ".join(served.chain.compiled) if options.jit_compile else None,
@@ -263,10 +265,11 @@ def _memory(
         found["total_mib"], found["weights_mib"] = memory.mib(tensors.total), memory.mib(tensors.weights)
         if allocated_mib is None:
             found["peak_mib"] = memory.mib(tensors.peak)
-    return _rounded({**found, "process_peak_mib": process.peak_mib if process else None})
+    return rounded({**found, "process_peak_mib": process.peak_mib if process else None})
 
 
-def _warn(times: Latency, load: Any) -> None:
+def warn(times: Latency, load: Any) -> None:
+    """Logs warnings about times that are too long or do not repeat."""
     if not load.is_quiet:
         text = "other programs used %.2f cores before and %.2f during the runs, so the times are too long"
         logger.warning(text, load.before, load.during)
@@ -276,7 +279,8 @@ def _warn(times: Latency, load: Any) -> None:
         logger.warning(text, 100 * difference)
 
 
-def _rounded(values: dict[str, Any]) -> dict[str, Any]:
+def rounded(values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values with four decimals."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
 
 

@@ -18,12 +18,13 @@ from detzoo.cli.flags import (
     values_of,
 )
 from detzoo.errors import UsageError
+from detzoo.serving.runtimes import RUNTIMES
 from detzoo.tasks.benchmark import benchmark, usual_proposals
 
 if TYPE_CHECKING:
     from detzoo.config.load import LoadedPipeline
 
-SUMMARY = "Measure latency, memory, parameters and multiply-adds of a SavedModel or of a config."
+SUMMARY = "Measure latency, memory, parameters and multiply-adds of an exported model or of a config."
 DESCRIPTION = """
 A config is exported first, with random weights unless --trained_checkpoint_dir gives trained ones. Apart from the
 suppression of boxes, latency hardly depends on the weights.
@@ -32,6 +33,12 @@ suppression of boxes, latency hardly depends on the weights.
     detzoo benchmark --pipeline_config_path=ssd_mobilenet_v2_300 --output=results.csv
     detzoo benchmark --saved_model=exported/saved_model --images=photos --image_size=600x600 --runs=500
     detzoo benchmark --saved_model=exported/saved_model --batch_size=1,2,4,8 --output=batches.json
+    detzoo benchmark --saved_model=exported/model.onnx
+    detzoo benchmark --pipeline_config_path=ssd_mobilenet_v2_300 --runtime=litert
+
+Runtimes. A SavedModel runs in TensorFlow, a .tflite file in LiteRT, an .onnx file in ONNX Runtime, or in OpenVINO with
+--runtime=openvino. A config is exported for --runtime first. Runtimes other than TensorFlow are measured on CPUs, as
+whole calls: their stages, multiply-adds and tensors are unknown.
 
 Measurements. Latency is that of the whole call, from uint8 images in memory to final boxes in memory. A warm-up
 lasts until the times have settled; no two consecutive calls get the same image. The first run, which prepares kernels
@@ -57,7 +64,11 @@ logger = logging.getLogger(__name__)
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model and the measurement."""
     define = Definer(flag_values)
-    define.string("saved_model", "Folder with saved_model.pb, the output_directory of `detzoo export`, or zoo://NAME.")
+    text = (
+        "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
+    )
+    define.string("saved_model", text)
+    define.choice("runtime", "Runtime to measure in; by default that of the model's format.", ("", *RUNTIMES), "")
     define_pipeline_flags(flag_values, required=False)
     define.string("trained_checkpoint_dir", f"With a config: {CHECKPOINT_HELP} Without it: random weights.")
     flags.DEFINE_alias("checkpoint_dir", "trained_checkpoint_dir", flag_values=flag_values)
@@ -88,7 +99,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "it; the result names the compiled parts."
     )
     define.boolean("jit_compile", text)
-    text = "Threads that share one operation; 0 for TensorFlow's default: one per core."
+    text = "Threads that share one operation; 0 for the runtime's default, in TensorFlow one per core."
     define.integer("intra_op_threads", text, 0, minimum=0)
     define.integer("inter_op_threads", "Operations that run concurrently; 0 for TensorFlow's default.", 0, minimum=0)
     define.strings("output", "File for the result: a .json file is written, a row is appended to a .csv file.")
@@ -141,7 +152,7 @@ def _check_model_flags(flag_values: flags.FlagValues) -> None:
 
 
 def _options(flag_values: flags.FlagValues, loaded: LoadedPipeline | None) -> BenchmarkOptions:
-    same = ["runs", "warmup", "device", "images", "precision", "jit_compile"]
+    same = ["runs", "warmup", "device", "images", "precision", "jit_compile", "runtime"]
     same += ["intra_op_threads", "inter_op_threads", "min_seconds"]
     usual = BenchmarkOptions.num_proposals if loaded is None else usual_proposals(loaded.message)
     return BenchmarkOptions(

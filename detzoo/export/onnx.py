@@ -61,11 +61,11 @@ class OnnxReport(NamedTuple):
 
 def export_onnx(
     detector: Any, resizer: Any, output_directory: str | pathlib.Path, input_type: str, beside: Export
-) -> tuple[pathlib.Path, OnnxReport]:
+) -> tuple[pathlib.Path, OnnxReport | None]:
     """Writes the files described above; an earlier file is replaced once the new one has passed its check.
 
     Returns:
-        The file, and the differences to the detector.
+        The file, and the differences to the detector; None if they are not compared.
 
     Raises:
         UsageError: The folder cannot be written.
@@ -83,9 +83,11 @@ def export_onnx(
     texts = {CONFIG_FILE: beside.config_text, LABEL_MAP_FILE: beside.label_map_text}
     set_metadata(model, {**texts, "checkpoint": beside.source, "step": str(beside.step)})
     content = model.SerializeToString()
-    logger.info("running it, and comparing with the detector in memory")
-    references = reference_outputs(ServingModule(detector, resizer, input_type), input_type)
-    report = _compare(references, whole.SerializeToString(), content, detector.chooses_regions)
+    report = None
+    if beside.compares:
+        logger.info("running it, and comparing with the detector in memory")
+        references = reference_outputs(ServingModule(detector, resizer, input_type), input_type)
+        report = _compare(references, whole.SerializeToString(), content, detector.chooses_regions)
     path = folder / MODEL_FILE
     write_atomically(path, content)
     for name, text in texts.items():
@@ -96,7 +98,7 @@ def export_onnx(
         "opset": OPSET,
         **common_record(detector, beside, started),
         "num_folded_batch_norms": num_folded,
-        "agreement": report._asdict(),
+        "agreement": report._asdict() if report else None,
     }
     write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     return path, report

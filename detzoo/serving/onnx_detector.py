@@ -46,7 +46,7 @@ class OnnxDetector(ImageDetector):
 
     def __init__(self, model: str | pathlib.Path | bytes, num_threads: int | None = None) -> None:
         self.folder = pathlib.Path("the model" if isinstance(model, bytes) else model)
-        self._session = open_session(model, num_threads)
+        self._session = self._open(model, num_threads)
         self._metadata: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
         self._names = [output.name for output in self._session.get_outputs()]
         self._input = self._session.get_inputs()[0]
@@ -91,6 +91,9 @@ class OnnxDetector(ImageDetector):
         """Configuration in the model, or None."""
         text = self._metadata.get(CONFIG_FILE, "")
         return load_text(text, f"{self.folder} (its {CONFIG_FILE})") if text else None
+
+    def _open(self, model: str | pathlib.Path | bytes, num_threads: int | None) -> Any:
+        return open_session(model, num_threads)
 
     def _check(self) -> None:
         """Checks that the model takes images of any size and has the outputs of a detector."""

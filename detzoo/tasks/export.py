@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.extras import require_extras
+from detzoo.serving.runtimes import EXPORTED_FILES, LITERT, ONNX_RUNTIME, OPENVINO, TENSORFLOW
 from detzoo.tasks import batch_norm
 from detzoo.tasks.models import Checkpoint, Pipeline, build_untrained, load_checked, restored, start_tensorflow
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 FORMATS = (SAVED_MODEL, TFLITE, ONNX)
+FORMATS_OF_RUNTIMES = {TENSORFLOW: SAVED_MODEL, ONNX_RUNTIME: ONNX, LITERT: TFLITE, OPENVINO: ONNX}
 NMS_TENSORFLOW, NMS_PORTABLE = "tensorflow", "portable"
 NMS_FORMS = (NMS_TENSORFLOW, NMS_PORTABLE)
 DEVICES = ("cpu", "gpu")
@@ -113,11 +115,8 @@ def export(
     from detzoo.ops.graph_form import GraphForm
 
     resizer = build_model_resizer(message.model)
-    if other_runtime and resizer.method in _TENSORFLOW_RESIZING:
-        raise ConfigError(
-            f"{other_runtime}: only TensorFlow has the resize_method {resizer.method.upper()}; train with "
-            f"BILINEAR or NEAREST_NEIGHBOR, or export a SavedModel: leave {other_runtime} out"
-        )
+    if other_runtime:
+        _check_resizing(resizer, other_runtime)
     averages = message.eval_config.use_moving_averages
     detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir", averages)
     facts = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
@@ -149,21 +148,40 @@ def export(
 
 
 def export_to_measure(
-    message: Any, folder: str | pathlib.Path, checkpoint: Checkpoint | None = None, optimize_for: str = "cpu"
-) -> None:
-    """Exports a SavedModel for a measurement: without class names, and with random weights if there is no checkpoint.
+    message: Any,
+    folder: str | pathlib.Path,
+    checkpoint: Checkpoint | None = None,
+    optimize_for: str = "cpu",
+    runtime: str = TENSORFLOW,
+) -> pathlib.Path:
+    """Exports a model for a measurement: without class names, and with random weights if there is no checkpoint.
 
     Args:
         message: A checked ``TrainEvalPipelineConfig``; TensorFlow is started.
         folder: Folder of the export.
         checkpoint: Folder with checkpoints, the prefix of one, or a detector in memory; None for random weights.
         optimize_for: "cpu" or "gpu".
+        runtime: One of ``serving.runtimes.RUNTIMES``.
+
+    Returns:
+        The path of the model, as ``load_exported`` takes it.
+
+    Raises:
+        ConfigError: The format of the runtime does not support the model.
+        UsageError: A package that writes the format is missing.
     """
     from detzoo.benchmark.random_weights import randomize
     from detzoo.builders.resize import build_model_resizer
     from detzoo.config.load import to_text
     from detzoo.export.exporter import Export, export_detector
 
+    format, resizer = FORMATS_OF_RUNTIMES[runtime], build_model_resizer(message.model)
+    if format == TFLITE:
+        _check_tflite(message.model, INPUT_TYPES[0], QUANTIZATIONS[0], "")
+    elif format == ONNX:
+        require_extras(f"the runtime {runtime}", "onnx")
+        _check_other_runtime(message.model, INPUT_TYPES[0], f"the runtime {runtime}")
+        _check_resizing(resizer, f"the runtime {runtime}")
     weights = f"the weights of {checkpoint}" if checkpoint else "random weights"
     logger.info("building and exporting the detector with %s", weights)
     if checkpoint:
@@ -173,7 +191,16 @@ def export_to_measure(
         detector = build_untrained(message.model)
         randomize(detector)
         beside = Export(optimize_for=optimize_for, compares=False)
-    export_detector(detector, build_model_resizer(message.model), folder, "image_tensor", beside)
+    if format == TFLITE:
+        from detzoo.export.tflite import TfliteOptions, export_tflite
+
+        return export_tflite(detector, resizer, folder, TfliteOptions(), beside)[0]
+    if format == ONNX:
+        from detzoo.export.onnx import export_onnx
+
+        return export_onnx(detector, resizer, folder, INPUT_TYPES[0], beside)[0]
+    export_detector(detector, resizer, folder, INPUT_TYPES[0], beside)
+    return pathlib.Path(folder) / EXPORTED_FILES[runtime]
 
 
 def label_map_text(message: Any) -> str:
@@ -220,6 +247,14 @@ def _check_pixel_input(input_type: str, flag: str) -> None:
         raise UsageError(
             f"--input_type={input_type} needs an image decoder, which only TensorFlow has; "
             f"{flag} takes {' or '.join(PIXEL_INPUT_TYPES)}"
+        )
+
+
+def _check_resizing(resizer: Any, flag: str) -> None:
+    if resizer.method in _TENSORFLOW_RESIZING:
+        raise ConfigError(
+            f"{flag}: only TensorFlow has the resize_method {resizer.method.upper()}; train with "
+            f"BILINEAR or NEAREST_NEIGHBOR, or export a SavedModel: leave {flag} out"
         )
 
 

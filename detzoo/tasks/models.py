@@ -170,7 +170,14 @@ def build_test_dataset(message: Any, reader: Any, **options: Any) -> Any:
     return build_dataset(reader, resizer, None, training=False, batch_size=batch_size, seed=0, **options)
 
 
-def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -> Any:
+def load_exported(
+    path: str | pathlib.Path | ImageDetector,
+    model: Any = None,
+    *,
+    runtime: str = "",
+    num_threads: int | None = None,
+    precision: str = "float32",
+) -> Any:
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
     Args:
@@ -179,17 +186,32 @@ def load_exported(path: str | pathlib.Path | ImageDetector, model: Any = None) -
             ai-edge-litert is installed.
         model: ``model`` block of the config, whose resizer a TFLite model needs; None for the one in the
             pipeline.config next to the file.
+        runtime: Runtime to use, of those that run this kind of file; "" for the usual one.
+        num_threads: Threads of LiteRT, ONNX Runtime or OpenVINO; None for their defaults.
+        precision: Of OpenVINO, "float32" or "bfloat16".
+
+    Raises:
+        UsageError: The runtime is not installed, or does not run this kind of file.
     """
     from detzoo.serving.image_detector import ImageDetector
-    from detzoo.serving.onnx_detector import OnnxDetector, is_onnx
-    from detzoo.serving.tflite_detector import TfliteDetector, is_tflite
+    from detzoo.serving.runtimes import LITERT, ONNX_RUNTIME, OPENVINO, require_runtime, runtime_of
 
     if isinstance(path, ImageDetector):
         return path
-    if is_onnx(path):
-        return OnnxDetector(path)
-    if is_tflite(path):
-        return TfliteDetector(path, _padding_resizer(path, model))
+    runtime = runtime_of(path, runtime)
+    require_runtime(runtime)
+    if runtime == ONNX_RUNTIME:
+        from detzoo.serving.onnx_detector import OnnxDetector
+
+        return OnnxDetector(path, num_threads)
+    if runtime == OPENVINO:
+        from detzoo.serving.openvino_detector import OpenvinoDetector
+
+        return OpenvinoDetector(path, num_threads, precision)
+    if runtime == LITERT:
+        from detzoo.serving.tflite_detector import TfliteDetector
+
+        return TfliteDetector(path, _padding_resizer(path, model), num_threads)
     start_tensorflow()
     from detzoo.serving.saved_detector import SavedDetector
 
