@@ -1924,7 +1924,7 @@ class SweepBase(_message.Message):
     def __init__(self, config: _Optional[str] = ..., name: _Optional[str] = ..., set: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SweepAxis(_message.Message):
-    __slots__ = ("meta_architecture", "extractor", "output_stride", "resolution", "proposals", "path", "choice", "shared_features", "only_for", "only_at_test_time")
+    __slots__ = ("meta_architecture", "extractor", "output_stride", "resolution", "proposals", "path", "choice", "shared_features", "runtime", "only_for", "only_at_test_time")
     meta_architecture: SweepTexts
     extractor: SweepTexts
     output_stride: SweepNumbers
@@ -1933,9 +1933,10 @@ class SweepAxis(_message.Message):
     path: SweepPath
     choice: SweepChoices
     shared_features: SweepFlags
+    runtime: SweepTexts
     only_for: _containers.RepeatedScalarFieldContainer[str]
     only_at_test_time: bool
-    def __init__(self, meta_architecture: _Optional[_Union[SweepTexts, _Mapping]] = ..., extractor: _Optional[_Union[SweepTexts, _Mapping]] = ..., output_stride: _Optional[_Union[SweepNumbers, _Mapping]] = ..., resolution: _Optional[_Union[SweepNumbers, _Mapping]] = ..., proposals: _Optional[_Union[SweepNumbers, _Mapping]] = ..., path: _Optional[_Union[SweepPath, _Mapping]] = ..., choice: _Optional[_Union[SweepChoices, _Mapping]] = ..., shared_features: _Optional[_Union[SweepFlags, _Mapping]] = ..., only_for: _Optional[_Iterable[str]] = ..., only_at_test_time: _Optional[bool] = ...) -> None: ...
+    def __init__(self, meta_architecture: _Optional[_Union[SweepTexts, _Mapping]] = ..., extractor: _Optional[_Union[SweepTexts, _Mapping]] = ..., output_stride: _Optional[_Union[SweepNumbers, _Mapping]] = ..., resolution: _Optional[_Union[SweepNumbers, _Mapping]] = ..., proposals: _Optional[_Union[SweepNumbers, _Mapping]] = ..., path: _Optional[_Union[SweepPath, _Mapping]] = ..., choice: _Optional[_Union[SweepChoices, _Mapping]] = ..., shared_features: _Optional[_Union[SweepFlags, _Mapping]] = ..., runtime: _Optional[_Union[SweepTexts, _Mapping]] = ..., only_for: _Optional[_Iterable[str]] = ..., only_at_test_time: _Optional[bool] = ...) -> None: ...
 
 class SweepTexts(_message.Message):
     __slots__ = ("values",)
