@@ -153,7 +153,8 @@ def format_table(result: Mapping[str, Any]) -> str:
     shape = "images of different sizes"
     if result["image_height"]:
         shape = f"{result['image_height']} x {result['image_width']}"
-    how = [_RUNTIME_NAMES[result["runtime"]], result["device"], result["precision"]]
+    how = [] if result["runtime"] == TENSORFLOW else [_RUNTIME_NAMES[result["runtime"]]]
+    how += [result["device"], result["precision"]]
     how += ["XLA"] if result["jit_compile"] else []
     sent = f"{result['num_images']} images: {result['images']}"
     environment, load = result["environment"], result["load"]

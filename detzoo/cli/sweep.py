@@ -28,6 +28,9 @@ file; some files come with detzoo, and are given by their names:
     detzoo sweep --sweep_config quick --output_dir sweeps/quick
     detzoo sweep --sweep_config tradeoffs --output_dir sweeps/tradeoffs --dry_run
 
+The axis runtime measures each detector in TensorFlow, ONNX Runtime, LiteRT and OpenVINO. A point whose runtime is not
+installed, or does not support the detector, is skipped with its reason.
+
 The others are the ablations of the RetinaNet and FPN papers, which show the papers' numbers next to the measured ones.
 With --small they run on drawn images within an hour on two cores, without it on COCO, which --set data.... names:
 
@@ -88,12 +91,12 @@ def run(flag_values: flags.FlagValues) -> None:
         print(todo.listing())
         return
     try:
-        done, failed = run_sweep(todo, ["--allow_random_weights"] if flag_values.allow_random_weights else [])
+        done, failed, skipped = run_sweep(todo, ["--allow_random_weights"] if flag_values.allow_random_weights else [])
     except KeyboardInterrupt:
         logger.info("stopped; measured points are in %s, and the same command continues from there", results)
         raise
     if todo.points:
-        print(f"{done} measured, {failed} failed: {results}")
+        print(f"{done} measured, {failed} failed{f', {skipped} skipped' if skipped else ''}: {results}")
     if flag_values.report:
         try:
             _write_report(results, output_dir)

@@ -78,11 +78,11 @@ class TfliteDetector(ImageDetector):
         self.input_shape_px = int(self._input["shape"][1]), int(self._input["shape"][2])
         self._is_own = self._outputs[0]["name"] == OUTPUTS[0]
         self._resizer = resizer
-        given = getattr(resizer, "static_shape", None) or self.input_shape_px
-        if given != self.input_shape_px:
+        shape_px = getattr(resizer, "static_shape", self.input_shape_px)
+        if shape_px != self.input_shape_px:
             logger.warning(
                 "the config resizes images to %s, but %s takes %s: images are stretched to that size",
-                *(given, self.folder, self.input_shape_px),
+                *(shape_px, self.folder, self.input_shape_px),
             )
             self._resizer = None
 

@@ -24,6 +24,7 @@ class Status(enum.Enum):
 
     OK = "ok"
     FAILED = "failed"  # ``reason`` has the cause; columns that were measured before are kept
+    SKIPPED = "skipped"  # the runtime is not installed, or does not support the detector; ``reason`` says which
 
 
 class Column(NamedTuple):
@@ -74,7 +75,7 @@ COLUMNS: tuple[Column, ...] = (
     # The point.
     Column("key", _T, "fingerprint of the resolved config and of how it is measured"),
     Column("name", _T, "short name of the point, unique in its sweep"),
-    Column("status", _T, "ok or failed"),
+    Column("status", _T, "ok, failed or skipped"),
     Column("reason", _T, "cause of a failure or of a missing accuracy"),
     Column("meta_architecture", _T, "ssd, faster_rcnn, rfcn, ..."),
     Column("extractor", _T, "mobilenet_v1, resnet101, ..."),
@@ -86,6 +87,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("checkpoint", _T, "checkpoint that was measured; empty for random weights"),
     Column("command", _T, "shell command that measures this point again"),
     # The measurement.
+    Column("runtime", _T, "tensorflow, onnxruntime, litert or openvino"),
     Column("device", _T, "CPU or GPU"),
     Column("precision", _T, "float32, bfloat16 or float16"),
     Column("jit_compile", _F, "compiled by XLA"),
@@ -140,3 +142,6 @@ COLUMNS: tuple[Column, ...] = (
 )
 
 NAMES: tuple[str, ...] = tuple(column.name for column in COLUMNS)
+# Columns that files of earlier versions lack, and the values that their rows have.
+ADDED = {"runtime": "tensorflow"}
+EARLIER_NAMES = tuple(name for name in NAMES if name not in ADDED)

@@ -33,13 +33,18 @@ def clean_rows(rows: Iterable[Row]) -> list[dict[str, Any]]:
 
 
 def measured_rows(rows: Iterable[Row]) -> list[Row]:
-    """Returns the rows of points that did not fail."""
-    return [row for row in rows if row["status"] != Status.FAILED.value]
+    """Returns the rows of points that were measured: those that neither failed nor were skipped."""
+    return [row for row in rows if row["status"] not in (Status.FAILED.value, Status.SKIPPED.value)]
 
 
 def failed_rows(rows: Iterable[Row]) -> list[Row]:
     """Returns the rows of points that failed."""
-    return [row for row in rows if row["status"] == Status.FAILED.value]
+    return _with_status(rows, Status.FAILED)
+
+
+def skipped_rows(rows: Iterable[Row]) -> list[Row]:
+    """Returns the rows of points whose runtime is not installed or does not support the detector."""
+    return _with_status(rows, Status.SKIPPED)
 
 
 def with_values(rows: Iterable[Row], *names: str) -> list[Row]:
@@ -71,6 +76,10 @@ def groups_by_device(rows: Sequence[Row]) -> dict[str, list[Row]]:
             name += f", batch {row['batch_size'] if row['batch_size'] is not None else '?'}"
         groups.setdefault(name, []).append(row)
     return dict(sorted(groups.items(), key=lambda item: (-len(item[1]), item[0])))
+
+
+def _with_status(rows: Iterable[Row], status: Status) -> list[Row]:
+    return [row for row in rows if row["status"] == status.value]
 
 
 def _clean(name: str, value: Any) -> Any:

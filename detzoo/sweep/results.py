@@ -11,7 +11,7 @@ import io
 import math
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 import filelock
@@ -20,13 +20,13 @@ from detzoo.config.names import listed, suggestion
 from detzoo.config.paths import path_hint
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import write_atomically
-from detzoo.sweep.columns import COLUMNS, NAMES, Column, Kind, Status
+from detzoo.sweep.columns import ADDED, COLUMNS, EARLIER_NAMES, NAMES, Column, Kind, Status
 
 RESULTS_FILE = "results.csv"
 Value: TypeAlias = str | int | float | bool | None
 Row: TypeAlias = dict[str, Value]  # every name of COLUMNS -> its value, None if it was not measured
 
-HOW = ("device", "precision", "jit_compile", "batch_size")  # columns of the way a point is measured
+HOW = ("runtime", "device", "precision", "jit_compile", "batch_size")  # columns of the way a point is measured
 
 _FLAGS = {"true": True, "false": False}
 _STATUSES = tuple(status.value for status in Status)
@@ -67,11 +67,12 @@ def read_with_problems(path: str | pathlib.Path) -> tuple[list[Row], list[str]]:
     problems = _header_problems(path, lines[0])
     if problems:
         return [], problems
+    names = _split(lines[0])
     rows: dict[Value, Row] = {}
     for number, line in enumerate(lines[1:], start=2):
         if not line.strip():
             continue
-        row, found = _read_row(line)
+        row, found = _read_row(line, names)
         problems += [f"{path}:{number}: {problem}" for problem in found]
         if not found:
             rows[row["key"]] = row
@@ -89,6 +90,8 @@ def append_row(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
         ValueError: A name that is no column or a value of another type: a mistake of the caller.
     """
     line = format_row(row)
+    with _lock(path):
+        _add_columns(path)
     with _lock(path), open(path, "a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
@@ -156,6 +159,16 @@ def _rewrite(path: str | pathlib.Path, change: Callable[[Row], Row | None]) -> i
         return num_changed
 
 
+def _add_columns(path: str | pathlib.Path) -> None:
+    """Gives a file of an earlier version the columns that it lacks.
+
+    Raises:
+        DataError: A row cannot be read.
+    """
+    if pathlib.Path(path).is_file() and (lines := _read_lines(path)) and lines[0] == ",".join(EARLIER_NAMES):
+        write_results(path, read_results(path))
+
+
 def _lock(path: str | pathlib.Path) -> filelock.BaseFileLock:
     path = pathlib.Path(path)
     return filelock.FileLock(path.with_name(f".{path.name}.lock"))
@@ -180,7 +193,7 @@ def _header_problems(path: str | pathlib.Path, line: str) -> list[str]:
         names = _split(line)
     except ValueError as problem:
         return [f"{path}:1: {problem}"]
-    if names == list(NAMES):
+    if names in (list(NAMES), list(EARLIER_NAMES)):
         return []
     missing = [name for name in NAMES if name not in names]
     found = [f"{path}:1: unknown column '{name}'{suggestion(name, missing)}" for name in names if name not in NAMES]
@@ -191,17 +204,17 @@ def _header_problems(path: str | pathlib.Path, line: str) -> list[str]:
     return [*found, f"{path}:1: accepted: the columns that this version of `detzoo sweep` writes; give another file"]
 
 
-def _read_row(line: str) -> tuple[Row, list[str]]:
-    """Returns the row of a line, and its problems."""
+def _read_row(line: str, names: Sequence[str]) -> tuple[Row, list[str]]:
+    """Returns the row of a line in a file with these columns, and its problems."""
     try:
         cells = _split(line)
     except ValueError as problem:
         return {}, [str(problem)]
-    if len(cells) != len(COLUMNS):
-        return {}, [f"{len(cells)} cells; accepted: {len(COLUMNS)}, one for each column"]
-    row: Row = {}
+    if len(cells) != len(names):
+        return {}, [f"{len(cells)} cells; accepted: {len(names)}, one for each column"]
+    row: Row = {**ADDED}
     problems = []
-    for column, cell in zip(COLUMNS, cells, strict=True):
+    for column, cell in zip([column for column in COLUMNS if column.name in names], cells, strict=True):
         try:
             row[column.name] = _read_cell(column, cell.strip())
         except ValueError:
@@ -236,7 +249,7 @@ def _read_cell(column: Column, cell: str) -> Value:
 
 def _accepted(column: Column) -> str:
     if column.name == "status":
-        return " or ".join(_STATUSES)
+        return f"{', '.join(_STATUSES[:-1])} or {_STATUSES[-1]}"
     if column.name in _NEVER_EMPTY:
         return "a text that is not empty"
     return f"{column.kind.value}, or nothing"

@@ -8,7 +8,7 @@ import pathlib
 import pytest
 
 from detzoo.errors import DataError, UsageError
-from detzoo.sweep.columns import NAMES
+from detzoo.sweep.columns import EARLIER_NAMES, NAMES
 from detzoo.sweep.results import append_row, format_row, read_results, read_with_problems, set_cells, write_results
 
 
@@ -75,7 +75,7 @@ def test_every_unreadable_cell_is_named_with_its_line_and_column(tmp_path: pathl
     assert [tuple(problem.removeprefix(f"{file}:").split(": ", 2)) for problem in problems[:6]] == [
         ("3", "column 'proposals'", "found '3e2'; accepted: a whole number, or nothing"),
         ("3", "column 'mAP'", "found 'n/a'; accepted: a number, or nothing"),
-        ("4", "column 'status'", "found 'done'; accepted: ok or failed"),
+        ("4", "column 'status'", "found 'done'; accepted: ok, failed or skipped"),
         ("5", "column 'key'", "found ''; accepted: a text that is not empty"),
         ("6", "column 'jit_compile'", "found 'yes'; accepted: true or false, or nothing"),
         ("6", "column 'latency.median_ms'", "found 'nan'; accepted: a number, or nothing"),
@@ -183,3 +183,16 @@ def test_writing_anew_replaces_as_a_whole(tmp_path: pathlib.Path) -> None:
     write_results(file, [row("a", mAP=0.25), row("b")])
     assert [(read["key"], read["mAP"]) for read in read_results(file)] == [("a", 0.25), ("b", None)]
     assert [entry.name for entry in tmp_path.iterdir() if not entry.name.endswith(".lock")] == ["results.csv"]
+
+
+def test_a_file_of_an_earlier_version_gains_the_column_of_runtimes(tmp_path: pathlib.Path) -> None:
+    file = tmp_path / "results.csv"
+    cells = {"key": "a1", "name": "old", "status": "ok", "device": "CPU", "mAP": "0.5"}
+    file.write_text(
+        "\n".join([",".join(EARLIER_NAMES), ",".join(cells.get(name, "") for name in EARLIER_NAMES)]) + "\n"
+    )
+    [old] = read_results(file)
+    assert (old["runtime"], old["device"], old["mAP"]) == ("tensorflow", "CPU", 0.5)
+    append_row(file, row("b2", runtime="litert"))
+    assert [(each["key"], each["runtime"]) for each in read_results(file)] == [("a1", "tensorflow"), ("b2", "litert")]
+    assert file.read_text().splitlines()[0] == ",".join(NAMES)

@@ -10,8 +10,10 @@ import re
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from detzoo.config.names import suggestion
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Problem, error
+from detzoo.serving.runtimes import RUNTIMES
 from detzoo.sweep.plan.traits import OWN_STRIDE, TWO_STAGES, resolution_of, ssd_stride_of
 
 META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
@@ -22,7 +24,7 @@ META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
     "proposals",
 )
 SSD_STRIDES = (8, OWN_STRIDE)
-SHARED_FEATURES = "shared_features"
+SHARED_FEATURES, RUNTIME = "shared_features", "runtime"
 NAMED = (META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS)
 _ONLY_FOR = {
     STRIDE: ("ssd", *TWO_STAGES),
@@ -47,6 +49,7 @@ _FIELDS = {
         "model.faster_rcnn.first_stage_max_proposals_in_training",
     ),
     SHARED_FEATURES: (),
+    RUNTIME: (),
 }
 
 
@@ -55,7 +58,7 @@ class Axis:
 
     Attributes:
         place: Its path in the file, e.g. ``axis[0]``.
-        kind: One of NAMED, "shared_features", "path" or "choice"; "" if the file names none.
+        kind: One of NAMED, "shared_features", "runtime", "path" or "choice"; "" if the file names none.
         name: Its name in exclusions, patterns and results.
         path: The field that an axis of kind "path" sets; else "".
         values: Its values in the file's order.
@@ -67,7 +70,7 @@ class Axis:
         self.place = place
         self.kind: str = message.WhichOneof("what") or ""
         self.only_for: tuple[str, ...] = tuple(message.only_for)
-        self.only_at_test_time: bool = message.only_at_test_time or self.kind in (PROPOSALS, SHARED_FEATURES)
+        self.only_at_test_time: bool = message.only_at_test_time or self.kind in (PROPOSALS, SHARED_FEATURES, RUNTIME)
         self.name, self.path = self.kind, ""
         self.values: tuple[Value, ...] = ()
         self._choices: dict[str, Sequence[str]] = {}
@@ -106,8 +109,10 @@ class Axis:
 
     def apply(self, config: Any, value: Value) -> list[str]:
         """Sets a value in a ``pb.TrainEvalPipelineConfig``; returns messages of problems."""
-        if self.kind in (META, EXTRACTOR, SHARED_FEATURES):
-            return []  # chosen with the base, or by the training
+        if self.kind == RUNTIME and value not in RUNTIMES:
+            return [f"there is no runtime '{value}'{suggestion(str(value), RUNTIMES)}"]
+        if self.kind in (META, EXTRACTOR, SHARED_FEATURES, RUNTIME):
+            return []  # chosen with the base, by the training, or by the way of measuring
         if self.kind in _APPLY:
             problem = _APPLY[self.kind](config, int(value))
             return [problem] if problem else []
@@ -117,7 +122,7 @@ class Axis:
     def name_part(self, value: Value) -> str:
         """Returns the part of a point's name that stands for a value."""
         text = re.sub(r"[^\w.+-]+", "-", str(value)).strip("-") or "empty"
-        if self.kind in (META, EXTRACTOR, RESOLUTION, "choice"):
+        if self.kind in (META, EXTRACTOR, RESOLUTION, RUNTIME, "choice"):
             return text
         if self.kind == SHARED_FEATURES:
             return "shared" if text == "true" else "not_shared"

@@ -11,7 +11,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detzoo.config.load import LoadedPipeline, to_text
-from detzoo.sweep.plan.axes import EXTRACTOR, META, NAMED, PROPOSALS, RESOLUTION, SHARED_FEATURES, STRIDE, Axis, Value
+from detzoo.serving.runtimes import TENSORFLOW
+from detzoo.sweep.plan.axes import (
+    EXTRACTOR,
+    META,
+    NAMED,
+    PROPOSALS,
+    RESOLUTION,
+    RUNTIME,
+    SHARED_FEATURES,
+    STRIDE,
+    Axis,
+    Value,
+)
 from detzoo.sweep.plan.traits import Traits
 
 KEY_LENGTH = 12  # hexadecimal digits: two of 10,000 points collide once in six million sweeps
@@ -40,6 +52,7 @@ class How:
     image_height: int  # pixels
     image_width: int
     speed: bool = True  # False to measure accuracy alone
+    runtime: str = TENSORFLOW  # one of ``serving.runtimes.RUNTIMES``
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +77,7 @@ class Point:
     @property
     def other_axes(self) -> dict[str, Value]:
         """Values of the axes without a separate column."""
-        return {name: value for name, value in self.axes.items() if name not in NAMED}
+        return {name: value for name, value in self.axes.items() if name not in (*NAMED, RUNTIME)}
 
     @property
     def shares_features(self) -> bool | None:
@@ -75,8 +88,11 @@ class Point:
     def with_key(self) -> Point:
         """Returns the point with its fingerprint."""
         how = dataclasses.asdict(self.how)
+        runtime = how.pop("runtime")
         if how.pop("speed") is False:
             how = {"speed": False}  # other settings have no effect
+        if runtime != TENSORFLOW:  # keys without it are those of earlier versions
+            how["runtime"] = runtime
         facts = [to_text(self.message), how, self.measures_accuracy]
         if self.shares_features is not None:
             facts.append(self.shares_features)

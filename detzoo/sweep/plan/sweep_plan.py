@@ -27,7 +27,7 @@ from detzoo.config.override import apply_override
 from detzoo.config.problems import Findings, Problem, Severity, error
 from detzoo.config.text import parse_text
 from detzoo.errors import ConfigError, UsageError
-from detzoo.sweep.plan.axes import EXTRACTOR, META, NAMED, SHARED_FEATURES, Axis, change_config, same_field
+from detzoo.sweep.plan.axes import EXTRACTOR, META, NAMED, RUNTIME, SHARED_FEATURES, Axis, change_config, same_field
 from detzoo.sweep.plan.excluded import OUTPUT_DIR, Exclusion, placeholders_of, read_exclusions
 from detzoo.sweep.plan.files import apply_data, data_patterns, locate
 from detzoo.sweep.plan.points import Base, Group, How, Point, apply_axes, copied, groups_of, how_variants
@@ -74,6 +74,9 @@ def load_plan(path: str, overrides: Sequence[str] = (), small: bool = False) -> 
     if planner.problems:
         raise ConfigError("\n".join(dict.fromkeys(planner.problems)))
     return plan
+
+
+_TAKEN_NAMES = (*NAMED, SHARED_FEATURES, RUNTIME, "base", "name", OUTPUT_DIR)
 
 
 class _Planner:
@@ -204,14 +207,14 @@ class _Planner:
         axes = [Axis(message, f"axis[{index}]") for index, message in enumerate(self.sweep.axis)]
         for axis in axes:
             if not axis.kind:
-                kinds = ", ".join((*NAMED, SHARED_FEATURES, "path { }", "choice { }"))
+                kinds = ", ".join((*NAMED, SHARED_FEATURES, RUNTIME, "path { }", "choice { }"))
                 self._error(axis.place, f"names nothing that varies; accepted: {kinds}")
                 continue
             if axis.kind == "path" and not axis.path:
                 self._error(f"{axis.place}.path", "has no path; give a field such as model.ssd.num_classes")
             elif not axis.name:
                 self._error(f"{axis.place}.choice", "has no name; patterns and results need one")
-            elif axis.kind in ("path", "choice") and axis.name in (*NAMED, SHARED_FEATURES, "base", "name", OUTPUT_DIR):
+            elif axis.kind in ("path", "choice") and axis.name in _TAKEN_NAMES:
                 self._error(axis.place, f"is called '{axis.name}', which means something else; give it another name")
             if not axis.values:
                 self._error(f"{axis.place}.{axis.kind}", "has no values")
@@ -324,7 +327,8 @@ class _Planner:
         points = []
         for suffix, how in variants:
             height, width = how.image_height or side, how.image_width or side
-            how = dataclasses.replace(how, image_height=height, image_width=width)
+            runtime = str(combination.get(RUNTIME, how.runtime))
+            how = dataclasses.replace(how, image_height=height, image_width=width, runtime=runtime)
             points.append(Point(name + suffix, combination, bases[0], message, traits, how, training))
         return points
 

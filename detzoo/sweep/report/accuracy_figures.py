@@ -40,7 +40,8 @@ def accuracy_time(rows: Sequence[Row], device: str, metric: str) -> style.Drawin
     frontier = optimality_frontier(times, values)
     best = [shown[index] for index in frontier]
     xs, ys = [times[index] for index in frontier], [values[index] for index in frontier]
-    colours = [names.extractor_colour(row["extractor"]) for row in best]
+    by_runtime = names.has_runtimes(shown)
+    colours = [names.row_look(row, by_runtime)[1] for row in best]
     num_labelled = style.draw_frontier(axes, xs, ys, names.point_labels(best), colours)
     top = style.add_legends(figure, shown)
     add_legend(figure, [line_handle("optimality frontier", "-", style.FRONTIER_COLOUR)], "", top)

@@ -243,12 +243,12 @@ def _by_combination(all_rows: Sequence[Row], name: str, words: str) -> style.Dra
         places[key], before = top, key[0]
     figure = new_figure(WIDTH, max(2.9, 0.95 + 0.25 * (top + 1)))
     axes = add_axes(figure, 0.55, 1.75, figure.get_figheight() - 0.1)
-    tints = style.resolution_tints(rows)
+    tints, by_runtime = style.resolution_tints(rows), names.has_runtimes(rows)
     for row in rows:
         tint = tints[row["resolution"]]
         shift = 0.16 if tint else -0.16 if len(tints) > 2 else 0.0
         place = places[row["meta_architecture"] or "", row["extractor"] or ""] + shift
-        colour, marker = names.extractor_colour(row["extractor"]), names.meta_marker(row["meta_architecture"])
+        colour, marker = names.row_look(row, by_runtime)[1], names.meta_marker(row["meta_architecture"])
         style.draw_markers(axes, [row[name]], [place], colour, marker, tint, 0.85)
     style.scale_axis(axes, "x", column(rows, name))
     axes.set_ylim(-0.7, top + 0.9)

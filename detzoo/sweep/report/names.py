@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from detzoo.pages.text import printable
+from detzoo.serving.runtimes import LITERT, ONNX_RUNTIME, OPENVINO, TENSORFLOW
 from detzoo.sweep.measured import Row
 from detzoo.sweep.plan.traits import ONE_STAGE
 
@@ -55,6 +56,13 @@ METAS = {
     "segmentationproposals": ("Segmentation proposals", ""),
 }
 OTHER_MARKERS = ("<", ">", "*", "p")
+# Name and colour of a runtime, which has the place of the extractor's colour if the points have several.
+RUNTIMES = {
+    TENSORFLOW: ("TensorFlow", "#E69F00"),
+    ONNX_RUNTIME: ("ONNX Runtime", "#0072B2"),
+    LITERT: ("LiteRT", "#009E73"),
+    OPENVINO: ("OpenVINO", "#AA3377"),
+}
 NO_NAME = "(not named)"
 LONGEST_NAME = 26  # of an extractor or a meta-architecture: the room in a legend
 DETAILS = {"resolution": "{} px", "output_stride": "stride {}", "proposals": "{} prop."}
@@ -79,6 +87,24 @@ def extractor_name(name: str | None) -> str:
     """Returns the spelling of papers, or the name itself."""
     known = EXTRACTORS.get(folded(name))
     return known.name if known else printable(name, LONGEST_NAME) or NO_NAME
+
+
+def runtime_name(name: str | None) -> str:
+    """Returns the spelling of a runtime's makers, or the name itself."""
+    return RUNTIMES.get(name or TENSORFLOW, (printable(name, LONGEST_NAME), ""))[0]
+
+
+def has_runtimes(rows: Sequence[Row]) -> bool:
+    """Returns True if the rows were measured in several runtimes, which colours then tell apart."""
+    return len({row["runtime"] or TENSORFLOW for row in rows}) > 1
+
+
+def row_look(row: Row, by_runtime: bool) -> tuple[str, str]:
+    """Returns name and colour of a row's runtime, or else of its extractor."""
+    if by_runtime:
+        name = row["runtime"] or TENSORFLOW
+        return RUNTIMES.get(name, (runtime_name(name), _any_of(OTHER_COLOURS, name)))
+    return extractor_name(row["extractor"]), extractor_colour(row["extractor"])
 
 
 def imagenet_accuracy(name: str | None) -> float | None:
@@ -110,11 +136,12 @@ def point_labels(rows: Sequence[Row]) -> list[str]:
     """
     found = {name: {row[name] for row in rows if row[name] is not None} for name in DETAILS}
     varied = [name for name, values in found.items() if len(values) > 1 or len(rows) == 1]
-    labels = []
+    by_runtime, labels = has_runtimes(rows), []
     for row in rows:
         parts = [f"{meta_name(row['meta_architecture'])} {extractor_name(row['extractor'])}"]
         own = [name for name in varied if row[name] is not None and (name == "resolution" or not is_one_stage(row))]
-        labels.append(", ".join([*parts, *(DETAILS[name].format(row[name]) for name in own)]))
+        details = [DETAILS[name].format(row[name]) for name in own]
+        labels.append(", ".join([*parts, *details, *([row_look(row, True)[0]] if by_runtime else [])]))
     unclear = {label for label in labels if labels.count(label) > 1 or NO_NAME in label}
     return [printable(row["name"]) or label if label in unclear else label for row, label in zip(rows, labels)]
 

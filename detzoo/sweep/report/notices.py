@@ -8,7 +8,7 @@ from typing import Any
 from detzoo.config.names import counted, listed
 from detzoo.pages.text import printable
 from detzoo.sweep.columns import HARDWARE, LATENCY
-from detzoo.sweep.measured import Row, column, failed_rows, measured_rows, with_values
+from detzoo.sweep.measured import Row, column, failed_rows, measured_rows, skipped_rows, with_values
 
 MOST_REPEAT_DIFFERENCE = 0.05  # between two halves of the runs, as a share of the median
 MOST_YARDSTICK_RANGE = 1.25  # fastest to slowest; more is another machine, or a busy one
@@ -24,6 +24,7 @@ ENVIRONMENT = {
     "environment.cpu": "processor",
     "environment.cores": "cores",
     "environment.gpus": "graphics processors",
+    "runtime": "runtime",
     "device": "device",
     "precision": "precision",
     "jit_compile": "compiled by XLA",
@@ -77,6 +78,10 @@ def notices(rows: Sequence[Row], metric: str) -> list[str]:
     failed = failed_rows(rows)
     if failed:
         found.append(f"{len(failed)} of {len(rows)} points failed; the reasons are below.")
+    skipped = skipped_rows(rows)
+    if skipped:
+        why = "their runtimes are not installed or do not support the detector"
+        found.append(f"{len(skipped)} of {len(rows)} points were skipped, because {why}; the reasons are below.")
     without = [row for row in measured if row[metric] is None]
     if without:
         which = "No point has" if len(without) == len(measured) else f"{len(without)} of {len(measured)} points have no"

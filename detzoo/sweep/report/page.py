@@ -111,7 +111,7 @@ def _rendered(
         cells=cells,
         columns=[cell.as_column() for cell in cells],
         is_best=lambda row: id(row) in best,
-        unfinished=[row for row in rows if row["status"] == "failed" or row["reason"]],
+        unfinished=[row for row in rows if row["status"] != "ok" or row["reason"]],
     )
 
 

@@ -14,10 +14,19 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormat
 from detzoo.errors import DetzooError
 from detzoo.figures import HEIGHT, WIDTH, add_legend, new_axes, new_figure
 from detzoo.sweep.measured import Row, with_values
-from detzoo.sweep.report.names import extractor_colour, extractor_name, folded, meta_marker, meta_name
+from detzoo.sweep.report.names import (
+    extractor_name,
+    folded,
+    has_runtimes,
+    meta_marker,
+    meta_name,
+    row_look,
+)
 
 MARKER_SIZE = 6.0
 LOG_FROM_RATIO = 4.0  # an axis is logarithmic if its largest value is this many times its smallest
+# Columns that are equal for the points of one detector in several runtimes.
+_DETECTOR = ("meta_architecture", "extractor", "resolution", "output_stride", "proposals", "axes", "precision")
 POINTS = "points"  # gid of the artists that show measured points, so that they can be counted
 FRONTIER_COLOUR = "#444444"
 LABEL_SIZE, LABEL_HEIGHT = 7.5, 10.0  # of labels of the frontier, points
@@ -79,16 +88,32 @@ def plot_points(
 ) -> None:
     """Draws one marker per row: colour by extractor, shape by meta-architecture, paler for lower resolutions.
 
-    Every row must have both values.
+    Every row must have both values. If there are several runtimes, colours are theirs, and a line with a name joins the
+    points of each detector.
     """
+    by_runtime = has_runtimes(rows)
+    if by_runtime:
+        _join_detectors(axes, rows, (x_name, x_scale), (y_name, y_scale))
     inside = resolution_tints(rows)
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
-        look = extractor_colour(row["extractor"]), meta_marker(row["meta_architecture"]), inside[row["resolution"]]
+        look = row_look(row, by_runtime)[1], meta_marker(row["meta_architecture"]), inside[row["resolution"]]
         groups.setdefault(look, []).append(row)
     for (colour, marker, tint), group in groups.items():
         xs = [row[x_name] * x_scale for row in group]
         draw_markers(axes, xs, [row[y_name] * y_scale for row in group], colour, marker, tint)
+
+
+def _join_detectors(axes: Axes, rows: Sequence[Row], x: tuple[str, float], y: tuple[str, float]) -> None:
+    detectors: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        detectors.setdefault(tuple(row[name] for name in _DETECTOR), []).append(row)
+    for group in detectors.values():
+        places = sorted((row[x[0]] * x[1], row[y[0]] * y[1]) for row in group)
+        axes.plot(*zip(*places), color=FRONTIER_COLOUR, linewidth=0.6, alpha=0.6, zorder=1, gid="detector")
+        name = f"{extractor_name(group[0]['extractor'])} {group[0]['resolution'] or ''}".strip()
+        look: dict[str, Any] = {"fontsize": LABEL_SIZE, "color": FRONTIER_COLOUR, "zorder": 4}
+        axes.annotate(name, places[-1], (7, -3), textcoords="offset points", **look)
 
 
 def draw_markers(
@@ -124,10 +149,15 @@ def mixed_with_white(colour: str, share: float) -> tuple[float, float, float]:
 
 
 def add_legends(figure: Figure, rows: Sequence[Row], resolutions: bool = True, top: float = 0.97) -> float:
-    """Adds legends of the extractors, meta-architectures and resolutions; returns the height left for others."""
-    extractors = {extractor_name(row["extractor"]): extractor_colour(row["extractor"]) for row in rows}
-    handles = [_handle(name, "o", extractors[name]) for name in sorted(extractors, key=folded)]
-    top = add_legend(figure, handles, "extractor", top)
+    """Adds legends of the extractors (or runtimes), meta-architectures and resolutions.
+
+    Returns:
+        The height left for others.
+    """
+    by_runtime = has_runtimes(rows)
+    looks = dict(row_look(row, by_runtime) for row in rows)
+    handles = [_handle(name, "o", looks[name]) for name in sorted(looks, key=folded)]
+    top = add_legend(figure, handles, "runtime" if by_runtime else "extractor", top)
     metas = {meta_name(row["meta_architecture"]): meta_marker(row["meta_architecture"]) for row in rows}
     handles = [_handle(name, metas[name], "#666666") for name in sorted(metas, key=folded)]
     top = add_legend(figure, handles, "meta-architecture", top)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+from detzoo.serving.runtimes import TENSORFLOW
 from detzoo.sweep.columns import ACCURACIES, COLUMNS, LATENCY
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows
 from detzoo.sweep.report.names import (
-    extractor_colour,
     extractor_name,
     folded,
+    has_runtimes,
     meta_marker,
     meta_name,
     point_labels,
     printable,
+    row_look,
+    runtime_name,
 )
 from detzoo.sweep.report.style import resolution_tints
 
@@ -81,6 +84,7 @@ CELLS: tuple[Cell, ...] = (
     Cell("resolution", "px"),
     Cell("output_stride", "stride"),
     Cell("proposals", "proposals"),
+    Cell("runtime", "runtime", runtime_name, False),
     Cell("device", "device", _text, False),
     Cell(LATENCY, "median ms", _time),
     Cell("latency.p10_ms", "p10 ms", _time),
@@ -126,7 +130,9 @@ COST_AXES = X_AXES[4:] + X_AXES[:4]  # upward axes of a sweep without accuracies
 
 def shown_cells(rows: Sequence[Row]) -> list[Cell]:
     """Returns the columns that some row has a value in, and the name."""
-    return [cell for cell in CELLS if cell.name == "name" or any(row[cell.name] is not None for row in rows)]
+    shown = [cell for cell in CELLS if cell.name == "name" or any(row[cell.name] is not None for row in rows)]
+    runtimes = {row["runtime"] or TENSORFLOW for row in rows}
+    return [cell for cell in shown if cell.name != "runtime" or runtimes != {TENSORFLOW}]
 
 
 def scatter_data(all_rows: Sequence[Row]) -> dict[str, Any]:
@@ -146,12 +152,12 @@ def scatter_data(all_rows: Sequence[Row]) -> dict[str, Any]:
     xs, ys = axes(X_AXES, "less"), axes(Y_AXES, "more")
     if not any(axis["name"] in ACCURACIES for axis in ys):
         ys = axes(COST_AXES, "less")
-    tints = resolution_tints(rows)
+    tints, by_runtime = resolution_tints(rows), has_runtimes(rows)
     points = [
         {
             "label": label,
             "device": printable(device_of[id(row)], 200),
-            "colour": extractor_colour(row["extractor"]),
+            "colour": row_look(row, by_runtime)[1],
             "marker": meta_marker(row["meta_architecture"]),
             "tint": tints[row["resolution"]],
             "values": {axis["name"]: row[axis["name"]] for axis in (*xs, *ys)},
@@ -160,9 +166,9 @@ def scatter_data(all_rows: Sequence[Row]) -> dict[str, Any]:
         }
         for row, label in zip(rows, point_labels(rows))
     ]
-    extractors = {extractor_name(row["extractor"]): extractor_colour(row["extractor"]) for row in rows}
+    looks = dict(row_look(row, by_runtime) for row in rows)
     metas = {meta_name(row["meta_architecture"]): meta_marker(row["meta_architecture"]) for row in rows}
-    legend = [[name, extractors[name], "o"] for name in sorted(extractors, key=folded)]
+    legend = [[name, looks[name], "o"] for name in sorted(looks, key=folded)]
     legend += [[name, "#808080", metas[name]] for name in sorted(metas, key=folded)]
     return {
         "xs": xs,

@@ -27,8 +27,9 @@ from typing import Any
 
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.names import listed
-from detzoo.errors import DetzooError
+from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.folders import CONFIG_FILE, METRICS_FILE, PROPOSALS_FILE
+from detzoo.serving.runtimes import EXPORTED_FILES, TENSORFLOW, require_runtime
 from detzoo.sweep.plan.trainings import EVAL_FILE, TRAIN_FILE
 from detzoo.sweep.run.point_files import POINT_FILE, RESULT_FILE, write_json
 from detzoo.tasks.models import EVAL_READER, TRAIN_READER
@@ -64,6 +65,7 @@ def measure(folder: pathlib.Path) -> int:
     result: dict[str, Any] = {"columns": {"started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}, "timing": {}}
     export = folder / _EXPORT_FOLDER
     try:
+        require_runtime(spec["how"]["runtime"])
         if spec["how"]["speed"] and not spec["two_networks"]:
             with _step(result, folder, "benchmark"):
                 result["benchmark"] = _benchmark(spec, folder, export)
@@ -72,6 +74,14 @@ def measure(folder: pathlib.Path) -> int:
         if spec["accuracy"]:
             with _step(result, folder, "evaluate"):
                 _evaluate(spec, folder, export, result)
+    except (ConfigError, UsageError) as problem:
+        # The plan has checked the config, so another runtime does not support it, or is not installed.
+        if spec["how"]["runtime"] == TENSORFLOW:
+            logger.exception("the point failed")
+            result["reason"] = _reason(problem)
+            return 1
+        logger.info("the point is skipped: %s", problem)
+        result["skipped"] = _reason(problem)
     except Exception as problem:
         logger.exception("the point failed")
         result["reason"] = _reason(problem)
@@ -122,8 +132,10 @@ def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, 
 
     loaded = load_pipeline(str(folder / CONFIG_FILE))
     message, exported = loaded.message, None
-    if "benchmark" in result and is_measured_as_exported(message):
-        exported = load_exported(str(export), message.model)
+    if "benchmark" in result and (is_measured_as_exported(message) or spec["how"]["runtime"] != TENSORFLOW):
+        runtime, precision = spec["how"]["runtime"], spec["how"]["precision"]
+        path = export / EXPORTED_FILES[runtime]
+        exported = load_exported(str(path), message.model, runtime=runtime, precision=precision)
         measured: Any = measure_exported(message, exported)
     else:
         start_tensorflow()

@@ -37,8 +37,8 @@ def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, re
     Args:
         facts: Cells that are known before the measurement.
         result: Result file of the point's process: ``benchmark`` (JSON of `detzoo benchmark`; ``where`` with its
-            description of the machine if nothing was timed), ``metrics`` and ``columns`` (other cells); None if there
-            is none.
+            description of the machine if nothing was timed), ``metrics``, ``columns`` (other cells) and ``skipped``
+            (the reason of a point that cannot be measured); None if there is none.
         reason: Reason of a failure; None for success.
     """
     row: Row = {**dict.fromkeys(NAMES), **facts}
@@ -53,9 +53,10 @@ def compose_row(facts: Mapping[str, Value], result: Mapping[str, Any] | None, re
             value = _cell(column.kind, source.get(column.name))
             if value is not None and column.name not in facts:
                 row[column.name] = value
-    row["status"] = (Status.OK if reason is None else Status.FAILED).value
-    if reason is not None:
-        row["reason"] = reason
+    skipped = result.get("skipped")
+    row["status"] = (Status.FAILED if reason is not None else Status.SKIPPED if skipped else Status.OK).value
+    if reason is not None or skipped:
+        row["reason"] = reason if reason is not None else skipped
     return row
 
 

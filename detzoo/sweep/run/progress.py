@@ -22,7 +22,7 @@ class SweepProgress:
         self._num_points = num_points
         self._remaining = remaining
         self._running: dict[str, tuple[str, float]] = {}  # key -> name and start
-        self.done = self.failed = self._elsewhere = 0
+        self.done = self.failed = self.skipped = self._elsewhere = 0
         has_bar = sys.stderr.isatty() and not is_quiet()
         self._bar = progress_bar(num_points, "sweep", bar_format=_LAYOUT) if has_bar else None
 
@@ -40,9 +40,11 @@ class SweepProgress:
             self._elsewhere += is_point
         elif row["status"] == Status.OK.value:
             self.done += 1
+        elif row["status"] == Status.SKIPPED.value:
+            self.skipped += 1
         else:
             self.failed += 1
-        count = self.done + self.failed + self._elsewhere
+        count = self.done + self.failed + self.skipped + self._elsewhere
         line = f"[{count}/{self._num_points}] {work.name}: {_end_of(work, row, seconds)}"
         if is_quiet() and (row is None or row["status"] != Status.FAILED.value):
             return
@@ -75,8 +77,8 @@ class SweepProgress:
 def _end_of(work: Work, row: Row | None, seconds: float) -> str:
     if row is None:
         return f"{work.done} in {duration(seconds)}" if seconds else "another sweep has it"
-    if row["status"] == Status.FAILED.value:
-        return f"failed: {row['reason']}"
+    if row["status"] != Status.OK.value:
+        return f"{row['status']}: {row['reason']}"
     accuracy = main_accuracy([row])
     columns = (("latency.median_ms", "{:.1f} ms"), ("memory.peak_mib", "{:.0f} MiB"), (accuracy, accuracy + " {:.3f}"))
     parts = [words.format(row[name]) for name, words in columns if row[name] is not None]

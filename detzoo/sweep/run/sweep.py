@@ -16,6 +16,7 @@ from typing import Any
 from detzoo.config.load import save_pipeline
 from detzoo.extras import require_extras
 from detzoo.folders import CONFIG_FILE, make_folder
+from detzoo.serving.runtimes import TENSORFLOW
 from detzoo.sweep.columns import PUBLISHED_COLUMNS, PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
 from detzoo.sweep.plan.files import OUTPUT_DIR_TOKEN, embedded_folder, replace_output_dir
 from detzoo.sweep.plan.points import Point
@@ -31,13 +32,13 @@ from detzoo.sweep.run.trainings import checkpoint_of, works_before
 from detzoo.tasks.train import extras_of_training
 
 
-def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
+def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int, int]:
     """Measures the remaining points of a sweep and appends their rows to results.csv.
 
     The embedded data set is drawn, and checkpoints are checked, before the first point runs.
 
     Returns:
-        The numbers of measured and of failed points.
+        The numbers of measured, failed and skipped points.
 
     Raises:
         UsageError: A package, a GPU or the right to write is missing, or there are more jobs than GPUs.
@@ -51,7 +52,7 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
     results = output_dir / RESULTS_FILE
     set_cells(results, {point.key: _published_cells(point, plan) for point in todo.all_points})
     if not todo.points:
-        return 0, 0
+        return 0, 0, 0
     data = plan.message.data
     if data.HasField("embedded"):
         draw_embedded(data.embedded, output_dir / embedded_folder(data.embedded))
@@ -67,7 +68,7 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int]:
             Runner(results, row_of, progress, todo.jobs, devices).run(_units(todo, train_flags))
     finally:
         progress.close()
-    return progress.done, progress.failed
+    return progress.done, progress.failed, progress.skipped
 
 
 def facts_of(point: Point, plan: SweepPlan, output_dir: pathlib.Path) -> dict[str, Value]:
@@ -98,6 +99,7 @@ def command_of(point: Point, checkpoint: str, config: pathlib.Path) -> str:
         words += [f"--image_size={how.image_height}x{how.image_width}"]
         words += [f"--precision={how.precision}"] if how.precision != "float32" else []
         words += ["--jit_compile"] if how.jit_compile else []
+        words += [f"--runtime={how.runtime}"] if how.runtime != TENSORFLOW else []
         commands.append(words)
     if point.measures_accuracy:
         output_dir = config.with_name("evaluation")

@@ -67,10 +67,13 @@ class Todo:
             lines += [f"  {len(each.matched):>4}  {each.reason} E.g. {each.matched[0]}" for each in plan.exclusions]
         lines += self._accuracy_lines()
         kept = num_points - len(self.points)
-        failed = sum(self._status.get(point.key) == Status.FAILED.value for point in self.all_points)
-        if kept or failed:
-            verb = "is" if failed == 1 else "are"
-            again = f", {failed} that failed {verb} tried again" if self.points and failed else ""
+        statuses = collections.Counter(self._status.get(point.key) for point in self.all_points)
+        failed, skipped = statuses[Status.FAILED.value], statuses[Status.SKIPPED.value]
+        if kept or failed or skipped:
+            counts = [*([f"{failed} that failed"] if failed else [])]
+            counts += [f"{skipped} that {'was' if skipped == 1 else 'were'} skipped"] if skipped else []
+            verb = "is" if failed + skipped == 1 else "are"
+            again = f", {' and '.join(counts)} {verb} tried again" if self.points and counts else ""
             lines.append(f"{kept} measured already{again}; {len(self.points)} to do")
         if self.points:
             trained = f" ({counted(len(self.trainings), 'training')} first)" if self.trainings else ""

@@ -518,3 +518,19 @@ def test_the_example_of_the_guide(tmp_path: pathlib.Path) -> None:
 def test_a_detector_is_not_turned_into_another_kind(tmp_path: pathlib.Path, block: str) -> None:
     told = problems_of(tmp_path, FASTER + block)
     assert "model.ssd.num_classes=7: the base has model.faster_rcnn; give it to the bases that it is for" in told
+
+
+def test_a_runtime_is_a_way_of_measuring_and_shares_a_training(tmp_path: pathlib.Path) -> None:
+    axis = 'axis { runtime { values: ["tensorflow", "litert", "openvino"] } }\n'
+    rest = f"{SSD}{EMBEDDED}train {{ }}\n"
+    plan, plain = plan_of(tmp_path, rest + axis), plan_of(tmp_path, rest)
+    assert names(plan) == [f"ssd_mobilenet_v1_300_{name}" for name in ("tensorflow", "litert", "openvino")]
+    assert [point.how.runtime for point in plan.points] == ["tensorflow", "litert", "openvino"]
+    assert num_trainings(plan) == 1
+    assert len({point.key for point in plan.points}) == 3
+    assert plan.points[0].key == plain.points[0].key  # that of a sweep without the axis
+    assert [point.other_axes for point in plan.points] == [{}, {}, {}]
+    left_out = 'exclude { reason: "known to be slow" where { axis: "runtime" values: "openvino" } }\n'
+    assert len(plan_of(tmp_path, rest + axis + left_out).points) == 2
+    wrong = problems_of(tmp_path, rest + axis.replace("litert", "tflite"))
+    assert "axis[0].runtime.values[1]: there is no runtime 'tflite'; " in wrong

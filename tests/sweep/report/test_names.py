@@ -83,3 +83,14 @@ def test_a_single_point_has_all_details(make_row):
 def test_points_that_look_alike_are_called_by_their_names(make_row):
     rows = [make_row(key, meta_architecture="ssd", extractor="vgg16", resolution=300) for key in ("one", "two")]
     assert names.point_labels(rows) == ["one", "two"]
+
+
+def test_several_runtimes_have_the_colours_and_are_in_the_labels(make_row):
+    same = {"meta_architecture": "ssd", "extractor": "mobilenet_v2", "resolution": 300}
+    rows = [make_row(name, runtime=name, **same) for name in ("tensorflow", "litert")]
+    assert names.has_runtimes(rows)
+    assert not names.has_runtimes([make_row("old"), rows[0]])  # a row without a runtime is of TensorFlow
+    assert names.point_labels(rows) == ["SSD MobileNet v2, TensorFlow", "SSD MobileNet v2, LiteRT"]
+    assert [names.row_look(row, True)[0] for row in rows] == ["TensorFlow", "LiteRT"]
+    assert len({colour for _, colour in names.RUNTIMES.values()}) == 4
+    assert names.row_look(rows[0], False) == ("MobileNet v2", names.extractor_colour("mobilenet_v2"))

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from detzoo.config.load import LoadedPipeline, load_pipeline, save_pipeline
+from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.sweep.run import point
+from detzoo.sweep.run.point_files import compose_row
 
 CONFIGS = pathlib.Path(__file__).parents[3] / "model_configs"
 PYRAMID = str(CONFIGS / "shapes_faster_rcnn_mobilenet_v1_fpn.config")
@@ -97,3 +99,34 @@ def test_a_first_stage_proposes_for_the_images_of_a_reader(
     ]
     assert not config.train_input_reader.shuffle
     assert (checkpoint, file) == (pathlib.Path("weights"), tmp_path / "eval.npz")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "problem", "code", "expected"),
+    [
+        ("openvino", UsageError("openvino is not installed"), 0, {"skipped": "openvino is not installed"}),
+        ("litert", ConfigError("no two-stage detectors"), 0, {"skipped": "no two-stage detectors"}),
+        ("litert", DetzooError("scores differ"), 1, {"reason": "scores differ"}),
+        ("tensorflow", UsageError("no such GPU"), 1, {"reason": "no such GPU"}),
+    ],
+)
+def test_a_runtime_that_cannot_run_the_detector_skips_the_point(
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    runtime: str,
+    problem: Exception,
+    code: int,
+    expected: dict[str, str],
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise problem
+
+    monkeypatch.setattr(point, "_benchmark", fail)
+    monkeypatch.setattr(point, "require_runtime", lambda name: None)
+    spec = {"how": {"speed": True, "runtime": runtime}, "two_networks": False, "accuracy": True}
+    (tmp_path / "point.json").write_text(json.dumps(spec))
+    assert point.measure(tmp_path) == code
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert {name: result.get(name) for name in ("skipped", "reason") if name in result} == expected
+    row = compose_row({"key": "k", "name": "n"}, result, result.get("reason"))
+    assert (row["status"], row["reason"]) == ("failed" if code else "skipped", str(problem))
