@@ -76,7 +76,7 @@ def label_map_of(message: Any) -> LabelMap | None:
     from detzoo.tasks.export import configured_label_map
 
     paths = [reader.label_map_path for reader in _readers(message) if reader.label_map_path]
-    is_set = paths and not any(map(is_placeholder, paths))
+    is_set = not all(map(is_placeholder, paths))
     return configured_label_map(message, "classes are named by their ids") if is_set else None
 
 

@@ -228,8 +228,9 @@ def configured_label_map(message: Any, without: str) -> LabelMap | None:
         from detzoo.config.image_folders import class_folders, label_map_of_folders
 
         return next((label_map_of_folders(path) for path in folders if class_folders(path)), None)
-    path = next((reader.label_map_path for reader in readers if reader.label_map_path), "")
-    if not path or is_placeholder(path):
+    paths = [reader.label_map_path for reader in readers if reader.label_map_path]
+    path = next((path for path in paths if not is_placeholder(path)), "")
+    if not path:
         advice = "--set train_input_reader.label_map_path=FILE gives it one"
         logger.warning("the config names no label map, so %s; %s", without, advice)
         return None

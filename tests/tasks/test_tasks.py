@@ -16,6 +16,7 @@ from detzoo.benchmark import machine, runner
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.benchmark.process import ProcessCosts
 from detzoo.config.load import load_pipeline
+from detzoo.config.problems import is_placeholder
 from detzoo.data.proposals import read_proposals
 from detzoo.ensemble.description import Ensemble, EnsembleModel, MergeOptions
 from detzoo.ensemble.selection import MeasuredModel, select
@@ -24,7 +25,7 @@ from detzoo.tasks.benchmark import benchmark
 from detzoo.tasks.detect import detect
 from detzoo.tasks.ensemble import evaluate_ensemble, write_selection
 from detzoo.tasks.evaluate import evaluate, evaluate_new_checkpoints, measure_checkpoint, measure_exported
-from detzoo.tasks.export import export
+from detzoo.tasks.export import configured_label_map, export
 from detzoo.tasks.models import EVAL_READER, load_checked, load_exported
 from detzoo.tasks.propose import propose, search
 from detzoo.tasks.recipes import RecipeRun, train_four_step, train_spp_net
@@ -362,3 +363,14 @@ def test_the_documented_functions_exist():
     assert len(named) >= 13  # the rows of the table
     for module, name in named:
         assert callable(getattr(importlib.import_module(f"detzoo.{module}"), name)), (module, name)
+
+
+def test_a_label_map_of_one_reader_names_the_classes(tmp_path):
+    """The other reader of a published config may still have its placeholder, which the warning does not ask for."""
+    (tmp_path / "names.pbtxt").write_text("item { id: 1 name: 'cat' }")
+    changes = [f"train_input_reader.label_map_path={tmp_path / 'names.pbtxt'}"]
+    message = load_pipeline("ssd_mobilenet_v2_fpnlite_320", changes).message
+    assert is_placeholder(message.eval_input_reader[0].label_map_path)
+    found = configured_label_map(message, "there are no names")
+    assert found is not None
+    assert found.names == {1: "cat"}
