@@ -156,7 +156,7 @@ def run(flag_values: flags.FlagValues) -> None:
     summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, *outputs))
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{summary.num_detections} detections on {summary.num_images} images{skipped}")
-    written = [*flag_values.formats, *(["crops"] if flag_values.save_crops else [])]
-    written = [*([] if flag_values.no_pictures else ["pictures"]), *written]
-    verb = "are" if written else "is"
-    print(f"{', '.join(written)}{' and ' if written else ''}detections.json {verb} in {flag_values.output_dir}")
+    written = [] if flag_values.no_pictures else ["pictures"]
+    written += ["label files"] * bool(flag_values.formats) + ["crops"] * flag_values.save_crops
+    listed = f"{', '.join(written)} and detections.json are" if written else "detections.json is"
+    print(f"{listed} in {flag_values.output_dir}")

@@ -172,7 +172,7 @@ def _save(
 ) -> None:
     """Writes the picture and the crops of a result, and adds it to the journal."""
     if outputs.pictures:
-        with draft_of(folder / name) as draft:
+        with draft_of(folder / name, "part") as draft:  # that of a killed run is overwritten
             result.draw(fonts).save(draft, "PNG", compress_level=1)
     if outputs.crops:
         _save_crops(result, folder / CROPS_FOLDER, name.removesuffix(PICTURE_SUFFIX))

@@ -282,7 +282,7 @@ def test_labels_and_crops_without_pictures(exported, photos, capsys):
     (photos / "0.jpg").rename(photos / "more" / "1.jpg")
     flags = ["--formats=yolo,voc", "--formats=csv", "--save_crops", "--no_pictures", "--batch_size=2"]
     assert main(arguments(exported, photos, *flags)) == 0
-    assert "yolo,voc, csv, crops and detections.json are in" in capsys.readouterr().out
+    assert "label files, crops and detections.json are in" in capsys.readouterr().out
     out = photos.parent / "out"
     assert sorted(path.name for path in out.iterdir()) == ["crops", "detections.csv", "detections.json", "voc", "yolo"]
     assert (out / "voc" / "more" / "1.xml").is_file()

@@ -124,9 +124,11 @@ def test_a_process_that_was_killed_goes_on_behind_its_last_whole_line(four, tmp_
     with (out / JOURNAL_FILE).open("ab") as file:
         file.write(b'{"image": ["x", 1, \xff')  # a line that was cut off
     (out / "detections.json").unlink()  # it is written every few seconds only
+    (out / ".3.png.part").write_bytes(b"half of a picture")
     going_on = Stopping(99)
     detect_files(going_on, four, {1: "cat"}, out, DetectionLimits())
     assert going_on.seen == [(33, 40, 3)]
+    assert sorted(path.name for path in out.iterdir()) == ["0.png", "2.png", "3.png", "detections.json"]
     assert len(json.loads((out / "detections.json").read_text())) == 6
 
 
