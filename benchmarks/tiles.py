@@ -29,7 +29,7 @@ from PIL import Image
 
 from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations, numbered
 from detzoo.datasets.conversion import convert
-from detzoo.datasets.shapes import CLASS_NAMES, draw_image
+from detzoo.datasets.shapes import CLASS_NAMES, background, draw_image
 
 CELL_PX, SHAPE = 100, (2000, 3000)
 MIN_SIDE_PX, MAX_SIDE_PX = 12, 60  # of objects
@@ -42,7 +42,7 @@ NUM_MOSAICS = flags.DEFINE_integer("num_mosaics", 4, "Images to measure on.", lo
 
 
 def mosaic(seed: int, shape: tuple[int, int] = SHAPE) -> AnnotatedImage:
-    """Draws one mosaic: a shape in every second cell, as on a chess board, and blank cells between them."""
+    """Draws one mosaic: a shape in every second cell, as on a chess board, and backgrounds between them."""
     height, width = shape
     canvas, objects = np.zeros([height, width, 3], np.uint8), []
     for number, (top, left) in enumerate(np.ndindex(height // CELL_PX, width // CELL_PX)):
@@ -51,7 +51,7 @@ def mosaic(seed: int, shape: tuple[int, int] = SHAPE) -> AnnotatedImage:
         pixels = np.asarray(Image.open(io.BytesIO(cell.content)))
         sides = np.subtract(cell.objects[0].box[2:], cell.objects[0].box[:2])
         if (top + left) % 2 or not MIN_SIDE_PX <= sides.min() <= sides.max() <= MAX_SIDE_PX:
-            canvas[y : y + CELL_PX, x : x + CELL_PX] = np.median(pixels[:: CELL_PX - 1], axis=(0, 1))
+            canvas[y : y + CELL_PX, x : x + CELL_PX] = background(np.random.default_rng([seed, number]), CELL_PX)
             continue
         canvas[y : y + CELL_PX, x : x + CELL_PX] = pixels
         for item in cell.objects:

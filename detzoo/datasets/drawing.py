@@ -22,6 +22,7 @@ MIN_LONGER_SIDE_PX = 480  # smaller images are enlarged by a whole factor to at 
 MIN_FONT_PX = 12  # letters are hard to read below this
 MAX_NAME_LETTERS = 120  # of a class name in a picture
 FONT_PER_SIDE = 0.024  # of the geometric mean of height and width
+FONT_PER_BOX = 0.2  # of the longer side of the median box, at most: names are about as wide as their boxes
 LINE_PER_SIDE = 0.0045
 MASK_OPACITY = 0.45
 
@@ -74,8 +75,11 @@ def draw_detections(
         picture = picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     side = (picture.width * picture.height) ** 0.5
-    line_px = max(1, round(LINE_PER_SIDE * side))
     rectangles = {index: _rectangle(boxes[index], picture.size) for index in order}
+    # Letters of the picture's size would hide the small objects of a large image.
+    box_sides = [max(right - left, bottom - top) for left, top, right, bottom in rectangles.values()]
+    side = min(side, FONT_PER_BOX / FONT_PER_SIDE * float(np.median(box_sides))) if box_sides else side
+    line_px = max(1, round(LINE_PER_SIDE * side))
     for index in order[::-1]:
         _draw_box(draw, rectangles[index], colours[index], line_px)
     font_px, fonts = max(MIN_FONT_PX, round(FONT_PER_SIDE * side)), fonts or _default_fonts()
