@@ -253,4 +253,4 @@ def to_rgb(image: Image.Image) -> Image.Image:
         return Image.fromarray(np.clip(deep >> 8, 0, 255).astype(np.uint8)).convert("RGB")
     if image.mode in ("P", "PA"):
         return image.convert("RGBA").convert("RGB")
-    return image.convert("RGB")
+    return image if image.mode == "RGB" else image.convert("RGB")  # not a copy: a large image takes 400 MB
