@@ -192,11 +192,11 @@ def _suppress_fused(
 def _suppress_moved(
     boxes: tf.Tensor, classes: tf.Tensor, ranks: tf.Tensor, num_classes: int, limits: NmsLimits, length: int
 ) -> tf.Tensor:
-    """Returns the ranks of the kept pairs at their places and zeros elsewhere, float32 [B, n]; see ``_suppress_fused``.
+    """Suppresses pairs as ``_suppress_fused``, by one suppression for all classes and images.
 
-    One suppression for all classes and images, whose boxes are moved to separate cells of a square grid. In float32
-    this rounds coordinates by up to 2.4e-7 sqrt(images x classes), in fractions of the image. Overlaps ignore parts of
-    a box farther out than an image's size.
+    Their boxes are moved to separate cells of a square grid, which rounds coordinates by up to
+    2.4e-7 sqrt(images x classes), in fractions of the image. Overlaps ignore the part of a box that is farther outside
+    of the image than its size.
     """
     del length
     num_images, num_pairs = tf.unstack(tf.shape(ranks))
@@ -204,15 +204,15 @@ def _suppress_moved(
     columns = tf.cast(tf.math.ceil(tf.sqrt(tf.cast(num_images * num_classes, tf.float32))), tf.int32)
     corners = tf.cast(tf.stack([cells // columns, cells % columns], axis=-1), tf.float32)
     moved = tf.clip_by_value(boxes, _LOW, _HIGH) + _CELL * tf.tile(corners, [1, 1, 2])
-    num_all = num_images * num_pairs
+    all_ranks = tf.reshape(ranks, [-1])
     kept = tf.image.non_max_suppression(
-        tf.reshape(moved, [-1, 4]), tf.reshape(ranks, [-1]), num_all, limits.iou_threshold, _RANK_THRESHOLD
+        tf.reshape(moved, [-1, 4]), all_ranks, num_images * num_pairs, limits.iou_threshold, _RANK_THRESHOLD
     )
-    is_kept = tf.reshape(tf.scatter_nd(kept[:, tf.newaxis], tf.ones_like(kept), num_all[tf.newaxis]), tf.shape(ranks))
-    is_kept = tf.cast(is_kept, tf.float32)
-    of_class = tf.one_hot(classes, num_classes) * is_kept[..., tf.newaxis]
-    places = tf.reduce_sum(tf.cumsum(of_class, axis=1) * of_class, axis=-1)  # from 1, of the kept pairs of a class
-    return ranks * is_kept * tf.cast(places <= limits.max_detections_per_class, tf.float32)
+    of_cell = tf.one_hot(tf.gather(tf.reshape(cells, [-1]), kept), num_images * num_classes)
+    places = tf.reduce_sum(tf.cumsum(of_cell, axis=0) * of_cell, axis=-1)  # from 1: the kept boxes are best first
+    kept_ranks = tf.where(places <= limits.max_detections_per_class, tf.gather(all_ranks, kept), 0.0)
+    is_of_image = kept // num_pairs == tf.range(num_images)[:, tf.newaxis]
+    return tf.pad(tf.where(is_of_image, kept_ranks, 0.0), [[0, 0], [0, limits.max_total_detections]])
 
 
 def boxes_of_pairs(boxes: tf.Tensor, anchors: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from detzoo.ops import nms
+from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.ops.nms import NmsLimits, class_agnostic_nms, per_class_nms
 
 UNIT_WINDOW = np.array([[0.0, 0.0, 1.0, 1.0]], np.float32)
@@ -73,6 +74,46 @@ def test_equals_the_exhaustive_procedure(monkeypatch, seed, score_steps, prefix_
     limits = NmsLimits(0.2, 0.3, max_detections_per_class=4, max_total_detections=12)
     selection = per_class_nms(tf.constant(boxes), tf.constant(scores), tf.constant(windows), limits)
     _assert_equals_oracle(selection, boxes, scores, windows, limits)
+
+
+@pytest.mark.parametrize("form", [GraphForm.ONNX, GraphForm.PORTABLE])
+@pytest.mark.parametrize("score_steps", [0, 2], ids=["no ties", "many ties"])
+@pytest.mark.parametrize("per_class", [4, 30])
+def test_forms_for_other_runtimes_equal_the_exhaustive_procedure(form, score_steps, per_class):
+    generator = np.random.default_rng(per_class)
+    boxes = _random_boxes(generator, 2, 40)
+    scores = generator.uniform(0, 1, (2, 40, 5)).astype(np.float32)
+    if score_steps:
+        scores = np.ceil(scores * score_steps).astype(np.float32) / score_steps
+    windows = np.array([[0, 0, 1, 1], [0, 0, 0.7, 0.9]], np.float32)
+    limits = NmsLimits(0.2, 0.3, max_detections_per_class=per_class, max_total_detections=12)
+    with tracing_for(form):
+        selection = per_class_nms(tf.constant(boxes), tf.constant(scores), tf.constant(windows), limits)
+    _assert_equals_oracle(selection, boxes, scores, windows, limits)
+
+
+@pytest.mark.parametrize("form", [GraphForm.ONNX, GraphForm.PORTABLE])
+def test_forms_for_other_runtimes_have_one_prefix(form):
+    # 1024 pairs, the prefix for 2 detections, are copies of one box: the other box is the pair after the last one.
+    boxes = np.tile(np.float32([0.1, 0.1, 0.5, 0.5]), (1, 1025, 1))
+    boxes[0, -1] = [0.6, 0.6, 0.9, 0.9]
+    scores = np.linspace(0.9, 0.5, 1025, dtype=np.float32).reshape(1, -1, 1)
+    limits = NmsLimits(0.1, 0.5, max_total_detections=2)
+    with tracing_for(form):
+        for removed, expected in ((0, [0]), (1, [0, 1023])):
+            given = tf.constant(boxes[:, removed:]), tf.constant(scores[:, removed:]), tf.constant(UNIT_WINDOW)
+            selection = per_class_nms(*given, limits)
+            assert selection.anchor_indices[0, : int(selection.num_valid[0])].numpy().tolist() == expected
+
+
+def test_boxes_far_outside_of_the_image_stay_in_their_cells():
+    # Both classes have a box that covers 40 images in each direction, and a small one inside of it.
+    boxes = tf.constant([[[-20.0, -20.0, 20.0, 20.0], [0.2, 0.2, 0.4, 0.4]]])
+    scores = tf.constant([[[0.9, 0.8], [0.7, 0.6]]])
+    with tracing_for(GraphForm.PORTABLE):
+        found = per_class_nms(boxes, scores, tf.constant(UNIT_WINDOW), NmsLimits(0.1, 0.5, max_total_detections=5))
+    assert found.num_valid.numpy().tolist() == [4]
+    assert found.classes.numpy().tolist() == [[0, 1, 0, 1, 0]]
 
 
 def test_equals_the_exhaustive_procedure_in_a_graph_of_unknown_shapes(monkeypatch):
