@@ -302,9 +302,7 @@ def test_other_families_and_inputs_that_only_tensorflow_runs(load_module):
     one, proposals = load_module("small_one_stage.py"), load_module("small_mask_proposals.py")
     with pytest.raises(DetzooError, match=r"model\.segmentation_proposals\. It serves as a SavedModel: leave"):
         _check_other_runtime(proposals.message_of(), "image_tensor", "--nms=portable")
-    with pytest.raises(
-        DetzooError, match=r"no soft suppression; add --set model\.ssd\.post_processing"
-    ):
+    with pytest.raises(DetzooError, match=r"no soft suppression; add --set model\.ssd\.post_processing"):
         _check_other_runtime(one.message(f"ssd {{ post_processing {SOFT} }}"), "image_tensor", "--nms=portable")
     with pytest.raises(UsageError, match="--format=onnx takes image_tensor or float_image_tensor"):
         _check_other_runtime(one.message(), "tf_example", "--format=onnx")
