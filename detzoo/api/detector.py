@@ -64,7 +64,7 @@ class LoadedDetector:
         kind: Kind of the source.
         pipeline: Config; None for an exported model without one.
         label_map: Names of the classes, if they are known.
-        exported: The model of an export, a .tflite file or an ensemble; None for a model in Keras.
+        exported: The model of an export, a .tflite or .onnx file or an ensemble; None for a model in Keras.
         memory: The model in Keras with its weights; None to build it with random weights when it is needed.
         pretrained: Take the weights of the backbone that the config names when the model is built.
 
@@ -422,13 +422,14 @@ class LoadedDetector:
         representative_data: str = "",
         max_detections: int | None = None,
         check: bool = True,
+        nms: str = "tensorflow",
     ) -> Exported:
         """Exports this detector as `detzoo export` does.
 
         Args:
             output_directory: Folder for the model, its config, label map and record.
             overrides: Changes of single config fields, such as thresholds of the post-processing.
-            format: "saved_model" or "tflite".
+            format: "saved_model", "tflite" or "onnx".
             input_type: "image_tensor", "float_image_tensor", "encoded_image_string_tensor" or "tf_example".
             optimize_for: "cpu" or "gpu"; for a SavedModel.
             recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
@@ -437,9 +438,10 @@ class LoadedDetector:
             representative_data: TFRecords or images (path, folder, glob, or several with commas between) for TFLite.
             max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
             check: Compare the exported model with this detector.
+            nms: "tensorflow", or "portable" for a SavedModel that OpenVINO and TensorFlow.js can convert.
 
         Returns:
-            An ``Exported``: ``path`` of the SavedModel or .tflite file, which ``detzoo.load`` takes.
+            An ``Exported``: ``path`` of the SavedModel or file, which ``detzoo.load`` takes.
 
         Raises:
             ConfigError: The format does not support the model.
@@ -462,6 +464,7 @@ class LoadedDetector:
                 representative_data=representative_data,
                 max_detections=max_detections,
                 check=check,
+                nms=nms,
             )
 
     def benchmark(

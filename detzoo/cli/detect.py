@@ -22,7 +22,8 @@ from detzoo.tasks.detect_video import (
 
 SUMMARY = "Detect on images, videos, cameras and streams: pictures with boxes, masks, names and scores, and a list."
 DESCRIPTION = """
-Accepts the models that `detzoo export` writes, and SavedModels and .tflite files of the Object Detection API.
+Accepts the models that `detzoo export` writes (.tflite and .onnx files, too), and SavedModels and .tflite files of the
+Object Detection API.
 
     detzoo detect --saved_model=exported/saved_model --images=photos --output_dir=pictures
     detzoo detect --saved_model=exported --images='2024/*.jpg,cat.png' --output_dir=pictures --score_threshold=0.3

@@ -130,7 +130,7 @@ class Evaluate:
         """Defines the flags for the models, the merging, the views and the output."""
         define = Definer(flag_values)
         define.string("ensemble", "The ensemble.json of `detzoo ensemble`: the models, how to merge, which views.")
-        define.strings("saved_models", "SavedModels or .tflite files, separated by commas.")
+        define.strings("saved_models", "SavedModels, .tflite or .onnx files, separated by commas.")
         text = "Folders that `detzoo evaluate` wrote, to be merged; globs, or separated by commas."
         define.strings("evaluations", text)
         define_pipeline_flags(flag_values, required=False)

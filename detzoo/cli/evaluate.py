@@ -42,8 +42,8 @@ evaluation on the same images; --detections makes the report of a finished evalu
         --compare_with=evaluation_before
     detzoo evaluate --detections=evaluation --compare_with=evaluation_before
 
-An exported model, a SavedModel or a .tflite file, is measured as it serves: with its own resizing, one image at a time.
-So are those of the Object Detection API; the config names the data and the classes.
+An exported model, a SavedModel or a .tflite or .onnx file, is measured as it serves: with its own resizing, one image
+at a time. So are those of the Object Detection API; the config names the data and the classes.
 
     detzoo evaluate --pipeline_config_path=model/pipeline.config --saved_model=exported/model_int8.tflite \\
         --output_dir=evaluation_int8
@@ -91,9 +91,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define_pipeline_flags(flag_values, required=False)
     define = Definer(flag_values)
     define.string("checkpoint_dir", CHECKPOINT_HELP)
-    define.string(
-        "saved_model", "Instead of --checkpoint_dir: a SavedModel or .tflite file of an export, or zoo://NAME."
-    )
+    define.string("saved_model", "Instead of --checkpoint_dir: a SavedModel, .tflite or .onnx file, or zoo://NAME.")
     text = (
         "Instead of a model: a finished evaluation, of whose detections.json and groundtruth.json the report is made."
     )

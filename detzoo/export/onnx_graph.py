@@ -1,7 +1,7 @@
 """Converts a frozen detector to an ONNX graph, by tf2onnx.
 
-Opset 17: the first with every operator in use is 16 (RoiAlign with half a pixel's shift), and ONNX Runtime 1.12,
-OpenVINO 2022.3 and TensorRT 8.6 already run 17.
+Opset 17: the first with every operator in use is 16 (RoiAlign with half a pixel's shift), and ONNX Runtime runs 17 from
+version 1.12 (2022) on.
 
 tf2onnx's own conversion of crops runs a loop over the boxes. Here a crop becomes one RoiAlign with a sample per bin.
 """

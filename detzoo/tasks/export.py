@@ -42,7 +42,7 @@ class Exported(NamedTuple):
 
     path: pathlib.Path  # of the SavedModel, or of the .tflite or .onnx file
     step: int  # training step of the checkpoint, 0 if it is unknown
-    # How closely it follows the detector in memory: ParityReport, TfliteReport or OnnxReport; None if not compared.
+    # Differences to the detector in memory: ParityReport, TfliteReport or OnnxReport; None if they are not compared.
     report: Any
     finds_boxes: bool = True  # False for a classifier of images
 
@@ -246,7 +246,7 @@ def configured_label_map(message: Any, without: str) -> LabelMap | None:
 def _check_pixel_input(input_type: str, flag: str) -> None:
     if input_type not in PIXEL_INPUT_TYPES:
         raise UsageError(
-            f"--input_type={input_type} needs an image decoder, which only TensorFlow has; "
+            f"--input_type={input_type} needs an image decoder, and only TensorFlow has one; "
             f"{flag} takes {' or '.join(PIXEL_INPUT_TYPES)}"
         )
 

@@ -79,7 +79,7 @@ def test_nothing_is_compared_if_the_user_says_so(ssd_run, monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--input_type=tf_example"], "needs an image decoder, which only TensorFlow has"),
+        (["--input_type=tf_example"], "needs an image decoder, and only TensorFlow has one"),
         (["--quantize=int8"], "--quantize=int8 needs --representative_data"),
         (["--optimize_for=gpu"], "--optimize_for has no meaning with --format=tflite"),
         (["--format=saved_model", "--quantize=int8"], "--quantize has no meaning with --format=saved_model"),
