@@ -55,7 +55,7 @@ path = YOLO("yolo11n.yaml").export(format="onnx", imgsz=int(sys.argv[2]), nms=Tr
 shutil.copy(path, pathlib.Path(sys.argv[1]))
 """
 
-CONFIGS = flags.DEFINE_list("detectors", list(DETECTORS), "Configs to measure.")
+CONFIGS = flags.DEFINE_list("detectors", list(DETECTORS), "Configs to measure: paths or names.")
 CHOSEN = flags.DEFINE_list("runtimes", list(RUNTIMES), "Runtimes to measure in.")
 RUNS = flags.DEFINE_integer("runs", 60, "Timed calls of each model; a fifth if they take over 200 ms.", lower_bound=4)
 THREADS = flags.DEFINE_integer("threads", 2, "Threads of each runtime.", lower_bound=1)
@@ -109,24 +109,24 @@ def main(argv: list[str]) -> None:
 
 def measure_detector(config: str, folder: pathlib.Path) -> list[Line]:
     """Measures a detector in each runtime that is installed and supports it."""
-    message = load_checked(config).message
+    message, name = load_checked(config).message, pathlib.Path(config).stem
     models, skipped = [], []
     for runtime in CHOSEN.value:
         try:
             require_runtime(runtime)
-            own = folder / config / ("onnx" if EXPORTED_FILES[runtime].endswith(".onnx") else runtime)
+            own = folder / name / ("onnx" if EXPORTED_FILES[runtime].endswith(".onnx") else runtime)
             if not own.is_dir():
                 print(f"exporting {config} for {runtime} ...", file=sys.stderr)
                 export_to_measure(message, own, runtime=runtime)
             path = own / EXPORTED_FILES[runtime]
             detector = load_exported(path, message.model, runtime=runtime, num_threads=THREADS.value)
         except (ConfigError, UsageError) as problem:
-            skipped.append(Line(config, runtime, *[None] * 6, note=str(problem).splitlines()[0]))
+            skipped.append(Line(name, runtime, *[None] * 6, note=str(problem).splitlines()[0]))
             continue
         models.append((runtime, path, detector))
     image = random_image(input_side(message.model))
     calls = [Model(runtime, path, lambda detector=detector: detector(image)) for runtime, path, detector in models]
-    return [*measure(config, calls, image[np.newaxis]), *skipped]
+    return [*measure(name, calls, image[np.newaxis]), *skipped]
 
 
 def measure_yolo(folder: pathlib.Path) -> list[Line]:

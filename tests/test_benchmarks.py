@@ -191,3 +191,17 @@ def test_the_report_of_the_papers_grid_is_timed(tmp_path):
     assert 0 < float(start["wall_seconds"]) < float(report["wall_seconds"])
     assert float(report["processor_seconds"]) < 20
     assert (tmp_path / "sweep" / "report.html").is_file()
+
+
+@pytest.mark.full_sweep
+@pytest.mark.slow
+def test_runtimes_are_compared_next_to_a_detector_that_is_not_there(tmp_path):
+    pytest.importorskip("onnxruntime", reason="needs detzoo[onnx]: onnxruntime is not installed")
+    output = tmp_path / "rows.csv"
+    words = ["--detectors", str(SMALL), "--runtimes", "tensorflow,onnxruntime,litert", "--runs", "4"]
+    shown = run_process("runtimes.py", *words, "--output", str(output))
+    assert "skipped: --yolo_python names no Python with ultralytics" in shown
+    rows = list(csv.DictReader(output.open()))
+    assert [row["runtime"] for row in rows] == ["tensorflow", "onnxruntime", "litert", "onnxruntime"]
+    assert float(rows[0]["of_tensorflow"]) == 1.0
+    assert all(float(row["memory_mib"]) < float(rows[0]["memory_mib"]) for row in rows[1:3])

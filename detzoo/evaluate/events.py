@@ -102,7 +102,7 @@ def _write_pictures(result: EvaluationResult) -> None:
 
 
 def write_images(tag: str, pictures: Sequence[np.ndarray], description: str) -> None:
-    """Writes pictures uint8 [H, W, 3] of one size as JPEG, a fifth of the size of the PNG of ``tf.summary.image``."""
+    """Writes pictures uint8 [H, W, 3] of one size as JPEG, a third of the size of the PNG of ``tf.summary.image``."""
     from tensorboard.plugins.image.metadata import create_summary_metadata
 
     height, width = pictures[0].shape[:2]
