@@ -73,7 +73,7 @@ class _Session:
         return [_described(port) for port in self._model.inputs]
 
     def get_outputs(self) -> list[Any]:
-        """Returns the outputs likewise."""
+        """Returns the outputs with name, type and shape."""
         return [_described(port) for port in self._model.outputs]
 
     def get_modelmeta(self) -> Any:

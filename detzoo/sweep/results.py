@@ -160,7 +160,7 @@ def _rewrite(path: str | pathlib.Path, change: Callable[[Row], Row | None]) -> i
 
 
 def _add_columns(path: str | pathlib.Path) -> None:
-    """Gives a file of an earlier version the columns that it lacks.
+    """Adds the columns to a file of an earlier version that it lacks.
 
     Raises:
         DataError: A row cannot be read.

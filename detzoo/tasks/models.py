@@ -188,7 +188,7 @@ def load_exported(
             pipeline.config next to the file.
         runtime: Runtime to use, of those that run this kind of file; "" for the usual one.
         num_threads: Threads of LiteRT, ONNX Runtime or OpenVINO; None for their defaults.
-        precision: Of OpenVINO, "float32" or "bfloat16".
+        precision: Precision of OpenVINO's layers, "float32" or "bfloat16".
 
     Raises:
         UsageError: The runtime is not installed, or does not run this kind of file.

@@ -57,7 +57,7 @@ def drawn(config="", scores=(0.9,), batch=None, masks=(), proposes_only=False):
 
 
 def has_side_at(half, row, colour):
-    """Whether the column at 0.2 of the width crosses a line of this colour within 4 pixels of a row."""
+    """Returns True if the column at 0.2 of the width crosses a line of this colour within 4 pixels of ``row``."""
     column = half[max(0, round(row) - 4) : round(row) + 5, round(0.2 * WIDTH)]
     return bool((column == colour).all(-1).any())
 

@@ -1,4 +1,4 @@
-"""Which runtime runs which file, and what is said if it does not."""
+"""The runtime of each kind of file, and the messages of runtimes that cannot run it."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def runtime_name(name: str | None) -> str:
 
 
 def has_runtimes(rows: Sequence[Row]) -> bool:
-    """Returns True if the rows were measured in several runtimes, which colours then tell apart."""
+    """Returns True if the rows were measured in several runtimes, which then have the colours."""
     return len({row["runtime"] or TENSORFLOW for row in rows}) > 1
 
 
