@@ -21,6 +21,7 @@ CONFIGS = ROOT / "model_configs"
 PACKAGE_OF = {  # where the name of the package is not that of the module
     "PIL": "pillow",
     "absl": "absl-py",
+    "ai_edge_litert": "ai-edge-litert",
     "cv2": "opencv-contrib-python-headless",
     "google": "protobuf",
     "orbit": "tf-models-official",
@@ -66,12 +67,12 @@ def imported():
 
 
 def test_pip_install_detzoo_brings_what_is_imported_and_no_more(declared, imported):
-    of_extras = set().union(*(declared[extra] for extra in ("train", "spp", "video", "track", "onnx")))
+    of_extras = set().union(*(declared[extra] for extra in ("train", "spp", "video", "track", "onnx", "litert", "openvino")))
     assert {package for package, _, _ in imported} - of_extras == declared[""] - set(NOT_IMPORTED)
 
 
 def test_packages_of_extras_are_imported_where_they_are_used(declared, imported):
-    of_functions = declared["spp"] | declared["video"] | declared["track"] | declared["onnx"]
+    of_functions = set().union(*(declared[extra] for extra in ("spp", "video", "track", "onnx", "litert", "openvino")))
     of_functions -= {"detzoo", "onnxruntime"}  # the second is imported by require_package
     assert {package for package, _, _ in imported} >= declared["train"] | of_functions
     for package, file, within_function in imported:
