@@ -67,12 +67,15 @@ def imported():
 
 
 def test_pip_install_detzoo_brings_what_is_imported_and_no_more(declared, imported):
-    of_extras = set().union(*(declared[extra] for extra in ("train", "spp", "video", "track", "onnx", "litert", "openvino")))
+    of_extras = set().union(
+        *(declared[extra] for extra in ("train", "spp", "video", "track", "onnx", "litert", "openvino"))
+    )
     assert {package for package, _, _ in imported} - of_extras == declared[""] - set(NOT_IMPORTED)
 
 
 def test_packages_of_extras_are_imported_where_they_are_used(declared, imported):
-    of_functions = set().union(*(declared[extra] for extra in ("spp", "video", "track", "onnx", "litert", "openvino")))
+    extras = ("spp", "video", "track", "onnx", "litert", "openvino")
+    of_functions = set().union(*(declared[extra] for extra in extras))
     of_functions -= {"detzoo", "onnxruntime"}  # the second is imported by require_package
     assert {package for package, _, _ in imported} >= declared["train"] | of_functions
     for package, file, within_function in imported:

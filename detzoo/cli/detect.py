@@ -136,9 +136,8 @@ def _run_on_videos(videos: Sequence[str], flag_values: flags.FlagValues) -> None
     for summary in detect_video(videos, flag_values.output_dir, options=options, **values):
         speed = ""
         if summary.frames_per_second:
-            speed = (
-                f", {summary.frames_per_second:.1f} per second (the model alone {summary.model_frames_per_second:.1f})"
-            )
+            share = f"{100 * summary.model_share:.0f} % of the time in the model"
+            speed = f", {summary.frames_per_second:.1f} per second ({share})"
         print(f"{summary.source}: {summary.num_frames} frames{speed}, {summary.detections.total()} detections")
         for name, count in summary.detections.most_common():
             objects = f", {summary.objects[name]} objects" if summary.objects else ""

@@ -7,6 +7,7 @@ browsers show. OpenCV's wheels have no such encoder, drop the times of the frame
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import pathlib
@@ -34,10 +35,12 @@ TIMEOUT_SECONDS, RETRIES = 10.0, 5  # defaults for cameras and streams
 USUAL_RATE = 25.0  # frames per second of a source that does not state a possible one
 _POSSIBLE_RATES = (0.01, 1000.0)
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 1.0, 15.0  # before a connection is tried again; doubled each time
+_GREATEST_RATIO = 4  # of the sides of a pixel; a greater one is a broken header
 _LONG_SECONDS = 1.0  # the sound of a whole video may last as much longer than its picture
 _LEAST_STEP_SECONDS = 1e-3  # between frames whose times are equal or go back
 _WITHOUT_CLOCK = ("mpjpeg", "mjpeg")  # formats whose frames have no time: their arrival is it
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_CAMERA = re.compile(r"(/dev/video)?(\d+)")
 _PASSWORD = re.compile(r"(?<=://)[^/\s]*@")
 
 logger = logging.getLogger(__name__)
@@ -100,8 +103,8 @@ def find_videos(names: Sequence[str]) -> list[VideoSource]:
     for name in _parts(names):
         if _ADDRESS.match(name):
             sources.append(_address(name))
-        elif name.isdecimal() and not os.path.lexists(name):
-            sources.append(_camera(int(name)))
+        elif (camera := _CAMERA.fullmatch(name)) and (camera[1] or not os.path.lexists(name)):
+            sources.append(_camera(int(camera[2])))
         else:
             files = find_files([name], VIDEO_SUFFIXES, "--video")
             sources += [VideoSource(str(file), file.stem, f"file:{file}") for file in files]
@@ -214,9 +217,11 @@ class VideoReader:
                     if self._stopped.is_set():
                         return
                 if not self.is_live:
-                    self._is_finished = True
+                    self._is_finished = not self._stopped.is_set()
                     return
                 attempts = self._open_again(0 if self.num_frames > before else attempts)
+                if self._stopped.is_set():
+                    return
             self.has_given_up = True
         finally:
             self._container.close()
@@ -275,7 +280,7 @@ class VideoReader:
 
         self.problem = ""
         try:
-            yield from self._container.demux(self._stream)
+            yield from itertools.takewhile(lambda _: not self._stopped.is_set(), self._container.demux(self._stream))
         except (av.FFmpegError, OSError) as problem:
             # The reader of JPEG streams reports the end of the connection as this error.
             is_end = self.is_live and problem.errno == errno.EIO
@@ -328,7 +333,8 @@ class VideoReader:
 
 def _pixels(frame: av.VideoFrame, stream: Any) -> np.ndarray:
     """Converts a frame to RGB as players show it: with square pixels, turned by its display matrix."""
-    ratio = stream.sample_aspect_ratio or 1
+    ratio = stream.sample_aspect_ratio or 1  # width of a pixel over its height
+    ratio = ratio if 1 / _GREATEST_RATIO <= ratio <= _GREATEST_RATIO else 1
     pixels = frame.to_ndarray(format="rgb24", width=max(1, round(frame.width * ratio)), height=frame.height)
     matrix: Any = frame.side_data.get("DISPLAYMATRIX")
     if matrix is None:

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 _TICKS_PER_SECOND = 90_000
-_QUALITY = {"preset": "veryfast", "crf": "20", "bf": "0"}  # without B-frames, the first frame is at second 0
+_QUALITY = {"preset": "superfast", "crf": "23", "bf": "0"}  # without B-frames, the first frame is at second 0
 # The file is a playable one after every second, also if the process is killed, and an ordinary MP4 at its end.
 _CONTAINER = {"movflags": "hybrid_fragmented", "frag_duration": "1000000", "flush_packets": "1"}
 

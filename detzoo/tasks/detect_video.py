@@ -51,18 +51,20 @@ class VideoSummary:
         source: Path, camera or address.
         num_frames: Frames that were detected on.
         frames_per_second: Speed of the whole, without the first batch, which prepares the model.
-        model_frames_per_second: Speed of the model alone, in the same time.
+        model_share: Part of that time in the model, 0 to 1; near 1, the model sets the speed.
         detections: Number of detections by class name.
         frames: Number of frames with the class, by name.
+        is_interrupted: Ctrl-C ended a camera or stream, which has no other end.
         objects: Number of different objects by their most frequent class; empty without tracking.
     """
 
     source: str
     num_frames: int = 0
     frames_per_second: float = 0.0
-    model_frames_per_second: float = 0.0
+    model_share: float = 0.0
     detections: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     frames: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    is_interrupted: bool = False
     objects: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
@@ -139,6 +141,7 @@ class FrameResults:
         if options.track:
             self._follow = ObjectTracker(reader.rate / options.frame_stride, limits.score_threshold)
             self._limits = dataclasses.replace(limits, score_threshold=min(limits.score_threshold, LOW_SCORE))
+        self._buffer = FrameBuffer(reader, 2 * self._batch_size)
         self.num_frames = self.num_timed = 0
         self.model_seconds = self.whole_seconds = 0.0
 
@@ -149,7 +152,7 @@ class FrameResults:
             DataError: The video has no frame, or a stream failed for good; at the end.
         """
         begun = 0.0
-        with FrameBuffer(self.reader, 2 * self._batch_size) as buffer:
+        with self._buffer as buffer:
             while frames := buffer.take(self._batch_size):
                 started = time.perf_counter()
                 results = self._detect(frames)
@@ -162,7 +165,7 @@ class FrameResults:
                     self.whole_seconds = time.perf_counter() - begun
                 else:
                     begun = time.perf_counter()
-        self._report(buffer.num_dropped)
+        self._report()
 
     def _detect(self, frames: Sequence[Frame]) -> Iterator[Result]:
         """Detects on a batch at once, and returns an iterator that follows the objects."""
@@ -179,16 +182,20 @@ class FrameResults:
         ]
         return iter(results) if self._follow is None else map(self._follow, results)
 
-    def _report(self, num_dropped: int) -> None:
+    def report_dropped(self) -> None:
+        """Warns of frames of a stream that the model was too slow for."""
+        if self._buffer.num_dropped:
+            logger.warning(
+                "%s: %d frames were dropped, because the model is slower than the stream; --frame_stride takes fewer",
+                *(self.reader.source.text, self._buffer.num_dropped),
+            )
+
+    def _report(self) -> None:
         """Warns of what is missing in the results; raises DataError if all is missing, or a stream failed."""
         name, flaws = self.reader.source.text, "; ".join(self.reader.flaws)
         if not self.num_frames:
             raise DataError(f"{name} has no frame that can be decoded{': ' * bool(flaws)}{flaws}")
-        if num_dropped:
-            logger.warning(
-                "%s: %d frames were dropped, because the model is slower than the stream; --frame_stride takes fewer",
-                *(name, num_dropped),
-            )
+        self.report_dropped()
         if self.reader.has_given_up and self.reader.problem:
             raise DataError(f"{name} did not return: {self.reader.problem}")
         if self.reader.has_given_up:
@@ -285,6 +292,8 @@ def detect_video(
                 results = FrameResults(detector, single or options.open(source), names, limits, options)
                 writer = VideoWriter(file, results.reader.rate / options.frame_stride) if not no_pictures else None
                 summaries.append(_record(results, writer, fonts, lines))
+                if summaries[-1].is_interrupted:
+                    break
             except DataError as error:
                 if single is not None:
                     raise
@@ -378,12 +387,15 @@ def _record(results: FrameResults, writer: VideoWriter | None, fonts: LabelFonts
                     unwritten.popleft().result()
             for future in unwritten:
                 future.result()
-    except BaseException:
+    except BaseException as reason:
         if summary.num_frames:
+            summary.is_interrupted = isinstance(reason, KeyboardInterrupt) and results.reader.is_live
             logger.warning("ended early: %d frames of %s are written", summary.num_frames, source.text)
-        raise
+        if not summary.is_interrupted:
+            raise
+        results.report_dropped()
     summary.objects.update(names.most_common(1)[0][0] for names in names_of.values())
     if results.num_timed:
         summary.frames_per_second = results.num_timed / results.whole_seconds
-        summary.model_frames_per_second = results.num_timed / results.model_seconds
+        summary.model_share = results.model_seconds / results.whole_seconds
     return summary

@@ -140,6 +140,47 @@ def test_a_label_map_is_found_named_or_missed(exported, photos, capsys, tmp_path
     assert all(entry["category_name"] == f"class {entry['category_id']}" for entry in entries)
 
 
+def test_a_video_becomes_an_annotated_video(exported, tmp_path, capsys, caplog):
+    write_video = pytest.importorskip("tests.video_files", reason="needs the extra detzoo[video]").write_video
+    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
+    write_video(str(clip))
+    flags = ["detect", f"--saved_model={exported}", f"--output_dir={out}", "--score_threshold=0.0"]
+    assert main([*flags, f"--video={clip}", "--frame_stride=2", "--batch_size=2"]) == 0
+    shown = capsys.readouterr()
+    assert f"{clip}: 5 frames, " in shown.out
+    assert re.search(r" per second \(\d+ % of the time in the model\), 25 detections", shown.out)
+    assert f"the annotated video and detections.jsonl are in {out}" in shown.out
+    assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "detections.jsonl"]
+    lines = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
+    assert [line["frame"] for line in lines] == [1, 3, 5, 7, 9]
+    assert {name for line in lines for name in line["counts"]} <= {"cat", "Dog", "bird"}
+    assert main([*flags, f"--images={clip}", "--max_frames=1", "--no_pictures"]) == 0
+    shown = capsys.readouterr()
+    assert f"{clip}: 1 frames, 5 detections" in shown.out
+    assert f"\ndetections.jsonl is in {out}" in shown.out
+    for more, code, expected in [
+        ([], 2, "needs either --images or --video"),
+        ([f"--video={clip}", "--images=a.jpg"], 2, "needs either --images or --video"),
+        ([f"--video={clip}", "--proposals=p.npz"], 2, "--proposals goes with --images"),
+        (["--video=gone.mp4"], 2, "--video gone.mp4: there is no such file or folder"),
+        (["--video=http://127.0.0.1:9/x"], 1, "detzoo: http://127.0.0.1:9/x cannot be opened: Connection refused"),
+        ([f"--video={clip}", f"--output_dir={tmp_path}"], 2, "clip.mp4 would be replaced by its annotated video"),
+    ]:
+        assert main([*flags, *more]) == code
+        [line] = capsys.readouterr().err.splitlines()
+        assert expected in line
+
+
+def test_video_and_tracking_need_their_extras(exported, tmp_path, capsys, monkeypatch):
+    missing = {"video": {"no_such_module": "av"}, "track": {"no_such_module": "av", "another": "supervision"}}
+    monkeypatch.setattr("detzoo.extras._PACKAGES", missing)
+    flags = ["detect", f"--saved_model={exported}", f"--output_dir={tmp_path / 'out'}", "--video=a.mp4"]
+    assert main(flags) == 2
+    assert re.search(r"reading videos needs .*: av. Install: .*detzoo\[video\]", capsys.readouterr().err)
+    assert main([*flags, "--track"]) == 2
+    assert re.search(r"tracking needs .*: av, supervision. Install: .*detzoo\[track\]", capsys.readouterr().err)
+
+
 def test_mistakes_get_one_message(exported, photos, capsys):
     assert main(arguments(exported, photos, f"--images={photos}/3.jpg")) == 2
     assert "no such file or folder; did you mean" in capsys.readouterr().err
@@ -233,48 +274,6 @@ def test_the_best_threshold_comes_from_an_evaluation(exported, photos, capsys, t
     assert "has no best_score_threshold" in capsys.readouterr().err
     assert main([*given, "--score_threshold=bets"]) == 2
     assert "--score_threshold=bets: accepted: 0 to 1, or best" in capsys.readouterr().err
-
-
-def test_a_video_becomes_an_annotated_video(exported, tmp_path, capsys, caplog):
-    write_video = pytest.importorskip("tests.video_files", reason="needs the extra detzoo[video]").write_video
-    clip, out = tmp_path / "clip.mp4", tmp_path / "out"
-    write_video(str(clip))
-    flags = ["detect", f"--saved_model={exported}", f"--output_dir={out}", "--score_threshold=0.0"]
-    assert main([*flags, f"--video={clip}", "--frame_stride=2", "--batch_size=2"]) == 0
-    shown = capsys.readouterr()
-    assert f"{clip}: 5 frames, " in shown.out
-    assert " per second (the model alone " in shown.out
-    assert ", 25 detections" in shown.out
-    assert f"the annotated video and detections.jsonl are in {out}" in shown.out
-    assert sorted(path.name for path in out.iterdir()) == ["clip.mp4", "detections.jsonl"]
-    lines = [json.loads(line) for line in (out / "detections.jsonl").read_text().splitlines()]
-    assert [line["frame"] for line in lines] == [1, 3, 5, 7, 9]
-    assert {name for line in lines for name in line["counts"]} <= {"cat", "Dog", "bird"}
-    assert main([*flags, f"--images={clip}", "--max_frames=1", "--no_pictures"]) == 0
-    shown = capsys.readouterr()
-    assert f"{clip}: 1 frames, 5 detections" in shown.out
-    assert f"\ndetections.jsonl is in {out}" in shown.out
-    for more, code, expected in [
-        ([], 2, "needs either --images or --video"),
-        ([f"--video={clip}", "--images=a.jpg"], 2, "needs either --images or --video"),
-        ([f"--video={clip}", "--proposals=p.npz"], 2, "--proposals goes with --images"),
-        (["--video=gone.mp4"], 2, "--video gone.mp4: there is no such file or folder"),
-        (["--video=http://127.0.0.1:9/x"], 1, "detzoo: http://127.0.0.1:9/x cannot be opened: Connection refused"),
-        ([f"--video={clip}", f"--output_dir={tmp_path}"], 2, "clip.mp4 would be replaced by its annotated video"),
-    ]:
-        assert main([*flags, *more]) == code
-        [line] = capsys.readouterr().err.splitlines()
-        assert expected in line
-
-
-def test_video_and_tracking_need_their_extras(exported, tmp_path, capsys, monkeypatch):
-    missing = {"video": {"no_such_module": "av"}, "track": {"no_such_module": "av", "another": "supervision"}}
-    monkeypatch.setattr("detzoo.extras._PACKAGES", missing)
-    flags = ["detect", f"--saved_model={exported}", f"--output_dir={tmp_path / 'out'}", "--video=a.mp4"]
-    assert main(flags) == 2
-    assert re.search(r"reading videos needs .*: av. Install: .*detzoo\[video\]", capsys.readouterr().err)
-    assert main([*flags, "--track"]) == 2
-    assert re.search(r"tracking needs .*: av, supervision. Install: .*detzoo\[track\]", capsys.readouterr().err)
 
 
 def test_labels_and_crops_without_pictures(exported, photos, capsys):

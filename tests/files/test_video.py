@@ -193,18 +193,25 @@ def test_what_is_no_video_gets_one_sentence(clip, tmp_path, capfd):
 def test_names_are_files_folders_globs_cameras_and_addresses(clip, tmp_path):
     (tmp_path / "b.MOV").touch()
     (tmp_path / "photo.jpg").touch()
-    names = [f"{clip},{clip}", f"{tmp_path}", "0", "rtsp://me:p@ss@10.0.0.7:554/live/1?x=1,2", "http://h/a.m3u8"]
+    names = [
+        f"{clip},{clip}",
+        f"{tmp_path}",
+        "0,/dev/video2",
+        "rtsp://me:p@ss@10.0.0.7:554/live/1?x=1,2",
+        "http://h/a.m3u8",
+    ]
     sources = find_videos(names)
     assert [source.text for source in sources] == [
         str(clip),
         str(tmp_path / "b.MOV"),
         "camera 0",
+        "camera 2",
         "rtsp://10.0.0.7:554/live/1?x=1,2",
         "http://h/a.m3u8",
     ]
     stems = [source.stem for source in sources]
-    assert stems == ["clip", "b", "camera_0", "10_0_0_7_554_live_1", "h_a_m3u8"]
-    assert sources[3].location == names[3]
+    assert stems == ["clip", "b", "camera_0", "camera_2", "10_0_0_7_554_live_1", "h_a_m3u8"]
+    assert sources[4].location == names[3]
     with pytest.raises(UsageError, match=r"--video .*clip.mp3: there is no such file or folder; did you mean clip.mp4"):
         find_videos([str(clip.with_suffix(".mp3"))])
     with pytest.raises(UsageError, match="--video is empty"):

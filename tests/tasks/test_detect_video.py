@@ -21,7 +21,7 @@ from detzoo.files import video
 from detzoo.files.video import VideoReader, find_videos
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.tasks import detect_video as module
-from detzoo.tasks.detect_files import DetectionLimits
+from detzoo.tasks.detect_images import DetectionLimits
 from detzoo.tasks.detect_video import VideoOptions, frames_of
 from detzoo.tasks.result import Result
 from tests.video_files import jpegs, mpegts, number_of, sending, serving, stalling, write_video
@@ -65,7 +65,7 @@ def _short_pauses(monkeypatch):
 
 
 def detect(detector, videos, out, **options):
-    of_task = {name: options.pop(name) for name in ("no_pictures", "score_threshold") if name in options}
+    of_task = {name: options.pop(name) for name in ("no_pictures", "score_threshold", "tile_overlap") if name in options}
     return module.detect_video(
         [str(name) for name in videos], out, saved_model=detector, options=VideoOptions(**options), **of_task
     )
@@ -199,6 +199,14 @@ def test_a_slow_model_drops_frames_of_a_stream_and_says_so(tmp_path, monkeypatch
     assert lines_of(tmp_path / "out")[-1]["frame"] == 20
 
 
+def test_an_interruption_is_the_end_of_a_stream(clip, tmp_path, caplog):
+    stopped = Moving(tmp_path, 4, KeyboardInterrupt("stopped"))
+    with serving(stalling(jpegs(range(9)))) as url:
+        [summary] = detect(stopped, [url, clip], tmp_path / "out", batch_size=1, stream_timeout=5.0)
+    assert (summary.is_interrupted, summary.num_frames, summary.detections) == (True, 4, {"cat": 4, "dog": 2})
+    assert "ended early: 4 frames of http" in caplog.text
+
+
 def test_mistakes_are_named(clip, tmp_path):
     detector = Moving(tmp_path)
     with pytest.raises(UsageError, match=r"street.mp4 would be replaced by its annotated video; name another folder"):
@@ -210,6 +218,8 @@ def test_mistakes_are_named(clip, tmp_path):
         detect(detector, [clip], tmp_path / "out")
     with pytest.raises(UsageError, match="needs --saved_model, or --ensemble"):
         module.detect_video([str(clip)], tmp_path / "out")
+    with pytest.raises(UsageError, match="--tile_overlap goes with --tile"):
+        detect(Moving(tmp_path), [clip], tmp_path / "out", tile_overlap=0.1)
     failing = Moving(tmp_path, 0, ValueError("too large"))
     with pytest.raises(
         DataError, match=r"street.mp4: image 1 cannot be used: the model fails on 96 x 64 pixels: too large"
