@@ -74,8 +74,8 @@ def test_pip_install_detzoo_brings_what_is_imported_and_no_more(declared, import
 
 
 def test_packages_of_extras_are_imported_where_they_are_used(declared, imported):
-    extras = ("spp", "video", "track", "onnx", "litert", "openvino")
-    of_functions = set().union(*(declared[extra] for extra in extras))
+    on_demand = ("spp", "video", "track", "onnx", "litert", "openvino")
+    of_functions = set().union(*(declared[extra] for extra in on_demand))
     of_functions -= {"detzoo", "onnxruntime"}  # the second is imported by require_package
     assert {package for package, _, _ in imported} >= declared["train"] | of_functions
     for package, file, within_function in imported:

@@ -65,7 +65,8 @@ def _short_pauses(monkeypatch):
 
 
 def detect(detector, videos, out, **options):
-    of_task = {name: options.pop(name) for name in ("no_pictures", "score_threshold", "tile_overlap") if name in options}
+    names = ("no_pictures", "score_threshold", "tile_overlap")
+    of_task = {name: options.pop(name) for name in names if name in options}
     return module.detect_video(
         [str(name) for name in videos], out, saved_model=detector, options=VideoOptions(**options), **of_task
     )
