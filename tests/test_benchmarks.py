@@ -17,6 +17,8 @@ import sys
 import pytest
 from absl import flags
 
+from detzoo.export.exporter import Export, export_detector
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "benchmarks"
 PROGRAMS = [path for path in sorted(FOLDER.glob("*.py")) if path.stem != "rows"]
@@ -205,3 +207,23 @@ def test_runtimes_are_compared_next_to_a_detector_that_is_not_there(tmp_path):
     assert [row["runtime"] for row in rows] == ["tensorflow", "onnxruntime", "litert", "onnxruntime"]
     assert float(rows[0]["of_tensorflow"]) == 1.0
     assert all(float(row["memory_mib"]) < float(rows[0]["memory_mib"]) for row in rows[1:3])
+
+
+@pytest.mark.full_sweep
+@pytest.mark.slow
+def test_tiles_are_compared_with_whole_images(tmp_path):
+    small = ["--num_train_steps", "2", "--num_images", "16", "--num_mosaics", "1", "--output_dir", str(tmp_path)]
+    # It exits with 1: a detector of two steps finds nothing, so there is nothing to double.
+    *_, whole, large, small_tiles = run("tiles.py", *small, codes=(0, 1)).strip().splitlines()
+    assert [line.split()[0] for line in (whole, large, small_tiles)] == ["whole", "640", "400"]
+
+
+@pytest.mark.full_sweep
+@pytest.mark.slow
+def test_a_folder_is_timed_and_its_memory_measured(tmp_path, toy):
+    export_detector(toy.toy_detector(), toy.ToyResizer(), tmp_path, "image_tensor", Export())
+    # It exits with 1: reading files takes longer than the toy's network.
+    few = ["--saved_model", str(tmp_path), "--num_images", "64", "--size", "64x48"]
+    table = run_process("detect_folder.py", *few, codes=(0, 1))
+    assert "64 images of 64x48 in batches of 1" in table
+    assert "KiB per image" in table

@@ -47,7 +47,7 @@ def labeled(tmp_path):
 
 
 def read_back(name, photos, out):
-    """What the importer of a format reads, by the names of the images."""
+    """Reads label files with the importer of their format; returns the images by their names."""
     log = IssueLog()
     read = {
         "yolo": lambda: read_yolo(photos, out / "yolo/labels", str(out / "yolo/data.yaml"), log),

@@ -13,6 +13,7 @@ from detzoo.errors import UsageError
 from detzoo.evaluate.coco import evaluate_coco
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
+from detzoo.serving.live_detector import LiveDetector
 from tests.ensemble.test_detector import finder
 
 SHAPE = (300, 500)
@@ -132,6 +133,17 @@ def test_masks_stay_with_their_box_and_are_joined_with_it():
     assert boxes_of(joined) == {1: [[120, 60, 180, 190]]}
     np.testing.assert_allclose(joined.masks, [mask], atol=1e-6)
     assert TiledDetector(Finder(mask=mask), 100)(image_of()).masks.shape == (0, 3, 3)
+
+
+def test_a_detector_in_memory_runs_in_tiles_with_its_masks(toy):
+    live = LiveDetector(toy.toy_detector(kind=toy.ToyMaskDetector), toy.ToyResizer())
+    tiled = TiledDetector(live, 64, batch_size=3)
+    found = tiled(np.random.default_rng(0).integers(0, 256, (90, 150, 3), np.uint8))
+    assert tiled.has_masks
+    assert len(found.scores) > 5
+    # The toy's masks fall from 1 at the left to 0 at the right; joined ones have one such part per fragment.
+    assert found.masks.shape == (len(found.scores), 3, 3)
+    np.testing.assert_array_equal(found.masks[:, :, 0], 1.0)
 
 
 def test_an_image_no_larger_than_a_tile_is_detected_on_as_it_is(caplog):
