@@ -35,7 +35,7 @@ OUTPUT_DIR = flags.DEFINE_string("output_dir", None, "Folder for the results; a 
 RUNS = flags.DEFINE_integer("runs", 100, "Timed calls.", lower_bound=1)
 THREADS = flags.DEFINE_integer("threads", 1, "Threads of the interpreter, and of TensorFlow per operation.")
 
-MAX_LOST_POINTS = {"SavedModel": 0.0, "none": 0.1, "dynamic": 2.0, "int8": 2.0}
+MAX_LOST_POINTS = {"SavedModel": 0.0, "none": 0.1, "float16": 0.1, "dynamic": 2.0, "int8": 2.0}
 
 
 class Line(NamedTuple):
@@ -75,7 +75,8 @@ def measure(folder: pathlib.Path) -> list[Line]:
     start = ("export", *start, "--output_directory", str(folder))
     detzoo(*start)
     lines = [measured("SavedModel", folder / "saved_model", folder)]
-    for quantize, name in (("none", "model"), ("dynamic", "model_dynamic"), ("int8", "model_int8")):
+    for quantize in ("none", "float16", "dynamic", "int8"):
+        name = "model" if quantize == "none" else f"model_{quantize}"
         detzoo(*start, "--format", "tflite", "--quantize", quantize, "--representative_data", DATA.value)
         lines.append(measured(quantize, folder / f"{name}.tflite", folder))
     return lines

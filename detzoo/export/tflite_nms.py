@@ -8,7 +8,7 @@ missing at the end if the prefix yields fewer than the requested detections alth
 threshold. With a detector trained on COCO and a threshold of 1e-8, one hundred detections take 270 pairs in the median
 image and at most 570; the prefix has at least 1,024. Detectors with at most that many pairs are never cut.
 
-The pairs of all classes go through one suppression, with the boxes of each class moved to a cell of its own in a square
+The pairs of all classes go through one suppression, with the boxes of each class moved to a separate cell of a square
 grid. This rounds coordinates by up to 2e-7 sqrt(classes), in fractions of the image.
 
 Differs from the interpreter's operation TFLite_Detection_PostProcess, which decodes and sorts all anchors for each

@@ -78,11 +78,10 @@ class TfliteDetector(ImageDetector):
         self.input_shape_px = int(self._input["shape"][1]), int(self._input["shape"][2])
         self._is_own = self._outputs[0]["name"] == OUTPUTS[0]
         self._resizer = resizer
-        shape_px = getattr(resizer, "static_shape", self.input_shape_px)
-        if shape_px != self.input_shape_px:
+        if (wanted := getattr(resizer, "static_shape", self.input_shape_px)) != self.input_shape_px:
             logger.warning(
                 "the config resizes images to %s, but %s takes %s: images are stretched to that size",
-                *(shape_px, self.folder, self.input_shape_px),
+                *(wanted, self.folder, self.input_shape_px),
             )
             self._resizer = None
 
