@@ -26,6 +26,7 @@ from detzoo.export.freeze import freeze
 from detzoo.export.saved_model import quiet_saver
 from detzoo.export.tflite_metadata import METADATA_NAME
 from detzoo.export.tflite_nms import best_pairs, suppress
+from detzoo.postprocess.scores import ScoreFunction
 from detzoo.serving.frozen import outputs_of, quiet_conversion
 from detzoo.serving.tflite_detector import OUTPUTS
 
@@ -107,11 +108,14 @@ def convert_postprocessing(detector: OneStageDetector) -> bytes:
     if detections.limits.soft_nms_sigma > 0:
         raise DetzooError("TFLite models have no soft suppression; set soft_nms_sigma to 0")
     num_columns = detector.num_classes + int(detections.has_background_column)
+    convert = detections.score_converter
+    keeps_order = convert.function is not ScoreFunction.SOFTMAX  # so only the best logits need a score
 
     def detect(box_deltas: Tensor, class_logits: Tensor) -> dict[str, Tensor]:
-        scores = detections.score_converter(class_logits)
+        scores = class_logits if keeps_order else convert(class_logits)
         scores = scores[..., 1:] if detections.has_background_column else scores
         pairs = best_pairs(scores, detections.limits, detections.is_class_agnostic)
+        pairs = pairs._replace(scores=convert(pairs.scores)) if keeps_order else pairs
         deltas = tf.gather(box_deltas, pairs.anchors, axis=1)[0]
         boxes = detections.box_coder.decode(deltas, tf.gather(tf.constant(anchors_norm), pairs.anchors))
         kept, is_filled = suppress(boxes, pairs, detections.limits, detector.num_classes, detections.is_class_agnostic)

@@ -10,11 +10,12 @@ import pytest
 import tensorflow as tf
 
 from detzoo.errors import DataError, DetzooError, UsageError
-from detzoo.export import tflite, tflite_parity
+from detzoo.export import tflite, tflite_graph, tflite_parity
 from detzoo.export.exporter import Export
 from detzoo.export.representative import find_files, representative_images
 from detzoo.export.tflite import TfliteOptions, export_tflite
 from detzoo.export.tflite_graph import convert_network, convert_postprocessing
+from detzoo.export.tflite_nms import best_pairs
 from detzoo.export.tflite_parity import check_postprocessing, check_quantized
 from detzoo.serving.served import ServingModule
 from detzoo.serving.tflite_detector import OUTPUTS, TfliteDetector, open_interpreter
@@ -167,17 +168,10 @@ def test_every_class_is_detected_whatever_the_number_of_threads(one_stage, num_t
 
 
 def test_a_lost_class_is_noticed(ssd, tmp_path, monkeypatch):
-    whole = ssd[0].dense_detections
-    last_is_lost = np.array([1.0] * (5 + int(whole.has_background_column)) + [0.0], np.float32)
-    lost = dataclasses.replace(whole, score_converter=lambda logits: whole.score_converter(logits) * last_is_lost)
-    convert = tflite.convert_postprocessing
+    def lose_last(scores, *arguments):
+        return best_pairs(scores[..., :-1], *arguments)
 
-    def convert_less(detector):
-        with monkeypatch.context() as patch:
-            patch.setattr(detector, "_detections", lost)
-            return convert(detector)
-
-    monkeypatch.setattr(tflite, "convert_postprocessing", convert_less)
+    monkeypatch.setattr(tflite_graph, "best_pairs", lose_last)
     with pytest.raises(DetzooError, match=r"on invented outputs of the network"):
         export_tflite(*ssd, tmp_path, FLOAT, BESIDE)
     assert not list(tmp_path.iterdir())
