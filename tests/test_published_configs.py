@@ -28,15 +28,15 @@ CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
 # Kinds of detectors that are not supported yet. All other configs must be ok. Remove a kind once it is supported.
 REFUSED = (
     "center_net_deepmac",
-    "centernet_hourglass104_1024x1024_kpts",
-    "centernet_hourglass104_512x512_kpts",
-    "centernet_resnet50",
     "context_rcnn",
     "faster_rcnn_nas",
     "ssd_mobilenet_v2_mnasfpn",
     "ssdlite_mobiledet",
     "ssdlite_mobilenet_edgetpu",
     "ssdlite_mobilenet_v3",
+)
+KEYPOINT_LABEL_MAP = (
+    FOLDER.parents[1] / "golden" / "centernet_resnet50_v2_512x512_kpts_coco17_tpu-8" / "keypoint_label_map.pbtxt"
 )
 STEPPED = {
     "embedded_ssd_mobilenet_v1_coco": [],
@@ -80,6 +80,8 @@ def small(name, *settings):
     resizer = getattr(model, kind).image_resizer.WhichOneof("image_resizer_oneof")
     chosen = ["num_classes=3", *(f"image_resizer.{resizer}.{size}" for size in SIZES[resizer]), *settings]
     chosen += FEW_PROPOSALS if kind == "faster_rcnn" else ()
+    if kind == "center_net":
+        chosen.append(f"keypoint_label_map_path={KEYPOINT_LABEL_MAP}")
     return load_pipeline(str(CONFIGS[name]), [f"model.{kind}.{setting}" for setting in chosen]).message
 
 

@@ -89,6 +89,7 @@ def build_dataset(
         max_number_of_boxes=num_boxes,
         load_instance_masks=reader.load_instance_masks,
         png_masks=reader.mask_type == pb.PNG_MASKS,
+        num_keypoints=reader.num_keypoints,
         load_image_labels=image_labels,
     )
     options = dataclasses.replace(

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from detzoo.config import pb, values
-from detzoo.config.support import REGION_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.config.support import CENTER_EXTRACTORS, REGION_EXTRACTORS, SSD_EXTRACTORS
 from detzoo.config.values import PATTERN_ERRORS
 
 # Of the moving statistics, at the end of a training. 5 % are too many for deep networks: EfficientDet-D0, whose 108
@@ -29,6 +29,8 @@ BACKBONE_MOMENTUM = {
     "resnext": 0.997,
     "efficientnet": 0.99,
 }
+# The same for CenterNet's backbones; what follows them has 0.99 everywhere.
+CENTER_MOMENTUM = {"hourglass": 0.9, "resnet_v1_caffe": 0.99, "resnet_v2": 0.99, "mobilenet_v2": 0.97}
 OVERRIDE = "override_base_feature_extractor_hyperparams"
 HYPERPARAMS = "conv_hyperparams"
 HOW_TO_RECOMPUTE = (
@@ -132,6 +134,10 @@ def backbone_moves_statistics(config: pb.TrainEvalPipelineConfig) -> bool:
 
 def trained_statistics(config: pb.TrainEvalPipelineConfig) -> list[TrainedStatistics]:
     """Returns the parts of a ``pb.TrainEvalPipelineConfig`` whose statistics training moves, the backbone first."""
+    if config.model.HasField("center_net"):
+        row = CENTER_EXTRACTORS.get(config.model.center_net.feature_extractor.type)
+        path = "model.center_net.feature_extractor.type"
+        return [TrainedStatistics(path, "the backbone", CENTER_MOMENTUM[row.family])] if row is not None else []
     if statistics_are_frozen(config.model):
         return []
     found = []

@@ -26,6 +26,7 @@ class LabelMap:
         display_names: id -> the name to show; by default the name itself.
         id_by_name: name -> id.
         id_by_any_name: name or display name -> id; a name takes precedence over a display name.
+        keypoints: id -> the names of the keypoints of the class, for classes that have some.
         num_classes: The highest id, the least ``num_classes`` of a model.
     """
 
@@ -50,6 +51,7 @@ class LabelMap:
         displayed = {name: identifier for identifier, name in self.display_names.items()}
         self.id_by_any_name: dict[str, int] = displayed | self.id_by_name
         self.num_classes: int = max(self.names)
+        self.keypoints: dict[int, tuple[str, ...]] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -66,6 +68,8 @@ class LabelMap:
             lines = [f"  id: {identifier}", f"  name: {_quote(name)}"]
             if self.display_names[identifier] != name:
                 lines.append(f"  display_name: {_quote(self.display_names[identifier])}")
+            for number, label in enumerate(self.keypoints.get(identifier, ())):
+                lines.append(f"  keypoints {{ id: {number} label: {_quote(label)} }}")
             items.append("\n".join(["item {", *lines, "}"]))
         return "\n".join(items) + "\n"
 
@@ -116,6 +120,7 @@ class KeypointNames(NamedTuple):
     """The keypoints of a class: column of a keypoint in records -> its name, in the order of the label map."""
 
     class_id: int
+    display_name: str
     labels: dict[int, str]
 
 
@@ -136,7 +141,9 @@ def load_keypoints(path: str | pathlib.Path) -> dict[str, KeypointNames]:
             if twice := next((value for value in values if values.count(value) > 1), None):
                 raise ConfigError(f"{path}: the keypoints of '{item.name}' have the {what} '{twice}' twice")
         if columns:
-            found[item.name or item.display_name] = KeypointNames(item.id, dict(zip(columns, labels)))
+            found[item.name or item.display_name] = KeypointNames(
+                item.id, item.display_name or item.name, dict(zip(columns, labels))
+            )
     if not found:
         raise ConfigError(f"{path}: no class has keypoints; its classes are {', '.join(names.values())}")
     return found

@@ -173,6 +173,11 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
         masks=masks,
         label_sets=label_sets,
     )
+    if sample.keypoints_norm is not None:
+        objects = objects._replace(
+            keypoints_norm=_padded(sample.keypoints_norm, limit),
+            keypoint_visibility=_padded(sample.keypoint_visibility, limit),
+        )
     proposals: Proposals | tuple[()] = ()
     if sample.proposals_norm is not None:
         proposals = _best_proposals(sample.proposals_norm, sample.proposal_scores, options.max_number_of_proposals)
@@ -206,7 +211,10 @@ def to_padded_fractions(batch: Batch) -> Batch:
     proposals = batch.proposals
     if isinstance(proposals, Proposals):
         proposals = proposals._replace(boxes_norm=proposals.boxes_norm * scale)
+    objects = objects._replace(boxes_norm=objects.boxes_norm * scale)
+    if not isinstance(objects.keypoints_norm, tuple):
+        objects = objects._replace(keypoints_norm=objects.keypoints_norm * scale[:, :, tf.newaxis, :2])
     return batch._replace(
-        groundtruth=objects._replace(boxes_norm=objects.boxes_norm * scale),
+        groundtruth=objects,
         proposals=proposals,
     )

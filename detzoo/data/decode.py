@@ -8,6 +8,7 @@ decoded raises inside the pipeline, and ``batches`` turns that into a count.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,7 @@ class DecodeOptions:
     max_number_of_boxes: int = 100
     load_instance_masks: bool = False
     png_masks: bool = False  # PNG strings, otherwise dense floats
+    num_keypoints: int = 0  # T keypoints of each object; 0 reads none
     load_image_labels: bool = False  # classes of the image as a whole; needs a label map
 
 
@@ -101,6 +103,8 @@ class RecordDecoder:
         keys = [key for key, rule in KEYS.items() if rule.is_decoded]
         if options.load_instance_masks:
             keys.append(f"{OBJECT}/mask")
+        if options.num_keypoints:
+            keys += [f"{OBJECT}/keypoint/{name}" for name in ("y", "x", "visibility")]
         if options.load_image_labels:
             keys += ["image/class/text", "image/class/label"]
         self._rules = parse_rules(keys, mask=tf.string if options.png_masks else tf.float32)
@@ -132,6 +136,12 @@ class RecordDecoder:
         if self._class_names is not None:
             num_labels = tf.maximum(num_labels, tf.size(fields[f"{OBJECT}/class/text"]))
         same.append(num_labels == count)
+        if self._options.num_keypoints:
+            num_points = tf.size(fields[f"{OBJECT}/keypoint/y"])
+            same.append((num_points == count * self._options.num_keypoints) | (num_points == 0))
+            same.append(tf.size(fields[f"{OBJECT}/keypoint/x"]) == num_points)
+            num_visible = tf.size(fields[f"{OBJECT}/keypoint/visibility"])
+            same.append((num_visible == num_points) | (num_visible == 0))
         if self._options.png_masks and self._options.load_instance_masks:
             num_masks = tf.size(fields[f"{OBJECT}/mask"])
             same.append((num_masks == count) | (num_masks == 0))
@@ -166,7 +176,26 @@ class RecordDecoder:
             is_difficult=column("difficult") > 0,
             area_px=column("area", 0.0),
             masks=None if masks is None else self._masks(masks[: tf.where(usable, tf.size(masks), 0)], count, image),
+            **self._keypoints(fields, count),
         )
+
+    def _keypoints(self, fields: Mapping[str, Tensor], count: Tensor) -> dict[str, Tensor]:
+        """Returns the keypoints of ``count`` objects; without visibility those that are finite are visible."""
+        number = self._options.num_keypoints
+        if not number:
+            return {}
+
+        def column(name: str, default: float | int) -> Tensor:
+            values = _or_default(fields[f"{OBJECT}/keypoint/{name}"], count * number, default)
+            return tf.reshape(values, [count, number])
+
+        points = tf.stack([column("y", math.nan), column("x", math.nan)], axis=-1)
+        visible = tf.cast(column("visibility", 2), tf.int32)
+        is_finite = tf.reduce_all(tf.math.is_finite(points), axis=-1)
+        return {
+            "keypoints_norm": tf.where(is_finite[..., tf.newaxis], points, 0.0),
+            "keypoint_visibility": tf.where(is_finite, tf.clip_by_value(visible, 0, 2), 0),
+        }
 
     def _masks(self, stored: Tensor, count: Tensor, image: Tensor) -> Tensor:
         """Returns uint8 [N, H, W] of 0 and 1; raises inside the graph if a mask has not the size of the image."""

@@ -53,5 +53,11 @@ KEYS = {
     f"{OBJECT}/difficult": Key(INT64),
     f"{OBJECT}/truncated": Key(INT64, is_decoded=False),
     f"{OBJECT}/view": Key(BYTES, is_decoded=False),
+    # Of all objects in a row, each with the same number of keypoints.
+    f"{OBJECT}/keypoint/x": Key(FLOAT, is_decoded=False),
+    f"{OBJECT}/keypoint/y": Key(FLOAT, is_decoded=False),
+    f"{OBJECT}/keypoint/visibility": Key(INT64, is_decoded=False),  # 0 not labelled, 1 hidden, 2 visible
+    f"{OBJECT}/keypoint/text": Key(BYTES, is_decoded=False),
+    f"{OBJECT}/keypoint/num": Key(INT64, is_decoded=False),  # number of labelled keypoints of each object
     f"{OBJECT}/mask": Key(BYTES, is_decoded=False),  # PNG; older records have floats, one per pixel
 }

@@ -7,7 +7,7 @@ with the image, but are neither counted nor dropped with the objects.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -26,12 +26,18 @@ class Sample(NamedTuple):
     is_difficult: Tensor  # bool [N]
     area_px: Tensor  # float32 [N], pixels of the original image, 0 if unknown
     masks: Tensor | None  # uint8 [N, H, W] of 0 and 1, or None if masks are not read
+    keypoints_norm: Tensor | None = None  # float32 [N, T, 2], (y, x) in fractions of the image; None if not read
+    # int32 [N, T], 0 not labelled or outside the image, 1 hidden, 2 visible; None if not read.
+    keypoint_visibility: Tensor | None = None
     proposals_norm: Tensor | None = None  # float32 [R, 4], fractions of the image, or None if none are read
     proposal_scores: Tensor | None = None  # float32 [R], or None if none are read
 
 
 # Fields with one row per object.
-OBJECT_FIELDS = ("boxes_norm", "classes", "weights", "is_crowd", "is_difficult", "area_px", "masks")
+OBJECT_FIELDS = (
+    *("boxes_norm", "classes", "weights", "is_crowd", "is_difficult", "area_px", "masks"),
+    *("keypoints_norm", "keypoint_visibility"),
+)
 
 # Coordinates that differ by less than one of these are the same, as in the Object Detection API.
 _LABEL_BINS = 10_000
@@ -62,14 +68,35 @@ def merge_labels(sample: Sample, num_classes: int) -> tuple[Sample, Tensor]:
 
 
 def move_boxes(sample: Sample, move: Callable[[Tensor], Tensor]) -> Sample:
-    """Applies ``move`` (float32 [N, 4] -> [N, 4]) to the boxes of objects and to proposals.
+    """Applies ``move`` (float32 [N, 4] -> [N, 4]) to the boxes of objects, to their keypoints and to proposals.
 
-    A moved proposal is clipped to the image, so that a later step cannot bring back a part that has left it.
+    A moved proposal is clipped to the image, so that a later step cannot bring back a part that has left it. A keypoint
+    outside the image is no longer labelled.
     """
     proposals = sample.proposals_norm
     if proposals is not None:
         proposals = tf.clip_by_value(move(proposals), 0.0, 1.0)
-    return sample._replace(boxes_norm=move(sample.boxes_norm), proposals_norm=proposals)
+    moved = sample._replace(boxes_norm=move(sample.boxes_norm), proposals_norm=proposals)
+    points, visibility = sample.keypoints_norm, sample.keypoint_visibility
+    if points is None or visibility is None:
+        return moved
+    as_boxes = tf.reshape(tf.tile(points, [1, 1, 2]), [-1, 4])  # of no extent
+    points = tf.reshape(move(as_boxes)[:, :2], tf.shape(points))
+    inside = tf.reduce_all((points >= 0.0) & (points <= 1.0), axis=-1)
+    return moved._replace(keypoints_norm=points, keypoint_visibility=tf.where(inside, visibility, 0))
+
+
+def permute_keypoints(sample: Sample, permutation: Sequence[int]) -> Sample:
+    """Returns the sample with other numbers of the keypoints: number i is the former ``permutation[i]``; [] for none.
+
+    A mirrored left hand is a right hand.
+    """
+    if sample.keypoints_norm is None or not permutation:
+        return sample
+    points, visibility = (
+        tf.gather(x, list(permutation), axis=1) for x in (sample.keypoints_norm, sample.keypoint_visibility)
+    )
+    return sample._replace(keypoints_norm=points, keypoint_visibility=visibility)
 
 
 def drop_empty_boxes(sample: Sample) -> Sample:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+import types
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -41,6 +42,7 @@ class AnnotatedObject:
     is_group_of: bool = False
     view: str = ""
     mask: Callable[[int, int], np.ndarray] | None = None
+    keypoints: tuple[tuple[float, float, int], ...] = ()  # y, x as in ``box``; 0 not labelled, 1 hidden, 2 visible
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +78,8 @@ class Annotations(NamedTuple):
 
     images: list[AnnotatedImage]
     class_names: dict[int, str]
+    # Name of a class -> the names of its objects' keypoints, if any.
+    keypoint_names: Mapping[str, tuple[str, ...]] = types.MappingProxyType({})
 
 
 def shown_box(box: Sequence[float] | np.ndarray) -> str:

@@ -106,11 +106,16 @@ def convert_splits(
     class_names = next(iter(splits.values())).class_names
     if not label_map_path and not class_names:
         raise DataError(_nothing_message(splits, None, log))
+    keypoint_names = next(iter(splits.values())).keypoint_names
     label_map = load_label_map(label_map_path) if label_map_path else LabelMap(class_names)
+    label_map.keypoints |= {
+        label_map.id_by_name[name]: labels for name, labels in keypoint_names.items() if name in label_map.id_by_name
+    }
+    num_keypoints = max(map(len, keypoint_names.values()), default=0)
     shards = {prefix: record_writer.shard_paths(prefix, num_shards) for prefix in splits}
     label_map_file = next(iter(shards.values()))[0].parent / LABEL_MAP_FILE
     _check_label_map_file(label_map, label_map_file, is_given=bool(label_map_path))
-    work = functools.partial(_convert_image, label_map=label_map, with_masks=with_masks)
+    work = functools.partial(_convert_image, label_map=label_map, with_masks=with_masks, num_keypoints=num_keypoints)
     results = []
     with contextlib.ExitStack() as writers:
         for prefix, annotations in splits.items():
@@ -195,7 +200,9 @@ def in_parallel(
         raise problem
 
 
-def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks: bool) -> _Converted:
+def _convert_image(
+    annotated: AnnotatedImage, *, label_map: LabelMap, with_masks: bool, num_keypoints: int = 0
+) -> _Converted:
     """Returns the serialized record of one image, or the reason why there is none."""
     if annotated.unusable is not None:
         return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
@@ -222,7 +229,7 @@ def _convert_image(annotated: AnnotatedImage, *, label_map: LabelMap, with_masks
     if not objects:
         findings.append(Finding(DataIssue.NO_BOXES, annotated.filename))
     record = record_writer.encode_example(
-        image, annotated.filename, annotated.source_id, objects, with_masks=with_masks
+        image, annotated.filename, annotated.source_id, objects, with_masks=with_masks, num_keypoints=num_keypoints
     )
     return _Converted(record, [item.class_name for item in objects], findings)
 

@@ -25,6 +25,7 @@ FONT_PER_SIDE = 0.024  # of the geometric mean of height and width
 FONT_PER_BOX = 0.2  # of the longer side of the median box, at most: names are about as wide as their boxes
 LINE_PER_SIDE = 0.0045
 MASK_OPACITY = 0.45
+MIN_KEYPOINT_SCORE = 0.2  # above 0.1, the score of a keypoint that was only guessed
 
 Rectangle = tuple[float, float, float, float]  # left, top, right, bottom in pixels of the picture
 Colour = tuple[int, int, int]  # red, green, blue in 0..255
@@ -42,6 +43,7 @@ def draw_detections(
     colours: Sequence[Colour] | None = None,
     texts: Sequence[str] | None = None,
     fonts: LabelFonts | None = None,
+    keypoints: np.ndarray | None = None,
 ) -> Image.Image:
     """Draws objects on a copy of an image.
 
@@ -55,6 +57,8 @@ def draw_detections(
         colours: N of RGB, 0..255; None takes the colours of the class names.
         texts: N texts to write instead of names and scores; an empty one writes nothing.
         fonts: Fonts of the names; None for DejaVu Sans.
+        keypoints: [N, T, 3] of (y, x) in fractions of the image and a score; those of at least
+            ``MIN_KEYPOINT_SCORE`` are drawn as dots; or None.
 
     Returns:
         An RGB picture of the size of the image, or a whole multiple of it.
@@ -82,6 +86,9 @@ def draw_detections(
     line_px = max(1, round(LINE_PER_SIDE * side))
     for index in order[::-1]:
         _draw_box(draw, rectangles[index], colours[index], line_px)
+        for y, x, score in keypoints[index] if keypoints is not None else ():
+            if score >= MIN_KEYPOINT_SCORE and np.isfinite([y, x]).all():
+                _draw_dot(draw, x * (picture.width - 1), y * (picture.height - 1), colours[index], 2 * line_px)
     font_px, fonts = max(MIN_FONT_PX, round(FONT_PER_SIDE * side)), fonts or _default_fonts()
     taken: list[Rectangle] = []
     for index in order:
@@ -169,6 +176,12 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_px
     left, top, right, bottom = box
     if right - left > 2 and bottom - top > 2:
         draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=line_px)
+
+
+def _draw_dot(draw: ImageDraw.ImageDraw, x: float, y: float, colour: Colour, radius_px: int) -> None:
+    """Draws a disc with a light rim and a thin dark one, so that it shows on any background and on its box."""
+    for fill, radius in (((0, 0, 0), radius_px + 2), ((255, 255, 255), radius_px + 1), (colour, radius_px)):
+        draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=fill)
 
 
 def _draw_label(

@@ -59,7 +59,7 @@ def read_coco(
     crowds_as_objects: bool = False,
     follow_links: bool = False,
 ) -> Annotations:
-    """Reads a COCO instances file; boxes are [x, y, width, height] in pixels there.
+    """Reads a COCO instances or keypoints file; boxes are [x, y, width, height] in pixels there.
 
     Args:
         images_dir: Folder of the images.
@@ -104,7 +104,13 @@ def read_coco(
             objects[image_id].append(dataclasses.replace(item, is_crowd=False) if crowds_as_objects else item)
     read = [_image(key, image, folder, tuple(objects[key])) for key, image in images.items()]
     _warn_of_crowds([item for image in read for item in image.objects], path)
-    return Annotations(settle_box_units(read, log), _class_names(categories, used, path, log))
+    class_names = _class_names(categories, used, path, log)
+    keypoint_names = {
+        name: tuple(map(str, labels))
+        for category in map(_as_dict, content["categories"])
+        if (labels := category.get("keypoints")) and (name := as_name(category.get("name"))) in class_names.values()
+    }
+    return Annotations(settle_box_units(read, log), class_names, keypoint_names)
 
 
 def _warn_of_crowds(objects: list[AnnotatedObject], path: pathlib.Path) -> None:
@@ -202,7 +208,18 @@ def _object(
         area_px=_area(annotation.get("area"), where, log),
         is_crowd=as_flag(annotation.get("iscrowd"), where, log),
         mask=functools.partial(draw_segmentation, outline) if include_masks and outline else None,
+        keypoints=_keypoints(annotation.get("keypoints"), where, log),
     )
+
+
+def _keypoints(values: Any, where: str, log: IssueLog) -> tuple[tuple[float, float, int], ...]:
+    """Reads x, y and visibility of each keypoint; () if there are none or they are unreadable."""
+    try:
+        points = np.reshape([as_number(value) for value in values or ()], (-1, 3))
+        return tuple((float(y), float(x), int(np.clip(visible, 0, 2))) for x, y, visible in points)
+    except (TypeError, ValueError):
+        log.add(DataIssue.ANNOTATION_UNREADABLE, where, f"keypoints are {shown(values)}")
+        return ()
 
 
 def _area(value: Any, where: str, log: IssueLog) -> float | None:

@@ -105,6 +105,7 @@ def recognize(
     parts = FORMATS[chosen].read(read_from, files)
     splits = _splits(parts, read_from)
     names = _common_names([part.annotations for part in parts])
+    keypoint_names = {name: labels for part in parts for name, labels in part.annotations.keypoint_names.items()}
     if chosen != RECORDS:
         _log_unlabelled(parts, read_from)
     counts = ", ".join(f"{name} {len(images)} images" for name, images in splits.items())
@@ -114,7 +115,7 @@ def recognize(
     return Recognized(
         chosen,
         f"{FORMATS[chosen].title} ({such_as}); {counts if list(splits) != [ALL] else counts[4:] + ', no splits'}",
-        {name: Annotations(images, names) for name, images in splits.items()},
+        {name: Annotations(images, names, keypoint_names) for name, images in splits.items()},
         names,
         log,
     )

@@ -37,11 +37,18 @@ class LabelledObject(NamedTuple):
 
 
 def encode_example(
-    image: RepairedImage, filename: str, source_id: str, objects: Sequence[LabelledObject], *, with_masks: bool = False
+    image: RepairedImage,
+    filename: str,
+    source_id: str,
+    objects: Sequence[LabelledObject],
+    *,
+    with_masks: bool = False,
+    num_keypoints: int = 0,
 ) -> bytes:
     """Serializes a record as tf.Example; equal records give equal bytes.
 
     ``with_masks`` writes a mask for every object, because the reader needs one for each: an unknown one is empty.
+    ``num_keypoints`` writes as many keypoints for every object: the unknown ones are not labelled.
     """
     # TensorFlow takes seconds to import, and the commands check their flags first.
     import tensorflow as tf
@@ -70,6 +77,12 @@ def encode_example(
     if with_masks:
         masks = [np.zeros(image.size, np.uint8) if item.mask is None else item.mask for item in repaired]
         columns[f"{OBJECT}/mask"] = [encode_mask(mask) for mask in masks]
+    if num_keypoints:
+        padding = [(0.0, 0.0, 0)] * num_keypoints
+        points = [point for item in repaired for point in [*item.keypoints, *padding][:num_keypoints]]
+        for name, column in zip(("y", "x", "visibility"), zip(*points) if points else [(), (), ()]):
+            columns[f"{OBJECT}/keypoint/{name}"] = column
+        columns[f"{OBJECT}/keypoint/num"] = [sum(point[2] > 0 for point in item.keypoints) for item in repaired]
     message = tf.train.Example()
     for key, values in columns.items():
         stored = getattr(message.features.feature[key], KEYS[key].kind)

@@ -32,6 +32,7 @@ class RepairedObject(NamedTuple):
     area_px: float
     mask: np.ndarray | None  # uint8 [height, width] of the upright image
     source: AnnotatedObject
+    keypoints: tuple[tuple[float, float, int], ...] = ()  # y, x in fractions of the upright image, and visibility
 
 
 def turn_box(box: tuple[float, float, float, float], orientation: int) -> tuple[float, float, float, float]:
@@ -72,7 +73,8 @@ def repair_objects(
                 flaws.append((DataIssue.MASK_UNREADABLE, detail))
         findings.extend(Finding(issue, item.where, detail) for issue, detail in flaws)
         if box is not None:
-            repaired.append(RepairedObject(box, _area(item, box, mask, frame, image.size), mask, item))
+            area = _area(item, box, mask, frame, image.size)
+            repaired.append(RepairedObject(box, area, mask, item, _keypoints(item, frame)))
     return repaired, findings
 
 
@@ -160,3 +162,13 @@ def _area(
     if mask is not None and mask.any():
         return float(mask.sum())
     return (box_norm[2] - box_norm[0]) * (box_norm[3] - box_norm[1]) * pixels
+
+
+def _keypoints(item: AnnotatedObject, frame: _Frame) -> tuple[tuple[float, float, int], ...]:
+    """Returns keypoints in fractions of the upright image; those outside of it are not labelled."""
+    height, width = (1.0, 1.0) if frame.boxes_are_normalized else frame.size
+    points = []
+    for y, x, visibility in item.keypoints:
+        y, x, *_ = turn_box((y / height, x / width, y / height, x / width), frame.orientation)
+        points.append((y, x, visibility if 0.0 <= y <= 1.0 and 0.0 <= x <= 1.0 else 0))
+    return tuple(points)

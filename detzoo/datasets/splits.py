@@ -26,7 +26,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from detzoo.datasets.annotations import AnnotatedImage, Annotations
+from detzoo.datasets.annotations import AnnotatedImage
 from detzoo.datasets.conversion import in_parallel
 from detzoo.datasets.recognize import Recognized
 from detzoo.datasets.split_names import ALL, TRAIN, VAL
@@ -61,7 +61,8 @@ def draw(recognized: Recognized, fraction: float, seed: int = 0, source: str = A
     if source not in recognized.splits or fraction == 0:
         return recognized
     parts = zip((TRAIN, VAL), draw_split(recognized.splits[source].images, fraction, seed), strict=True)
-    drawn = {split: Annotations(images, recognized.class_names) for split, images in parts}
+    divided = recognized.splits[source]
+    drawn = {split: divided._replace(images=images, class_names=recognized.class_names) for split, images in parts}
     others = {split: part for split, part in recognized.splits.items() if split != ALL}
     text, origin = recognized.description, f" from {source}"
     if source == ALL:

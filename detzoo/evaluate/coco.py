@@ -36,7 +36,24 @@ METRIC_NAMES = (
 MASK_PREFIX = "mask "
 MASK_METRIC_NAMES = tuple(f"{MASK_PREFIX}{name}" for name in METRIC_NAMES)
 
-BOXES, MASKS = "bbox", "segm"  # pycocotools' names of the kinds of overlap
+BOXES, MASKS, KEYPOINTS = "bbox", "segm", "keypoints"  # pycocotools' names of the kinds of overlap
+# Its ten numbers of keypoints.
+KEYPOINT_METRIC_NAMES = tuple(
+    f"keypoint {name}"
+    for name in (
+        *("mAP", "mAP@.50OKS", "mAP@.75OKS", "mAP (medium)", "mAP (large)"),
+        *("AR@20", "AR@20 .50OKS", "AR@20 .75OKS", "AR@20 (medium)", "AR@20 (large)"),
+    )
+)
+
+
+class KeypointMetric(NamedTuple):
+    """The keypoints of a class, and how exact each must be."""
+
+    class_name: str
+    class_id: int  # from 1
+    columns: tuple[int, ...]  # of the keypoints of an object, those of this class
+    sigmas: tuple[float, ...]  # COCO's standard deviation of each, as a fraction of the object's size
 
 
 class ClassPrecision(NamedTuple):
@@ -120,17 +137,49 @@ def evaluate_coco(
     return CocoResult(metrics, _per_class(evaluation, class_names))
 
 
+def evaluate_keypoints(images: Sequence[EvaluatedImage], metric: KeypointMetric) -> dict[str, float]:
+    """Computes COCO's ten metrics of the keypoints of a class, by object keypoint similarity.
+
+    Args:
+        images: Images with keypoints of ground truth and detections.
+        metric: Class and keypoints.
+
+    Returns:
+        Metrics by the names of ``KEYPOINT_METRIC_NAMES``; -1 without a labelled keypoint.
+    """
+    columns = list(metric.columns)
+    truth = coco_groundtruth(images, {metric.class_id: metric.class_name})
+    rows = [points[:, columns] for image in images if (points := image.gt_keypoints) is not None]
+    for annotation, points in zip(truth["annotations"], (point for part in rows for point in part), strict=True):
+        annotation["keypoints"] = points.ravel().tolist()
+        annotation["num_keypoints"] = int(np.count_nonzero(points[:, 2]))
+    truth["annotations"] = [x for x in truth["annotations"] if x["category_id"] == metric.class_id]
+    found = list(coco_detections(images))
+    rows = [points[:, columns] for image in images if (points := image.keypoints) is not None]
+    for detection, points in zip(found, (point for part in rows for point in part), strict=True):
+        detection["keypoints"] = points.ravel().tolist()
+    found = [detection for detection in found if detection["category_id"] == metric.class_id]
+    if not any(annotation["num_keypoints"] for annotation in truth["annotations"]):
+        return dict.fromkeys(KEYPOINT_METRIC_NAMES, NOTHING_MEASURED)
+    evaluation = run_pycocotools(truth, found, KEYPOINTS, sigmas=metric.sigmas)
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluation.summarize()
+    return {name: float(value) for name, value in zip(KEYPOINT_METRIC_NAMES, evaluation.stats)}
+
+
 def run_pycocotools(
     groundtruth: dict[str, Any],
     detections: list[dict[str, Any]],
     overlap_of: str = BOXES,
     max_detections: Sequence[int] = (),
     iou_threshold: float | None = None,
+    sigmas: Sequence[float] = (),
 ) -> Any:
     """Returns an accumulated COCOeval of ``coco_groundtruth`` and ``coco_detections``, None without any object to find.
 
     ``max_detections`` are the numbers of detections per image that count, ascending; empty for COCO's numbers. With an
-    ``iou_threshold``, objects of all sizes are matched at that one only, which takes a tenth of the time.
+    ``iou_threshold``, objects of all sizes are matched at that one only, which takes a tenth of the time. ``sigmas`` are
+    the tolerances of keypoints.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -145,6 +194,8 @@ def run_pycocotools(
         found.dataset = {**groundtruth, "annotations": _as_annotations(detections, overlap_of)}
         found.createIndex()
         evaluation = COCOeval(truth, found, overlap_of)
+        if sigmas:
+            evaluation.params.kpt_oks_sigmas = np.array(sigmas)
         evaluation.params.maxDets = list(max_detections) or evaluation.params.maxDets
         if iou_threshold is not None:
             evaluation.params.iouThrs = np.array([iou_threshold])
@@ -159,6 +210,8 @@ def _as_annotations(detections: list[dict[str, Any]], overlap_of: str) -> list[d
 
     def area(detection: dict[str, Any]) -> float:
         by_mask = overlap_of == MASKS
+        if overlap_of == KEYPOINTS:
+            return float(np.prod(np.ptp(np.reshape(detection["keypoints"], (-1, 3))[:, :2], axis=0)))
         return mask_area(detection["segmentation"]) if by_mask else detection["bbox"][2] * detection["bbox"][3]
 
     return [

@@ -26,6 +26,10 @@ class EvaluatedImage(NamedTuple):
     classes: np.ndarray  # int32 [D], 0-based
     gt_masks: list[Rle] | None = None  # G masks; None if masks are not measured
     masks: list[Rle] | None = None  # D masks
+    gt_keypoints: np.ndarray | None = (
+        None  # float32 [G, T, 3] of x, y in pixels and visibility 0, 1, 2; None if not read
+    )
+    keypoints: np.ndarray | None = None  # float32 [D, T, 3] of x, y in pixels and score; None if not predicted
     verified_classes: np.ndarray | None = None  # int [V], 0-based, labelled as present or absent; None for all
 
 
@@ -84,10 +88,27 @@ def images_of_batch(
                 classes=classes[row, :detected],
                 gt_masks=gt_masks,
                 masks=masks,
+                gt_keypoints=_gt_keypoints(groundtruth, row, real, padded_shape / true_shapes[row] * original),
+                keypoints=_keypoints(detections, row, detected, original),
                 verified_classes=_verified(batch.labeled_classes, row, unlabeled_are_complete),
             )
         )
     return images
+
+
+def _gt_keypoints(groundtruth: Groundtruth, row: int, real: np.ndarray, scale: np.ndarray) -> np.ndarray | None:
+    if not groundtruth.keypoints_norm.size:
+        return None
+    points = groundtruth.keypoints_norm[row][real] * scale
+    return np.concatenate([points[..., ::-1], groundtruth.keypoint_visibility[row][real][..., np.newaxis]], axis=-1)
+
+
+def _keypoints(detections: Detections, row: int, count: int, shape: np.ndarray) -> np.ndarray | None:
+    if isinstance(detections.keypoints_norm, tuple) or not np.shape(detections.keypoints_norm)[2]:
+        return None
+    points = np.asarray(detections.keypoints_norm[row])[:count] * shape
+    scores = np.asarray(detections.keypoint_scores[row])[:count]
+    return np.concatenate([points[..., ::-1], scores[..., np.newaxis]], axis=-1)
 
 
 def _text(value: Any) -> str:

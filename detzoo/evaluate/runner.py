@@ -19,7 +19,15 @@ import tensorflow as tf
 from detzoo.config.check.readers import MASK_METRICS, METRICS_SETS
 from detzoo.contracts import Batch, Detections, Proposals, Tensor
 from detzoo.errors import ConfigError, DataError
-from detzoo.evaluate.coco import BOXES, MASK_PREFIX, MASKS, CocoResult, evaluate_coco
+from detzoo.evaluate.coco import (
+    BOXES,
+    MASK_PREFIX,
+    MASKS,
+    CocoResult,
+    KeypointMetric,
+    evaluate_coco,
+    evaluate_keypoints,
+)
 from detzoo.evaluate.images import EvaluatedImage, images_of_batch
 from detzoo.evaluate.open_images import evaluate_open_images
 from detzoo.evaluate.pascal_voc import VocResult, evaluate_voc
@@ -85,6 +93,7 @@ class Evaluator:
         unlabeled_are_complete: For metrics of the Open Images Challenge, all classes are verified in an image without
             labels, not only those of its boxes.
         drawer: ``PairDrawer`` that draws the first images; None draws none.
+        keypoint_metrics: Classes whose keypoints are measured, if the detector predicts any.
 
     Raises:
         ConfigError: A metrics set is unknown, or the data set lacks what it needs.
@@ -100,6 +109,7 @@ class Evaluator:
         title: str = "evaluate",
         unlabeled_are_complete: bool = True,
         drawer: Any = None,
+        keypoint_metrics: Sequence[KeypointMetric] = (),
     ) -> None:
         self._dataset = dataset
         self._class_names = dict(getattr(label_map, "names", label_map))
@@ -108,6 +118,7 @@ class Evaluator:
         self._title = title
         self._unlabeled_are_complete = unlabeled_are_complete
         self._drawer, self._pictures = drawer, list[np.ndarray]()
+        self._keypoint_metrics = tuple(keypoint_metrics)
         self._traced_for: Any = None
         self._traced: Any = None
         unknown = [name for name in self._metrics_set if name not in METRICS_SETS]
@@ -134,6 +145,8 @@ class Evaluator:
             metrics = evaluate_proposals(images, MASKS if detector.proposes_masks else BOXES)
         else:
             metrics, per_class = measure(images, self._class_names, self._metrics_set)
+            for metric in self._keypoint_metrics:
+                metrics.update(self._of_keypoints(images, metric))
         seconds = time.monotonic() - started
         pictures = tuple(self._pictures)
         return EvaluationResult(
@@ -169,6 +182,20 @@ class Evaluator:
             picture = self._drawer(batch, detections, row, image, proposes_only)
             self._drawer.export(picture, len(self._pictures), image.image_id)
             self._pictures.append(picture)
+
+    def _of_keypoints(self, images: Sequence[EvaluatedImage], metric: KeypointMetric) -> dict[str, float]:
+        if any(image.gt_keypoints is None for image in images):
+            raise ConfigError(
+                "eval_config.parameterized_metric: coco_keypoint_metrics needs the keypoints of the records. Set "
+                f"eval_input_reader[0].num_keypoints: {1 + max(metric.columns)}"
+            )
+        if any(image.keypoints is None for image in images):
+            logger.warning("the detector predicts no keypoints, so those of %s are not measured", metric.class_name)
+            return {}
+        found = evaluate_keypoints(images, metric)
+        if len(self._keypoint_metrics) == 1:
+            return found
+        return {f"{name} {metric.class_name}": value for name, value in found.items()}
 
     def _check_masks(self, who: str) -> None:
         """Raises a ConfigError if the data set was read without masks."""

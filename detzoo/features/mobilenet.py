@@ -98,10 +98,11 @@ def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
 def for_center_net(network: Network) -> Network:
     """Returns MobileNet v2 with CenterNet's endpoints, quickly moving statistics and no regularization.
 
-    Differs from the Object Detection API: momentum 0.99 as its CenterNets on ResNet. With its 0.9997 the statistics
-    take 10,000 steps to arrive, and until then its evaluations find nothing.
+    Differs from the Object Detection API: momentum 0.97. The variances after depthwise kernels are small, 0.02, so that
+    what is left of the initial 1 decides: after 10,000 steps with its 0.9997, 1000 with 0.99. Until then evaluations
+    find nothing, although the loss in training is low.
     """
-    batch_norm = BatchNormHyperparams(momentum=0.99, epsilon=0.001, scale=True)
+    batch_norm = BatchNormHyperparams(momentum=0.97, epsilon=0.001, scale=True)
     hyperparams = dataclasses.replace(network.hyperparams, batch_norm=batch_norm, l2_weight=0.0)
     return dataclasses.replace(network, endpoints=V2_CENTER_ENDPOINTS, hyperparams=hyperparams)
 

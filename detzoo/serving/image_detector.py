@@ -10,6 +10,7 @@ import numpy as np
 
 NEEDED_OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes")
 MASKS_OUTPUT = "detection_masks"
+OPTIONAL_OUTPUTS = (MASKS_OUTPUT, "detection_keypoints", "detection_keypoint_scores")
 FIRST_CLASS_ID = 1  # ids of exported models start at 1: 0 is the background of the Object Detection API
 
 
@@ -20,6 +21,13 @@ class ImageDetections(NamedTuple):
     scores: np.ndarray  # float32 [D]
     class_ids: np.ndarray  # int32 [D], from 1
     masks: np.ndarray | None = None  # float32 [D, h, w] in [0, 1], stretched over each box; None without a mask head
+    # float32 [D, T, 2], (y, x) in fractions of the image; None if not predicted
+    keypoints_norm: np.ndarray | None = None
+    keypoint_scores: np.ndarray | None = None  # float32 [D, T]; None if not predicted
+
+    def rows(self, chosen: np.ndarray) -> ImageDetections:
+        """Returns the chosen detections: by their numbers, in that order, or by bool [D]."""
+        return self._make(None if values is None else values[chosen] for values in self)
 
 
 class ImageDetector:
@@ -58,16 +66,16 @@ def rows_by_key(keys: Sequence[Hashable]) -> list[list[int]]:
 
 def split_outputs(outputs: Mapping[str, Any]) -> list[ImageDetections]:
     """Returns the detections of each image of a signature's outputs."""
-    arrays = {name: np.asarray(outputs[name]) for name in (*NEEDED_OUTPUTS, MASKS_OUTPUT) if name in outputs}
+    arrays = {name: np.asarray(outputs[name]) for name in (*NEEDED_OUTPUTS, *OPTIONAL_OUTPUTS) if name in outputs}
     boxes, scores, classes = (arrays[name] for name in NEEDED_OUTPUTS)
     counts = np.asarray(outputs["num_detections"]) if "num_detections" in outputs else [scores.shape[1]] * len(scores)
-    masks = arrays.get(MASKS_OUTPUT)
+    optional = [arrays.get(name) for name in OPTIONAL_OUTPUTS]
     return [
         ImageDetections(
             boxes[row, :count],
             scores[row, :count],
             np.rint(classes[row, :count]).astype(np.int32),
-            None if masks is None else masks[row, :count],
+            *(None if values is None else values[row, :count] for values in optional),
         )
         for row, count in enumerate(map(int, counts))
     ]

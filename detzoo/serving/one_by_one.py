@@ -14,7 +14,7 @@ from detzoo.contracts import Detections, Tensor
 from detzoo.layers.resample import spatial_shape
 from detzoo.ops import boxes
 from detzoo.postprocess.dense_detections import image_windows
-from detzoo.serving.image_detector import ImageDetector
+from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.served import FIRST_CLASS_ID
 
 
@@ -43,8 +43,8 @@ class OneByOne:
         return images
 
     def forward(self, inputs: Tensor, true_shapes: Tensor, **context: Any) -> tuple[Tensor, ...]:
-        """Returns boxes [B, M, 4], scores [B, M], ids [B, M], count [B] and masks [B, M, h, w]."""
-        dtypes = (tf.float32, tf.float32, tf.int32, tf.int32, tf.float32)
+        """Returns boxes [B, M, 4], scores and ids [B, M], count [B], masks [B, M, h, w], keypoints [B, M, T, 3]."""
+        dtypes = (tf.float32, tf.float32, tf.int32, tf.int32, tf.float32, tf.float32)
         regions: list[Tensor] = []
         if self.wants_proposals:
             proposals = context["proposals"]
@@ -55,7 +55,7 @@ class OneByOne:
     def postprocess(self, predictions: tuple[Tensor, ...], true_shapes: Tensor, padded_shape: Any) -> Detections:
         """Returns the detections; fields that exported models lack are empty."""
         del true_shapes, padded_shape
-        boxes_norm, scores, class_ids, count, masks = predictions
+        boxes_norm, scores, class_ids, count, masks, keypoints = predictions
         nothing = tf.zeros([0])
         detections = Detections(
             boxes_norm=tf.ensure_shape(boxes_norm, [None, None, 4]),
@@ -67,7 +67,9 @@ class OneByOne:
             raw_boxes_norm=nothing,
             raw_scores=nothing,
         )
-        return detections._replace(masks=masks) if self._detect.has_masks else detections
+        if self._detect.has_masks:
+            detections = detections._replace(masks=masks)
+        return detections._replace(keypoints_norm=keypoints[..., :2], keypoint_scores=keypoints[..., 2])
 
     def _run(self, images: np.ndarray, true_shapes: np.ndarray, *regions: np.ndarray) -> tuple[np.ndarray, ...]:
         pixels = [
@@ -77,9 +79,11 @@ class OneByOne:
         found = [self._detect(image, *given) for image, given in zip(pixels, of_image)]
         length = max(len(detections.scores) for detections in found)
         masks = [np.zeros([0, 0, 0]) if each.masks is None else each.masks for each in found]
+        keypoints = [_keypoints(each) for each in found]
         columns = ([each.boxes_norm for each in found], [each.scores for each in found], [d.class_ids for d in found])
         boxes_norm, scores, class_ids = (np.stack([_pad(rows, length) for rows in column]) for column in columns)
         padded_masks = np.stack([_pad(rows, length) for rows in masks])
+        padded_keypoints = np.stack([_pad(rows, length) for rows in keypoints])
         count = np.array([len(detections.scores) for detections in found], np.int32)
         return (
             boxes_norm.astype(np.float32),
@@ -87,7 +91,15 @@ class OneByOne:
             class_ids.astype(np.int32),
             count,
             padded_masks.astype(np.float32),
+            padded_keypoints.astype(np.float32),
         )
+
+
+def _keypoints(found: ImageDetections) -> np.ndarray:
+    """Returns y, x and score of the keypoints [D, T, 3], with T = 0 if there are none."""
+    if found.keypoints_norm is None or found.keypoint_scores is None:
+        return np.zeros([len(found.scores), 0, 3])
+    return np.concatenate([found.keypoints_norm, found.keypoint_scores[..., np.newaxis]], axis=-1)
 
 
 def _pad(rows: np.ndarray, length: int) -> np.ndarray:

@@ -52,7 +52,8 @@ class ServingModule(tf.Module):
     [B, M] (ids from 1; 1 also in padding rows, as in the original), ``num_detections`` [B],
     ``detection_multiclass_scores`` [B, M, C], ``detection_anchor_indices`` [B, M], ``raw_detection_boxes`` [B, A, 4]
     and ``raw_detection_scores`` [B, A, C]; a detector of masks adds ``detection_masks`` [B, M, h, w] in
-    [0, 1], each stretched over its box. CenterNet has no anchors and none of the last three.
+    [0, 1], each stretched over its box. CenterNet has no anchors and none of the last three; with keypoints it adds
+    ``detection_keypoints`` [B, M, T, 2], (y, x) in fractions of the image, and ``detection_keypoint_scores`` [B, M, T].
 
     A classifier of images has the output ``class_scores`` [B, K] only; column k belongs to the class with id k + 1.
 
@@ -185,4 +186,6 @@ def output_dict(detections: Detections) -> dict[str, Tensor]:
         "raw_detection_scores": detections.raw_scores,
     }
     outputs["detection_masks"] = detections.masks
+    outputs["detection_keypoints"] = detections.keypoints_norm
+    outputs["detection_keypoint_scores"] = detections.keypoint_scores
     return {name: tf.cast(value, tf.float32) for name, value in outputs.items() if not isinstance(value, tuple)}

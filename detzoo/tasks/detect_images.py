@@ -273,9 +273,7 @@ def apply_limits(detections: ImageDetections, limits: DetectionLimits) -> ImageD
     """Returns the best ``max_boxes`` detections whose score is at least the threshold, best first."""
     order = np.argsort(-detections.scores, kind="stable")
     order = order[detections.scores[order] >= limits.score_threshold][: limits.max_boxes]
-    boxes_norm, scores, class_ids, masks = detections
-    kept = ImageDetections(boxes_norm[order], scores[order], class_ids[order])
-    return kept if masks is None else kept._replace(masks=masks[order])
+    return detections.rows(order)
 
 
 def make_result(

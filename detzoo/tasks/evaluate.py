@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from detzoo.evaluate.runner import EvaluationResult
     from detzoo.serving.image_detector import ImageDetector
 
+NUM_COCO_KEYPOINTS = 17  # pycocotools has the tolerances of COCO's persons
+
 logger = logging.getLogger(__name__)
 
 
@@ -293,7 +295,36 @@ def make_evaluator(message: Any, draws: bool = False) -> Any:
         show_progress=is_live(sys.stderr),
         unlabeled_are_complete=message.eval_config.image_classes_field_map_empty_to_ones,
         drawer=PairDrawer(message.eval_config, label_map.names) if draws else None,
+        keypoint_metrics=_keypoint_metrics(message),
     )
+
+
+def _keypoint_metrics(message: Any) -> list[Any]:
+    """Returns the ``KeypointMetric`` of each class that a config measures."""
+    from detzoo.config.label_map import load_keypoints
+    from detzoo.evaluate.coco import KeypointMetric
+
+    metrics = []
+    for block in message.eval_config.parameterized_metric:
+        asked, path = block.coco_keypoint_metrics, message.model.center_net.keypoint_label_map_path
+        known = load_keypoints(path) if path else {}
+        names = next((each for name, each in known.items() if asked.class_label in (name, each.display_name)), None)
+        if names is None:
+            raise ConfigError(
+                f"eval_config.parameterized_metric: there are no keypoints of '{asked.class_label}' in "
+                f"model.center_net.keypoint_label_map_path ({path or 'not set'}); it has those of "
+                f"{', '.join(each.display_name for each in known.values()) or 'no class'}"
+            )
+        given = dict(asked.keypoint_label_to_sigmas)
+        missing = [label for label in names.labels.values() if label not in given] if given else []
+        if missing or (not given and len(names.labels) != NUM_COCO_KEYPOINTS):
+            raise ConfigError(
+                "eval_config.parameterized_metric.coco_keypoint_metrics.keypoint_label_to_sigmas: has no value for "
+                f"{', '.join(missing or names.labels.values())}"
+            )
+        sigmas = tuple(given[label] for label in names.labels.values()) if given else ()
+        metrics.append(KeypointMetric(asked.class_label, names.class_id, tuple(names.labels), sigmas))
+    return metrics
 
 
 def _load(pipeline: Pipeline, overrides: Sequence[str], on_train_data: bool, recompute_batch_norm: int | None) -> Any:

@@ -144,11 +144,16 @@ class Result:
                 raise IndexError(f"there is no row {rows}: the result has {len(self)} detections")
             return self._detection(range(len(self))[rows])
         chosen = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows, _index_type(rows))]
-        boxes_norm, scores, class_ids, masks = self.detections
-        kept = ImageDetections(boxes_norm[chosen], scores[chosen], class_ids[chosen])
-        kept = kept if masks is None else kept._replace(masks=masks[chosen])
         track_ids = None if self.track_ids is None else self.track_ids[chosen]
-        return dataclasses.replace(self, detections=kept, track_ids=track_ids)
+        return dataclasses.replace(self, detections=self.detections.rows(chosen), track_ids=track_ids)
+
+    @property
+    def keypoints(self) -> np.ndarray | None:
+        """Keypoints [N, T, 3]: y and x in pixels, and score; None if the model predicts none."""
+        points, scores = self.detections.keypoints_norm, self.detections.keypoint_scores
+        if points is None or scores is None:
+            return None
+        return np.concatenate([points * np.array(self.shape), scores[..., np.newaxis]], axis=-1)
 
     def filter(self, class_names: str | Sequence[str] = (), score_threshold: float = 0.0) -> Result:
         """Returns the detections of some classes, with scores of at least a threshold.
@@ -190,6 +195,7 @@ class Result:
             # Colours distinguish the masks if they all have one class.
             colours=object_colours(len(drawn)) if by_object else None,
             fonts=LabelFonts(font) if isinstance(font, str | pathlib.Path) else font,
+            keypoints=None if self.keypoints is None else self.keypoints[drawn] / [*self.shape, 1.0],
         )
 
     def to_coco(self) -> list[dict[str, Any]]:
@@ -198,7 +204,8 @@ class Result:
         Returns:
             One dict per detection: ``image_id``, ``file_name`` (of an image file), ``category_id``, ``category_name``,
             ``bbox`` [x, y, width, height] in pixels, ``score``, with a mask head ``segmentation``, run-length encoded,
-            and with tracking ``track_id``, None for an object that is not followed yet.
+            with keypoints ``keypoints``, x and y in pixels and score of each, and with tracking ``track_id``, None for
+            an object that is not followed yet.
         """
         entries: list[dict[str, Any]] = []
         for (ymin, xmin, ymax, xmax), score, class_id, name in zip(
@@ -215,6 +222,8 @@ class Result:
             entry["segmentation"] = mask
         for row, entry in enumerate(entries if self.track_ids is not None else ()):
             entry["track_id"] = self._track_id(row)
+        for entry, points in zip(entries, self.keypoints if self.keypoints is not None else ()):
+            entry["keypoints"] = np.round(points[:, [1, 0, 2]].astype(np.float64), 2).ravel().tolist()
         return entries
 
     def to_pandas(self) -> pandas.DataFrame:

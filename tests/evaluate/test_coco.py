@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 
 from detzoo.evaluate.coco import (
+    KEYPOINT_METRIC_NAMES,
     MASK_METRIC_NAMES,
     MASKS,
     METRIC_NAMES,
+    KeypointMetric,
     coco_detections,
     coco_groundtruth,
     evaluate_coco,
+    evaluate_keypoints,
 )
 from detzoo.evaluate.images import EvaluatedImage, numeric_image_ids
 from detzoo.evaluate.masks import encode_mask
@@ -131,3 +134,28 @@ def test_results_are_pixels_of_the_image_as_x_y_width_height(capsys):
 )
 def test_images_are_numbered_by_their_ids_where_these_are_distinct_numbers(ids, numbers):
     assert numeric_image_ids([image(image_id=name) for name in ids]) == numbers
+
+
+def keypoints_of(distance_px, visibility=2, gt_class=0):
+    """An object of 3200 pixels with two keypoints in the records, the second of which is found at a distance."""
+    one = image([(CAT, gt_class)], [(CAT, 0.9, 0)])
+    return one._replace(
+        gt_keypoints=np.array([[[50.0, 20.0, 2], [60.0, 30.0, visibility]]]),
+        keypoints=np.array([[[0.0, 0.0, 0.5], [60.0, 30.0 + distance_px, 0.8]]]),
+    )
+
+
+def test_keypoints_are_measured_by_their_similarity():
+    metric = KeypointMetric("cat", 1, (1,), (0.05,))
+    # exp(-d^2 / (2 area (2 sigma)^2)) = exp(-5.5^2 / (2 * 3200 * 0.01)) = 0.623: right at .50, .55 and .60 of ten.
+    found = evaluate_keypoints([keypoints_of(5.5)], metric)
+    assert tuple(found) == KEYPOINT_METRIC_NAMES
+    assert found["keypoint mAP"] == pytest.approx(0.3)
+    assert found["keypoint mAP@.50OKS"] == pytest.approx(1.0)
+    assert found["keypoint mAP@.75OKS"] == 0.0
+    assert evaluate_keypoints([keypoints_of(0.0)], metric)["keypoint mAP"] == pytest.approx(1.0)
+
+
+def test_objects_without_a_labelled_keypoint_are_not_measured():
+    metric = KeypointMetric("cat", 1, (1,), (0.05,))
+    assert set(evaluate_keypoints([keypoints_of(0.0, visibility=0)], metric).values()) == {-1.0}

@@ -31,6 +31,12 @@ _OTHER_METRICS = ("oid_", "open_images", "segmentation", "keypoint", "lvis", "we
 _NEEDS_MASKS = "only faster_rcnn with number_of_stages: 3 and predict_instance_masks: true predicts"
 _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>[0-9]{1,9})(?P<extension>\.[\w.]+)?$")
 _MOST_PROBLEMS_OF_A_MAP = 5
+# Augmentation -> its order of the keypoints afterwards.
+PERMUTATIONS = {
+    "random_horizontal_flip": "keypoint_flip_permutation",
+    "random_vertical_flip": "keypoint_flip_permutation",
+    "random_rotation90": "keypoint_rot_permutation",
+}
 # Fields of a reader that a classifier, which needs the class of an image only, does not read.
 _NOT_FOR_CLASSIFIERS = ("load_instance_masks", "proposals_path", "sample_from_datasets_weights")
 
@@ -61,6 +67,9 @@ def check_readers(config: pb.TrainEvalPipelineConfig, findings: Findings) -> Non
             first = first or (path, classes)
         _check_proposals(reader, model, here)
         _check_masks(reader, config, is_training, here)
+        _check_keypoints(reader, config, here)
+        if is_training and reader.num_keypoints and config.model.center_net.keypoint_estimation_task:
+            _check_permutations(config, findings)
         for name in _NOT_FOR_CLASSIFIERS if kind == "spp_classifier" else ():
             if getattr(reader, name):
                 here.no_effect(name, "a classifier reads images and their classes alone")
@@ -127,6 +136,36 @@ def check_reader(reader: pb.InputReader, findings: Findings, model_kind: str | N
             findings.error("sample_from_datasets_weights", "list-length", text)
         for index, pattern in enumerate(patterns if findings.files else ()):
             findings.check_file(f"{path}[{index}]", pattern, f"your {example}", records_problem)
+
+
+def _check_keypoints(reader: pb.InputReader, config: pb.TrainEvalPipelineConfig, findings: Findings) -> None:
+    """Checks that a detector of keypoints reads them."""
+    learns = bool(config.model.center_net.keypoint_estimation_task)
+    if reader.num_keypoints and not learns:
+        findings.no_effect("num_keypoints", "only center_net with keypoint_estimation_task learns keypoints")
+    elif learns and not reader.num_keypoints:
+        text = (
+            "is 0, but model.center_net learns keypoints; accepted: the number of keypoints of an object in the records"
+        )
+        findings.error("num_keypoints", "no-keypoints", text)
+
+
+def _check_permutations(config: pb.TrainEvalPipelineConfig, findings: Findings) -> None:
+    """Checks that mirrored and turned objects get the right numbers of their keypoints."""
+    number = config.train_input_reader.num_keypoints
+    for index, step in enumerate(config.train_config.data_augmentation_options):
+        kind = step.WhichOneof("preprocessing_step")
+        if kind not in PERMUTATIONS:
+            continue
+        permutation = list(getattr(getattr(step, kind), PERMUTATIONS[kind]))
+        if sorted(permutation) != list(range(number)):
+            received = f"has {len(permutation)} values" if permutation else "is missing"
+            text = (
+                f"{received}; accepted with num_keypoints {number}: each number of 0 to {number - 1} once, so that the "
+                "left keypoints of a mirrored object are its right ones"
+            )
+            place = f"train_config.data_augmentation_options[{index}].{kind}.{PERMUTATIONS[kind]}"
+            findings.error(place, "keypoint-permutation", text)
 
 
 def _check_image_folder(reader: pb.InputReader, model_kind: str | None, findings: Findings) -> None:

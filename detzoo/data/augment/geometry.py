@@ -12,24 +12,36 @@ import tensorflow as tf
 from detzoo.contracts import Tensor
 from detzoo.data.augment.apply import apply_if, between, integer_between, uniforms, with_float_image
 from detzoo.data.resize import resize_image, resize_masks
-from detzoo.data.sample import Sample, keep_objects, move_boxes
+from detzoo.data.sample import Sample, keep_objects, move_boxes, permute_keypoints
 
 _RANDOM_RESIZE_METHODS = ("bilinear", "nearest", "bicubic", "area")
 
 
-def random_horizontal_flip(sample: Sample, seed: Tensor, *, probability: float = 0.5) -> Sample:
-    """Exchanges left and right with the given probability."""
-    return apply_if(uniforms(seed, 1)[0] < probability, flip_horizontally, sample)
+def random_horizontal_flip(
+    sample: Sample, seed: Tensor, *, probability: float = 0.5, keypoint_flip_permutation: Sequence[int] = ()
+) -> Sample:
+    """Exchanges left and right with the given probability, and keypoints by ``permute_keypoints``."""
+    permutation = list(keypoint_flip_permutation)
+    flip = lambda given: permute_keypoints(flip_horizontally(given), permutation)  # noqa: E731
+    return apply_if(uniforms(seed, 1)[0] < probability, flip, sample)
 
 
-def random_vertical_flip(sample: Sample, seed: Tensor, *, probability: float = 0.5) -> Sample:
-    """Exchanges top and bottom with the given probability."""
-    return apply_if(uniforms(seed, 1)[0] < probability, flip_vertically, sample)
+def random_vertical_flip(
+    sample: Sample, seed: Tensor, *, probability: float = 0.5, keypoint_flip_permutation: Sequence[int] = ()
+) -> Sample:
+    """Exchanges top and bottom with the given probability, and keypoints by ``permute_keypoints``."""
+    permutation = list(keypoint_flip_permutation)
+    flip = lambda given: permute_keypoints(flip_vertically(given), permutation)  # noqa: E731
+    return apply_if(uniforms(seed, 1)[0] < probability, flip, sample)
 
 
-def random_rotation90(sample: Sample, seed: Tensor, *, probability: float = 0.5) -> Sample:
-    """Turns by 90 degrees counter-clockwise with the given probability."""
-    return apply_if(uniforms(seed, 1)[0] < probability, rotate_90, sample)
+def random_rotation90(
+    sample: Sample, seed: Tensor, *, probability: float = 0.5, keypoint_rot_permutation: Sequence[int] = ()
+) -> Sample:
+    """Turns by 90 degrees counter-clockwise with the given probability, and keypoints by ``permute_keypoints``."""
+    permutation = list(keypoint_rot_permutation)
+    turn = lambda given: permute_keypoints(rotate_90(given), permutation)  # noqa: E731
+    return apply_if(uniforms(seed, 1)[0] < probability, turn, sample)
 
 
 def flip_horizontally(sample: Sample) -> Sample:

@@ -7,12 +7,13 @@ import math
 import pytest
 
 from detzoo.builders.features import build_network
-from detzoo.config.batch_norm import BACKBONE_MOMENTUM, arrival_warning, initial_share, steps_to_arrive
+from detzoo.config.batch_norm import BACKBONE_MOMENTUM, CENTER_MOMENTUM, arrival_warning, initial_share, steps_to_arrive
 from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.check.short_training import check_short_training
 from detzoo.config.load import load_pipeline, read_pipeline
 from detzoo.config.problems import Findings, Severity
-from detzoo.config.support import REGION_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.config.support import CENTER_EXTRACTORS, REGION_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.features import hourglass
 
 EXTRACTOR = "model.ssd.feature_extractor"
 HYPERPARAMS = f"{EXTRACTOR}.conv_hyperparams"
@@ -53,6 +54,16 @@ def test_the_momentum_of_each_family_is_its_networks(name):
     row = {**SSD_EXTRACTORS, **REGION_EXTRACTORS}[name]
     batch_norm = _hyperparams_of(row.family, row.variant, row).batch_norm
     assert BACKBONE_MOMENTUM.get(row.family) == (None if batch_norm is None else batch_norm.momentum)
+
+
+@pytest.mark.parametrize("name", ["hourglass_10", "resnet_v1_50_fpn", "resnet_v2_50", "mobilenet_v2_fpn"])
+def test_the_momentum_of_each_family_of_centernet_is_its_networks(name):
+    row = CENTER_EXTRACTORS[name]
+    if row.family == "hourglass":
+        momentum = hourglass.BATCH_NORM.momentum
+    else:
+        momentum = build_network(row, for_center=True).hyperparams.batch_norm.momentum
+    assert CENTER_MOMENTUM[row.family] == momentum
 
 
 _networks: dict[str, object] = {}
