@@ -27,7 +27,10 @@ class ImageDetections(NamedTuple):
 
     def rows(self, chosen: np.ndarray) -> ImageDetections:
         """Returns the chosen detections: by their numbers, in that order, or by bool [D]."""
-        return self._make(None if values is None else values[chosen] for values in self)
+        boxes_norm, scores, class_ids, *optional = self
+        kept = ImageDetections(boxes_norm[chosen], scores[chosen], class_ids[chosen])
+        names = self._fields[3:]
+        return kept._replace(**{name: each[chosen] for name, each in zip(names, optional) if each is not None})
 
 
 class ImageDetector:
