@@ -22,6 +22,7 @@ import tensorflow as tf
 
 from detzoo.config.label_map import UNNAMED, parse_label_map
 from detzoo.data.resize import to_gray
+from detzoo.detectors.center_net import CenterNet
 from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError, UsageError
 from detzoo.export.exporter import Export, num_parameters
@@ -32,6 +33,8 @@ from detzoo.export.tflite_graph import (
     INT8,
     NONE,
     QUANTIZATIONS,
+    attach,
+    convert_center_net,
     convert_network,
     convert_postprocessing,
     join,
@@ -83,17 +86,23 @@ def export_tflite(
     folder = make_folder(output_directory, "--output_directory")
     gray = bool(getattr(resizer, "convert_to_grayscale", False))
     logger.info("converting the detector to TFLite")
-    network, num_folded = convert_network(detector, options.input_type, options.quantize, images, gray)
-    postprocessing = convert_postprocessing(detector)
+    postprocessing, limits = b"", {}
+    if isinstance(detector, CenterNet):
+        content, num_folded = convert_center_net(detector, options.input_type, options.quantize, gray)
+    else:
+        network, num_folded = convert_network(detector, options.input_type, options.quantize, images, gray)
+        postprocessing, limits = convert_postprocessing(detector), dataclasses.asdict(detector.dense_detections.limits)
+        content = join(network, postprocessing)
     labels = _labels(beside, detector.num_classes)
     has_byte_input = INPUT_DTYPES[options.input_type] == tf.uint8
     about = metadata(f"{detector.name} of detzoo", has_byte_input, LABELS_FILE if labels else "")
-    content = join(network, postprocessing, about)
+    content = attach(content, about)
     content = add_labels(content, LABELS_FILE, labels) if labels else content
     report = None
     if beside.compares:
         logger.info("running it, and comparing with the detector in memory")
-        check_postprocessing(detector, postprocessing)
+        if postprocessing:
+            check_postprocessing(detector, postprocessing)
         report = _compare(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
     write_atomically(path, content)
@@ -114,7 +123,7 @@ def export_tflite(
         **beside.facts,
         "num_folded_batch_norms": num_folded,
         "parameters": num_parameters(detector),
-        "postprocessing": dataclasses.asdict(detector.dense_detections.limits),
+        "postprocessing": limits,
         "agreement": report._asdict() if report else None,
         "seconds": round(time.monotonic() - started, 2),
         "versions": versions(),
@@ -127,7 +136,7 @@ def export_tflite(
 
 
 def _check(detector: Any, options: TfliteOptions) -> None:
-    if not isinstance(detector, OneStageDetector):
+    if not isinstance(detector, OneStageDetector | CenterNet):
         raise UsageError(f"TFLite is written from one-stage detectors (SSD, RetinaNet), not {type(detector).__name__}")
     if options.quantize not in QUANTIZATIONS:
         raise UsageError(f"quantize is {options.quantize!r}; accepted: {', '.join(QUANTIZATIONS)}")
@@ -135,7 +144,9 @@ def _check(detector: Any, options: TfliteOptions) -> None:
         raise UsageError(f"input_type is {options.input_type!r}; for TFLite: {', '.join(INPUT_DTYPES)}")
     if options.quantize == INT8 and not options.representative_data:
         raise UsageError("int8 needs representative data")
-    if detector.static_anchors_norm is None:
+    if options.quantize == INT8 and isinstance(detector, CenterNet):
+        raise UsageError("int8 is not supported for CenterNet, whose boxes it would round; accepted: none, dynamic")
+    if None in detector.input_shape_px:
         raise UsageError("TFLite needs an input of fixed size: choose an image_resizer that gives one")
 
 

@@ -149,13 +149,12 @@ def _convert(function: Any, configure: Callable[[Any], None] = lambda converter:
             raise DetzooError(f"TFLite's converter refuses the detector: {reason.strip()[:300]}") from problem
 
 
-def join(network: bytes, postprocessing: bytes, metadata: bytes = b"") -> bytes:
-    """Joins network, post-processing and metadata to one TFLite model from the image to the detections.
+def join(network: bytes, postprocessing: bytes) -> bytes:
+    """Joins network and post-processing to one TFLite model from the image to the detections.
 
     Clients take the outputs by number: boxes, classes, scores, count. The converter orders them by a hash, so they are
     sorted here.
     """
-    from tensorflow.lite.python import schema_py_generated as schema
     from tensorflow.lite.tools import flatbuffer_utils
 
     first = flatbuffer_utils.read_model_from_bytearray(bytearray(network))
@@ -173,12 +172,20 @@ def join(network: bytes, postprocessing: bytes, metadata: bytes = b"") -> bytes:
     for entry, tensor in zip(signature.outputs, graph.outputs):
         entry.tensorIndex = tensor
     first.description = "detzoo: one-stage detector"
-    if metadata:
-        entry, buffer = schema.MetadataT(), schema.BufferT()
-        entry.name, entry.buffer, buffer.data = METADATA_NAME, len(first.buffers), np.frombuffer(metadata, np.uint8)
-        first.buffers.append(buffer)
-        first.metadata = [*(first.metadata or ()), entry]
     return bytes(flatbuffer_utils.convert_object_to_bytearray(first))
+
+
+def attach(content: bytes, metadata: bytes) -> bytes:
+    """Returns a TFLite model with TFLite Metadata in it."""
+    from tensorflow.lite.python import schema_py_generated as schema
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    entry, buffer = schema.MetadataT(), schema.BufferT()
+    entry.name, entry.buffer, buffer.data = METADATA_NAME, len(model.buffers), np.frombuffer(metadata, np.uint8)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or ()), entry]
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))
 
 
 def _named_tensors(model: Any) -> tuple[dict[str, int], dict[str, int]]:
@@ -213,3 +220,51 @@ def _append(first: Any, second: Any, known: Mapping[int, int]) -> dict[int, int]
         operator.outputs = [places[int(number)] for number in operator.outputs]
         graph.operators.append(operator)
     return places
+
+
+def convert_center_net(detector: Any, input_type: str, quantize: str, convert_to_grayscale: bool) -> tuple[bytes, int]:
+    """Converts a CenterNet as a whole, from pixels to detections: its peaks need no custom operation.
+
+    Returns:
+        A TFLite model with the input ``image`` and the outputs ``OUTPUTS``, and the number of folded batch
+        normalisations.
+    """
+    height, width = detector.input_shape_px
+    spec = tf.TensorSpec([1, height, width, 3], INPUT_DTYPES[input_type], name=IMAGE)
+
+    def detect(image: Tensor) -> dict[str, Tensor]:
+        image = to_gray(image) if convert_to_grayscale else image
+        predictions = detector.forward(detector.preprocess(image))
+        found = detector.postprocess(predictions, tf.constant([[height, width]]), (height, width))
+        values = (found.boxes_norm, found.classes, found.scores, found.num_valid)
+        return {name: tf.cast(value, tf.float32) for name, value in zip(OUTPUTS, values)}
+
+    frozen, num_folded = freeze(tf.function(detect, input_signature=[spec], autograph=False).get_concrete_function())
+
+    def run_frozen(image: Tensor) -> dict[str, Tensor]:
+        return outputs_of(frozen, [image])
+
+    def configure(converter: Any) -> None:
+        if quantize != NONE:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if quantize == FLOAT16:
+            converter.target_spec.supported_types = [tf.float16]
+
+    content = _convert(tf.function(run_frozen, input_signature=[spec], autograph=False), configure)
+    return _with_ordered_outputs(content), num_folded
+
+
+def _with_ordered_outputs(content: bytes) -> bytes:
+    """Sorts the outputs as ``OUTPUTS`` and names them so; the converter orders them by a hash."""
+    from tensorflow.lite.tools import flatbuffer_utils
+
+    model = flatbuffer_utils.read_model_from_bytearray(bytearray(content))
+    inputs, outputs = _named_tensors(model)
+    graph, signature = model.subgraphs[0], model.signatureDefs[0]
+    graph.outputs = [outputs[name] for name in OUTPUTS]
+    for name, tensor in (*inputs.items(), *((name, outputs[name]) for name in OUTPUTS)):
+        graph.tensors[tensor].name = name.encode()
+    order = {entry.name.decode(): entry for entry in signature.outputs}
+    signature.outputs = [order[name] for name in OUTPUTS]
+    model.description = "detzoo: CenterNet"
+    return bytes(flatbuffer_utils.convert_object_to_bytearray(model))

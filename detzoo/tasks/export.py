@@ -96,7 +96,9 @@ def export(
         batch_norm.check_recompute(loaded)
     if format == TFLITE:
         _check_tflite(message.model, input_type, quantize, representative_data)
-        if max_detections is not None:
+        if max_detections is not None and message.model.HasField("center_net"):
+            message.model.center_net.object_center_params.max_box_predictions = max_detections
+        elif max_detections is not None:
             message.model.ssd.post_processing.batch_non_max_suppression.max_total_detections = max_detections
     other_runtime = "--format=onnx" if format == ONNX else "--nms=portable" if nms == NMS_PORTABLE else ""
     if other_runtime:
@@ -295,24 +297,34 @@ def _check_tflite(model: Any, input_type: str, quantize: str, representative_dat
             "--quantize=int8 needs --representative_data, TFRecords or images like those that the model will see: "
             "the ranges of the activations are measured on them"
         )
-    if model.WhichOneof("model") != "ssd":
+    kind = model.WhichOneof("model")
+    if kind not in ("ssd", "center_net"):
         raise ConfigError(
-            "--format=tflite exports one-stage detectors (model.ssd); this config has "
-            f"model.{model.WhichOneof('model')}. Other models serve as a SavedModel: leave --format out"
+            "--format=tflite exports one-stage detectors (model.ssd, model.center_net); this config has "
+            f"model.{kind}. Other models serve as a SavedModel: leave --format out"
         )
+    if kind == "center_net":
+        if quantize == "int8":
+            raise UsageError("--quantize=int8 is not supported for model.center_net; accepted: none, float16, dynamic")
+        _check_fixed_size(model.center_net.image_resizer, "model.center_net")
+        return
+    _check_fixed_size(model.ssd.image_resizer, "model.ssd")
     suppression = model.ssd.post_processing.batch_non_max_suppression
     if suppression.soft_nms_sigma > 0 and not suppression.use_hard_nms:
         raise ConfigError(
             "--format=tflite: TFLite models have no soft suppression; add "
             "--set model.ssd.post_processing.batch_non_max_suppression.soft_nms_sigma=0"
         )
-    resizer = model.ssd.image_resizer
+
+
+def _check_fixed_size(resizer: Any, path: str) -> None:
+    """Refuses a resizer whose output depends on the image."""
     kind = resizer.WhichOneof("image_resizer_oneof")
     pads = kind == "keep_aspect_ratio_resizer" and resizer.keep_aspect_ratio_resizer.pad_to_max_dimension
     if kind != "fixed_shape_resizer" and not pads:
         raise ConfigError(
             f"--format=tflite needs an input of one size, and the size that {kind} gives depends on the image; add "
-            "--set model.ssd.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension=true, with a "
+            f"--set {path}.image_resizer.keep_aspect_ratio_resizer.pad_to_max_dimension=true, with a "
             "max_dimension that is a multiple of the coarsest stride, or "
-            "--set model.ssd.image_resizer.fixed_shape_resizer.height=... and .width=..."
+            f"--set {path}.image_resizer.fixed_shape_resizer.height=... and .width=..."
         )

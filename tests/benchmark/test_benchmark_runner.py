@@ -185,7 +185,9 @@ def test_table_json_and_csv(result, tmp_path):
         write_result([result], tmp_path / "rows.csv")
     lines = (tmp_path / "rows.csv").read_text().splitlines()
     assert len(lines) == 3
-    assert lines[0].startswith("model,started,runtime,device,precision,jit_compile,batch_size,image_height,image_width,images")
+    assert lines[0].startswith(
+        "model,started,runtime,device,precision,jit_compile,batch_size,image_height,image_width,images"
+    )
     (tmp_path / "old.csv").write_text("model,speed\n")
     for use in (check_output, lambda path: write_result([result], path)):
         with pytest.raises(UsageError, match="lacks started, lacks device, has speed"):

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 from google.protobuf import text_format
 
+from detzoo.benchmark.random_weights import randomize
 from detzoo.builders.detector import build_detector, with_num_classes
 from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints.object_detection_api import match_detector
@@ -19,8 +20,12 @@ from detzoo.checkpoints.object_graph import ObjectGraph
 from detzoo.config import pb
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Groundtruth
+from detzoo.errors import UsageError
+from detzoo.export.exporter import Export
+from detzoo.export.tflite import TfliteOptions, export_tflite
 from detzoo.features.network import symbolic
 from detzoo.serving.served import ServingModule
+from detzoo.serving.tflite_detector import TfliteDetector
 
 SMALL = """
 center_net {
@@ -256,3 +261,18 @@ def test_published_losses(golden_weights, outputs, kind, factor):
     for name, term in outputs[2].loss_terms(predictions, truth).items():
         expected = float(golden[f"{kind}_Loss_{name.replace('/', '_')}"])
         assert float(term.total / term.normalizer) == pytest.approx(expected, rel=1e-4), name
+
+
+def test_tflite_has_the_original_signature_and_the_same_detections(tmp_path):
+    model = message("center_net { image_resizer { fixed_shape_resizer { height: 32 width: 48 } } }")
+    small = build_detector(model)
+    randomize(small)
+    [bias] = [weight for weight in small.weights if weight.path == "head/box-scale.0.predictor/bias"]
+    bias.assign([3.0, 4.0])  # cells: boxes with an area
+    path, report = export_tflite(small, build_model_resizer(model), tmp_path, TfliteOptions(), Export())
+    assert report.max_box_difference < 1e-4
+    runner = TfliteDetector(path)
+    boxes, classes, scores, count = runner.outputs(np.full((1, 32, 48, 3), 90, np.uint8))
+    assert (boxes.shape, classes.shape, scores.shape, count.shape) == ((1, 10, 4), (1, 10), (1, 10), (1,))
+    with pytest.raises(UsageError, match="int8 is not supported for CenterNet"):
+        export_tflite(small, build_model_resizer(model), tmp_path, TfliteOptions("int8", "image_tensor", "x"), Export())
