@@ -12,8 +12,9 @@ before it may still be spinning. Memory (peak, with the import), load and import
 the runtime alone. The yardstick is the speed of a float32 matrix product before and after the rounds, in GFLOP/s.
 
 YOLO11n needs ultralytics, which brings PyTorch, in an environment that --yolo_python names (pip install ultralytics
-onnx onnxruntime). It is exported there with random weights, at 320 pixels and with its suppression, and runs here in
-ONNX Runtime and OpenVINO. Its time includes the conversion of the image to float, and no letterbox.
+onnx onnxruntime). It is exported there with random weights at 320 pixels, and runs here in ONNX Runtime and OpenVINO.
+Its time includes the conversion of the image to float. It includes neither letterbox nor suppression, which ultralytics
+computes in Python.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ CALLS_PER_ROUND = 4
 YOLO_PROGRAM = """
 import sys, pathlib, shutil
 from ultralytics import YOLO
-path = YOLO("yolo11n.yaml").export(format="onnx", imgsz=int(sys.argv[2]), nms=True)
+path = YOLO("yolo11n.yaml").export(format="onnx", imgsz=int(sys.argv[2]))
 shutil.copy(path, pathlib.Path(sys.argv[1]))
 """
 
@@ -94,17 +95,17 @@ def main(argv: list[str]) -> None:
     python_logging.disable(python_logging.WARNING)
     choose_threads(THREADS.value, THREADS.value)
     start_tensorflow()
+    lines: list[Line] = []
+    print("| detector | runtime | ms | of TF | memory MiB | load s | import s | GFLOP/s |")
+    print("|---|---" + "|---:" * 6 + "|", flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        folder, lines = pathlib.Path(FOLDER.value or temporary), []
-        for config in CONFIGS.value:
-            lines += measure_detector(config, folder)
-        lines += measure_yolo(folder)
-    print_table(lines)
-    if OUTPUT.value:
-        with open(OUTPUT.value, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file)
-            writer.writerow(Line._fields)
-            writer.writerows(lines)
+        folder = pathlib.Path(FOLDER.value or temporary)
+        for config in [*CONFIGS.value, YOLO]:
+            new = measure_yolo(folder) if config == YOLO else measure_detector(config, folder)
+            print_lines(new)
+            lines += new
+            if OUTPUT.value:
+                write_lines(lines, OUTPUT.value)
 
 
 def measure_detector(config: str, folder: pathlib.Path) -> list[Line]:
@@ -204,11 +205,16 @@ def random_image(side: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 
 
-def print_table(lines: list[Line]) -> None:
+def write_lines(lines: list[Line], path: str) -> None:
+    """Writes the lines as CSV."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(Line._fields)
+        writer.writerows(lines)
+
+
+def print_lines(lines: list[Line]) -> None:
     """Prints the lines as Markdown."""
-    print(
-        "| detector | runtime | ms | of TF | memory MiB | load s | import s | GFLOP/s |\n|---|---" + "|---:" * 6 + "|"
-    )
     for line in lines:
         if line.milliseconds is None:
             print(f"| {line.detector} | {line.runtime} | {line.note} |||||||")

@@ -178,8 +178,8 @@ def run_pycocotools(
     """Returns an accumulated COCOeval of ``coco_groundtruth`` and ``coco_detections``, None without any object to find.
 
     ``max_detections`` are the numbers of detections per image that count, ascending; empty for COCO's numbers. With an
-    ``iou_threshold``, objects of all sizes are matched at that one only, which takes a tenth of the time. ``sigmas``
-    are the tolerances of keypoints.
+    ``iou_threshold``, objects of all sizes are matched at that one only, which is faster. ``sigmas`` are the tolerances
+    of keypoints.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
