@@ -431,7 +431,7 @@ class LoadedDetector:
             overrides: Changes of single config fields, such as thresholds of the post-processing.
             format: "saved_model", "tflite" or "onnx".
             input_type: "image_tensor", "float_image_tensor", "encoded_image_string_tensor" or "tf_example".
-            optimize_for: "cpu" or "gpu"; for a SavedModel.
+            optimize_for: "cpu" or "gpu"; for a SavedModel or ONNX.
             recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
                 are computed; None for the statistics of the model.
             quantize: "none", "float16", "dynamic" or "int8"; for TFLite.

@@ -82,7 +82,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.choice("input_type", "Input of the exported model.", INPUT_TYPES, "image_tensor")
     text = (
         "Device that the model will run on. For a CPU, large 3 x 3 convolutions become matrix products (Winograd): up "
-        "to twice as fast, a larger file. The model runs on both in either form."
+        "to twice as fast, a larger file. The model runs on both in either form. For OpenVINO: gpu."
     )
     define.choice("optimize_for", text, DEVICES, "cpu")
     text = (
@@ -119,7 +119,7 @@ def run(flag_values: flags.FlagValues) -> None:
     of_others = {
         SAVED_MODEL: TFLITE_ONLY,
         TFLITE: SAVED_MODEL_ONLY,
-        ONNX: (*TFLITE_ONLY, *SAVED_MODEL_ONLY),
+        ONNX: (*TFLITE_ONLY, "nms"),
     }
     for name in of_others[flag_values.format]:
         if flag_values[name].present:

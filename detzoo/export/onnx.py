@@ -19,12 +19,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from detzoo.errors import DetzooError, UsageError
-from detzoo.export.exporter import Export, check_finite, common_record
+from detzoo.export.exporter import CPU, EXAMPLE_SHAPE, Export, check_finite, common_record
 from detzoo.export.freeze import freeze
 from detzoo.export.onnx_graph import OPSET, convert, keep_outputs, set_metadata
-from detzoo.export.parity import ABSOLUTE_TOLERANCE, Reference, check_parity, reference_outputs
+from detzoo.export.parity import ABSOLUTE_TOLERANCE, Reference, check_parity, example_input, reference_outputs
+from detzoo.export.winograd import use_winograd
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
 from detzoo.ops.graph_form import GraphForm, tracing_for
+from detzoo.serving.frozen import FrozenGraph
 from detzoo.serving.image_detector import MASKS_OUTPUT
 from detzoo.serving.onnx_detector import OUTPUTS, SUFFIX, OnnxDetector
 from detzoo.serving.served import ServingModule
@@ -75,19 +77,26 @@ def export_onnx(
     check_finite(detector)
     folder = make_folder(output_directory, "--output_directory")
     logger.info("converting the detector to ONNX")
+    serving = ServingModule(detector, resizer, input_type)
     with tracing_for(GraphForm.ONNX):
-        frozen, num_folded = freeze(ServingModule(detector, resizer, input_type).concrete_function())
-    whole = convert(frozen)
-    kept = [name for name in (*OUTPUTS, MASKS_OUTPUT) if name in frozen.output_names]
-    model = keep_outputs(whole, kept)
+        frozen, num_folded = freeze(serving.concrete_function())
     texts = {CONFIG_FILE: beside.config_text, LABEL_MAP_FILE: beside.label_map_text}
-    set_metadata(model, {**texts, "checkpoint": beside.source, "step": str(beside.step)})
-    content = model.SerializeToString()
-    report = None
+    metadata = {**texts, "checkpoint": beside.source, "step": str(beside.step)}
+    references: list[Reference] = []
     if beside.compares:
-        logger.info("running it, and comparing with the detector in memory")
         references = reference_outputs(ServingModule(detector, resizer, input_type), input_type)
-        report = _compare(references, whole.SerializeToString(), content, detector.chooses_regions)
+    num_winograd, rewritten = 0, frozen
+    if beside.optimize_for == CPU:
+        example = example_input(serving, input_type, EXAMPLE_SHAPE)
+        rewritten, num_winograd = use_winograd(frozen, example, detector.chooses_regions)
+    try:
+        content, report = _convert_checked(rewritten, metadata, references, detector.chooses_regions)
+    except DetzooError as problem:
+        if not num_winograd:
+            raise
+        logger.warning("%s with faster convolutions, so these are not used", problem)
+        num_winograd = 0
+        content, report = _convert_checked(frozen, metadata, references, detector.chooses_regions)
     path = folder / MODEL_FILE
     write_atomically(path, content)
     for name, text in texts.items():
@@ -98,10 +107,26 @@ def export_onnx(
         "opset": OPSET,
         **common_record(detector, beside, started),
         "num_folded_batch_norms": num_folded,
+        "optimized_for": beside.optimize_for,
+        "num_winograd_convolutions": num_winograd,
         "agreement": report._asdict() if report else None,
     }
     write_atomically(path.with_suffix(".json"), json.dumps(record, indent=2) + "\n")
     return path, report
+
+
+def _convert_checked(
+    frozen: FrozenGraph, metadata: Mapping[str, str], references: Sequence[Reference], chooses_regions: bool
+) -> tuple[bytes, OnnxReport | None]:
+    """Returns the content of the file, and its differences to the references, None if there are none."""
+    whole = convert(frozen)
+    model = keep_outputs(whole, [name for name in (*OUTPUTS, MASKS_OUTPUT) if name in frozen.output_names])
+    set_metadata(model, metadata)
+    content = model.SerializeToString()
+    if not references:
+        return content, None
+    logger.info("running the file, and comparing with the detector in memory")
+    return content, _compare(references, whole.SerializeToString(), content, chooses_regions)
 
 
 def _compare(references: Sequence[Reference], whole: bytes, content: bytes, chooses_regions: bool) -> OnnxReport:

@@ -74,7 +74,7 @@ def export(
         config_override: Protobuf text that is merged into the config before ``overrides``.
         format: "saved_model", "tflite" or "onnx".
         input_type: One of ``INPUT_TYPES``, for TFLite and ONNX one of ``PIXEL_INPUT_TYPES``.
-        optimize_for: "cpu" or "gpu"; for a SavedModel.
+        optimize_for: "cpu" or "gpu"; for a SavedModel or ONNX.
         recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization are
             computed; None for the statistics of the checkpoint.
         quantize: One of ``QUANTIZATIONS``; for TFLite.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+import pathlib
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from detzoo.export.exporter import Export
 from detzoo.export.freeze import freeze
 from detzoo.export.onnx_graph import convert, keep_outputs
 from detzoo.export.parity import textured_images
+from detzoo.export.winograd import use_winograd
 from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.serving.live_detector import LiveDetector
 from detzoo.serving.onnx_detector import OnnxDetector, open_session
@@ -150,14 +153,15 @@ def test_loading_and_detecting_import_no_tensorflow(ssd, tmp_path):
         "result = detector.detect(np.zeros([40, 60, 3], np.uint8), score_threshold=0.0); "
         "print(detector.class_names, len(result) > 0, 'tensorflow' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
+    environment = {**os.environ, "PYTHONPATH": str(pathlib.Path(__file__).parents[2])}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "{1: 'Cat'} True False"
 
 
 def test_a_disagreement_leaves_the_earlier_files(ssd, build, tmp_path, monkeypatch):
     detector, resizer, path, _ = ssd
     (tmp_path / "model.onnx").write_bytes(b"earlier")
-    monkeypatch.setattr(export, "freeze", lambda function: None)
     monkeypatch.setattr(export, "convert", lambda frozen: onnx.load(path))
     monkeypatch.setattr(export, "keep_outputs", lambda model, names: model)
     monkeypatch.setattr(export, "freeze", lambda function: (type("Frozen", (), {"output_names": {}})(), 0))
@@ -170,7 +174,7 @@ def test_a_disagreement_leaves_the_earlier_files(ssd, build, tmp_path, monkeypat
     monkeypatch.setattr(export, "check_parity", lambda *arguments: (0.0, 0.0))
     monkeypatch.setattr(OnnxDetector, "outputs", shifted)
     with pytest.raises(DetzooError, match=r"100% of the ONNX model's \d+ detections differ from the detector's"):
-        export.export_onnx(detector, resizer, tmp_path, "image_tensor", Export())
+        export.export_onnx(detector, resizer, tmp_path, "image_tensor", Export(optimize_for="gpu"))
     assert [file.name for file in tmp_path.iterdir()] == ["model.onnx"]
     assert (tmp_path / "model.onnx").read_bytes() == b"earlier"
 
@@ -215,6 +219,25 @@ def test_crops_are_one_operator(size):
     images = np.random.default_rng(0).normal(size=(2, 7, 11, 3)).astype(np.float32)
     [found] = run(crop, images)
     np.testing.assert_allclose(found["crops"], crop(images)["crops"], atol=1e-5)
+
+
+def test_winograd_convolutions_are_converted():
+    generator = np.random.default_rng(0)
+    spread = tf.constant(generator.normal(size=(1, 1, 3, 128)), tf.float32)
+    kernel = tf.constant(generator.normal(0.0, 0.03, (3, 3, 128, 128)), tf.float32)
+
+    def convolve(images):
+        return {"maps": tf.nn.conv2d(tf.nn.conv2d(images, spread, 1, "SAME"), kernel, 1, "SAME")}
+
+    spec = tf.TensorSpec([None, None, None, 3], name="images")
+    frozen, _ = freeze(tf.function(convolve, input_signature=[spec], autograph=False).get_concrete_function())
+    images = generator.normal(size=(2, 35, 43, 3)).astype(np.float32)  # 9 x 11 tiles per image
+    rewritten, count = use_winograd(frozen, tf.constant(images))
+    assert count == 1
+    model = convert(rewritten)
+    assert [node.op_type for node in model.graph.node].count("Conv") == 1
+    [found] = open_session(model.SerializeToString()).run(None, {"input_tensor": images})
+    np.testing.assert_allclose(found, convolve(images)["maps"], atol=1e-4)
 
 
 def test_operators_without_a_counterpart_are_named():
