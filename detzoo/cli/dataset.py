@@ -109,6 +109,7 @@ COCO = Importer(
     """
     Reads a COCO instances JSON: polygons and run-length encodings become masks with --include_masks. An object without
     a box gets the box of its outline. If iscrowd is set on every object, --crowds_as_objects imports them as objects.
+    Keypoints of a person_keypoints file are written, too, and the label map gets their names.
 
         detzoo dataset coco --images_dir=train2017 --annotations_file=instances_train2017.json \\
             --output_path=records/train --num_shards=32 --include_masks

@@ -27,10 +27,8 @@ class ImageDetections(NamedTuple):
 
     def rows(self, chosen: np.ndarray) -> ImageDetections:
         """Returns the chosen detections: by their numbers, in that order, or by bool [D]."""
-        boxes_norm, scores, class_ids, *optional = self
-        kept = ImageDetections(boxes_norm[chosen], scores[chosen], class_ids[chosen])
-        names = self._fields[3:]
-        return kept._replace(**{name: each[chosen] for name, each in zip(names, optional) if each is not None})
+        kept = {name: None if values is None else values[chosen] for name, values in self._asdict().items()}
+        return ImageDetections(**kept)
 
 
 class ImageDetector:

@@ -50,8 +50,9 @@ class KeypointAssigner:
         num_keypoints = len(columns)
         sigma = gaussian_sigma(sizes, MIN_OVERLAP)[..., tf.newaxis] * tf.constant(self.task.deviations)
         numbers = tf.broadcast_to(tf.range(num_keypoints), tf.shape(weights))
-        cells = _flat_pairs(tf.floor(points))
-        heatmap = gaussians(cells, _flat(sigma), _flat(numbers), _flat(weights), map_shape, num_keypoints)
+        heatmap = gaussians(
+            _flat_pairs(tf.floor(points)), _flat(sigma), _flat(numbers), _flat(weights), map_shape, num_keypoints
+        )
         unlabelled = covered(boxes_in_cells, cast(weights < 1e-3), map_shape)
         starts = tf.broadcast_to(centers[:, :, tf.newaxis], tf.shape(points))
         return KeypointTargets(

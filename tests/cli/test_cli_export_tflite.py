@@ -112,7 +112,10 @@ def test_two_stages_and_data_that_is_not_there(toy_run, small, monkeypatch, caps
     config.model.CopyFrom(small.message_of())
     save_pipeline(config, toy_run.config)
     assert main(arguments(toy_run)) == 2
-    assert "one-stage detectors (model.ssd); this config has model.faster_rcnn" in capsys.readouterr().err
+    assert (
+        "one-stage detectors (model.ssd, model.center_net); this config has model.faster_rcnn"
+        in capsys.readouterr().err
+    )
 
 
 def test_evaluation_takes_a_checkpoint_or_an_export(toy_run, capsys):
