@@ -27,8 +27,8 @@ class ImageDetections(NamedTuple):
 
     def rows(self, chosen: np.ndarray) -> ImageDetections:
         """Returns the chosen detections: by their numbers, in that order, or by bool [D]."""
-        kept = {name: None if values is None else values[chosen] for name, values in self._asdict().items()}
-        return ImageDetections(**kept)
+        kept: Any = [None if values is None else values[chosen] for values in self]
+        return ImageDetections(*kept)
 
 
 class ImageDetector:
