@@ -56,7 +56,7 @@ def build_feature_extractor(
         CheckpointError: The file of ``pretrained_weights`` does not fit.
     """
     row = lookup_ssd_extractor(message.type)
-    is_lite = row.is_fpn and message.use_depthwise
+    is_lite = row.is_fpn and message.use_depthwise and (row.family == "mobilenet_v1" or row.is_first_generation)
     network = build_network(row, message.depth_multiplier, message.min_depth, row.is_pyramid, is_lite)
     model = build_extractor_model(
         network,
@@ -128,7 +128,7 @@ def build_network(
     """Builds the classification network of an extractor's entry in the table.
 
     For a pyramid it has endpoints at the end of each stage, rather than those that SSD reads. ``is_lite`` has the
-    narrower end of MobileNet v1 for FPN-lite. ``for_center`` selects CenterNet's endpoints and statistics.
+    narrower end of MobileNets for FPN-lite. ``for_center`` selects CenterNet's endpoints and statistics.
     """
     network = _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
     if for_center and row.family == "mobilenet_v2":
@@ -148,7 +148,7 @@ def pixel_scale(row: Extractor) -> PixelScale:
 
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
-    "mobilenet_v2": lambda variant, depth, least, pyramid, lite: mobilenet.mobilenet_v2(depth, least, pyramid),
+    "mobilenet_v2": lambda variant, *options: mobilenet.mobilenet_v2(*options),
     "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),
     "inception_v2": lambda variant, depth, least, pyramid, lite: inception_v2.inception_v2(depth, least, pyramid),
     "inception_v3": lambda variant, *options: inception.inception_v3(),

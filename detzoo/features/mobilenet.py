@@ -31,9 +31,10 @@ V2_CENTER_ENDPOINTS = V2_PYRAMID_ENDPOINTS | {4: "block_9_add"}
 # "layer_15/expansion_output": wide, and already computed at the stride of the previous block.
 V2_SSD_ENDPOINTS = V2_PYRAMID_ENDPOINTS | {4: "block_13_expand_relu"}
 
-# The Object Detection API narrows the last two blocks of v1 for a pyramid of separable convolutions ("FPN-lite").
+# The Object Detection API narrows the last layers for a pyramid of separable convolutions ("FPN-lite"): of v1, and of
+# v2 in its TensorFlow 1 graphs.
 V1_LITE_FILTERS = {"conv_pw_12": 512, "conv_pw_13": 256}
-V2_LAST_FILTERS = 1280
+V2_LAST_FILTERS, V2_LITE_FILTERS = 1280, 256
 _V2_DIVISOR = 8
 
 
@@ -61,7 +62,9 @@ def mobilenet_v1(
     )
 
 
-def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False) -> Network:
+def mobilenet_v2(
+    depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid: bool = False, is_lite: bool = False
+) -> Network:
     """Describes MobileNet v2.
 
     Args:
@@ -70,6 +73,7 @@ def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
         min_depth: Smallest number of channels of any layer except the expansions, after the multiplication. A block
             that it widens has no shortcut.
         for_pyramid: Selects the endpoints for a feature pyramid rather than for SSD.
+        is_lite: Selects the narrower last convolution of FPN-lite.
 
     Returns:
         The network, endpoints 2 to 5.
@@ -81,7 +85,7 @@ def mobilenet_v2(depth_multiplier: float = 1.0, min_depth: int = 1, for_pyramid:
         if name.endswith("expand"):
             return round(filters * widening)
         if name == "Conv_1":
-            filters = _rounded(V2_LAST_FILTERS * min(depth_multiplier, 1.0))
+            filters = _rounded((V2_LITE_FILTERS if is_lite else V2_LAST_FILTERS) * min(depth_multiplier, 1.0))
         return max(filters, min_depth)
 
     narrow = [layer.name for layer in graph.layers if layer.name.endswith("_project") and layer.filters < min_depth]

@@ -150,6 +150,13 @@ def test_depth_multiplier_and_min_depth_of_mobilenet_v2():
     assert "block_4_add" in names
 
 
+@pytest.mark.parametrize(("suffix", "channels"), [("", 192), ("_keras", 960)])
+def test_mobilenet_v2_for_a_lite_pyramid(suffix, channels):
+    # 0.75 * 256 in TensorFlow 1, where the API narrows the last convolution, and 0.75 * 1280 in Keras.
+    extractor = build(f"type: 'ssd_mobilenet_v2_fpn{suffix}' depth_multiplier: 0.75 use_depthwise: true")
+    assert extractor.specs[-1].channels == channels
+
+
 def test_depth_multiplier_of_inception_v2():
     # At half width Mixed_4c has 96 + 64 + 64 + 64 channels, and Mixed_5c 176 + 160 + 112 + 64.
     extractor = build("type: 'ssd_inception_v2' depth_multiplier: 0.5")

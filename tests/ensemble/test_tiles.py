@@ -214,7 +214,7 @@ def test_tiles_at_least_double_the_average_precision_on_mosaics():
     assert len(boxes) > 200
 
     def precision(detect):
-        boxes_norm, scores, class_ids, _ = detect(image)
+        boxes_norm, scores, class_ids, *_ = detect(image)
         nothing = np.zeros(len(boxes), bool)
         evaluated = EvaluatedImage(
             *("1", shape, boxes, classes, nothing, nothing, sides.prod(axis=1)),
