@@ -27,7 +27,7 @@ from detzoo.export.winograd import use_winograd
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
 from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.serving.frozen import FrozenGraph
-from detzoo.serving.image_detector import MASKS_OUTPUT
+from detzoo.serving.image_detector import OPTIONAL_OUTPUTS
 from detzoo.serving.onnx_detector import OUTPUTS, SUFFIX, OnnxDetector
 from detzoo.serving.served import ServingModule
 
@@ -120,7 +120,7 @@ def _convert_checked(
 ) -> tuple[bytes, OnnxReport | None]:
     """Returns the content of the file, and its differences to the references, None if there are none."""
     whole = convert(frozen)
-    model = keep_outputs(whole, [name for name in (*OUTPUTS, MASKS_OUTPUT) if name in frozen.output_names])
+    model = keep_outputs(whole, [name for name in (*OUTPUTS, *OPTIONAL_OUTPUTS) if name in frozen.output_names])
     set_metadata(model, metadata)
     content = model.SerializeToString()
     if not references:

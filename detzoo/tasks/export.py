@@ -270,8 +270,8 @@ def _check_other_runtime(model: Any, input_type: str, flag: str) -> None:
     if kind in ("spp_net", "spp_classifier", "segmentation_proposals") or reads_proposals(model):
         found = "model.faster_rcnn with proposals_from_reader" if kind == "faster_rcnn" else f"model.{kind}"
         raise ConfigError(
-            f"{flag} exports one-stage detectors (model.ssd), Faster R-CNN, Mask R-CNN and R-FCN (model.faster_rcnn); "
-            f"this config has {found}. It serves as a SavedModel: leave {flag} out"
+            f"{flag} exports one-stage detectors (model.ssd, model.center_net), Faster R-CNN, Mask R-CNN and R-FCN "
+            f"(model.faster_rcnn); this config has {found}. It serves as a SavedModel: leave {flag} out"
         )
     chosen = getattr(model, kind)
     if kind == "faster_rcnn" and chosen.roi_operation == chosen.MAX_ROI_POOL:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from detzoo.serving.image_detector import ImageDetector
 
 ONE_STAGE_BATCH = 8
+ONE_STAGE_MODELS = ("ssd", "center_net")  # fields of ``model``
 DEFAULT_TILE_OVERLAP = 0.2
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 # Path or name of a pipeline.config (see config.library), or a loaded config. A task never changes what it is given.
@@ -227,9 +228,10 @@ def _padding_resizer(path: str | pathlib.Path, model: Any) -> Any:
     config = pathlib.Path(path).parent / CONFIG_FILE
     if model is None and config.is_file():
         model = load_pipeline(str(config)).message.model
-    if model is None or not model.HasField("ssd"):
+    kind = None if model is None else model.WhichOneof("model")
+    if kind not in ONE_STAGE_MODELS:
         return None
-    resizer = model.ssd.image_resizer
+    resizer = getattr(model, kind).image_resizer
     # 0 is BILINEAR; grayscale is a part of the model.
     if resizer.HasField("fixed_shape_resizer") and resizer.fixed_shape_resizer.resize_method == 0:
         return None
@@ -287,7 +289,7 @@ def usual_batch_size(model: Any) -> int:
     Args:
         model: ``model`` block of the config; None if it is unknown.
     """
-    return ONE_STAGE_BATCH if model is not None and model.HasField("ssd") else 1
+    return ONE_STAGE_BATCH if model is not None and model.WhichOneof("model") in ONE_STAGE_MODELS else 1
 
 
 def _name_best(exported: pathlib.Path) -> None:
