@@ -190,7 +190,7 @@ def test_table_json_and_csv(result, tmp_path):
     )
     (tmp_path / "old.csv").write_text("model,speed\n")
     for use in (check_output, lambda path: write_result([result], path)):
-        with pytest.raises(UsageError, match="lacks started, lacks device, has speed"):
+        with pytest.raises(UsageError, match="lacks started, lacks runtime, has speed"):
             use(tmp_path / "old.csv")
 
 

@@ -214,7 +214,8 @@ def overlapping_proposals(image):
 def test_what_covers_a_better_one_is_listed_but_not_drawn(tmp_path, monkeypatch, overlap, drawn):
     pictures = []
 
-    def remember(pixels, boxes_norm, labels, *rest, colours, fonts):
+    def remember(pixels, boxes_norm, labels, *rest, colours, fonts, keypoints):
+        assert keypoints is None
         pictures.append((boxes_norm, labels, colours))
         return Image.fromarray(pixels)
 

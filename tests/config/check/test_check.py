@@ -199,7 +199,6 @@ def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overr
             "train_config.data_augmentation_options[1]",
             "name an augmentation",
         ),
-        (["train_input_reader.num_keypoints=17"], "train_input_reader.num_keypoints", "keypoints are not supported"),
         (
             ["train_input_reader.input_type=TF_SEQUENCE_EXAMPLE"],
             "train_input_reader.input_type",
