@@ -273,9 +273,11 @@ def tiling_of(tile: int | None, tile_overlap: float | None) -> Tiling | None:
 
 def tiled(detector: ImageDetector, tiling: Tiling | None, batch_size: int) -> ImageDetector:
     """Returns a detector that gets large images in tiles, some at a time; the detector itself without tiles."""
-    from detzoo.ensemble.tiles import TiledDetector
+    if not tiling:
+        return detector
+    from detzoo.ensemble.tiles import TiledDetector  # loads TensorFlow
 
-    return TiledDetector(detector, *tiling, batch_size) if tiling else detector
+    return TiledDetector(detector, *tiling, batch_size)
 
 
 def usual_max_boxes(max_boxes: int | None, tiling: Tiling | None) -> int:

@@ -136,8 +136,9 @@ def test_invalid_utf_8_is_no_text(config_path):
 
 def test_the_most_severe_problems_are_listed_and_the_rest_counted(config_path):
     text = config_path.read_text()
-    flip = "data_augmentation_options { random_horizontal_flip { keypoint_flip_permutation: 1 } }\n"
-    config_path.write_text(text.replace(STEP, flip * 500).replace("num_classes: 2", "num_classes: -1"))
+    [reader] = re.findall(r"^eval_input_reader \{.*?^\}", text, re.DOTALL | re.MULTILINE)
+    reader = "\n" + reader.removesuffix("}") + "queue_capacity: 5 }"
+    config_path.write_text(text.replace("num_classes: 2", "num_classes: -1") + reader * 500)
     lines = answer(config_path).splitlines()
     assert problem_text("CONFIG", 3, "model.ssd.num_classes", "is -1; accepted: 1 to 65536 classes") in lines[0]
     assert lines[-1] == "CONFIG: not listed: 401 accepted fields have no effect"
