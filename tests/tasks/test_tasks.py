@@ -194,7 +194,7 @@ def test_an_export_names_the_better_checkpoint_of_the_run(toy_run, caplog):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_type": "tf_example"}, "needs an image decoder, which TFLite has not"),
+        ({"input_type": "tf_example"}, "needs an image decoder, and only TensorFlow has one"),
         ({"quantize": "int8"}, "--quantize=int8 needs --representative_data"),
     ],
 )
