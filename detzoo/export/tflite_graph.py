@@ -60,16 +60,8 @@ def convert_network(
         predictions = detector.forward(detector.preprocess(image))
         return {DELTAS: predictions.box_deltas, LOGITS: predictions.class_logits}
 
-    frozen, num_folded = freeze(tf.function(predict, input_signature=[spec], autograph=False).get_concrete_function())
-
-    def run_frozen(image: Tensor) -> dict[str, Tensor]:
-        return outputs_of(frozen, [image])
-
     def configure(converter: Any) -> None:
-        if quantize != NONE:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == FLOAT16:
-            converter.target_spec.supported_types = [tf.float16]
+        _store_small_weights(converter, quantize)
         if quantize == INT8:
             if images is None:
                 raise ValueError("int8 needs images")
@@ -80,7 +72,26 @@ def convert_network(
                 tf.lite.OpsSet.TFLITE_BUILTINS,
             ]
 
+    return _freeze_and_convert(predict, spec, configure)
+
+
+def _freeze_and_convert(
+    function: Callable[[Tensor], dict[str, Tensor]], spec: tf.TensorSpec, configure: Callable[[Any], None]
+) -> tuple[bytes, int]:
+    """Returns the TFLite model of a function of an image, and the number of folded batch normalisations."""
+    frozen, num_folded = freeze(tf.function(function, input_signature=[spec], autograph=False).get_concrete_function())
+
+    def run_frozen(image: Tensor) -> dict[str, Tensor]:
+        return outputs_of(frozen, [image])
+
     return _convert(tf.function(run_frozen, input_signature=[spec], autograph=False), configure), num_folded
+
+
+def _store_small_weights(converter: Any, quantize: str) -> None:
+    if quantize != NONE:
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    if quantize == FLOAT16:
+        converter.target_spec.supported_types = [tf.float16]
 
 
 def _calibration(images: np.ndarray) -> Iterator[list[np.ndarray]]:
@@ -239,18 +250,7 @@ def convert_center_net(detector: Any, input_type: str, quantize: str, convert_to
         values = (found.boxes_norm, found.classes, found.scores, found.num_valid)
         return {name: tf.cast(value, tf.float32) for name, value in zip(OUTPUTS, values)}
 
-    frozen, num_folded = freeze(tf.function(detect, input_signature=[spec], autograph=False).get_concrete_function())
-
-    def run_frozen(image: Tensor) -> dict[str, Tensor]:
-        return outputs_of(frozen, [image])
-
-    def configure(converter: Any) -> None:
-        if quantize != NONE:
-            converter.optimizations = [tf.lite.Optimize.DEFAULT]
-        if quantize == FLOAT16:
-            converter.target_spec.supported_types = [tf.float16]
-
-    content = _convert(tf.function(run_frozen, input_signature=[spec], autograph=False), configure)
+    content, num_folded = _freeze_and_convert(detect, spec, lambda converter: _store_small_weights(converter, quantize))
     return _with_ordered_outputs(content), num_folded
 
 
