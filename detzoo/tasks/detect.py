@@ -98,12 +98,10 @@ def detect(
     folder = make_folder(output_dir, "--output_dir")
     from detzoo.tasks.detect_files import DetectionOutputs, detect_files
 
-    detector, names, label_map_of_model = load_named(saved_model, ensemble, named)
+    detector, names, threshold = load_named(saved_model, ensemble, named, score_threshold, metrics)
     regions = proposals_table(detector, proposals)
     if regions is not None:
         regions.check_images(files)
-    model = pathlib.Path(ensemble) if ensemble else detector.folder
-    threshold = choose_threshold(score_threshold, model, metrics, label_map_of_model)
     limits = choose_limits(detector, names, threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     batch_size = batch_size or usual_batch_size(model_beside(detector))
@@ -213,12 +211,17 @@ def load_with_label_map(saved_model: str | pathlib.Path) -> tuple[Any, LabelMap 
 
 
 def load_named(
-    saved_model: str | None, ensemble: str | None, label_map: LabelMap | None
-) -> tuple[Any, Mapping[int, str], LabelMap | None]:
-    """Loads a model or an ensemble.
+    saved_model: str | None,
+    ensemble: str | None,
+    label_map: LabelMap | None,
+    score_threshold: float | str,
+    metrics: str | pathlib.Path | None,
+) -> tuple[Any, Mapping[int, str], float]:
+    """Loads a model or an ensemble; the arguments are those of ``detect``, but for the loaded label map.
 
     Returns:
-        The detector; the names of its classes, those of the label map or of the one next to the model; and that one.
+        The detector; the names of its classes, those of the label map or of the one next to the model; and the score
+        threshold.
     """
     detector, found = load_ensemble_file(ensemble) if ensemble else load_with_label_map(saved_model or "")
     named = label_map or found
@@ -227,7 +230,9 @@ def load_named(
             "no label map next to %s, so classes are named by their ids; --label_map names one",
             saved_model or "the models of the ensemble",
         )
-    return detector, named.display_names if named else {}, found
+    model = pathlib.Path(ensemble) if ensemble else detector.folder
+    threshold = choose_threshold(score_threshold, model, metrics, found)
+    return detector, named.display_names if named else {}, threshold
 
 
 def choose_limits(

@@ -26,7 +26,7 @@ from detzoo.files.video import RETRIES, TIMEOUT_SECONDS, Frame, VideoReader, Vid
 from detzoo.files.video_writer import VideoWriter
 from detzoo.folders import make_folder
 from detzoo.progress import track
-from detzoo.tasks.detect import choose_limits, choose_threshold, load_named
+from detzoo.tasks.detect import choose_limits, load_named
 from detzoo.tasks.models import tiled, tiling_of, usual_max_boxes
 
 if TYPE_CHECKING:
@@ -278,9 +278,7 @@ def detect_video(
     folder = make_folder(output_dir, "--output_dir")
     files = dict(zip(sources, _output_files(sources, folder)))
     single = options.open(sources[0]) if len(sources) == 1 else None  # a video that is not there needs no model
-    detector, names, label_map_of_model = load_named(saved_model, ensemble, named)
-    model = pathlib.Path(ensemble) if ensemble else detector.folder
-    threshold = choose_threshold(score_threshold, model, metrics, label_map_of_model)
+    detector, names, threshold = load_named(saved_model, ensemble, named, score_threshold, metrics)
     detector = tiled(detector, tiling, options.batch_size or BATCH_SIZE)
     limits = choose_limits(detector, names, threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap)
     summaries, problem = [], None
