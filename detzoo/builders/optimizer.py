@@ -1,9 +1,6 @@
 """``train_config.optimizer`` of a config -> a Keras optimizer with its learning-rate schedule (floor 5).
 
 Schedules and hyperparameters are those of the Object Detection API.
-
-References:
-    Momentum: Sutskever et al., ICML 2013. RMSProp: Tieleman and Hinton, 2012. Adam: arXiv:1412.6980.
 """
 
 from __future__ import annotations
@@ -16,7 +13,7 @@ import keras
 from detzoo.config import pb
 from detzoo.config.check.pipeline import require
 from detzoo.config.check.training import check_optimizer
-from detzoo.optim.rms_prop import RmsProp
+from detzoo.optim.fused import Adam, Momentum, RmsProp
 from detzoo.optim.schedules import ConstantRate, CosineRate, ExponentialRate, ManualStepRate, Schedule
 
 
@@ -79,10 +76,10 @@ _OPTIMIZERS: dict[str, Callable[[Any, Schedule], keras.optimizers.Optimizer]] = 
     "rms_prop_optimizer": lambda config, rate: RmsProp(
         rate, rho=config.decay, momentum=config.momentum_optimizer_value, epsilon=config.epsilon, name="rms_prop"
     ),
-    "momentum_optimizer": lambda config, rate: keras.optimizers.SGD(
+    "momentum_optimizer": lambda config, rate: Momentum(
         rate, momentum=config.momentum_optimizer_value, name="momentum"
     ),
-    "adam_optimizer": lambda config, rate: keras.optimizers.Adam(rate, epsilon=config.epsilon, name="adam"),
+    "adam_optimizer": lambda config, rate: Adam(rate, epsilon=config.epsilon, name="adam"),
 }
 _SCHEDULES: dict[str | None, Callable[[Any], Schedule]] = {
     "constant_learning_rate": lambda config: ConstantRate(config.learning_rate),

@@ -164,6 +164,38 @@ def test_adam_and_its_epsilon():
     np.testing.assert_allclose(steps_of(build_optimizer(optimizer_config(text)), [2.0]), [wanted], rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("config", "reference"),
+    [
+        ("momentum_optimizer { momentum_optimizer_value: 0.9", keras.optimizers.SGD(0.1, momentum=0.9)),
+        ("momentum_optimizer { momentum_optimizer_value: 0", keras.optimizers.SGD(0.1)),
+        ("adam_optimizer { epsilon: 0.01", keras.optimizers.Adam(0.1, epsilon=0.01)),
+    ],
+    ids=["momentum", "descent", "adam"],
+)
+def test_twenty_steps_equal_those_of_keras(config, reference):
+    gradients = np.random.default_rng(0).normal(size=20)
+    rate = "learning_rate { constant_learning_rate { learning_rate: 0.1 } } }"
+    optimizer = build_optimizer(optimizer_config(f"{config} {rate}"))
+    np.testing.assert_allclose(steps_of(optimizer, gradients), steps_of(reference, gradients), rtol=2e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_twenty_steps_of_rms_prop(momentum):
+    gradients = np.random.default_rng(0).normal(size=20)
+    config = optimizer_config(
+        f"rms_prop_optimizer {{ momentum_optimizer_value: {momentum} decay: 0.9 epsilon: 0.01"
+        " learning_rate { constant_learning_rate { learning_rate: 0.1 } } }"
+    )
+    value, mean_square, moved, wanted = 1.0, 1.0, 0.0, []
+    for gradient in gradients:
+        mean_square = 0.9 * mean_square + 0.1 * gradient**2
+        moved = momentum * moved + 0.1 * gradient / math.sqrt(mean_square + 0.01)
+        value -= moved
+        wanted.append(value)
+    np.testing.assert_allclose(steps_of(build_optimizer(config), gradients), wanted, rtol=2e-5)
+
+
 def test_the_schedule_counts_steps_from_zero():
     config = optimizer_config(
         """
