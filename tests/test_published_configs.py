@@ -29,7 +29,6 @@ CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
 REFUSED = (
     "center_net_deepmac",
     "context_rcnn",
-    "faster_rcnn_nas",
     "ssd_mobilenet_v2_mnasfpn",
     "ssdlite_mobiledet",
     "ssdlite_mobilenet_edgetpu",

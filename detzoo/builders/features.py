@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from detzoo.config import pb
 from detzoo.config.support import Extractor, Normalization, SsdExtractor, bifpn_of, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
-from detzoo.features import efficientnet, inception, inception_v2, mobilenet, resnet, vgg
+from detzoo.features import efficientnet, inception, inception_v2, mobilenet, nasnet, resnet, vgg
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network
 from detzoo.features.normalization import (
     IMAGENET_MEAN,
@@ -156,6 +156,8 @@ _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "resnet": lambda variant, *options: resnet.resnet(variant),
     "resnext": lambda variant, *options: resnet.resnext(variant),
     "efficientnet": lambda variant, *options: efficientnet.efficientnet(variant),
+    "nasnet": lambda variant, *options: nasnet.nasnet(),
+    "pnasnet": lambda variant, *options: nasnet.pnasnet(),
     "resnet_v1_caffe": lambda variant, *options: resnet.resnet_v1_caffe(variant),
     "resnet_v2": lambda variant, *options: resnet.resnet_v2(variant),
 }

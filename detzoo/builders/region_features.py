@@ -29,6 +29,8 @@ from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyr
 CROPPED_LEVEL, LAST_LEVEL = 4, 5
 PYRAMID_STRIDE = 32
 VGG_FC_DEPTH, FC_DEPTH = 4096, 1024
+# Backbones that the Object Detection API's two-stage detectors regularize.
+_KEEPS_WEIGHT_DECAY = ("nasnet", "pnasnet")
 
 _STRIDES = {
     pb.FasterRcnnFeatureExtractor.STRIDED: RegionStride.STRIDED,
@@ -147,5 +149,6 @@ def read_region_features(message: pb.FasterRcnnFeatureExtractor) -> RegionFeatur
         own = overridden(network, row, added)
     else:
         own = network.two_stage_hyperparams or network.hyperparams
-        own = dataclasses.replace(own, l1_weight=0.0, l2_weight=L2_HALF * message.weight_decay)
+        if message.HasField("weight_decay") or row.family not in _KEEPS_WEIGHT_DECAY:
+            own = dataclasses.replace(own, l1_weight=0.0, l2_weight=L2_HALF * message.weight_decay)
     return RegionFeatures(message, row, network, frozen(own, is_frozen), added)

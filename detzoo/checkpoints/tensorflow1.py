@@ -162,6 +162,16 @@ _BACKBONES = (
         norm="{}_bn",
     ),
 )
+# The layers of NASNet's and PNASNet's cells have the API's names; their normalizations are separate layers.
+_CELL = r"(?P<cell>(?:reduction_)?cell_\w+)/"
+_SEARCHED = _Table(
+    {
+        r"(?P<layer>conv0|conv0_bn)": "{layer}",
+        _CELL + r"(?P<layer>\w+)": "{cell}_{layer}",
+        _CELL + r"comb_iter_(?P<n>\d)/(?P<side>left|right)/(?P<layer>\w+)": "{cell}_comb_iter_{n}_{side}_{layer}",
+    },
+    kernel="{}",
+)
 _EXTRA = r"FeatureExtractor/\w+/\w+_{}_Conv2d_(?P<map>\d+)_{}"
 _FPN = r"FeatureExtractor/\w+/fpn/"
 _SHARED = "WeightSharedConvolutionalBoxPredictor/"
@@ -226,7 +236,7 @@ _PARTS = (
 )
 _ROWS = [
     (re.compile(scope + theirs), prefix + ours, table)
-    for scope, prefix, tables in ((_OF_BACKBONE, "backbone/", _BACKBONES), ("", "", _PARTS))
+    for scope, prefix, tables in ((_OF_BACKBONE, "backbone/", (*_BACKBONES, _SEARCHED)), ("", "", _PARTS))
     for table in tables
     for theirs, ours in table.layers.items()
 ]
@@ -240,7 +250,10 @@ _NOT_WEIGHTS = (
         re.compile(r"_quant/|/(min|max)$"),
         "ranges of quantization-aware training; `detzoo export --quantize int8` measures its own",
     ),
-    (re.compile(r"/(Logits|AuxLogits|logits|predictions|fc\d)/|(^|/)mean_rgb$"), "a classifier's last layers"),
+    (
+        re.compile(r"/(Logits|AuxLogits|logits|predictions|fc\d)/|(^|/)(mean_rgb$|final_layer/|aux_\d+/)"),
+        "a classifier's last layers",
+    ),
 )
 _AVERAGED = "moving averages, which eval_config.use_moving_averages: true takes instead of the variables"
 _NOT_AVERAGED = "replaced by their moving averages"
@@ -253,7 +266,7 @@ _KINDS = {
     re.compile("FirstStageBoxPredictor/"): "a Faster R-CNN",
     re.compile(r"BoxPredictor_\d+/|WeightSharedConvolutionalBoxPredictor/"): "a one-stage detector",
 }
-_NETWORK = re.compile(r"(?:\w*FeatureExtractor/)?((?:MobilenetV|Inception|MobileDet|resnet_v|vgg_|nas)\w*)/")
+_NETWORK = re.compile(r"(?:\w*FeatureExtractor/)?((?:MobilenetV|Inception|MobileDet|resnet_v|vgg_|cell_stem)\w*)/")
 
 
 class Match(NamedTuple):
@@ -274,7 +287,8 @@ def describe(names: Collection[str]) -> str:
     """Describes the kind of the stored model."""
     network = next(filter(None, map(_NETWORK.match, names)), None)
     kind = next((kind for mark, kind in _KINDS.items() if any(map(mark.match, names))), "a classification network")
-    return f"{kind}{f' on {network[1]}' if network else ''}, of TensorFlow 1"
+    name = re.sub("cell_stem.*", "NASNet", network[1]) if network else ""
+    return f"{kind}{f' on {name}' if name else ''}, of TensorFlow 1"
 
 
 def is_detector(names: Iterable[str]) -> bool:

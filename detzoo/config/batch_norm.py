@@ -28,6 +28,8 @@ BACKBONE_MOMENTUM = {
     "resnet": 0.997,
     "resnext": 0.997,
     "efficientnet": 0.99,
+    "nasnet": 0.9997,
+    "pnasnet": 0.9997,
 }
 # The same for CenterNet's backbones; what follows them has 0.99 everywhere.
 CENTER_MOMENTUM = {"hourglass": 0.9, "resnet_v1_caffe": 0.99, "resnet_v2": 0.99, "mobilenet_v2": 0.97}

@@ -41,7 +41,7 @@ class Extractor:
     """A backbone, and the pyramid on it."""
 
     # Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3, inception_resnet_v2,
-    # resnet, resnext, efficientnet, resnet_v2 or hourglass.
+    # resnet, resnext, efficientnet, nasnet, pnasnet, resnet_v2 or hourglass.
     family: str
     variant: str  # member of the family, e.g. "101" or "101_32x8d"; "" if there is only one
     normalization: Normalization  # normalization of the input
@@ -223,7 +223,14 @@ SSD_EXTRACTORS: dict[str, SsdExtractor] = {
     **_BIFPN,
     **{name + KERAS_SUFFIX: row for name, row in _BIFPN.items()},
 }
-REGION_EXTRACTORS = _with_variants(_REGION_PLAIN, {}, {"is_dense_after_crop": False})
+# Searched networks, which the Object Detection API has without a pyramid and in its first generation only.
+_SEARCHED = {
+    f"faster_rcnn_{name}": RegionExtractor(
+        family, "", _UNIT, has_imagenet_weights=False, is_first_generation=True, strides=(16,)
+    )
+    for name, family in (("nas", "nasnet"), ("pnas", "pnasnet"))
+}
+REGION_EXTRACTORS = _with_variants(_REGION_PLAIN, {}, {"is_dense_after_crop": False}) | _SEARCHED
 
 _HOURGLASS_STRIDES = {"10": 8, "20": 16, "32": 32, "52": 128, "104": 128}
 _CENTER_DEPTHS = (256, 128, 64)
@@ -264,10 +271,6 @@ _NOT_YET: tuple[tuple[str, str], ...] = (
     ("pnasnet", "the PNASNet backbone"),
     ("subpixel", "subpixel MobileNet"),
 )
-_REGION_NOT_YET: tuple[tuple[str, str], ...] = (
-    ("pnas", "the PNASNet backbone"),
-    ("nas", "the NASNet backbone"),
-)
 _CENTER_NOT_YET: tuple[tuple[str, str], ...] = (
     ("resnet_v1_18_fpn", "the ResNet-18 backbone"),
     ("resnet_v1_34_fpn", "the ResNet-34 backbone"),
@@ -304,9 +307,10 @@ def _lookup(type_name: str, table: dict[str, _Row], refusal_of: Callable[[str], 
 
 def region_refusal(type_name: str) -> str:
     """Returns why ``type_name`` is not in the table of two-stage extractors, and the accepted types."""
-    accepted = f"{', '.join(_REGION_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
+    plain = f"{', '.join(_REGION_PLAIN)}, each also with {FPN_SUFFIX}, and each with {KERAS_SUFFIX}"
+    accepted = f"{plain}; {', '.join(_SEARCHED)}"
     owner = "ssd" if type_name.startswith("ssd_") else ""
-    return _refusal(type_name, accepted, _REGION_NOT_YET, owner, "faster_rcnn", REGION_EXTRACTORS)
+    return _refusal(type_name, accepted, (), owner, "faster_rcnn", REGION_EXTRACTORS)
 
 
 def center_refusal(type_name: str) -> str:

@@ -16,7 +16,7 @@ _OTHERS = "`detzoo weights list` has the others"
 _PATH = re.compile(r"zoo:[/\\]+")  # pathlib merges the slashes of "zoo://"
 _TF1_NAME = re.compile(r".*_20\d\d_\d\d_\d\d|facessd_.*")
 # Networks of the TensorFlow 1 zoo that cannot be built, by a part of the archive's name.
-_UNREADABLE = {"_nas_": "NASNet", "mobiledet": "MobileDet", "mobilenet_v3": "MobileNet v3", "mnasfpn": "MnasFPN"}
+_UNREADABLE = {"mobiledet": "MobileDet", "mobilenet_v3": "MobileNet v3", "mnasfpn": "MnasFPN"}
 
 
 class Archive(NamedTuple):
@@ -115,6 +115,8 @@ ARCHIVES: dict[str, Archive] = {
         "37", 620, ("faster_rcnn_inception_resnet_v2_600_stride8",)
     ),
     "faster_rcnn_inception_resnet_v2_atrous_lowproposals_coco_2018_01_28": Archive("", 241),
+    "faster_rcnn_nas_coco_2018_01_28": Archive("43", 1833, ("faster_rcnn_nas_1200",)),
+    "faster_rcnn_nas_lowproposals_coco_2018_01_28": Archive("", 540),
     "mask_rcnn_inception_resnet_v2_atrous_coco_2018_01_28": Archive("36", 771),
     "mask_rcnn_inception_v2_coco_2018_01_28": Archive("25", 79),
     "mask_rcnn_resnet101_atrous_coco_2018_01_28": Archive("33", 470),

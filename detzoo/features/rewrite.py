@@ -194,7 +194,8 @@ class _Rewriter:
         elif kind in ("MaxPooling2D", "AveragePooling2D"):
             stride, state = self._step(layer, state)
             unstrided = stride != layer.strides[0]
-            size = max(layer.pool_size[0], MIN_UNSTRIDED_POOL) if unstrided else layer.pool_size[0]
+            size = layer.pool_size[0]  # a pool of one cell chooses every other cell
+            size = max(size, MIN_UNSTRIDED_POOL) if unstrided and size > 1 else size
             output = self._like(layer, pool_size=size, strides=stride, padding=self._padding(layer, stride))(inputs)
         elif kind == "BatchNormalization":
             batch_norm = self._hyperparams.batch_norm

@@ -23,6 +23,7 @@ from detzoo.features.network import symbolic
 GOLDEN = {
     "tf1_faster_rcnn_inception_resnet_v2_atrous_coco": ("a Faster R-CNN on InceptionResnetV2", 0),
     "tf1_faster_rcnn_inception_v2_coco": ("a Faster R-CNN on InceptionV2", 0),
+    "tf1_faster_rcnn_nas_coco": ("a Faster R-CNN on NASNet", 0),
     "tf1_faster_rcnn_resnet50_coco": ("a Faster R-CNN on resnet_v1_50", 50),
     "tf1_mask_rcnn_inception_v2_coco": ("a Mask R-CNN on InceptionV2", 0),
     "tf1_rfcn_resnet101_coco": ("an R-FCN on resnet_v1_101", 50),

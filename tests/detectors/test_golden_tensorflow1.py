@@ -30,6 +30,7 @@ TWO_STAGE = (
     "tf1_faster_rcnn_resnet50_coco",
     "tf1_faster_rcnn_inception_resnet_v2_atrous_coco",
     "tf1_faster_rcnn_inception_v2_coco",
+    "tf1_faster_rcnn_nas_coco",
     "tf1_mask_rcnn_inception_v2_coco",
     "tf1_rfcn_resnet101_coco",
 )

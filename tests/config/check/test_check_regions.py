@@ -120,7 +120,7 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         ([f"{MODEL}.number_of_stages=3"], f"{MODEL}.number_of_stages", "nothing predicts masks"),
         ([*POSITION_SENSITIVE, f"{MODEL}.number_of_stages=3"], f"{MODEL}.number_of_stages", "mask_rcnn_box_predictor"),
         # The feature extractor.
-        ([f"{EXTRACTOR}.type=faster_rcnn_nas"], f"{EXTRACTOR}.type", "not supported yet (the NASNet backbone)"),
+        ([f"{EXTRACTOR}.type=faster_rcnn_nas"], f"{EXTRACTOR}.first_stage_features_stride", "faster_rcnn_nas: 16"),
         ([f"{EXTRACTOR}.type=faster_rcnn_resnet51"], f"{EXTRACTOR}.type", "did you mean 'faster_rcnn_resnet50"),
         ([f"{EXTRACTOR}.type=ssd_mobilenet_v2"], f"{EXTRACTOR}.type", "of ssd, not of faster_rcnn"),
         ([f"{EXTRACTOR}="], f"{EXTRACTOR}.type", "no feature extractor is named"),
@@ -568,5 +568,4 @@ def test_published_two_stage_configs(shared):
     assert refused == {
         "context_rcnn_resnet101_snapshot_serengeti": {f"{MODEL}.context_config"} | context,
         "context_rcnn_resnet101_snapshot_serengeti_sync": {f"{MODEL}.context_config"} | context,
-        "faster_rcnn_nas_coco": {f"{EXTRACTOR}.type"},
     }
