@@ -56,6 +56,13 @@ class Groundtruth(NamedTuple):
     keypoint_visibility: Any = ()  # int32 [B, N, T]: 0 not labelled, 1 labelled but hidden, 2 visible; or ()
 
 
+class Context(NamedTuple):
+    """The memory of Context R-CNN for each image: features of boxes in other images of the same camera."""
+
+    features: Tensor  # float32 [B, N, F], padded with zeros
+    num_valid: Tensor  # int32 [B], number of rows before the padding
+
+
 class Batch(NamedTuple):
     """The input pipeline's output: resized and padded images with raw values, and their ground truth."""
 
@@ -67,6 +74,12 @@ class Batch(NamedTuple):
     groundtruth: Groundtruth
     proposals: Any = ()  # Proposals from a file, R = max_number_of_proposals; () if none are read
     labeled_classes: Any = ()  # bool [B, K], classes that image/class declares present or absent; () if not read
+    context: Any = ()  # Context with N = max_num_context_features; () if it is not read
+
+    def side_inputs(self) -> dict[str, Any]:
+        """Returns the inputs of ``Detector.forward`` that the batch has in addition to its images."""
+        found = {"proposals": self.proposals, "context": self.context}
+        return {name: value for name, value in found.items() if value != ()}
 
 
 class Proposals(NamedTuple):
@@ -198,7 +211,7 @@ class RegionPredictions(NamedTuple):
     windows: Tensor  # float32 [B, 4], the part of the padded input that each image covers, in fractions of it
     targets: Any = ()  # RegionTargets in training, else ()
     mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K] in training with a mask head, else ()
-    maps: Any = ()  # level -> map to crop regions from, if masks are predicted from detections
+    maps: Any = ()  # level -> map to crop regions from, for the masks or features of detections
     canvas_shape: Any = ()  # int32 [2], (height, width) in pixels that the maps cover; () without maps
 
 
@@ -236,6 +249,7 @@ class Detections(NamedTuple):
     # float32 [B, M, T, 2], (y, x) in fractions of the true image, not clipped; zeros for classes without keypoints.
     keypoints_norm: Any = ()
     keypoint_scores: Any = ()  # float32 [B, M, T]; both () if not predicted
+    features: Any = ()  # float32 [B, M, h, w, C], from which a box is classified; () if not asked for
 
 
 @dataclasses.dataclass(frozen=True)

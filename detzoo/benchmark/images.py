@@ -12,7 +12,7 @@ from PIL import Image, ImageOps
 from detzoo.errors import DataError, UsageError
 from detzoo.files.image_files import find_images
 from detzoo.files.images import UnusableImage, read_upright
-from detzoo.serving.given_regions import GivenRegions, random_regions
+from detzoo.serving.given_regions import GivenRegions, random_regions, with_context
 
 NUM_RANDOM = 8
 MAX_POOL_BYTES = 2**29  # of decoded pixels; no more images are read
@@ -106,6 +106,8 @@ def batches(detector: Any, pool: Pool, batch_size: int, num_proposals: int = 0) 
             detector.as_batch([pool.images[(start + offset) % count] for offset in range(batch_size)])
             for start in starts
         ]
+        if getattr(detector, "wants_context", False):
+            return [with_context(images, detector.context_spec) for images in given]
         if not detector.wants_proposals:
             return given
         regions = [random_regions(batch_size, num_proposals, seed) for seed in range(len(given))]

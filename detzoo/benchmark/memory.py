@@ -19,7 +19,7 @@ import tensorflow as tf
 
 from detzoo.benchmark.precision import OPTIMIZERS
 from detzoo.serving.frozen import quiet_conversion
-from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
+from detzoo.serving.given_regions import SIDE_INPUTS
 from detzoo.serving.saved_detector import SIGNATURE
 
 _MIB = 2.0**20
@@ -45,7 +45,7 @@ def measure_tensors(
     with tf.Graph().as_default(), quiet_conversion(), tf.compat.v1.Session(config=config) as session:
         meta_graph = tf.compat.v1.saved_model.load(session, [_SERVE], str(saved_model))
         signature = meta_graph.signature_def[SIGNATURE]
-        names = sorted(signature.inputs, key=lambda name: name == REGIONS_NAME)
+        names = sorted(signature.inputs, key=lambda name: name in SIDE_INPUTS and 1 + SIDE_INPUTS.index(name))
         feed = {signature.inputs[name].name: value for name, value in zip(names, given, strict=True)}
         fetched = [tensor.name for tensor in signature.outputs.values()]
         metadata = trace(session, fetched, feed)

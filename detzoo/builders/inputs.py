@@ -18,7 +18,7 @@ from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.proposals import ProposalTable, check_images, read_proposals
-from detzoo.data.records import RecordSource, RecordStream, WeightedSources, check_masks, scan_files
+from detzoo.data.records import RecordSource, RecordStream, WeightedSources, check_context, check_masks, scan_files
 from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
 
@@ -36,6 +36,7 @@ def build_dataset(
     issue: IssueCounter | None = None,
     image_labels: bool = False,
     all_proposals: bool = False,
+    context: pb.Context | None = None,
 ) -> tf.data.Dataset:
     """Builds the input pipeline of a config.
 
@@ -54,6 +55,7 @@ def build_dataset(
         image_labels: Fill ``Batch.labeled_classes`` from the labels of whole images.
         all_proposals: Look for the proposals of every record before decoding starts. Then a record without them is an
             error. By default only the first records are looked at, and others without proposals count as data issues.
+        context: The ``pb.Context`` of a model that attends to a memory, from ``stages.memory_of``; None for others.
 
     Returns:
         A dataset of ``Batch``; heights and widths are static with resizers of fixed output.
@@ -85,22 +87,31 @@ def build_dataset(
     if isinstance(resizer, ClassifierResizer):
         return build_class_dataset(reader, resizer, steps, options, training, issue)
     names = names_of(load_label_map(reader.label_map_path)) if reader.label_map_path else None
+    is_sequence = reader.input_type == pb.TF_SEQUENCE_EXAMPLE
+    max_context_features = context.max_num_context_features if context and reader.load_context_features else 0
     decode_options = DecodeOptions(
         max_number_of_boxes=num_boxes,
         load_instance_masks=reader.load_instance_masks,
         png_masks=reader.mask_type == pb.PNG_MASKS,
         num_keypoints=reader.num_keypoints,
         load_image_labels=image_labels,
+        is_sequence=is_sequence,
+        max_context_features=max_context_features,
+        context_length=context.context_feature_length if context else 0,
     )
     options = dataclasses.replace(
         options,
         max_number_of_boxes=num_boxes,
         max_number_of_proposals=reader.max_number_of_proposals,
+        max_context_features=max_context_features,
+        frame_index=reader.frame_index,
         merged_classes=_num_classes(names) if merges_labels else 0,
     )
     source = build_source(reader, seed, issue)
     if reader.load_instance_masks:
         check_masks(source, decode_options.png_masks)
+    if max_context_features:
+        check_context(source, decode_options.context_length, is_sequence)
     return make_batches(
         source,
         RecordDecoder(decode_options, names),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import keras
 
@@ -22,6 +22,7 @@ from detzoo.detectors.rfcn import Rfcn
 from detzoo.detectors.two_stage import FirstStage, SecondStage, first_stage_network
 from detzoo.features.rewrite import RegionStride
 from detzoo.heads.box_head import box_predictor, mask_predictor, position_sensitive_maps
+from detzoo.heads.context_attention import AttentionParts, Memory, context_attention
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.heads.proposal_head import Sharing, proposal_head
 from detzoo.losses.classification import ClassificationLoss, SoftmaxCrossEntropy
@@ -66,7 +67,17 @@ def build_two_stage(config: pb.FasterRcnn) -> Detector:
         return _rfcn(config, features, network, normalize, first_stage, second_stage)
     crop, box_network = _box_stage(config, features, crop_maps)
     mask_stage = _mask_stage(config, features, crop_maps, box_network) if predicts_masks(config) else None
-    return FasterRcnn(network, normalize, first_stage, second_stage, crop, box_network, mask_stage, config.num_classes)
+    return FasterRcnn(
+        network,
+        normalize,
+        first_stage,
+        second_stage,
+        crop,
+        box_network,
+        mask_stage,
+        config.num_classes,
+        gives_features=config.output_final_box_features,
+    )
 
 
 def _first_stage(config: pb.FasterRcnn) -> tuple[FirstStage, Callable[[Mapping[int, Tensor]], DenseOutputs]]:
@@ -145,20 +156,30 @@ def _classification_loss(config: pb.FasterRcnn) -> ClassificationLoss:
 def _box_stage(
     config: pb.FasterRcnn, features: RegionFeatures, crop_maps: Mapping[int, Tensor]
 ) -> tuple[RegionCrop, keras.Model]:
-    """Builds the crop, and the network from crops to features, boxes and classes."""
+    """Builds the crop, and the network from crops (and a memory) to features, boxes and classes."""
     predictor = config.second_stage_box_predictor.mask_rcnn_box_predictor
     channels = next(iter(crop_maps.values())).shape[-1]
     is_fully_connected = features.is_fully_connected(config)
-    skipped = 1 if is_fully_connected or _has_own_grid(config) else features.crop_stride()
+    context = config.context_config if config.HasField("context_config") else None
+    attends_to_crops = context is not None and context.attention_position == pb.POST_RPN
+    reads_all_cells = is_fully_connected or _has_own_grid(config) or attends_to_crops
+    skipped = 1 if reads_all_cells else features.crop_stride()
     crop, crop_size = _build_crop(config, skipped)
     if is_fully_connected:
         region_model = features.fully_connected((*crop_size, channels), config.fc_depth)
     else:
         stride = features.region_stride() if skipped == 1 else RegionStride.DENSE
         region_model = features.after_crop((*crop_size, channels), stride)
-    region = keras.Input((*crop_size, channels), name="crop")
-    region_features = region_model(region)
+    inputs: list[Tensor] = [keras.Input((*crop_size, channels), name="crop")]
+    if context is not None:
+        inputs.append(keras.Input((None, context.context_feature_length), name="context_features"))
+        inputs += [keras.Input((), dtype="int32", name=name) for name in ("valid_context_size", "num_regions")]
     with keras.name_scope("box_head"):
+        attended = _with_context(inputs, context, features) if context is not None and attends_to_crops else inputs[0]
+    region_features = region_model(attended)
+    with keras.name_scope("box_head"):
+        if context is not None and not attends_to_crops:
+            region_features = _with_context([region_features, *inputs[1:]], context, features)
         outputs = box_predictor(
             region_features,
             config.num_classes,
@@ -166,8 +187,25 @@ def _box_stage(
             dropout_rate=1.0 - predictor.dropout_keep_probability if predictor.use_dropout else 0.0,
             share_box_across_classes=predictor.share_box_across_classes,
         )
-    network = keras.Model(region, {"features": region_features, **outputs._asdict()}, name="box_network")
+    given = inputs if context is not None else inputs[0]
+    network = keras.Model(given, {"features": region_features, **outputs._asdict()}, name="box_network")
     return RegionCrop(crop, _canonical_level(config, features)), network
+
+
+def _with_context(inputs: Sequence[Tensor], context: pb.Context, features: RegionFeatures) -> Tensor:
+    """Adds the attention of a ``pb.Context`` to regions; ``inputs`` are the regions and a ``Memory``."""
+    parts = AttentionParts(
+        depth=context.attention_bottleneck_dimension,
+        temperature=context.attention_temperature,
+        attends_to_memory=context.use_long_term_attention,
+        attends_to_image=context.use_self_attention,
+        in_sequence=context.self_attention_in_sequence,
+        num_heads=context.num_attention_heads,
+        num_layers=context.num_attention_layers,
+        adds_means=features.row.is_first_generation,
+    )
+    regions, *memory = inputs
+    return context_attention(regions, Memory(*memory), parts)
 
 
 def _has_own_grid(config: pb.FasterRcnn) -> bool:

@@ -232,6 +232,15 @@ _PARTS = (
         },
         kernel="{}_conv",
     ),
+    _Table(
+        {
+            r"SelfAttentionBlock/fully_connected(?:_(?P<projection>[12]))?": "box_head/attention_image_{projection}",
+            r"AttentionBlock(?P<head>\d+)_AttentionLayer(?P<layer>\d+)/fully_connected(?:_(?P<projection>[12]))?": (
+                "box_head/attention_head_{head}_layer_{layer}_{projection}"
+            ),
+            r"fully_connected(?:_(?P<attention>\d+))?": "box_head/{attention}_output",
+        }
+    ),
     _Table({_SECOND + r"Conv(?:_(?P<mask_layer>\d+))?": "mask_head/{mask_layer}"}, kernel="{}_conv|{}"),
 )
 _ROWS = [
@@ -240,7 +249,8 @@ _ROWS = [
     for table in tables
     for theirs, ours in table.layers.items()
 ]
-_NUMBERS = ("map", "from_finest", "added", "block", "mask_layer")
+_NUMBERS = ("map", "from_finest", "added", "block", "mask_layer", "projection", "attention")
+_PROJECTIONS = ("query", "key", "value")
 _NORM = re.compile(r"/BatchNorm(?:/feature_(?P<map>\d+))?$")
 
 # Reasons why a detector needs no value of a variable.
@@ -261,6 +271,7 @@ _BEHIND_CROP = "the first stage's copy of the layers after the crop, which no ou
 _BEHIND_MAPS = "layers behind the last map that is read"
 
 _KINDS = {
+    re.compile(r"(Self)?AttentionBlock.*/"): "a Context R-CNN",
     re.compile("SecondStageBoxPredictor/refined_locations/"): "an R-FCN",
     re.compile("SecondStageBoxPredictor/Conv/"): "a Mask R-CNN",
     re.compile("FirstStageBoxPredictor/"): "a Faster R-CNN",
@@ -394,6 +405,9 @@ def _fields(names: Iterable[str], paths: Sequence[str]) -> Callable[[Mapping[str
     mask_layers = [owner.removeprefix("mask_head/") for owner in owners if owner.startswith("mask_head/")]
     mask_layers = [owner.removesuffix("_conv") for owner in mask_layers if not owner.endswith("_batch_norm")]
 
+    outputs = [owner for owner in owners if owner.startswith("box_head/attention_") and owner.endswith("_output")]
+    attentions = [owner.removeprefix("box_head/").removesuffix("_output") for owner in outputs]
+
     def compute(groups: Mapping[str, str | None]) -> dict[str, object]:
         numbers = {name: int(value or 0) for name, value in groups.items() if name in _NUMBERS}
         fields: dict[str, object] = dict(groups)
@@ -407,6 +421,10 @@ def _fields(names: Iterable[str], paths: Sequence[str]) -> Callable[[Mapping[str
             fields["stage"] = numbers["block"] + 1
         if "mask_layer" in numbers:
             fields["mask_layer"] = (mask_layers + [""] * 99)[numbers["mask_layer"]]
+        if "projection" in numbers:
+            fields["projection"] = _PROJECTIONS[numbers["projection"]]
+        if "attention" in numbers:
+            fields["attention"] = (attentions + [""] * 99)[numbers["attention"]]
         return fields
 
     return compute

@@ -60,9 +60,10 @@ def define_exporter_flags(flag_values: flags.FlagValues) -> None:
     """Defines the exporter's flags that are not ``detzoo export``'s own."""
     define = Definer(flag_values, API_PREFIX)
     define.string("config_override", "protobuf text that is merged into the config; --set changes single fields.", "")
-    define.boolean("use_side_inputs", "Context R-CNN only.")
+    text = "No effect: a model with context_config always has the inputs context_features and valid_context_size."
+    define.boolean("use_side_inputs", text)
     for name in ("side_input_shapes", "side_input_types", "side_input_names"):
-        define.string(name, "Context R-CNN only.")
+        define.string(name, text)
 
 
 def check_trainer_flags(flag_values: flags.FlagValues) -> None:
@@ -99,13 +100,12 @@ def check_evaluation_flags(flag_values: flags.FlagValues) -> None:
 
 
 def check_exporter_flags(flag_values: flags.FlagValues) -> None:
-    """Refuses side inputs.
-
-    Raises:
-        UsageError: The flags ask for them.
-    """
+    """Reports flags without effect on an export."""
     if flag_values.use_side_inputs:
-        raise UsageError("--use_side_inputs is meant for Context R-CNN, which is not supported")
+        logger.info(
+            "--use_side_inputs has no effect: a model with context_config always has the inputs context_features and "
+            "valid_context_size, other models have none"
+        )
 
 
 def _given(flag_values: flags.FlagValues, names: Iterable[str]) -> list[str]:

@@ -47,6 +47,14 @@ def predicts_masks(model: pb.FasterRcnn) -> bool:
     return model.number_of_stages == NUMBER_WITH_MASKS and asks
 
 
+def memory_of(model: pb.DetectionModel) -> pb.Context | None:
+    """Returns the ``context_config`` of a Context R-CNN that reads a memory, None for other models."""
+    detector = model.faster_rcnn
+    if detector.HasField("context_config") and detector.context_config.use_long_term_attention:
+        return detector.context_config
+    return None
+
+
 def has_mask_head(model: pb.DetectionModel) -> bool:
     """Returns True for a Mask R-CNN, whose boxes have masks."""
     return model.HasField("faster_rcnn") and predicts_masks(model.faster_rcnn)

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from detzoo.contracts import PADDING_CLASS, Batch, Groundtruth, Proposals, Tensor
+from detzoo.contracts import PADDING_CLASS, Batch, Context, Groundtruth, Proposals, Tensor
 from detzoo.data.augment.apply import Augmentation, augment, record_seed, uniforms
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.issue_counter import IssueCounter, count_vector
@@ -23,6 +23,7 @@ from detzoo.data.proposals import ProposalTable, attach_proposals
 from detzoo.data.records import RecordStream, as_written, dataset_options
 from detzoo.data.resize import Resizer
 from detzoo.data.sample import Sample, merge_labels
+from detzoo.data.sequences import images_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class BatchOptions:
     shard: int = 0
     num_prefetch_batches: int = 2
     draw_sizes: bool = False  # in training: a size is drawn for each image if the resizer has several
+    max_context_features: int = 0  # N of Batch.context; 0 leaves it empty
+    frame_index: int = -1  # image of a sequence that training reads; -1 draws one
     merged_classes: int = 0  # K' of Groundtruth.label_sets: boxes with several labels become one; 0 leaves them
 
 
@@ -65,9 +68,11 @@ def make_batches(
     """
     issues = issues if issues is not None else IssueCounter()
     records = source.stream(options.start, options.num_epochs, options.num_shards, options.shard)
+    if decoder.options.is_sequence:
+        records = images_of(records, options.seed, options.draw_sizes, options.frame_index)
 
-    def decode(index: Tensor, serialized: Tensor) -> tuple[Tensor, Decoded]:
-        record = decoder(serialized)
+    def decode(index: Tensor, *serialized: Tensor) -> tuple[Tensor, Decoded]:
+        record = decoder(*serialized)
         return index, record if proposals is None else attach_proposals(record, proposals)
 
     decoded = records.map(as_written(decode), tf.data.AUTOTUNE, deterministic=True)
@@ -111,7 +116,8 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issues: Iss
         reported = _report(found, position, is_mark, issues)
         usable = ~is_mark & record.usable
         num_usable += tf.cast(usable, tf.int64)
-        num_new = missed + tf.cast(~is_mark, tf.int64)
+        # Further images of a sequence have its position again.
+        num_new = missed + tf.cast(~is_mark & (position >= expected), tf.int64)
         num_seen += num_new
         with tf.control_dependencies([reported, _check_epoch(is_mark, num_usable, num_seen)]):
             expected = expected + num_new * options.num_shards
@@ -181,6 +187,9 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
     proposals: Proposals | tuple[()] = ()
     if sample.proposals_norm is not None:
         proposals = _best_proposals(sample.proposals_norm, sample.proposal_scores, options.max_number_of_proposals)
+    context: Context | tuple[()] = ()
+    if options.max_context_features:
+        context = Context(_padded(record.context, options.max_context_features), tf.shape(record.context)[0])
     return Batch(
         images=image,
         true_shapes=true_shape,
@@ -190,6 +199,7 @@ def _to_example(record: Decoded, sample: Sample, index: Tensor, resizer: Resizer
         groundtruth=objects,
         proposals=proposals,
         labeled_classes=record.labeled_classes,
+        context=context,
     )
 
 

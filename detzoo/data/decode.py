@@ -17,8 +17,19 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 from detzoo.data.issue_counter import REASONS
-from detzoo.data.record_keys import BYTES, CLIP_TOLERANCE, FLOAT, INT64, KEYS, OBJECT, SIDES
+from detzoo.data.record_keys import (
+    BYTES,
+    CLIP_TOLERANCE,
+    CONTEXT_FEATURES,
+    CONTEXT_LENGTH,
+    FLOAT,
+    INT64,
+    KEYS,
+    OBJECT,
+    SIDES,
+)
 from detzoo.data.sample import Sample, keep_objects
+from detzoo.data.sequences import IS_ANNOTATED, fields_of_image
 from detzoo.errors import ConfigError
 from detzoo.files import images
 from detzoo.files.pixel_limit import max_pixels
@@ -39,6 +50,9 @@ class DecodeOptions:
     png_masks: bool = False  # PNG strings, otherwise dense floats
     num_keypoints: int = 0  # T keypoints of each object; 0 reads none
     load_image_labels: bool = False  # classes of the image as a whole; needs a label map
+    is_sequence: bool = False  # records are tf.SequenceExamples, of which an image is chosen by its number
+    max_context_features: int = 0  # rows of the memory that are read at most; 0 reads no memory
+    context_length: int = 0  # values per row of the memory
 
 
 class ClassNames:
@@ -68,6 +82,7 @@ class Decoded(NamedTuple):
     issues: Tensor  # int64 [len(REASONS)]
     usable: Tensor  # bool scalar
     labeled_classes: Any = ()  # bool [K], classes that image/class names; () if it is not read
+    context: Any = ()  # float32 [n, F], the memory; () if it is not read
 
 
 def parse_rules(keys: Iterable[str], **types: tf.DType) -> dict[str, Any]:
@@ -98,20 +113,25 @@ class RecordDecoder:
     def __init__(self, options: DecodeOptions, class_names: ClassNames | None = None) -> None:
         if options.load_image_labels and class_names is None:
             raise ConfigError("labels of whole images need a label map: set label_map_path of the input reader")
-        self._options = options
+        self.options = options
         self._class_names = class_names
         keys = [key for key, rule in KEYS.items() if rule.is_decoded]
         if options.load_instance_masks:
             keys.append(f"{OBJECT}/mask")
         if options.num_keypoints:
             keys += [f"{OBJECT}/keypoint/{name}" for name in ("y", "x", "visibility")]
+        if options.max_context_features:
+            keys += [CONTEXT_FEATURES, CONTEXT_LENGTH]
         if options.load_image_labels:
             keys += ["image/class/text", "image/class/label"]
         self._rules = parse_rules(keys, mask=tf.string if options.png_masks else tf.float32)
 
-    def __call__(self, serialized: Tensor) -> Decoded:
-        """Decodes one record; raises inside the graph if the record or its image is corrupt."""
-        fields = tf.io.parse_single_example(serialized, self._rules)
+    def __call__(self, serialized: Tensor, number: Tensor | None = None) -> Decoded:
+        """Decodes one record, or image ``number`` of a sequence; raises inside the graph if one of them is corrupt."""
+        if number is None:
+            fields = tf.io.parse_single_example(serialized, self._rules)
+        else:
+            fields = fields_of_image(serialized, number)
         image_missing = fields["image/encoded"] == ""
         consistent = self._is_consistent(fields)
         masks_missing = self._lacks_masks(fields)
@@ -123,10 +143,17 @@ class RecordDecoder:
         found["inconsistent_record"] = ~image_missing & ~consistent
         found["missing_masks"] = ~image_missing & consistent & masks_missing
         found["too_many_pixels"] = too_large
+        context = ()
+        if self.options.max_context_features:
+            found["missing_context"] = usable & (fields[CONTEXT_LENGTH] == 0)
+            rows = tf.reshape(fields[CONTEXT_FEATURES], [-1, self.options.context_length])
+            context = rows[: tf.where(usable, self.options.max_context_features, 0)]
+        if number is not None:  # without labels, an image has nothing to learn or to measure
+            usable &= tf.reduce_all(fields[IS_ANNOTATED] > 0)
         labeled = ()
-        if self._options.load_image_labels and self._class_names is not None:
+        if self.options.load_image_labels and self._class_names is not None:
             labeled = _labeled_classes(fields, self._class_names)
-        return Decoded(sample, fields["image/source_id"], count_issues(found), usable, labeled)
+        return Decoded(sample, fields["image/source_id"], count_issues(found), usable, labeled, context)
 
     def _is_consistent(self, fields: Mapping[str, Tensor]) -> Tensor:
         """Returns True if the lists that every object needs have one length."""
@@ -136,19 +163,23 @@ class RecordDecoder:
         if self._class_names is not None:
             num_labels = tf.maximum(num_labels, tf.size(fields[f"{OBJECT}/class/text"]))
         same.append(num_labels == count)
-        if self._options.num_keypoints:
+        if self.options.num_keypoints:
             num_points = tf.size(fields[f"{OBJECT}/keypoint/y"])
-            same.append((num_points == count * self._options.num_keypoints) | (num_points == 0))
+            same.append((num_points == count * self.options.num_keypoints) | (num_points == 0))
             same.append(tf.size(fields[f"{OBJECT}/keypoint/x"]) == num_points)
             num_visible = tf.size(fields[f"{OBJECT}/keypoint/visibility"])
             same.append((num_visible == num_points) | (num_visible == 0))
-        if self._options.png_masks and self._options.load_instance_masks:
+        if self.options.max_context_features:
+            num_values, length = tf.size(fields[CONTEXT_FEATURES], tf.int64), fields[CONTEXT_LENGTH]
+            same.append((length == self.options.context_length) | ((length == 0) & (num_values == 0)))
+            same.append(num_values % self.options.context_length == 0)
+        if self.options.png_masks and self.options.load_instance_masks:
             num_masks = tf.size(fields[f"{OBJECT}/mask"])
             same.append((num_masks == count) | (num_masks == 0))
         return tf.reduce_all(tf.stack(same))
 
     def _lacks_masks(self, fields: Mapping[str, Tensor]) -> Tensor:
-        if not self._options.load_instance_masks:
+        if not self.options.load_instance_masks:
             return tf.constant(False)
         return (tf.size(fields[f"{OBJECT}/bbox/ymin"]) > 0) & (tf.size(fields[f"{OBJECT}/mask"]) == 0)
 
@@ -165,7 +196,7 @@ class RecordDecoder:
             labels = tf.where(KEYS[f"{OBJECT}/class/label"].accepts(labels), labels, 0)
         else:
             labels = self._class_names.lookup(column("class/text", ""), labels)
-        masks = fields[f"{OBJECT}/mask"] if self._options.load_instance_masks else None
+        masks = fields[f"{OBJECT}/mask"] if self.options.load_instance_masks else None
         return Sample(
             image=image,
             boxes_norm=tf.ensure_shape(boxes, [None, 4]),
@@ -181,7 +212,7 @@ class RecordDecoder:
 
     def _keypoints(self, fields: Mapping[str, Tensor], count: Tensor) -> dict[str, Tensor]:
         """Returns the keypoints of ``count`` objects; without visibility those that are finite are visible."""
-        number = self._options.num_keypoints
+        number = self.options.num_keypoints
         if not number:
             return {}
 
@@ -200,7 +231,7 @@ class RecordDecoder:
     def _masks(self, stored: Tensor, count: Tensor, image: Tensor) -> Tensor:
         """Returns uint8 [N, H, W] of 0 and 1; raises inside the graph if a mask has not the size of the image."""
         size = tf.shape(image)[:2]
-        if not self._options.png_masks:
+        if not self.options.png_masks:
             return tf.cast(tf.reshape(stored, tf.concat([[count], size], axis=0)) > 0.0, tf.uint8)
 
         def decode_mask(encoded: Tensor) -> Tensor:
@@ -231,7 +262,7 @@ class RecordDecoder:
         right_weight = KEYS[f"{OBJECT}/weight"].accepts(sample.weights)
         right_area = KEYS[f"{OBJECT}/area"].accepts(sample.area_px)
         usable = finite & has_area & known
-        kept = usable & (tf.cumsum(tf.cast(usable, tf.int32)) <= self._options.max_number_of_boxes)
+        kept = usable & (tf.cumsum(tf.cast(usable, tf.int32)) <= self.options.max_number_of_boxes)
         found = {
             "nan_box": ~finite,
             "empty_box": finite & ~has_area,

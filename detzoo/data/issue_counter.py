@@ -18,6 +18,7 @@ REASONS = (
     "missing_image",  # no image/encoded, or an empty record; dropped
     "inconsistent_record",  # lists of objects of different lengths; dropped
     "missing_masks",  # objects without image/object/mask, though load_instance_masks is set; dropped
+    "missing_context",  # no image/context_feature_length, though load_context_features is set; the memory is empty
     "missing_proposals",  # the image has no entry in proposals_path; it has no proposals
     "too_many_pixels",  # more than --max_image_megapixels; not decoded, the record is dropped
     "truncated_file",  # a file that ends within a record; read up to there

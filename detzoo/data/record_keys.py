@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 BYTES, FLOAT, INT64 = "bytes_list", "float_list", "int64_list"
 SIDES = ("ymin", "xmin", "ymax", "xmax")
 OBJECT = "image/object"
+CONTEXT_FEATURES, CONTEXT_LENGTH = "image/context_features", "image/context_feature_length"
 
 # Coordinates may pass the image by this much (float32 rounding of exact values) without counting as a data issue.
 CLIP_TOLERANCE = 1e-4
@@ -39,6 +40,9 @@ KEYS = {
     "image/format": Key(BYTES, is_list=False, is_decoded=False),
     "image/filename": Key(BYTES, is_list=False, is_decoded=False),
     "image/key/sha256": Key(BYTES, is_list=False, is_decoded=False),
+    # The memory of Context R-CNN: all features in a row, and the number of values of each.
+    CONTEXT_FEATURES: Key(FLOAT, is_decoded=False),
+    CONTEXT_LENGTH: Key(INT64, is_list=False, is_decoded=False),
     "image/class/text": Key(BYTES, is_decoded=False),
     "image/class/label": Key(INT64, is_decoded=False),
     "image/class/synset": Key(BYTES, is_decoded=False),

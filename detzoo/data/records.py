@@ -27,7 +27,7 @@ from google.protobuf.message import DecodeError
 
 from detzoo.contracts import Tensor
 from detzoo.data.issue_counter import IssueCounter, count_vector
-from detzoo.data.record_keys import BYTES, FLOAT
+from detzoo.data.record_keys import BYTES, CONTEXT_FEATURES, CONTEXT_LENGTH, FLOAT
 from detzoo.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -377,6 +377,35 @@ class WeightedSources(RecordStream):
 
     def _read(self, number: Tensor) -> Tensor:
         return self._table.read(number)
+
+
+def check_context(source: RecordStream, length: int, is_sequence: bool) -> None:
+    """Checks the first records of a source for the memory of Context R-CNN.
+
+    Raises:
+        DataError: More than half of the records have none, or a record's features have not ``length`` values.
+    """
+    lacking = number = 0
+    for number, serialized in enumerate(source.first_records(CHECKED_RECORDS).ignore_errors().as_numpy_iterator(), 1):
+        try:
+            if is_sequence:
+                features = tf.train.SequenceExample.FromString(serialized).context.feature
+            else:
+                features = tf.train.Example.FromString(serialized).features.feature
+        except DecodeError:
+            continue
+        stored = features[CONTEXT_LENGTH].int64_list.value
+        if stored and stored[0] != length:
+            raise DataError(
+                f"record {number} has {CONTEXT_LENGTH} {stored[0]}, but model.faster_rcnn.context_config."
+                f"context_feature_length is {length}; set it to {stored[0]}"
+            )
+        lacking += not stored
+    if 2 * lacking > number:
+        raise DataError(
+            f"load_context_features is true, but {lacking} of the first {number} records have no {CONTEXT_FEATURES}. "
+            "`detzoo dataset context` writes records with the memory of their camera"
+        )
 
 
 def check_masks(source: RecordStream, png_masks: bool) -> None:

@@ -29,6 +29,8 @@ class Detector(KerasDetector):
         num_classes: Number of classes, the background not counted.
         input_shape_px: (height, width) of the padded input, None for an axis of any size.
         wants_proposals: ``forward`` needs proposals from outside.
+        wants_context: ``forward`` attends to a memory, which is empty by default.
+        context_length: Values per feature of the memory; 0 without one.
         chooses_regions: The predictions depend on regions that the detector selects first (two stages).
         proposes_only: The detections are class-agnostic proposals.
         proposes_masks: The proposals are masks.
@@ -43,6 +45,7 @@ class Detector(KerasDetector):
     """
 
     wants_proposals: bool = False
+    context_length: int = 0
     chooses_regions: bool = False
     proposes_only: bool = False
     proposes_masks: bool = False
@@ -59,6 +62,11 @@ class Detector(KerasDetector):
         self.num_classes = num_classes
         self.input_shape_px = input_shape_px
         self._normalize = normalize
+
+    @property
+    def wants_context(self) -> bool:
+        """See ``Detector``."""
+        return self.context_length > 0
 
     @property
     def learns_masks(self) -> bool:

@@ -2,7 +2,8 @@
 
 Ren et al., arXiv:1506.01497. The feature pyramid is that of Lin et al., arXiv:1612.03144, crop_and_resize that of Huang
 et al., "Speed/accuracy trade-offs", arXiv:1611.10012, and masks are those of He et al., arXiv:1703.06870. Without its
-first stage the detector is Fast R-CNN, Girshick, arXiv:1504.08083.
+first stage the detector is Fast R-CNN, Girshick, arXiv:1504.08083. With a memory of other images it is Context R-CNN,
+Beery et al., arXiv:1912.03538, whose attention is in ``detzoo.heads.context_attention``.
 
 | section of the pyramid's paper | here |
 |---|---|
@@ -77,9 +78,10 @@ class FasterRcnn(TwoStageDetector):
         second_stage: Second stage, or None for a proposal network alone.
         crop: Crop of regions; None for a proposal network alone.
         box_network: Model from crops [N, h, w, C] to ``features``, ``box_deltas`` [N, Q, 4] and ``class_logits``
-            [N, K + 1].
+            [N, K + 1]. A Context R-CNN's has the fields of ``heads.context_attention.Memory`` as further inputs.
         mask_stage: Mask head, or None.
         num_classes: Number of classes, the background not counted.
+        gives_features: Add the features of the final boxes to the detections.
     """
 
     def __init__(
@@ -92,10 +94,14 @@ class FasterRcnn(TwoStageDetector):
         box_network: keras.Model | None,
         mask_stage: MaskStage | None,
         num_classes: int,
+        gives_features: bool = False,
     ) -> None:
         super().__init__(network, normalize, first_stage, second_stage, num_classes, name="faster_rcnn")
         self._crop: Any = crop
+        self._gives_features = gives_features
         self.box_network: Any = box_network
+        if box_network is not None and len(box_network.inputs) > 1:
+            self.context_length = box_network.inputs[1].shape[-1]
         self.mask_network: Any = mask_stage.network if mask_stage else None
         self._mask_crop = mask_stage.crop if mask_stage else None
 
@@ -109,11 +115,16 @@ class FasterRcnn(TwoStageDetector):
     ) -> Detections:
         """See ``Detector.postprocess``. Masks are predicted for the detections, not for every region."""
         detections = super().postprocess(predictions, true_shapes, padded_shape)
-        if self.mask_network is None:
+        if not predictions.maps:
             return detections
         window_sizes = tf.tile(image_windows(true_shapes, padded_shape)[:, tf.newaxis, 2:], [1, 1, 2])
         canvas_shape = tuple(tf.unstack(predictions.canvas_shape))
         regions_norm = boxes.of_canvas(detections.boxes_norm * window_sizes, padded_shape, canvas_shape)
+        if self._gives_features:
+            features = self._detection_features(predictions.maps, regions_norm, canvas_shape)
+            detections = detections._replace(features=_by_image(features, regions_norm))
+        if self.mask_network is None:
+            return detections
         logits = self._mask_logits(predictions.maps, regions_norm, canvas_shape)
         num_masks = logits.shape[-1]
         of_class = tf.one_hot(detections.classes if num_masks > 1 else tf.zeros_like(detections.classes), num_masks)
@@ -128,14 +139,17 @@ class FasterRcnn(TwoStageDetector):
         image_shape: tuple[Any, Any],
         training: bool,
         for_loss: bool,
+        *memory: Tensor,
     ) -> ClassifiedRegions:
         """See ``TwoStageDetector._classify``. For the loss the masks of all regions are predicted, too."""
-        outputs = self.box_network(self._crop(maps, regions_norm, image_shape), training=training)
+        crops = self._crop(maps, regions_norm, image_shape)
+        outputs = self.box_network([crops, *memory] if memory else crops, training=training)
         deltas, logits = (_by_image(outputs[name], regions_norm) for name in ("box_deltas", "class_logits"))
+        if not for_loss:
+            is_cropped_again = self._gives_features or self.mask_network is not None
+            return ClassifiedRegions(deltas, logits, maps=maps if is_cropped_again else ())
         if self.mask_network is None:
             return ClassifiedRegions(deltas, logits)
-        if not for_loss:
-            return ClassifiedRegions(deltas, logits, maps=maps)
         features = outputs["features"]
         if self._mask_crop is not None:
             features = self._mask_crop(maps, regions_norm, image_shape)
@@ -147,8 +161,14 @@ class FasterRcnn(TwoStageDetector):
         if self._mask_crop is not None:
             features = self._mask_crop(maps, regions_norm, image_shape)
         else:
-            features = self.box_network(self._crop(maps, regions_norm, image_shape), training=False)["features"]
+            features = self._detection_features(maps, regions_norm, image_shape)
         return _by_image(self.mask_network(features, training=False), regions_norm)
+
+    def _detection_features(
+        self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any]
+    ) -> Any:
+        """Returns the features [B * R, h, w, C] of regions [B, R, 4] at inference, from which boxes are predicted."""
+        return self.box_network(self._crop(maps, regions_norm, image_shape), training=False)["features"]
 
 
 def _by_image(rows: Tensor, regions_norm: Tensor) -> Tensor:

@@ -249,7 +249,7 @@ class KerasDetector(keras.Model):
         detector: Any = self
         batch = self._keras_data.images(data)
         predictions = detector.forward(
-            detector.preprocess(batch.images), true_shapes=batch.true_shapes, proposals=batch.proposals or None
+            detector.preprocess(batch.images), true_shapes=batch.true_shapes, **batch.side_inputs()
         )
         found = detector.postprocess(predictions, batch.true_shapes, spatial_shape(batch.images))
         if not isinstance(found, Detections):  # scores of a classifier

@@ -64,9 +64,10 @@ class Rfcn(TwoStageDetector):
         image_shape: tuple[Any, Any],
         training: bool,
         for_loss: bool,
+        *memory: Tensor,
     ) -> ClassifiedRegions:
         """See ``TwoStageDetector._classify``."""
-        del for_loss
+        del for_loss, memory
         (features,) = maps.values()
         score_maps = self.map_network(features, training=training)
         deltas, logits = (

@@ -31,7 +31,7 @@ def training_predictions(detector: Any, batch: Batch, training: bool = True) -> 
         training=training,
         true_shapes=batch.true_shapes,
         groundtruth=batch.groundtruth,
-        proposals=batch.proposals or None,
+        **batch.side_inputs(),
     )
 
 

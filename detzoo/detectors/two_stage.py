@@ -25,6 +25,7 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import (
+    Context,
     Detections,
     FeatureExtractor,
     Groundtruth,
@@ -93,7 +94,7 @@ class ClassifiedRegions(NamedTuple):
     box_deltas: Tensor  # float32 [B, R, Q, 4], Q = 1 or K
     class_logits: Tensor  # float32 [B, R, K + 1]
     mask_logits: Any = ()  # float32 [B, R, h, w, 1 or K], or ()
-    maps: Any = ()  # level to map, if masks are predicted from the detections
+    maps: Any = ()  # level to map, if regions are cropped for the detections
 
 
 class TwoStageDetector(Detector):
@@ -150,8 +151,12 @@ class TwoStageDetector(Detector):
         true_shapes: Tensor | None = None,
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
+        context: Context | None = None,
     ) -> RegionPredictions:
-        """See ``Detector.forward``. With ground truth, the regions are a labelled sample."""
+        """See ``Detector.forward``. With ground truth, the regions are a labelled sample.
+
+        ``context`` is the memory of a detector with ``wants_context``.
+        """
         canvas = self.whole_cells(inputs, true_shapes)
         input_shape, canvas_shape = spatial_shape(inputs), spatial_shape(canvas)
         outputs = self.network(canvas, training=training)
@@ -168,7 +173,8 @@ class TwoStageDetector(Detector):
         if groundtruth is not None:
             proposals, targets = self._second.sample(proposals, groundtruth)
         regions_norm = boxes.of_canvas(proposals.boxes_norm, input_shape, canvas_shape)
-        regions = self._classify(outputs["crop_maps"], regions_norm, canvas_shape, training, for_loss)
+        memory = self._memory(context, proposals)
+        regions = self._classify(outputs["crop_maps"], regions_norm, canvas_shape, training, for_loss, *memory)
         return RegionPredictions(
             first,
             proposals,
@@ -211,6 +217,7 @@ class TwoStageDetector(Detector):
         image_shape: tuple[Any, Any],
         training: bool,
         for_loss: bool,
+        *memory: Tensor,
     ) -> ClassifiedRegions:
         """Classifies regions and refines their boxes.
 
@@ -220,8 +227,18 @@ class TwoStageDetector(Detector):
             image_shape: (height, width) in pixels of the area that the maps cover.
             training: Use the training mode of batch normalisation and dropout.
             for_loss: Predict everything that the loss compares, for every region.
+            *memory: Fields of ``heads.context_attention.Memory``, for a detector with ``wants_context``.
         """
         raise NotImplementedError("_classify is defined by each two-stage detector")
+
+    def _memory(self, context: Context | None, proposals: Proposals) -> tuple[Tensor, ...]:
+        """Returns the inputs of the attention; without a memory that of one row of padding."""
+        if not self.wants_context:
+            return ()
+        if context is None:
+            num_images = tf.shape(proposals.num_valid)[0]
+            context = Context(tf.zeros([num_images, 1, self.context_length]), tf.zeros([num_images], tf.int32))
+        return context.features, context.num_valid, proposals.num_valid
 
     def _propose(
         self,

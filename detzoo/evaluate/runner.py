@@ -164,7 +164,7 @@ class Evaluator:
         self._pictures.clear()
         with progress_bar(None, self._title, shown=self._show_progress, leave=False) as bar:
             for batch in (part for whole in self._dataset for part in _of_one_size(whole, detector)):
-                detections = detect(batch.images, batch.true_shapes, batch.proposals)
+                detections = detect(batch.images, batch.true_shapes, batch.side_inputs())
                 if with_masks and isinstance(detections.masks, tuple):
                     raise ConfigError(f"eval_config.metrics_set: {MASK_METRICS} needs a detector with a mask head")
                 new = images_of_batch(batch, detections, with_masks, self._unlabeled_are_complete)
@@ -211,21 +211,22 @@ class Evaluator:
             spec: Batch = self._dataset.element_spec
             image_spec = tf.TensorSpec([None, *spec.images.shape[1:]], spec.images.dtype)
             shape_spec = tf.TensorSpec([None, 2], tf.int32)
-            wanted = detector.wants_proposals
-            if wanted and not spec.proposals:
+            if detector.wants_proposals and not spec.proposals:
                 raise ConfigError(
                     "the model classifies proposals of the input reader (proposals_from_reader), but the reader has "
                     "none: set eval_input_reader[0].proposals_path to the proposals.npz that `detzoo evaluate` wrote "
                     "for these records, or to a list in COCO's results format"
                 )
-            proposal_spec = tf.nest.map_structure(
-                lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec.proposals
+            side_spec = tf.nest.map_structure(
+                lambda s: tf.TensorSpec([None, *s.shape[1:]], s.dtype), spec.side_inputs()
             )
+            wanted = {"proposals": detector.wants_proposals, "context": getattr(detector, "wants_context", False)}
 
-            def detect(images: Tensor, true_shapes: Tensor, proposals: Any) -> Detections:
-                return detect_batch(detector, images, true_shapes, proposals if wanted else None)
+            def detect(images: Tensor, true_shapes: Tensor, side_inputs: dict[str, Any]) -> Detections:
+                used = {name: value for name, value in side_inputs.items() if wanted[name]}
+                return detect_batch(detector, images, true_shapes, **used)
 
-            signature = [image_spec, shape_spec, proposal_spec]
+            signature = [image_spec, shape_spec, side_spec]
             self._traced = tf.function(detect, input_signature=signature, autograph=False)
             self._traced_for = detector
         return self._traced
@@ -243,12 +244,16 @@ def _of_one_size(batch: Batch, detector: Any) -> list[Batch]:
     return [tf.nest.map_structure(lambda x, row=row: x[row : row + 1], batch) for row in range(len(shapes))]
 
 
-def detect_batch(detector: Any, images: Tensor, true_shapes: Tensor, proposals: Proposals | None = None) -> Detections:
+def detect_batch(
+    detector: Any, images: Tensor, true_shapes: Tensor, proposals: Proposals | None = None, **context: Any
+) -> Detections:
     """Returns detections on resized and padded images [B, H, W, 3] with true parts of ``true_shapes`` [B, 2].
 
-    ``proposals`` are the regions to classify, for a detector without a first stage.
+    ``proposals`` are the regions to classify, for a detector without a first stage; ``context`` is the memory of a
+    Context R-CNN.
     """
-    predictions = detector.forward(detector.preprocess(images), true_shapes=true_shapes, proposals=proposals)
+    inputs = detector.preprocess(images)
+    predictions = detector.forward(inputs, true_shapes=true_shapes, proposals=proposals, **context)
     return detector.postprocess(predictions, true_shapes, spatial_shape(images))
 
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from detzoo.contracts import Tensor
 from detzoo.errors import DetzooError
-from detzoo.serving.given_regions import GivenRegions, inputs_of, random_regions
+from detzoo.serving.given_regions import GivenRegions, inputs_of, random_regions, with_context
 from detzoo.serving.served import CLASS_SCORES, ServingModule
 
 # Rounding of float32 sums in a different order, over a hundred layers.
@@ -43,7 +43,7 @@ class Reference(NamedTuple):
     """An input and the detector's outputs for it."""
 
     what: str  # describes the images in messages
-    given: Tensor  # or GivenRegions
+    given: Tensor  # or GivenRegions, or GivenContext
     expected: dict[str, np.ndarray]
 
 
@@ -146,10 +146,14 @@ def textured_images(shape: tuple[int, int, int], seed: int = 0) -> np.ndarray:
 
 
 def example_input(serving: ServingModule, input_type: str, shape: tuple[int, int, int], seed: int = 0) -> Any:
-    """Returns inputs of a served detector: images of ``shape`` (batch, height, width), and regions if it takes them."""
+    """Returns inputs of a served detector: images of ``shape`` (batch, height, width), and its side inputs."""
     given = as_input(textured_images(shape, seed), input_type)
     if len(serving.input_specs) == 1:
         return given
+    if serving.detector.context_length:
+        spec = serving.input_specs[1]
+        memory = np.random.default_rng(seed).uniform(size=[NUM_REGIONS, spec.shape[-1]]).astype(np.float32)
+        return with_context(given, spec, memory)
     return GivenRegions(given, tf.constant(random_regions(shape[0], NUM_REGIONS, seed)))
 
 

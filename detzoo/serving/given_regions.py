@@ -1,7 +1,7 @@
-"""Regions, the second input of exported detectors without a first stage.
+"""Inputs of exported detectors in addition to the images: regions to classify, or the memory of Context R-CNN.
 
-SPP-net and Fast R-CNN classify given regions. The inputs of such a model are a ``GivenRegions``; the input of other
-models is the images.
+SPP-net and Fast R-CNN classify given regions. The inputs of such a model are a ``GivenRegions``, those of a Context
+R-CNN a ``GivenContext``; the input of other models is the images.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from detzoo.contracts import Proposals, Tensor
 from detzoo.ops import boxes
 
 INPUT_NAME = "proposals"
+CONTEXT_NAMES = ("context_features", "valid_context_size")  # the Object Detection API's
+SIDE_INPUTS = (INPUT_NAME, *CONTEXT_NAMES)
 INPUT_SPEC = tf.TensorSpec([None, None, 4], tf.float32, name=INPUT_NAME)
 _SMALLEST, _LARGEST = 0.05, 0.9  # sides of random regions, in fractions of the image
 
@@ -26,9 +28,38 @@ class GivenRegions(NamedTuple):
     proposals: Any  # float32 [B, R, 4], fractions of the image, [ymin, xmin, ymax, xmax]; rows without area are padding
 
 
+class GivenContext(NamedTuple):
+    """Inputs of a Context R-CNN, in the order of its signature."""
+
+    images: Any  # as for a model without context
+    features: Any  # float32 [B, N, F]
+    num_valid: Any  # int32 [B], number of rows before the padding
+
+
 def inputs_of(given: Any) -> tuple[Any, ...]:
     """Returns the values of a model's inputs."""
-    return tuple(given) if isinstance(given, GivenRegions) else (given,)
+    return tuple(given) if isinstance(given, GivenRegions | GivenContext) else (given,)
+
+
+def context_specs(length: int) -> tuple[tf.TensorSpec, tf.TensorSpec]:
+    """Returns the further inputs of a Context R-CNN whose memory has ``length`` values per feature."""
+    features, num_valid = CONTEXT_NAMES
+    return tf.TensorSpec([None, None, length], tf.float32, features), tf.TensorSpec([None], tf.int32, num_valid)
+
+
+def with_context(images: Any, features_spec: tf.TensorSpec, features: np.ndarray | None = None) -> GivenContext:
+    """Adds one memory to a batch of images.
+
+    Args:
+        images: Inputs of B images.
+        features_spec: Shape of the input of features; an export of the Object Detection API may have a fixed N.
+        features: float32 [n, F], the memory of every image; None for an empty one.
+    """
+    _, num_rows, length = features_spec.shape
+    features = np.zeros([0, length], np.float32) if features is None else features[:num_rows]
+    padded = np.pad(features, [(0, (num_rows or max(len(features), 1)) - len(features)), (0, 0)])
+    count = len(images)
+    return GivenContext(images, tf.constant(np.stack([padded] * count)), tf.constant([len(features)] * count, tf.int32))
 
 
 def as_proposals(regions_norm: Tensor, windows: Tensor) -> Proposals:

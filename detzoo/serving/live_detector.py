@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.errors import UsageError
+from detzoo.serving.given_regions import with_context
 from detzoo.serving.image_detector import (
     MASKS_OUTPUT,
     ImageDetections,
@@ -39,6 +40,7 @@ class LiveDetector(ImageDetector):
             raise UsageError("this model classifies whole images and finds no boxes")
         serving = ServingModule(detector, resizer)
         self.wants_proposals = detector.wants_proposals
+        self._context_spec = serving.input_specs[1] if detector.context_length else None
         image = tf.TensorSpec([None, None, 3], tf.uint8)
         self._resize = tf.function(resizer, input_signature=[image], autograph=False)
         padded = tf.TensorSpec([None, *resizer.static_shape, 3], tf.float32)
@@ -65,5 +67,7 @@ class LiveDetector(ImageDetector):
         for rows in [[row] for row in range(len(keys))] if self.wants_proposals else rows_by_key(keys):
             batch = [tf.stack(tensors) for tensors in zip(*(resized[row] for row in rows))]
             regions = [tf.constant([proposals_norm[row] for row in rows], tf.float32)] if self.wants_proposals else []
+            if self._context_spec is not None:  # an empty memory
+                _, *regions = with_context(batch[0], self._context_spec)
             found.update(zip(rows, split_outputs(self._detect(*batch, *regions))))
         return [found[row] for row in range(len(images))]

@@ -35,6 +35,7 @@ class OneByOne:
     ) -> None:
         self._detect = detect
         self.wants_proposals = detect.wants_proposals
+        self.wants_context = detect.wants_context
         self.proposes_only = proposes_only
         self.proposes_masks = proposes_only and detect.has_masks
 
@@ -50,6 +51,8 @@ class OneByOne:
             proposals = context["proposals"]
             windows = image_windows(true_shapes, spatial_shape(inputs))[:, tf.newaxis]
             regions = [boxes.change_coordinate_frame(proposals.boxes_norm, windows), proposals.num_valid]
+        elif self.wants_context and "context" in context:
+            regions = list(context["context"])
         return tuple(tf.numpy_function(self._run, [inputs, true_shapes, *regions], dtypes))
 
     def postprocess(self, predictions: tuple[Tensor, ...], true_shapes: Tensor, padded_shape: Any) -> Detections:

@@ -17,8 +17,8 @@ from detzoo.checkpoints import zoo
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import UsageError
 from detzoo.folders import EXPORT_RECORD, LABEL_MAP_FILE
+from detzoo.serving.given_regions import CONTEXT_NAMES, SIDE_INPUTS, GivenRegions, inputs_of, with_context
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
-from detzoo.serving.given_regions import GivenRegions, inputs_of
 from detzoo.serving.image_detector import (
     MASKS_OUTPUT,
     NEEDED_OUTPUTS,
@@ -55,6 +55,8 @@ class SavedDetector(ImageDetector):
         self.has_masks = MASKS_OUTPUT in self._function.structured_outputs
         specs = dict(self._function.structured_input_signature[1])
         self.wants_proposals = specs.pop(REGIONS_NAME, None) is not None and bool(specs)
+        self.context_spec, _ = (specs.pop(name, None) for name in CONTEXT_NAMES)
+        self.wants_context = self.context_spec is not None
         [(self._input_name, self._spec)] = specs.items()
         self._is_example = _input_type(self.folder) == "tf_example"
 
@@ -63,7 +65,8 @@ class SavedDetector(ImageDetector):
 
         Args:
             image: uint8 [H, W, 3], RGB.
-            proposals_norm: float32 [R, 4], fractions of the image; for a model with ``wants_proposals`` only.
+            proposals_norm: float32 [R, 4], fractions of the image, for a model with ``wants_proposals``; the memory
+                float32 [n, F] for one with ``wants_context``, None for an empty one.
 
         Raises:
             UsageError: The model needs proposals and there are none.
@@ -75,6 +78,8 @@ class SavedDetector(ImageDetector):
                     f"the SavedModel {self.folder} classifies given regions, so it needs the proposals of each image"
                 )
             given = GivenRegions(given, tf.constant(proposals_norm[np.newaxis], tf.float32))
+        if self.wants_context:
+            given = with_context(given, self.context_spec, proposals_norm)
         [detections] = split_outputs(self.outputs(given))
         return detections
 
@@ -89,7 +94,10 @@ class SavedDetector(ImageDetector):
 
     def outputs(self, given: Any) -> dict[str, Any]:
         """Returns all outputs for an input of the signature; ``GivenRegions`` for a model with ``wants_proposals``."""
-        return self._function(**dict(zip((self._input_name, REGIONS_NAME), inputs_of(given))))
+        if self.wants_context and len(inputs_of(given)) == 1:
+            given = with_context(given, self.context_spec)
+        sides = CONTEXT_NAMES if self.wants_context else (REGIONS_NAME,)
+        return self._function(**dict(zip((self._input_name, *sides), inputs_of(given))))
 
     def as_input(self, image: np.ndarray, batch_size: int = 1) -> Any:
         """Makes a batch of ``batch_size`` copies of an image uint8 [H, W, 3], in the type of the signature's input."""
@@ -155,7 +163,7 @@ def _detection_signature(loaded: Any, folder: pathlib.Path, needs_boxes: bool) -
         return function
     missing = [name for name in NEEDED_OUTPUTS if name not in function.structured_outputs]
     inputs = set(function.structured_input_signature[1])
-    if missing or len(inputs) != 1 + (REGIONS_NAME in inputs and len(inputs) > 1):
+    if missing or len(inputs.difference(SIDE_INPUTS) or inputs) != 1:
         raise UsageError(
             f"the SavedModel {folder} is not a detector: a signature with one input and the outputs "
             f"{', '.join(NEEDED_OUTPUTS)} is needed; it has {', '.join(sorted(function.structured_outputs))}"

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from detzoo.contracts import (
     CenterPredictions,
+    Context,
     Detections,
     MaskProposalPredictions,
     Proposals,
@@ -33,6 +34,7 @@ INPUT_NAME = "input_tensor"
 NETWORK_INPUT = "stage_network_input"
 NETWORK_OUTPUTS = ("stage_box_deltas", "stage_class_logits", "stage_mask_logits")
 PROPOSALS = ("stage_proposal_boxes", "stage_proposal_scores", "stage_num_proposals")  # of a first stage
+FEATURES_OUTPUT = "detection_features"  # with output_final_box_features
 CLASS_SCORES = "class_scores"  # the only output of a classifier of images
 REGION_MAP = "stage_region_map_"  # followed by a level or a head; further maps that are read after the network
 
@@ -58,7 +60,9 @@ class ServingModule(tf.Module):
     A classifier of images has the output ``class_scores`` [B, K] only; column k belongs to the class with id k + 1.
 
     Detectors of given regions have a second input ``proposals`` float32 [B, R, 4], fractions of the image; rows
-    without area are padding.
+    without area are padding. A Context R-CNN has the further inputs ``context_features`` float32 [B, N, F] and
+    ``valid_context_size`` int32 [B]. With ``output_final_box_features``, ``detection_features`` [B, M, h, w, C] are
+    the features of the final boxes.
 
     Args:
         detector: Detector.
@@ -79,8 +83,10 @@ class ServingModule(tf.Module):
         if input_type not in INPUT_SPECS:
             raise UsageError(f"--input_type is {input_type!r}; accepted: {', '.join(INPUT_SPECS)}")
         self.detector = detector
-        regions = (given_regions.INPUT_SPEC,) if detector.wants_proposals else ()
-        self.input_specs = (INPUT_SPECS[input_type], *regions)
+        sides: tuple[tf.TensorSpec, ...] = (given_regions.INPUT_SPEC,) if detector.wants_proposals else ()
+        if detector.context_length:
+            sides = given_regions.context_specs(detector.context_length)
+        self.input_specs = (INPUT_SPECS[input_type], *sides)
         self._input_type = input_type
         self._resizer = resizer
         self._traced = tf.function(self.detect, input_signature=list(self.input_specs), autograph=False)
@@ -93,21 +99,23 @@ class ServingModule(tf.Module):
         """Returns the traced function for writing or freezing."""
         return self._traced.get_concrete_function()
 
-    def detect(self, input_tensor: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
-        """Returns the output dict for raw input (and regions), untraced."""
-        return self.detect_resized(*self.resize(input_tensor), proposals)
+    def detect(self, input_tensor: Tensor, *sides: Tensor) -> dict[str, Tensor]:
+        """Returns the output dict for raw input (and regions, or context), untraced."""
+        return self.detect_resized(*self.resize(input_tensor), *sides)
 
-    def detect_resized(self, images: Tensor, true_shapes: Tensor, proposals: Tensor | None = None) -> dict[str, Tensor]:
+    def detect_resized(self, images: Tensor, true_shapes: Tensor, *sides: Tensor) -> dict[str, Tensor]:
         """Returns the output dict for images float32 [B, H, W, 3] and true shapes int32 [B, 2] of the resizer."""
         padded_shape = spatial_shape(images)
         inputs = tf.identity(self.detector.preprocess(images), name=NETWORK_INPUT)
         if self.detector.classifies_images:  # images of one call have one size: no padding
             return {CLASS_SCORES: tf.identity(self.detector.forward(inputs).scores)}
-        regions: dict[str, Proposals] = {}
-        if proposals is not None:
+        given: dict[str, Any] = {}
+        if sides and self.detector.context_length:
+            given = {"context": Context(*sides)}
+        elif sides:
             windows = image_windows(true_shapes, padded_shape)
-            regions = {given_regions.INPUT_NAME: given_regions.as_proposals(proposals, windows)}
-        predictions = self.detector.forward(inputs, training=False, true_shapes=true_shapes, **regions)
+            given = {"proposals": given_regions.as_proposals(*sides, windows)}
+        predictions = self.detector.forward(inputs, training=False, true_shapes=true_shapes, **given)
         predictions = name_outputs(predictions)
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
 
@@ -188,4 +196,5 @@ def output_dict(detections: Detections) -> dict[str, Tensor]:
     outputs["detection_masks"] = detections.masks
     outputs["detection_keypoints"] = detections.keypoints_norm
     outputs["detection_keypoint_scores"] = detections.keypoint_scores
+    outputs[FEATURES_OUTPUT] = detections.features
     return {name: tf.cast(value, tf.float32) for name, value in outputs.items() if not isinstance(value, tuple)}

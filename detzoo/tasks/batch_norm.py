@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from detzoo.config.stages import memory_of
 from detzoo.errors import ConfigError
 from detzoo.tasks.models import TRAIN_READER, reader_problems
 
@@ -65,6 +66,7 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
         training=True,
         batch_size=config.batch_size,
         seed=config.seed,
+        context=memory_of(message.model),
     )
     done = BatchNormStatistics(detector, dataset).recompute(num_batches)
     config.recompute_batch_norm.num_batches = num_batches

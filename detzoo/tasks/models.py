@@ -166,8 +166,10 @@ def build_test_dataset(message: Any, reader: Any, **options: Any) -> Any:
     """Returns the images of an input reader in their order, once and without augmentation, as a tf.data.Dataset."""
     from detzoo.builders.inputs import build_dataset
     from detzoo.builders.resize import build_model_resizer
+    from detzoo.config.stages import memory_of
 
     resizer, batch_size = build_model_resizer(message.model), max(1, message.eval_config.batch_size)
+    options["context"] = memory_of(message.model)
     return build_dataset(reader, resizer, None, training=False, batch_size=batch_size, seed=0, **options)
 
 

@@ -19,6 +19,7 @@ from detzoo.builders.optimizer import build_optimizer, moving_average_decay
 from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints.restore import BACKBONE, BOX_BACKBONE, part_of, warm_start
 from detzoo.config.load import save_pipeline
+from detzoo.config.stages import memory_of
 from detzoo.errors import DetzooError
 from detzoo.features.pretrained import MissingWeightsError
 from detzoo.folders import CONFIG_FILE, reserved
@@ -169,6 +170,7 @@ def build_trainer(
             start_record=start_record,
             input_context=context,
             issue=trainer.issue,
+            context=memory_of(pipeline.model),
         )
 
     trainer = Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)

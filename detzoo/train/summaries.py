@@ -15,6 +15,7 @@ from detzoo.builders.pictures import draw_training_image
 from detzoo.builders.resize import build_model_resizer
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import to_text
+from detzoo.config.stages import memory_of
 from detzoo.config.values import set_scalars
 from detzoo.data.issue_counter import IssueCounter
 from detzoo.evaluate.events import Events, write_images
@@ -75,6 +76,7 @@ def _write_training_images(pipeline: Any, issues: IssueCounter) -> None:
         batch_size=min(config.batch_size, MAX_TRAINING_IMAGES),
         seed=config.seed,
         issue=issues,
+        context=memory_of(pipeline.model),
     )
     batch = next(iter(dataset))
     names = load_label_map(reader.label_map_path).names if reader.label_map_path else {}

@@ -186,7 +186,7 @@ def test_pipelines_share_one_order(folder):
     [
         ("", {}, ConfigError, r"input_reader: names no records; add tf_record_input_reader"),
         ("tf_record_input_reader { input_path: '/nowhere/x-*' }", {}, DataError, "/nowhere/x-.*does not exist"),
-        ("tf_record_input_reader {} input_type: TF_SEQUENCE_EXAMPLE", {}, ConfigError, "TF_SEQUENCE_EXAMPLE"),
+        ("num_keypoints: 1 input_type: TF_SEQUENCE_EXAMPLE", {}, ConfigError, "num_keypoints: is set, but images of"),
         (
             "tf_record_input_reader {} num_additional_channels: 1",
             {},

@@ -101,9 +101,9 @@ def test_the_exporter_merges_text(toy_run):
     assert written.model.ssd.post_processing.batch_non_max_suppression.score_threshold == 0.25
 
 
-def test_side_inputs_are_refused(toy_run, capsys):
-    assert export(toy_run, "--use_side_inputs") == 2
-    assert "--use_side_inputs is meant for Context R-CNN, which is not supported" in capsys.readouterr().err
+def test_side_inputs_need_no_flag(toy_run, capsys):
+    assert export(toy_run, "--use_side_inputs") == 0
+    assert "--use_side_inputs has no effect: a model with context_config always has" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "export"])

@@ -68,6 +68,7 @@ def check_readers(config: pb.TrainEvalPipelineConfig, findings: Findings) -> Non
         _check_proposals(reader, model, here)
         _check_masks(reader, config, is_training, here)
         _check_keypoints(reader, config, here)
+        _check_context(reader, model, is_training, here)
         if is_training and reader.num_keypoints and config.model.center_net.keypoint_estimation_task:
             _check_permutations(config, findings)
         for name in _NOT_FOR_CLASSIFIERS if kind == "spp_classifier" else ():
@@ -118,8 +119,13 @@ def _check_colour(colour: str, findings: Findings) -> None:
 
 def check_reader(reader: pb.InputReader, findings: Findings, model_kind: str | None = None) -> None:
     """Checks one input reader by itself. ``model_kind``: the branch of ``model`` that it feeds, None if unknown."""
-    if reader.input_type == pb.TF_SEQUENCE_EXAMPLE:
-        findings.error("input_type", "not-supported", "TF_SEQUENCE_EXAMPLE is not supported; accepted: TF_EXAMPLE")
+    is_sequence = reader.input_type == pb.TF_SEQUENCE_EXAMPLE
+    for name in ("load_instance_masks", "num_keypoints", "proposals_path") if is_sequence else ():
+        if getattr(reader, name):
+            text = "is set, but images of sequences (input_type: TF_SEQUENCE_EXAMPLE) have boxes and classes only"
+            findings.error(name, "not-in-sequences", f"{text}; write one tf.Example per image, or leave {name} out")
+    if reader.HasField("frame_index") and not is_sequence:
+        findings.no_effect("frame_index", "only sequences (input_type: TF_SEQUENCE_EXAMPLE) have several images")
     kind = reader.WhichOneof("input_reader")
     if kind is None:
         findings.error("", "no-records", "names no records; add tf_record_input_reader { input_path: '...' }")
@@ -148,6 +154,22 @@ def _check_keypoints(reader: pb.InputReader, config: pb.TrainEvalPipelineConfig,
             "is 0, but model.center_net learns keypoints; accepted: the number of keypoints of an object in the records"
         )
         findings.error("num_keypoints", "no-keypoints", text)
+
+
+def _check_context(reader: pb.InputReader, model: pb.DetectionModel, is_training: bool, findings: Findings) -> None:
+    """Checks that a model with a memory reads it."""
+    context = stages.memory_of(model)
+    if reader.load_context_features and context is None:
+        text = "only faster_rcnn with context_config and use_long_term_attention reads a memory"
+        findings.no_effect("load_context_features", text)
+    elif context is not None and not reader.load_context_features:
+        text = (
+            "is false, but model.faster_rcnn.context_config attends to the memory of each record, which "
+            "`detzoo dataset context` writes; accepted: true"
+        )
+        findings.error("load_context_features", "no-context", text)
+    if reader.HasField("frame_index") and not is_training:
+        findings.no_effect("frame_index", "evaluation reads all images of a sequence")
 
 
 def _check_permutations(config: pb.TrainEvalPipelineConfig, findings: Findings) -> None:

@@ -27,6 +27,15 @@ def check_two_stage(model: pb.FasterRcnn, findings: Findings) -> None:
     if stages.has_second_stage(model):
         check_second_stage(model, extractor, findings)
         _check_training(model, findings)
+    if model.HasField("context_config"):
+        _check_context(model, findings)
+    if model.output_final_box_features and (
+        stages.is_position_sensitive(model) or not stages.has_second_stage(model) or model.HasField("context_config")
+    ):
+        text = (
+            "is true, but only a Faster R-CNN or Mask R-CNN has features of boxes before any context; accepted: false"
+        )
+        findings.error("output_final_box_features", "no-box-features", text)
     if extractor is not None:
         check_first_stage(model, extractor, findings)
 
@@ -48,6 +57,33 @@ def _check_stages(model: pb.FasterRcnn, findings: Findings) -> None:
     elif number == 2 and masks:
         text = "is 2: masks are predicted in the third stage only, so predict_instance_masks has no effect; set it to 3"
         findings.warning("number_of_stages", "unused-mask-head", text)
+
+
+def _check_context(model: pb.FasterRcnn, findings: Findings) -> None:
+    """Checks the attention of a Context R-CNN, and the fields that have no effect on it."""
+    context, findings = model.context_config, findings.at("context_config")
+    other = {
+        "an R-FCN": stages.is_position_sensitive(model),
+        "a first stage alone (number_of_stages: 1)": not stages.has_second_stage(model),
+        "masks (number_of_stages: 3)": model.number_of_stages == stages.NUMBER_WITH_MASKS,
+        "proposals_from_reader": model.proposals_from_reader,
+    }
+    for name in (name for name, is_there in other.items() if is_there):
+        text = f"gives context to the boxes of a Faster R-CNN; it cannot be combined with {name}"
+        findings.error("", "context-of-other-model", text)
+    if context.attention_position not in (pb.POST_BOX_CLASSIFIER, pb.POST_RPN):
+        text = "is ATTENTION_DEFAULT, which is no place; accepted: POST_BOX_CLASSIFIER, POST_RPN"
+        findings.error("attention_position", "attention-position", text)
+    if not context.use_long_term_attention:
+        if not context.use_self_attention:
+            text = "is false, and so is use_self_attention: nothing is attended to; accepted: true for one of them"
+            findings.error("use_long_term_attention", "no-attention", text)
+        names = ("max_num_context_features", "context_feature_length", "num_attention_heads", "num_attention_layers")
+        for name in (*names, "self_attention_in_sequence"):
+            if context.HasField(name):
+                findings.no_effect(name, "use_long_term_attention is false, so no memory is read")
+    elif context.self_attention_in_sequence and not context.use_self_attention:
+        findings.no_effect("self_attention_in_sequence", "use_self_attention is false")
 
 
 def _check_training(model: pb.FasterRcnn, findings: Findings) -> None:

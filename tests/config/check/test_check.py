@@ -200,9 +200,9 @@ def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overr
             "name an augmentation",
         ),
         (
-            ["train_input_reader.input_type=TF_SEQUENCE_EXAMPLE"],
-            "train_input_reader.input_type",
-            "accepted: TF_EXAMPLE",
+            ["train_input_reader.input_type=TF_SEQUENCE_EXAMPLE", "train_input_reader.load_instance_masks=true"],
+            "train_input_reader.load_instance_masks",
+            "boxes and classes only",
         ),
         (
             ["train_input_reader.sample_from_datasets_weights=[1, 2]"],

@@ -120,7 +120,11 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         ([f"{MODEL}.number_of_stages=3"], f"{MODEL}.number_of_stages", "nothing predicts masks"),
         ([*POSITION_SENSITIVE, f"{MODEL}.number_of_stages=3"], f"{MODEL}.number_of_stages", "mask_rcnn_box_predictor"),
         # The feature extractor.
-        ([f"{EXTRACTOR}.type=faster_rcnn_nas"], f"{EXTRACTOR}.first_stage_features_stride", "faster_rcnn_nas: 16"),
+        (
+            [f"{EXTRACTOR}.type=faster_rcnn_nas", f"{EXTRACTOR}.first_stage_features_stride=8"],
+            f"{EXTRACTOR}.first_stage_features_stride",
+            "accepted for faster_rcnn_nas: 16",
+        ),
         ([f"{EXTRACTOR}.type=faster_rcnn_resnet51"], f"{EXTRACTOR}.type", "did you mean 'faster_rcnn_resnet50"),
         ([f"{EXTRACTOR}.type=ssd_mobilenet_v2"], f"{EXTRACTOR}.type", "of ssd, not of faster_rcnn"),
         ([f"{EXTRACTOR}="], f"{EXTRACTOR}.type", "no feature extractor is named"),
@@ -270,9 +274,26 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
             "is inf; accepted: 0 to 10000",
         ),
         # Features that this version does not support.
-        ([f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "Context R-CNN is not supported"),
-        ([f"{MODEL}.output_final_box_features=true"], f"{MODEL}.output_final_box_features", "accepted: false"),
         ([f"{MODEL}.output_final_box_rpn_features=true"], f"{MODEL}.output_final_box_rpn_features", "accepted: false"),
+        # Context R-CNN.
+        ([f"{MODEL}.context_config{{}}"], "train_input_reader.load_context_features", "`detzoo dataset context` writes"),
+        ([*POSITION_SENSITIVE, f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "combined with an R-FCN"),
+        ([*FIRST_STAGE, f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "with a first stage alone"),
+        (
+            [f"{MODEL}.context_config.attention_position=ATTENTION_DEFAULT"],
+            f"{MODEL}.context_config.attention_position",
+            "accepted: POST_BOX_CLASSIFIER, POST_RPN",
+        ),
+        (
+            [f"{MODEL}.context_config.use_long_term_attention=false"],
+            f"{MODEL}.context_config.use_long_term_attention",
+            "nothing is attended to",
+        ),
+        (
+            [f"{MODEL}.output_final_box_features=true", *FIRST_STAGE],
+            f"{MODEL}.output_final_box_features",
+            "accepted: false",
+        ),
         # The readers.
         (
             [*MASKS, "train_input_reader.load_instance_masks=false"],
@@ -378,10 +399,26 @@ def test_what_has_no_effect_is_a_note(region_path):
         "return_raw_detections_during_predict",
     )
     overrides = [f"{MODEL}.{name}=true" for name in switches]
-    notes = found(region_path, *overrides, "train_input_reader.proposals_path=a.npz", severity=Severity.NOTE)
-    assert set(notes) == {f"{MODEL}.{name}" for name in switches} | {"train_input_reader.proposals_path"}
+    fields = {"proposals_path": "a.npz", "load_context_features": "true", "frame_index": "2"}
+    fields = {f"train_input_reader.{name}": value for name, value in fields.items()}
+    settings = [f"{path}={value}" for path, value in fields.items()]
+    notes = found(region_path, *overrides, *settings, severity=Severity.NOTE)
+    assert set(notes) == {f"{MODEL}.{name}" for name in switches} | set(fields)
     assert all(message.startswith("accepted, no effect: ") for message in notes.values())
-    assert found(region_path, *overrides) == {}
+    assert found(region_path, *overrides, *settings) == {}
+
+
+def test_fields_of_context_without_effect_are_notes(region_path):
+    context = f"{MODEL}.context_config"
+    alone = [f"{context}.use_self_attention=true", f"{context}.use_long_term_attention=false"]
+    unused = [f"{context}.context_feature_length=20", f"{context}.num_attention_heads=2"]
+    notes = found(region_path, *alone, *unused, severity=Severity.NOTE)
+    assert set(notes) == {setting.split("=")[0] for setting in unused}
+    assert found(region_path, *alone, *unused) == {}
+    readers = [f"{reader}.load_context_features=true" for reader in ("train_input_reader", "eval_input_reader[0]")]
+    in_sequence = f"{context}.self_attention_in_sequence"
+    assert set(found(region_path, f"{in_sequence}=true", *readers, severity=Severity.NOTE)) == {in_sequence}
+    assert found(region_path, f"{in_sequence}=true", *readers) == {}
 
 
 def test_anchors_in_pixels_are_the_same_boxes_here(region_path):
@@ -563,9 +600,4 @@ def test_published_two_stage_configs(shared):
             if problem.severity is Severity.ERROR:
                 refused[path.stem].add(problem.path)
     assert len(paths) == 40
-    readers = ("train_input_reader", "eval_input_reader[0]")
-    context = {f"{reader}.{name}" for reader in readers for name in ("load_context_features", "input_type")}
-    assert refused == {
-        "context_rcnn_resnet101_snapshot_serengeti": {f"{MODEL}.context_config"} | context,
-        "context_rcnn_resnet101_snapshot_serengeti_sync": {f"{MODEL}.context_config"} | context,
-    }
+    assert not refused
