@@ -110,12 +110,14 @@ class CenterPredictions(NamedTuple):
     ``box/scale`` height and width, ``box/offset`` y and x from the corner of a cell to the centre in it, both in cells.
     For each task with P keypoints ``TASK/keypoint/heatmap`` P logits; ``TASK/keypoint/offset`` y and x from a cell to
     the keypoint in it, for all (2) or for each keypoint (2 P); ``TASK/keypoint/regression`` y and x from the cell of
-    the object's centre to each keypoint (2 P), all in cells.
+    the object's centre to each keypoint (2 P), all in cells. For masks ``segmentation/heatmap`` K logits, or
+    ``INSTANCE_EMBEDDING`` and ``PIXEL_EMBEDDING`` of any number of channels.
     """
 
     maps: Mapping[str, Sequence[Tensor]]  # float32 [B, h, w, channels] each
     true_shapes: Tensor  # int32 [B, 2], pixels of the padded input that each image covers
     padded_shape: tuple[Tensor | int, Tensor | int]  # (height, width) of the padded input in pixels
+    mask_logits: Any = ()  # float32 [B, N, s, s] per stack: masks drawn from the true boxes in training, else ()
 
 
 class KeypointTask(NamedTuple):

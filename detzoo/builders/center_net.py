@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,15 +14,17 @@ from detzoo.builders.postprocess import build_nms_limits
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
 from detzoo.config.label_map import load_keypoints
-from detzoo.config.support import CenterExtractor, lookup_center_extractor
+from detzoo.config.support import CenterExtractor, lookup_center_extractor, split_mask_network
 from detzoo.contracts import FeatureExtractor, FeatureSpec, KeypointTask, Tensor
 from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.center_masks import CLASS_MAPS, INSTANCE, PIXEL, ClassMasks, DeepMasks
 from detzoo.detectors.center_net import CenterNet, center_network
-from detzoo.features.hourglass import hourglass
+from detzoo.features.hourglass import hourglass, hourglass_at_full_size
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE
 from detzoo.features.pretrained import load_pretrained
+from detzoo.features.resnet import mask_resnet
 from detzoo.features.rewrite import build_extractor_model
-from detzoo.heads.center_head import CenterHead
+from detzoo.heads.center_head import EMBEDDING_KERNEL, CenterHead, deep_mask_network
 from detzoo.losses.center_loss import CenterLoss
 from detzoo.losses.classification import PenaltyReducedFocal
 from detzoo.losses.keypoint_loss import KeypointLoss
@@ -60,8 +63,32 @@ def build_center_net(config: pb.CenterNet) -> Detector:
     keypoints = [
         (KeypointAssigner(task, message.offset_peak_radius), _keypoint_loss(message, task)) for message, task in tasks
     ]
-    classes = config.num_classes
-    return CenterNet(network, extractor.normalize, targets, loss, detections, classes, row.stride, keypoints)
+    classes, masks = config.num_classes, _masks(config)
+    return CenterNet(network, extractor.normalize, targets, loss, detections, classes, row.stride, keypoints, masks)
+
+
+def _masks(config: pb.CenterNet) -> DeepMasks | ClassMasks | None:
+    if config.HasField("mask_estimation_task"):
+        task = config.mask_estimation_task
+        size, loss = (task.mask_height, task.mask_width), build_classification_loss(task.classification_loss)
+        return ClassMasks(size, task.score_threshold, loss, task.task_loss_weight)
+    if not config.HasField("deepmac_mask_estimation"):
+        return None
+    deep = config.deepmac_mask_estimation
+    num_channels = deep.pixel_embedding_dim + 2 * deep.use_xy + deep.dim * deep.use_instance_embedding
+    family, variant = split_mask_network(deep.network_type)
+    build = hourglass_at_full_size if family == "hourglass" else mask_resnet
+    trunk = functools.partial(build, variant=variant, stem_filters=deep.num_init_channels)
+    return DeepMasks(
+        network=deep_mask_network(deep.mask_size, num_channels, trunk),
+        mask_size=deep.mask_size,
+        use_xy=deep.use_xy,
+        use_instance_embedding=deep.use_instance_embedding,
+        only_last_stack=deep.use_only_last_stage,
+        allowed_classes=tuple(number - 1 for number in deep.allowed_masked_classes_ids),
+        loss=build_classification_loss(deep.classification_loss),
+        weight=deep.task_loss_weight,
+    )
 
 
 def _keypoint_task(message: pb.CenterNet.KeypointEstimation, config: pb.CenterNet) -> KeypointTask:
@@ -159,6 +186,13 @@ def _heads(config: pb.CenterNet) -> dict[str, CenterHead]:
         heads[keypoints.head("heatmap")] = _head(message, "heatmap_head_params", number, message.heatmap_bias_init)
         heads[keypoints.head("regression")] = _head(message, "regress_head_params", 2 * number)
         heads[keypoints.head("offset")] = _head(message, "offset_head_params", offsets)
+    if config.HasField("mask_estimation_task"):
+        masks = config.mask_estimation_task
+        heads[CLASS_MAPS] = _head(masks, "mask_head_params", config.num_classes, masks.heatmap_bias_init)
+    if config.HasField("deepmac_mask_estimation"):
+        deep = config.deepmac_mask_estimation
+        for name, number in ((INSTANCE, deep.dim), (PIXEL, deep.pixel_embedding_dim)):
+            heads[name] = CenterHead(number, kernel_sizes=(EMBEDDING_KERNEL,))
     return heads
 
 

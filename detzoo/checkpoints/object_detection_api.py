@@ -19,8 +19,8 @@ CLASSIFIER_WALK = "feature_extractor"  # below the root of a checkpoint for fine
 _ONE_STAGE, _TWO_STAGE = "_feature_extractor", "_feature_extractor_for_proposal_features"
 _AFTER_CROP = "_feature_extractor_for_box_classifier_features"
 _MASK_RCNN_HEAD, _RFCN_HEAD = "_mask_rcnn_box_predictor", "_rfcn_box_predictor"
-# A classifier's last layers, which a detector stores but never uses.
-_CLASSIFIER_REST = re.compile(r"(^|/)(classification_backbone|_base_model)/")
+# A classifier's last layers and a random generator's state, which a detector stores but never uses.
+_NEVER_USED = re.compile(r"(^|/)(classification_backbone|_base_model|_self_supervised_rng)/")
 _BIFPN_NODE = r"neck/bifpn_(?P<row>coarse|\d+_down|\d+_up)_(?P<level>\d+)"
 _DEPTHWISE_KERNEL = "depthwise_kernel"  # in Keras 3 the "kernel" of a depthwise convolution
 
@@ -53,6 +53,9 @@ def _rules() -> list[_Rule]:
     classes = "class_predictions_with_background"
     rules = [
         _Rule(hourglass, (f"{one}/_network/{{attributes}}",)),
+        _Rule(r"mask_net/project_out", ("_mask_net/project_out",)),
+        _Rule(r"mask_net/resnet_.*", ("_mask_net/_net/model",)),
+        _Rule(r"mask_net/(?P<attributes>\w+(\.\w+)*)", ("_mask_net/_net/{attributes}",)),
         _Rule(rf"head/{stack}", ("_prediction_head_dict/{head}/{stack}",)),
         _Rule(r"neck/center_.*", (f"{one}/_feature_extractor_model", f"{one}/_network")),
         _Rule(
@@ -131,7 +134,7 @@ class Match:
     Attributes:
         keys: Path of a variable of the detector -> key of its tensor in the file.
         unused: Keys of unmatched tensors of the stored detector.
-        leftovers: Keys of the classifier's layers, which no detector uses.
+        leftovers: Keys of a classifier's layers and of a random generator, which no detector uses.
     """
 
     keys: dict[str, str]
@@ -175,7 +178,7 @@ def match_detector(graph: ObjectGraph, paths: Iterable[str]) -> Match:
         keys.update(_pair(layers, [layer for layer in stored if _is_of_kind(layer, kind)]))
     taken = set(keys.values())
     rest = [key for key in graph.keys_below(model) if key not in taken]
-    leftovers = [key for key in rest if _CLASSIFIER_REST.search(key)]
+    leftovers = [key for key in rest if _NEVER_USED.search(key)]
     return Match(keys, [key for key in rest if key not in leftovers], leftovers)
 
 

@@ -106,7 +106,10 @@ def find_weights(
         kind=kind,
         shapes={path: tensors.shapes[key] for path, key in match.keys.items()},
         unused=[_readable(key) for key in match.unused],
-        leftovers={_readable(key): "a classifier's last layers" for key in match.leftovers},
+        leftovers={
+            _readable(key): "the state of a random generator" if "_rng/" in key else "a classifier's last layers"
+            for key in match.leftovers
+        },
         names={path: _readable(key) for path, key in match.keys.items()},
         read=lambda path: tensors.read(match.keys[path]),
         part_depth=2,  # the first is "model"

@@ -56,7 +56,9 @@ def memory_of(model: pb.DetectionModel) -> pb.Context | None:
 
 
 def has_mask_head(model: pb.DetectionModel) -> bool:
-    """Returns True for a Mask R-CNN, whose boxes have masks."""
+    """Returns True for a Mask R-CNN, and for a CenterNet of either task of masks, whose boxes have masks."""
+    if model.HasField("center_net"):
+        return any(map(model.center_net.HasField, ("mask_estimation_task", "deepmac_mask_estimation")))
     return model.HasField("faster_rcnn") and predicts_masks(model.faster_rcnn)
 
 

@@ -243,9 +243,14 @@ CENTER_EXTRACTORS: dict[str, CenterExtractor] = {
     },
     **{
         f"resnet_v1_{depth}_fpn": CenterExtractor(
-            "resnet_v1_caffe", depth, Normalization.CAFFE_MEAN, is_fpn=True, depths=_CENTER_DEPTHS
+            "resnet_v1_caffe",
+            depth,
+            Normalization.CAFFE_MEAN,
+            is_fpn=True,
+            depths=_CENTER_DEPTHS,
+            has_imagenet_weights=depth not in ("18", "34"),
         )
-        for depth in ("50", "101")
+        for depth in ("18", "34", "50", "101")
     },
     **{
         f"resnet_v2_{depth}": CenterExtractor("resnet_v2", depth, _UNIT, depths=_CENTER_DEPTHS)
@@ -271,10 +276,6 @@ _NOT_YET: tuple[tuple[str, str], ...] = (
     ("pnasnet", "the PNASNet backbone"),
     ("subpixel", "subpixel MobileNet"),
 )
-_CENTER_NOT_YET: tuple[tuple[str, str], ...] = (
-    ("resnet_v1_18_fpn", "the ResNet-18 backbone"),
-    ("resnet_v1_34_fpn", "the ResNet-34 backbone"),
-)
 _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     ("faster_rcnn_", "faster_rcnn"),
     ("hourglass", "center_net"),
@@ -282,6 +283,19 @@ _OTHER_MODELS: tuple[tuple[str, str], ...] = (
     ("resnet_v2_", "center_net"),
     ("mobilenet_v2_fpn", "center_net"),
 )
+
+
+# Each of DeepMAC's mask networks -> divisor of mask_size: the hourglass halves its map so often.
+MASK_NETWORKS = {
+    **{f"hourglass{depth}": divisor for depth, divisor in (("10", 2), ("20", 4), ("32", 8), ("52", 32), ("100", 32))},
+    **{f"resnet{depth}": 1 for depth in ("4", "8", "12", "16", "20")},
+}
+
+
+def split_mask_network(name: str) -> tuple[str, str]:
+    """Returns family and depth of a key of ``MASK_NETWORKS``."""
+    family = name.rstrip("0123456789")
+    return family, name.removeprefix(family)
 
 
 def lookup_ssd_extractor(type_name: str) -> SsdExtractor:
@@ -317,7 +331,7 @@ def center_refusal(type_name: str) -> str:
     """Returns why ``type_name`` is not in the table of CenterNet's extractors, and the accepted types."""
     owner = {"ssd": "ssd", "faster": "faster_rcnn"}.get(type_name.split("_")[0], "")
     accepted = ", ".join(CENTER_EXTRACTORS)
-    return _refusal(type_name, accepted, _CENTER_NOT_YET, owner, "center_net", CENTER_EXTRACTORS)
+    return _refusal(type_name, accepted, (), owner, "center_net", CENTER_EXTRACTORS)
 
 
 def refusal(type_name: str) -> str:

@@ -17,6 +17,8 @@ Zhou et al., "Objects as points", arXiv:1904.07850.
 | 5: Hourglass-104 | ``detzoo.features.hourglass`` |
 | 5: transposed convolutions after ResNet | ``detzoo.necks.center_upsampling`` |
 
+Masks, which the paper has not, are in ``detzoo.detectors.center_masks``.
+
 The config is the Object Detection API's ``center_net``. Differs from the paper, 5: no flip, no scales at test time.
 """
 
@@ -39,11 +41,13 @@ from detzoo.contracts import (
     Tensor,
 )
 from detzoo.detectors.base import Detector, ImageShape
+from detzoo.detectors.center_masks import ClassMasks, DeepMasks, of_map
 from detzoo.detectors.parts import part
 from detzoo.heads.center_head import CenterHead, center_heads
 from detzoo.layers.resample import PadToMultiple, spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.keypoint_loss import KeypointLoss
+from detzoo.postprocess.dense_detections import image_windows
 from detzoo.targets.keypoint_targets import KeypointAssigner
 
 
@@ -59,6 +63,7 @@ class CenterNet(Detector):
         num_classes: Number of classes.
         keypoints: Targets and loss of each task of keypoints; empty for boxes alone.
         stride: Largest stride of the network, of which padded sides are multiples.
+        masks: Way to the masks of the objects; None for boxes alone.
     """
 
     backbone = part("backbone")
@@ -75,6 +80,7 @@ class CenterNet(Detector):
         num_classes: int,
         stride: int,
         keypoints: Sequence[tuple[KeypointAssigner, KeypointLoss]] = (),
+        masks: DeepMasks | ClassMasks | None = None,
     ) -> None:
         _, height, width, _ = network.input_shape
         super().__init__(num_classes, (height, width), normalize, name="center_net")
@@ -84,7 +90,14 @@ class CenterNet(Detector):
         self._detections = detections
         self._stride = stride
         self._keypoints = tuple(keypoints)
+        self._masks: Any = masks
+        self.mask_network = masks.network if masks else None
         self.built = True
+
+    @property
+    def learns_masks(self) -> bool:
+        """See ``Detector.learns_masks``."""
+        return self._masks is not None
 
     @property
     def cell_multiple_px(self) -> int:
@@ -99,12 +112,16 @@ class CenterNet(Detector):
         groundtruth: Groundtruth | None = None,
         proposals: Proposals | None = None,
     ) -> CenterPredictions:
-        """See ``Detector.forward``."""
-        del groundtruth, proposals
+        """See ``Detector.forward``. For the loss the masks of the true boxes are predicted, too."""
+        del proposals
         maps = self.network(self.whole_cells(inputs, true_shapes), training=training)
         if true_shapes is None:
             true_shapes = tf.tile(tf.shape(inputs)[tf.newaxis, 1:3], [tf.shape(inputs)[0], 1])
-        return CenterPredictions(maps, true_shapes, spatial_shape(inputs))
+        predictions = CenterPredictions(maps, true_shapes, spatial_shape(inputs))
+        if self._masks is None or groundtruth is None:
+            return predictions
+        logits = self._masks.logits_of(maps, groundtruth, predictions.padded_shape, training)
+        return predictions._replace(mask_logits=logits)
 
     def loss_terms(self, predictions: CenterPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
         """See ``Detector.loss_terms``."""
@@ -113,13 +130,26 @@ class CenterNet(Detector):
         terms = self._loss_terms(predictions, self._targets(*place))
         for assign, loss in self._keypoints:
             terms.update(loss(predictions, assign(*place)))
+        if self._masks is not None:
+            terms.update(self._masks.loss_terms(predictions, groundtruth))
         return terms
 
     def postprocess(
         self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
-        """See ``Detector.postprocess``."""
-        return self._detections(predictions, true_shapes, padded_shape)
+        """See ``Detector.postprocess``.
+
+        Masks belong to the part of a box within the image. Differs from the Object Detection API, where it may reach
+        into the padding.
+        """
+        found = self._detections(predictions, true_shapes, padded_shape)
+        if self._masks is None:
+            return found
+        windows = tf.tile(image_windows(true_shapes, padded_shape)[:, tf.newaxis, 2:], [1, 1, 2])
+        regions = of_map(found.boxes_norm * windows, padded_shape, predictions.maps)
+        masks = self._masks.predict(predictions.maps, regions, found.classes)
+        is_filled = tf.range(tf.shape(masks)[1]) < found.num_valid[:, tf.newaxis]
+        return found._replace(masks=tf.where(is_filled[..., tf.newaxis, tf.newaxis], masks, 0.0))
 
 
 def center_network(

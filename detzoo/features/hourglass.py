@@ -38,6 +38,7 @@ SIZES = {
     "20": HourglassSize(48, (96, 96, 144), (1, 2, 2)),
     "32": HourglassSize(48, (96, 96, 144, 144), (2, 2, 2, 2)),
     "52": HourglassSize(64, (128, 128, 192, 192, 192, 256), (2, 2, 2, 2, 2, 4)),
+    "100": HourglassSize(64, (128, 128, 192, 192, 192, 256), (4, 4, 4, 4, 4, 8)),  # of mask heads only
     "104": HourglassSize(128, (256, 256, 384, 384, 384, 512), (2, 2, 2, 2, 2, 4), num_stacks=2),
 }
 
@@ -54,13 +55,38 @@ def hourglass(variant: str, image_shape: tuple[int | None, int | None]) -> keras
     with keras.name_scope(MODEL_NAME):
         x = _convolve(image, size.stem_filters, 7, "downsample_input.conv_block", strides=2)
         x = _residual(x, size.filters[0], "downsample_input.residual_block", strides=2)
-        outputs: dict[int, Tensor] = {}
-        for stack in range(size.num_stacks):
-            if stack > 0:
-                x = _next_input(x, outputs[stack - 1], stack - 1)
-            shape = _hourglass(x, size.filters, size.blocks, f"hourglass_network.{stack}")
-            outputs[stack] = _convolve(shape, size.filters[0], 3, f"output_conv.{stack}")
+        outputs = _stacks(x, size)
     return keras.Model(image, outputs, name=MODEL_NAME)
+
+
+def hourglass_at_full_size(x: Tensor, variant: str, stem_filters: int) -> Tensor:
+    """Adds an hourglass network that starts without strides.
+
+    Args:
+        x: Map [B, H, W, C]. H and W are multiples of 2 per size of the hourglass after the first.
+        variant: Key of ``SIZES``.
+        stem_filters: Channels of the first convolution; the other layers are widened or narrowed by the same factor.
+
+    Returns:
+        Map [B, H, W, filters] of the last stack.
+    """
+    own = SIZES[variant]
+    size = own._replace(
+        stem_filters=stem_filters, filters=tuple(stem_filters * each // own.stem_filters for each in own.filters)
+    )
+    x = _convolve(x, size.stem_filters, 3, "conv_input.conv_block")
+    x = _residual(x, size.filters[0], "conv_input.residual_block")
+    return _stacks(x, size)[size.num_stacks - 1]
+
+
+def _stacks(x: Tensor, size: HourglassSize) -> dict[int, Tensor]:
+    outputs: dict[int, Tensor] = {}
+    for stack in range(size.num_stacks):
+        if stack > 0:
+            x = _next_input(x, outputs[stack - 1], stack - 1)
+        shape = _hourglass(x, size.filters, size.blocks, f"hourglass_network.{stack}")
+        outputs[stack] = _convolve(shape, size.filters[0], 3, f"output_conv.{stack}")
+    return outputs
 
 
 def _next_input(before: Tensor, output: Tensor, number: int) -> Tensor:

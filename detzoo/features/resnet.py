@@ -1,4 +1,4 @@
-"""ResNet-50, -101, -152 (v1), -50 and -101 (v2), and ResNeXt-101 32x8d.
+"""ResNet-50, -101, -152 (v1), -50 and -101 (v2), ResNeXt-101 32x8d, and CenterNet's ResNet-18 and -34.
 
 References:
     He et al., arXiv:1512.03385, table 1; arXiv:1603.05027 (v2). Xie et al., arXiv:1611.05431, table 1 and section 5 (32
@@ -24,6 +24,9 @@ HYPERPARAMS = ConvHyperparams(
 )
 
 RESNET_BLOCKS = {"50": (3, 4, 6, 3), "101": (3, 4, 23, 3), "152": (3, 8, 36, 3)}
+BASIC_BLOCKS = {"18": (2, 2, 2, 2), "34": (3, 4, 6, 3)}
+# Blocks, and channels as multiples of the first layer's, of each stage of DeepMAC's mask networks.
+MASK_STAGES = {"4": ((2, 2),), "8": ((4, 2),), "12": ((6, 2),), "16": ((8, 2),), "20": ((8, 2), (2, 3))}
 RESNEXT_BLOCKS = {"101_32x8d": (3, 4, 23, 3)}
 
 GROUPS = 32
@@ -58,7 +61,14 @@ KERAS_HYPERPARAMS = ConvHyperparams(
 
 
 def resnet_v1_caffe(variant: str) -> Network:
-    """Describes ResNet v1 ("50" or "101") exactly as in ``keras.applications``: its biases, paddings and BGR input."""
+    """Describes ResNet v1 ("50" or "101") exactly as in ``keras.applications``: its biases, paddings and BGR input.
+
+    "18" and "34" are the Object Detection API's own: blocks of two 3 x 3 convolutions, activated before them as in v2.
+    """
+    if variant in BASIC_BLOCKS:
+        blocks = BASIC_BLOCKS[variant]
+        graph = symbolic(lambda: _basic_graph(blocks))
+        return Network(graph, _endpoints(blocks), KERAS_HYPERPARAMS, keeps_padding=True)
     return _keras_resnet(f"ResNet{variant}", RESNET_BLOCKS[variant])
 
 
@@ -110,6 +120,52 @@ def _resnext_graph(blocks: tuple[int, ...]) -> keras.Model:
             strides = 2 if block == 1 and stage > _FIRST_STAGE else 1
             x = _resnext_block(x, stage, strides, is_first=block == 1, name=f"conv{stage}_block{block}")
     return keras.Model(image, x)
+
+
+def _basic_graph(blocks: tuple[int, ...]) -> keras.Model:
+    image = keras.Input((None, None, 3))
+    x = keras.layers.ZeroPadding2D(3, name="conv1_pad")(image)
+    x = keras.layers.Conv2D(_STEM_FILTERS, 7, strides=2, name="conv1_conv")(x)
+    x = keras.layers.ZeroPadding2D(1, name="pool1_pad")(x)
+    x = keras.layers.MaxPooling2D(3, strides=2, name="pool1_pool")(x)
+    for stage, num_blocks in enumerate(blocks, start=_FIRST_STAGE):
+        strides = 1 if stage == _FIRST_STAGE else 2
+        x = basic_stage(x, _STEM_FILTERS * 2 ** (stage - _FIRST_STAGE), num_blocks, f"conv{stage}", strides)
+    return keras.Model(image, x)
+
+
+def basic_stage(x: Tensor, filters: int, num_blocks: int, name: str, strides: int = 1) -> Tensor:
+    """Adds residual blocks of two 3 x 3 convolutions; the last block has the stride, as in the Object Detection API."""
+    for number in range(1, num_blocks + 1):
+        is_first, step = number == 1, strides if number == num_blocks else 1
+        x = _basic_block(x, filters, step, is_first, f"{name}_block{number}")
+    return x
+
+
+def mask_resnet(x: Tensor, variant: str, stem_filters: int) -> Tensor:
+    """Adds DeepMAC's ResNet without strides (a key of ``MASK_STAGES``) to a map [B, H, W, C]."""
+    x = keras.layers.Conv2D(stem_filters, 1, name="input_layer")(x)
+    for number, (num_blocks, multiple) in enumerate(MASK_STAGES[variant]):
+        x = basic_stage(x, multiple * stem_filters, num_blocks, f"resnet_mask_block_{number}")
+    return x
+
+
+def _basic_block(x: Tensor, filters: int, strides: int, is_first: bool, name: str) -> Tensor:
+    shortcut, x = x, _norm_and_relu(x, f"{name}_preact")
+    if is_first:
+        shortcut = keras.layers.Conv2D(filters, 1, name=f"{name}_0_conv")(x)
+    elif strides > 1:
+        shortcut = keras.layers.MaxPooling2D(1, strides=strides, name=f"{name}_0_pool")(shortcut)
+    for number, step in ((1, 1), (2, strides)):
+        x = keras.layers.ZeroPadding2D(1, name=f"{name}_{number}_pad")(x)
+        x = keras.layers.Conv2D(filters, 3, strides=step, use_bias=False, name=f"{name}_{number}_conv")(x)
+        x = _norm_and_relu(x, f"{name}_{number}")
+    return keras.layers.Add(name=f"{name}_out")([shortcut, x])
+
+
+def _norm_and_relu(x: Tensor, name: str) -> Tensor:
+    x = keras.layers.BatchNormalization(epsilon=1.001e-5, name=f"{name}_bn")(x)
+    return keras.layers.Activation("relu", name=f"{name}_relu")(x)
 
 
 def _resnext_block(x: Tensor, stage: int, strides: int, is_first: bool, name: str) -> Tensor:

@@ -5,12 +5,15 @@ Zhou et al., arXiv:1904.07850, section 4: a 3 x 3 convolution, ReLU and a 1 x 1 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import keras
 
 from detzoo.contracts import Tensor
+
+MASK_NETWORK = "mask_net"
+EMBEDDING_KERNEL = (1, 3)  # of DeepMAC's two heads, as in the Object Detection API
 
 
 class CenterHead(NamedTuple):
@@ -18,7 +21,8 @@ class CenterHead(NamedTuple):
 
     num_outputs: int  # channels of its map
     num_filters: tuple[int, ...] = (256,)  # channels of each hidden layer
-    kernel_sizes: tuple[int, ...] = (3,)  # side of the kernel of each hidden layer, in cells
+    # Side, or (height, width), of the kernel of each hidden layer, in cells.
+    kernel_sizes: tuple[int | tuple[int, int], ...] = (3,)
     bias_init: float = 0.0  # initial bias of the outputs
 
 
@@ -53,3 +57,21 @@ def _head(x: Tensor, head: CenterHead, name: str, use_depthwise: bool) -> Tensor
     bias = keras.initializers.Constant(head.bias_init)
     x = keras.layers.Conv2D(head.num_outputs, 1, bias_initializer=bias, name=f"{name}.predictor")(x)
     return keras.layers.Activation("linear", dtype="float32", name=f"{name}.outputs")(x)
+
+
+def deep_mask_network(mask_size: int, num_channels: int, trunk: Callable[[Tensor], Tensor]) -> keras.Model:
+    """Builds DeepMAC's mask network (arXiv:2104.00613, section 3).
+
+    Args:
+        mask_size: Side s of a mask in cells.
+        num_channels: Channels C of coordinates and embeddings.
+        trunk: Function from a map [P, s, s, C] to one of the same size.
+
+    Returns:
+        A model from [P, s, s, C] to logits float32 [P, s, s, 1], its variables under ``mask_net/``.
+    """
+    crops = keras.Input((mask_size, mask_size, num_channels), name="crops")
+    with keras.name_scope(MASK_NETWORK):
+        x = keras.layers.Conv2D(1, 1, name="project_out")(trunk(crops))
+        logits = keras.layers.Activation("linear", dtype="float32", name="logits")(x)
+    return keras.Model(crops, logits, name=MASK_NETWORK)

@@ -150,6 +150,52 @@ def covered(boxes_in_cells: Tensor, takes_part: Tensor, map_shape: Shape) -> Ten
     return tf.einsum("bnyc,bnx->byxc", inside_y[..., tf.newaxis] * takes_part[:, :, tf.newaxis], inside_x) > 0.0
 
 
+def mask_weights(groundtruth: Groundtruth, allowed_classes: tuple[int, ...] = ()) -> Tensor:
+    """Returns the weights float32 [B, N] of the objects whose masks are learned, 0 for others.
+
+    Objects without a mask are not learned, neither are crowds, nor other than the allowed classes (from 0; all if
+    empty).
+    """
+    is_learned = (groundtruth.classes >= 0) & boxes.is_valid(groundtruth.boxes_norm) & ~groundtruth.is_crowd
+    if allowed_classes:
+        is_learned &= tf.reduce_any(groundtruth.classes[..., tf.newaxis] == list(allowed_classes), axis=-1)
+    is_learned &= tf.reduce_any(groundtruth.masks > 0, axis=[2, 3])
+    return tf.where(is_learned, groundtruth.weights, 0.0)
+
+
+def class_mask_targets(
+    groundtruth: Groundtruth, num_classes: int, map_shape: Shape, true_shapes: Tensor, padded_shape: Shape
+) -> tuple[Tensor, Tensor]:
+    """Joins the masks of the objects of each class.
+
+    Args:
+        groundtruth: Objects with masks uint8 [B, N, H, W] of the padded input.
+        num_classes: Number K of classes.
+        map_shape: (h, w) of the maps.
+        true_shapes: int32 [B, 2], pixels of the padded input that each image covers.
+        padded_shape: (height, width) of the padded input in pixels.
+
+    Returns:
+        Targets float32 [B, h, w, K] in [0, 1]. Weights float32 [B, h, w], 0 outside the image and in the boxes of
+        crowds and of objects without a mask.
+    """
+    masks, learned = groundtruth.masks, mask_weights(groundtruth)
+    batch_size, num_objects = tf.unstack(tf.shape(groundtruth.classes))
+    rows, columns = (CENTER_STRIDE * side for side in map_shape)  # the maps may cover less or more than the masks
+    masks = masks[..., :rows, :columns]
+    missing = tf.stack([rows, columns]) - tf.shape(masks)[2:]
+    masks = tf.pad(masks, [[0, 0], [0, 0], [0, missing[0]], [0, missing[1]]])
+    masks = tf.reshape(masks, [batch_size * num_objects, rows, columns, 1])
+    cells = tf.image.resize(masks, tf.stack(map_shape))[..., 0]
+    channels = tf.where(learned > 0.0, groundtruth.classes + num_classes * tf.range(batch_size)[:, tf.newaxis], -1)
+    joined = tf.math.unsorted_segment_max(cells, tf.reshape(channels, [-1]), batch_size * num_classes)
+    joined = tf.reshape(tf.maximum(joined, 0.0), [batch_size, num_classes, *map_shape])
+    is_unknown = (groundtruth.classes >= 0) & (learned <= 0.0)
+    unknown = covered(in_cells(groundtruth.boxes_norm, padded_shape), cast(is_unknown)[..., tf.newaxis], map_shape)
+    weights = cast(in_image(true_shapes, map_shape) & ~unknown[..., 0])
+    return tf.stop_gradient(tf.transpose(joined, [0, 2, 3, 1])), weights
+
+
 def cast(is_true: Tensor) -> Tensor:
     """Returns 1.0 for True and 0.0 for False."""
     return tf.cast(is_true, tf.float32)

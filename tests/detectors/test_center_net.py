@@ -55,6 +55,7 @@ NAMES = [
     "centernet_hourglass104_512x512_kpts_coco17_tpu-32",
     KEYPOINTS,
     "centernet_resnet50_v2_512x512_kpts_coco17_tpu-8",
+    "center_net_deepmac_512x512_voc_only_tpu-32",
 ]
 
 
@@ -154,6 +155,31 @@ def test_hourglasses_return_to_stride_four(size):
     assert heatmap.shape == (None, *(-(-side // stride) * stride // 4 for side in (64, 96)), 3)  # of the padded input
 
 
+def basic_parameters(blocks):
+    """Parameters of the backbone of ResNet-18 or -34, activated before its convolutions, from the paper's table 1."""
+    total, channels = 7 * 7 * 3 * 64 + 64, 64
+    for number, num_blocks in enumerate(blocks):
+        filters = 64 * 2**number
+        # First a batch normalisation (4 per channel), a shortcut with biases, and two convolutions, each normalised.
+        total += 4 * channels + (channels + 1) * filters + 9 * channels * filters + 9 * filters**2 + 8 * filters
+        total += (num_blocks - 1) * (4 * filters + 2 * 9 * filters**2 + 8 * filters)
+        channels = filters
+    return total
+
+
+@pytest.mark.parametrize(("depth", "blocks"), [("18", (2, 2, 2, 2)), ("34", (3, 4, 6, 3))])
+def test_small_resnets_have_basic_blocks(depth, blocks):
+    model = message(f"center_net {{ feature_extractor {{ type: 'resnet_v1_{depth}_fpn' }} }}")
+    built = symbolic(lambda: build_detector(model))
+    assert built.backbone.count_params() == basic_parameters(blocks)
+    [backbone] = [layer for layer in built.network.layers if layer.name == "backbone"]
+    shapes = {level: x.shape for level, x in backbone.output.items()}
+    assert shapes == {2 + n: (None, 64 // 4 // 2**n, 96 // 4 // 2**n, 64 * 2**n) for n in range(4)}
+    # The last block of a stage has the stride, so that its input, not its sum, is what a shortcut samples.
+    assert "conv3_block1_0_pool" not in [layer.name for layer in backbone.layers]
+    assert f"conv3_block{blocks[1]}_0_pool" in [layer.name for layer in backbone.layers]
+
+
 @pytest.mark.parametrize("order", ["", "bgr_ordering: true"])
 def test_means_and_deviations_are_in_the_order_of_the_channels(order):
     given = np.array([203.0, 102.0, 51.0] if order else [51.0, 102.0, 203.0])
@@ -189,8 +215,9 @@ def test_every_variable_is_found_in_the_original_layout(shared, name):
     assert len(set(match.keys.values())) == len(match.keys)
     assert all(math.prod(weight.shape) == sizes[match.keys[weight.path]] for weight in detector.weights)
     assert len(match.keys) + len(match.leftovers) == len(sizes)
-    # ResNet v2 ends with a batch normalisation that no map follows.
-    assert len(match.leftovers) == (4 if "resnet_v2" in model.center_net.feature_extractor.type else 0)
+    # ResNet v2 ends with a batch normalisation that no map follows; DeepMAC has the state of a random generator.
+    unused = 4 if "resnet_v2" in model.center_net.feature_extractor.type else 0
+    assert len(match.leftovers) == unused + model.center_net.HasField("deepmac_mask_estimation")
 
 
 @pytest.fixture(scope="module", params=[WITH_OUTPUTS, pytest.param(KEYPOINTS, marks=pytest.mark.slow)])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from detzoo.config import pb, support
@@ -15,6 +15,13 @@ from detzoo.errors import DetzooError
 
 _HEATMAP_LOSS = "penalty_reduced_logistic_focal_loss"
 _LOCALIZATION_LOSSES = ("l1_localization_loss", "weighted_smooth_l1", "weighted_l2")
+_MASK_LOSSES = (
+    "weighted_sigmoid",
+    "weighted_sigmoid_focal",
+    "focal_star",
+    "alpha_balanced_sigmoid",
+    "bootstrapped_sigmoid",
+)
 _INTERPOLATIONS = ("nearest", "bilinear")
 # Of the candidates of a keypoint; ``detzoo.postprocess.keypoints`` computes them.
 KEYPOINT_RANKINGS = ("min_distance", "score_distance_ratio", "score_scaled_distance_ratio", "gaussian_weighted")
@@ -31,9 +38,7 @@ def check_center_net(model: pb.CenterNet, findings: Findings) -> None:
     else:
         check_localization(model.object_detection_task.localization_loss, boxes)
     _check_keypoints(model, findings)
-    for name in ("mask_estimation_task", "deepmac_mask_estimation"):
-        if name in [field.name for field, _ in model.ListFields()]:
-            findings.error(name, "not-supported", "is not supported yet")
+    _check_masks(model, findings)
     check_heatmap_loss(model.object_center_params.classification_loss, centers)
     check_heads(model.object_center_params, centers)
     check_heads(model.object_detection_task, boxes)
@@ -98,6 +103,40 @@ def _check_keypoints(model: pb.CenterNet, findings: Findings) -> None:
             here.error("candidate_ranking_mode", "keypoint-ranking", text)
         if known is not None:
             _check_keypoint_class(task, known, path, model.num_classes, here)
+
+
+def _check_masks(model: pb.CenterNet, findings: Findings) -> None:
+    masks, deep = findings.at("mask_estimation_task"), findings.at("deepmac_mask_estimation")
+    if model.HasField("mask_estimation_task"):
+        check_mask_loss(model.mask_estimation_task.classification_loss, (*_MASK_LOSSES, "weighted_softmax"), masks)
+        check_heads(model.mask_estimation_task, masks)
+        if model.HasField("deepmac_mask_estimation"):
+            masks.error("", "two-masks", "comes with deepmac_mask_estimation; accepted: only one of the two tasks")
+    if not model.HasField("deepmac_mask_estimation"):
+        return
+    task = model.deepmac_mask_estimation
+    check_mask_loss(task.classification_loss, _MASK_LOSSES, deep)
+    divisor = support.MASK_NETWORKS.get(task.network_type)
+    if divisor is None:
+        text = f"is '{task.network_type}'; accepted: {', '.join(support.MASK_NETWORKS)}"
+        deep.error("network_type", "mask-network", text)
+    elif task.mask_size % divisor:
+        text = f"is {task.mask_size}, but {task.network_type} halves its map {divisor.bit_length() - 1} times"
+        deep.error("mask_size", "mask-size", f"{text}; accepted: multiples of {divisor}")
+    if above := [number for number in task.allowed_masked_classes_ids if number > model.num_classes]:
+        text = f"has {', '.join(map(str, above))}, above num_classes ({model.num_classes}); accepted: ids of classes"
+        deep.error("allowed_masked_classes_ids", "class-count", text)
+
+
+def check_mask_loss(loss: pb.ClassificationLoss, accepted: Sequence[str], findings: Findings) -> None:
+    """Checks the ``classification_loss`` of masks, whose cells are 0 or 1 for each class."""
+    kind = check_choice(loss, "classification_loss", "classification_loss", findings, accepted)
+    if kind and kind not in accepted:
+        text = f"is no loss of a mask; accepted: {', '.join(accepted)}"
+        findings.error(f"classification_loss.{kind}", "not-supported", text)
+    elif kind == "weighted_softmax":
+        text = "has no class for the background, whose cells are not learned; take weighted_sigmoid"
+        findings.warning(f"classification_loss.{kind}", "no-background", text)
 
 
 def _check_keypoint_class(

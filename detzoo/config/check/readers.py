@@ -28,7 +28,10 @@ METRICS_SETS = (
     "oid_challenge_detection_metrics",
 )
 _OTHER_METRICS = ("oid_", "open_images", "segmentation", "keypoint", "lvis", "weighted", "panoptic")
-_NEEDS_MASKS = "only faster_rcnn with number_of_stages: 3 and predict_instance_masks: true predicts"
+_NEEDS_MASKS = (
+    "only faster_rcnn with number_of_stages: 3 and predict_instance_masks: true predicts, and center_net with "
+    "mask_estimation_task or deepmac_mask_estimation"
+)
 _SHARDED_NAME = re.compile(r"^(?P<stem>.+)@(?P<shards>[0-9]{1,9})(?P<extension>\.[\w.]+)?$")
 _MOST_PROBLEMS_OF_A_MAP = 5
 # Augmentation -> its order of the keypoints afterwards.
@@ -80,7 +83,7 @@ def check_evaluation(config: pb.TrainEvalPipelineConfig, findings: Findings) -> 
     """Checks ``eval_config``: metrics, their masks, and the batch size."""
     evaluation, findings = config.eval_config, findings.at("eval_config")
     kind = config.model.WhichOneof("model")
-    has_no_masks = kind == "ssd" or (kind == "faster_rcnn" and not stages.predicts_masks(config.model.faster_rcnn))
+    has_no_masks = kind in ("ssd", "faster_rcnn", "center_net") and not stages.has_mask_head(config.model)
     box_metrics = ", ".join(name for name in METRICS_SETS if name != MASK_METRICS)
     for index, name in enumerate(evaluation.metrics_set):
         path = f"metrics_set[{index}]"
