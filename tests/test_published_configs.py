@@ -27,7 +27,6 @@ FOLDER = ROOT.parent / "shared" / "configs" / "published"
 CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
 # Kinds of detectors that are not supported yet. All other configs must be ok. Remove a kind once it is supported.
 REFUSED = (
-    "center_net_deepmac",
     "context_rcnn",
     "ssd_mobilenet_v2_mnasfpn",
     "ssdlite_mobiledet",

@@ -13,6 +13,7 @@ from detzoo.builders.resize import build_model_resizer
 from detzoo.config import pb
 from detzoo.config.check.model import check_model
 from detzoo.config.check.pipeline import require
+from detzoo.config.problems import Findings, Severity
 from detzoo.contracts import CenterPredictions, Groundtruth
 from detzoo.detectors.center_masks import CLASS_MAPS, INSTANCE, PIXEL, ClassMasks, DeepMasks
 from detzoo.errors import ConfigError
@@ -194,7 +195,6 @@ def test_masks_train_and_are_exported(text, shape):
             "network_type: is 'cond_inst3'; accepted: hourglass10, hourglass20",
         ),
         (DEEP.replace("hourglass10", "hourglass52"), "mask_size: is 8, but hourglass52 halves its map 5 times"),
-        (DEEP.replace("[1, 3]", "[1, 4]"), r"allowed_masked_classes_ids: has 4, above num_classes \(3\)"),
         (DEEP.replace("weighted_sigmoid", "weighted_softmax"), "weighted_softmax: is no loss of a mask"),
         (DEEP.replace("dim: 4", "dim: 4 box_consistency_loss_weight: 1"), "box consistency is not supported"),
         (DEEP.replace("dim: 4", "dim: 4 predict_full_resolution_masks: true"), "masks of the whole image"),
@@ -205,6 +205,14 @@ def test_masks_train_and_are_exported(text, shape):
 def test_problems_of_masks_are_reported(text, problem):
     with pytest.raises(ConfigError, match=problem):
         require(message(text), "model", check_model)
+
+
+def test_classes_that_do_not_exist_are_reported():
+    for ids, rest in (("[1, 4]", "they have no effect"), ("[4, 5]", "no mask is learned")):
+        findings = Findings()
+        check_model(message(DEEP.replace("[1, 3]", ids)), findings)
+        [found] = [problem for problem in findings.problems if problem.code == "class-count"]
+        assert found.severity is Severity.WARNING and found.message.endswith(f"above num_classes (3): {rest}")
 
 
 @pytest.mark.parametrize("name", ["hourglass20", "hourglass32", "resnet4", "resnet20"])

@@ -123,9 +123,11 @@ def _check_masks(model: pb.CenterNet, findings: Findings) -> None:
     elif task.mask_size % divisor:
         text = f"is {task.mask_size}, but {task.network_type} halves its map {divisor.bit_length() - 1} times"
         deep.error("mask_size", "mask-size", f"{text}; accepted: multiples of {divisor}")
-    if above := [number for number in task.allowed_masked_classes_ids if number > model.num_classes]:
-        text = f"has {', '.join(map(str, above))}, above num_classes ({model.num_classes}); accepted: ids of classes"
-        deep.error("allowed_masked_classes_ids", "class-count", text)
+    allowed = task.allowed_masked_classes_ids
+    if above := [number for number in allowed if number > model.num_classes]:
+        rest = "no mask is learned" if len(above) == len(allowed) else "they have no effect"
+        text = f"has {', '.join(map(str, above))}, above num_classes ({model.num_classes}): {rest}"
+        deep.warning("allowed_masked_classes_ids", "class-count", text, ["num_classes"])
 
 
 def check_mask_loss(loss: pb.ClassificationLoss, accepted: Sequence[str], findings: Findings) -> None:
