@@ -5,6 +5,7 @@ image -> views -> every model -> boxes back in the image, without those that a v
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -16,6 +17,8 @@ from detzoo.ensemble.views import View, ViewPlan, are_cut
 from detzoo.errors import UsageError
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.served import FIRST_CLASS_ID
+
+logger = logging.getLogger(__name__)
 
 
 class Member(NamedTuple):
@@ -36,6 +39,7 @@ class EnsembleDetector(ImageDetector):
         self._plan = plan
         self._options = options
         self.has_masks = has_masks
+        self._has_warned = False
 
     def __call__(self, image: np.ndarray) -> ImageDetections:
         """Detects objects in an image uint8 [H, W, 3], RGB; raises a UsageError for masks of different sizes."""
@@ -45,7 +49,25 @@ class EnsembleDetector(ImageDetector):
         candidates = join_sources([(e.boxes_norm, e.scores, e.class_ids - FIRST_CLASS_ID) for e in found])
         merged = merge(candidates, sources, self._options)
         masks = self._joined_masks(found)[merged.rows] if self.has_masks else None
-        return ImageDetections(merged.boxes_norm, merged.scores, merged.classes + FIRST_CLASS_ID, masks)
+        keypoints = [None if column is None else column[merged.rows] for column in self._joined_keypoints(found)]
+        return ImageDetections(merged.boxes_norm, merged.scores, merged.classes + FIRST_CLASS_ID, masks, *keypoints)
+
+    def _joined_keypoints(self, found: Sequence[ImageDetections]) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Returns points [A, T, 2] and scores [A, T]; None for both, with a warning, if only some models have any."""
+        points = [each.keypoints_norm for each in found if each.keypoints_norm is not None]
+        scores = [each.keypoint_scores for each in found if each.keypoint_scores is not None]
+        if len(points) < len(found):
+            if points and not self._has_warned:
+                self._has_warned = True
+                without = {member.name for member, each in zip(self._members, found) if each.keypoints_norm is None}
+                logger.warning("keypoints are left out: %s has none", ", ".join(sorted(without)))
+            return None, None
+        counts = sorted({each.shape[1] for each in points})
+        if len(counts) > 1:
+            names = ", ".join(member.name for member in self._members)
+            shown = " and ".join(map(str, counts))
+            raise UsageError(f"the keypoints of {names} cannot be merged: there are {shown}; give models of one number")
+        return np.concatenate(points), np.concatenate(scores)
 
     def _joined_masks(self, found: Sequence[ImageDetections]) -> np.ndarray:
         masks = [each.masks for each in found if each.masks is not None]
@@ -62,5 +84,6 @@ def _detect_on(view: View, member: Member, image: np.ndarray) -> ImageDetections
     found = member.detect(view.of(image))
     boxes_norm = view.boxes_in_image(found.boxes_norm)
     is_whole = ~are_cut(boxes_norm, view.window_norm)
-    kept = ImageDetections(boxes_norm[is_whole], found.scores[is_whole], found.class_ids[is_whole])
-    return kept if found.masks is None else kept._replace(masks=view.masks_in_image(found.masks)[is_whole])
+    masks = None if found.masks is None else view.masks_in_image(found.masks)
+    points = view.points_in_image(found.keypoints_norm)
+    return found._replace(boxes_norm=boxes_norm, masks=masks, keypoints_norm=points).rows(is_whole)

@@ -40,12 +40,14 @@ logger = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    """Detections in an image, D of them; boxes are fractions of the image."""
+    """Detections in an image, D of them, in fractions of the image. The first columns are ``ImageDetections``'s."""
 
     boxes: np.ndarray  # float32 [D, 4]
     scores: np.ndarray
     class_ids: np.ndarray
     masks: np.ndarray | None
+    keypoints: np.ndarray | None  # float32 [D, T, 2]
+    keypoint_scores: np.ndarray | None
     windows: np.ndarray  # float64 [D, 4], the tile of each
     is_fragment: np.ndarray  # bool [D]
 
@@ -140,7 +142,9 @@ def _in_image(
     is_cut, is_tile = are_cut(boxes, view.window_norm), view.window_px != (0, 0, height, width)
     counts = ~(fits_row & fits_column) | (~is_cut & is_tile)
     windows = np.tile(np.array(view.window_norm), [len(boxes), 1])
-    return _Found(boxes, found.scores, found.class_ids, found.masks, windows, is_cut).rows(np.flatnonzero(counts))
+    points = view.points_in_image(found.keypoints_norm)
+    columns = (boxes, found.scores, found.class_ids, found.masks, points, found.keypoint_scores, windows, is_cut)
+    return _Found(*columns).rows(np.flatnonzero(counts))
 
 
 def _concatenated(found: Sequence[_Found]) -> _Found:
@@ -168,6 +172,15 @@ def _with_joined_fragments(found: _Found) -> _Found:
     is_end = [found.boxes[group] == box for group, box in zip(groups, around)]
     is_fragment = np.array([np.any(cut[group] & ends) for group, ends in zip(groups, is_end)])
     joined = best._replace(boxes=around, masks=masks, is_fragment=is_fragment)
+    if found.keypoints is not None and found.keypoint_scores is not None:
+        # Of each keypoint that of the fragment with the best score for it.
+        best_of = [(group, found.keypoint_scores[group].argmax(axis=0)) for group in groups]
+        each = np.arange(found.keypoints.shape[1])
+        points, scores = (
+            np.stack([column[group][chosen, each] for group, chosen in best_of])
+            for column in (found.keypoints, found.keypoint_scores)
+        )
+        joined = joined._replace(keypoints=points, keypoint_scores=scores)
     others = np.setdiff1d(np.arange(len(found.scores)), np.concatenate(groups))
     return _concatenated([found.rows(others), joined])
 
@@ -240,6 +253,5 @@ def _without_covered(found: _Found) -> _Found:
 
 def _merged(found: _Found) -> ImageDetections:
     candidates = join_sources([(found.boxes, found.scores, found.class_ids - FIRST_CLASS_ID)])
-    kept = merge(candidates, [Source()], MERGING).rows
-    masks = None if found.masks is None else found.masks[kept]
-    return ImageDetections(found.boxes[kept], found.scores[kept], found.class_ids[kept], masks)
+    kept = found.rows(merge(candidates, [Source()], MERGING).rows)
+    return ImageDetections(*kept[: len(ImageDetections._fields)])

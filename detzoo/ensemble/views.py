@@ -59,6 +59,22 @@ class View(NamedTuple):
         low, high = np.array(self.window_norm, np.float32).reshape(2, 2)
         return boxes * np.tile(high - low, 2) + np.tile(low, 2)
 
+    def points_in_image(self, points_norm: np.ndarray | None) -> np.ndarray | None:
+        """Converts keypoints [D, T, 2] from fractions of the view to fractions of the image; None stays None.
+
+        Raises:
+            UsageError: The view is mirrored, so that left and right keypoints have changed places.
+        """
+        if points_norm is None:
+            return None
+        if self.is_mirrored:
+            raise UsageError(
+                "mirror images are not supported for models with keypoints: in them a left eye is a right one, and a "
+                "model does not name the pairs; leave them out (--noflip, or flip: false in ensemble.json)"
+            )
+        low, high = np.array(self.window_norm, np.float32).reshape(2, 2)
+        return np.asarray(points_norm, np.float32) * (high - low) + low
+
     def masks_in_image(self, masks: np.ndarray) -> np.ndarray:
         """Converts masks [D, h, w] that cover their boxes from the view to the image."""
         return masks[:, :, ::-1] if self.is_mirrored else masks

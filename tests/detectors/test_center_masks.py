@@ -212,7 +212,8 @@ def test_classes_that_do_not_exist_are_reported():
         findings = Findings()
         check_model(message(DEEP.replace("[1, 3]", ids)), findings)
         [found] = [problem for problem in findings.problems if problem.code == "class-count"]
-        assert found.severity is Severity.WARNING and found.message.endswith(f"above num_classes (3): {rest}")
+        assert found.severity is Severity.WARNING
+        assert found.message.endswith(f"above num_classes (3): {rest}")
 
 
 @pytest.mark.parametrize("name", ["hourglass20", "hourglass32", "resnet4", "resnet20"])

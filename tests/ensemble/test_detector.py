@@ -110,3 +110,41 @@ def test_masks_of_two_sizes_cannot_be_merged():
     members = [Member("a", finder(0.5, mask=np.ones([2, 2]))), Member("b", finder(0.9, mask=np.ones([3, 3])))]
     with pytest.raises(UsageError, match="the masks of a, b cannot be merged: they measure 2 x 2 and 3 x 3"):
         EnsembleDetector(members, ViewPlan(), MergeOptions(), has_masks=True)(image_of([10, 20, 40, 60]))
+
+
+def with_corners(detect, scores=(0.5, 0.7)):
+    """A model whose keypoints are the upper left and the lower right corner of each box."""
+
+    def detect_corners(image):
+        found = detect(image)
+        points = found.boxes_norm.reshape(-1, 2, 2)
+        rows = np.tile(np.array(scores, np.float32), [len(points), 1])
+        return found._replace(keypoints_norm=points, keypoint_scores=rows)
+
+    return detect_corners
+
+
+def test_keypoints_follow_their_boxes_from_every_view():
+    # The whole image has a better score for object 1 only; object 2 is 8 x 10 pixels, found in crops alone.
+    members = [Member("model", with_corners(finder(0.9, min_share=0.005)))]
+    image = image_of([10, 20, 40, 60], [70, 150, 78, 160])
+    found = EnsembleDetector(members, ViewPlan(crops=((2, 2),)), MergeOptions())(image)
+    assert sorted(found.class_ids) == [1, 2]
+    np.testing.assert_allclose(found.keypoints_norm.reshape(-1, 4), found.boxes_norm, atol=1e-6)
+    np.testing.assert_allclose(found.keypoint_scores, [[0.5, 0.7]] * 2)
+
+
+def test_keypoints_that_cannot_be_merged_are_reported(caplog):
+    image = image_of([10, 20, 40, 60])
+    pair = [Member("with", with_corners(finder(0.9))), Member("without", finder(0.8))]
+    assert EnsembleDetector(pair, ViewPlan(), MergeOptions())(image).keypoints_norm is None
+    assert "keypoints are left out: without has none" in caplog.text
+    with pytest.raises(UsageError, match="mirror images are not supported for models with keypoints"):
+        EnsembleDetector(pair[:1], ViewPlan(flip=True), MergeOptions())(image)
+
+    def one_point(image):
+        found = pair[0].detect(image)
+        return found._replace(keypoints_norm=found.keypoints_norm[:, :1], keypoint_scores=found.keypoint_scores[:, :1])
+
+    with pytest.raises(UsageError, match="keypoints of with, one cannot be merged: there are 1 and 2"):
+        EnsembleDetector([pair[0], Member("one", one_point)], ViewPlan(), MergeOptions())(image)

@@ -14,7 +14,7 @@ from detzoo.evaluate.coco import evaluate_coco
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.serving.live_detector import LiveDetector
-from tests.ensemble.test_detector import finder
+from tests.ensemble.test_detector import finder, with_corners
 
 SHAPE = (300, 500)
 RGB = np.array([65536, 256, 1])  # a colour as one number
@@ -227,3 +227,26 @@ def test_tiles_at_least_double_the_average_precision_on_mosaics():
     # Shrunk 19 x 13 times, objects of 12 to 60 pixels are 1 to 5 pixels; shrunk twice, they are 6 to 30.
     assert tiled > max(2 * whole, 0.7)
     assert whole > 0
+
+
+class CornerFinder(Finder):
+    """Finder whose keypoints are corners; the lower right one is seen well where the object is not cut on the left."""
+
+    def __call__(self, image, *proposals_norm):
+        found = with_corners(self._find)(image)
+        is_first = found.boxes_norm[:, 1] > 0.0
+        scores = np.stack([np.where(is_first, 0.9, 0.2), np.where(is_first, 0.2, 0.9)], axis=1)
+        return found._replace(keypoint_scores=scores.astype(np.float32))
+
+
+def test_keypoints_of_tiles_and_joined_fragments():
+    # Tiles of 200 pixels start in columns 0, 150 and 300. The first object lies in the first tile alone; the second,
+    # of 250 columns, is cut off by every tile, and too small a share of the whole image to be found there.
+    boxes = [10, 20, 60, 90], [240, 100, 260, 350]
+    detector = TiledDetector(CornerFinder(min_share=0.034), 200, 0.2)
+    found = detector(image_of(*boxes))
+    order = np.argsort(found.class_ids)
+    assert found.class_ids[order].tolist() == [1, 2]
+    expected = found.boxes_norm[order].reshape(-1, 2, 2)
+    np.testing.assert_allclose(found.keypoints_norm[order], expected, atol=1e-6)
+    np.testing.assert_allclose(found.keypoint_scores[order], [[0.9, 0.2], [0.9, 0.9]])
