@@ -423,6 +423,7 @@ class LoadedDetector:
         max_detections: int | None = None,
         check: bool = True,
         nms: str = "tensorflow",
+        tf1_names: bool = False,
     ) -> Exported:
         """Exports this detector as `detzoo export` does.
 
@@ -439,6 +440,7 @@ class LoadedDetector:
             max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
             check: Compare the exported model with this detector.
             nms: "tensorflow", or "portable" for a SavedModel that OpenVINO and TensorFlow.js can convert.
+            tf1_names: Write frozen_inference_graph.pb and a SavedModel for clients of TensorFlow 1.
 
         Returns:
             An ``Exported``: ``path`` of the SavedModel or file, which ``detzoo.load`` takes.
@@ -465,6 +467,7 @@ class LoadedDetector:
                 max_detections=max_detections,
                 check=check,
                 nms=nms,
+                tf1_names=tf1_names,
             )
 
     def benchmark(

@@ -19,6 +19,7 @@ from detzoo.checkpoints.frozen_graph import SAVED_MODEL_FILE, Constants
 from detzoo.checkpoints.layout import AVERAGE, FORMAT, FORMAT_VERSION, MODEL, STEP, parse_key, stored_key
 from detzoo.checkpoints.object_graph import GRAPH_KEY
 from detzoo.errors import CheckpointError
+from detzoo.folders import FROZEN_GRAPH_FILE
 
 ACCEPTED = (
     "accepted: the model_dir of a `detzoo train` run, a folder with a checkpoint in it (such as its best/, or the "
@@ -27,7 +28,6 @@ ACCEPTED = (
 )
 BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value
 EXPORTED_FOLDER = "checkpoint"  # of an export, next to its SavedModel
-_FROZEN_GRAPH = "frozen_inference_graph.pb"  # of an archive of the TensorFlow 1 detection zoo
 _GRAPH, _IN_SAVED_MODEL = ".pb", "variables"  # ending of a graph's file, name of a SavedModel's checkpoint
 _KERAS_FILE = re.compile(r"\.(h5|hdf5|keras)$")
 # TensorFlow's reader translates the status codes of a damaged file into these.
@@ -112,8 +112,8 @@ def latest_prefix(path: str | pathlib.Path) -> str:
         found = _newest_in(text) or _newest_in(f"{text.rstrip('/')}/{EXPORTED_FOLDER}")
         if found is not None:
             return found
-        if tf.io.gfile.exists(f"{text}/{_FROZEN_GRAPH}"):
-            return f"{text}/{_FROZEN_GRAPH}"
+        if tf.io.gfile.exists(f"{text}/{FROZEN_GRAPH_FILE}"):
+            return f"{text}/{FROZEN_GRAPH_FILE}"
         for folder in (text, os.path.dirname(text.rstrip("/"))):
             if in_saved_model := _in_saved_model(text, folder):
                 return in_saved_model

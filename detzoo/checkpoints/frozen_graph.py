@@ -30,7 +30,7 @@ class Constants:
         Raises:
             CheckpointError: The file is no graph, or holds no weights, or quantized ones.
         """
-        graph = _read(path)
+        graph = read_graph(path)
         nodes = [node for node in graph.node if _LEAF.fullmatch(node.name.rpartition("/")[2])]
         constants = [node for node in nodes if node.op == "Const"]
         quantized = [node for node in constants if node.attr["dtype"].type in _INTEGERS]
@@ -58,7 +58,12 @@ class Constants:
         return tf.make_ndarray(self._values[name])
 
 
-def _read(path: str) -> Any:
+def read_graph(path: str) -> Any:
+    """Returns the tf.compat.v1.GraphDef in the file of a frozen graph or a SavedModel.
+
+    Raises:
+        CheckpointError: The file is damaged, or no graph.
+    """
     with tf.io.gfile.GFile(path, "rb") as file:
         content = file.read()
     try:

@@ -65,12 +65,15 @@ are compared with the detector before success is reported. Class names and confi
         --output_directory=exported --format=onnx
     detzoo detect --saved_model=exported/model.onnx --images=photos --output_dir=pictures
 
+--tf1_names is for code of TensorFlow 1 (tf.compat.v1), which runs detection_boxes:0 of frozen_inference_graph.pb with
+image_tensor:0 fed, or loads the SavedModel into a session.
+
 A SavedModel with --nms=portable has only operators that OpenVINO and TensorFlow.js have, too, and no conditionals.
 """
 POSITIONAL = ()
 
 TFLITE_ONLY = ("quantize", "representative_data", "max_detections")
-SAVED_MODEL_ONLY = ("optimize_for", "nms")
+SAVED_MODEL_ONLY = ("optimize_for", "nms", "tf1_names")
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -90,6 +93,11 @@ def define_flags(flag_values: flags.FlagValues) -> None:
         "1024 or more boxes, without conditionals, and no Winograd convolutions."
     )
     define.choice("nms", text, NMS_FORMS, NMS_TENSORFLOW)
+    text = (
+        "Write the files of TensorFlow 1: frozen_inference_graph.pb, and a SavedModel with the key inputs. The tensors "
+        "are called as there: image_tensor:0, detection_boxes:0."
+    )
+    define.boolean("tf1_names", text)
     define_recompute_flag(flag_values)
     define.choice("format", "Format of the export.", FORMATS, SAVED_MODEL)
     text = (
@@ -119,12 +127,12 @@ def run(flag_values: flags.FlagValues) -> None:
     of_others = {
         SAVED_MODEL: TFLITE_ONLY,
         TFLITE: SAVED_MODEL_ONLY,
-        ONNX: (*TFLITE_ONLY, "nms"),
+        ONNX: (*TFLITE_ONLY, "nms", "tf1_names"),
     }
     for name in of_others[flag_values.format]:
         if flag_values[name].present:
             raise UsageError(f"--{name} has no meaning with --format={flag_values.format}; leave it out")
-    same = ("config_override", "format", "input_type", "optimize_for", "recompute_batch_norm", "nms", *TFLITE_ONLY)
+    same = ("config_override", "format", "input_type", "recompute_batch_norm", *SAVED_MODEL_ONLY, *TFLITE_ONLY)
     exported = export(
         flag_values.pipeline_config_path,
         flag_values.trained_checkpoint_dir,

@@ -2,6 +2,7 @@
 
 output_directory/
     saved_model/        for serving: a graph without variables of layers, batch normalisation folded
+    frozen_inference_graph.pb  with ``tf1_names``: the same graph for clients of TensorFlow 1
     checkpoint/ckpt-0   the weights, as `detzoo train` stores them, without an optimizer
     pipeline.config     the resolved configuration
     label_map.pbtxt     class names, if they are known
@@ -28,11 +29,13 @@ from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
 from detzoo.export.parity import ParityReport, check_parity, example_input, reference_outputs
 from detzoo.export.saved_model import write_saved_model
+from detzoo.export.tensorflow1 import write_tensorflow1
 from detzoo.export.winograd import use_winograd
-from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, LABEL_MAP_FILE, make_folder
+from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, FROZEN_GRAPH_FILE, LABEL_MAP_FILE, make_folder
 from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.provenance import commit, versions
 from detzoo.serving.frozen import FrozenGraph
+from detzoo.serving.saved_detector import SavedDetector
 from detzoo.serving.served import ServingModule
 
 SAVED_MODEL_FOLDER = "saved_model"
@@ -57,6 +60,7 @@ class Export:
     # Compare the SavedModel's detections with the detector's. For random weights, whose detections have no meaning, it
     # would take longer than the export.
     compares: bool = True
+    tf1_names: bool = False  # names and files of TensorFlow 1, see ``detzoo.export.tensorflow1``
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further entries of the record
 
 
@@ -91,6 +95,7 @@ def export_detector(
             "num_folded_batch_norms": num_folded,
             "optimized_for": beside.optimize_for,
             "graph_form": beside.form.value,
+            "tf1_names": beside.tf1_names,
             "num_winograd_convolutions": num_winograd,
             "parity": report._asdict() if report else None,
         }
@@ -110,7 +115,7 @@ def export_detector(
 
 def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
     """Moves the parts of a finished export into place and removes those of an earlier one."""
-    for name in (SAVED_MODEL_FOLDER, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD):
+    for name in (SAVED_MODEL_FOLDER, FROZEN_GRAPH_FILE, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD):
         earlier = folder / name
         if earlier.is_dir():
             shutil.rmtree(earlier)
@@ -138,21 +143,26 @@ def _write_checked(
     references = reference_outputs(serving, input_type) if beside.compares else []
     chooses_regions = serving.detector.chooses_regions
 
-    def compared() -> ParityReport | None:
-        return check_parity(references, tf.saved_model.load(str(folder)), chooses_regions) if references else None
+    def write(graph: FrozenGraph) -> ParityReport | None:
+        if beside.tf1_names:
+            write_tensorflow1(graph, serving.input_specs, input_type, folder)
+        else:
+            write_saved_model(graph, serving.input_specs, folder)
+        if not references:
+            return None
+        detector = SavedDetector(folder.parent / FROZEN_GRAPH_FILE if beside.tf1_names else folder, needs_boxes=False)
+        return check_parity(references, detector.outputs, chooses_regions)
 
     if beside.optimize_for == CPU and beside.form is GraphForm.TENSORFLOW:
         example = example_input(serving, input_type, EXAMPLE_SHAPE)
         rewritten, num_rewritten = use_winograd(frozen, example, chooses_regions)
         if num_rewritten:
-            write_saved_model(rewritten, serving.input_specs, folder)
             try:
-                return compared(), num_rewritten
+                return write(rewritten), num_rewritten
             except DetzooError as problem:
                 logger.warning("%s with faster convolutions, so these are not used", problem)
                 shutil.rmtree(folder)
-    write_saved_model(frozen, serving.input_specs, folder)
-    return compared(), 0
+    return write(frozen), 0
 
 
 def common_record(detector: Any, beside: Export, started: float) -> dict[str, Any]:

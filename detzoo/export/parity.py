@@ -7,7 +7,7 @@ whose scores or overlaps differ by less than the rounding may change places in t
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,16 +61,19 @@ def reference_outputs(serving: ServingModule, input_type: str) -> list[Reference
 
 
 def check_parity(
-    references: Sequence[Reference], loaded: object, chooses_regions: bool = False, model: str = "the SavedModel"
+    references: Sequence[Reference],
+    outputs: Callable[[Any], Mapping[str, Any]],
+    chooses_regions: bool = False,
+    model: str = "the SavedModel",
 ) -> ParityReport:
-    """Compares a loaded model with the detector's ``reference_outputs``; see ``compare_outputs``.
+    """Compares the outputs of a loaded model with the detector's ``reference_outputs``; see ``compare_outputs``.
 
     Raises:
         DetzooError: The outputs disagree or are not finite.
     """
     differences = []
     for what, given, expected in references:
-        found = {name: np.asarray(value) for name, value in loaded(*inputs_of(given)).items()}  # type: ignore[operator]
+        found = {name: np.asarray(value) for name, value in outputs(given).items()}
         differences.append(compare_outputs(expected, found, what, chooses_regions, model))
     boxes, scores = (max(values) for values in zip(*differences, strict=True))
     return ParityReport(boxes, scores)

@@ -90,10 +90,12 @@ def take_out_constants(frozen: FrozenGraph) -> tuple[FrozenGraph, dict[str, np.n
     return frozen._replace(graph_def=graph_def), constants
 
 
-def outputs_of(frozen: FrozenGraph, inputs: Sequence[Any], weights: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def outputs_of(
+    frozen: FrozenGraph, inputs: Sequence[Any], weights: Mapping[str, Any] | None = None, scope: str = ""
+) -> dict[str, Any]:
     """Adds a graph to the function that is being traced and returns its outputs.
 
-    ``weights`` are variables by the tensor names of the constants that the graph lacks.
+    ``weights`` are variables by the tensor names of the constants that the graph lacks; ``scope`` precedes all names.
     """
     import tensorflow as tf
 
@@ -102,7 +104,7 @@ def outputs_of(frozen: FrozenGraph, inputs: Sequence[Any], weights: Mapping[str,
         frozen.graph_def,
         input_map={**dict(zip(frozen.input_names, inputs, strict=True)), **read},
         return_elements=list(frozen.output_names.values()),
-        name="",
+        name=scope,
     )
     return dict(zip(frozen.output_names, tensors))
 

@@ -1,12 +1,14 @@
 """A SavedModel with the Object Detection API's signature, called with one image of any size.
 
-Exports of detzoo and of the Object Detection API both work; the inputs are read from the signature.
+Exports of detzoo and of the Object Detection API both work; the inputs are read from the signature. So do frozen graphs
+of TensorFlow 1, whose inputs and outputs are known by their names.
 """
 
 from __future__ import annotations
 
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,9 +16,11 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.checkpoints import zoo
+from detzoo.checkpoints.frozen_graph import read_graph
 from detzoo.config.label_map import LabelMap, load_label_map
-from detzoo.errors import UsageError
-from detzoo.folders import EXPORT_RECORD, LABEL_MAP_FILE
+from detzoo.errors import DetzooError, UsageError
+from detzoo.folders import EXPORT_RECORD, FROZEN_GRAPH_FILE, LABEL_MAP_FILE
+from detzoo.serving.frozen import FrozenGraph, node_of
 from detzoo.serving.given_regions import CONTEXT_NAMES, SIDE_INPUTS, GivenRegions, inputs_of, with_context
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
 from detzoo.serving.image_detector import (
@@ -30,13 +34,15 @@ from detzoo.serving.image_detector import (
 from detzoo.serving.served import CLASS_SCORES
 
 SIGNATURE = "serving_default"
+# Outputs of the exporters, of which a graph has some.
+_OUTPUT = re.compile(f"(raw_)?detection_[a-z_]+|num_detections|{CLASS_SCORES}")
 
 
 class SavedDetector(ImageDetector):
-    """Loaded SavedModel.
+    """Loaded SavedModel or frozen graph.
 
     Args:
-        path: Folder with saved_model.pb, or output_directory of an export.
+        path: Folder with saved_model.pb, output_directory of an export, or frozen_inference_graph.pb.
         needs_boxes: Refuse a classifier of images, which has outputs but no detections.
 
     Raises:
@@ -44,21 +50,26 @@ class SavedDetector(ImageDetector):
     """
 
     def __init__(self, path: str | pathlib.Path, needs_boxes: bool = True) -> None:
-        self.folder = find_saved_model(path)
+        self.folder = find_saved_model(path)  # or the file of a frozen graph
         try:
-            loaded = tf.saved_model.load(str(self.folder))
+            if self.folder.is_file():
+                self._function = _function_of(read_detector_graph(self.folder))
+            else:
+                self._loaded = tf.saved_model.load(str(self.folder))  # kept, because it holds the variables
+                self._function = _detection_signature(self._loaded, self.folder)
+        except DetzooError:
+            raise
         except Exception as problem:  # TensorFlow raises exceptions of many kinds
             reason = str(problem).strip().splitlines()[0][:200]
             raise UsageError(f"the SavedModel {self.folder} cannot be loaded: {reason}") from problem
-        self._loaded = loaded  # keeps the variables alive
-        self._function = _detection_signature(loaded, self.folder, needs_boxes)
+        _check_detector(self._function, self.folder, needs_boxes)
         self.has_masks = MASKS_OUTPUT in self._function.structured_outputs
         specs = dict(self._function.structured_input_signature[1])
         self.wants_proposals = specs.pop(REGIONS_NAME, None) is not None and bool(specs)
         self.context_spec, _ = (specs.pop(name, None) for name in CONTEXT_NAMES)
         self.wants_context = self.context_spec is not None
         [(self._input_name, self._spec)] = specs.items()
-        self._is_example = _input_type(self.folder) == "tf_example"
+        self._is_example = "tf_example" in (_input_type(self.folder), node_of(self._function.inputs[0].name))
 
     def __call__(self, image: np.ndarray, proposals_norm: np.ndarray | None = None) -> ImageDetections:
         """Returns the detections of one image.
@@ -125,6 +136,8 @@ class SavedDetector(ImageDetector):
 def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
     """Returns the folder of saved_model.pb: the path, ``saved_model`` in it, the folder of the given file, or zoo://NAME.
 
+    The path of a frozen graph, a .pb file of another name, is returned as it is.
+
     Raises:
         UsageError: There is none.
     """
@@ -134,6 +147,9 @@ def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
     for folder in (given, given / "saved_model"):
         if (folder / "saved_model.pb").is_file():
             return folder
+    for file in (given, given / FROZEN_GRAPH_FILE):
+        if file.suffix == ".pb" and file.is_file():
+            return file
     if not given.exists():
         raise UsageError(f"--saved_model {path} does not exist")
     inside = ", ".join(sorted(entry.name for entry in given.iterdir())[:5]) if given.is_dir() else "a file"
@@ -149,18 +165,52 @@ def label_map_beside(saved_model: pathlib.Path) -> LabelMap | None:
     return None
 
 
-def _detection_signature(loaded: Any, folder: pathlib.Path, needs_boxes: bool) -> Any:
+def read_detector_graph(path: pathlib.Path) -> FrozenGraph:
+    """Returns the frozen graph in a file, with the inputs and outputs of the Object Detection API's exporter.
+
+    Raises:
+        CheckpointError: The file is damaged, or no graph.
+        UsageError: The graph has no input for images.
+    """
+    graph_def = read_graph(str(path))
+    inputs = [f"{node.name}:0" for node in graph_def.node if node.op == "Placeholder"]
+    regions = [name for name in inputs if node_of(name) == REGIONS_NAME]
+    images = [name for name in inputs if name not in regions]
+    names = [node.name for node in graph_def.node if _OUTPUT.fullmatch(node.name)]
+    if len(images) != 1 or not names:
+        found = ", ".join(map(node_of, images)) or "none"
+        raise UsageError(
+            f"the graph {path} is not a detector: one input and the outputs {', '.join(NEEDED_OUTPUTS)} are needed; "
+            f"its inputs: {found}; its last nodes: {', '.join(node.name for node in graph_def.node[-3:])}"
+        )
+    return FrozenGraph(graph_def, images[0], {name: f"{name}:0" for name in sorted(names)}, *regions)
+
+
+def _function_of(frozen: FrozenGraph) -> Any:
+    """Returns a concrete function of a frozen graph, with the nodes' names as the names of its inputs and outputs."""
+    graph_def, names = frozen.graph_def, frozen.input_names
+    whole = tf.compat.v1.wrap_function(lambda: tf.graph_util.import_graph_def(graph_def, name=""), [])
+    feeds = [whole.graph.get_tensor_by_name(name) for name in names]
+    specs = {node_of(tensor.name): tf.TensorSpec.from_tensor(tensor) for tensor in feeds}
+    return whole.prune(feeds, frozen.output_names, input_signature=((), specs))
+
+
+def _detection_signature(loaded: Any, folder: pathlib.Path) -> Any:
     if SIGNATURE not in loaded.signatures:
         known = ", ".join(loaded.signatures) or "none"
         raise UsageError(f"the SavedModel {folder} has no signature {SIGNATURE} (it has: {known})")
-    function = loaded.signatures[SIGNATURE]
+    return loaded.signatures[SIGNATURE]
+
+
+def _check_detector(function: Any, folder: pathlib.Path, needs_boxes: bool) -> None:
+    """Checks that a function has the inputs and outputs of a detector."""
     if CLASS_SCORES in function.structured_outputs:
         if needs_boxes:
             raise UsageError(
                 f"the SavedModel {folder} is a classifier: it gives {CLASS_SCORES} of images, and no boxes to draw "
                 "or to measure; `detzoo evaluate --checkpoint_dir` measures a classifier"
             )
-        return function
+        return
     missing = [name for name in NEEDED_OUTPUTS if name not in function.structured_outputs]
     inputs = set(function.structured_input_signature[1])
     if missing or len(inputs.difference(SIDE_INPUTS) or inputs) != 1:
@@ -168,7 +218,6 @@ def _detection_signature(loaded: Any, folder: pathlib.Path, needs_boxes: bool) -
             f"the SavedModel {folder} is not a detector: a signature with one input and the outputs "
             f"{', '.join(NEEDED_OUTPUTS)} is needed; it has {', '.join(sorted(function.structured_outputs))}"
         )
-    return function
 
 
 def _input_type(saved_model: pathlib.Path) -> str:

@@ -72,6 +72,12 @@ def benchmark(
         raise UsageError(f"--saved_model {model}: there is no such file; `detzoo export` makes one")
     options, pool = _start_measuring(options, max(sizes))
     with tempfile.TemporaryDirectory() as temporary:
+        if model.suffix == ".pb":  # the measuring process and the measure of memory load SavedModels
+            from detzoo.export.tensorflow1 import save_graph
+            from detzoo.serving.saved_detector import read_detector_graph
+
+            frozen, model = read_detector_graph(model), pathlib.Path(temporary) / "saved_model"
+            save_graph(frozen, model)
         if pipeline is not None:
             folder, name = pathlib.Path(export_folder or temporary), pathlib.Path(loaded.path).stem
             device = options.device.lower()

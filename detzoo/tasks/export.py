@@ -62,6 +62,7 @@ def export(
     representative_data: str = "",
     max_detections: int | None = None,
     nms: str = NMS_TENSORFLOW,
+    tf1_names: bool = False,
     check: bool = True,
 ) -> Exported:
     """Exports a checkpoint in the layout of the Object Detection API, or as a TFLite or ONNX model.
@@ -83,6 +84,8 @@ def export(
         max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
         nms: "tensorflow", or "portable" for a SavedModel without conditionals, with operators that TensorFlow.js and
             OpenVINO have, too.
+        tf1_names: Write frozen_inference_graph.pb and a SavedModel for clients of TensorFlow 1, with inputs and outputs
+            called ``image_tensor:0``, ``detection_boxes:0`` and so on.
         check: Compare the exported model with the detector in memory; False for weights that are not trained, whose
             detections have no meaning.
 
@@ -131,6 +134,7 @@ def export(
         GraphForm.PORTABLE if nms == NMS_PORTABLE else GraphForm.TENSORFLOW,
         optimize_for,
         compares=check,
+        tf1_names=tf1_names,
         facts=facts,
     )
     if format == TFLITE:
