@@ -80,6 +80,11 @@ class Definer:
         """``--name`` or ``--noname``."""
         flags.DEFINE_bool(name, default, self._prefix + text, **self._to)
 
+    def alias(self, name: str, known: str) -> None:
+        """Another name of a flag that is defined already."""
+        flags.DEFINE_alias(name, known, **self._to)
+        self._to["flag_values"][name].help = f"{self._prefix}--{known} under its old name."
+
     def choice(self, name: str, text: str, choices: Sequence[str], default: str | None = None) -> None:
         """One of several words."""
         flags.DEFINE_enum(name, default, list(choices), self._prefix + text, **self._to)

@@ -28,6 +28,7 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.cli.api_flags import instead_of
 from detzoo.cli.flags import flags_of
 from detzoo.cli.help import is_required, overview, verb_help
 from detzoo.cli.project import GIVEN, take_project
@@ -170,9 +171,8 @@ def parse_flags(name: str, command: Any, words: Sequence[str]) -> flags.FlagValu
     try:
         remaining = flag_values(["detzoo", *words])[1:]
     except flags.UnrecognizedFlagError as problem:
-        raise UsageError(
-            f"unknown flag --{problem.flagname}{suggestion(problem.flagname, flag_values)}\n{usage}"
-        ) from None
+        hint = instead_of(problem.flagname) or suggestion(problem.flagname, flag_values)
+        raise UsageError(f"unknown flag --{problem.flagname}{hint}\n{usage}") from None
     except flags.Error as problem:
         raise UsageError(f"{problem}\n{usage}") from None
     remaining = take_project(name, flag_values, remaining)

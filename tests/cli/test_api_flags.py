@@ -25,6 +25,8 @@ def train(*words):
         ),
         (["--use_tpu"], "TPUs are not supported"),
         (["--num_workers=2"], "--num_workers=2 needs TF_CONFIG on every machine"),
+        (["--worker_replicas=2"], "--num_workers=2 needs TF_CONFIG on every machine"),
+        (["--ps_tasks=1"], "--ps_tasks=1: parameter servers are not supported; --strategy=multi_worker trains on"),
     ],
 )
 def test_what_the_trainer_cannot_do_is_one_line(capsys, monkeypatch, words, message):
@@ -41,6 +43,33 @@ def test_flags_for_evaluation_are_accepted_by_the_trainer_with_a_note(capsys):
     text = capsys.readouterr().err
     assert text.count("has no effect on training; `detzoo evaluate` takes it") == 4
     assert "there is no pipeline config at my.config" in text
+
+
+def test_flags_of_the_trainer_of_tensorflow_1(capsys):
+    words = ["--pipeline_config_path=my.config", "--train_dir=run", "--num_clones=2", "--clone_on_cpu", "--run_once"]
+    assert main(["train", *words]) == 2
+    text = capsys.readouterr().err
+    assert "--num_clones has no effect: TF_CONFIG has the index of a machine, and all its GPUs train together" in text
+    assert "--clone_on_cpu has no effect: CUDA_VISIBLE_DEVICES=-1 hides the GPUs" in text
+    assert "--run_once has no effect on training; `detzoo evaluate` takes it" in text
+    assert "there is no pipeline config at my.config" in text
+
+
+@pytest.mark.parametrize(
+    ("verb", "flag", "message"),
+    [
+        ("train", "train_config_path", "here: --pipeline_config_path, one file with the blocks model, train_config"),
+        ("evaluate", "eval_config_path", "here: --pipeline_config_path, one file"),
+        ("export", "inference_graph_path", "here: --output_directory and --tf1_names, which writes frozen_inference"),
+        ("export", "detections_per_class", "_suppression.max_detections_per_class=..."),
+        ("detect", "inference_graph", "here: detzoo detect --saved_model=..."),
+    ],
+)
+def test_flags_with_a_replacement(capsys, verb, flag, message):
+    assert main([verb, f"--{flag}=x"]) == 2
+    line = capsys.readouterr().err.splitlines()[0]
+    assert line.startswith(f"detzoo: unknown flag --{flag} (of the Object Detection API); ")
+    assert message in line
 
 
 def evaluate(run, *words):
@@ -62,8 +91,12 @@ def test_an_evaluation_needs_a_place_for_its_results(toy_run, capsys):
 
 
 def test_every_second_image_of_three(toy_run, capsys):
-    assert evaluate(toy_run, f"--output_dir={toy_run.folder / 'out'}", "--sample_1_of_n_eval_examples=2") == 0
-    assert "step 7: 2 images" in capsys.readouterr().out
+    assert (
+        evaluate(toy_run, f"--eval_dir={toy_run.folder / 'out'}", "--sample_1_of_n_eval_examples=2", "--run_once") == 0
+    )
+    output = capsys.readouterr()
+    assert "step 7: 2 images" in output.out
+    assert "--run_once has no effect: one checkpoint is measured without --continuous" in output.err
 
 
 @pytest.mark.parametrize(("words", "images"), [([], 1), (["--sample_1_of_n_eval_on_train_examples=1"], 3)])
@@ -99,6 +132,14 @@ def test_the_exporter_merges_text(toy_run):
     assert export(toy_run, "--config_override", text, "--use_side_inputs=False", "--side_input_names=") == 0
     written = load_pipeline(str(toy_run.folder / "exported" / "pipeline.config")).message
     assert written.model.ssd.post_processing.batch_non_max_suppression.score_threshold == 0.25
+
+
+def test_the_exporter_of_tensorflow_1(toy_run, capsys):
+    words = [f"--trained_checkpoint_prefix={toy_run.model_dir}/ckpt-7", f"--output_directory={toy_run.folder}/old"]
+    assert main(["export", f"--pipeline_config_path={toy_run.config}", *words, "--input_shape=1,-1,-1,3"]) == 0
+    output = capsys.readouterr()
+    assert "saved_model: step 7, input image_tensor" in output.out
+    assert "--input_shape has no effect: the model takes images of any size, some at a time" in output.err
 
 
 def test_side_inputs_need_no_flag(toy_run, capsys):

@@ -276,7 +276,11 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         # Features that this version does not support.
         ([f"{MODEL}.output_final_box_rpn_features=true"], f"{MODEL}.output_final_box_rpn_features", "accepted: false"),
         # Context R-CNN.
-        ([f"{MODEL}.context_config{{}}"], "train_input_reader.load_context_features", "`detzoo dataset context` writes"),
+        (
+            [f"{MODEL}.context_config{{}}"],
+            "train_input_reader.load_context_features",
+            "`detzoo dataset context` writes",
+        ),
         ([*POSITION_SENSITIVE, f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "combined with an R-FCN"),
         ([*FIRST_STAGE, f"{MODEL}.context_config{{}}"], f"{MODEL}.context_config", "with a first stage alone"),
         (
