@@ -154,7 +154,7 @@ def check_exporter_flags(flag_values: flags.FlagValues) -> None:
 
 
 def instead_of(name: str) -> str:
-    """Returns the end of a sentence about an unknown flag: the replacement of a flag of the API, "" for another flag."""
+    """Returns the replacement of an unknown flag of the API as the end of a sentence, "" for other flags."""
     return f" (of the Object Detection API); here: {_INSTEAD[name]}" if name in _INSTEAD else ""
 
 
