@@ -133,7 +133,9 @@ def build_network(
     network = _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
     if for_center and row.family == "mobilenet_v2":
         return mobilenet.for_center_net(network)
-    return network
+    # The first generation of SSD does not pad the stem and the strided layers of Inception v3.
+    is_unpadded = row.family == "inception_v3" and row.is_first_generation and isinstance(row, SsdExtractor)
+    return dataclasses.replace(network, keeps_padding=True) if is_unpadded and not for_pyramid else network
 
 
 def normalization(row: Extractor) -> Callable[[Tensor], Tensor]:

@@ -63,7 +63,7 @@ def layers_of(extractor, kind):
         ("ssd_vgg16", {3: (9, 13, 512), 4: (5, 7, 1024)}),
         ("ssd_vgg16_fpn", {3: (9, 13, 512), 4: (5, 7, 512), 5: (3, 4, 1024)}),
         ("ssd_inception_v2", {4: (5, 7, 576), 5: (3, 4, 1024)}),
-        ("ssd_inception_v3", {3: (9, 13, 288), 4: (5, 7, 768), 5: (3, 4, 2048)}),
+        ("ssd_inception_v3_keras", {3: (9, 13, 288), 4: (5, 7, 768), 5: (3, 4, 2048)}),
         ("ssd_resnet50_v1", {4: (5, 7, 1024)}),
         ("ssd_resnet50_v1_fpn_keras", {3: (9, 13, 512), 4: (5, 7, 1024), 5: (3, 4, 2048)}),
     ],
@@ -72,6 +72,16 @@ def test_maps_are_the_ceil_of_the_image_over_the_stride(type_name, expected):
     extractor = build(f"type: '{type_name}'")
     assert shapes(extractor) == expected
     assert extractor.specs == tuple(FeatureSpec(level, shape[-1]) for level, shape in expected.items())
+
+
+def test_inception_v3_of_tensorflow_1_is_not_padded():
+    """At 299 x 299 its maps have 35, 17 and 8 cells (arXiv:1512.00567, table 1).
+
+    331: 165 after the first convolution, 163, 81 after a pooling, 79, 39 after the second, then 19 and 9.
+    """
+    message = message_of("type: 'ssd_inception_v3'")
+    extractor = symbolic(lambda: build_feature_extractor(message, (299, 331)))
+    assert shapes(extractor) == {3: (35, 39, 288), 4: (17, 19, 768), 5: (8, 9, 2048)}
 
 
 def test_parameters_of_the_embedded_ssd():
