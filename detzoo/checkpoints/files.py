@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.checkpoints import tensorflow1, zoo
-from detzoo.checkpoints.frozen_graph import SAVED_MODEL_FILE, Constants
+from detzoo.checkpoints.frozen_graph import GRAPH_ENDING, SAVED_MODEL_FILE, Constants
 from detzoo.checkpoints.layout import AVERAGE, FORMAT, FORMAT_VERSION, MODEL, STEP, parse_key, stored_key
 from detzoo.checkpoints.object_graph import GRAPH_KEY
 from detzoo.errors import CheckpointError
@@ -28,7 +28,7 @@ ACCEPTED = (
 )
 BEST_FOLDER, BEST_RECORD = "best", "best.json"  # in a run's model_dir, and in that folder: step, metric, value
 EXPORTED_FOLDER = "checkpoint"  # of an export, next to its SavedModel
-_GRAPH, _IN_SAVED_MODEL = ".pb", "variables"  # ending of a graph's file, name of a SavedModel's checkpoint
+_IN_SAVED_MODEL = "variables"  # name of a SavedModel's checkpoint
 _KERAS_FILE = re.compile(r"\.(h5|hdf5|keras)$")
 # TensorFlow's reader translates the status codes of a damaged file into these.
 _READ_ERRORS = (tf.errors.OpError, RuntimeError, ValueError, LookupError)
@@ -117,15 +117,17 @@ def latest_prefix(path: str | pathlib.Path) -> str:
         for folder in (text, os.path.dirname(text.rstrip("/"))):
             if in_saved_model := _in_saved_model(text, folder):
                 return in_saved_model
+        if data := sorted(tf.io.gfile.glob(f"{text}/*.data-*")):
+            raise CheckpointError(_no_index(_FILE_ENDING.sub("", data[-1])))
         raise CheckpointError(f"the folder {text} holds no checkpoint{_contents(text)}; {ACCEPTED}")
-    if text.endswith(_GRAPH) and tf.io.gfile.exists(text):
+    if text.endswith(GRAPH_ENDING) and tf.io.gfile.exists(text):
         is_saved_model = os.path.basename(text) == SAVED_MODEL_FILE
         return _in_saved_model(text, os.path.dirname(text)) if is_saved_model else text
     prefix = _FILE_ENDING.sub("", text)
     if tf.io.gfile.exists(prefix + ".index"):
         return _in_saved_model(text, os.path.dirname(os.path.dirname(text))) or prefix
     if tf.io.gfile.glob(f"{prefix}.data-*"):
-        raise CheckpointError(f"the checkpoint {prefix} has data but no index: {prefix}.index is missing; copy it too")
+        raise CheckpointError(_no_index(prefix))
     if _KERAS_FILE.search(text) and tf.io.gfile.exists(text):
         raise CheckpointError(f"{text} is a file of Keras, not a checkpoint; {ACCEPTED}")
     raise CheckpointError(f"there is no checkpoint at {text}{_near(prefix)}; {ACCEPTED}")
@@ -164,7 +166,7 @@ def open_tensors(path: str | pathlib.Path) -> StoredTensors:
         CheckpointError: The checkpoint is missing or damaged.
     """
     prefix = latest_prefix(path)
-    if prefix.endswith(_GRAPH):
+    if prefix.endswith(GRAPH_ENDING):
         return _tensors(prefix, Constants(prefix))
     if not tf.io.gfile.glob(f"{prefix}.data-*"):
         raise CheckpointError(
@@ -308,8 +310,14 @@ def _newest_in(folder: str) -> str | None:
     skipped: dict[str, str] = {}
     indices = sorted(tf.io.gfile.glob(f"{folder}/*.index"))  # also of names without a number, such as model.ckpt
     plain = [prefix for index in indices if (prefix := index.removesuffix(".index")) != f"{folder}/{_IN_SAVED_MODEL}"]
-    for prefix in dict.fromkeys([*indexed_prefixes(folder)[-1:], *numbered_prefixes(folder), *plain]):
+    named = indexed_prefixes(folder)[-1:]
+    for prefix in dict.fromkeys([*named, *numbered_prefixes(folder), *plain]):
         reason = why_incomplete(prefix)
+        if reason is not None and prefix in named and not tf.io.gfile.glob(f"{prefix}.*"):
+            reason = (
+                f"the file {folder}/checkpoint names {prefix}, which does not exist: copy the files of that checkpoint "
+                f"into {folder}, or name another checkpoint"
+            )
         if reason is None:
             for other, why in skipped.items():
                 _report_skipped(other, why, prefix)
@@ -336,6 +344,10 @@ def _in_saved_model(path: str, folder: str) -> str:
     exported = os.path.join(os.path.dirname(folder.rstrip("/")), EXPORTED_FOLDER)
     hint = f"; its checkpoint is {exported}" if _newest_in(exported) else ""
     raise CheckpointError(f"{path} is a SavedModel, not a checkpoint{hint}; {ACCEPTED}")
+
+
+def _no_index(prefix: str) -> str:
+    return f"the checkpoint {prefix} has data but no index: {prefix}.index is missing; copy it too"
 
 
 def _damaged(prefix: str, problem: Exception | str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Any
 
@@ -14,9 +15,9 @@ from tensorflow.core.protobuf import saved_model_pb2
 from detzoo.checkpoints.tensorflow1 import LEAVES
 from detzoo.errors import CheckpointError
 
-SAVED_MODEL_FILE = "saved_model.pb"
+GRAPH_ENDING, SAVED_MODEL_FILE = ".pb", "saved_model.pb"
 _VARIABLES = ("Variable", "VariableV2", "VarHandleOp")
-_INSTEAD = "take the model.ckpt or the frozen_inference_graph.pb of the same archive"
+INSTEAD = "take the model.ckpt or the frozen_inference_graph.pb of the same archive"
 _INTEGERS = (types_pb2.DT_UINT8, types_pb2.DT_QUINT8, types_pb2.DT_INT8, types_pb2.DT_QINT8)
 _LEAF = re.compile(rf"({'|'.join(LEAVES)})(_quint8_const|_quantized_const|_const)?")
 
@@ -38,7 +39,7 @@ class Constants:
             kind = types_pb2.DataType.Name(quantized[0].attr["dtype"].type).removeprefix("DT_").lower()
             raise CheckpointError(
                 f"the weights in {path} are quantized to {kind} ({quantized[0].name}, ...), which loses their exact "
-                f"values: {_INSTEAD}"
+                f"values: {INSTEAD}"
             )
         if not constants:
             found = (
@@ -46,7 +47,9 @@ class Constants:
                 if any(node.op in _VARIABLES for node in nodes)
                 else f"none of its {len(graph.node)} nodes is a constant .../weights"
             )
-            raise CheckpointError(f"the graph {path} holds no weights: {found}; {_INSTEAD}")
+            exported = os.path.join(os.path.dirname(path), "checkpoint")  # of `detzoo export --tf1_names`
+            instead = f"take {exported}" if tf.io.gfile.isdir(exported) else INSTEAD
+            raise CheckpointError(f"the graph {path} holds no weights: {found}; {instead}")
         self._values = {node.name: node.attr["value"].tensor for node in constants}
 
     def get_variable_to_shape_map(self) -> dict[str, list[int]]:
@@ -71,4 +74,4 @@ def read_graph(path: str) -> Any:
             return saved_model_pb2.SavedModel.FromString(content).meta_graphs[0].graph_def
         return graph_pb2.GraphDef.FromString(content)
     except (DecodeError, LookupError):
-        raise CheckpointError(f"{path} is damaged, or no graph of TensorFlow: copy it again, or {_INSTEAD}") from None
+        raise CheckpointError(f"{path} is damaged, or no graph of TensorFlow: copy it again, or {INSTEAD}") from None

@@ -13,6 +13,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
+from detzoo.checkpoints.frozen_graph import GRAPH_ENDING, INSTEAD
 from detzoo.checkpoints.layout import variables_by_path
 from detzoo.checkpoints.stored_weights import CLASSIFICATION, StoredWeights, find_weights
 from detzoo.errors import CheckpointError, OtherModelError
@@ -141,6 +142,8 @@ def check_same_model(stored: StoredWeights, variables: Mapping[str, Any], spare:
         advice = "It was trained for another number of classes: set num_classes to that number"
     else:
         advice = "Use the pipeline.config of the checkpoint's folder, or another checkpoint"
+    if missing and stored.prefix.endswith(GRAPH_ENDING):
+        advice += f"; if batch normalization is folded into its weights, {INSTEAD}"
     raise OtherModelError(
         f"the checkpoint {stored.prefix} ({stored.kind}) is of another model: {'; '.join(findings)}. {advice}",
         "; to reuse its weights, name it in train_config.fine_tune_checkpoint",
@@ -236,7 +239,13 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
 
 
 def _check_backbone(stored: StoredWeights, new: Mapping[str, str]) -> None:
-    """Raises if a variable of the backbone has another shape, which means another network."""
+    """Raises if a variable of the backbone has another shape, which means another network, or lacks in a graph."""
+    missing = [name for name, reason in new.items() if part_of(name) == BACKBONE and reason == _NOT_STORED]
+    if missing and stored.prefix.endswith(GRAPH_ENDING):
+        raise CheckpointError(
+            f"the graph {stored.prefix} ({stored.kind}) lacks {len(missing)} variables of the backbone "
+            f"({_examples(missing)}): if batch normalization is folded into its weights, {INSTEAD}"
+        )
     other = [name for name, reason in new.items() if part_of(name) == BACKBONE and reason != _NOT_STORED]
     if other:
         raise CheckpointError(

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.checkpoints import zoo
-from detzoo.checkpoints.frozen_graph import read_graph
+from detzoo.checkpoints.frozen_graph import GRAPH_ENDING, INSTEAD, read_graph
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import DetzooError, UsageError
 from detzoo.folders import EXPORT_RECORD, FROZEN_GRAPH_FILE, LABEL_MAP_FILE
@@ -148,7 +148,7 @@ def find_saved_model(path: str | pathlib.Path) -> pathlib.Path:
         if (folder / "saved_model.pb").is_file():
             return folder
     for file in (given, given / FROZEN_GRAPH_FILE):
-        if file.suffix == ".pb" and file.is_file():
+        if file.suffix == GRAPH_ENDING and file.is_file():
             return file
     if not given.exists():
         raise UsageError(f"--saved_model {path} does not exist")
@@ -181,7 +181,7 @@ def read_detector_graph(path: pathlib.Path) -> FrozenGraph:
         found = ", ".join(map(node_of, images)) or "none"
         raise UsageError(
             f"the graph {path} is not a detector: one input and the outputs {', '.join(NEEDED_OUTPUTS)} are needed; "
-            f"its inputs: {found}; its last nodes: {', '.join(node.name for node in graph_def.node[-3:])}"
+            f"its inputs: {found}; its last nodes: {', '.join(node.name for node in graph_def.node[-3:])}; {INSTEAD}"
         )
     return FrozenGraph(graph_def, images[0], {name: f"{name}:0" for name in sorted(names)}, *regions)
 

@@ -330,3 +330,33 @@ def test_tensors_of_something_else(tmp_path):
     prefix = save(tmp_path, {"w": np.ones(3, np.float32)})
     with pytest.raises(CheckpointError, match="is no checkpoint of a detector: its first tensors are global_step, w"):
         restore_for_inference(make_model(), prefix)
+
+
+def test_graphs_with_folded_normalization(tmp_path):
+    path = save_graph(tmp_path, {name: value for name, value in published().items() if "BatchNorm" not in name})
+    instead = "folded into its weights, take the model.ckpt or the frozen_inference_graph.pb of the same archive"
+    with pytest.raises(CheckpointError, match=rf"4 variables of the model are not in it .*{instead}"):
+        restore_for_inference(make_model(), path)
+    with pytest.raises(
+        CheckpointError, match=rf"lacks 4 variables of the backbone \(backbone/conv1_bn/gamma.*{instead}"
+    ):
+        warm_start(make_model(), path)
+
+
+def test_the_graph_of_an_own_export(tmp_path):
+    """Its constants have other names; the checkpoint lies next to it."""
+    path = save_graph(tmp_path, {})
+    (tmp_path / "checkpoint").mkdir()
+    with pytest.raises(CheckpointError, match=rf"holds no weights: .*; take {tmp_path}/checkpoint$"):
+        restore_for_inference(make_model(), path)
+
+
+def test_folders_with_half_of_a_checkpoint(tmp_path):
+    prefix = save(tmp_path / "data", published())
+    (tmp_path / "data" / "model.ckpt.index").rename(tmp_path / "model.ckpt.index")
+    with pytest.raises(CheckpointError, match=rf"has data but no index: {prefix}\.index is missing; copy it too"):
+        latest_prefix(tmp_path / "data")
+    (tmp_path / "list").mkdir()
+    (tmp_path / "list" / "checkpoint").write_text('model_checkpoint_path: "/of/another/machine/model.ckpt-12"\n')
+    with pytest.raises(CheckpointError, match=r"list/checkpoint names /of/another/machine/model\.ckpt-12, which"):
+        latest_prefix(tmp_path / "list")
