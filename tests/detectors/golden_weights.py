@@ -14,6 +14,7 @@ from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints import restore_for_inference
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Groundtruth
+from detzoo.tasks.export import export
 
 
 def seeded_checkpoint(folder, scratch):
@@ -44,6 +45,15 @@ def seeded_detector(folder):
     with tempfile.TemporaryDirectory() as scratch:
         restore_for_inference(detector, seeded_checkpoint(folder, scratch))
     return model, detector
+
+
+def exported_outputs(folder, scratch):
+    """The outputs of an export of the seeded checkpoint for the golden image, by `detzoo export`'s function."""
+    path = export(
+        folder / "pipeline.config", seeded_checkpoint(folder, scratch), f"{scratch}/exported", check=False
+    ).path
+    image = tf.io.decode_png(tf.io.read_file(str(folder.parent / "image1.png")))
+    return {name: value.numpy() for name, value in tf.saved_model.load(str(path))(image[tf.newaxis]).items()}
 
 
 def image_and_shape(folder, model):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 import pytest
+import tensorflow as tf
 
 import detzoo
 
@@ -90,12 +92,56 @@ def test_two_stages(shared, golden_weights, name):
     np.testing.assert_allclose(detections.scores, golden["post_detection_scores"], atol=1e-4)
 
 
-def test_trained_weights_detect_two_dogs(shared, load_module, tmp_path):
+@pytest.mark.parametrize("name", all_of([*ONE_STAGE, *TWO_STAGE]))
+def test_served_detections(shared, golden_weights, tmp_path, name):
+    """From the checkpoint to the outputs of the exported SavedModel."""
+    folder = shared / "golden" / name
+    golden = outputs_of(folder)
+    check_served(golden, golden_weights.exported_outputs(folder, tmp_path), golden_weights.clear_rows)
+
+
+def check_served(golden, found, clear_rows):
+    """Compares the outputs of a SavedModel for the golden image with the published detections."""
+    scores = golden["post_detection_scores"]
+    np.testing.assert_array_equal(found["num_detections"], golden["post_num_detections"])
+    np.testing.assert_allclose(found["detection_scores"], scores, atol=1e-4)
+    clear = clear_rows(scores[0])
+    np.testing.assert_array_equal(found["detection_classes"][0][clear], golden["post_detection_classes"][0][clear] + 1)
+    boxes = golden["post_detection_boxes"][0]
+    np.testing.assert_allclose(found["detection_boxes"][0][clear], boxes[clear], atol=1e-3)
+    for key in ("detection_masks", "post_detection_masks"):
+        if key in golden:
+            np.testing.assert_allclose(found["detection_masks"][0][clear], golden[key][0][clear], atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def trained(shared, load_module, tmp_path_factory):
     """An archive of the zoo in small, with weights that were trained on COCO: class 18 is a dog."""
+    folder = tmp_path_factory.mktemp("archive")
     name = "ssd_mobilenet_v1_0.75_depth_quantized_300x300_coco14_sync"
-    load_module("../../shared/data/coco_ssd_mobilenet_v1/write_tf1_checkpoint.py").main(str(tmp_path / "model.ckpt"))
+    load_module("../../shared/data/coco_ssd_mobilenet_v1/write_tf1_checkpoint.py").main(str(folder / "model.ckpt"))
     config = (shared / "configs" / "published" / "tf1" / f"{name}.config").read_text()
-    (tmp_path / "pipeline.config").write_text(config)
-    image = shared / "data" / "odapi_test" / "image1.jpg"
-    result = detzoo.load(tmp_path).detect(image)
+    (folder / "pipeline.config").write_text(config)
+    return detzoo.load(folder)
+
+
+def test_trained_weights_detect_two_dogs(shared, trained):
+    result = trained.detect(shared / "data" / "odapi_test" / "image1.jpg")
     assert [found.class_id for found in result if found.score > 0.6] == [18, 18]
+
+
+@pytest.mark.filterwarnings("ignore:.*(tf.lite.Interpreter|experimental_preserve_all_tensors)")
+def test_trained_weights_score_as_the_quantized_file(shared, trained, golden_weights):
+    """Scores of all anchors and classes, but for the rounding of every activation to 8 bits in the file."""
+    path = shared / "data" / "coco_ssd_mobilenet_v1" / "detect.tflite"
+    interpreter = tf.lite.Interpreter(str(path), experimental_preserve_all_tensors=True)
+    interpreter.allocate_tensors()
+    [scores] = [tensor for tensor in interpreter.get_tensor_details() if tensor["name"] == "convert_scores"]
+    detector = trained.keras_model
+    image = PIL.Image.open(shared / "data" / "odapi_test" / "image1.jpg").resize((300, 300))
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], np.asarray(image)[np.newaxis])
+    interpreter.invoke()
+    theirs = interpreter.get_tensor(scores["index"]) / 256
+    inputs = detector.preprocess(tf.constant(np.asarray(image, np.float32)[np.newaxis]))
+    ours = tf.sigmoid(golden_weights.predictions_of(detector, inputs).class_logits)
+    assert np.percentile(np.abs(ours - theirs), 99.9) < 0.01
