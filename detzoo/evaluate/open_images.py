@@ -11,11 +11,11 @@ no crowds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from detzoo.evaluate.grouped_boxes import ClassBoxes, GroupedBoxes, best_overlaps, is_first_hit
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.evaluate.pascal_voc import (
     IOU_THRESHOLD,
@@ -24,14 +24,7 @@ from detzoo.evaluate.pascal_voc import (
     mean_of_classes,
     precision_recall,
 )
-from detzoo.ops.numpy_boxes import areas, intersections, pairwise_iou
-
-
-class _Verdicts(NamedTuple):
-    """Scores and correctness of the detections of a class in an image that count."""
-
-    scores: list[float]
-    is_right: list[bool]
+from detzoo.ops.numpy_boxes import areas, box_iou, shared_areas
 
 
 def evaluate_open_images(
@@ -48,57 +41,58 @@ def evaluate_open_images(
     Returns:
         The mean (-1 if no class has objects) and the average precision of each class.
     """
-    per_class = {}
+    grouped, per_class = GroupedBoxes(images), {}
+    verified = _verified_images(images) if challenge else None
     for class_id, name in sorted(class_names.items()):
-        scores: list[float] = []
-        is_right: list[bool] = []
-        num_objects = 0
-        for image in images:
-            of_class = image.gt_classes == class_id - 1
-            num_groups = int(np.sum(image.gt_is_crowd[of_class]))
-            num_objects += int(np.sum(of_class)) - (0 if challenge else num_groups)
-            if challenge and not _is_verified(image, class_id - 1):
-                continue
-            verdicts = _judge(image, class_id - 1, threshold, groups_count=challenge)
-            scores += verdicts.scores
-            is_right += verdicts.is_right
-        recall, precision = precision_recall(np.array(scores), np.array(is_right, bool), num_objects)
+        boxes = grouped.of_class(class_id - 1)
+        if verified is not None:
+            boxes = _select(boxes, verified(class_id - 1)[boxes.image])
+        num_objects = len(boxes.gt_is_crowd) if challenge else int(np.sum(~boxes.gt_is_crowd))
+        scores, is_right = _judge(boxes, threshold, groups_count=challenge)
+        recall, precision = precision_recall(scores, is_right, num_objects)
         per_class[name] = average_precision_area(recall, precision) if num_objects else float("nan")
     return mean_of_classes(per_class)
 
 
-def _is_verified(image: EvaluatedImage, class_index: int) -> bool:
-    """Returns whether the class is verified as present or absent in the image."""
-    if image.verified_classes is None or class_index in image.verified_classes:
-        return True
-    return bool(np.any(image.gt_classes == class_index))
+def _verified_images(images: Sequence[EvaluatedImage]) -> Callable[[int], np.ndarray]:
+    """Returns a function of a class that finds the images, bool [N], where it is verified as present or absent.
+
+    A class of which the image has an object is verified.
+    """
+    is_complete = np.array([image.verified_classes is None for image in images])
+    labels = [
+        np.union1d(() if image.verified_classes is None else image.verified_classes, image.gt_classes)
+        for image in images
+    ]
+    image_of = np.repeat(np.arange(len(images)), [len(classes) for classes in labels])
+    class_of = np.concatenate(labels) if labels else np.zeros(0)
+
+    def find(class_index: int) -> np.ndarray:
+        found = is_complete.copy()
+        found[image_of[class_of == class_index]] = True
+        return found
+
+    return find
 
 
-def _judge(image: EvaluatedImage, class_index: int, threshold: float, *, groups_count: bool) -> _Verdicts:
-    """Returns the detections that count, followed by the groups that are found if ``groups_count``."""
-    of_class = image.gt_classes == class_index
-    is_group = image.gt_is_crowd[of_class]
-    truth = image.gt_boxes_px[of_class]
-    mine = (image.classes == class_index) & (areas(image.boxes_px) > 0)
-    order = np.argsort(-image.scores[mine], kind="stable")
-    boxes, scores = image.boxes_px[mine][order], image.scores[mine][order]
-    with_objects = pairwise_iou(boxes, truth[~is_group])
-    with_groups = intersections(boxes, truth[is_group]) / areas(boxes)[:, None]
-    found = np.zeros(with_objects.shape[1], bool)
-    group_scores = np.zeros(with_groups.shape[1])
-    verdicts = _Verdicts([], [])
-    for score, object_row, group_row in zip(scores, with_objects, with_groups, strict=True):
-        nearest = int(np.argmax(object_row)) if len(object_row) else -1
-        is_right = nearest >= 0 and object_row[nearest] >= threshold and not found[nearest]
-        if is_right:
-            found[nearest] = True
-        elif len(group_row) and np.max(group_row) >= threshold:
-            group = int(np.argmax(group_row))
-            group_scores[group] = max(group_scores[group], score)
-            continue
-        verdicts.scores.append(float(score))
-        verdicts.is_right.append(is_right)
-    if groups_count:
-        verdicts.scores.extend(group_scores[group_scores > 0].tolist())
-        verdicts.is_right.extend([True] * int(np.sum(group_scores > 0)))
-    return verdicts
+def _select(boxes: ClassBoxes, kept: np.ndarray) -> ClassBoxes:
+    """Returns the boxes with some of the detections, bool [D]."""
+    return boxes._replace(image=boxes.image[kept], boxes_px=boxes.boxes_px[kept], scores=boxes.scores[kept])
+
+
+def _judge(boxes: ClassBoxes, threshold: float, *, groups_count: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scores and verdicts of the detections that count, by image; with ``groups_count`` those of found groups."""
+    boxes = _select(boxes, areas(boxes.boxes_px) > 0)
+    overlap, nearest = best_overlaps(boxes, np.flatnonzero(~boxes.gt_is_crowd), box_iou)
+    is_right = is_first_hit(np.where(overlap >= threshold, nearest, -1))
+    share, group = best_overlaps(boxes, np.flatnonzero(boxes.gt_is_crowd), lambda a, b: shared_areas(a, b) / areas(a))
+    in_group = (share >= threshold) & ~is_right
+    image, scores, is_right = boxes.image[~in_group], boxes.scores[~in_group], is_right[~in_group]
+    if not groups_count:
+        return scores, is_right
+    group_scores = np.zeros(len(boxes.gt_image))
+    np.maximum.at(group_scores, group[in_group], boxes.scores[in_group])
+    found = np.flatnonzero(group_scores > 0)
+    order = np.argsort(np.concatenate([image, boxes.gt_image[found]]), kind="stable")
+    scores = np.concatenate([scores, group_scores[found]])[order]
+    return scores, np.concatenate([is_right, np.ones(len(found), bool)])[order]

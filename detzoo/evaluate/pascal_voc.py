@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from detzoo.evaluate.grouped_boxes import ClassBoxes, GroupedBoxes, best_overlaps, is_first_hit
 from detzoo.evaluate.images import EvaluatedImage
-from detzoo.ops.numpy_boxes import pairwise_iou
+from detzoo.ops.numpy_boxes import box_iou
 
 IOU_THRESHOLD = 0.5
 ELEVEN_RECALLS = np.linspace(0.0, 1.0, 11)
@@ -39,9 +40,9 @@ def evaluate_voc(
         The mean (-1 if no class has objects) and the average precision of each class.
     """
     average = average_precision_eleven_points if eleven_points else average_precision_area
-    per_class = {}
+    grouped, per_class = GroupedBoxes(images), {}
     for class_id, name in sorted(class_names.items()):
-        scores, is_right, num_objects = _judge_class(images, class_id - 1, iou_threshold)
+        scores, is_right, num_objects = _judge_class(grouped.of_class(class_id - 1), iou_threshold)
         recall, precision = precision_recall(scores, is_right, num_objects)
         per_class[name] = average(recall, precision) if num_objects else float("nan")
     return mean_of_classes(per_class)
@@ -76,39 +77,10 @@ def average_precision_eleven_points(recall: np.ndarray, precision: np.ndarray) -
     return float(np.mean(best))
 
 
-def _judge_class(
-    images: Sequence[EvaluatedImage], class_index: int, iou_threshold: float
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _judge_class(boxes: ClassBoxes, iou_threshold: float) -> tuple[np.ndarray, np.ndarray, int]:
     """Returns scores and verdicts of all detections of a class that count, and the number of objects to find."""
-    scores: list[float] = []
-    verdicts: list[bool] = []
-    num_objects = 0
-    for image in images:
-        of_class = image.gt_classes == class_index
-        ignored = (image.gt_is_difficult | image.gt_is_crowd)[of_class]
-        num_objects += int(np.sum(~ignored))
-        mine = image.classes == class_index
-        image_scores = image.scores[mine]
-        order = np.argsort(-image_scores, kind="stable")
-        with_truth = pairwise_iou(image.boxes_px[mine][order], image.gt_boxes_px[of_class])
-        for score, verdict in zip(image_scores[order], _judge_image(with_truth, ignored, iou_threshold)):
-            if verdict is not None:
-                scores.append(float(score))
-                verdicts.append(verdict)
-    return np.array(scores), np.array(verdicts, bool), num_objects
-
-
-def _judge_image(with_truth: np.ndarray, ignored: np.ndarray, iou_threshold: float) -> list[bool | None]:
-    """Returns True (finds an object), False (wrong) or None (on an ignored object) per detection, best first."""
-    found = np.zeros(len(ignored), bool)
-    verdicts: list[bool | None] = []
-    for row in with_truth:
-        best = int(np.argmax(row)) if len(row) else -1
-        if best < 0 or row[best] < iou_threshold:
-            verdicts.append(False)
-        elif ignored[best]:
-            verdicts.append(None)
-        else:
-            verdicts.append(not found[best])
-            found[best] = True
-    return verdicts
+    is_ignored = boxes.gt_is_crowd | boxes.gt_is_difficult
+    overlap, nearest = best_overlaps(boxes, np.arange(len(is_ignored)), box_iou)
+    hit = np.where(overlap >= iou_threshold, nearest, -1)
+    counts = ~np.append(is_ignored, False)[hit]
+    return boxes.scores[counts], is_first_hit(hit)[counts], int(np.sum(~is_ignored))

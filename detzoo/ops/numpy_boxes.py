@@ -11,19 +11,28 @@ _SMALLEST_AREA = 1e-12
 
 
 def areas(boxes: np.ndarray) -> np.ndarray:
-    """Returns the areas [N] of boxes [N, 4]; 0 for inverted boxes."""
-    return np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1)
+    """Returns the areas [...] of boxes [..., 4]; 0 for inverted boxes."""
+    return np.prod(np.maximum(boxes[..., 2:] - boxes[..., :2], 0.0), axis=-1)
+
+
+def shared_areas(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
+    """Returns the shared areas [...] of boxes [..., 4] and boxes [..., 4], whose shapes broadcast."""
+    low = np.maximum(boxes_a[..., :2], boxes_b[..., :2])
+    high = np.minimum(boxes_a[..., 2:], boxes_b[..., 2:])
+    return np.prod(np.maximum(high - low, 0.0), axis=-1)
+
+
+def box_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
+    """Returns intersection over union [...] of boxes whose shapes broadcast; 0 for an empty union."""
+    shared = shared_areas(boxes_a, boxes_b)
+    return shared / np.maximum(areas(boxes_a) + areas(boxes_b) - shared, _SMALLEST_AREA)
 
 
 def intersections(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
     """Returns the shared areas [N, M] of boxes [N, 4] and boxes [M, 4]."""
-    low = np.maximum(boxes_a[:, np.newaxis, :2], boxes_b[np.newaxis, :, :2])
-    high = np.minimum(boxes_a[:, np.newaxis, 2:], boxes_b[np.newaxis, :, 2:])
-    return np.prod(np.maximum(high - low, 0.0), axis=-1)
+    return shared_areas(boxes_a[:, np.newaxis], boxes_b[np.newaxis])
 
 
 def pairwise_iou(boxes_a: np.ndarray, boxes_b: np.ndarray) -> np.ndarray:
     """Returns intersection over union [N, M] of boxes [N, 4] and boxes [M, 4]; 0 for an empty union."""
-    shared = intersections(boxes_a, boxes_b)
-    union = areas(boxes_a)[:, np.newaxis] + areas(boxes_b)[np.newaxis] - shared
-    return shared / np.maximum(union, _SMALLEST_AREA)
+    return box_iou(boxes_a[:, np.newaxis], boxes_b[np.newaxis])

@@ -159,3 +159,57 @@ def test_keypoints_are_measured_by_their_similarity():
 def test_objects_without_a_labelled_keypoint_are_not_measured():
     metric = KeypointMetric("cat", 1, (1,), (0.05,))
     assert set(evaluate_keypoints([keypoints_of(0.0, visibility=0)], metric).values()) == {-1.0}
+
+
+def test_faster_coco_eval_computes_the_same_numbers(monkeypatch):
+    pytest.importorskip("faster_coco_eval", reason="the extra fast is not installed")
+    generator = np.random.default_rng(5)
+    images = []
+    for number in range(40):
+        num_gt, num_found = generator.integers(0, 6), generator.integers(0, 12)
+        corners = generator.uniform(0, 60, (num_gt, 2))
+        gt = np.concatenate([corners, corners + generator.uniform(5, 120, (num_gt, 2))], axis=1)
+        classes = generator.integers(0, 4, num_gt)  # 1 and 3 have no name
+        rows = generator.integers(0, max(num_gt, 1), num_found)
+        near = gt[rows] if num_gt else np.zeros([num_found, 4])
+        found = near + generator.normal(0, 3, (num_found, 4)) + [0, 0, 6, 6]
+        found_classes = np.where(generator.uniform(size=num_found) < 0.8, classes[rows] if num_gt else 0, 2)
+        scores = generator.uniform(0, 1, num_found).round(1)  # with equal ones
+        one = image(
+            list(zip(gt, classes)),
+            list(zip(found, scores, found_classes)),
+            image_id=str(number),
+            crowd={0} if number % 3 == 0 else (),
+            shape=(180, 200),
+        )
+        masks, gt_masks = ([_ellipse(box, (180, 200)) for box in boxes] for boxes in (one.boxes_px, one.gt_boxes_px))
+        points = generator.uniform(0, 180, (num_gt, 2, 3))
+        points[..., 2] = generator.integers(0, 3, (num_gt, 2))
+        near = points[rows] if num_gt else np.zeros([num_found, 2, 3])
+        found_points = near + generator.normal(0, 6, (num_found, 2, 3))
+        images.append(one._replace(masks=masks, gt_masks=gt_masks, gt_keypoints=points, keypoints=found_points))
+    metric = KeypointMetric("cat", 1, (0, 1), (0.05, 0.1))
+
+    def measure():
+        by_boxes, by_masks = evaluate_coco(images, NAMES), evaluate_coco(images, NAMES, MASKS)
+        return by_boxes, by_masks, evaluate_keypoints(images, metric)
+
+    fast = measure()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert 0.05 < fast[0].metrics["mAP"] < fast[0].metrics["mAP@.50IOU"] < 0.9
+    assert 0.05 < fast[1].metrics["mask mAP"] < 0.9
+    assert 0.05 < fast[2]["keypoint mAP"] < 0.9
+    for ours, theirs in zip(fast, measure(), strict=True):
+        if isinstance(ours, dict):
+            assert ours == pytest.approx(theirs, abs=1e-12)
+        else:
+            assert ours.metrics == pytest.approx(theirs.metrics, abs=1e-12)
+            for name in NAMES.values():
+                assert tuple(ours.per_class[name]) == pytest.approx(tuple(theirs.per_class[name]), abs=1e-12)
+
+
+def _ellipse(box, shape):
+    rows, columns = np.mgrid[: shape[0], : shape[1]] + 0.5
+    (ymin, xmin, ymax, xmax) = box
+    across, down = (2 * columns - xmin - xmax) / max(xmax - xmin, 1), (2 * rows - ymin - ymax) / max(ymax - ymin, 1)
+    return encode_mask((across**2 + down**2 <= 1).astype(np.uint8))

@@ -140,3 +140,68 @@ def test_without_groups_it_is_pascal_voc():
     assert 0.2 < expected < 0.95
     assert version_2(*images) == pytest.approx(expected)
     assert challenge(*images) == pytest.approx(expected)
+
+
+def test_many_classes_and_images_as_image_by_image(monkeypatch):
+    monkeypatch.setattr("detzoo.evaluate.grouped_boxes.PAIRS_AT_ONCE", 7)
+    generator = np.random.default_rng(8)
+    images = []
+    for _ in range(25):
+        corners = generator.uniform(0, 60, (6, 2))
+        gt = np.concatenate([corners, corners + generator.uniform(10, 40, (6, 2))], -1)
+        classes = generator.integers(0, 4, 6)
+        rows = generator.integers(0, 6, 20)
+        found = gt[rows] + generator.normal(0, 2.0, (20, 4))
+        images.append(
+            image(
+                list(gt),
+                list(zip(found, generator.uniform(0, 1, 20).round(1), strict=True)),
+                groups=generator.integers(0, 6, 1),
+                classes=classes,
+                found_classes=np.where(generator.uniform(size=20) < 0.8, classes[rows], 4),
+                difficult=generator.integers(0, 6, 1),
+            )
+        )
+    names = {number: str(number) for number in range(1, 6)}
+    for result, is_open_images in ((evaluate_voc(images, names), False), (evaluate_open_images(images, names), True)):
+        for class_id, name in names.items():
+            judged = [_judge(each, class_id - 1, is_open_images) for each in images]
+            ranked = sorted((row for rows, _ in judged for row in rows), key=lambda row: -row[0])
+            expected = _area([is_right for _, is_right in ranked], sum(count for _, count in judged))
+            assert result.per_class[name] == pytest.approx(expected, nan_ok=True)
+        assert 0.1 < result.mean_average_precision < 0.9
+
+
+def _judge(each, class_index, is_open_images):
+    """Returns (score, is right) of an image's detections that count, and the number of its objects."""
+    ignored = each.gt_is_crowd | (each.gt_is_difficult & (not is_open_images))
+    truth = [row for row in np.flatnonzero(each.gt_classes == class_index) if not (is_open_images and ignored[row])]
+    groups = each.gt_boxes_px[ignored & (each.gt_classes == class_index)]
+    taken, rows = set(), []
+    for found in np.argsort(-each.scores, kind="stable"):
+        if each.classes[found] != class_index:
+            continue
+        box = each.boxes_px[found]
+        best = max(truth, key=lambda row: _overlaps(box, each.gt_boxes_px[row])[0], default=None)
+        hit = best is not None and _overlaps(box, each.gt_boxes_px[best])[0] >= 0.5
+        is_right = hit and best not in taken
+        if is_open_images and not is_right and any(_overlaps(box, group)[1] >= 0.5 for group in groups):
+            continue
+        if not (hit and ignored[best]):
+            rows.append((each.scores[found], is_right))
+            taken |= {best} if hit else set()
+    return rows, sum(not ignored[row] for row in truth)
+
+
+def _overlaps(found, other):
+    sides = np.maximum(np.minimum(found[2:], other[2:]) - np.maximum(found[:2], other[:2]), 0)
+    area, other_area, shared = np.prod(found[2:] - found[:2]), np.prod(other[2:] - other[:2]), np.prod(sides)
+    return shared / (area + other_area - shared), shared / area
+
+
+def _area(verdicts, num_objects):
+    if not num_objects:
+        return math.nan
+    right = np.cumsum(verdicts)
+    precision = right / np.arange(1, len(verdicts) + 1)
+    return sum(precision[row:].max() for row in np.flatnonzero(verdicts)) / num_objects
