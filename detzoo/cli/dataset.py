@@ -196,6 +196,8 @@ class Import:
         define.string("label_map", _LABEL_MAP_HELP)
         define.boolean("strict", _STRICT_HELP)
         define.boolean("include_masks", "Write instance masks, too, where labels have outlines.")
+        text = "Open Images: an object of a class is also one of each class above it in *hierarchy*.json."
+        define.boolean("expand_hierarchy", text)
         define.boolean("follow_links", _FOLLOW_LINKS_HELP)
 
     @staticmethod
@@ -204,7 +206,8 @@ class Import:
         from detzoo.datasets import recognize, splits
 
         [folder] = flag_values.positional
-        read = recognize.recognize(folder, **values_of(flag_values, "format", "follow_links", "include_masks"))
+        options = values_of(flag_values, "format", "follow_links", "include_masks", "expand_hierarchy")
+        read = recognize.recognize(folder, **options)
         with terminated_as_exit():
             read = splits.draw(read, flag_values.val, flag_values.seed)
             results = recognize.write_records(

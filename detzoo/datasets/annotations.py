@@ -23,7 +23,7 @@ MAX_POLYGON_SPAN = 10
 ELLIPSE_POINTS = 72  # a multiple of 4, so that the box around them is that of the ellipse
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class AnnotatedObject:
     """One object of an annotation.
 
@@ -45,26 +45,28 @@ class AnnotatedObject:
     keypoints: tuple[tuple[float, float, int], ...] = ()  # y, x as in ``box``; 0 not labelled, 1 hidden, 2 visible
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, slots=True)
 class AnnotatedImage:
     """One image file with its objects.
 
     ``declared_size`` is the (height, width) that the annotation states, or None. ``content`` has, or returns, the
     encoded bytes of an image that is no file, such as a drawn one. ``unusable`` is the reason if there is no image to
     read. ``subset`` is the part of the data set that the annotation states, such as "Train", or "". ``record`` returns
-    a serialized tf.Example that is written as it is.
+    a serialized tf.Example that is written as it is. ``verified_classes`` are the names of the classes that somebody
+    verified as present or absent in the image, None if the data set has no such labels.
     """
 
     path: pathlib.Path
     filename: str
     source_id: str
-    objects: tuple[AnnotatedObject, ...]
+    objects: Sequence[AnnotatedObject]
     declared_size: tuple[int, int] | None = None
     boxes_are_normalized: bool = False
     content: bytes | Callable[[], bytes] | None = None
     unusable: tuple[DataIssue, str] | None = None
     subset: str = ""
     record: Callable[[], bytes] | None = None
+    verified_classes: tuple[str, ...] | None = None
 
     def read(self) -> bytes:
         """Returns the encoded image; raises UnusableImage if its file cannot be read."""

@@ -22,17 +22,24 @@ def settle_box_units(images: list[AnnotatedImage], log: IssueLog) -> list[Annota
     A box with a maximum below its minimum has exchanged corners, or its width and height in place of the maximum. If
     some box of the data set cannot have the second meaning, the repair exchanges the corners later.
     """
-    boxes = [(item.box, image.declared_size) for image in images for item in image.objects]
-    finite = [box for box, _ in boxes if all(map(math.isfinite, box))]
-    if finite and all(-TOLERANCE <= side <= 1.0 + TOLERANCE for box in finite for side in box):
-        log.add(DataIssue.FRACTIONS, next(_objects(images)).where, f"{len(finite)} boxes")
+    num_boxes = num_finite = num_inverted = 0
+    are_fractions = may_have_sizes = True
+    for image in images:
+        for item in image.objects:
+            num_boxes += 1
+            may_have_sizes = may_have_sizes and _may_have_size(item.box, image.declared_size)
+            if all(map(math.isfinite, item.box)):
+                num_finite += 1
+                num_inverted += _is_inverted(item.box)
+                are_fractions = are_fractions and all(-TOLERANCE <= side <= 1.0 + TOLERANCE for side in item.box)
+    if num_finite and are_fractions:
+        log.add(DataIssue.FRACTIONS, next(_objects(images)).where, f"{num_finite} boxes")
         return [dataclasses.replace(image, boxes_are_normalized=True) for image in images]
-    inverted = [box for box in finite if _is_inverted(box)]
-    if not inverted or not all(_may_have_size(box, size) for box, size in boxes):
+    if not num_inverted or not may_have_sizes:
         return images
-    if len(inverted) < max(MIN_INVERTED_FOR_SIZES, len(boxes) / 4):
+    if num_inverted < max(MIN_INVERTED_FOR_SIZES, num_boxes / 4):
         return [_with_objects(image, lambda item: _refused(item, log)) for image in images]
-    log.add(DataIssue.SIZE_FOR_CORNER, next(_objects(images)).where, f"{len(boxes)} boxes")
+    log.add(DataIssue.SIZE_FOR_CORNER, next(_objects(images)).where, f"{num_boxes} boxes")
     return [_with_objects(image, _with_corners) for image in images]
 
 

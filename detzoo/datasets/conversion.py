@@ -228,8 +228,18 @@ def _convert_image(
         objects.append(record_writer.LabelledObject(class_id, label_map.names[class_id], item))
     if not objects:
         findings.append(Finding(DataIssue.NO_BOXES, annotated.filename))
+    verified = None
+    if annotated.verified_classes is not None:  # of which most are not in the label map of boxes
+        ids = map(label_map.id_by_any_name.get, annotated.verified_classes)
+        verified = [(number, label_map.names[number]) for number in ids if number is not None]
     record = record_writer.encode_example(
-        image, annotated.filename, annotated.source_id, objects, with_masks=with_masks, num_keypoints=num_keypoints
+        image,
+        annotated.filename,
+        annotated.source_id,
+        objects,
+        with_masks=with_masks,
+        num_keypoints=num_keypoints,
+        verified_classes=verified,
     )
     return _Converted(record, [item.class_name for item in objects], findings)
 

@@ -6,7 +6,6 @@ Flow: ``recognize`` -> ``formats_in`` -> a reader of ``FORMATS`` -> Annotations 
 from __future__ import annotations
 
 import collections
-import csv
 import functools
 import pathlib
 import posixpath
@@ -21,6 +20,14 @@ from detzoo.datasets.import_csv import read_csv, table_of
 from detzoo.datasets.import_cvat import read_cvat
 from detzoo.datasets.import_label_studio import read_label_studio
 from detzoo.datasets.import_labelme import read_labelme
+from detzoo.datasets.import_open_images import (
+    Names,
+    expand_names,
+    label_only_images,
+    read_image_labels,
+    read_names,
+    read_open_images,
+)
 from detzoo.datasets.import_records import read_records
 from detzoo.datasets.import_voc import OTHER_XML, read_voc
 from detzoo.datasets.import_yolo import read_yolo
@@ -33,10 +40,9 @@ from detzoo.datasets.split_names import (
     split_of_words,
     words_of,
 )
-from detzoo.errors import DataError
+from detzoo.errors import DataError, UsageError
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import IssueLog
-from detzoo.files.text_files import read_text
 
 OTHER_COCO = ("captions_", "person_keypoints_", "stuff_", "panoptic_", "image_info_")
 SNIFFED_BYTES = 65_536  # from both ends of a file
@@ -48,6 +54,8 @@ _ROOT_TAG = re.compile(r"<([a-z_][\w.-]*)", re.IGNORECASE)
 _LABEL_STUDIO = re.compile(
     r'"(result|completions|annotation_id|(rectangle|polygon|ellipse|brush|keypoint)labels|data"\s*:\s*\{)'
 )
+_IMAGE_LABELS = re.compile(r"imagelabels.*\.csv$|image-labels.*\.csv$")
+_HIERARCHY = re.compile(r"hierarchy.*\.json$")
 _CLASS_DESCRIPTIONS = re.compile(r"class-descriptions.*\.csv$|^classes\.csv$")
 _ITEM = re.compile(r"\bitem\s*:?\s*\{")
 _COCO_KEYS = tuple(rf'"{key}"\s*:' for key in ("images", "annotations", "categories", "category_id"))
@@ -67,6 +75,7 @@ class Folder(NamedTuple):
     log: IssueLog
     follow_links: bool
     include_masks: bool
+    expand_hierarchy: bool = False
 
     @property
     def path(self) -> pathlib.Path:
@@ -100,12 +109,26 @@ def _read_files(read: Callable[..., Annotations], folder: Folder, files: list[st
 
 
 def _read_open_images(folder: Folder, files: list[str]) -> list[Part]:
-    names: dict[str, str] = {}
-    for file in folder.source.others:
-        if _CLASS_DESCRIPTIONS.search(posixpath.basename(file.relative).lower()) and not file.problem:
-            rows = csv.reader(read_text(folder.path / file.relative, file.relative, folder.log).splitlines())
-            names.update((row[0].strip(), row[1].strip()) for row in rows if len(row) > 1)
-    return _read_files(read_csv, folder, files, class_names=names)
+    def others(pattern: re.Pattern[str]) -> list[pathlib.Path]:
+        readable = (file.relative for file in folder.source.others if not file.problem)
+        return [folder.path / name for name in readable if pattern.search(posixpath.basename(name).lower())]
+
+    names: Names = read_names(others(_CLASS_DESCRIPTIONS), folder.log)
+    present = absent = names
+    if folder.expand_hierarchy:
+        hierarchies = others(_HIERARCHY)
+        if not hierarchies:
+            raise UsageError(f"--expand_hierarchy: {folder.path} has no file *hierarchy*.json")
+        present, absent = expand_names(names, hierarchies[0], folder.log)
+    verified = read_image_labels(others(_IMAGE_LABELS), present, absent, folder.log)
+    parts = _read_files(read_open_images, folder, files, names=present, verified=verified)
+
+    def place(image_id: str) -> dict[str, Any] | None:
+        found = folder.source.find(image_id)
+        return folder.source.taken(found[0], image_id) if len(found) == 1 else None
+
+    without_boxes = label_only_images(verified, [part.annotations for part in parts], place)
+    return [*parts, *([Part(without_boxes)] if without_boxes.images else [])]
 
 
 def _read_whole(read: Callable[..., Annotations], folder: Folder, _files: list[str]) -> list[Part]:
@@ -261,7 +284,7 @@ def _kind_of_csv(text: str) -> str:
     if "maskpath" in heading:  # masks of Open Images, as files
         return ""
     try:
-        table_of(text, "")
+        table_of(text.split("\n"), "")
     except DataError:
         return ""
     return "open_images" if "imageid" in heading and "labelname" in heading else "csv"

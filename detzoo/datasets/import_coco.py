@@ -7,7 +7,6 @@ map, and a model has an output for each id up to the highest.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import logging
@@ -25,12 +24,13 @@ from detzoo.datasets.annotations import (
     polygons_of,
 )
 from detzoo.datasets.box_units import settle_box_units
+from detzoo.datasets.object_store import ObjectStore, StoredObjects
 from detzoo.datasets.source_folder import SourceFolder
 from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_id, as_name, as_number, as_size, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
-from detzoo.files.text_files import load_json
+from detzoo.files.text_files import JsonList, load_json
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,8 @@ def read_coco(
     folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     content = _load(path, log)
     categories = _categories(content, path, log)
-    images: dict[int | str, dict[str, Any]] = {}
+    images: dict[int | str, AnnotatedImage] = {}
+    store = ObjectStore()
     for index, image in enumerate(map(_as_dict, content["images"])):
         where, key = f"{path.name}: images[{index}]", as_id(image.get("id"))
         if key is None or not _file_name(image):
@@ -85,9 +86,8 @@ def read_coco(
         elif key in images:  # nothing decides between their annotations
             log.add(DataIssue.ANNOTATION_FILE_UNREADABLE, where, f"id {shown(key)} is that of an earlier image")
         else:
-            images[key] = image | {"where": where, "size": as_size(image.get("height"), image.get("width"))}
-    objects: dict[int | str, list[AnnotatedObject]] = collections.defaultdict(list)
-    used = set()
+            images[key] = _image(key, image, where, folder, StoredObjects(store))
+    used, are_crowds = set(), set()
     for index, annotation in enumerate(map(_as_dict, content["annotations"])):
         where = f"{path.name}: annotation {as_name(annotation.get('id')) or f'number {index}'}"
         image_id = as_id(annotation.get("image_id"))
@@ -99,34 +99,35 @@ def read_coco(
         if category_id not in categories:
             log.add(DataIssue.CLASS_WITHOUT_NAME, where, f"category_id {shown(annotation.get('category_id'))}")
             continue
-        item = _object(annotation, where, categories[category_id], images[image_id]["size"], log, include_masks)
+        item = _object(annotation, where, categories[category_id], images[image_id].declared_size, log, include_masks)
         if item is not None:
-            objects[image_id].append(dataclasses.replace(item, is_crowd=False) if crowds_as_objects else item)
-    read = [_image(key, image, folder, tuple(objects[key])) for key, image in images.items()]
-    _warn_of_crowds([item for image in read for item in image.objects], path)
+            item = dataclasses.replace(item, is_crowd=False) if crowds_as_objects else item
+            are_crowds.add(item.is_crowd)
+            images[image_id].objects.append(item)  # type: ignore[attr-defined]
+    if are_crowds == {True}:
+        _warn_of_crowds(path)
     class_names = _class_names(categories, used, path, log)
     keypoint_names = {
         name: tuple(map(str, labels))
         for category in map(_as_dict, content["categories"])
         if (labels := category.get("keypoints")) and (name := as_name(category.get("name"))) in class_names.values()
     }
-    return Annotations(settle_box_units(read, log), class_names, keypoint_names)
+    return Annotations(settle_box_units(list(images.values()), log), class_names, keypoint_names)
 
 
-def _warn_of_crowds(objects: list[AnnotatedObject], path: pathlib.Path) -> None:
-    if objects and all(item.is_crowd for item in objects):
-        logger.warning(
-            "%s: iscrowd is set on every object, as brush tools write it. Training and evaluation ignore crowds, so"
-            " that no object is left to learn from: --crowds_as_objects imports them as objects",
-            path,
-        )
+def _warn_of_crowds(path: pathlib.Path) -> None:
+    logger.warning(
+        "%s: iscrowd is set on every object, as brush tools write it. Training and evaluation ignore crowds, so"
+        " that no object is left to learn from: --crowds_as_objects imports them as objects",
+        path,
+    )
 
 
 def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
-    content = load_json(path, "--annotations_file", log)
+    content = load_json(path, "--annotations_file", log, streamed=("images", "annotations"))
     first = content[0] if isinstance(content, list) and content else content
     for key in LISTS:
-        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+        if not isinstance(content, dict) or not isinstance(content.get(key), (list, JsonList)):
             there = (
                 ", ".join(key[:40] for key in content)[:200] if isinstance(content, dict) else type(content).__name__
             )
@@ -255,11 +256,13 @@ def _file_name(image: dict[str, Any]) -> str:
 
 
 def _image(
-    key: int | str, image: dict[str, Any], folder: SourceFolder, objects: tuple[AnnotatedObject, ...]
+    key: int | str, image: dict[str, Any], where: str, folder: SourceFolder, objects: StoredObjects
 ) -> AnnotatedImage:
     source_id = image["id"] if isinstance(image["id"], str) else str(key)
-    placed = folder.place(_file_name(image), image["where"])
-    return AnnotatedImage(source_id=source_id, objects=objects, declared_size=image["size"], **placed)
+    size = as_size(image.get("height"), image.get("width"))
+    return AnnotatedImage(
+        source_id=source_id, objects=objects, declared_size=size, **folder.place(_file_name(image), where)
+    )
 
 
 def draw_segmentation(segmentation: Any, height: int, width: int) -> np.ndarray:

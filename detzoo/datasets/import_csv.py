@@ -10,20 +10,22 @@ from __future__ import annotations
 import csv
 import dataclasses
 import difflib
+import itertools
 import os
 import pathlib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from detzoo.data.record_keys import SIDES
 from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations, numbered
 from detzoo.datasets.box_units import settle_box_units
+from detzoo.datasets.object_store import ObjectStore, StoredObjects
 from detzoo.datasets.source_folder import SourceFolder
 from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_name, as_number, as_size, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
-from detzoo.files.text_files import read_named_text
+from detzoo.files.text_files import iterate_named_lines
 
 COLUMNS = ("filename", "class", *SIDES)
 EMPTY = ("", "nan", "null")  # as pandas and SQL write a cell without a value
@@ -70,11 +72,12 @@ def read_csv(
     log: IssueLog,
     *,
     follow_links: bool = False,
-    class_names: Mapping[str, str] | None = None,
+    class_names: Mapping[str, Sequence[str]] | None = None,
 ) -> Annotations:
     """Reads the rows and joins those of one image, in the order in which images first occur; see ``read_coco``.
 
-    ``class_names`` replaces names of classes, such as Open Images' ``/m/01g317`` by ``Person``.
+    ``class_names`` replaces names of classes, such as Open Images' ``/m/01g317`` by ``Person``. Several names make an
+    object of each.
 
     Raises:
         UsageError: The folder or file is not there.
@@ -84,7 +87,7 @@ def read_csv(
     folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     images: dict[str, AnnotatedImage] = {}
     by_stated: dict[str, str] = {}
-    objects: dict[str, list[AnnotatedObject]] = {}
+    store = ObjectStore()
     for line, row in _rows(path, log):
         where, stated = f"{path.name}:{line}", as_name(row.get("filename", ""))
         if not stated:
@@ -94,48 +97,51 @@ def read_csv(
             placed = folder.place(stated, f"{path.name}: {stated}")
             name = by_stated[stated] = placed["filename"]
             size = as_size(row.get("height"), row.get("width"))
-            image = AnnotatedImage(source_id=name, objects=(), declared_size=size, subset=row.get("set", ""), **placed)
+            of_image = StoredObjects(store)
+            subset = row.get("set", "")
+            image = AnnotatedImage(source_id=name, objects=of_image, declared_size=size, subset=subset, **placed)
             images.setdefault(name, image)
-        of_image = objects.setdefault(by_stated[stated], [])
         if not any(value for column, value in row.items() if column == "class" or column[0] in "xy"):
             continue
-        item = _object(row, where, class_names or {}, log)
-        if item is not None:
-            of_image.append(item)
-    read = [dataclasses.replace(image, objects=tuple(objects[name])) for name, image in images.items()]
-    read = settle_box_units(read, log)
+        item = _object(row, where, log)
+        if item is None:
+            continue
+        for name in (class_names or {}).get(item.class_name, [item.class_name]):
+            images[by_stated[stated]].objects.append(dataclasses.replace(item, class_name=name))  # type: ignore[attr-defined]
+    read = settle_box_units(list(images.values()), log)
     return Annotations(read, numbered({item.class_name for image in read for item in image.objects}))
 
 
 def _rows(path: pathlib.Path, log: IssueLog) -> Iterator[tuple[int, Row]]:
     """Yields (line, column -> cell); lines are parsed one by one, so that a stray quote swallows no other line."""
-    columns, separator, lines = table_of(read_named_text(path, "--annotations_file", log), str(path))
+    columns, separator, lines = table_of(iterate_named_lines(path, "--annotations_file", log), str(path))
     for number, line in lines:
         cells = _cells(line, separator)
         yield number, {name: cells[index] for name, index in columns.items() if index < len(cells)}
 
 
-def table_of(text: str, path: str) -> tuple[dict[str, int], str, list[tuple[int, str]]]:
+def table_of(lines: Iterable[str], path: str) -> tuple[dict[str, int], str, Iterator[tuple[int, str]]]:
     """Returns column -> index, the separator, and the numbered lines of the rows.
 
     Raises:
         DataError: A column is missing.
     """
-    lines = [line.strip("\ufeff") for line in text.split("\n")]
-    numbered_lines = [(number, line) for number, line in enumerate(lines, start=1) if line.strip(" \t,;|")]
+    stripped = enumerate((line.strip("\ufeff") for line in lines), start=1)
+    numbered_lines = ((number, line) for number, line in stripped if line.strip(" \t,;|"))
+    head = list(itertools.islice(numbered_lines, 11))
     separator = None
-    if numbered_lines and re.fullmatch(r"sep=.", numbered_lines[0][1].strip().lower()):  # Excel's first line
-        separator = numbered_lines.pop(0)[1].strip()[-1]
-    first_number, first = numbered_lines[0] if numbered_lines else (1, "")
+    if head and re.fullmatch(r"sep=.", head[0][1].strip().lower()):  # Excel's first line
+        separator = head.pop(0)[1].strip()[-1]
+    first_number, first = head[0] if head else (1, "")
     separator = separator or max(SEPARATORS, key=first.count)
     heading = _cells(first, separator)
     columns = None
     if any(cell and _is_number(cell) for cell in heading):
-        columns = next(filter(None, (_headless(_cells(line, separator)) for _, line in numbered_lines[:10])), None)
+        columns = next(filter(None, (_headless(_cells(line, separator)) for _, line in head[:10])), None)
     if columns is None:
         columns = _columns(heading, f"{path}:{first_number}")
-        del numbered_lines[:1]
-    return columns, separator, numbered_lines
+        del head[:1]
+    return columns, separator, itertools.chain(head, numbered_lines)
 
 
 def _cells(line: str, separator: str) -> list[str]:
@@ -186,9 +192,8 @@ def _columns(heading: list[str], where: str) -> dict[str, int]:
     return columns
 
 
-def _object(row: Row, where: str, class_names: Mapping[str, str], log: IssueLog) -> AnnotatedObject | None:
+def _object(row: Row, where: str, log: IssueLog) -> AnnotatedObject | None:
     name = as_name(row.get("class", ""))
-    name = class_names.get(name, name)
     if not name:
         log.add(DataIssue.CLASS_WITHOUT_NAME, where, "row without a class")
         return None

@@ -69,6 +69,7 @@ def recognize(
     flag: str = "DIR",
     follow_links: bool = False,
     include_masks: bool = False,
+    expand_hierarchy: bool = False,
 ) -> Recognized:
     """Finds the labels of a folder and reads them.
 
@@ -78,6 +79,7 @@ def recognize(
         flag: Name of the folder's flag, for messages.
         follow_links: Read images and annotations that are links out of the folder.
         include_masks: Read polygons and run lengths of COCO files as well.
+        expand_hierarchy: Give Open Images' objects the classes above theirs, too.
 
     Raises:
         UsageError: The folder is not there, the format is unknown, or several formats fit.
@@ -91,7 +93,7 @@ def recognize(
             f"--format {format} is unknown{suggestion(format, FORMATS)}; the formats are {', '.join(FORMATS)}"
         )
     index = SourceFolder(path, flag, IMAGE_SUFFIXES, IssueLog(), follow_links=follow_links)
-    read_from = Folder(index, log, follow_links, include_masks)
+    read_from = Folder(index, log, follow_links, include_masks, expand_hierarchy)
     found = formats_in(read_from)
     chosen = format or _only_format(found, read_from, flag)
     candidates = (file.relative for file in (*index.others, *index.files) if not file.problem)

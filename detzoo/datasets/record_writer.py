@@ -44,11 +44,13 @@ def encode_example(
     *,
     with_masks: bool = False,
     num_keypoints: int = 0,
+    verified_classes: Sequence[tuple[int, str]] | None = None,
 ) -> bytes:
     """Serializes a record as tf.Example; equal records give equal bytes.
 
     ``with_masks`` writes a mask for every object, because the reader needs one for each: an unknown one is empty.
     ``num_keypoints`` writes as many keypoints for every object: the unknown ones are not labelled.
+    ``verified_classes`` are (id, name) of the classes that are known to be present or absent.
     """
     # TensorFlow takes seconds to import, and the commands check their flags first.
     import tensorflow as tf
@@ -74,6 +76,9 @@ def encode_example(
         f"{OBJECT}/group_of": [int(source.is_group_of) for source in sources],
         f"{OBJECT}/view": [source.view for source in sources],
     }
+    if verified_classes is not None:
+        columns["image/class/label"] = [class_id for class_id, _ in verified_classes]
+        columns["image/class/text"] = [name for _, name in verified_classes]
     if with_masks:
         masks = [np.zeros(image.size, np.uint8) if item.mask is None else item.mask for item in repaired]
         columns[f"{OBJECT}/mask"] = [encode_mask(mask) for mask in masks]

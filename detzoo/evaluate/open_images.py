@@ -81,7 +81,7 @@ def _select(boxes: ClassBoxes, kept: np.ndarray) -> ClassBoxes:
 
 
 def _judge(boxes: ClassBoxes, threshold: float, *, groups_count: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Returns scores and verdicts of the detections that count, by image; with ``groups_count`` those of found groups."""
+    """Returns scores and verdicts of the detections that count, and with ``groups_count`` of found groups, by image."""
     boxes = _select(boxes, areas(boxes.boxes_px) > 0)
     overlap, nearest = best_overlaps(boxes, np.flatnonzero(~boxes.gt_is_crowd), box_iou)
     is_right = is_first_hit(np.where(overlap >= threshold, nearest, -1))

@@ -8,19 +8,23 @@ bytes cost minutes or all memory.
 from __future__ import annotations
 
 import codecs
+import collections
 import itertools
 import json
 import os
 import pathlib
 import re
 import xml.etree.ElementTree as ElementTree
-from typing import Any
+from collections.abc import Collection, Iterator
+from typing import Any, BinaryIO
 from xml.parsers import expat
 
 from detzoo.errors import DataError, UsageError
 from detzoo.files.issues import DataIssue, IssueLog
 from detzoo.folders import check_regular
 
+STREAMED_BYTES = 32_000_000  # size of a file from which lines and lists are read one by one
+_CHUNK_BYTES = 1_000_000
 LINE = "line"  # attribute that keeps the line of an XML element
 MAX_NUL_PART = 0.05  # of the characters; few cost the lines that they are in, many are no text
 MAX_XML_DEPTH = 100
@@ -102,6 +106,39 @@ def read_named_text(path: pathlib.Path, flag: str, log: IssueLog) -> str:
         raise DataError(f"{flag} {path} cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
+def iterate_named_lines(path: pathlib.Path, flag: str, log: IssueLog) -> Iterator[str]:
+    """Returns the lines of a file that a flag names, without their ends; a large file is not held in memory.
+
+    Raises:
+        UsageError, DataError: As ``read_named_text``.
+    """
+    if _is_large(path) and _is_utf8(path):
+        return _lines_of(path)
+    return iter(read_named_text(path, flag, log).split("\n"))
+
+
+def _lines_of(path: pathlib.Path) -> Iterator[str]:
+    with open(path, encoding="utf-8-sig") as file:
+        for line in file:
+            yield line.rstrip("\n")
+
+
+def _is_large(path: pathlib.Path) -> bool:
+    return path.is_file() and path.stat().st_size >= STREAMED_BYTES
+
+
+def _is_utf8(path: pathlib.Path) -> bool:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    with open(path, "rb") as file:
+        try:
+            while chunk := file.read(_CHUNK_BYTES):
+                if "\0" in decoder.decode(chunk):
+                    return False
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
 def read_lines(path: pathlib.Path, flag: str, log: IssueLog) -> list[tuple[int, str]]:
     """Returns (number from 1, stripped line) of a file that a flag names, as ``read_named_text``, but no empty one."""
     lines = enumerate(read_named_text(path, flag, log).split("\n"), start=1)
@@ -125,13 +162,112 @@ def parse_json(text: str) -> Any:
         raise ValueError("nested too deeply for an annotation file") from None
 
 
-def load_json(path: pathlib.Path, flag: str, log: IssueLog) -> Any:
+class JsonList:
+    """The items of a list in a large JSON file, which every iteration reads from the file."""
+
+    def __init__(self, path: pathlib.Path, begin: int) -> None:
+        self._path, self._begin = path, begin
+
+    def __iter__(self) -> Iterator[Any]:
+        with open(self._path, "rb") as file:
+            yield from _JsonCursor(file, self._begin).items()
+
+
+class _JsonCursor:
+    """A place in the text of a JSON file, with only the text around it in memory; raises ValueError for other text."""
+
+    _decoder = json.JSONDecoder(strict=False)
+    _blanks = re.compile(r"[ \t\n\r]*")
+
+    def __init__(self, file: BinaryIO, begin: int = 0) -> None:
+        file.seek(begin)
+        self._file, self._num_read = file, begin
+        self._utf8 = codecs.getincrementaldecoder("utf-8" if begin else "utf-8-sig")()
+        self._text, self._at = "", 0
+
+    def _read_more(self) -> None:
+        chunk = self._file.read(max(_CHUNK_BYTES, len(self._text) - self._at))
+        if not chunk:
+            raise ValueError("the text ends within a value")
+        self._num_read += len(chunk)
+        self._text, self._at = self._text[self._at :] + self._utf8.decode(chunk), 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Position in the file."""
+        return self._num_read - len(self._utf8.getstate()[0]) - len(self._text[self._at :].encode())
+
+    def next_mark(self) -> str:
+        """Moves to the next character that is not blank, and returns it."""
+        while True:
+            self._at = self._blanks.match(self._text, self._at).end()  # type: ignore[union-attr]
+            if self._at < len(self._text):
+                return self._text[self._at]
+            self._read_more()
+
+    def take(self, accepted: str) -> str:
+        """Moves behind the next character, which must be one of the accepted ones, and returns it."""
+        mark = self.next_mark()
+        if mark not in accepted:
+            raise ValueError(f"{mark!r} in place of one of {accepted!r}")
+        self._at += 1
+        return mark
+
+    def value(self) -> Any:
+        """Returns the next value."""
+        self.next_mark()
+        while True:
+            try:
+                value, end = self._decoder.raw_decode(self._text, self._at)
+                if end < len(self._text):  # otherwise a number may go on
+                    self._at = end
+                    return value
+            except json.JSONDecodeError:
+                pass  # of a value whose end is not read yet, or at last of the end of the file
+            self._read_more()
+
+    def items(self) -> Iterator[Any]:
+        """Yields the values of a list."""
+        self.take("[")
+        if self.next_mark() == "]":
+            self.take("]")
+            return
+        yield self.value()
+        while self.take(",]") == ",":
+            yield self.value()
+
+
+def _stream_json(path: pathlib.Path, streamed: Collection[str]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    with open(path, "rb") as file:
+        text = _JsonCursor(file)
+        separator = text.take("{")
+        while separator != "}":
+            key = text.value()
+            text.take(":")
+            if key in streamed and text.next_mark() == "[":
+                content[key] = JsonList(path, text.num_bytes)
+                collections.deque(text.items(), maxlen=0)  # an error shows here and not when the items are used
+            else:
+                content[key] = text.value()
+            separator = text.take(",}")
+    return content
+
+
+def load_json(path: pathlib.Path, flag: str, log: IssueLog, streamed: Collection[str] = ()) -> Any:
     """Returns the values of a JSON file that a flag names.
+
+    ``streamed`` are keys of its lists that become a ``JsonList`` if the file is large.
 
     Raises:
         UsageError: The file is missing.
         DataError: The file cannot be read or is not JSON; the message has the line.
     """
+    if streamed and _is_large(path):
+        try:
+            return _stream_json(path, streamed)
+        except (ValueError, RecursionError, OSError):
+            pass  # other encodings are read as a whole, and an error gets its line
     try:
         return parse_json(read_named_text(path, flag, log))
     except json.JSONDecodeError as error:

@@ -36,9 +36,13 @@ def content():
     return copy.deepcopy(CONTENT)
 
 
-@pytest.fixture
-def importer(tmp_path, images):
+@pytest.fixture(params=["whole", "streamed"])
+def importer(request, monkeypatch, tmp_path, images):
     """Writes the JSON and the images, reads them."""
+    if request.param == "streamed":  # as large files are read: in pieces, objects in a temporary file
+        monkeypatch.setattr("detzoo.files.text_files.STREAMED_BYTES", 0)
+        monkeypatch.setattr("detzoo.files.text_files._CHUNK_BYTES", 7)
+        monkeypatch.setattr("detzoo.datasets.object_store.SPILLED_BYTES", 1)
     (tmp_path / "images" / "sub").mkdir(parents=True)
     for name in ("sub/a.png", "b.png"):
         (tmp_path / "images" / name).write_bytes(images.encode(images.scene()))

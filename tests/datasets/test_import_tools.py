@@ -22,14 +22,14 @@ SQUARE = [[10, 6], [30, 6], [30, 14], [10, 14]]
 def read(tmp_path, images):
     """A function: files (name -> text or JSON) next to a.png and b.png -> what was recognized."""
 
-    def go(files, format=None, image_names=("a.png", "b.png")):
+    def go(files, format=None, image_names=("a.png", "b.png"), **options):
         for name in image_names:
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_bytes(images.encode(images.scene()))
         for name, content in files.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(content if isinstance(content, str) else json.dumps(content))
-        return recognize(tmp_path, format)
+        return recognize(tmp_path, format, **options)
 
     return go
 
@@ -229,6 +229,66 @@ def test_open_images_takes_names_and_groups(read):
     assert objects(recognized) == [("a.png", "Cat", RED), ("b.png", "/m/9", RED)]
     cat = recognized.splits["all"].images[0].objects[0]
     assert (cat.is_group_of, cat.is_truncated) == (True, True)
+
+
+BOXES = "ImageID,Source,LabelName,Confidence,XMin,XMax,YMin,YMax,IsOccluded,IsTruncated,IsGroupOf\n"
+OPEN_IMAGES = {
+    "annotations-bbox.csv": f"{BOXES}a,xclick,/m/cat,1,0.25,0.75,0.25,{14 / 24},0,0,0\n",
+    "class-descriptions-boxable.csv": "/m/animal,Animal\n/m/cat,Cat\n/m/dog,Dog\n/m/tail,Tail\n/m/tree,Tree\n",
+    "annotations-human-imagelabels.csv": "ImageID,Source,LabelName,Confidence\na,verification,/m/cat,1\n"
+    "a,verification,/m/tree,0\nb,verification,/m/animal,0\nb,machine-generated,/m/tree,1\nb,verification,/m/tail,0.5\n",
+    "bbox_labels_hierarchy.json": {
+        "LabelName": "/m/entity",
+        "Subcategory": [
+            {
+                "LabelName": "/m/animal",
+                "Subcategory": [{"LabelName": "/m/cat", "Part": [{"LabelName": "/m/tail"}]}, {"LabelName": "/m/dog"}],
+            },
+            {"LabelName": "/m/tree"},
+        ],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("expand", "classes", "verified"),
+    [
+        (False, ["Cat"], {"a.png": ("Cat", "Tree"), "b.png": ("Animal",)}),
+        # A cat is an animal, and without an animal there is neither cat nor dog. A tail is a part of a cat and no cat.
+        (True, ["Cat", "Animal"], {"a.png": ("Cat", "Animal", "Tree"), "b.png": ("Animal", "Cat", "Dog")}),
+    ],
+)
+def test_open_images_has_verified_classes_and_a_hierarchy(read, tmp_path, images, expand, classes, verified):
+    from detzoo.datasets.recognize import write_records
+
+    recognized = read(OPEN_IMAGES, expand_hierarchy=expand)
+    assert objects(recognized) == [("a.png", name, RED) for name in classes]
+    found = {image.path.name: image.verified_classes for image in recognized.splits["all"].images}
+    assert found == verified
+    write_records(recognized, str(tmp_path / "out" / "all"))
+    first, second = images.read_records(tmp_path / "out" / "all")
+    # The label map has the classes with boxes, by name: Animal 1 and Cat 2 with the hierarchy, else Cat 1.
+    assert first["image/class/text"] == [name.encode() for name in classes]
+    assert first["image/class/label"] == ([2, 1] if expand else [1])
+    assert second["image/class/text"] == ([b"Animal", b"Cat"] if expand else [])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"bbox_labels_hierarchy.json": None}, UsageError, r"--expand_hierarchy: .* has no file \*hierarchy"),
+        ({"bbox_labels_hierarchy.json": {"a": 1}}, DataError, "no hierarchy of classes; every class needs LabelName"),
+        (
+            {"annotations-human-imagelabels.csv": "ImageID,LabelName\n"},
+            DataError,
+            ":1: no column Confidence in ImageID",
+        ),
+    ],
+)
+def test_what_open_images_lacks_is_named(read, change, error, message):
+    files = {name: content for name, content in (OPEN_IMAGES | change).items() if content is not None}
+    with pytest.raises(error, match=message):
+        read(files, "open_images", expand_hierarchy=True)
 
 
 DEEP = "[" * 100_000
