@@ -555,7 +555,7 @@ class Context(_message.Message):
     def __init__(self, max_num_context_features: _Optional[int] = ..., attention_bottleneck_dimension: _Optional[int] = ..., attention_temperature: _Optional[float] = ..., context_feature_length: _Optional[int] = ..., use_self_attention: _Optional[bool] = ..., use_long_term_attention: _Optional[bool] = ..., self_attention_in_sequence: _Optional[bool] = ..., num_attention_heads: _Optional[int] = ..., num_attention_layers: _Optional[int] = ..., attention_position: _Optional[_Union[AttentionPosition, str]] = ...) -> None: ...
 
 class FasterRcnn(_message.Message):
-    __slots__ = ("number_of_stages", "num_classes", "image_resizer", "feature_extractor", "first_stage_anchor_generator", "first_stage_atrous_rate", "first_stage_box_predictor_conv_hyperparams", "first_stage_box_predictor_kernel_size", "first_stage_box_predictor_depth", "first_stage_minibatch_size", "first_stage_positive_balance_fraction", "first_stage_nms_score_threshold", "first_stage_nms_iou_threshold", "first_stage_max_proposals", "first_stage_localization_loss_weight", "first_stage_objectness_loss_weight", "initial_crop_size", "maxpool_kernel_size", "maxpool_stride", "second_stage_box_predictor", "second_stage_batch_size", "second_stage_balance_fraction", "second_stage_post_processing", "second_stage_localization_loss_weight", "second_stage_classification_loss_weight", "second_stage_mask_prediction_loss_weight", "hard_example_miner", "second_stage_classification_loss", "inplace_batchnorm_update", "use_matmul_crop_and_resize", "clip_anchors_to_image", "use_matmul_gather_in_matcher", "use_static_balanced_label_sampler", "use_static_shapes", "resize_masks", "use_static_shapes_for_eval", "use_partitioned_nms_in_first_stage", "return_raw_detections_during_predict", "use_combined_nms_in_first_stage", "output_final_box_features", "output_final_box_rpn_features", "context_config", "add_groundtruth_to_proposals", "first_stage_max_proposals_in_training", "keep_anchors_outside_image", "first_stage_head_sharing", "roi_operation", "roi_align_sampling_ratio", "roi_canonical_level", "roi_max_level", "box_features", "fc_depth", "proposals_from_reader", "first_stage_pre_nms_top_k")
+    __slots__ = ("number_of_stages", "num_classes", "image_resizer", "feature_extractor", "first_stage_anchor_generator", "first_stage_atrous_rate", "first_stage_box_predictor_conv_hyperparams", "first_stage_box_predictor_kernel_size", "first_stage_box_predictor_depth", "first_stage_minibatch_size", "first_stage_positive_balance_fraction", "first_stage_nms_score_threshold", "first_stage_nms_iou_threshold", "first_stage_max_proposals", "first_stage_localization_loss_weight", "first_stage_objectness_loss_weight", "initial_crop_size", "maxpool_kernel_size", "maxpool_stride", "second_stage_box_predictor", "second_stage_batch_size", "second_stage_balance_fraction", "second_stage_post_processing", "second_stage_localization_loss_weight", "second_stage_classification_loss_weight", "second_stage_mask_prediction_loss_weight", "hard_example_miner", "second_stage_classification_loss", "inplace_batchnorm_update", "use_matmul_crop_and_resize", "clip_anchors_to_image", "use_matmul_gather_in_matcher", "use_static_balanced_label_sampler", "use_static_shapes", "resize_masks", "use_static_shapes_for_eval", "use_partitioned_nms_in_first_stage", "return_raw_detections_during_predict", "use_combined_nms_in_first_stage", "output_final_box_features", "output_final_box_rpn_features", "context_config", "add_groundtruth_to_proposals", "first_stage_max_proposals_in_training", "keep_anchors_outside_image", "first_stage_head_sharing", "roi_operation", "roi_align_sampling_ratio", "roi_canonical_level", "roi_max_level", "box_features", "fc_depth", "proposals_from_reader", "first_stage_pre_nms_top_k", "first_stage_localization_loss", "first_stage_matcher", "second_stage_localization_loss", "second_stage_matcher")
     class RoiOperation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         CROP_AND_RESIZE: _ClassVar[FasterRcnn.RoiOperation]
@@ -634,7 +634,11 @@ class FasterRcnn(_message.Message):
     fc_depth: int
     proposals_from_reader: bool
     first_stage_pre_nms_top_k: int
-    def __init__(self, number_of_stages: _Optional[int] = ..., num_classes: _Optional[int] = ..., image_resizer: _Optional[_Union[ImageResizer, _Mapping]] = ..., feature_extractor: _Optional[_Union[FasterRcnnFeatureExtractor, _Mapping]] = ..., first_stage_anchor_generator: _Optional[_Union[AnchorGenerator, _Mapping]] = ..., first_stage_atrous_rate: _Optional[int] = ..., first_stage_box_predictor_conv_hyperparams: _Optional[_Union[Hyperparams, _Mapping]] = ..., first_stage_box_predictor_kernel_size: _Optional[int] = ..., first_stage_box_predictor_depth: _Optional[int] = ..., first_stage_minibatch_size: _Optional[int] = ..., first_stage_positive_balance_fraction: _Optional[float] = ..., first_stage_nms_score_threshold: _Optional[float] = ..., first_stage_nms_iou_threshold: _Optional[float] = ..., first_stage_max_proposals: _Optional[int] = ..., first_stage_localization_loss_weight: _Optional[float] = ..., first_stage_objectness_loss_weight: _Optional[float] = ..., initial_crop_size: _Optional[int] = ..., maxpool_kernel_size: _Optional[int] = ..., maxpool_stride: _Optional[int] = ..., second_stage_box_predictor: _Optional[_Union[BoxPredictor, _Mapping]] = ..., second_stage_batch_size: _Optional[int] = ..., second_stage_balance_fraction: _Optional[float] = ..., second_stage_post_processing: _Optional[_Union[PostProcessing, _Mapping]] = ..., second_stage_localization_loss_weight: _Optional[float] = ..., second_stage_classification_loss_weight: _Optional[float] = ..., second_stage_mask_prediction_loss_weight: _Optional[float] = ..., hard_example_miner: _Optional[_Union[HardExampleMiner, _Mapping]] = ..., second_stage_classification_loss: _Optional[_Union[ClassificationLoss, _Mapping]] = ..., inplace_batchnorm_update: _Optional[bool] = ..., use_matmul_crop_and_resize: _Optional[bool] = ..., clip_anchors_to_image: _Optional[bool] = ..., use_matmul_gather_in_matcher: _Optional[bool] = ..., use_static_balanced_label_sampler: _Optional[bool] = ..., use_static_shapes: _Optional[bool] = ..., resize_masks: _Optional[bool] = ..., use_static_shapes_for_eval: _Optional[bool] = ..., use_partitioned_nms_in_first_stage: _Optional[bool] = ..., return_raw_detections_during_predict: _Optional[bool] = ..., use_combined_nms_in_first_stage: _Optional[bool] = ..., output_final_box_features: _Optional[bool] = ..., output_final_box_rpn_features: _Optional[bool] = ..., context_config: _Optional[_Union[Context, _Mapping]] = ..., add_groundtruth_to_proposals: _Optional[bool] = ..., first_stage_max_proposals_in_training: _Optional[int] = ..., keep_anchors_outside_image: _Optional[bool] = ..., first_stage_head_sharing: _Optional[_Union[FasterRcnn.HeadSharing, str]] = ..., roi_operation: _Optional[_Union[FasterRcnn.RoiOperation, str]] = ..., roi_align_sampling_ratio: _Optional[int] = ..., roi_canonical_level: _Optional[int] = ..., roi_max_level: _Optional[int] = ..., box_features: _Optional[_Union[FasterRcnn.BoxFeatures, str]] = ..., fc_depth: _Optional[int] = ..., proposals_from_reader: _Optional[bool] = ..., first_stage_pre_nms_top_k: _Optional[int] = ...) -> None: ...
+    first_stage_localization_loss: LocalizationLoss
+    first_stage_matcher: Matcher
+    second_stage_localization_loss: LocalizationLoss
+    second_stage_matcher: Matcher
+    def __init__(self, number_of_stages: _Optional[int] = ..., num_classes: _Optional[int] = ..., image_resizer: _Optional[_Union[ImageResizer, _Mapping]] = ..., feature_extractor: _Optional[_Union[FasterRcnnFeatureExtractor, _Mapping]] = ..., first_stage_anchor_generator: _Optional[_Union[AnchorGenerator, _Mapping]] = ..., first_stage_atrous_rate: _Optional[int] = ..., first_stage_box_predictor_conv_hyperparams: _Optional[_Union[Hyperparams, _Mapping]] = ..., first_stage_box_predictor_kernel_size: _Optional[int] = ..., first_stage_box_predictor_depth: _Optional[int] = ..., first_stage_minibatch_size: _Optional[int] = ..., first_stage_positive_balance_fraction: _Optional[float] = ..., first_stage_nms_score_threshold: _Optional[float] = ..., first_stage_nms_iou_threshold: _Optional[float] = ..., first_stage_max_proposals: _Optional[int] = ..., first_stage_localization_loss_weight: _Optional[float] = ..., first_stage_objectness_loss_weight: _Optional[float] = ..., initial_crop_size: _Optional[int] = ..., maxpool_kernel_size: _Optional[int] = ..., maxpool_stride: _Optional[int] = ..., second_stage_box_predictor: _Optional[_Union[BoxPredictor, _Mapping]] = ..., second_stage_batch_size: _Optional[int] = ..., second_stage_balance_fraction: _Optional[float] = ..., second_stage_post_processing: _Optional[_Union[PostProcessing, _Mapping]] = ..., second_stage_localization_loss_weight: _Optional[float] = ..., second_stage_classification_loss_weight: _Optional[float] = ..., second_stage_mask_prediction_loss_weight: _Optional[float] = ..., hard_example_miner: _Optional[_Union[HardExampleMiner, _Mapping]] = ..., second_stage_classification_loss: _Optional[_Union[ClassificationLoss, _Mapping]] = ..., inplace_batchnorm_update: _Optional[bool] = ..., use_matmul_crop_and_resize: _Optional[bool] = ..., clip_anchors_to_image: _Optional[bool] = ..., use_matmul_gather_in_matcher: _Optional[bool] = ..., use_static_balanced_label_sampler: _Optional[bool] = ..., use_static_shapes: _Optional[bool] = ..., resize_masks: _Optional[bool] = ..., use_static_shapes_for_eval: _Optional[bool] = ..., use_partitioned_nms_in_first_stage: _Optional[bool] = ..., return_raw_detections_during_predict: _Optional[bool] = ..., use_combined_nms_in_first_stage: _Optional[bool] = ..., output_final_box_features: _Optional[bool] = ..., output_final_box_rpn_features: _Optional[bool] = ..., context_config: _Optional[_Union[Context, _Mapping]] = ..., add_groundtruth_to_proposals: _Optional[bool] = ..., first_stage_max_proposals_in_training: _Optional[int] = ..., keep_anchors_outside_image: _Optional[bool] = ..., first_stage_head_sharing: _Optional[_Union[FasterRcnn.HeadSharing, str]] = ..., roi_operation: _Optional[_Union[FasterRcnn.RoiOperation, str]] = ..., roi_align_sampling_ratio: _Optional[int] = ..., roi_canonical_level: _Optional[int] = ..., roi_max_level: _Optional[int] = ..., box_features: _Optional[_Union[FasterRcnn.BoxFeatures, str]] = ..., fc_depth: _Optional[int] = ..., proposals_from_reader: _Optional[bool] = ..., first_stage_pre_nms_top_k: _Optional[int] = ..., first_stage_localization_loss: _Optional[_Union[LocalizationLoss, _Mapping]] = ..., first_stage_matcher: _Optional[_Union[Matcher, _Mapping]] = ..., second_stage_localization_loss: _Optional[_Union[LocalizationLoss, _Mapping]] = ..., second_stage_matcher: _Optional[_Union[Matcher, _Mapping]] = ...) -> None: ...
 
 class FasterRcnnFeatureExtractor(_message.Message):
     __slots__ = ("type", "first_stage_features_stride", "batch_norm_trainable", "conv_hyperparams", "override_base_feature_extractor_hyperparams", "pad_to_multiple", "fpn", "pretrained_weights", "freeze_backbone", "depth_multiplier", "min_depth", "crop_stride", "use_last_map", "weight_decay")
@@ -1002,13 +1006,24 @@ class L1LocalizationLoss(_message.Message):
     def __init__(self) -> None: ...
 
 class LocalizationLoss(_message.Message):
-    __slots__ = ("weighted_l2", "weighted_smooth_l1", "weighted_iou", "l1_localization_loss", "weighted_giou")
+    __slots__ = ("weighted_l2", "weighted_smooth_l1", "weighted_iou", "l1_localization_loss", "weighted_giou", "sum")
     weighted_l2: WeightedL2LocalizationLoss
     weighted_smooth_l1: WeightedSmoothL1LocalizationLoss
     weighted_iou: WeightedIOULocalizationLoss
     l1_localization_loss: L1LocalizationLoss
     weighted_giou: WeightedGIOULocalizationLoss
-    def __init__(self, weighted_l2: _Optional[_Union[WeightedL2LocalizationLoss, _Mapping]] = ..., weighted_smooth_l1: _Optional[_Union[WeightedSmoothL1LocalizationLoss, _Mapping]] = ..., weighted_iou: _Optional[_Union[WeightedIOULocalizationLoss, _Mapping]] = ..., l1_localization_loss: _Optional[_Union[L1LocalizationLoss, _Mapping]] = ..., weighted_giou: _Optional[_Union[WeightedGIOULocalizationLoss, _Mapping]] = ...) -> None: ...
+    sum: SumLocalizationLoss
+    def __init__(self, weighted_l2: _Optional[_Union[WeightedL2LocalizationLoss, _Mapping]] = ..., weighted_smooth_l1: _Optional[_Union[WeightedSmoothL1LocalizationLoss, _Mapping]] = ..., weighted_iou: _Optional[_Union[WeightedIOULocalizationLoss, _Mapping]] = ..., l1_localization_loss: _Optional[_Union[L1LocalizationLoss, _Mapping]] = ..., weighted_giou: _Optional[_Union[WeightedGIOULocalizationLoss, _Mapping]] = ..., sum: _Optional[_Union[SumLocalizationLoss, _Mapping]] = ...) -> None: ...
+
+class SumLocalizationLoss(_message.Message):
+    __slots__ = ("term",)
+    class Term(_message.Message):
+        __slots__ = ("loss", "weight")
+        loss: LocalizationLoss
+        weight: float
+        def __init__(self, loss: _Optional[_Union[LocalizationLoss, _Mapping]] = ..., weight: _Optional[float] = ...) -> None: ...
+    term: _containers.RepeatedCompositeFieldContainer[SumLocalizationLoss.Term]
+    def __init__(self, term: _Optional[_Iterable[_Union[SumLocalizationLoss.Term, _Mapping]]] = ...) -> None: ...
 
 class Loss(_message.Message):
     __slots__ = ("localization_loss", "classification_loss", "hard_example_miner", "classification_weight", "localization_weight", "random_example_sampler", "equalization_loss", "expected_loss_weights", "min_num_negative_samples", "desired_negative_sampling_ratio")
@@ -1178,12 +1193,13 @@ class ExponentialDecayLearningRate(_message.Message):
     def __init__(self, initial_learning_rate: _Optional[float] = ..., decay_steps: _Optional[int] = ..., decay_factor: _Optional[float] = ..., staircase: _Optional[bool] = ..., burnin_learning_rate: _Optional[float] = ..., burnin_steps: _Optional[int] = ..., min_learning_rate: _Optional[float] = ...) -> None: ...
 
 class LearningRate(_message.Message):
-    __slots__ = ("constant_learning_rate", "exponential_decay_learning_rate", "manual_step_learning_rate", "cosine_decay_learning_rate")
+    __slots__ = ("constant_learning_rate", "exponential_decay_learning_rate", "manual_step_learning_rate", "cosine_decay_learning_rate", "plateau_learning_rate")
     constant_learning_rate: ConstantLearningRate
     exponential_decay_learning_rate: ExponentialDecayLearningRate
     manual_step_learning_rate: ManualStepLearningRate
     cosine_decay_learning_rate: CosineDecayLearningRate
-    def __init__(self, constant_learning_rate: _Optional[_Union[ConstantLearningRate, _Mapping]] = ..., exponential_decay_learning_rate: _Optional[_Union[ExponentialDecayLearningRate, _Mapping]] = ..., manual_step_learning_rate: _Optional[_Union[ManualStepLearningRate, _Mapping]] = ..., cosine_decay_learning_rate: _Optional[_Union[CosineDecayLearningRate, _Mapping]] = ...) -> None: ...
+    plateau_learning_rate: PlateauLearningRate
+    def __init__(self, constant_learning_rate: _Optional[_Union[ConstantLearningRate, _Mapping]] = ..., exponential_decay_learning_rate: _Optional[_Union[ExponentialDecayLearningRate, _Mapping]] = ..., manual_step_learning_rate: _Optional[_Union[ManualStepLearningRate, _Mapping]] = ..., cosine_decay_learning_rate: _Optional[_Union[CosineDecayLearningRate, _Mapping]] = ..., plateau_learning_rate: _Optional[_Union[PlateauLearningRate, _Mapping]] = ...) -> None: ...
 
 class ManualStepLearningRate(_message.Message):
     __slots__ = ("initial_learning_rate", "schedule", "warmup")
@@ -1202,6 +1218,16 @@ class MomentumOptimizer(_message.Message):
     learning_rate: LearningRate
     momentum_optimizer_value: float
     def __init__(self, learning_rate: _Optional[_Union[LearningRate, _Mapping]] = ..., momentum_optimizer_value: _Optional[float] = ...) -> None: ...
+
+class PlateauLearningRate(_message.Message):
+    __slots__ = ("initial_learning_rate", "factor", "patience_evaluations", "min_delta", "metric", "min_learning_rate")
+    initial_learning_rate: float
+    factor: float
+    patience_evaluations: int
+    min_delta: float
+    metric: str
+    min_learning_rate: float
+    def __init__(self, initial_learning_rate: _Optional[float] = ..., factor: _Optional[float] = ..., patience_evaluations: _Optional[int] = ..., min_delta: _Optional[float] = ..., metric: _Optional[str] = ..., min_learning_rate: _Optional[float] = ...) -> None: ...
 
 class Optimizer(_message.Message):
     __slots__ = ("rms_prop_optimizer", "momentum_optimizer", "adam_optimizer", "use_moving_average", "moving_average_decay", "weight_decay")
@@ -1296,7 +1322,7 @@ class NormalizeImage(_message.Message):
     def __init__(self, original_minval: _Optional[float] = ..., original_maxval: _Optional[float] = ..., target_minval: _Optional[float] = ..., target_maxval: _Optional[float] = ...) -> None: ...
 
 class PreprocessingStep(_message.Message):
-    __slots__ = ("normalize_image", "random_horizontal_flip", "random_pixel_value_scale", "random_image_scale", "random_rgb_to_gray", "random_adjust_brightness", "random_adjust_contrast", "random_adjust_hue", "random_adjust_saturation", "random_distort_color", "random_jitter_boxes", "random_crop_image", "random_pad_image", "random_crop_pad_image", "random_crop_to_aspect_ratio", "random_black_patches", "random_resize_method", "scale_boxes_to_pixel_coordinates", "resize_image", "subtract_channel_mean", "ssd_random_crop", "ssd_random_crop_pad", "ssd_random_crop_fixed_aspect_ratio", "ssd_random_crop_pad_fixed_aspect_ratio", "random_vertical_flip", "random_rotation90", "rgb_to_gray", "convert_class_logits_to_softmax", "random_absolute_pad_image", "random_self_concat_image", "autoaugment_image", "drop_label_probabilistically", "remap_labels", "random_jpeg_quality", "random_downscale_to_target_pixels", "random_patch_gaussian", "random_square_crop_by_scale", "random_scale_crop_and_pad_to_square", "adjust_gamma")
+    __slots__ = ("normalize_image", "random_horizontal_flip", "random_pixel_value_scale", "random_image_scale", "random_rgb_to_gray", "random_adjust_brightness", "random_adjust_contrast", "random_adjust_hue", "random_adjust_saturation", "random_distort_color", "random_jitter_boxes", "random_crop_image", "random_pad_image", "random_crop_pad_image", "random_crop_to_aspect_ratio", "random_black_patches", "random_resize_method", "scale_boxes_to_pixel_coordinates", "resize_image", "subtract_channel_mean", "ssd_random_crop", "ssd_random_crop_pad", "ssd_random_crop_fixed_aspect_ratio", "ssd_random_crop_pad_fixed_aspect_ratio", "random_vertical_flip", "random_rotation90", "rgb_to_gray", "convert_class_logits_to_softmax", "random_absolute_pad_image", "random_self_concat_image", "autoaugment_image", "drop_label_probabilistically", "remap_labels", "random_jpeg_quality", "random_downscale_to_target_pixels", "random_patch_gaussian", "random_square_crop_by_scale", "random_scale_crop_and_pad_to_square", "adjust_gamma", "random_pca_color")
     normalize_image: NormalizeImage
     random_horizontal_flip: RandomHorizontalFlip
     random_pixel_value_scale: RandomPixelValueScale
@@ -1336,11 +1362,17 @@ class PreprocessingStep(_message.Message):
     random_square_crop_by_scale: RandomSquareCropByScale
     random_scale_crop_and_pad_to_square: RandomScaleCropAndPadToSquare
     adjust_gamma: AdjustGamma
-    def __init__(self, normalize_image: _Optional[_Union[NormalizeImage, _Mapping]] = ..., random_horizontal_flip: _Optional[_Union[RandomHorizontalFlip, _Mapping]] = ..., random_pixel_value_scale: _Optional[_Union[RandomPixelValueScale, _Mapping]] = ..., random_image_scale: _Optional[_Union[RandomImageScale, _Mapping]] = ..., random_rgb_to_gray: _Optional[_Union[RandomRGBtoGray, _Mapping]] = ..., random_adjust_brightness: _Optional[_Union[RandomAdjustBrightness, _Mapping]] = ..., random_adjust_contrast: _Optional[_Union[RandomAdjustContrast, _Mapping]] = ..., random_adjust_hue: _Optional[_Union[RandomAdjustHue, _Mapping]] = ..., random_adjust_saturation: _Optional[_Union[RandomAdjustSaturation, _Mapping]] = ..., random_distort_color: _Optional[_Union[RandomDistortColor, _Mapping]] = ..., random_jitter_boxes: _Optional[_Union[RandomJitterBoxes, _Mapping]] = ..., random_crop_image: _Optional[_Union[RandomCropImage, _Mapping]] = ..., random_pad_image: _Optional[_Union[RandomPadImage, _Mapping]] = ..., random_crop_pad_image: _Optional[_Union[RandomCropPadImage, _Mapping]] = ..., random_crop_to_aspect_ratio: _Optional[_Union[RandomCropToAspectRatio, _Mapping]] = ..., random_black_patches: _Optional[_Union[RandomBlackPatches, _Mapping]] = ..., random_resize_method: _Optional[_Union[RandomResizeMethod, _Mapping]] = ..., scale_boxes_to_pixel_coordinates: _Optional[_Union[ScaleBoxesToPixelCoordinates, _Mapping]] = ..., resize_image: _Optional[_Union[ResizeImage, _Mapping]] = ..., subtract_channel_mean: _Optional[_Union[SubtractChannelMean, _Mapping]] = ..., ssd_random_crop: _Optional[_Union[SSDRandomCrop, _Mapping]] = ..., ssd_random_crop_pad: _Optional[_Union[SSDRandomCropPad, _Mapping]] = ..., ssd_random_crop_fixed_aspect_ratio: _Optional[_Union[SSDRandomCropFixedAspectRatio, _Mapping]] = ..., ssd_random_crop_pad_fixed_aspect_ratio: _Optional[_Union[SSDRandomCropPadFixedAspectRatio, _Mapping]] = ..., random_vertical_flip: _Optional[_Union[RandomVerticalFlip, _Mapping]] = ..., random_rotation90: _Optional[_Union[RandomRotation90, _Mapping]] = ..., rgb_to_gray: _Optional[_Union[RGBtoGray, _Mapping]] = ..., convert_class_logits_to_softmax: _Optional[_Union[ConvertClassLogitsToSoftmax, _Mapping]] = ..., random_absolute_pad_image: _Optional[_Union[RandomAbsolutePadImage, _Mapping]] = ..., random_self_concat_image: _Optional[_Union[RandomSelfConcatImage, _Mapping]] = ..., autoaugment_image: _Optional[_Union[AutoAugmentImage, _Mapping]] = ..., drop_label_probabilistically: _Optional[_Union[DropLabelProbabilistically, _Mapping]] = ..., remap_labels: _Optional[_Union[RemapLabels, _Mapping]] = ..., random_jpeg_quality: _Optional[_Union[RandomJpegQuality, _Mapping]] = ..., random_downscale_to_target_pixels: _Optional[_Union[RandomDownscaleToTargetPixels, _Mapping]] = ..., random_patch_gaussian: _Optional[_Union[RandomPatchGaussian, _Mapping]] = ..., random_square_crop_by_scale: _Optional[_Union[RandomSquareCropByScale, _Mapping]] = ..., random_scale_crop_and_pad_to_square: _Optional[_Union[RandomScaleCropAndPadToSquare, _Mapping]] = ..., adjust_gamma: _Optional[_Union[AdjustGamma, _Mapping]] = ...) -> None: ...
+    random_pca_color: RandomPcaColor
+    def __init__(self, normalize_image: _Optional[_Union[NormalizeImage, _Mapping]] = ..., random_horizontal_flip: _Optional[_Union[RandomHorizontalFlip, _Mapping]] = ..., random_pixel_value_scale: _Optional[_Union[RandomPixelValueScale, _Mapping]] = ..., random_image_scale: _Optional[_Union[RandomImageScale, _Mapping]] = ..., random_rgb_to_gray: _Optional[_Union[RandomRGBtoGray, _Mapping]] = ..., random_adjust_brightness: _Optional[_Union[RandomAdjustBrightness, _Mapping]] = ..., random_adjust_contrast: _Optional[_Union[RandomAdjustContrast, _Mapping]] = ..., random_adjust_hue: _Optional[_Union[RandomAdjustHue, _Mapping]] = ..., random_adjust_saturation: _Optional[_Union[RandomAdjustSaturation, _Mapping]] = ..., random_distort_color: _Optional[_Union[RandomDistortColor, _Mapping]] = ..., random_jitter_boxes: _Optional[_Union[RandomJitterBoxes, _Mapping]] = ..., random_crop_image: _Optional[_Union[RandomCropImage, _Mapping]] = ..., random_pad_image: _Optional[_Union[RandomPadImage, _Mapping]] = ..., random_crop_pad_image: _Optional[_Union[RandomCropPadImage, _Mapping]] = ..., random_crop_to_aspect_ratio: _Optional[_Union[RandomCropToAspectRatio, _Mapping]] = ..., random_black_patches: _Optional[_Union[RandomBlackPatches, _Mapping]] = ..., random_resize_method: _Optional[_Union[RandomResizeMethod, _Mapping]] = ..., scale_boxes_to_pixel_coordinates: _Optional[_Union[ScaleBoxesToPixelCoordinates, _Mapping]] = ..., resize_image: _Optional[_Union[ResizeImage, _Mapping]] = ..., subtract_channel_mean: _Optional[_Union[SubtractChannelMean, _Mapping]] = ..., ssd_random_crop: _Optional[_Union[SSDRandomCrop, _Mapping]] = ..., ssd_random_crop_pad: _Optional[_Union[SSDRandomCropPad, _Mapping]] = ..., ssd_random_crop_fixed_aspect_ratio: _Optional[_Union[SSDRandomCropFixedAspectRatio, _Mapping]] = ..., ssd_random_crop_pad_fixed_aspect_ratio: _Optional[_Union[SSDRandomCropPadFixedAspectRatio, _Mapping]] = ..., random_vertical_flip: _Optional[_Union[RandomVerticalFlip, _Mapping]] = ..., random_rotation90: _Optional[_Union[RandomRotation90, _Mapping]] = ..., rgb_to_gray: _Optional[_Union[RGBtoGray, _Mapping]] = ..., convert_class_logits_to_softmax: _Optional[_Union[ConvertClassLogitsToSoftmax, _Mapping]] = ..., random_absolute_pad_image: _Optional[_Union[RandomAbsolutePadImage, _Mapping]] = ..., random_self_concat_image: _Optional[_Union[RandomSelfConcatImage, _Mapping]] = ..., autoaugment_image: _Optional[_Union[AutoAugmentImage, _Mapping]] = ..., drop_label_probabilistically: _Optional[_Union[DropLabelProbabilistically, _Mapping]] = ..., remap_labels: _Optional[_Union[RemapLabels, _Mapping]] = ..., random_jpeg_quality: _Optional[_Union[RandomJpegQuality, _Mapping]] = ..., random_downscale_to_target_pixels: _Optional[_Union[RandomDownscaleToTargetPixels, _Mapping]] = ..., random_patch_gaussian: _Optional[_Union[RandomPatchGaussian, _Mapping]] = ..., random_square_crop_by_scale: _Optional[_Union[RandomSquareCropByScale, _Mapping]] = ..., random_scale_crop_and_pad_to_square: _Optional[_Union[RandomScaleCropAndPadToSquare, _Mapping]] = ..., adjust_gamma: _Optional[_Union[AdjustGamma, _Mapping]] = ..., random_pca_color: _Optional[_Union[RandomPcaColor, _Mapping]] = ...) -> None: ...
 
 class RGBtoGray(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
+
+class RandomPcaColor(_message.Message):
+    __slots__ = ("stddev",)
+    stddev: float
+    def __init__(self, stddev: _Optional[float] = ...) -> None: ...
 
 class RandomAbsolutePadImage(_message.Message):
     __slots__ = ("max_height_padding", "max_width_padding", "pad_color")
@@ -1924,7 +1956,7 @@ class SweepBase(_message.Message):
     def __init__(self, config: _Optional[str] = ..., name: _Optional[str] = ..., set: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class SweepAxis(_message.Message):
-    __slots__ = ("meta_architecture", "extractor", "output_stride", "resolution", "proposals", "path", "choice", "shared_features", "runtime", "only_for", "only_at_test_time")
+    __slots__ = ("meta_architecture", "extractor", "output_stride", "resolution", "proposals", "path", "choice", "shared_features", "runtime", "seed", "only_for", "only_at_test_time")
     meta_architecture: SweepTexts
     extractor: SweepTexts
     output_stride: SweepNumbers
@@ -1934,9 +1966,10 @@ class SweepAxis(_message.Message):
     choice: SweepChoices
     shared_features: SweepFlags
     runtime: SweepTexts
+    seed: SweepNumbers
     only_for: _containers.RepeatedScalarFieldContainer[str]
     only_at_test_time: bool
-    def __init__(self, meta_architecture: _Optional[_Union[SweepTexts, _Mapping]] = ..., extractor: _Optional[_Union[SweepTexts, _Mapping]] = ..., output_stride: _Optional[_Union[SweepNumbers, _Mapping]] = ..., resolution: _Optional[_Union[SweepNumbers, _Mapping]] = ..., proposals: _Optional[_Union[SweepNumbers, _Mapping]] = ..., path: _Optional[_Union[SweepPath, _Mapping]] = ..., choice: _Optional[_Union[SweepChoices, _Mapping]] = ..., shared_features: _Optional[_Union[SweepFlags, _Mapping]] = ..., runtime: _Optional[_Union[SweepTexts, _Mapping]] = ..., only_for: _Optional[_Iterable[str]] = ..., only_at_test_time: _Optional[bool] = ...) -> None: ...
+    def __init__(self, meta_architecture: _Optional[_Union[SweepTexts, _Mapping]] = ..., extractor: _Optional[_Union[SweepTexts, _Mapping]] = ..., output_stride: _Optional[_Union[SweepNumbers, _Mapping]] = ..., resolution: _Optional[_Union[SweepNumbers, _Mapping]] = ..., proposals: _Optional[_Union[SweepNumbers, _Mapping]] = ..., path: _Optional[_Union[SweepPath, _Mapping]] = ..., choice: _Optional[_Union[SweepChoices, _Mapping]] = ..., shared_features: _Optional[_Union[SweepFlags, _Mapping]] = ..., runtime: _Optional[_Union[SweepTexts, _Mapping]] = ..., seed: _Optional[_Union[SweepNumbers, _Mapping]] = ..., only_for: _Optional[_Iterable[str]] = ..., only_at_test_time: _Optional[bool] = ...) -> None: ...
 
 class SweepTexts(_message.Message):
     __slots__ = ("values",)
@@ -2035,12 +2068,21 @@ class SweepData(_message.Message):
     def __init__(self, train_input_path: _Optional[str] = ..., eval_input_path: _Optional[str] = ..., label_map_path: _Optional[str] = ..., embedded: _Optional[_Union[SweepShapes, _Mapping]] = ...) -> None: ...
 
 class SweepShapes(_message.Message):
-    __slots__ = ("num_train_images", "num_eval_images", "image_size", "seed")
+    __slots__ = ("num_train_images", "num_eval_images", "image_size", "seed", "scales")
+    class Scales(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        NARROW: _ClassVar[SweepShapes.Scales]
+        SPARSE: _ClassVar[SweepShapes.Scales]
+        DENSE: _ClassVar[SweepShapes.Scales]
+    NARROW: SweepShapes.Scales
+    SPARSE: SweepShapes.Scales
+    DENSE: SweepShapes.Scales
     num_train_images: int
     num_eval_images: int
     image_size: int
     seed: int
-    def __init__(self, num_train_images: _Optional[int] = ..., num_eval_images: _Optional[int] = ..., image_size: _Optional[int] = ..., seed: _Optional[int] = ...) -> None: ...
+    scales: SweepShapes.Scales
+    def __init__(self, num_train_images: _Optional[int] = ..., num_eval_images: _Optional[int] = ..., image_size: _Optional[int] = ..., seed: _Optional[int] = ..., scales: _Optional[_Union[SweepShapes.Scales, str]] = ...) -> None: ...
 
 class SweepTraining(_message.Message):
     __slots__ = ("time_out_seconds", "start_from", "set_after_start", "where_data_is_given", "proposals_from", "first_stage_set", "second_stage_set")
