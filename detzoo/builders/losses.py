@@ -93,4 +93,7 @@ _LOCALIZATION: dict[str | None, Callable[[Any, Any], LocalizationLoss]] = {
     "l1_localization_loss": lambda config, box_coder: localization.l1,
     "weighted_iou": lambda config, box_coder: localization.OneMinusIou(box_coder),
     "weighted_giou": lambda config, box_coder: localization.OneMinusIou(box_coder, is_generalized=True),
+    "sum": lambda config, box_coder: localization.SumOfLosses(
+        tuple((term.weight, build_localization_loss(term.loss, box_coder)) for term in config.term)
+    ),
 }

@@ -9,10 +9,11 @@ import keras
 
 from detzoo.builders.anchors import build_anchor_generator
 from detzoo.builders.hyperparams import build_hyperparams
-from detzoo.builders.losses import build_classification_loss, build_miner
+from detzoo.builders.losses import build_classification_loss, build_localization_loss, build_miner
 from detzoo.builders.postprocess import build_nms_limits, build_score_converter
 from detzoo.builders.region_features import RegionFeatures, read_region_features
 from detzoo.builders.resize import build_resizer
+from detzoo.builders.targets import build_matcher
 from detzoo.config import pb
 from detzoo.config.stages import has_second_stage, predicts_masks
 from detzoo.contracts import Tensor
@@ -26,11 +27,11 @@ from detzoo.heads.context_attention import AttentionParts, Memory, context_atten
 from detzoo.heads.dense_head import DenseOutputs
 from detzoo.heads.proposal_head import Sharing, proposal_head
 from detzoo.losses.classification import ClassificationLoss, SoftmaxCrossEntropy
-from detzoo.losses.localization import SmoothL1
+from detzoo.losses.localization import LocalizationLoss, SmoothL1
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss
 from detzoo.ops import roi_crop
-from detzoo.ops.box_coder import FasterRcnnBoxCoder
-from detzoo.ops.matching import ArgmaxMatcher, iou_similarity
+from detzoo.ops.box_coder import BoxCoder, FasterRcnnBoxCoder
+from detzoo.ops.matching import ArgmaxMatcher, Matcher, iou_similarity
 from detzoo.ops.nms import NmsLimits
 from detzoo.postprocess.proposals import ProposalSelection
 from detzoo.postprocess.region_detections import RegionDetections
@@ -38,7 +39,7 @@ from detzoo.targets.anchor_targets import AnchorTargets
 from detzoo.targets.proposal_targets import ProposalTargets
 from detzoo.targets.region_targets import RegionSampler
 
-# Thresholds of Faster R-CNN, section 3.1.2, and of Fast R-CNN, section 2.3; the Object Detection API has no fields.
+# Thresholds of Faster R-CNN, section 3.1.2, and of Fast R-CNN, section 2.3, if the config has no matcher.
 _PROPOSAL_MATCHER = ArgmaxMatcher(0.7, 0.3, force_match_for_each_row=True)
 _REGION_MATCHER = ArgmaxMatcher(0.5, 0.5)
 _MASK_CROP_SIZE = (14, 14)  # Mask R-CNN, section 4: of the mask head on a pyramid
@@ -87,14 +88,14 @@ def _first_stage(config: pb.FasterRcnn) -> tuple[FirstStage, Callable[[Mapping[i
     stage = FirstStage(
         anchors=anchors,
         targets=ProposalTargets(
-            AnchorTargets(_PROPOSAL_MATCHER, iou_similarity, box_coder),
+            AnchorTargets(_matcher(config.first_stage_matcher, _PROPOSAL_MATCHER), iou_similarity, box_coder),
             config.first_stage_minibatch_size,
             config.first_stage_positive_balance_fraction,
             keep_crossing=config.keep_anchors_outside_image or config.clip_anchors_to_image,
         ),
         loss=ProposalLoss(
             SoftmaxCrossEntropy(),
-            SmoothL1(),
+            _localization_loss(config.first_stage_localization_loss, box_coder),
             config.first_stage_objectness_loss_weight,
             config.first_stage_localization_loss_weight,
         ),
@@ -133,12 +134,18 @@ def _second_stage(config: pb.FasterRcnn) -> SecondStage:
     nms = post.batch_non_max_suppression
     return SecondStage(
         sample=RegionSampler(
-            AnchorTargets(_REGION_MATCHER, iou_similarity, box_coder),
+            AnchorTargets(_matcher(config.second_stage_matcher, _REGION_MATCHER), iou_similarity, box_coder),
             None if miner else config.second_stage_batch_size,
             config.second_stage_balance_fraction,
             config.add_groundtruth_to_proposals,
         ),
-        loss=RegionLoss(_classification_loss(config), SmoothL1(), box_coder, *weights, miner=miner),
+        loss=RegionLoss(
+            _classification_loss(config),
+            _localization_loss(config.second_stage_localization_loss, box_coder),
+            box_coder,
+            *weights,
+            miner=miner,
+        ),
         detections=RegionDetections(
             box_coder, build_score_converter(post), build_nms_limits(nms), nms.use_class_agnostic_nms
         ),
@@ -151,6 +158,16 @@ def _classification_loss(config: pb.FasterRcnn) -> ClassificationLoss:
     if message.WhichOneof("classification_loss") is None:
         return SoftmaxCrossEntropy()
     return build_classification_loss(message)
+
+
+def _localization_loss(message: pb.LocalizationLoss, box_coder: BoxCoder) -> LocalizationLoss:
+    if message.WhichOneof("localization_loss") is None:
+        return SmoothL1()
+    return build_localization_loss(message, box_coder)
+
+
+def _matcher(message: pb.Matcher, default: Matcher) -> Matcher:
+    return default if message.WhichOneof("matcher_oneof") is None else build_matcher(message)
 
 
 def _box_stage(

@@ -1,7 +1,7 @@
 """Localisation losses per anchor (floor 2).
 
 Each loss is a function of predicted and target codes [..., A, code size] and the anchors [A, 4] that returns losses
-[..., A]. Callers weight the anchors. Only ``OneMinusIou`` reads the anchors.
+[..., A]. Callers weight the anchors. Only losses of decoded boxes read the anchors.
 """
 
 from __future__ import annotations
@@ -59,3 +59,14 @@ class OneMinusIou:
         overlap = boxes.aligned_giou if self.is_generalized else boxes.aligned_iou
         predicted_boxes = self.box_coder.decode(predicted, anchors_norm)
         return 1.0 - overlap(predicted_boxes, self.box_coder.decode(target, anchors_norm))
+
+
+@dataclasses.dataclass(frozen=True)
+class SumOfLosses:
+    """Weighted sum of losses, such as smooth L1 plus IoU (Huang et al., arXiv:1611.10012, table 5)."""
+
+    terms: tuple[tuple[float, LocalizationLoss], ...]  # factor and loss of each term
+
+    def __call__(self, predicted: tf.Tensor, target: tf.Tensor, anchors_norm: tf.Tensor) -> tf.Tensor:
+        """Returns losses [..., A]."""
+        return tf.add_n([weight * loss(predicted, target, anchors_norm) for weight, loss in self.terms])

@@ -20,6 +20,9 @@ from detzoo.errors import ConfigError
 from detzoo.features.network import symbolic
 from detzoo.features.rewrite import RegionStride
 from detzoo.losses.classification import SigmoidFocal, SoftmaxCrossEntropy
+from detzoo.losses.localization import OneMinusIou, SmoothL1, SumOfLosses
+from detzoo.ops.box_coder import FasterRcnnBoxCoder
+from detzoo.ops.matching import ArgmaxMatcher, BipartiteMatcher
 from detzoo.ops.roi_crop import crop_and_max_pool_boxes, max_roi_pool_boxes, roi_align_boxes
 from detzoo.postprocess.scores import ScoreFunction
 
@@ -183,6 +186,38 @@ FIELDS = [
         "second_stage_classification_loss { weighted_sigmoid_focal { gamma: 3 alpha: 0.5 } }",
         lambda d: d._second.loss.classification,
         SigmoidFocal(3.0, 0.5),
+    ),
+    (
+        "plain_together",
+        "second_stage_localization_loss { sum { term { loss { weighted_smooth_l1 {} } } "
+        "term { loss { weighted_iou {} } weight: 2 } } }",
+        lambda d: d._second.loss.localization,
+        SumOfLosses(((1.0, SmoothL1()), (2.0, OneMinusIou(FasterRcnnBoxCoder())))),
+    ),
+    ("plain", "", lambda d: (d._first.loss.localization, d._second.loss.localization), (SmoothL1(), SmoothL1())),
+    (
+        "plain_together",
+        "first_stage_localization_loss { weighted_giou {} }",
+        lambda d: d._first.loss.localization,
+        OneMinusIou(FasterRcnnBoxCoder(), is_generalized=True),
+    ),
+    (
+        "plain_together",
+        "first_stage_matcher { argmax_matcher { matched_threshold: 0.625 unmatched_threshold: 0.25 } }",
+        lambda d: d._first.targets.assign.matcher,
+        ArgmaxMatcher(0.625, 0.25),
+    ),
+    (
+        "plain_together",
+        "second_stage_matcher { bipartite_matcher {} }",
+        lambda d: type(d._second.sample.assign.matcher),
+        BipartiteMatcher,
+    ),
+    (
+        "plain",
+        "",
+        lambda d: (d._first.targets.assign.matcher, d._second.sample.assign.matcher),
+        (ArgmaxMatcher(0.7, 0.3, force_match_for_each_row=True), ArgmaxMatcher(0.5, 0.5)),
     ),
     ("plain_together", NMS.format("iou_threshold: 0.25"), lambda d: d._second.detections.limits.iou_threshold, 0.25),
     ("plain_together", NMS.format("score_threshold: 0.5"), lambda d: d._second.detections.limits.score_threshold, 0.5),

@@ -38,6 +38,15 @@ def test_iou_is_that_of_the_decoded_boxes():
     np.testing.assert_allclose(giou, [[1 - 1 / 9 + 3 / 12, 1.5]], rtol=1e-4)
 
 
+def test_a_sum_weighs_its_terms():
+    # Deltas are 0 at the anchor, and the target is its lower half: (ty, th) = (.25 / 1, ln .5), scaled by 10 and 5.
+    # Absolute differences 2.5 and 5 ln 2, and an IoU of 1/2.
+    half = CODER.encode(tf.constant([[[0.5, 0.0, 1.0, 1.0]]]), ANCHORS[:1])
+    loss = localization.SumOfLosses(((3.0, localization.l1), (4.0, localization.OneMinusIou(CODER))))
+    expected = 3.0 * (2.5 + 5.0 * np.log(2.0)) + 4.0 * 0.5
+    np.testing.assert_allclose(loss(tf.zeros([1, 1, 4]), half, ANCHORS[:1]), [[expected]], rtol=1e-5)
+
+
 def test_generalised_iou_has_a_gradient_where_the_boxes_are_apart():
     predicted = CODER.encode(tf.constant([[[3.0, 0.0, 4.0, 1.0]]]), ANCHORS[:1])
     with tf.GradientTape() as tape:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from detzoo.contracts import AnchorState, Groundtruth, Predictions, Proposals, RegionTargets, Targets
 from detzoo.losses.classification import SoftmaxCrossEntropy, sigmoid_cross_entropy
 from detzoo.losses.hard_examples import HardExampleMiner
-from detzoo.losses.localization import SmoothL1
+from detzoo.losses.localization import OneMinusIou, SmoothL1
 from detzoo.losses.region_loss import MaskLoss, ProposalLoss, RegionLoss, mean_over_images, of_class, true_masks
 from detzoo.ops.box_coder import FasterRcnnBoxCoder
 
@@ -41,6 +41,27 @@ def test_a_region_on_a_box_of_several_labels_has_several_right_classes():
     for one in (targets._replace(label_sets=sets), targets):
         single = loss(deltas, logits, regions, one)["classification"]
         assert _value(single) == pytest.approx(LOG2 + math.log(64 / 3) - LOG3 / 2, rel=1e-5)
+
+
+def test_a_loss_of_boxes_reads_the_regions_and_no_gradient_of_padding():
+    # Region 0 is its object's middle half, and region 1 is padding. Deltas of 0 leave the region: IoU 1/2, so that the
+    # loss is (1 - 1/2) / 1 region.
+    regions = _regions([[[0.25, 0.0, 0.75, 1.0], [0.0, 0.0, 0.0, 0.0]]], [1])
+    whole = CODER.encode(tf.constant([[0.0, 0.0, 1.0, 1.0]]), regions.boxes_norm[0, :1])
+    targets = _region_targets([[0, -1]])
+    targets = targets._replace(
+        box_deltas=tf.concat([whole, tf.zeros([1, 4])], axis=0)[tf.newaxis], box_weights=tf.constant([[1.0, 0.0]])
+    )
+    deltas = tf.Variable(tf.zeros([1, 2, 1, 4]))
+    with tf.GradientTape() as tape:
+        terms = RegionLoss(SoftmaxCrossEntropy(), OneMinusIou(CODER), CODER)(
+            deltas, tf.zeros([1, 2, 2]), regions, targets
+        )
+        total = terms["localization"].total
+    assert _value(terms["localization"]) == pytest.approx(0.5, rel=1e-5)
+    gradient = tape.gradient(total, deltas).numpy()
+    assert gradient[0, 0, 0, 2] < 0  # a taller box is better
+    assert not gradient[0, 1].any()
 
 
 def test_mean_over_images_divides_by_each_image_s_count():

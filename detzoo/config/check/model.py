@@ -5,14 +5,20 @@ The rules of the other kinds of models are in ``two_stage`` and ``spp``.
 
 from __future__ import annotations
 
+import math
+
 from detzoo.config import pb, support
 from detzoo.config.check.anchors import HeadMaps, check_anchors, check_cells
 from detzoo.config.check.center_net import check_center_net
 from detzoo.config.check.effects import check_choice
 from detzoo.config.check.parts import (
+    BOX_LOSSES,
     COARSEST_LEVEL,
+    MAP_LOSSES,
     check_backbone,
     check_hard_examples,
+    check_localization_loss,
+    check_matcher,
     check_post_processing,
     check_pyramid,
     check_region_extractor,
@@ -33,8 +39,6 @@ _REQUIRED_CHOICES = {
 _OTHER_MODELS = {
     "experimental_model": "experimental models are not supported",
 }
-_MAP_LOSSES = ("penalty_reduced_logistic_focal_loss", "weighted_dice_classification_loss")
-_ANCHOR_LOSSES = ("weighted_sigmoid", "weighted_softmax", "weighted_sigmoid_focal")
 _PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
 _PYRAMID_OUTPUT_STRIDES = (0, 32)  # Maps of a pyramid must double in size.
@@ -58,7 +62,8 @@ def _check_one_stage(ssd: pb.Ssd, findings: Findings) -> None:
         check_choice(getattr(ssd, name), oneof, name, findings)
     check_resizer(ssd.image_resizer, findings.at("image_resizer"))
     _check_predictor(ssd.box_predictor, findings)
-    _check_matcher(ssd, findings.at("matcher.argmax_matcher"))
+    is_distance = ssd.similarity_calculator.HasField("neg_sq_dist_similarity")
+    check_matcher(ssd.matcher, findings.at("matcher"), lowest=-math.inf if is_distance else 0.0)
     loss = _check_losses(ssd, findings)
     converted = None if _head_applies_sigmoid(ssd.box_predictor) else loss
     check_post_processing(ssd.post_processing, converted, findings.at("post_processing"))
@@ -183,30 +188,11 @@ def _check_predictor(predictor: pb.BoxPredictor, findings: Findings) -> None:
         findings.error("depth", "tower-depth", f"is {chosen.depth}; accepted: 1 or more channels of the towers")
 
 
-def _check_matcher(ssd: pb.Ssd, findings: Findings) -> None:
-    if not ssd.matcher.HasField("argmax_matcher"):
-        return
-    argmax = ssd.matcher.argmax_matcher
-    matched, unmatched = argmax.matched_threshold, argmax.unmatched_threshold
-    for name, threshold in (("matched_threshold", matched), ("unmatched_threshold", unmatched)):
-        if threshold < 0 and not ssd.similarity_calculator.HasField("neg_sq_dist_similarity"):
-            text = f"is {threshold:g}, but overlaps are never negative; accepted: 0 to 1"
-            findings.error(name, "negative-overlap", text)
-    if argmax.ignore_thresholds:
-        return
-    if unmatched > matched:
-        text = f"is {unmatched:g}, above matched_threshold ({matched:g})"
-        findings.error("unmatched_threshold", "matcher-thresholds", text, ["matched_threshold"])
-    if unmatched == matched and not argmax.negatives_lower_than_unmatched:
-        text = "is false: negatives lie between unmatched_threshold and matched_threshold, which are equal"
-        reads = ["unmatched_threshold", "matched_threshold"]
-        findings.error("negatives_lower_than_unmatched", "matcher-thresholds", text, reads)
-
-
 def _check_losses(ssd: pb.Ssd, findings: Findings) -> str | None:
     """Checks the losses, and which of them go together. Returns the classification loss."""
     loss, here = ssd.loss, findings.at("loss")
     check_choice(loss.localization_loss, "localization_loss", "localization_loss", here)
+    check_localization_loss(loss.localization_loss, here.at("localization_loss"))
     kind = check_choice(loss.classification_loss, "classification_loss", "classification_loss", here)
     if kind == "weighted_softmax":
         if not ssd.add_background_class:
@@ -215,8 +201,8 @@ def _check_losses(ssd: pb.Ssd, findings: Findings) -> str | None:
         elif ssd.encode_background_as_zeros:
             text = "is true, but then weighted_softmax learns nothing from the background; accepted with it: false"
             findings.error("encode_background_as_zeros", "softmax-background", text)
-    elif kind in _MAP_LOSSES:
-        text = f"is a loss of center_net's maps; accepted in ssd: {', '.join(_ANCHOR_LOSSES)}"
+    elif kind in MAP_LOSSES:
+        text = f"is a loss of center_net's maps; accepted in ssd: {', '.join(BOX_LOSSES)}"
         here.error(f"classification_loss.{kind}", "not-supported", text)
     elif kind == "weighted_sigmoid_focal" and loss.HasField("hard_example_miner"):
         text = "chooses hard examples, and so does weighted_sigmoid_focal; keep one of them"

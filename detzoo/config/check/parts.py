@@ -10,6 +10,8 @@ from detzoo.config.problems import MISSING, Findings
 
 COARSEST_LEVEL = 12  # a map of stride 4096; coarser ones are a typing error
 SOFTMAX_LOSSES = ("weighted_softmax", "weighted_logits_softmax")
+MAP_LOSSES = ("penalty_reduced_logistic_focal_loss", "weighted_dice_classification_loss")
+BOX_LOSSES = ("weighted_softmax", "weighted_sigmoid", "weighted_sigmoid_focal")  # the usual ones, for messages
 
 
 class InputSize(NamedTuple):
@@ -140,3 +142,36 @@ def check_hard_examples(miner: pb.HardExampleMiner, findings: Findings) -> None:
         findings.error(
             "reserve_positives", "reserved-positives", text, ["max_negatives_per_positive", "num_hard_examples"]
         )
+
+
+def check_matcher(matcher: pb.Matcher, findings: Findings, lowest: float = 0.0) -> None:
+    """Checks the thresholds of a ``matcher`` block. ``lowest`` is the smallest possible similarity."""
+    if not matcher.HasField("argmax_matcher"):
+        return
+    argmax, findings = matcher.argmax_matcher, findings.at("argmax_matcher")
+    matched, unmatched = argmax.matched_threshold, argmax.unmatched_threshold
+    for name, threshold in (("matched_threshold", matched), ("unmatched_threshold", unmatched)):
+        if threshold < lowest:
+            text = f"is {threshold:g}, but overlaps are never negative; accepted: 0 to 1"
+            findings.error(name, "negative-overlap", text)
+    if argmax.ignore_thresholds:
+        return
+    if unmatched > matched:
+        text = f"is {unmatched:g}, above matched_threshold ({matched:g})"
+        findings.error("unmatched_threshold", "matcher-thresholds", text, ["matched_threshold"])
+    if unmatched == matched and not argmax.negatives_lower_than_unmatched:
+        text = "is false: negatives lie between unmatched_threshold and matched_threshold, which are equal"
+        reads = ["unmatched_threshold", "matched_threshold"]
+        findings.error("negatives_lower_than_unmatched", "matcher-thresholds", text, reads)
+
+
+def check_localization_loss(loss: pb.LocalizationLoss, findings: Findings) -> None:
+    """Checks that a sum of losses has terms, each with a loss that is not a sum."""
+    if not loss.HasField("sum"):
+        return
+    if not loss.sum.term:
+        findings.error("sum", MISSING, "has no terms; accepted: 1 or more blocks term { loss { } weight }")
+    for index, term in enumerate(loss.sum.term):
+        path = f"sum.term[{index}].loss"
+        if check_choice(term.loss, "localization_loss", path, findings) == "sum":
+            findings.error(path, "nested-sum", "is a sum in a sum; write all terms into one block")

@@ -7,13 +7,19 @@ in ``first_stage``, those of crops and heads in ``second_stage``, those of the i
 from __future__ import annotations
 
 from detzoo.config import pb, stages
-from detzoo.config.check.effects import supported_branches
 from detzoo.config.check.first_stage import check_first_stage
-from detzoo.config.check.parts import check_hard_examples, check_post_processing, check_region_extractor, check_resizer
+from detzoo.config.check.parts import (
+    BOX_LOSSES,
+    MAP_LOSSES,
+    check_hard_examples,
+    check_localization_loss,
+    check_matcher,
+    check_post_processing,
+    check_region_extractor,
+    check_resizer,
+)
 from detzoo.config.check.second_stage import check_second_stage
 from detzoo.config.problems import Findings
-
-_CLASSIFICATION_LOSSES = ("weighted_softmax", "weighted_sigmoid", "weighted_sigmoid_focal")
 
 
 def check_two_stage(model: pb.FasterRcnn, findings: Findings) -> None:
@@ -36,6 +42,10 @@ def check_two_stage(model: pb.FasterRcnn, findings: Findings) -> None:
             "is true, but only a Faster R-CNN or Mask R-CNN has features of boxes before any context; accepted: false"
         )
         findings.error("output_final_box_features", "no-box-features", text)
+    for stage in ("first_stage", "second_stage"):
+        check_matcher(getattr(model, f"{stage}_matcher"), findings.at(f"{stage}_matcher"))
+        name = f"{stage}_localization_loss"
+        check_localization_loss(getattr(model, name), findings.at(name))
     if extractor is not None:
         check_first_stage(model, extractor, findings)
 
@@ -101,12 +111,12 @@ def _check_training(model: pb.FasterRcnn, findings: Findings) -> None:
     if has_miner:
         check_hard_examples(model.hard_example_miner, findings.at("hard_example_miner"))
     message = model.second_stage_classification_loss
-    loss = message.WhichOneof("classification_loss") or _CLASSIFICATION_LOSSES[0]
-    if loss not in _CLASSIFICATION_LOSSES and loss in supported_branches(message, "classification_loss"):
-        text = f"is not supported in a second stage; accepted: {', '.join(_CLASSIFICATION_LOSSES)}"
+    loss = message.WhichOneof("classification_loss") or BOX_LOSSES[0]
+    if loss == MAP_LOSSES[0]:
+        text = f"is not supported in a second stage; accepted: {', '.join(BOX_LOSSES)}"
         findings.error(f"second_stage_classification_loss.{loss}", "not-supported", text)
     elif loss == "weighted_sigmoid_focal" and has_miner:
         text = "chooses hard examples, and so does weighted_sigmoid_focal; keep one of them"
         findings.warning("hard_example_miner", "miner-with-focal-loss", text)
-    trained = loss if loss in _CLASSIFICATION_LOSSES else None
+    trained = None if loss in MAP_LOSSES else loss
     check_post_processing(model.second_stage_post_processing, trained, findings.at("second_stage_post_processing"))

@@ -250,9 +250,24 @@ def test_a_good_config_of_each_kind_has_no_problem(region_path, overrides):
         ([f"{MINER}.num_hard_examples=-1"], f"{MINER}.num_hard_examples", "0 to 1000000 anchors; 0 for no limit"),
         ([f"{MINER}.reserve_positives=true"], f"{MINER}.reserve_positives", "a ratio of 1 or more"),
         (
-            [f"{MODEL}.second_stage_classification_loss.focal_star{{}}"],
-            f"{MODEL}.second_stage_classification_loss.focal_star",
+            [f"{MODEL}.second_stage_classification_loss.penalty_reduced_logistic_focal_loss{{}}"],
+            f"{MODEL}.second_stage_classification_loss.penalty_reduced_logistic_focal_loss",
             "not supported in a second stage; accepted: weighted_softmax, weighted_sigmoid, weighted_sigmoid_focal",
+        ),
+        (
+            [f"{MODEL}.first_stage_matcher.argmax_matcher.unmatched_threshold=0.8"],
+            f"{MODEL}.first_stage_matcher.argmax_matcher.unmatched_threshold",
+            "is 0.8, above matched_threshold (0.5)",
+        ),
+        (
+            [f"{MODEL}.second_stage_localization_loss.sum{{}}"],
+            f"{MODEL}.second_stage_localization_loss.sum",
+            "has no terms; accepted: 1 or more",
+        ),
+        (
+            [f"{MODEL}.first_stage_localization_loss.sum.term[0].weight=2"],
+            f"{MODEL}.first_stage_localization_loss.sum.term[0].loss",
+            "is missing or empty; choose one of weighted_l2, weighted_smooth_l1",
         ),
         # Numbers that nobody means.
         ([f"{EXTRACTOR}.min_depth=-5"], f"{EXTRACTOR}.min_depth", "is -5; accepted: 0 to 8192 channels"),
