@@ -77,9 +77,11 @@ def test_numbers_of_the_paper(name):
     assert (model.shorter_side, model.crop_size, network.fc_depth, network.dropout) == (256, 224, 4096, 0.5)
     epochs = config.train_config.num_steps * config.train_config.batch_size / 1_281_167
     assert round(epochs) == (70 if "zf5" in name else 90)  # section 3.1.1
-    schedule = config.train_config.optimizer.momentum_optimizer.learning_rate.manual_step_learning_rate
-    rates = [schedule.initial_learning_rate, *(step.learning_rate for step in schedule.schedule)]
-    assert [f"{rate:g}" for rate in rates] == ["0.01", "0.001", "0.0001"]  # section 3.1
+    schedule = config.train_config.optimizer.momentum_optimizer.learning_rate.plateau_learning_rate
+    numbers = (schedule.initial_learning_rate, schedule.factor, schedule.min_learning_rate)
+    assert [f"{number:g}" for number in numbers] == ["0.01", "0.1", "0.0001"]  # section 3.1: divided by 10 twice
+    steps = [step.WhichOneof("preprocessing_step") for step in config.train_config.data_augmentation_options]
+    assert steps == ["random_horizontal_flip", "random_pca_color"]
 
 
 @pytest.mark.parametrize("name", RESULTS)

@@ -160,6 +160,7 @@ _BUILDERS: dict[str, Callable[[Any], Augmentation]] = {
     "random_jpeg_quality": _fields_of(color.random_jpeg_quality),
     "random_pad_image": _pad_image,
     "random_patch_gaussian": _fields_of(color.random_patch_gaussian),
+    "random_pca_color": _fields_of(color.random_pca_color),
     "random_pixel_value_scale": _fields_of(color.random_pixel_value_scale),
     "random_resize_method": _fields_of(geometry.random_resize_method),
     "random_rgb_to_gray": _fields_of(color.random_rgb_to_gray),

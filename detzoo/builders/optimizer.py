@@ -14,7 +14,14 @@ from detzoo.config import pb
 from detzoo.config.check.pipeline import require
 from detzoo.config.check.training import check_optimizer
 from detzoo.optim.fused import Adam, Momentum, RmsProp
-from detzoo.optim.schedules import ConstantRate, CosineRate, ExponentialRate, ManualStepRate, Schedule
+from detzoo.optim.schedules import (
+    ConstantRate,
+    CosineRate,
+    ExponentialRate,
+    ManualStepRate,
+    PlateauRate,
+    Schedule,
+)
 
 
 def build_optimizer(config: pb.Optimizer) -> keras.optimizers.Optimizer:
@@ -86,4 +93,7 @@ _SCHEDULES: dict[str | None, Callable[[Any], Schedule]] = {
     "exponential_decay_learning_rate": _exponential,
     "manual_step_learning_rate": _manual_step,
     "cosine_decay_learning_rate": _cosine,
+    "plateau_learning_rate": lambda config: PlateauRate(
+        config.initial_learning_rate, config.factor, config.min_learning_rate
+    ),
 }

@@ -1,4 +1,6 @@
-"""Learning-rate schedules of the Object Detection API: step -> rate. Step 0 is the first step of a run.
+"""Learning-rate schedules: step -> rate. Step 0 is the first step of a run.
+
+All are the Object Detection API's but ``PlateauRate``.
 
 References:
     Cosine decay: SGDR, arXiv:1608.03983, equation 5.
@@ -97,3 +99,19 @@ class CosineRate(Schedule):
             slope = (self.base - self.warmup_rate) / self.warmup_steps
             rate = tf.where(step < self.warmup_steps, self.warmup_rate + slope * step, rate)
         return tf.where(step > self.total_steps, 0.0, rate)
+
+
+@dataclasses.dataclass(eq=False)
+class PlateauRate(Schedule):
+    """``initial * factor ** num_drops``, never below a minimum; the training loop counts the drops."""
+
+    initial: float  # rate before the first drop
+    factor: float  # per drop
+    minimum: float = 0.0  # lower bound
+    num_drops: tf.Variable = dataclasses.field(
+        default_factory=lambda: tf.Variable(0.0, trainable=False, name="num_drops")
+    )
+
+    def __call__(self, step: Tensor) -> Tensor:
+        """Returns the rate after the drops so far, float32 scalar."""
+        return tf.maximum(self.initial * tf.pow(self.factor, self.num_drops), self.minimum)

@@ -19,6 +19,7 @@ from detzoo.detectors.batch_norm_statistics import layers_with_moving_statistics
 from detzoo.detectors.training_losses import all_reduce_sum
 from detzoo.errors import ConfigError, DetzooError, TrainingError, UsageError
 from detzoo.folders import full_disk
+from detzoo.optim.schedules import PlateauRate
 from detzoo.progress import duration
 from detzoo.train.progress import Progress
 from detzoo.train.run_record import remove_finished, write_finished
@@ -87,6 +88,13 @@ class TrainingLoop:
         self._selection = Selection(
             model_dir, settings.best_checkpoint_metric, settings.early_stopping, writable=self._is_chief
         )
+        schedule = trainer.optimizer._learning_rate  # learning_rate is its value at the current step
+        self._plateau_rate = schedule if isinstance(schedule, PlateauRate) else None
+        if self._plateau_rate is not None and not self._evaluates:
+            raise ConfigError(
+                "train_config.optimizer: plateau_learning_rate needs evaluations while training, and there are none; "
+                "set train_config.eval_every_n_steps, or choose another schedule for trainings in several steps"
+            )
         self._summaries = summaries or Summaries(model_dir, self._is_chief)
         self._step_seconds: float | None = None  # unknown before the second loop
         self._step = int(trainer.step)
@@ -113,6 +121,7 @@ class TrainingLoop:
         self._step = self._first_step = int(self._trainer.step)
         self._starts_with_data = int(self._trainer.next_record) == 0
         self._selection.resume(self._step)
+        self._count_drops()
         self._stop.listen_again()
         try:
             outcome = self._train()
@@ -223,6 +232,7 @@ class TrainingLoop:
             reason = self._run_evaluation(self._evaluate)
         else:
             self._selection.add(self._step, {})
+        self._count_drops()
         stop, _ = self._agree(reason is not None, 0)
         return (reason or "see the chief's log") if stop and not last else None
 
@@ -287,6 +297,17 @@ class TrainingLoop:
         warning = arrival_warning(self._momenta, self._step)
         if warning and self._recomputed_step != self._step:
             self._progress.warning(f"{warning}. {HOW_TO_RECOMPUTE}")
+
+    def _count_drops(self) -> None:
+        """Lowers the learning rate after each plateau in the history of evaluations."""
+        if self._plateau_rate is None or self._settings.plateau is None:
+            return
+        found = self._selection.num_plateaus(self._settings.plateau) if self._is_chief else 0
+        num_drops = self._agree(False, found)[1]
+        if num_drops > self._plateau_rate.num_drops:
+            self._plateau_rate.num_drops.assign(float(num_drops))
+            rate = float(self._plateau_rate(self._step))
+            self._progress.message(f"learning rate {rate:g} from step {self._step} on, after {num_drops} plateau(s)")
 
     def _recompute_statistics(self) -> None:
         """Recomputes statistics once per step if the settings request it. Training continues if that fails."""

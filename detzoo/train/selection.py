@@ -69,17 +69,27 @@ class Selection:
         rule = self._early_stopping
         if rule is None or rule.patience_evaluations < 1 or not self._history:
             return None
-        best, waited = -float("inf"), 0
-        for entry in self._history:
-            value = metric_value(entry, rule.metric, "early_stopping.metric")
-            if value > best + rule.min_delta:
-                best, waited = value, 0
-            else:
-                waited += 1
+        best, waited, _ = self._follow(rule, "early_stopping.metric")
         if waited < rule.patience_evaluations:
             return None
         name = metric_name(self._history[-1], rule.metric)
         return f"{name} has not improved for {waited} evaluations (best {abs(best):.4f})"
+
+    def num_plateaus(self, rule: EarlyStopping) -> int:
+        """Returns how often the patience of a rule ended; after each time it starts again."""
+        return self._follow(rule, "optimizer: plateau_learning_rate.metric")[2]
+
+    def _follow(self, rule: EarlyStopping, field: str) -> tuple[float, int, int]:
+        """Returns the best value, the number of evaluations since then, and the number of plateaus."""
+        best, waited, plateaus = -float("inf"), 0, 0
+        for entry in self._history:
+            value = metric_value(entry, rule.metric, field)
+            if value > best + rule.min_delta:
+                best, waited = value, 0
+                continue
+            waited += 1
+            plateaus += waited % rule.patience_evaluations == 0
+        return best, waited, plateaus
 
     def _write(self) -> None:
         if not self._writable:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from detzoo.config.batch_norm import recomputed_batches
+from detzoo.config.check.training import chosen_schedule
 
 # Fields of ``TrainConfig`` that ``TrainSettings`` takes as they are.
 _SAME_NAMES = (
@@ -17,7 +18,7 @@ _POLICIES = {"FLOAT32": "float32", "BFLOAT16": "mixed_bfloat16", "FLOAT16": "mix
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-    """Rule to stop if ``metric`` rises by less than ``min_delta`` for ``patience_evaluations`` evaluations."""
+    """Rule to act if ``metric`` rises by less than ``min_delta`` for ``patience_evaluations`` evaluations."""
 
     patience_evaluations: int
     min_delta: float = 0.0
@@ -38,6 +39,7 @@ class TrainSettings:
     eval_every_n_steps: int = 0  # interval of evaluations; 0 for none
     best_checkpoint_metric: str = "mAP"  # metric that selects the checkpoint in ``model_dir/best``
     early_stopping: EarlyStopping | None = None  # rule for early stopping; None for off
+    plateau: EarlyStopping | None = None  # rule by which the learning rate falls; None for other schedules
     gradient_clipping_norm: float = 0.0  # upper bound of the global norm of all gradients; 0 for none
     bias_gradient_multiplier: float = 0.0  # factor of the gradients of biases; 0 counts as 1
     add_regularization_loss: bool = True  # add the detector's weight regularisation to the loss
@@ -53,14 +55,12 @@ class TrainSettings:
 
 def settings_from_config(config: Any, moving_average_decay: float | None) -> TrainSettings:
     """Returns the settings of a ``TrainConfig``, with the result of ``builders.optimizer.moving_average_decay``."""
-    early_stopping = None
-    if config.HasField("early_stopping"):
-        rule = config.early_stopping
-        early_stopping = EarlyStopping(rule.patience_evaluations, rule.min_delta, rule.metric)
+    schedule = chosen_schedule(config.optimizer)[1]
     return TrainSettings(
         **{name: getattr(config, name) for name in _SAME_NAMES},
         log_every_n_steps=max(1, config.log_every_n_steps),
-        early_stopping=early_stopping,
+        early_stopping=_rule(config.early_stopping) if config.HasField("early_stopping") else None,
+        plateau=_rule(schedule) if hasattr(schedule, "patience_evaluations") else None,
         gradient_clipping_norm=config.gradient_clipping_by_norm,
         bias_gradient_multiplier=config.bias_grad_multiplier,
         moving_average_decay=moving_average_decay,
@@ -69,6 +69,10 @@ def settings_from_config(config: Any, moving_average_decay: float | None) -> Tra
         freeze_variables=tuple(config.freeze_variables),
         recompute_batch_norm_batches=recomputed_batches(config),
     )
+
+
+def _rule(message: Any) -> EarlyStopping:
+    return EarlyStopping(message.patience_evaluations, message.min_delta, message.metric)
 
 
 def dtype_policy_of(config: Any) -> str:

@@ -32,6 +32,14 @@ def test_constant_rate():
     assert rates("constant_learning_rate { learning_rate: 0.25 }", [0, 1, 10**6]) == [0.25, 0.25, 0.25]
 
 
+def test_a_rate_on_plateaus_waits_for_evaluations():
+    text = "plateau_learning_rate { initial_learning_rate: 0.5 factor: 0.5 min_learning_rate: 0.2 }"
+    schedule = build_schedule(rate_config(text))
+    for num_drops, rate in ((0, 0.5), (1, 0.25), (2, 0.2)):
+        schedule.num_drops.assign(num_drops)
+        assert float(schedule(1000)) == pytest.approx(rate)
+
+
 def test_cosine_with_warm_up():
     text = """
         cosine_decay_learning_rate {

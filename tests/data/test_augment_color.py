@@ -43,6 +43,7 @@ COLOR = {
     "saturation": color.random_adjust_saturation,
     "distort": color.random_distort_color,
     "distort_1": functools.partial(color.random_distort_color, color_ordering=1),
+    "pca": color.random_pca_color,
     "pixels": color.random_pixel_value_scale,
     "gray": functools.partial(color.random_rgb_to_gray, probability=0.5),
     "jpeg": functools.partial(color.random_jpeg_quality, random_coef=0.3, min_jpeg_quality=5),
@@ -69,6 +70,20 @@ def test_brightness_adds_one_number():
     untouched = (GRADIENT > 26) & (GRADIENT < 229)  # without clipping: 0.1 * 255 = 25.5
     assert np.ptp(difference[untouched]) < 1e-3
     assert 0.0 < abs(difference[untouched][0]) <= 25.5
+
+
+def test_principal_components_shift_by_their_eigenvalues():
+    image = np.full((4, 5, 3), 128, np.float32)
+    shifts = tf.map_fn(
+        lambda number: color.random_pca_color(make_sample(image), tf.stack([number, number])).image[0, 0] - 128.0,
+        tf.range(4000, dtype=tf.int64),
+        fn_output_signature=tf.float32,
+    ).numpy()
+    # Eigenvalues 55.46, 4.794 and 1.148 times a deviation of 0.1 are the deviations along the components, of which the
+    # first is nearly gray: its part of each channel is 1 / sqrt(3) = 0.577.
+    deviations, components = np.linalg.eigh(np.cov(shifts.T))
+    np.testing.assert_allclose(np.sqrt(deviations[::-1]), [5.546, 0.4794, 0.1148], rtol=0.05)
+    np.testing.assert_allclose(np.abs(components[:, 2]), [0.577] * 3, atol=0.02)
 
 
 def test_contrast_keeps_the_mean_of_each_channel():

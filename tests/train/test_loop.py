@@ -18,7 +18,7 @@ from detzoo.checkpoints.files import latest_prefix
 from detzoo.data.issue_counter import IssueCounter, count_vector
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
 from detzoo.errors import CheckpointError, ConfigError, DataError, DiskFullError, TrainingError
-from detzoo.optim.schedules import ManualStepRate
+from detzoo.optim.schedules import ManualStepRate, PlateauRate
 from detzoo.train.loop import TrainingLoop
 from detzoo.train.run_record import read_finished
 from detzoo.train.settings import EarlyStopping
@@ -130,6 +130,29 @@ def test_early_stopping_counts_across_a_restart(training_toy, one_device, tmp_pa
     assert (outcome.step, outcome.finished) == (15, True)
     assert outcome.reason == "stopped early: mAP has not improved for 2 evaluations (best 0.3000)"
     assert read_finished(tmp_path)["num_train_steps"] == 100
+
+
+def test_the_rate_falls_after_each_plateau_also_across_a_restart(training_toy, one_device, tmp_path):
+    rule = EarlyStopping(patience_evaluations=2)
+    sgd = lambda: keras.optimizers.SGD(PlateauRate(0.0025, factor=0.5, minimum=0.001))  # noqa: E731
+
+    def train(num_steps, values):
+        run = training_toy.settings(num_steps=num_steps, eval_every_n_steps=5, plateau=rule)
+        training_toy.run_to_end(tmp_path, one_device, run, scripted(values), optimizer=sgd)
+
+    train(10, [0.3, 0.2])  # the second one is the first without improvement
+    train(25, [0.1, 0.3, 0.2])  # the first one ends the patience after step 15, the third one after step 25
+    train(35, [0.4, 0.1])  # later progress does not raise the rate
+    rates = scalars_of(tmp_path / "train")["learning_rate"]
+    # 0.0025, halved, and then 0.000625, below the minimum.
+    wanted = {5: 0.0025, 10: 0.0025, 15: 0.0025, 20: 0.00125, 25: 0.00125, 30: 0.001, 35: 0.001}
+    assert rates == pytest.approx(wanted)
+
+
+def test_a_plateau_needs_evaluations(training_toy, one_device, tmp_path):
+    sgd = lambda: keras.optimizers.SGD(PlateauRate(0.25, factor=0.5))  # noqa: E731
+    with pytest.raises(ConfigError, match="plateau_learning_rate needs evaluations while training"):
+        training_toy.run_to_end(tmp_path, one_device, optimizer=sgd)
 
 
 def test_an_unknown_metric_names_those_there_are(training_toy, one_device, tmp_path):

@@ -58,6 +58,10 @@ def check_training(config: pb.TrainEvalPipelineConfig, findings: Findings) -> No
     if training.HasField("early_stopping") and not training.eval_every_n_steps:
         text = "needs evaluations while training; set train_config.eval_every_n_steps"
         findings.error("early_stopping", "stopping-without-evaluation", text, ["eval_every_n_steps"])
+    path, schedule = chosen_schedule(training.optimizer)
+    if isinstance(schedule, pb.PlateauLearningRate) and not training.eval_every_n_steps:
+        text = "needs evaluations while training; set train_config.eval_every_n_steps"
+        findings.error(f"optimizer.{path}", "plateau-without-evaluation", text, ["eval_every_n_steps"])
     name = training.fine_tune_checkpoint
     if (archive := zoo.name_in(name)) is not None:
         if refusal := zoo.problem_of(archive):
@@ -137,6 +141,8 @@ def chosen_schedule(optimizer: pb.Optimizer) -> tuple[str, Any]:
 def peak_learning_rate(schedule: Any) -> float:
     """Returns the highest learning rate of a schedule's message."""
     match schedule:
+        case pb.PlateauLearningRate():
+            return schedule.initial_learning_rate
         case pb.ConstantLearningRate():
             return schedule.learning_rate
         case pb.ExponentialDecayLearningRate():
@@ -213,6 +219,12 @@ def _check_cosine(schedule: pb.CosineDecayLearningRate, findings: Findings, num_
         _check_warm_up(warm_up, "warmup_steps", findings, num_steps)
 
 
+def _check_plateau(schedule: pb.PlateauLearningRate, findings: Findings, num_steps: int) -> None:
+    if schedule.min_learning_rate > schedule.initial_learning_rate:
+        text = f"is {schedule.min_learning_rate:g}, above initial_learning_rate ({schedule.initial_learning_rate:g})"
+        findings.error("min_learning_rate", "plateau-minimum", text, ["initial_learning_rate"])
+
+
 def _check_warm_up(warm_up_steps: int, name: str, findings: Findings, num_steps: int) -> None:
     if num_steps and warm_up_steps >= num_steps:
         text = f"is {warm_up_steps}: with num_steps {num_steps} training is all warm-up"
@@ -223,6 +235,7 @@ _SCHEDULE_RULES: dict[str, Any] = {
     "exponential_decay_learning_rate": _check_exponential,
     "manual_step_learning_rate": _check_manual,
     "cosine_decay_learning_rate": _check_cosine,
+    "plateau_learning_rate": _check_plateau,
 }
 
 

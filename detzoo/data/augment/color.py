@@ -23,6 +23,10 @@ from detzoo.data.augment.apply import (
 from detzoo.data.resize import to_gray
 from detzoo.data.sample import Sample
 
+# Principal components of ImageNet's RGB values, one per column, and their eigenvalues for values in 0..255, as
+# implementations of AlexNet (Krizhevsky et al., NIPS 2012, section 4.1) publish them; the paper lists none.
+_COMPONENTS = ((-0.5675, 0.7192, 0.4009), (-0.5808, -0.0045, -0.8140), (-0.5836, -0.6948, 0.4203))
+_EIGENVALUES = (55.46, 4.794, 1.148)
 # Strengths of random_distort_color, fixed in the Object Detection API.
 _DISTORT_BRIGHTNESS = 32.0 / 255.0
 _DISTORT_FACTORS = (0.5, 1.5)
@@ -68,6 +72,13 @@ def random_distort_color(sample: Sample, seed: Tensor, *, color_ordering: int = 
     for number, step in enumerate(steps):
         sample = step(sample, another_seed(seed, number))
     return sample
+
+
+def random_pca_color(sample: Sample, seed: Tensor, *, stddev: float = 0.1) -> Sample:
+    """Adds one color: each principal component times its eigenvalue and a normal number of this deviation."""
+    factors = tf.random.stateless_normal([3], seed, stddev=stddev) * tf.constant(_EIGENVALUES)
+    shift = tf.linalg.matvec(tf.constant(_COMPONENTS), factors)
+    return with_values(sample, tf.cast(sample.image, tf.float32) + shift)
 
 
 def random_pixel_value_scale(sample: Sample, seed: Tensor, *, minval: float = 0.9, maxval: float = 1.1) -> Sample:

@@ -14,6 +14,7 @@ from detzoo.config.problems import Severity
 SSD = "model.ssd"
 COSINE = "train_config.optimizer.momentum_optimizer.learning_rate.cosine_decay_learning_rate"
 MANUAL = "train_config.optimizer.momentum_optimizer.learning_rate.manual_step_learning_rate"
+RATE = "train_config.optimizer.momentum_optimizer.learning_rate"
 MULTISCALE = f"{SSD}.anchor_generator.multiscale_anchor_generator"
 SSD_ANCHORS = f"{SSD}.anchor_generator.ssd_anchor_generator"
 HEAD = f"{SSD}.box_predictor.weight_shared_convolutional_box_predictor"
@@ -186,6 +187,16 @@ def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overr
             "steps must increase",
         ),
         ([f"{MANUAL}.warmup=true"], f"{MANUAL}.schedule", "one rate for all steps is constant_learning_rate"),
+        (
+            [f"{RATE}.plateau_learning_rate{{}}"],
+            f"{RATE}.plateau_learning_rate",
+            "set train_config.eval_every_n_steps",
+        ),
+        (
+            ["train_config.eval_every_n_steps=5", f"{RATE}.plateau_learning_rate.min_learning_rate=1"],
+            f"{RATE}.plateau_learning_rate.min_learning_rate",
+            "is 1, above initial_learning_rate (0.002)",
+        ),
         (["train_config.early_stopping{}"], "train_config.early_stopping", "set train_config.eval_every_n_steps"),
         (
             ["train_config.data_augmentation_options[0].autoaugment_image.policy_name=v9"],
