@@ -237,6 +237,10 @@ class Shapes:
 
         detzoo dataset shapes --output_path=classes/train --num_images=6000 --image_size=112 --max_objects=1 \\
             --min_object_side=0.4 --seed=1
+
+    Feature pyramids need objects of many sizes, 12 to 400 pixels in images of 256 to 640, few or many per image:
+
+        detzoo dataset shapes --output_path=wide/train --num_images=1500 --scales=dense --seed=1
     """
     POSITIONAL = ()
 
@@ -250,6 +254,8 @@ class Shapes:
         define.integer("max_objects", "Objects per image at most.", 6, minimum=1)
         text = "Side of the smallest objects, as a fraction of the image's side, at most 0.6."
         flags.DEFINE_float("min_object_side", 0.12, text, flag_values=flag_values)
+        text = "narrow: as above; sparse or dense: five octaves of sizes, 1 to 6 or 12 to 40 objects per image."
+        define.choice("scales", text, ["narrow", "sparse", "dense"], "narrow")
         define.integer("seed", "Another seed draws other images.", 0, minimum=0)
         _define_num_shards(define)
         define.string("images_dir", "Also write the images as files into this folder.")
@@ -265,6 +271,7 @@ class Shapes:
             flag_values.seed,
             flag_values.max_objects,
             flag_values.min_object_side,
+            flag_values.scales,
         )
         _convert(drawn, flag_values, IssueLog(), with_masks=True)
         if flag_values.images_dir:

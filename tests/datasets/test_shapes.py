@@ -57,7 +57,7 @@ def test_boxes_are_tight_around_masks_and_no_pixel_has_two_objects(drawn):
 
 def test_the_pixels_of_a_mask_are_those_that_were_painted(images, drawn):
     for index, image in enumerate(drawn.images[:12]):
-        bare = shapes.background(np.random.default_rng([5, index, SIZE]), SIZE)
+        bare = shapes.background(np.random.default_rng([5, index, SIZE]), (SIZE, SIZE))
         change = np.abs(images.decode(image.content) - bare).max(-1)
         inside = masks_of(image).any(0)
         padded = np.pad(inside, 2)
@@ -101,6 +101,27 @@ def test_no_image_is_empty_even_where_most_shapes_are_too_small():
     assert min(len(image.objects) for image in drawn.images) >= 1
 
 
+def test_wide_sets_have_objects_of_five_octaves_on_images_of_many_sizes():
+    dense = [shapes.draw_image(index, shapes.IMAGE_SIZE, 4, scales="dense") for index in range(12)]
+    sparse = [shapes.draw_image(index, shapes.IMAGE_SIZE, 4, scales="sparse") for index in range(4)]
+    sizes = {image.declared_size for image in (*dense, *sparse)}
+    assert len(sizes) == 16
+    assert all(256 <= side <= 640 for size in sizes for side in size)
+    assert all(1 <= len(image.objects) <= 6 for image in sparse)
+    assert 15 < np.mean([len(image.objects) for image in dense]) <= 40
+    octaves = collections.Counter()
+    for image in dense:
+        masks = np.stack([item.mask(*image.declared_size) for item in image.objects])
+        assert masks.sum(0).max() == 1
+        for item, mask in zip(image.objects, masks):
+            rows, columns = np.nonzero(mask)
+            assert item.box == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+            longest = max(item.box[2] - item.box[0], item.box[3] - item.box[1])
+            assert shapes.MIN_SIDE_PX <= longest <= 400 * np.exp(0.25)
+            octaves[max(0, int(np.log2(longest / 12)))] += 1
+    assert all(octaves[octave] for octave in range(4))
+
+
 def test_one_large_object_an_image_for_classifiers():
     drawn = shapes.draw_annotations(40, 64, seed=3, max_objects=1, min_object_side=0.5)
     assert [len(image.objects) for image in drawn.images] == [1] * 40
@@ -133,6 +154,8 @@ def test_records_hold_the_boxes_and_masks(tmp_path, images, drawn):
         ((1, 31, 0), "--image_size is 31; it must be at least 32"),
         ((1, 96, -1), "--seed is -1; it must be at least 0"),
         ((1, 96, 0, 7), "--max_objects is 7; it must be 1 to 6"),
+        ((1, 160, 0, 6, 0.12, "huge"), "--scales is 'huge'; it must be one of narrow, sparse, dense"),
+        ((1, 96, 0, 6, 0.12, "dense"), "--scales=dense has its own sizes; leave --image_size, .* out"),
         ((1, 96, 0, 1, 0.7), "--min_object_side is 0.7; it must be 0.12 to 0.6"),
     ],
 )

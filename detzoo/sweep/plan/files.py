@@ -32,6 +32,8 @@ def data_patterns(sweep: Any) -> Iterator[tuple[str, str]]:
 def embedded_folder(shapes: Any) -> str:
     """Returns the folder of a drawn ``pb.SweepShapes``, below the output folder; each data set has another one."""
     facts = [shapes.num_train_images, shapes.num_eval_images, shapes.image_size, shapes.seed]
+    if shapes.scales:  # folders without it are those of earlier versions
+        facts.append(shapes.scales)
     return f"data/shapes_{fingerprint(facts)[:6]}"
 
 

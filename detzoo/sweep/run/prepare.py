@@ -68,7 +68,9 @@ def draw_embedded(shapes: Any, folder: pathlib.Path) -> None:
         ("train", shapes.num_train_images, shapes.seed, TRAIN_SHARDS),
         ("heldout", shapes.num_eval_images, shapes.seed + 1, EVAL_SHARDS),
     ):
-        words = [f"--output_path={folder / name}", f"--num_images={count}", f"--image_size={shapes.image_size}"]
+        words = [f"--output_path={folder / name}", f"--num_images={count}"]
+        size = f"--image_size={shapes.image_size}"
+        words.append(f"--scales={shapes.Scales.Name(shapes.scales).lower()}" if shapes.scales else size)
         words += [f"--seed={seed}", f"--num_shards={shards}"]
         command = [sys.executable, "-m", "detzoo", "dataset", "shapes", *words]
         ended = subprocess.run(command, capture_output=True, text=True, check=False)
