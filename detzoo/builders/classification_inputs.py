@@ -6,6 +6,7 @@ Records are tf.Examples with the class of the whole image, or files in one folde
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +19,17 @@ from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.data.augment.apply import Augmentation
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.class_images import ClassifierResizer, EpochSizes
-from detzoo.data.class_records import ClassRecordDecoder, ImageFolderSource, check_classes, decode_folder_record
-from detzoo.data.decode import ClassNames
+from detzoo.data.class_records import (
+    CLASS_KEYS,
+    ClassRecordDecoder,
+    ImageFolderSource,
+    check_classes,
+    decode_folder_record,
+)
+from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder, parse_rules
 from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.records import ReadOptions, RecordSource, scan_files
+from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
 
 
@@ -53,6 +61,32 @@ def build_class_dataset(
     sizes = EpochSizes(resizer.train_sizes, resizer.random_train_size, source.num_records, options.seed)
     resized = tf.autograph.experimental.do_not_convert(sizes.resized)
     return dataset.map(resized, tf.data.AUTOTUNE, deterministic=True).prefetch(options.num_prefetch_batches)
+
+
+def build_labeled_images(reader: pb.InputReader, resizer: Resizer, issue: IssueCounter) -> tuple[tf.data.Dataset, int]:
+    """Builds a dataset of ``Batch`` with one image each, in the order of the files, and returns the number of records.
+
+    The objects of a batch are the labels of its image: its class, or in a detector's records the class of each object.
+    """
+    reader = copy.deepcopy(reader)
+    reader.shuffle = False
+    options = BatchOptions(1, reader.max_number_of_boxes, drop_remainder=False, num_epochs=1)
+    source: RecordSource
+    if reader.HasField("image_folder_reader") or _has_image_class(reader):
+        source, decoder = _source(reader, 0, issue)
+    else:
+        files = scan_files(list(reader.tf_record_input_reader.input_path), issue)
+        source = RecordSource(files, read_options(reader), 0)
+        decoder = RecordDecoder(DecodeOptions(reader.max_number_of_boxes), names_of(class_label_map(reader)))
+    return make_batches(source, decoder, (), resizer, options, issue), source.num_records
+
+
+def _has_image_class(reader: pb.InputReader) -> bool:
+    """Returns True if the first record has the class of its image as a whole."""
+    source = RecordSource(scan_files(list(reader.tf_record_input_reader.input_path)), read_options(reader), 0)
+    rules = parse_rules(CLASS_KEYS)
+    fields = [tf.io.parse_single_example(record, rules) for record in source.first_records(1)]
+    return any(tf.size(values) > 0 for values in fields[0].values())
 
 
 def class_label_map(reader: pb.InputReader) -> LabelMap:

@@ -46,6 +46,7 @@ VERBS = (
     "export",
     "detect",
     "proposals",
+    "features",
     "benchmark",
     "ensemble",
     "config",

@@ -18,7 +18,7 @@ from detzoo.data.records import CHECKED_RECORDS, RecordSource
 from detzoo.data.sample import Sample
 from detzoo.errors import DataError
 
-_IMAGE_KEYS = ("image/class/label", "image/class/text", "image/class/synset")
+CLASS_KEYS = ("image/class/label", "image/class/text", "image/class/synset")
 _OBJECT_KEYS = ("image/object/class/label", "image/object/class/text")
 _SCALARS = ("image/encoded", "image/source_id", "image/filename")
 _SEPARATOR = "\t"  # between a class id and a path
@@ -34,7 +34,7 @@ class ClassRecordDecoder:
 
     def __init__(self, class_names: ClassNames) -> None:
         self._names = class_names
-        self._rules = parse_rules((*_SCALARS, *_IMAGE_KEYS, *_OBJECT_KEYS))
+        self._rules = parse_rules((*_SCALARS, *CLASS_KEYS, *_OBJECT_KEYS))
 
     def __call__(self, serialized: Tensor) -> Decoded:
         """Decodes one record; raises inside the graph if the record or its image is corrupt."""
@@ -47,9 +47,9 @@ class ClassRecordDecoder:
         return self._class_id(tf.io.parse_single_example(serialized, self._rules))
 
     def _class_id(self, fields: dict[str, Tensor]) -> Tensor:
-        candidates = tf.stack([_highest(self._ids(fields[key])) for key in _IMAGE_KEYS])
+        candidates = tf.stack([_highest(self._ids(fields[key])) for key in CLASS_KEYS])
         first_known = candidates[tf.argmax(tf.cast(candidates > 0, tf.int32))]
-        has_class = tf.add_n([tf.size(fields[key]) for key in _IMAGE_KEYS]) > 0
+        has_class = tf.add_n([tf.size(fields[key]) for key in CLASS_KEYS]) > 0
         return tf.where(has_class, first_known, self._object_class(fields))
 
     def _ids(self, values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ averaged:
 | 3.1.2 ten views | ``TestView.TEN_CROPS`` |
 | 3.1.4 one crop, the full image | ``TestView.ONE_CROP``, ``FULL_IMAGE`` |
 | 3.1.5 multi-view testing on feature maps | ``TestView.MAP_VIEWS`` |
+| 3.2, 3.3 features of a layer for other data sets | ``SppClassifier.feature_model`` |
 
 The class of an image is stored as that of one object, so the trainer of detectors trains classifiers, too.
 """
@@ -21,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -33,11 +34,12 @@ from detzoo.data.class_images import NO_LIMIT_PX
 from detzoo.data.resize import KeepAspectRatioResizer
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.detectors.parts import part
-from detzoo.features.spp_networks import SpatialPyramid, build_conv_layers, build_fully_connected
+from detzoo.features.spp_networks import FullyConnected, SpatialPyramid, build_conv_layers, build_fully_connected
 from detzoo.ops.region_pyramid import pool_windows, window_cells
 from detzoo.ops.views import CENTER_AND_CORNERS, WITH_SIDES, num_distinct, window_origins
 
 HALF_PIXEL = 0.5  # pixel i covers [i, i + 1)
+POOLED_LAYER = "pool5"
 
 
 class TestView(enum.Enum):
@@ -162,6 +164,30 @@ class SppClassifier(Detector):
         del true_shapes, padded_shape
         return predictions.scores
 
+    def feature_layers(self) -> list[str]:
+        """Returns the names of the layers that ``feature_model`` accepts, from input to output."""
+        convolutions = [layer.name for layer in self._parts.convolutions.layers[1:]]
+        return [*convolutions, POOLED_LAYER, *FullyConnected._fields]
+
+    def feature_model(self, name: str, bins: Sequence[int] = ()) -> keras.Model:
+        """Returns a model from normalised images [B, H, W, 3] to the features of a layer, [B, F].
+
+        Args:
+            name: One of ``feature_layers``; "pool5" is the last map in the network's own pyramid.
+            bins: Bins per side of each level of a pyramid that pools the map of ``name``; without it a map becomes one
+                vector, whose length depends on the image's size. Fully connected layers have no map.
+        """
+        convolutions, classify = self._parts.convolutions, self._parts.classify
+        x = convolutions.output
+        if name in FullyConnected._fields:
+            x = keras.Model(classify.input, classify.get_layer(name).output)(SpatialPyramid(self._bins)(x))
+        elif name == POOLED_LAYER:
+            x = SpatialPyramid(bins or self._bins)(x)
+        else:
+            x = convolutions.get_layer(name).output
+            x = SpatialPyramid(bins)(x) if bins else keras.layers.Flatten()(x)
+        return keras.Model(convolutions.input, x)
+
     def _test(self, images: Tensor) -> Tensor:
         """Returns mean scores [B, K] of the views of images [B, H, W, 3] without padding."""
         view = self.views.view
@@ -249,7 +275,7 @@ def spp_classifier_network(
     """
     images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
     features = build_conv_layers(images, network, depth_multiplier, weight_decay)
-    pooled = SpatialPyramid(bins, name="pool5")(features)
+    pooled = SpatialPyramid(bins, name=POOLED_LAYER)(features)
     vectors = keras.Input(pooled.shape[1:], name="pooled")
     x = build_fully_connected(vectors, fc_depth, dropout_rate, weight_decay).fc7
     with keras.name_scope("head"):
