@@ -24,7 +24,7 @@ META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS = (
     "proposals",
 )
 SSD_STRIDES = (8, OWN_STRIDE)
-SHARED_FEATURES, RUNTIME = "shared_features", "runtime"
+SHARED_FEATURES, RUNTIME, SEED = "shared_features", "runtime", "seed"
 NAMED = (META, EXTRACTOR, STRIDE, RESOLUTION, PROPOSALS)
 _ONLY_FOR = {
     STRIDE: ("ssd", *TWO_STAGES),
@@ -50,6 +50,7 @@ _FIELDS = {
     ),
     SHARED_FEATURES: (),
     RUNTIME: (),
+    SEED: ("train_config.seed",),
 }
 
 
@@ -58,7 +59,7 @@ class Axis:
 
     Attributes:
         place: Its path in the file, e.g. ``axis[0]``.
-        kind: One of NAMED, "shared_features", "runtime", "path" or "choice"; "" if the file names none.
+        kind: One of NAMED, "shared_features", "runtime", "seed", "path" or "choice"; "" if the file names none.
         name: Its name in exclusions, patterns and results.
         path: The field that an axis of kind "path" sets; else "".
         values: Its values in the file's order.
@@ -226,4 +227,12 @@ def _set_proposals(config: Any, value: int) -> str:
     return ""
 
 
-_APPLY = {RESOLUTION: _set_resolution, STRIDE: _set_stride, PROPOSALS: _set_proposals}
+def _set_seed(config: Any, value: int) -> str:
+    """Sets the seed of initial weights, order and augmentation."""
+    if value < 0:
+        return f"seed is {value}; accepted: 0 or more"
+    config.train_config.seed = value
+    return ""
+
+
+_APPLY = {RESOLUTION: _set_resolution, STRIDE: _set_stride, PROPOSALS: _set_proposals, SEED: _set_seed}

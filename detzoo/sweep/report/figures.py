@@ -13,7 +13,9 @@ from detzoo.sweep.columns import LATENCY
 from detzoo.sweep.measured import Row, groups_by_device, measured_rows, with_values
 from detzoo.sweep.report import accuracy_figures as accuracy
 from detzoo.sweep.report import cost_figures as cost
+from detzoo.sweep.report.focal_star_figure import focal_star, varies_focal_star
 from detzoo.sweep.report.published import measured_and_published, published_rows
+from detzoo.sweep.report.seeds import mean_rows
 from detzoo.sweep.report.style import Drawing, MissingDataError
 
 
@@ -84,9 +86,12 @@ def figure_tasks(rows: Sequence[Row], metric: str) -> list[Task]:
     """
     usable = measured_rows(rows)
     tasks = []
+    if varies_focal_star(usable):
+        draw_curves = functools.partial(focal_star, usable, metric)
+        tasks.append(Task("focal_star", "", "FL* by steepness and shift (figure 7 of arXiv:1708.02002)", draw_curves))
     if published_rows(usable):
-        draw_published = functools.partial(measured_and_published, usable, metric)
-        tasks = [Task("published", "", "Measured and published", draw_published)]
+        draw_published = functools.partial(measured_and_published, mean_rows(usable), metric)
+        tasks.append(Task("published", "", "Measured and published", draw_published))
         if not with_values(usable, LATENCY):
             return tasks  # accuracies alone, like a table of a paper
     for name, number, title, draw, takes in _FIGURES:

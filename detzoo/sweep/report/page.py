@@ -28,6 +28,7 @@ from detzoo.sweep.report.frontier import optimality_frontier
 from detzoo.sweep.report.names import extractor_colour, point_labels
 from detzoo.sweep.report.notices import environment_lines, notices
 from detzoo.sweep.report.published import published_rows, published_table
+from detzoo.sweep.report.seeds import mean_rows, seeds_table
 from detzoo.sweep.report.table import scatter_data, shown_cells
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -96,7 +97,8 @@ def _rendered(
         summary=_summary(rows, metric),
         notices=notices(rows, metric),
         environment=environment_lines(measured_rows(rows)),
-        published=Markup(published_table(rows)),
+        published=Markup(published_table(mean_rows(rows))),
+        seeds=Markup(seeds_table(rows, metric)),
         # Accuracies alone, like a table of a paper, have no frontier.
         has_frontier=not published_rows(rows) or bool(with_values(rows, LATENCY)),
         cards={

@@ -11,6 +11,7 @@ from detzoo.figures import add_axes, new_figure
 from detzoo.pages.text import escaped, printable
 from detzoo.sweep.columns import LATENCY, PUBLISHED_COLUMNS, PUBLISHED_CONDITIONS, PUBLISHED_SOURCE, published
 from detzoo.sweep.measured import Row, column, measured_rows, with_values
+from detzoo.sweep.report.seeds import mean_text
 from detzoo.sweep.report.style import POINTS, Drawing, rows_with
 from detzoo.sweep.report.table import PERCENT, accuracy_heading
 
@@ -121,7 +122,7 @@ def _line(row: Row, shown: Sequence[Row], names: Sequence[str]) -> str:
         for column_name in (name, published(name)):
             value = row[column_name]
             factor = 1.0 if name == LATENCY else PERCENT
-            text = "" if value is None else f"{value * factor:,.1f}"
+            text = "" if value is None else f"{value * factor:,.1f}" if name == LATENCY else mean_text(row, column_name)
             known = column(with_values(shown, column_name), column_name)
             is_best = value is not None and value == (min(known) if name == LATENCY else max(known))
             cells.append(f'<td class="number">{f"<strong>{text}</strong>" if is_best else text}</td>')

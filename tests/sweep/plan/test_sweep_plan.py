@@ -534,3 +534,11 @@ def test_a_runtime_is_a_way_of_measuring_and_shares_a_training(tmp_path: pathlib
     assert len(plan_of(tmp_path, rest + axis + left_out).points) == 2
     wrong = problems_of(tmp_path, rest + axis.replace("litert", "tflite"))
     assert "axis[0].runtime.values[1]: there is no runtime 'tflite'; " in wrong
+
+
+def test_a_seed_is_an_axis_of_its_own_trainings(tmp_path: pathlib.Path) -> None:
+    plan = plan_of(tmp_path, f"{SSD}axis {{ seed {{ values: [1, 7] }} }}\n{EMBEDDED}train {{ }}\n")
+    assert [point.message.train_config.seed for point in plan.points] == [1, 7]
+    assert [point.name.rpartition("_")[2] for point in plan.points] == ["seed1", "seed7"]
+    assert [point.other_axes for point in plan.points] == [{"seed": 1}, {"seed": 7}]
+    assert len({point.training_key for point in plan.points}) == 2
