@@ -285,6 +285,7 @@ class ConvHyperparams:
     sum_activation: str | None = None  # activation of a residual block's sum; None for ``activation``
     batch_norm: BatchNormHyperparams | None = None
     force_use_bias: bool = False
+    depthwise_initializer: Callable[[], Any] | None = None  # of a backbone's depthwise kernels; None for the same
 
 
 class FeatureExtractor(NamedTuple):

@@ -29,9 +29,6 @@ CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
 REFUSED = (
     "context_rcnn",
     "ssd_mobilenet_v2_mnasfpn",
-    "ssdlite_mobiledet",
-    "ssdlite_mobilenet_edgetpu",
-    "ssdlite_mobilenet_v3",
 )
 KEYPOINT_LABEL_MAP = (
     FOLDER.parents[1] / "golden" / "centernet_resnet50_v2_512x512_kpts_coco17_tpu-8" / "keypoint_label_map.pbtxt"

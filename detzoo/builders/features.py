@@ -9,7 +9,17 @@ from collections.abc import Callable, Sequence
 from detzoo.config import pb
 from detzoo.config.support import Extractor, Normalization, SsdExtractor, bifpn_of, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
-from detzoo.features import efficientnet, inception, inception_v2, mobilenet, nasnet, resnet, vgg
+from detzoo.features import (
+    efficientnet,
+    inception,
+    inception_v2,
+    mobiledet,
+    mobilenet,
+    mobilenet_v3,
+    nasnet,
+    resnet,
+    vgg,
+)
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE, Network
 from detzoo.features.normalization import (
     IMAGENET_MEAN,
@@ -25,7 +35,8 @@ from detzoo.features.normalization import (
 from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
-_DEPTHWISE_FAMILIES = ("mobilenet_v1", "mobilenet_v2")
+_DEPTHWISE_FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3")
+_FIXED_FAMILIES = ("mobiledet",)  # those that no hyperparameters override
 COARSEST_BACKBONE_LEVEL = 5
 
 
@@ -96,13 +107,18 @@ def overridden(network: Network, row: Extractor, conv_hyperparams: ConvHyperpara
     """Returns the hyperparameters of a backbone's layers: its family's, or those that override them.
 
     As in the Object Detection API, an override regularizes the depthwise kernels of MobileNets, too, whatever
-    ``regularize_depthwise`` says. In its TensorFlow 1 graphs, ResNets keep their batch norm and end blocks in a ReLU.
+    ``regularize_depthwise`` says, and has no effect on MobileDets. In its TensorFlow 1 graphs, MobileNets v2 and v3
+    keep their activations, gamma and beta; ResNets keep their batch norm and end blocks in a ReLU.
     """
-    if conv_hyperparams is None:
+    if conv_hyperparams is None or row.family in _FIXED_FAMILIES:
         return network.hyperparams
-    if row.family in _DEPTHWISE_FAMILIES:
-        return dataclasses.replace(conv_hyperparams, regularize_depthwise=True)
     batch_norm, own = conv_hyperparams.batch_norm, network.hyperparams.batch_norm
+    if row.family in _DEPTHWISE_FAMILIES:
+        conv_hyperparams = dataclasses.replace(conv_hyperparams, regularize_depthwise=True)
+        if row.family == "mobilenet_v1" or not row.is_first_generation:
+            return conv_hyperparams
+        kept = dataclasses.replace(batch_norm or own, center=True, scale=True)
+        return dataclasses.replace(conv_hyperparams, batch_norm=kept, activation=network.hyperparams.activation)
     if row.family == "resnet" and row.is_first_generation and batch_norm is not None and own is not None:
         kept = dataclasses.replace(own, train=batch_norm.train, synchronized=batch_norm.synchronized)
         return dataclasses.replace(conv_hyperparams, batch_norm=kept, sum_activation="relu")
@@ -151,6 +167,8 @@ def pixel_scale(row: Extractor) -> PixelScale:
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
     "mobilenet_v2": lambda variant, *options: mobilenet.mobilenet_v2(*options),
+    "mobilenet_v3": lambda variant, *options: mobilenet_v3.mobilenet_v3(variant, *options),
+    "mobiledet": lambda variant, depth, *options: mobiledet.mobiledet(variant, depth),
     "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),
     "inception_v2": lambda variant, depth, least, pyramid, lite: inception_v2.inception_v2(depth, least, pyramid),
     "inception_v3": lambda variant, *options: inception.inception_v3(),

@@ -97,6 +97,16 @@ _INCEPTION_RESNET_V2 = [
     *_branches([*(f"block8_{n}" for n in range(1, 10)), "Block8"], "1x1", "0a_1x1 0b_1x3 0c_3x1"),
 ]
 
+# MobileDet: kind of block -> detzoo's, and the layers in it.
+_MOBILEDET_BLOCKS = {
+    "IBN": ("ibn", {"Conv": "expand", "SeparableConv2d": "depthwise", "Conv_1": "project"}),
+    "IBNNoExpansion": ("ibn_no_expansion", {"SeparableConv2d": "depthwise", "Conv": "project"}),
+    "FusedConv": ("fused", {"Conv": "expand", "Conv_1": "project"}),
+    "TuckerConv": ("tucker", {"Conv": "compress", "Conv_1": "core", "Conv_2": "project"}),
+}
+_MOBILEDET_GATES = {"SqueezeExcite/Conv": "squeeze_excite_conv", "SqueezeExcite/Conv_1": "squeeze_excite_conv_1"}
+_MOBILENET_V3 = "(?:MobilenetV3|MobilenetEdgeTPU)"
+
 _BACKBONES = (
     _Table(
         {
@@ -114,6 +124,22 @@ _BACKBONES = (
             r"MobilenetV2/expanded_conv_(?P<n>\d+)/(?P<part>expand|depthwise|project)": "block_{n}_{part}",
         },
         norm="{}_BN",
+    ),
+    _Table(
+        {
+            rf"{_MOBILENET_V3}/Conv(?P<n>(?:_1)?)": "conv{n}",
+            rf"{_MOBILENET_V3}/(?P<unit>expanded_conv(?:_\d+)?)/(?P<part>expand|depthwise|project)": "{unit}_{part}",
+            rf"{_MOBILENET_V3}/(?P<unit>expanded_conv(?:_\d+)?)/squeeze_excite/Conv(?P<n>(?:_1)?)": (
+                "{unit}_squeeze_excite_conv{n}"
+            ),
+            r"MobileDet\w+/Conv": "conv",
+            **{
+                rf"MobileDet\w+/{theirs}(?P<n>(?:_\d+)?)/{layer}": f"{ours}{{n}}_{part}"
+                for theirs, (ours, layers) in _MOBILEDET_BLOCKS.items()
+                for layer, part in {**layers, **_MOBILEDET_GATES}.items()
+            },
+        },
+        norm="{}_bn",
     ),
     _Table({"InceptionV2/Conv2d_1a_7x7": "conv_1a"}, kernel="{}_separable"),
     _Table(
@@ -277,7 +303,7 @@ _KINDS = {
     re.compile("FirstStageBoxPredictor/"): "a Faster R-CNN",
     re.compile(r"BoxPredictor_\d+/|WeightSharedConvolutionalBoxPredictor/"): "a one-stage detector",
 }
-_NETWORK = re.compile(r"(?:\w*FeatureExtractor/)?((?:MobilenetV|Inception|MobileDet|resnet_v|vgg_|cell_stem)\w*)/")
+_NETWORK = re.compile(r"(?:\w*FeatureExtractor/)?((?:Mobilenet|Inception|MobileDet|resnet_v|vgg_|cell_stem)\w*)/")
 
 
 class Match(NamedTuple):

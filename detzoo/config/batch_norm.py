@@ -22,6 +22,8 @@ MAX_INITIAL_SHARE = 0.01
 BACKBONE_MOMENTUM = {
     "mobilenet_v1": 0.9997,
     "mobilenet_v2": 0.9997,
+    "mobilenet_v3": 0.9997,
+    "mobiledet": 0.99,
     "inception_v2": 0.9997,
     "inception_v3": 0.9997,
     "inception_resnet_v2": 0.9997,

@@ -40,8 +40,8 @@ class Normalization(enum.Enum):
 class Extractor:
     """A backbone, and the pyramid on it."""
 
-    # Module that builds it: mobilenet_v1, mobilenet_v2, vgg16, inception_v2, inception_v3, inception_resnet_v2,
-    # resnet, resnext, efficientnet, nasnet, pnasnet, resnet_v2 or hourglass.
+    # Module that builds it: mobilenet_v1, mobilenet_v2, mobilenet_v3, mobiledet, vgg16, inception_v2, inception_v3,
+    # inception_resnet_v2, resnet, resnext, efficientnet, nasnet, pnasnet, resnet_v2 or hourglass.
     family: str
     variant: str  # member of the family, e.g. "101" or "101_32x8d"; "" if there is only one
     normalization: Normalization  # normalization of the input
@@ -151,12 +151,33 @@ _PLAIN = {
     "ssd_resnet152_v1": _ssd("resnet152", (4,), _RESNET_EXTRAS),
     "ssd_resnext101_32x8d": _ssd("resnext101_32x8d", (4,), _RESNET_EXTRAS),
 }
+
+
+def _mobile(family: str, variant: str, has_imagenet_weights: bool = False) -> SsdExtractor:
+    """Returns the row of a backbone that the Object Detection API has in SSD only, in its first generation."""
+    return SsdExtractor(
+        family,
+        variant,
+        _UNIT,
+        has_depth_multiplier=True,
+        has_imagenet_weights=has_imagenet_weights,
+        is_first_generation=True,
+        backbone_levels=(4, 5),
+        extra_depths=_SMALL_EXTRAS,
+        has_fixed_maps=True,
+    )
+
+
 # Types of the Object Detection API that have no variant with a pyramid or of the second generation.
 _ALONE = {
     "embedded_ssd_mobilenet_v1": _ssd(
         "mobilenet_v1", (4, 5), (512, 256, 256), extra_kernel_sizes=(3, 3, 2), has_fixed_maps=True
     ),
     "ssd_mobilenet_v1_ppn": _ssd("mobilenet_v1", (4,), (), num_pooled_levels=5, has_fixed_maps=True),
+    "ssd_mobilenet_v3_large": _mobile("mobilenet_v3", "large", has_imagenet_weights=True),
+    "ssd_mobilenet_v3_small": _mobile("mobilenet_v3", "small", has_imagenet_weights=True),
+    "ssd_mobilenet_edgetpu": _mobile("mobilenet_v3", "edgetpu"),
+    **{f"ssd_mobiledet_{chip}": _mobile("mobiledet", chip) for chip in ("cpu", "dsp", "edgetpu", "gpu")},
 }
 
 
@@ -267,9 +288,6 @@ CENTER_EXTRACTORS: dict[str, CenterExtractor] = {
 
 # First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    ("mobiledet", "MobileDet backbones"),
-    ("mobilenet_edgetpu", "the MobileNet EdgeTPU backbone"),
-    ("mobilenet_v3", "MobileNet v3 backbones"),
     ("mnasfpn", "MnasFPN, a searched feature pyramid"),
     ("_ppn", "pooling pyramids (PPN) on anything but MobileNet v1"),
     ("spaghettinet", "SpaghettiNet backbones"),

@@ -61,6 +61,8 @@ class Network:
     filters: Callable[[str, int, float], int] = lambda name, filters, widening: filters
     # Names of additions that are removed; their last input takes their place.
     dropped_adds: frozenset[str] = frozenset()
+    # True if the activations are those of the graph, whatever the hyperparameters are, and biases are not regularized.
+    keeps_activations: bool = False
 
 
 def symbolic(build: Callable[[], Built]) -> Built:

@@ -200,7 +200,7 @@ class _Rewriter:
         elif kind == "BatchNormalization":
             batch_norm = self._hyperparams.batch_norm
             output = inputs if batch_norm is None else batch_norm_from(batch_norm, self._names[layer.name])(inputs)
-        elif kind in ("ReLU", "Activation"):
+        elif kind in ("ReLU", "Activation") and not self._network.keeps_activations:
             behind_sum = isinstance(producer_of(self._network.graph, layer.input), keras.layers.Add)
             output = self._activate(inputs, self._names[layer.name], behind_sum)
         elif kind == "GlobalAveragePooling2D":
@@ -244,7 +244,8 @@ class _Rewriter:
         }
         for kernel in _KERNELS[kind]:
             is_regularized = kind != "DepthwiseConv2D" or hyperparams.regularize_depthwise
-            arguments[f"{kernel}_initializer"] = hyperparams.kernel_initializer()
+            of_depthwise = kernel == "depthwise" and hyperparams.depthwise_initializer
+            arguments[f"{kernel}_initializer"] = (of_depthwise or hyperparams.kernel_initializer)()
             arguments[f"{kernel}_regularizer"] = kernel_regularizer(hyperparams) if is_regularized else None
         if kind == "Conv2D":
             arguments["filters"] = self._network.filters(layer.name, layer.filters, before.widening)
@@ -275,7 +276,7 @@ class _Rewriter:
         In a normalised network no other convolution has its activation inside.
         """
         activation = swish if layer.activation is keras.activations.silu else layer.activation
-        bias_regularizer = kernel_regularizer(self._hyperparams)
+        bias_regularizer = None if self._network.keeps_activations else kernel_regularizer(self._hyperparams)
         return self._like(layer, **{**arguments, "activation": activation, "bias_regularizer": bias_regularizer})
 
     def _activate(self, x: Tensor, name: str, behind_sum: bool = False) -> Tensor:

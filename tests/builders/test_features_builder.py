@@ -160,6 +160,30 @@ def test_depth_multiplier_and_min_depth_of_mobilenet_v2():
     assert "block_4_add" in names
 
 
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        # Block 12 widens 0.75 * 112 = 84 -> 88 by 6; the last 1 x 1 has 0.75 * 480 = 360.
+        ("mobilenet_v3_large", [528, 360]),
+        ("mobilenet_v3_small", [240, 216]),  # block 8: 0.75 * 48 = 36 -> 40, times 6; 0.75 * 288
+        ("mobilenet_edgetpu", [288, 144]),  # block 16: 0.75 * 96 = 72, times 4; block 21: 0.75 * 192
+        ("mobiledet_cpu", [56, 112]),  # 0.75 * 72 = 54, 0.75 * 144 = 108: 6.75 and 13.5 eighths, half up
+        ("mobiledet_gpu", [96, 288]),
+    ],
+)
+def test_depth_multiplier_of_mobile_backbones(name, channels):
+    extractor = build(f"type: 'ssd_{name}' depth_multiplier: 0.75 min_depth: 16")
+    assert [spec.channels for spec in extractor.specs] == channels
+
+
+def test_channels_inside_a_block_are_not_raised_to_min_depth():
+    # 0.25 * 16 = 4 channels are raised to 20, times 4 to 80 in block 1; its gates come of no fewer than 8.
+    model = build("type: 'ssd_mobilenet_v3_large' depth_multiplier: 0.25 min_depth: 20").model
+    assert model.get_layer("conv").filters == model.get_layer("expanded_conv_1_project").filters == 20
+    assert model.get_layer("expanded_conv_1_expand").filters == 80
+    assert model.get_layer("expanded_conv_3_squeeze_excite_conv").filters == 16  # 3 * 20 = 60 -> 64, a fourth
+
+
 @pytest.mark.parametrize(("suffix", "channels"), [("", 192), ("_keras", 960)])
 def test_mobilenet_v2_for_a_lite_pyramid(suffix, channels):
     # 0.75 * 256 in TensorFlow 1, where the API narrows the last convolution, and 0.75 * 1280 in Keras.
@@ -180,7 +204,7 @@ def test_fpn_lite_narrows_the_last_blocks_of_mobilenet_v1():
 
 def test_overriding_hyperparams_reach_every_layer():
     hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
-    extractor = build_to_run("type: 'ssd_mobilenet_v2'", conv_hyperparams=hyperparams)
+    extractor = build_to_run("type: 'ssd_mobilenet_v2_keras'", conv_hyperparams=hyperparams)
     norms = layers_of(extractor, keras.layers.BatchNormalization)
     assert len(norms) == 52
     for norm in norms:
@@ -193,6 +217,31 @@ def test_overriding_hyperparams_reach_every_layer():
         assert not convolution.use_bias
     # 864 draws of the first kernel: the standard error of their deviation is 0.5 / sqrt(2 * 864) = 0.012.
     assert np.std(extractor.model.get_layer("Conv1").kernel) == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "activations"), [("mobilenet_v2", {"relu6"}), ("mobilenet_v3_small", {"relu", "hard_swish"})]
+)
+def test_an_override_of_a_mobilenet_of_the_first_generation(name, activations):
+    """Its graphs name activations, gamma and beta per layer; momentum, epsilon and decay are the override's."""
+    hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
+    extractor = build(f"type: 'ssd_{name}'", conv_hyperparams=hyperparams)
+    norms = layers_of(extractor, BatchNorm)
+    assert {(round(norm.momentum, 6), norm.epsilon, norm.scale, norm.center) for norm in norms} == {
+        (0.9, 0.25, True, True)
+    }
+    assert {layer.activation.__name__ for layer in layers_of(extractor, keras.layers.Activation)} == activations
+    depthwise = layers_of(extractor, keras.layers.DepthwiseConv2D)
+    assert all(layer.depthwise_regularizer.l2 == pytest.approx(0.005) for layer in depthwise)
+
+
+def test_a_mobiledet_has_hyperparams_that_nothing_overrides():
+    hyperparams = build_hyperparams(text_format.Parse(HYPERPARAMS, pb.Hyperparams()))
+    extractor = build_to_run("type: 'ssd_mobiledet_cpu'", conv_hyperparams=hyperparams)
+    assert {(layer.momentum, layer.epsilon) for layer in layers_of(extractor, BatchNorm)} == {(0.99, 0.01)}
+    # He's: 9 and 25 values per output, deviations sqrt(2 / 9) and sqrt(2 / 25). 9 * 832 draws estimate it within 1 %.
+    for name, deviation in (("ibn_16_depthwise", 0.4714), ("ibn_13_depthwise", 0.2828)):
+        assert np.std(extractor.model.get_layer(name).kernel) == pytest.approx(deviation, rel=0.02)
 
 
 @pytest.mark.parametrize(("suffix", "epsilon", "ends"), [("", 1e-5, {"relu"}), ("_keras", 0.25, {"relu6"})])

@@ -33,6 +33,8 @@ GOLDEN = {
     "tf1_ssd_mobilenet_v2_coco": ("a one-stage detector on MobilenetV2", 0),
     "tf1_ssd_resnet50_v1_fpn_shared_box_predictor_640x640_coco14_sync": ("a one-stage detector on resnet_v1_50", 0),
     "tf1_ssdlite_mobilenet_v2_coco": ("a one-stage detector on MobilenetV2", 0),
+    "tf1_ssdlite_mobiledet_cpu_320x320_coco_sync_4x4": ("a one-stage detector on MobileDetCPU", 0),
+    "tf1_ssdlite_mobilenet_v3_large_320x320_coco": ("a one-stage detector on MobilenetV3", 0),
 }
 
 

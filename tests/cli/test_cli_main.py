@@ -167,11 +167,11 @@ def test_flags_arrive_and_set_repeats(verb):
 
 def test_every_command_refuses_a_model_that_cannot_be_built(verb, tmp_path, capsys):
     path = tmp_path / "x.config"
-    path.write_text("model {\n ssd { num_classes: 3 feature_extractor { type: 'ssd_mobilenet_v3_large' } }\n}\n")
+    path.write_text("model {\n ssd { num_classes: 3 feature_extractor { type: 'ssd_pnasnet' } }\n}\n")
     verb(load_pipeline_from_flags)
     assert cli.main(["train", f"--pipeline_config_path={path}"]) == 2
     printed = capsys.readouterr().err
-    refused = "'ssd_mobilenet_v3_large' is not supported yet"
+    refused = "'ssd_pnasnet' is not supported yet"
     assert problem_text(path, 2, "model.ssd.feature_extractor.type", refused) in printed
     assert "train_input_reader" not in printed
 

@@ -63,10 +63,10 @@ def test_normalization():
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("ssd_mobilenet_v3_large", "not supported yet (MobileNet v3"),
         ("ssd_resnet50_v1_ppn", "not supported yet (pooling pyramids"),
         ("ssd_mobilenet_v2_mnasfpn", "not supported yet (MnasFPN"),
-        ("ssd_mobiledet_cpu", "not supported yet (MobileDet"),
+        ("ssd_pnasnet", "not supported yet (the PNASNet"),
+        ("ssd_spaghettinet", "not supported yet (SpaghettiNet"),
         ("faster_rcnn_resnet101_keras", "a feature extractor of faster_rcnn, not of ssd"),
         ("hourglass_104", "a feature extractor of center_net, not of ssd"),
         ("ssd_mobilnet_v2", "did you mean 'ssd_mobilenet_v2'"),

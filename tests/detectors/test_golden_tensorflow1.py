@@ -27,6 +27,8 @@ ONE_STAGE = (
     "tf1_ssd_mobilenet_v2_coco",
     "tf1_ssd_resnet50_v1_fpn_shared_box_predictor_640x640_coco14_sync",
     "tf1_ssdlite_mobilenet_v2_coco",
+    "tf1_ssdlite_mobiledet_cpu_320x320_coco_sync_4x4",
+    "tf1_ssdlite_mobilenet_v3_large_320x320_coco",
 )
 TWO_STAGE = (
     "tf1_faster_rcnn_resnet50_coco",

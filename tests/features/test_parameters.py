@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import collections
 import csv
+import re
 
 import keras
 import pytest
 
+from detzoo.builders.detector import build_detector
+from detzoo.config.load import load_pipeline
+from detzoo.features.network import symbolic
 from detzoo.features.rewrite import build_extractor_model
 from detzoo.features.vgg import vgg16
 
@@ -39,6 +43,16 @@ _BACKBONE_PREFIX = "model/_feature_extractor/classification_backbone/"
 @pytest.mark.parametrize("type_name", PARAMETERS)
 def test_parameter_counts_without_classifier(full_backbone, type_name):
     assert full_backbone(type_name).count_params() == PARAMETERS[type_name]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", ["mobiledet_cpu", "mobiledet_dsp", "mobiledet_edgetpu", "mobiledet_gpu"])
+def test_parameter_counts_of_published_detectors(shared, name):
+    (path,) = (shared / "configs" / "published" / "tf1").glob(f"ssd*{name}_*.config")
+    published = float(re.search(r"([\d.]+)M Parameters", path.read_text())[1])
+    message = load_pipeline(path).message.model
+    detector = symbolic(lambda: build_detector(message))
+    assert round(detector.count_params() / 1e6, 2) == published
 
 
 def test_parameter_count_of_vgg16_to_its_last_convolution():

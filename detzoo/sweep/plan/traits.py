@@ -66,7 +66,7 @@ def extractor_of(type_name: str) -> str:
     entry = SSD_EXTRACTORS.get(type_name) or REGION_EXTRACTORS.get(type_name)
     if entry is None:
         return type_name.removesuffix(KERAS_SUFFIX)
-    joint = "_" if entry.family == "efficientnet" else ""
+    joint = "_" if entry.variant[:1].isalpha() else ""
     return f"{entry.family}{joint}{entry.variant}"
 
 

@@ -76,7 +76,7 @@ def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overr
             "is 1025; accepted: 1 to max_dimension (1024)",
         ),
         (
-            [f"{SSD}.feature_extractor.type=ssd_mobilenet_v3_large"],
+            [f"{SSD}.feature_extractor.type=ssd_pnasnet"],
             f"{SSD}.feature_extractor.type",
             "not supported yet",
         ),
