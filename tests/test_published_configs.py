@@ -28,7 +28,6 @@ CONFIGS = {path.stem: path for path in sorted(FOLDER.glob("*/*.config"))}
 # Kinds of detectors that are not supported yet. All other configs must be ok. Remove a kind once it is supported.
 REFUSED = (
     "context_rcnn",
-    "ssd_mobilenet_v2_mnasfpn",
 )
 KEYPOINT_LABEL_MAP = (
     FOLDER.parents[1] / "golden" / "centernet_resnet50_v2_512x512_kpts_coco17_tpu-8" / "keypoint_label_map.pbtxt"

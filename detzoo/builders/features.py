@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 from detzoo.config import pb
-from detzoo.config.support import Extractor, Normalization, SsdExtractor, bifpn_of, lookup_ssd_extractor
+from detzoo.config.support import FIXED_FAMILIES, Extractor, Normalization, SsdExtractor, bifpn_of, lookup_ssd_extractor
 from detzoo.contracts import ConvHyperparams, FeatureExtractor, FeatureSpec, Tensor
 from detzoo.features import (
     efficientnet,
@@ -36,7 +36,6 @@ from detzoo.features.pretrained import load_pretrained
 from detzoo.features.rewrite import build_extractor_model
 
 _DEPTHWISE_FAMILIES = ("mobilenet_v1", "mobilenet_v2", "mobilenet_v3")
-_FIXED_FAMILIES = ("mobiledet",)  # those that no hyperparameters override
 COARSEST_BACKBONE_LEVEL = 5
 
 
@@ -107,10 +106,10 @@ def overridden(network: Network, row: Extractor, conv_hyperparams: ConvHyperpara
     """Returns the hyperparameters of a backbone's layers: its family's, or those that override them.
 
     As in the Object Detection API, an override regularizes the depthwise kernels of MobileNets, too, whatever
-    ``regularize_depthwise`` says, and has no effect on MobileDets. In its TensorFlow 1 graphs, MobileNets v2 and v3
-    keep their activations, gamma and beta; ResNets keep their batch norm and end blocks in a ReLU.
+    ``regularize_depthwise`` says, and has no effect on MobileDet and MnasFPN. In its TensorFlow 1 graphs, MobileNets v2
+    and v3 keep their activations, gamma and beta; ResNets keep their batch norm and end blocks in a ReLU.
     """
-    if conv_hyperparams is None or row.family in _FIXED_FAMILIES:
+    if conv_hyperparams is None or row.family in FIXED_FAMILIES:
         return network.hyperparams
     batch_norm, own = conv_hyperparams.batch_norm, network.hyperparams.batch_norm
     if row.family in _DEPTHWISE_FAMILIES:
@@ -167,6 +166,7 @@ def pixel_scale(row: Extractor) -> PixelScale:
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
     "mobilenet_v2": lambda variant, *options: mobilenet.mobilenet_v2(*options),
+    "mobilenet_v2_mnasfpn": lambda variant, *options: mobilenet.for_mnasfpn(mobilenet.mobilenet_v2(*options)),
     "mobilenet_v3": lambda variant, *options: mobilenet_v3.mobilenet_v3(variant, *options),
     "mobiledet": lambda variant, depth, *options: mobiledet.mobiledet(variant, depth),
     "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),

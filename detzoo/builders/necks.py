@@ -9,8 +9,10 @@ from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.config import pb
 from detzoo.config.support import SsdExtractor, bifpn_of, lookup_ssd_extractor
 from detzoo.contracts import Tensor
+from detzoo.features.inverted_bottleneck import nearest_multiple
 from detzoo.necks.bifpn import BifpnOptions, bidirectional_pyramid
 from detzoo.necks.feature_pyramid import CoarseLevels, PyramidParts, feature_pyramid
+from detzoo.necks.mnasfpn import mnasfpn
 from detzoo.necks.ssd_levels import add_extra_levels, add_pooled_levels, normalize_levels, scaled_depth
 
 Neck = Callable[[Mapping[int, Tensor]], Mapping[int, Tensor]]
@@ -45,6 +47,19 @@ def build_neck(message: pb.SsdFeatureExtractor, freeze_batchnorm: bool = False) 
     num_added = _num_added(message, extractor)
     if extractor.num_pooled_levels:
         return functools.partial(add_pooled_levels, count=num_added)
+    if extractor.is_mnasfpn:
+
+        def scaled(channels: int) -> int:
+            return nearest_multiple(channels * message.depth_multiplier, message.min_depth)
+
+        depth = scaled(message.fpn.additional_layer_depth)
+        return functools.partial(
+            mnasfpn,
+            depth=depth,
+            scaled=scaled,
+            freeze_batchnorm=freeze_batchnorm,
+            explicit_padding=message.use_explicit_padding,
+        )
     hyperparams = build_hyperparams(message.conv_hyperparams, freeze_batchnorm)
     if extractor.is_bifpn:
         bifpn = bifpn_of(message, extractor)

@@ -200,6 +200,7 @@ _SEARCHED = _Table(
 )
 _EXTRA = r"FeatureExtractor/\w+/\w+_{}_Conv2d_(?P<map>\d+)_{}"
 _FPN = r"FeatureExtractor/\w+/fpn/"
+_MNASFPN = "FeatureExtractor/MnasFPN/"
 _SHARED = "WeightSharedConvolutionalBoxPredictor/"
 _SECOND = "SecondStageBoxPredictor/"
 _PARTS = (
@@ -213,6 +214,16 @@ _PARTS = (
     _Table(
         {_EXTRA.format(2, r"\dx\d_s\d_\d+_depthwise"): "neck/extra_{level}_depthwise"},
         kernel="{}_depthwise",
+    ),
+    _Table(
+        {
+            _MNASFPN + "C6_Conv1x1": "neck/mnasfpn_6",
+            _MNASFPN + r"cell_(?P<cell>\d)/block_(?P<node>\d)/SepConv": "neck/mnasfpn_{cell}_{node}",
+            _MNASFPN + r"cell_(?P<cell>\d)/block_(?P<node>\d)/(?P<input>input_\d)/Conv1x1": (
+                "neck/mnasfpn_{cell}_{node}_{input}"
+            ),
+        },
+        kernel="{}_conv|{}_separable",
     ),
     _Table({_FPN + r"projection_(?P<from_finest>\d+)": "neck/fpn_lateral_{level}"}),
     _Table(
@@ -287,7 +298,10 @@ _NOT_WEIGHTS = (
         "ranges of quantization-aware training; `detzoo export --quantize int8` measures its own",
     ),
     (
-        re.compile(r"/(Logits|AuxLogits|logits|predictions|fc\d)/|(^|/)(mean_rgb$|final_layer/|aux_\d+/)"),
+        re.compile(
+            r"/(Logits|AuxLogits|logits|predictions|fc\d)/|(^|/)(mean_rgb$|final_layer/|aux_\d+/)"
+            r"|MobilenetV3/Conv_2/|MobilenetEdgeTPU/Conv_1/"
+        ),
         "a classifier's last layers",
     ),
 )

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from detzoo.config import pb, values
-from detzoo.config.support import CENTER_EXTRACTORS, REGION_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.config.support import CENTER_EXTRACTORS, FIXED_FAMILIES, REGION_EXTRACTORS, SSD_EXTRACTORS
 from detzoo.config.values import PATTERN_ERRORS
 
 # Of the moving statistics, at the end of a training. 5 % are too many for deep networks: EfficientDet-D0, whose 108
@@ -22,6 +22,7 @@ MAX_INITIAL_SHARE = 0.01
 BACKBONE_MOMENTUM = {
     "mobilenet_v1": 0.9997,
     "mobilenet_v2": 0.9997,
+    "mobilenet_v2_mnasfpn": 0.99,
     "mobilenet_v3": 0.9997,
     "mobiledet": 0.99,
     "inception_v2": 0.9997,
@@ -133,7 +134,8 @@ def backbone_moves_statistics(config: pb.TrainEvalPipelineConfig) -> bool:
         return False
     _, message, family = extractor
     is_frozen = message.freeze_backbone or freezes(config.train_config, BACKBONE_STATISTICS)
-    return family in BACKBONE_MOMENTUM and not is_frozen and not getattr(message, OVERRIDE)
+    is_overridden = getattr(message, OVERRIDE) and family not in FIXED_FAMILIES
+    return family in BACKBONE_MOMENTUM and not is_frozen and not is_overridden
 
 
 def trained_statistics(config: pb.TrainEvalPipelineConfig) -> list[TrainedStatistics]:

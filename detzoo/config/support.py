@@ -40,8 +40,9 @@ class Normalization(enum.Enum):
 class Extractor:
     """A backbone, and the pyramid on it."""
 
-    # Module that builds it: mobilenet_v1, mobilenet_v2, mobilenet_v3, mobiledet, vgg16, inception_v2, inception_v3,
-    # inception_resnet_v2, resnet, resnext, efficientnet, nasnet, pnasnet, resnet_v2 or hourglass.
+    # Module that builds it: mobilenet_v1, mobilenet_v2, mobilenet_v2_mnasfpn, mobilenet_v3, mobiledet, vgg16,
+    # inception_v2, inception_v3, inception_resnet_v2, resnet, resnext, efficientnet, nasnet, pnasnet, resnet_v2 or
+    # hourglass.
     family: str
     variant: str  # member of the family, e.g. "101" or "101_32x8d"; "" if there is only one
     normalization: Normalization  # normalization of the input
@@ -68,6 +69,7 @@ class SsdExtractor(Extractor):
     has_fixed_maps: bool = False  # True if ``num_layers`` has no effect, because all maps are always made
     # True for a bidirectional feature pyramid on the maps (``_bifpn``), with the levels of ``bifpn``.
     is_bifpn: bool = False
+    is_mnasfpn: bool = False  # True if the pyramid of ``is_fpn`` is MnasFPN
 
     @property
     def is_pyramid(self) -> bool:
@@ -113,6 +115,9 @@ class CenterExtractor(Extractor):
     stride: int = 32  # largest stride in the network, of which the sides of the input must be multiples
 
 
+# Families whose hyperparameters, with those of the pyramid on them, are the Object Detection API's own.
+FIXED_FAMILIES = ("mobiledet", "mobilenet_v2_mnasfpn")
+MNASFPN_LEVELS = (3, 6)
 PYRAMID_LEVELS = (2, 3, 4, 5)  # Every backbone here has maps of these strides: 4, 8, 16, 32.
 _UNIT, _MEAN = Normalization.MINUS_ONE_TO_ONE, Normalization.IMAGENET_MEAN
 
@@ -177,6 +182,16 @@ _ALONE = {
     "ssd_mobilenet_v3_large": _mobile("mobilenet_v3", "large", has_imagenet_weights=True),
     "ssd_mobilenet_v3_small": _mobile("mobilenet_v3", "small", has_imagenet_weights=True),
     "ssd_mobilenet_edgetpu": _mobile("mobilenet_v3", "edgetpu"),
+    "ssd_mobilenet_v2_mnasfpn": SsdExtractor(
+        "mobilenet_v2_mnasfpn",
+        "",
+        _UNIT,
+        has_depth_multiplier=True,
+        is_fpn=True,
+        is_first_generation=True,
+        backbone_levels=PYRAMID_LEVELS,
+        is_mnasfpn=True,
+    ),
     **{f"ssd_mobiledet_{chip}": _mobile("mobiledet", chip) for chip in ("cpu", "dsp", "edgetpu", "gpu")},
 }
 
@@ -288,7 +303,6 @@ CENTER_EXTRACTORS: dict[str, CenterExtractor] = {
 
 # First match wins. Prefixes and fragments of types that the Object Detection API has and this version does not build.
 _NOT_YET: tuple[tuple[str, str], ...] = (
-    ("mnasfpn", "MnasFPN, a searched feature pyramid"),
     ("_ppn", "pooling pyramids (PPN) on anything but MobileNet v1"),
     ("spaghettinet", "SpaghettiNet backbones"),
     ("pnasnet", "the PNASNet backbone"),

@@ -26,6 +26,8 @@ HYPERPARAMS = ConvHyperparams(
 V1_PYRAMID_ENDPOINTS = {2: "conv_pw_3_relu", 3: "conv_pw_5_relu", 4: "conv_pw_11_relu", 5: "conv_pw_13_relu"}
 V1_SSD_ENDPOINTS = V1_PYRAMID_ENDPOINTS
 V2_PYRAMID_ENDPOINTS = {2: "block_2_add", 3: "block_5_add", 4: "block_12_add", 5: "out_relu"}
+# MnasFPN's: all of stride 32 without the last 1 x 1 convolution.
+V2_MNASFPN_ENDPOINTS = V2_PYRAMID_ENDPOINTS | {5: "block_16_project_BN"}
 # CenterNet's: the last block of the narrower half of stride 16.
 V2_CENTER_ENDPOINTS = V2_PYRAMID_ENDPOINTS | {4: "block_9_add"}
 # "layer_15/expansion_output": wide, and already computed at the stride of the previous block.
@@ -109,6 +111,17 @@ def for_center_net(network: Network) -> Network:
     batch_norm = BatchNormHyperparams(momentum=0.97, epsilon=0.001, scale=True)
     hyperparams = dataclasses.replace(network.hyperparams, batch_norm=batch_norm, l2_weight=0.0)
     return dataclasses.replace(network, endpoints=V2_CENTER_ENDPOINTS, hyperparams=hyperparams)
+
+
+def for_mnasfpn(network: Network) -> Network:
+    """Returns MobileNet v2 with the endpoints and the hyperparameters that the Object Detection API has for MnasFPN."""
+    hyperparams = dataclasses.replace(
+        network.hyperparams,
+        kernel_initializer=keras.initializers.HeNormal,
+        depthwise_initializer=functools.partial(keras.initializers.TruncatedNormal, stddev=0.536),
+        batch_norm=BatchNormHyperparams(momentum=0.99, epsilon=0.01, scale=True),
+    )
+    return dataclasses.replace(network, endpoints=V2_MNASFPN_ENDPOINTS, hyperparams=hyperparams)
 
 
 def _rounded(channels: float) -> int:

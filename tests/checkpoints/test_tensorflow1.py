@@ -11,15 +11,19 @@ import pytest
 import tensorflow as tf
 
 from detzoo.builders.detector import build_detector
+from detzoo.builders.features import build_feature_extractor
+from detzoo.builders.necks import build_neck
 from detzoo.checkpoints import restore_for_inference
 from detzoo.checkpoints.files import latest_prefix
 from detzoo.checkpoints.layout import save_weights, variables_by_path
 from detzoo.checkpoints.restore import warm_start
 from detzoo.checkpoints.tensorflow1 import describe, match_detector
+from detzoo.config import pb
 from detzoo.config.load import load_pipeline
 from detzoo.errors import CheckpointError
 from detzoo.features.network import symbolic
 
+NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 GOLDEN = {
     "tf1_faster_rcnn_inception_resnet_v2_atrous_coco": ("a Faster R-CNN on InceptionResnetV2", 0),
     "tf1_faster_rcnn_inception_v2_coco": ("a Faster R-CNN on InceptionV2", 0),
@@ -57,6 +61,101 @@ def test_every_published_variable_has_its_place(shared, name):
     assert sorted([*match.keys.values(), *match.leftovers]) == sorted(published)
 
 
+GATES = ("squeeze_excite/Conv", "squeeze_excite/Conv_1")
+MOBILEDET_LAYERS = {
+    "IBN": ("Conv", "SeparableConv2d", "Conv_1"),
+    "IBNNoExpansion": ("SeparableConv2d", "Conv"),
+    "FusedConv": ("Conv", "Conv_1"),
+    "TuckerConv": ("Conv", "Conv_1", "Conv_2"),
+}
+
+
+def units(kind, numbers, *layers):
+    """Names of layers; a scope has a number from its second use on."""
+    return [f"{kind}_{n}/{layer}" if n else f"{kind}/{layer}" for n in numbers for layer in layers]
+
+
+def mobiledet(**counts):
+    kinds = (units(kind, range(count), *MOBILEDET_LAYERS[kind]) for kind, count in counts.items())
+    return ["Conv", *(name for names in kinds for name in names)]
+
+
+def with_leaves(layers):
+    """Names of the variables of layers: gates have a bias, the others a normalization."""
+    for layer in layers:
+        if "queeze" in layer:
+            yield from (f"{layer}/weights", f"{layer}/biases")
+            continue
+        is_depthwise = layer.endswith(("depthwise", "SeparableConv2d", "SepConv"))
+        yield f"{layer}/{'depthwise_weights' if is_depthwise else 'weights'}"
+        yield from (f"{layer}/BatchNorm/{leaf}" for leaf in NORM)
+        if layer.endswith("SepConv"):
+            yield f"{layer}/pointwise_weights"
+
+
+# Type -> the network's scope and layers in the original's graphs, up to the last one that SSD reads.
+PARTS = ("expand", "depthwise", "project")
+MOBILE = {
+    "ssd_mobilenet_v3_small": (
+        "MobilenetV3",
+        [
+            *("Conv", "Conv_1"),
+            *units("expanded_conv", [0], "depthwise", "project", *GATES),
+            *units("expanded_conv", [1, 2], *PARTS),
+            *units("expanded_conv", range(3, 11), *PARTS, *GATES),
+        ],
+    ),
+    "ssd_mobilenet_edgetpu": (
+        "MobilenetEdgeTPU",
+        [
+            *("Conv", "expanded_conv/project"),
+            *units("expanded_conv", range(1, 9), "expand", "project"),
+            *units("expanded_conv", range(9, 22), *PARTS),
+        ],
+    ),
+    "ssd_mobiledet_cpu": (
+        "MobileDetCPU",
+        mobiledet(IBN=18, IBNNoExpansion=1)
+        + units("IBN", range(18), "SqueezeExcite/Conv", "SqueezeExcite/Conv_1")
+        + units("IBNNoExpansion", [0], "SqueezeExcite/Conv", "SqueezeExcite/Conv_1"),
+    ),
+    "ssd_mobiledet_dsp": ("MobileDetDSP", mobiledet(IBN=11, IBNNoExpansion=1, FusedConv=8, TuckerConv=2)),
+    "ssd_mobiledet_edgetpu": ("MobileDetEdgeTPU", mobiledet(IBN=11, FusedConv=10, TuckerConv=1)),
+    "ssd_mobiledet_gpu": ("MobileDetGPU", mobiledet(IBN=1, FusedConv=17, TuckerConv=4)),
+}
+
+
+@pytest.mark.parametrize("type_name", MOBILE)
+def test_every_variable_of_a_mobile_backbone_has_its_name(type_name):
+    scope, layers = MOBILE[type_name]
+    message = pb.SsdFeatureExtractor(type=type_name)
+    model = symbolic(lambda: build_feature_extractor(message).model)
+    names = [f"FeatureExtractor/{scope}/{name}" for name in with_leaves(layers)]
+    match = match_detector(names, [weight.path for weight in model.weights])
+    assert sorted(match.keys.values()) == sorted(names)
+    assert sorted(match.keys) == sorted(weight.path for weight in model.weights)
+    assert describe(names) == f"a classification network on {scope}, of TensorFlow 1"
+
+
+def test_every_variable_of_mnasfpn_has_its_name():
+    # Four cells of five blocks, each with two inputs; 325 variables.
+    message = pb.SsdFeatureExtractor(type="ssd_mobilenet_v2_mnasfpn", fpn={"min_level": 3, "max_level": 6})
+
+    def build():
+        maps = {level: keras.Input((2 ** (8 - level), 2 ** (7 - level), 8)) for level in (3, 4, 5)}
+        with keras.name_scope("neck"):
+            return keras.Model(list(maps.values()), build_neck(message)(maps))
+
+    blocks = [f"cell_{cell}/block_{block}" for cell in range(4) for block in range(5)]
+    layers = [f"{block}/{part}" for block in blocks for part in ("input_0/Conv1x1", "input_1/Conv1x1", "SepConv")]
+    names = [f"FeatureExtractor/MnasFPN/{name}" for name in with_leaves([*layers, "C6_Conv1x1"])]
+    paths = [weight.path for weight in symbolic(build).weights]
+    match = match_detector(names, paths)
+    assert len(names) == len(paths) == 325
+    assert sorted(match.keys.values()) == sorted(names)
+    assert sorted(match.keys) == sorted(paths)
+
+
 def make_model(num_classes=3, channels=4):
     """A detector's paths: a convolution and a depthwise of MobileNet v1, an extra level, the heads of two levels."""
     image = keras.Input((8, 12, 3))
@@ -79,7 +178,6 @@ def make_model(num_classes=3, channels=4):
 
 
 NET = "FeatureExtractor/MobilenetV1"
-NORM = ("gamma", "beta", "moving_mean", "moving_variance")
 EXPECTED = {
     "backbone/conv1": 1,
     "backbone/conv1_bn": 2,

@@ -64,7 +64,6 @@ def test_normalization():
     ("name", "says"),
     [
         ("ssd_resnet50_v1_ppn", "not supported yet (pooling pyramids"),
-        ("ssd_mobilenet_v2_mnasfpn", "not supported yet (MnasFPN"),
         ("ssd_pnasnet", "not supported yet (the PNASNet"),
         ("ssd_spaghettinet", "not supported yet (SpaghettiNet"),
         ("faster_rcnn_resnet101_keras", "a feature extractor of faster_rcnn, not of ssd"),

@@ -42,6 +42,8 @@ _OTHER_MODELS = {
 _PREDICTORS = ("convolutional_box_predictor", "weight_shared_convolutional_box_predictor")
 _OUTPUT_STRIDES = (0, 8, 16, 32)
 _PYRAMID_OUTPUT_STRIDES = (0, 32)  # Maps of a pyramid must double in size.
+# Fields of other extractors that MnasFPN does not read; the first has no effect on MobileDet, either.
+_NOT_FOR_MNASFPN = ("override_base_feature_extractor_hyperparams", "conv_hyperparams", "use_depthwise")
 # Fields that other extractors have. The Object Detection API refuses them with a bidirectional pyramid, too.
 _NOT_FOR_BIFPN = ("use_explicit_padding", "use_depthwise", "override_base_feature_extractor_hyperparams")
 
@@ -87,8 +89,17 @@ def _check_extractor(message: pb.SsdFeatureExtractor, extractor: support.SsdExtr
         text = f"{message.type} builds no bidirectional pyramid; only the types with _bifpn do. Remove the block"
         findings.error("bifpn", "no-pyramid", text)
     check_backbone(message, extractor, findings)
+    if extractor.family in support.FIXED_FAMILIES:
+        for name in _NOT_FOR_MNASFPN if extractor.is_mnasfpn else _NOT_FOR_MNASFPN[:1]:
+            if message.HasField(name) and getattr(message, name):
+                findings.no_effect(name, f"{message.type} has fixed hyperparameters, as in the Object Detection API")
     if not extractor.is_fpn:
         return
+    levels = (message.fpn.min_level, message.fpn.max_level)
+    if extractor.is_mnasfpn and levels != support.MNASFPN_LEVELS:
+        accepted = "min_level: {} max_level: {}".format(*support.MNASFPN_LEVELS)
+        text = f"has levels {levels[0]} to {levels[1]}; accepted for {message.type}: {accepted}"
+        findings.error("fpn", "pyramid-levels", text)
     for name in ("top_down_pathway", "lateral_connections", "finest_level_only"):  # of two-stage detectors only
         default = message.fpn.DESCRIPTOR.fields_by_name[name].default_value
         if getattr(message.fpn, name) != default:

@@ -12,6 +12,7 @@ from detzoo.config import batch_norm, pb, stages
 from detzoo.config.batch_norm import BACKBONE_KERNEL, HOW_TO_RECOMPUTE, MAX_INITIAL_SHARE, TrainedStatistics
 from detzoo.config.check.training import chosen_schedule, peak_learning_rate
 from detzoo.config.problems import Findings
+from detzoo.config.support import FIXED_FAMILIES
 
 SMALL_BATCH = 2  # images; statistics of so few say little about others
 NEGLIGIBLE_RATE = 1e-4  # of the initial learning rate
@@ -42,12 +43,14 @@ def _check_reach(config: pb.TrainEvalPipelineConfig, findings: Findings) -> None
     requested, own = batch_norm.batch_norm_of(hyperparams), batch_norm.BACKBONE_MOMENTUM[family]
     if requested is None:
         return
+    is_fixed = family in FIXED_FAMILIES
     remedy = f"Set {batch_norm.OVERRIDE}: true if it is meant for the backbone, too"
+    remedy = "Set model.ssd.freeze_batchnorm: true to freeze it" if is_fixed else remedy
     field = batch_norm.decay_path(f"{path}.{batch_norm.HYPERPARAMS}", hyperparams)
     if not requested.train:
         text = f"is false, but does not reach the backbone, whose batch normalization trains. {remedy}"
         findings.warning(field.removesuffix("decay") + "train", "batch-norm-without-reach", text)
-    elif not math.isclose(requested.decay, own, rel_tol=1e-6):
+    elif not is_fixed and not math.isclose(requested.decay, own, rel_tol=1e-6):
         text = f"is {requested.decay:g}, but does not reach the backbone, whose own momentum is {own:g}. {remedy}"
         # A backbone whose statistics move faster than requested does no harm.
         add = findings.warning if requested.decay < own else findings.note
