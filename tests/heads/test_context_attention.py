@@ -40,7 +40,7 @@ def test_attention_to_a_memory_by_hand():
     model = build(AttentionParts(depth=CHANNELS, temperature=0.5, adds_means=False))
     first, second = 1 / (1 + math.exp(-2.0)), 1 / (1 + math.exp(0.4))
     regions = [[2.0, 0.0], [3.0, 4.0]]
-    expected = np.array(regions) + [[first, 1 - first], [second, 1 - second]]
+    expected = np.add(regions, [[first, 1 - first], [second, 1 - second]])
     np.testing.assert_allclose(attend(model, regions, [[5.0, 0.0], [0.0, 0.25]], 2), expected, rtol=1e-5)
     # In the graphs of TensorFlow 1 the layer adds its input, and its sum is added to its input: twice the means.
     model = build(AttentionParts(depth=CHANNELS, temperature=0.5))
@@ -63,7 +63,7 @@ def test_attention_to_the_other_regions():
     parts = AttentionParts(depth=CHANNELS, temperature=1.0, attends_to_memory=False, attends_to_image=True)
     own = 1 / (1 + math.exp(-1.0))
     regions = np.array([[2.0, 0.0], [0.0, 3.0]])
-    expected = regions + [[own, 1 - own], [1 - own, own]]
+    expected = np.add(regions, [[own, 1 - own], [1 - own, own]])
     np.testing.assert_allclose(attend(build(parts), regions, [[1.0, 1.0]], 1), expected, rtol=1e-5)
     # The second region is padding, so that the first one attends to itself alone.
     assert attend(build(parts), regions, [[1.0, 1.0]], 1, num_regions=1)[0] == pytest.approx([3.0, 0.0])
