@@ -15,19 +15,17 @@ import functools
 import gzip
 import hashlib
 import http.client
-import io
 import json
 import logging
+import math
 import os
 import pathlib
 import re
 import shutil
-import socket
 import sys
 import tarfile
-import threading
-import time
 import urllib.error
+import urllib.request
 import zlib
 from collections.abc import Iterator
 from typing import Any
@@ -45,7 +43,7 @@ from detzoo.config.zoo import (
 )
 from detzoo.errors import CheckpointError, UsageError
 from detzoo.folders import LABEL_MAP_FILE, full_disk, make_folder, write_atomically
-from detzoo.progress import SECONDS_BETWEEN_LINES
+from detzoo.progress import track
 
 __all__ = ["PREFIX", "address_of", "archive_of", "cache_folder", "fetch", "local", "names", "size_of"]
 
@@ -57,11 +55,9 @@ _ATTEMPTS = 3  # a download that breaks off starts again
 # The largest archives hold about 500 MB in a dozen files. Trained weights hardly compress.
 _MAX_BYTES, _MAX_FILES, _MAX_RATIO = 4 * 2**30, 1000, 20
 _RATIO_FREE_BYTES = 64 * 2**20  # small archives may compress better
-_BLOCK = 2**20
+_BLOCK, _MB = 2**20, 10**6
 _DAMAGED = (tarfile.TarError, gzip.BadGzipFile, zlib.error, EOFError)
-_BROKEN_OFF = (urllib.error.ContentTooShortError, ConnectionError, http.client.HTTPException)
-_KERAS_BAR = re.compile(r"[\r\n](?:\x1b\[1m)?\s*(\d+)/(\d+|Unknown)")
-_SETTINGS_OF_PROCESS = threading.Lock()  # its stdout and timeout, changed by one download at a time
+_BROKEN_OFF = (ConnectionError, http.client.HTTPException)
 
 logger = logging.getLogger(__name__)
 
@@ -192,20 +188,16 @@ def _origin(folder: pathlib.Path, archive: pathlib.Path) -> str:
 
 def _download(folder: pathlib.Path, scratch: pathlib.Path, attempts: int = _ATTEMPTS) -> pathlib.Path:
     """Downloads an archive into a new folder; starts again if the connection breaks off."""
-    import keras
-
-    file, address = f"{folder.name}.tar.gz", address_of(folder.name)
+    file, address = scratch / f"{folder.name}.tar.gz", address_of(folder.name)
     try:
-        with _keras_download(folder.name):
-            return pathlib.Path(keras.utils.get_file(file, address, cache_dir=str(scratch), cache_subdir=""))
-    except Exception as problem:
+        _retrieve(address, file, folder.name)
+        return file
+    except (OSError, ValueError, http.client.HTTPException) as problem:
         if full := full_disk(problem, scratch):
             raise full from problem
-        # Keras raises a plain Exception for errors that urllib recognizes.
-        cause = problem.__context__ if type(problem) is Exception else problem
-        is_answer = isinstance(cause, urllib.error.HTTPError)
-        reason = str(cause if is_answer else getattr(cause, "reason", cause)) or type(cause).__name__
-        if attempts == 1 or not isinstance(cause, _BROKEN_OFF):
+        is_answer = isinstance(problem, urllib.error.HTTPError)
+        reason = str(problem if is_answer else getattr(problem, "reason", problem)) or type(problem).__name__
+        if attempts == 1 or not isinstance(problem, _BROKEN_OFF):
             raise CheckpointError(
                 f"{folder.name} cannot be downloaded ({reason}): fetch {address} with another program or on another "
                 f"machine and put the file into {folder.parent}; it is used without a connection"
@@ -214,39 +206,16 @@ def _download(folder: pathlib.Path, scratch: pathlib.Path, attempts: int = _ATTE
     return _download(folder, scratch, attempts - 1)
 
 
-@contextlib.contextmanager
-def _keras_download(name: str) -> Iterator[None]:
-    """Gives ``keras.utils.get_file`` what it lacks: a timeout, and a progress that leaves stdout to results."""
-    with _SETTINGS_OF_PROCESS, contextlib.redirect_stdout(_BarOnStderr(name)):
-        before = socket.getdefaulttimeout()
-        socket.setdefaulttimeout(_TIMEOUT_SECONDS)
-        try:
-            yield
-        finally:
-            socket.setdefaulttimeout(before)
-
-
-class _BarOnStderr(io.TextIOBase):
-    """Stdout during a download. Keras's bar is shown on a terminal; elsewhere one line per interval shows it."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._last = name, time.monotonic()
-
-    def write(self, text: str) -> int:
-        bar = _KERAS_BAR.search(text)
-        if bar is None or self.isatty():
-            sys.stderr.write(text)
-        elif time.monotonic() - self._last >= SECONDS_BETWEEN_LINES:
-            self._last = time.monotonic()
-            total = f" of {int(bar[2]) / 1e6:.0f}" if bar[2].isdigit() else ""
-            sys.stderr.write(f"{self._name}: {int(bar[1]) / 1e6:.0f}{total} MB\n")
-        return len(text)
-
-    def flush(self) -> None:
-        sys.stderr.flush()
-
-    def isatty(self) -> bool:
-        return sys.stderr.isatty()
+def _retrieve(address: str, file: pathlib.Path, label: str) -> None:
+    """Does what ``urllib.request.urlretrieve`` does, with a timeout and a progress."""
+    sys.stderr.write(f"downloading {address}\n")  # stdout is for results
+    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as answer, file.open("wb") as target:
+        size = int(answer.headers.get("Content-Length", 0))
+        blocks = iter(lambda: answer.read(_MB), b"")
+        for block in track(blocks, math.ceil(size / _MB) or None, label, "MB"):
+            target.write(block)
+        if target.tell() < size:
+            raise ConnectionError(f"retrieval incomplete: got only {target.tell()} out of {size} bytes")
 
 
 class _Bounded:
