@@ -17,6 +17,7 @@ import shutil
 import socket
 import stat
 from collections.abc import Iterator
+from typing import Any
 
 from detzoo.errors import DiskFullError, UsageError
 
@@ -96,11 +97,9 @@ def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
     try:
         lock.acquire()
     except filelock.Timeout:
-        try:
-            found = json.loads(holder.read_text(encoding="utf-8"))
+        found, who = read_record(holder), "another process"
+        if found.keys() >= {"pid", "host", "started"}:
             who = f"process {found['pid']} on {found['host']}, started {found['started']}"
-        except (OSError, ValueError, LookupError, TypeError):
-            who = "another process"
         raise UsageError(
             f"{flag} {folder} is in use by {who}: two trainings would overwrite each other's checkpoints. Wait for its "
             f"end, stop it, or use another {flag}"
@@ -118,6 +117,14 @@ def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def read_record(file: str | pathlib.Path) -> dict[str, Any]:
+    """Returns the JSON object in a file that a command wrote; {} if there is none, or if it is damaged."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(pathlib.Path(file).read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
 
 
 def write_atomically(file: str | pathlib.Path, content: str | bytes) -> None:

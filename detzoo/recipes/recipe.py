@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from detzoo.config.diff import Difference, diff_configs
 from detzoo.config.load import load_pipeline, save_pipeline
 from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE, write_atomically
+from detzoo.folders import CONFIG_FILE, read_record, write_atomically
 from detzoo.train.run_record import RunRecord, read_finished
 from detzoo.train.stop import StopRequest
 
@@ -72,10 +72,7 @@ class Recipe:
 
     def read(self, folder: pathlib.Path) -> dict[str, Any]:
         """Returns the stored facts, or {} if there are none."""
-        try:
-            return dict(json.loads((folder / self.file).read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError):
-            return {}
+        return read_record(folder / self.file)
 
     def check_machine(self, strategy_name: str) -> None:
         """Raises a UsageError if the run uses several machines."""

@@ -5,7 +5,6 @@ Reading the marker needs no TensorFlow, so a finished run is reported immediatel
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import json
 import os
@@ -14,7 +13,7 @@ import platform
 import sys
 from typing import Any
 
-from detzoo.folders import FINISHED_FILE, write_atomically
+from detzoo.folders import FINISHED_FILE, read_record, write_atomically
 from detzoo.provenance import commit, versions
 
 RUN_FILE = "run.json"
@@ -23,11 +22,8 @@ RUN_FILE = "run.json"
 def read_finished(model_dir: str | pathlib.Path) -> dict[str, Any] | None:
     """Returns ``{"step", "num_train_steps", "reason"}`` of a finished run with a checkpoint, else None."""
     folder = pathlib.Path(model_dir)
-    try:
-        record = json.loads((folder / FINISHED_FILE).read_text(encoding="utf-8"))
-        return record if (folder / "checkpoint").is_file() and "num_train_steps" in record else None
-    except (OSError, ValueError, TypeError):
-        return None
+    record = read_record(folder / FINISHED_FILE)
+    return record if (folder / "checkpoint").is_file() and "num_train_steps" in record else None
 
 
 def write_finished(model_dir: str | pathlib.Path, step: int, num_train_steps: int, reason: str) -> None:
@@ -51,9 +47,7 @@ class RunRecord:
 
     def __init__(self, model_dir: str | pathlib.Path, **facts: Any) -> None:
         self._file = pathlib.Path(model_dir) / RUN_FILE
-        earlier: list[Any] = []
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            earlier = list(json.loads(self._file.read_text(encoding="utf-8"))["sessions"])
+        earlier = read_record(self._file).get("sessions")
         self._session: dict[str, Any] = {
             "started": _now(),
             "command": sys.argv,
@@ -63,7 +57,7 @@ class RunRecord:
             "cpu_count": os.cpu_count(),
             **facts,
         }
-        self._sessions = [*earlier, self._session]
+        self._sessions = [*(earlier if isinstance(earlier, list) else []), self._session]
         self.update()
 
     def update(self, **facts: Any) -> None:
