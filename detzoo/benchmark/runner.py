@@ -6,19 +6,19 @@ import dataclasses
 import datetime
 import functools
 import itertools
-import json
 import logging
 import math
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from detzoo.benchmark import images, latency, memory, multiply_adds, precision, stages
 from detzoo.benchmark.machine import (
+    Load,
     LoadMeter,
     beside_yardstick,
     describe_environment,
@@ -29,7 +29,7 @@ from detzoo.benchmark.machine import (
 from detzoo.benchmark.measures import KINDS, MAX_DIFFERENCE, BenchmarkOptions, Latency, Stages
 from detzoo.benchmark.process import ProcessCosts, ServingSettings, measure_process
 from detzoo.errors import DetzooError
-from detzoo.folders import EXPORT_RECORD
+from detzoo.folders import EXPORT_RECORD, read_record
 from detzoo.serving.frozen import FrozenGraph, node_of, quiet_conversion, to_constants
 from detzoo.serving.given_regions import inputs_of
 from detzoo.serving.runtimes import TENSORFLOW
@@ -120,14 +120,22 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
     inputs = images.batches(served.detector, pool, options.batch_size, options.num_proposals)
     if served.detector.wants_proposals:
         logger.info("each image comes with %d random regions (--num_proposals)", options.num_proposals)
-    upcoming = itertools.cycle(inputs)
-    began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    before = load_before()
-    first_run_seconds = _first_run(served, options, next(upcoming))
-    for given in inputs if len(pool.shapes) > 1 else ():  # kernels prepare for each size
-        latency.fetch(served.call(given))
-    times, gflops, during, allocated = _time_whole(served, options, upcoming)
-    load = judge(before, during, len(own_cores()))
+    upcoming, has_gpu = itertools.cycle(inputs), options.device == "GPU"
+
+    def first_run() -> float:
+        seconds = _first_run(served, options, next(upcoming))
+        for given in inputs if len(pool.shapes) > 1 else ():  # kernels prepare for each size
+            latency.fetch(served.call(given))
+        return seconds
+
+    whole = measure_whole(
+        lambda: served.call(next(upcoming)),
+        options,
+        first_run,
+        memory.reset_allocator if has_gpu else lambda: None,  # to what is held now
+    )
+    times = whole.latency
+    allocated = memory.allocator_peak_mib() - memory.mib(served.copied_bytes) if has_gpu else None
     with quiet_conversion():  # graph optimizers write messages from C++
         latency.fetch(served.chain(next(upcoming)))
         counts, by_stage = _count(served, pool, options.num_proposals)
@@ -138,22 +146,7 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
     )
     logger.info("measuring the memory of one call, then load time and memory in a fresh process")
     process = _measure_process(served, options, inputs[0], times.median_ms)
-    warn(times, load)
-    shape = pool.shapes[0] if len(pool.shapes) == 1 else (None, None)
-    return {
-        "started": began,
-        "runtime": TENSORFLOW,
-        "device": options.device,
-        "precision": options.precision,
-        "jit_compile": options.jit_compile,
-        "batch_size": options.batch_size,
-        "image_height": shape[0],
-        "image_width": shape[1],
-        "images": pool.source,
-        "num_images": len(pool.images),
-        "latency": rounded(times._asdict()),
-        "images_per_second": round(1000.0 * options.batch_size / times.median_ms, 3),
-        "first_run_seconds": round(first_run_seconds, 3),
+    costs = {
         "stages": rounded(times_of_stages._asdict() if times_of_stages else dict.fromkeys(Stages._fields)),
         "parameters": _parameters(served.detector.folder, served.frozen),
         "multiply_adds": sum(counts.values()),
@@ -165,10 +158,79 @@ def _measure(served: _Served, options: BenchmarkOptions, pool: images.Pool) -> d
             **(served.kernels._asdict() if served.kernels else dict.fromkeys(precision.Kernels._fields)),
             "compiled": " ".join(served.chain.compiled) if options.jit_compile else None,
         },
-        "yardstick_gflops": round(gflops, 1),
-        "load": load._asdict(),
-        "environment": describe_environment(),
     }
+    return whole.result(options, pool, costs)
+
+
+class Whole(NamedTuple):
+    """Measurement of whole calls."""
+
+    started: str  # UTC, ISO 8601
+    first_run_seconds: float
+    latency: Latency
+    gflops: float  # yardstick of that time
+    load: Load
+
+    def result(self, options: BenchmarkOptions, pool: images.Pool, costs: dict[str, Any]) -> dict[str, Any]:
+        """Returns the JSON object of a result: these numbers, and the ``costs`` by their keys."""
+        height, width = pool.shapes[0] if len(pool.shapes) == 1 else (None, None)
+        return {
+            "started": self.started,
+            "runtime": options.runtime or TENSORFLOW,
+            "device": options.device,
+            "precision": options.precision,
+            "jit_compile": options.jit_compile,
+            "batch_size": options.batch_size,
+            "image_height": height,
+            "image_width": width,
+            "images": pool.source,
+            "num_images": len(pool.images),
+            "latency": rounded(self.latency._asdict()),
+            "images_per_second": round(1000.0 * options.batch_size / self.latency.median_ms, 3),
+            "first_run_seconds": round(self.first_run_seconds, 3),
+            **costs,
+            "yardstick_gflops": round(self.gflops, 1),
+            "load": self.load._asdict(),
+            "environment": describe_environment(),
+        }
+
+
+def measure_whole(
+    call: Callable[[], Any],
+    options: BenchmarkOptions,
+    first_run: Callable[[], float],
+    before_timing: Callable[[], None] = lambda: None,
+) -> Whole:
+    """Measures a call; logs a warning if times are too long or do not repeat.
+
+    Args:
+        call: The call, each time with other images.
+        options: Numbers of calls.
+        first_run: Makes the first call, and returns its seconds.
+        before_timing: Called between the yardstick and the timed calls.
+    """
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+    before, first_run_seconds = load_before(), first_run()
+    logger.info("measuring the yardstick, then %d runs of batch size %d", options.runs, options.batch_size)
+    during: list[float] = []
+
+    def timed() -> Latency:
+        before_timing()
+        meter = LoadMeter()
+        found = latency.time_call(call, options.warmup, options.runs, options.min_seconds)
+        during.append(meter.read())
+        return found
+
+    times, gflops = beside_yardstick(timed)
+    load = judge(before, during[0], len(own_cores()))
+    if not load.is_quiet:
+        text = "other programs used %.2f cores before and %.2f during the runs, so the times are too long"
+        logger.warning(text, load.before, load.during)
+    difference = times.repeat_difference or 0.0
+    if difference > MAX_DIFFERENCE:
+        text = "the medians of both halves of the runs differ by %.1f %%: use more --runs or a quieter machine"
+        logger.warning(text, 100 * difference)
+    return Whole(started, first_run_seconds, times, gflops, load)
 
 
 def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
@@ -192,29 +254,6 @@ def _first_run(served: _Served, options: BenchmarkOptions, given: Any) -> float:
             raise DetzooError(f"--jit_compile: XLA compiles no part of this model: {served.chain.refusal}")
         logger.info("XLA compiled: %s", ", ".join(served.chain.compiled))
     return found[0]
-
-
-def _time_whole(
-    served: _Served, options: BenchmarkOptions, upcoming: Iterator[Any]
-) -> tuple[Latency, float, float, float | None]:
-    """Returns latency, yardstick, load, and the GPU allocator's peak in MiB (None on a CPU)."""
-    logger.info("measuring the yardstick, then %d runs of batch size %d", options.runs, options.batch_size)
-    has_gpu = options.device == "GPU"
-    during: list[float] = []
-
-    def timed() -> Latency:
-        if has_gpu:
-            memory.reset_allocator()  # to what is held now
-        meter = LoadMeter()
-        found = latency.time_call(
-            lambda: served.call(next(upcoming)), options.warmup, options.runs, options.min_seconds
-        )
-        during.append(meter.read())
-        return found
-
-    times, gflops = beside_yardstick(timed)
-    allocated = memory.allocator_peak_mib() - memory.mib(served.copied_bytes) if has_gpu else None
-    return times, gflops, during[0], allocated
 
 
 def _stage_runs(runs: int, median_ms: float) -> int:
@@ -268,17 +307,6 @@ def _memory(
     return rounded({**found, "process_peak_mib": process.peak_mib if process else None})
 
 
-def warn(times: Latency, load: Any) -> None:
-    """Logs warnings about times that are too long or do not repeat."""
-    if not load.is_quiet:
-        text = "other programs used %.2f cores before and %.2f during the runs, so the times are too long"
-        logger.warning(text, load.before, load.during)
-    difference = times.repeat_difference or 0.0
-    if difference > MAX_DIFFERENCE:
-        text = "the medians of both halves of the runs differ by %.1f %%: use more --runs or a quieter machine"
-        logger.warning(text, 100 * difference)
-
-
 def rounded(values: dict[str, Any]) -> dict[str, Any]:
     """Returns the values with four decimals."""
     return {name: round(value, 4) if isinstance(value, float) else value for name, value in values.items()}
@@ -286,14 +314,9 @@ def rounded(values: dict[str, Any]) -> dict[str, Any]:
 
 def _parameters(folder: pathlib.Path, frozen: FrozenGraph) -> int:
     """Returns the export's count of parameters, or else that of the served weights, with folded normalisation."""
-    try:
-        return int(json.loads((folder.parent / EXPORT_RECORD).read_text(encoding="utf-8"))["parameters"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return _served_parameters(frozen)
-
-
-def _served_parameters(frozen: FrozenGraph) -> int:
-    """Counts numbers in constants that convolutions, matrix products, biases and normalisations read."""
+    if parameters := read_record(folder.parent / EXPORT_RECORD).get("parameters"):
+        return int(parameters)
+    # The numbers in constants that convolutions, matrix products, biases and normalisations read.
     nodes = {node.name: node for node in frozen.graph_def.node}
     readers = (*KINDS, "BiasAdd", "FusedBatchNormV3")
     found: dict[str, int] = {}

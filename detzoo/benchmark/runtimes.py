@@ -7,9 +7,7 @@ they are None here.
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import itertools
-import json
 import logging
 import pathlib
 import time
@@ -18,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from detzoo.benchmark import images, latency
-from detzoo.benchmark.machine import LoadMeter, beside_yardstick, describe_environment, judge, load_before, own_cores
-from detzoo.benchmark.measures import COUNTED_STAGES, KINDS, BenchmarkOptions, Latency, Stages
+from detzoo.benchmark import images
+from detzoo.benchmark.measures import COUNTED_STAGES, KINDS, BenchmarkOptions, Stages
 from detzoo.benchmark.precision import Kernels
 from detzoo.benchmark.process import ServingSettings, measure_process
-from detzoo.benchmark.runner import PROCESS_CALLS, SLOW_MS, rounded, warn
+from detzoo.benchmark.runner import PROCESS_CALLS, SLOW_MS, measure_whole, rounded
 from detzoo.errors import UsageError
+from detzoo.folders import read_record
 from detzoo.serving.image_detector import ImageDetector
 from detzoo.serving.runtimes import PRECISIONS
 
@@ -81,47 +79,22 @@ def _measure(
         [pool.images[(start + offset) % count] for offset in range(size)] for start in range(0, max(count, 2), size)
     ]
     upcoming = itertools.cycle(batches)
-    began = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
-    before, started = load_before(), time.perf_counter()
-    detector.detect_all(next(upcoming))
-    first_run_seconds = time.perf_counter() - started
-    logger.info("measuring the yardstick, then %d runs of batch size %d", options.runs, size)
-    during: list[float] = []
 
-    def timed() -> Latency:
-        meter = LoadMeter()
-        found = latency.time_call(
-            lambda: detector.detect_all(next(upcoming)), options.warmup, options.runs, options.min_seconds
-        )
-        during.append(meter.read())
-        return found
+    def first_run() -> float:
+        started = time.perf_counter()
+        detector.detect_all(next(upcoming))
+        return time.perf_counter() - started
 
-    times, gflops = beside_yardstick(timed)
-    load = judge(before, during[0], len(own_cores()))
+    whole = measure_whole(lambda: detector.detect_all(next(upcoming)), options, first_run)
     logger.info("measuring load time and memory in a fresh process")
     settings = ServingSettings(
         intra_op_threads=options.intra_op_threads, runtime=options.runtime, precision=options.precision
     )
-    calls = PROCESS_CALLS if times.median_ms < SLOW_MS else 1
+    calls = PROCESS_CALLS if whole.latency.median_ms < SLOW_MS else 1
     process = measure_process(model, [np.stack(batches[0])], calls, settings=settings)
-    warn(times, load)
-    shape = pool.shapes[0] if len(pool.shapes) == 1 else (None, None)
-    return {
-        "started": began,
-        "runtime": options.runtime,
-        "device": "CPU",
-        "precision": options.precision,
-        "jit_compile": False,
-        "batch_size": size,
-        "image_height": shape[0],
-        "image_width": shape[1],
-        "images": pool.source,
-        "num_images": count,
-        "latency": rounded(times._asdict()),
-        "images_per_second": round(1000.0 * size / times.median_ms, 3),
-        "first_run_seconds": round(first_run_seconds, 3),
+    costs = {
         "stages": dict.fromkeys(Stages._fields),
-        "parameters": _parameters(model),
+        "parameters": read_record(model.with_suffix(".json")).get("parameters"),
         "multiply_adds": None,
         "multiply_adds_by_kind": dict.fromkeys(sorted(set(KINDS.values()))),
         "multiply_adds_by_stage": dict.fromkeys(COUNTED_STAGES),
@@ -131,15 +104,5 @@ def _measure(
         },
         "process": rounded(process._asdict()),
         "kernels": {**dict.fromkeys(Kernels._fields), "compiled": None},
-        "yardstick_gflops": round(gflops, 1),
-        "load": load._asdict(),
-        "environment": describe_environment(),
     }
-
-
-def _parameters(model: pathlib.Path) -> int | None:
-    """Returns the number in the record of the export, None without one."""
-    try:
-        return int(json.loads(model.with_suffix(".json").read_text(encoding="utf-8"))["parameters"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return whole.result(options, pool, costs)
