@@ -15,11 +15,14 @@ import numpy as np
 from detzoo.api.messages import named_arguments
 from detzoo.api.source import Kind
 from detzoo.api.weights import label_map_of, num_classes_of, restore_whole
-from detzoo.config.load import LoadedPipeline
+from detzoo.config.label_map import LabelMap
+from detzoo.config.load import LoadedPipeline, load_pipeline
+from detzoo.config.names import suggestion
+from detzoo.config.problems import is_placeholder
 from detzoo.errors import DataError, UsageError
 from detzoo.folders import CONFIG_FILE
 from detzoo.progress import track
-from detzoo.tasks.models import InMemory, Pipeline, tiled, tiling_of, usual_batch_size, usual_max_boxes
+from detzoo.tasks.models import InMemory, Pipeline, tiled, tiling_of, usual_batch_size
 from detzoo.tasks.result import Result
 
 if TYPE_CHECKING:
@@ -27,7 +30,6 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from detzoo.benchmark.measures import BenchmarkOptions
-    from detzoo.config.label_map import LabelMap
     from detzoo.detectors.base import Detector
     from detzoo.serving.image_detector import ImageDetector
     from detzoo.tasks.detect_images import GivenImage, Regions
@@ -135,18 +137,7 @@ class LoadedDetector:
     @overload
     def detect(self, images: Any, **options: Unpack[DetectOptions]) -> Any: ...
 
-    def detect(
-        self,
-        images: Any,
-        *,
-        score_threshold: float = 0.5,
-        max_boxes: int | None = None,
-        batch_size: int | None = None,
-        proposals: FilePath | Sequence[np.ndarray] | None = None,
-        max_drawn_overlap: float | None = None,
-        tile: int | None = None,
-        tile_overlap: float | None = None,
-    ) -> Result | list[Result]:
+    def detect(self, images: Any, **options: Unpack[DetectOptions]) -> Result | list[Result]:
         """Detects objects on images.
 
         Args:
@@ -176,16 +167,14 @@ class LoadedDetector:
         """
         from detzoo.tasks.detect_images import given_images, is_one_image
 
-        options: dict[str, Any] = {"score_threshold": score_threshold, "max_boxes": max_boxes, "batch_size": batch_size}
-        options |= {"proposals": proposals, "max_drawn_overlap": max_drawn_overlap}
-        options |= {"tile": tile, "tile_overlap": tile_overlap}
         with named_arguments():
             if _is_video(images):
                 return [result.without_image() for result in self._frames(images, is_whole=True, **options)]
             if is_one_image(images):
+                proposals = options.get("proposals")
                 if isinstance(proposals, np.ndarray) and proposals.ndim == 2:
                     options["proposals"] = [proposals]
-                [result] = self._detect_each(images, **options)
+                [result] = self._detect_given(given_images(images), **options)
                 return result
             given = list(given_images(images))
             if not given:
@@ -196,66 +185,35 @@ class LoadedDetector:
                 raise DataError(f"none of the {len(given)} files could be read as an image and detected on")
             return found
 
-    def detect_each(
-        self,
-        images: Any,
-        *,
-        score_threshold: float = 0.5,
-        max_boxes: int | None = None,
-        batch_size: int | None = None,
-        proposals: FilePath | Iterable[np.ndarray] | None = None,
-        max_drawn_overlap: float | None = None,
-        tile: int | None = None,
-        tile_overlap: float | None = None,
-    ) -> Iterator[Result]:
+    def detect_each(self, images: Any, **options: Unpack[DetectOptions]) -> Iterator[Result]:
         """Yields one result per image as ``detect`` does, with only a few images in memory at a time.
 
         For large folders, and for images that a generator produces. ``detect_video`` has more settings for videos.
 
         Args:
             images: As for ``detect``, or any iterable of paths, arrays and PIL images, which may be endless.
-            score_threshold: See ``detect``.
-            max_boxes: See ``detect``.
-            batch_size: See ``detect``. A result is yielded when its batch is done.
-            proposals: See ``detect``.
-            max_drawn_overlap: See ``detect``.
-            tile: See ``detect``.
-            tile_overlap: See ``detect``.
+            **options: See ``detect``. A result is yielded when its batch is done; proposals may be any iterable.
 
         Raises:
             DataError: An image that is not from a folder or glob cannot be used. Earlier results were yielded.
             UsageError: An argument is wrong.
         """
+        from detzoo.tasks.detect_images import given_images
+
         if _is_video(images):
-            options: dict[str, Any] = {"score_threshold": score_threshold, "max_boxes": max_boxes}
-            options |= {"batch_size": batch_size, "max_drawn_overlap": max_drawn_overlap}
-            return self._frames(images, proposals, tile=tile, tile_overlap=tile_overlap, **options)
-        return self._detect_each(
-            images,
-            score_threshold=score_threshold,
-            max_boxes=max_boxes,
-            batch_size=batch_size,
-            proposals=proposals,
-            max_drawn_overlap=max_drawn_overlap,
-            tile=tile,
-            tile_overlap=tile_overlap,
-        )
+            return self._frames(images, **options)
+        return self._detect_given(given_images(images), **options)
 
     def detect_video(
         self,
         video: FilePath | int,
         *,
-        score_threshold: float = 0.5,
-        max_boxes: int | None = None,
-        batch_size: int | None = None,
-        max_drawn_overlap: float | None = None,
-        tile: int | None = None,
-        tile_overlap: float | None = None,
         frame_stride: int = 1,
         max_frames: int | None = None,
         track: bool = False,
         stream_timeout: float = 10.0,
         stream_retries: int = 5,
+        **options: Unpack[DetectOptions],
     ) -> Iterator[Result]:
         """Yields the result of each frame of a video, a camera or a stream; the next frames are decoded meanwhile.
 
@@ -263,17 +221,12 @@ class LoadedDetector:
 
         Args:
             video: Path of a file, number of a camera, or address of a stream. Those two have no end.
-            score_threshold: See ``detect``.
-            max_boxes: See ``detect``.
-            batch_size: Frames that run together at most; None for 4.
-            max_drawn_overlap: See ``detect``.
-            tile: See ``detect``.
-            tile_overlap: See ``detect``.
             frame_stride: Detect on every n-th frame.
             max_frames: Frames to detect on at most.
             track: Number the objects with ByteTrack, in ``result.track_ids``. Needs the extra detzoo[track].
             stream_timeout: Seconds without a frame after which a camera or stream is opened again.
             stream_retries: Attempts to open it before the results end.
+            **options: See ``detect``. ``batch_size`` is the most frames that run together; None for 4.
 
         Yields:
             A ``Result`` whose ``image_id`` is the number of the frame, from 1, and whose ``seconds`` is its time.
@@ -282,16 +235,13 @@ class LoadedDetector:
             DataError: The video cannot be opened or has no frame, or a stream broke off for good.
             UsageError: An argument is wrong, or a package is missing.
         """
-        from detzoo.tasks.detect import choose_limits
-        from detzoo.tasks.detect_video import BATCH_SIZE, VideoOptions, frames_of
+        from detzoo.tasks.detect_video import VideoOptions, frames_of
 
         with named_arguments():
-            options = VideoOptions(batch_size, frame_stride, max_frames, track, stream_timeout, stream_retries)
-            tiling = tiling_of(tile, tile_overlap)
-            detector, names = tiled(self._detector(), tiling, batch_size or BATCH_SIZE), self._names()
-            most = usual_max_boxes(max_boxes, tiling)
-            limits = choose_limits(detector, names, score_threshold, most, max_drawn_overlap)
-            return _with_named_arguments(frames_of(detector, str(video), names, limits, options))
+            batch_size = options.pop("batch_size", None)
+            chosen = VideoOptions(batch_size, frame_stride, max_frames, track, stream_timeout, stream_retries)
+            results = frames_of(self._detector(), str(video), self._names(), chosen, **options)
+            return _with_named_arguments(results)
 
     def train(
         self,
@@ -356,30 +306,17 @@ class LoadedDetector:
         self,
         config: Pipeline | None = None,
         *,
-        output_dir: FilePath | None = None,
-        overrides: Sequence[str] = (),
         recompute_batch_norm: int | None = None,
-        combine_with: Sequence[str] = (),
-        on_train_data: bool = False,
-        compare_with: FilePath | None = None,
-        tile: int | None = None,
-        tile_overlap: float | None = None,
+        **options: Any,
     ) -> Evaluation:
         """Measures this detector on evaluation data as `detzoo evaluate` does.
 
         Args:
             config: Config whose first eval_input_reader has the data; None for the config of this detector.
-            output_dir: Folder of metrics.json, detections.json, groundtruth.json and report.html; None to write
-                nothing.
-            overrides: Changes of single config fields, such as
-                "eval_input_reader[0].tf_record_input_reader.input_path=data/val.tfrecord".
             recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
                 are computed; None for the statistics of the model.
-            combine_with: Folders of further SPP-nets, whose scored windows are joined to those of this one.
-            on_train_data: Measure on the train_input_reader instead.
-            compare_with: Folder of another evaluation on the same images; the report shows the difference.
-            tile: See ``detect``.
-            tile_overlap: See ``detect``.
+            **options: Other arguments of ``detzoo.tasks.evaluate.evaluate``: output_dir, overrides, combine_with,
+                on_train_data, compare_with, tile and tile_overlap.
 
         Returns:
             An ``Evaluation``: ``metrics["mAP"]`` and the other metrics by name, the detections of every image, and
@@ -396,51 +333,19 @@ class LoadedDetector:
             model: dict[str, Any] = {"saved_model": self._exported}
             if self._exported is None:
                 model = {"checkpoint_dir": self._to_measure(recompute_batch_norm)}
-            return evaluate(
-                pipeline,
-                output_dir=output_dir,
-                overrides=overrides,
-                recompute_batch_norm=recompute_batch_norm,
-                combine_with=combine_with,
-                on_train_data=on_train_data,
-                compare_with=compare_with,
-                tile=tile,
-                tile_overlap=tile_overlap,
-                **model,
-            )
+            return evaluate(pipeline, recompute_batch_norm=recompute_batch_norm, **model, **options)
 
     def export(
-        self,
-        output_directory: FilePath,
-        *,
-        overrides: Sequence[str] = (),
-        format: str = "saved_model",
-        input_type: str = "image_tensor",
-        optimize_for: str = "cpu",
-        recompute_batch_norm: int | None = None,
-        quantize: str = "none",
-        representative_data: str = "",
-        max_detections: int | None = None,
-        check: bool = True,
-        nms: str = "tensorflow",
-        tf1_names: bool = False,
+        self, output_directory: FilePath, *, recompute_batch_norm: int | None = None, **options: Any
     ) -> Exported:
         """Exports this detector as `detzoo export` does.
 
         Args:
             output_directory: Folder for the model, its config, label map and record.
-            overrides: Changes of single config fields, such as thresholds of the post-processing.
-            format: "saved_model", "tflite" or "onnx".
-            input_type: "image_tensor", "float_image_tensor", "encoded_image_string_tensor" or "tf_example".
-            optimize_for: "cpu" or "gpu"; for a SavedModel or ONNX.
             recompute_batch_norm: Number of training batches from which the moving statistics of batch normalization
                 are computed; None for the statistics of the model.
-            quantize: "none", "float16", "dynamic" or "int8"; for TFLite.
-            representative_data: TFRecords or images (path, folder, glob, or several with commas between) for TFLite.
-            max_detections: Detections per image, instead of the config's max_total_detections; for TFLite.
-            check: Compare the exported model with this detector.
-            nms: "tensorflow", or "portable" for a SavedModel that OpenVINO and TensorFlow.js can convert.
-            tf1_names: Write frozen_inference_graph.pb and a SavedModel for clients of TensorFlow 1.
+            **options: Other arguments of ``detzoo.tasks.export.export``: overrides, format, input_type, optimize_for,
+                quantize, representative_data, max_detections, nms, tf1_names and check.
 
         Returns:
             An ``Exported``: ``path`` of the SavedModel or file, which ``detzoo.load`` takes.
@@ -453,22 +358,9 @@ class LoadedDetector:
         from detzoo.tasks.export import export
 
         with named_arguments():
-            return export(
-                self._loaded_config(),
-                self._to_measure(recompute_batch_norm),
-                output_directory,
-                overrides=overrides,
-                format=format,
-                input_type=input_type,
-                optimize_for=optimize_for,
-                recompute_batch_norm=recompute_batch_norm,
-                quantize=quantize,
-                representative_data=representative_data,
-                max_detections=max_detections,
-                check=check,
-                nms=nms,
-                tf1_names=tf1_names,
-            )
+            weights = self._to_measure(recompute_batch_norm)
+            options["recompute_batch_norm"] = recompute_batch_norm
+            return export(self._loaded_config(), weights, output_directory, **options)
 
     def benchmark(
         self, *, batch_sizes: Sequence[int] = (1,), options: BenchmarkOptions | None = None, **changes: Any
@@ -488,7 +380,6 @@ class LoadedDetector:
         Raises:
             UsageError: A setting is unknown or wrong, or this detector is a .tflite file or an ensemble.
         """
-        from detzoo.config.names import suggestion
         from detzoo.serving.saved_detector import SavedDetector
         from detzoo.tasks.benchmark import DEFAULT_OPTIONS, benchmark, usual_proposals
 
@@ -511,8 +402,6 @@ class LoadedDetector:
 
     def _become(self, model_dir: FilePath) -> None:
         """Takes over the config and the weights of a training."""
-        from detzoo.config.load import load_pipeline
-
         pipeline = load_pipeline(str(pathlib.Path(model_dir) / CONFIG_FILE))
         memory, label_map = restore_whole(pipeline, str(model_dir)), label_map_of(pipeline.message)
         self.__init__(  # type: ignore[misc]
@@ -575,22 +464,15 @@ class LoadedDetector:
             self._live = memory.detector, LiveDetector(memory.detector, build_model_resizer(memory.model))
         return self._live[1]
 
-    def _detect_each(self, images: Any, **options: Any) -> Iterator[Result]:
-        from detzoo.tasks.detect_images import given_images
-
-        return self._detect_given(given_images(images), **options)
-
     def _detect_given(
         self,
         images: Iterable[GivenImage],
         *,
-        score_threshold: float,
-        max_boxes: int | None,
-        batch_size: int | None,
-        proposals: Any,
-        max_drawn_overlap: float | None,
-        tile: int | None,
-        tile_overlap: float | None,
+        batch_size: int | None = None,
+        proposals: Any = None,
+        tile: int | None = None,
+        tile_overlap: float | None = None,
+        **limits: Any,
     ) -> Iterator[Result]:
         """Checks the options at once, and yields the results."""
         from detzoo.tasks.detect import choose_limits
@@ -599,19 +481,17 @@ class LoadedDetector:
         with named_arguments():
             if batch_size is not None and batch_size < 1:
                 raise UsageError(f"batch_size is {batch_size}; accepted: 1 or more")
-            tiling = tiling_of(tile, tile_overlap)
-            detector, names = self._detector(), self._names()
-            limits = choose_limits(
-                detector, names, score_threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap
-            )
+            tiling, detector, names = tiling_of(tile, tile_overlap), self._detector(), self._names()
+            chosen = choose_limits(detector, names, tiling, **limits)
             regions = _regions(detector, proposals)
             batch_size = batch_size or usual_batch_size(self._pipeline and self.config.model)
             if tiling:
                 detector, batch_size = tiled(detector, tiling, batch_size), 1
+        return _with_named_arguments(detect_each(detector, images, names, chosen, batch_size, regions))
 
-        return _with_named_arguments(detect_each(detector, images, names, limits, batch_size, regions))
-
-    def _frames(self, video: FilePath, proposals: Any, is_whole: bool = False, **options: Any) -> Iterator[Result]:
+    def _frames(
+        self, video: FilePath, proposals: Any = None, is_whole: bool = False, **options: Any
+    ) -> Iterator[Result]:
         """Returns the results of a video that was given in place of images."""
         from detzoo.files.video import find_videos
 
@@ -632,8 +512,6 @@ class LoadedDetector:
 
     def _set_start(self, train_config: Any, model_dir: pathlib.Path, is_own: bool) -> None:
         """Lets a new training start with the weights of this detector."""
-        from detzoo.config.problems import is_placeholder
-
         named = train_config.fine_tune_checkpoint
         if self._in_memory is None or (self.step is None and not self._is_handed_out):
             return

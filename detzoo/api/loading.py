@@ -5,19 +5,17 @@ from __future__ import annotations
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from detzoo.api.detector import LoadedDetector
 from detzoo.api.messages import named_arguments
 from detzoo.api.source import Kind, Source, find_source
 from detzoo.api.weights import label_map_of, num_classes_of, restore_fitting, restore_whole, set_label_map
+from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.zoo import PREFIX
 from detzoo.errors import UsageError
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE
-
-if TYPE_CHECKING:
-    from detzoo.config.label_map import LabelMap
-    from detzoo.config.load import LoadedPipeline
 
 RANDOM, IMAGENET, ZOO = "random", "imagenet", "zoo"  # values of ``weights``
 
@@ -80,8 +78,6 @@ def load(
 
 
 def _load_exported(found: Source, label_map_file: str | pathlib.Path | None) -> LoadedDetector:
-    from detzoo.config.label_map import load_label_map
-    from detzoo.config.load import load_pipeline
     from detzoo.serving.onnx_detector import OnnxDetector
     from detzoo.tasks.detect import load_ensemble_file, load_with_label_map
 
@@ -104,7 +100,6 @@ def _load_config(
     label_map_file: str | pathlib.Path | None,
     overrides: Sequence[str],
 ) -> LoadedDetector:
-    from detzoo.config.label_map import load_label_map
     from detzoo.tasks.models import load_checked
 
     loaded = load_checked(found.config, overrides)
@@ -132,8 +127,6 @@ def _load_config(
 
 def _label_map_near(checkpoint: pathlib.Path) -> LabelMap | None:
     """Returns the label map of an export or an archive of the zoo, which lies above the folder of its checkpoint."""
-    from detzoo.config.label_map import load_label_map
-
     places = (checkpoint / LABEL_MAP_FILE, checkpoint.parent / LABEL_MAP_FILE)
     return next((load_label_map(place) for place in places if place.is_file()), None)
 

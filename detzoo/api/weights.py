@@ -6,11 +6,12 @@ import copy
 import logging
 from typing import TYPE_CHECKING, Any
 
+from detzoo.config.label_map import LabelMap
+from detzoo.config.load import LoadedPipeline
+from detzoo.config.problems import is_placeholder
 from detzoo.errors import CheckpointError, OtherModelError
 
 if TYPE_CHECKING:
-    from detzoo.config.label_map import LabelMap
-    from detzoo.config.load import LoadedPipeline
     from detzoo.tasks.models import InMemory
 
 logger = logging.getLogger(__name__)
@@ -72,7 +73,6 @@ def set_label_map(message: Any, path: str | None) -> None:
 
 def label_map_of(message: Any) -> LabelMap | None:
     """Returns the label map of a config; None if no path is set, or, with a warning, if it cannot be read."""
-    from detzoo.config.problems import is_placeholder
     from detzoo.tasks.export import configured_label_map
 
     paths = [reader.label_map_path for reader in _readers(message) if reader.label_map_path]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning, recomputed_batches, trained_statistics
+from detzoo.config.problems import format_problems
 from detzoo.config.stages import memory_of
 from detzoo.errors import ConfigError
 from detzoo.tasks.models import TRAIN_READER, reader_problems
@@ -16,9 +18,6 @@ logger = logging.getLogger(__name__)
 
 def check_recompute(loaded: Any) -> None:
     """Raises ConfigError if a config has no statistics to recompute, or no training records."""
-    from detzoo.config.batch_norm import trained_statistics
-    from detzoo.config.problems import format_problems
-
     if not trained_statistics(loaded.message):
         raise ConfigError(
             f"--{FLAG}: {loaded.path} has no batch normalization whose statistics training moves (none at all, or all "
@@ -41,8 +40,6 @@ def prepare_statistics(detector: Any, message: Any, num_batches: int | None, ste
     Returns:
         Facts for the record of the result: {"recompute_batch_norm": batches, images and layers}, or {}.
     """
-    from detzoo.config.batch_norm import HOW_TO_RECOMPUTE, arrival_warning, recomputed_batches, trained_statistics
-
     config = message.train_config
     if num_batches is None:
         momenta = [part.momentum for part in trained_statistics(message)]

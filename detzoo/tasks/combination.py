@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+from detzoo.config.label_map import load_label_map
+from detzoo.config.load import load_pipeline
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import CONFIG_FILE
 from detzoo.tasks.models import restored
@@ -36,8 +38,6 @@ def combined(detector: Any, message: Any, folders: Sequence[str]) -> Any:
         message: Its ``TrainEvalPipelineConfig``.
         folders: Folders of the other runs.
     """
-    from detzoo.config.label_map import load_label_map
-    from detzoo.config.load import load_pipeline
     from detzoo.detectors.spp_net_combination import CombinedSppNets
 
     own_names = load_label_map(message.eval_input_reader[0].label_map_path).names

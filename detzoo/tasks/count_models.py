@@ -7,6 +7,8 @@ import logging
 import pathlib
 from typing import Any
 
+from detzoo.benchmark.models import IMAGE_SHAPE, NUM_GIVEN_PROPOSALS, ModelRow, digest_of
+from detzoo.config.load import load_pipeline, read_pipeline, to_text
 from detzoo.errors import DetzooError
 from detzoo.tasks.models import build_untrained, start_tensorflow
 
@@ -58,9 +60,6 @@ def refresh(file: pathlib.Path) -> None:
 
 def model_digest(file: pathlib.Path) -> str:
     """Returns a digest of the fields that the numbers of a config depend on."""
-    from detzoo.benchmark.models import digest_of
-    from detzoo.config.load import read_pipeline, to_text
-
     model = read_pipeline(str(file))[0].message.model
     kind = model.WhichOneof("model")
     if kind is None:
@@ -74,11 +73,9 @@ def model_digest(file: pathlib.Path) -> str:
 
 def count_model(file: pathlib.Path, digest: str) -> Any:
     """Builds the detector of a config and returns its ``ModelRow``."""
-    from detzoo.benchmark.models import IMAGE_SHAPE, ModelRow
     from detzoo.benchmark.multiply_adds import count_in_function
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints.layout import variables_by_path
-    from detzoo.config.load import load_pipeline
 
     start_tensorflow()
     import keras
@@ -120,7 +117,6 @@ def _some_proposals(model: Any) -> Any:
     """Returns as many regions as the papers test with, for a detector without a first stage."""
     import tensorflow as tf
 
-    from detzoo.benchmark.models import NUM_GIVEN_PROPOSALS
     from detzoo.contracts import Proposals
 
     rows = model.spp_net.max_proposals if model.HasField("spp_net") else NUM_GIVEN_PROPOSALS

@@ -14,7 +14,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.config.load import load_pipeline
+from detzoo.config.names import suggestion
+from detzoo.ensemble.description import read_ensemble
 from detzoo.errors import ConfigError, DataError, UsageError
+from detzoo.evaluate.best_threshold import BEST, best_threshold
 from detzoo.folders import CONFIG_FILE, METRICS_FILE, make_folder
 from detzoo.tasks.export import PROPOSAL_NAME
 from detzoo.tasks.models import (
@@ -23,16 +28,15 @@ from detzoo.tasks.models import (
     tiled,
     tiling_of,
     usual_batch_size,
-    usual_max_boxes,
 )
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from detzoo.config.label_map import LabelMap
     from detzoo.serving.image_detector import ImageDetector
     from detzoo.tasks.detect_files import DetectionSummary
     from detzoo.tasks.detect_images import DetectionLimits, GivenImage
+    from detzoo.tasks.models import Tiling
 
 PROPOSALS_OVERLAP = 0.5  # of drawn masks of proposals, which nothing suppresses
 
@@ -85,7 +89,6 @@ def detect(
     Raises:
         DataError: No image could be used.
     """
-    from detzoo.config.label_map import load_label_map
     from detzoo.datasets.fonts import LabelFonts
     from detzoo.files.image_files import common_folder, find_images
 
@@ -102,7 +105,7 @@ def detect(
     regions = proposals_table(detector, proposals)
     if regions is not None:
         regions.check_images(files)
-    limits = choose_limits(detector, names, threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap)
+    limits = choose_limits(detector, names, tiling, threshold, max_boxes, max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     batch_size = batch_size or usual_batch_size(model_beside(detector))
     summary = detect_files(
@@ -140,8 +143,6 @@ def choose_threshold(
     Raises:
         UsageError: There is no metrics.json, or it is of another model.
     """
-    from detzoo.evaluate.best_threshold import BEST, best_threshold
-
     if not isinstance(score_threshold, str):
         return score_threshold
     if score_threshold != BEST:
@@ -166,7 +167,6 @@ def check_formats(names: Sequence[str]) -> list[str]:
     Raises:
         UsageError: A name is unknown.
     """
-    from detzoo.config.names import suggestion
     from detzoo.datasets.label_writer import FORMATS
 
     given = [part.strip() for name in names for part in name.split(",") if part.strip()]
@@ -178,8 +178,6 @@ def check_formats(names: Sequence[str]) -> list[str]:
 
 def model_beside(detector: ImageDetector) -> Any:
     """Returns the ``model`` block of the pipeline.config next to an exported model; None if there is none to read."""
-    from detzoo.config.load import load_pipeline
-
     folder = getattr(detector, "folder", None)
     with contextlib.suppress(ConfigError):  # a config that is not needed here may be one of another tool
         if folder is not None and (folder.parent / CONFIG_FILE).is_file():
@@ -189,7 +187,6 @@ def model_beside(detector: ImageDetector) -> Any:
 
 def load_ensemble_file(path: str) -> tuple[Any, LabelMap | None]:
     """Loads the models of an ensemble.json as one detector, and their label map."""
-    from detzoo.ensemble.description import read_ensemble
     from detzoo.tasks.ensemble import load_ensemble
     from detzoo.tasks.models import start_tensorflow
 
@@ -238,8 +235,9 @@ def load_named(
 def choose_limits(
     detector: Any,
     names: Mapping[int, str],
+    tiling: Tiling | None = None,
     score_threshold: float = 0.5,
-    max_boxes: int = 100,
+    max_boxes: int | None = None,
     max_drawn_overlap: float | None = None,
 ) -> DetectionLimits:
     """Returns the limits of detections; the arguments are those of ``detect``.
@@ -251,6 +249,8 @@ def choose_limits(
 
     if not 0.0 <= score_threshold <= 1.0:
         raise UsageError(f"--score_threshold is {score_threshold}; accepted: 0 to 1")
+    if max_boxes is None:
+        max_boxes = 1000 if tiling else 100
     if max_boxes < 1:
         raise UsageError(f"--max_boxes is {max_boxes}; accepted: 1 or more")
     if max_drawn_overlap is None:

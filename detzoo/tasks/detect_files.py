@@ -45,36 +45,22 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DetectionOutputs:
-    """The files that are written besides detections.json.
+    """The files that are written besides detections.json."""
 
-    Attributes:
-        pictures: Write a picture of each image with its detections.
-        crops: Write the part of the image in each box, in a folder per class.
-        formats: Formats of label files, of ``label_writer.FORMATS``.
-        root: Folder that label files state the images relative to; all images are below it.
-    """
-
-    pictures: bool = True
-    crops: bool = False
-    formats: Sequence[str] = ()
-    root: pathlib.Path = pathlib.Path()
+    pictures: bool = True  # write a picture of each image with its detections
+    crops: bool = False  # write the part of the image in each box, in a folder per class
+    formats: Sequence[str] = ()  # formats of label files, of ``label_writer.FORMATS``
+    root: pathlib.Path = pathlib.Path()  # folder that label files state the images relative to; all images are below it
 
 
 @dataclasses.dataclass
 class DetectionSummary:
-    """The result of a run.
+    """The result of a run."""
 
-    Attributes:
-        num_images: Images that were read.
-        num_detections: Detections in all images.
-        skipped: Reason for each file that could not be used.
-        file: The detections.json.
-    """
-
-    num_images: int = 0
-    num_detections: int = 0
-    skipped: dict[str, str] = dataclasses.field(default_factory=dict)
-    file: pathlib.Path = pathlib.Path(DETECTIONS_FILE)
+    num_images: int = 0  # images that were read
+    num_detections: int = 0  # detections in all images
+    skipped: dict[str, str] = dataclasses.field(default_factory=dict)  # reason for each file that could not be used
+    file: pathlib.Path = pathlib.Path(DETECTIONS_FILE)  # the detections.json
 
     @property
     def entries(self) -> list[dict[str, Any]]:

@@ -34,17 +34,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class DetectionLimits:
-    """The detections that are listed and drawn.
+    """The detections that are listed and drawn."""
 
-    Attributes:
-        score_threshold: Least score.
-        max_boxes: Detections per image at most, the best ones.
-        max_drawn_overlap: A detection that overlaps a better one of its class by a greater IoU (of masks, if there are
-            any) is listed, but not drawn; 1 draws all.
-    """
-
-    score_threshold: float = 0.5
-    max_boxes: int = 100
+    score_threshold: float = 0.5  # least score
+    max_boxes: int = 100  # detections per image at most, the best ones
+    # A detection that overlaps a better one of its class by a greater IoU (of masks, if there are any) is listed,
+    # but not drawn; 1 draws all.
     max_drawn_overlap: float = 1.0
 
 

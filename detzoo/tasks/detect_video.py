@@ -12,13 +12,11 @@ import dataclasses
 import json
 import logging
 import pathlib
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from detzoo.config.label_map import load_label_map
 from detzoo.errors import DataError, UsageError
 from detzoo.extras import require_extras
 from detzoo.files.frame_buffer import FrameBuffer
@@ -27,7 +25,8 @@ from detzoo.files.video_writer import VideoWriter
 from detzoo.folders import make_folder
 from detzoo.progress import track
 from detzoo.tasks.detect import choose_limits, load_named
-from detzoo.tasks.models import tiled, tiling_of, usual_max_boxes
+from detzoo.tasks.models import tiled, tiling_of
+from detzoo.tasks.start import EXIT_TERMINATED, terminated_as
 
 if TYPE_CHECKING:
     from detzoo.datasets.fonts import LabelFonts
@@ -45,26 +44,18 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass
 class VideoSummary:
-    """The result for one video.
+    """The result for one video."""
 
-    Attributes:
-        source: Path, camera or address.
-        num_frames: Frames that were detected on.
-        frames_per_second: Speed of the whole, without the first batch, which prepares the model.
-        model_share: Part of that time in the model, 0 to 1; near 1, the model sets the speed.
-        detections: Number of detections by class name.
-        frames: Number of frames with the class, by name.
-        is_interrupted: Ctrl-C ended a camera or stream, which has no other end.
-        objects: Number of different objects by their most frequent class; empty without tracking.
-    """
-
-    source: str
-    num_frames: int = 0
-    frames_per_second: float = 0.0
-    model_share: float = 0.0
+    source: str  # path, camera or address
+    num_frames: int = 0  # frames that were detected on
+    frames_per_second: float = 0.0  # speed of the whole, without the first batch, which prepares the model
+    model_share: float = 0.0  # part of that time in the model, 0 to 1; near 1, the model sets the speed
+    # Number of detections by class name.
     detections: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    # Number of frames with the class, by name.
     frames: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
-    is_interrupted: bool = False
+    is_interrupted: bool = False  # Ctrl-C ended a camera or stream, which has no other end
+    # Number of different objects by their most frequent class; empty without tracking.
     objects: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
 
 
@@ -72,24 +63,17 @@ class VideoSummary:
 class VideoOptions:
     """Settings of reading and detecting.
 
-    Attributes:
-        batch_size: Frames per call of the model at most. Frames that are not decoded yet are not waited for.
-        frame_stride: Detect on every n-th frame, from the first one.
-        max_frames: Frames to detect on at most, per video; None for all.
-        track: Number the objects, with ByteTrack.
-        stream_timeout: Seconds without a frame after which a camera or stream is opened again.
-        stream_retries: Attempts to open it before the results end.
-
     Raises:
         UsageError: A number is too small, or a package is missing.
     """
 
+    # Frames per call of the model at most. Frames that are not decoded yet are not waited for.
     batch_size: int | None = None
-    frame_stride: int = 1
-    max_frames: int | None = None
-    track: bool = False
-    stream_timeout: float = TIMEOUT_SECONDS
-    stream_retries: int = RETRIES
+    frame_stride: int = 1  # detect on every n-th frame, from the first one
+    max_frames: int | None = None  # frames to detect on at most, per video; None for all
+    track: bool = False  # number the objects, with ByteTrack
+    stream_timeout: float = TIMEOUT_SECONDS  # seconds without a frame after which a camera or stream is opened again
+    stream_retries: int = RETRIES  # attempts to open it before the results end
 
     def __post_init__(self) -> None:
         require_extras("tracking" if self.track else "reading videos", "track" if self.track else "video")
@@ -219,13 +203,23 @@ def videos_among(images: Sequence[str], video: Sequence[str], proposals: str | N
 
 
 def frames_of(
-    detector: ImageDetector, video: str, names: Mapping[int, str], limits: DetectionLimits, options: VideoOptions
+    detector: ImageDetector,
+    video: str,
+    names: Mapping[int, str],
+    options: VideoOptions,
+    *,
+    tile: int | None = None,
+    tile_overlap: float | None = None,
+    **limits: Any,
 ) -> Iterator[Result]:
-    """Opens a single video and returns the results of its frames."""
+    """Opens a single video and returns the results of its frames; ``limits`` are those of ``choose_limits``."""
+    tiling = tiling_of(tile, tile_overlap)
+    detector = tiled(detector, tiling, options.batch_size or BATCH_SIZE)
+    chosen = choose_limits(detector, names, tiling, **limits)
     sources = find_videos([video])
     if len(sources) > 1:
         raise UsageError(f"--video {video} is {len(sources)} videos; give one")
-    return iter(FrameResults(detector, options.open(sources[0]), names, limits, options))
+    return iter(FrameResults(detector, options.open(sources[0]), names, chosen, options))
 
 
 def detect_video(
@@ -268,7 +262,6 @@ def detect_video(
             good. What was detected before is written.
         UsageError: An argument is wrong.
     """
-    from detzoo.config.label_map import load_label_map
     from detzoo.datasets.fonts import LabelFonts
 
     if bool(saved_model) == bool(ensemble):
@@ -280,10 +273,10 @@ def detect_video(
     single = options.open(sources[0]) if len(sources) == 1 else None  # a video that is not there needs no model
     detector, names, threshold = load_named(saved_model, ensemble, named, score_threshold, metrics)
     detector = tiled(detector, tiling, options.batch_size or BATCH_SIZE)
-    limits = choose_limits(detector, names, threshold, usual_max_boxes(max_boxes, tiling), max_drawn_overlap)
+    limits = choose_limits(detector, names, tiling, threshold, max_boxes, max_drawn_overlap)
     summaries, problem = [], None
     with contextlib.ExitStack() as stack:
-        _end_on_termination(stack)
+        stack.enter_context(terminated_as(SystemExit(EXIT_TERMINATED)))
         lines = _Lines(folder / FRAMES_FILE, stack)
         for source, file in files.items():
             try:
@@ -300,13 +293,6 @@ def detect_video(
     if not summaries and problem is not None:
         raise problem
     return summaries
-
-
-def _end_on_termination(stack: contextlib.ExitStack) -> None:
-    """Lets SIGTERM, with which services and containers are stopped, end the work as Ctrl-C does."""
-    if threading.current_thread() is threading.main_thread():
-        previous = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-        stack.callback(signal.signal, signal.SIGTERM, previous)
 
 
 def _output_files(sources: Sequence[VideoSource], folder: pathlib.Path) -> list[pathlib.Path]:

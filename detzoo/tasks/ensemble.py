@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.config.load import LoadedPipeline
 from detzoo.ensemble.description import (
     ENSEMBLE_FILE,
     Ensemble,
@@ -20,11 +22,11 @@ from detzoo.ensemble.description import (
 from detzoo.ensemble.selection import OVERALL, MeasuredModel, Selection
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.folders import make_folder
+from detzoo.progress import track
+from detzoo.provenance import commit, versions
 from detzoo.tasks.models import EVAL_READER, Pipeline, load_checked, load_exported, start_tensorflow
 
 if TYPE_CHECKING:
-    from detzoo.config.label_map import LabelMap
-    from detzoo.config.load import LoadedPipeline
     from detzoo.ensemble.detector import EnsembleDetector
     from detzoo.evaluate.runner import EvaluationResult
     from detzoo.evaluate.stored import StoredEvaluation
@@ -59,7 +61,6 @@ def evaluate_ensemble(
             their finished evaluations.
         overrides: See ``detzoo.tasks``.
     """
-    from detzoo.provenance import commit, versions
     from detzoo.tasks.evaluation_report import pixels_of_reader, write_evaluation
 
     pixels = None
@@ -81,7 +82,6 @@ def _run_models(ensemble: Ensemble, output_dir: str | pathlib.Path, loaded: Load
     if not message.eval_input_reader:
         raise ConfigError(f"{loaded.path} has no eval_input_reader: there is nothing to evaluate on")
     make_folder(output_dir, "--output_dir")
-    from detzoo.config.label_map import load_label_map
     from detzoo.tasks.evaluate import measure_exported
 
     start_tensorflow()
@@ -118,7 +118,6 @@ def _measure_merged(
     """Returns COCO's metrics of merged detections, also by masks if all evaluations have them."""
     from detzoo.ensemble.merging import merge_images
     from detzoo.evaluate.runner import COCO_METRICS, MASK_METRICS, EvaluationResult, measure
-    from detzoo.progress import track
 
     keeps_masks = _all_have_masks([str(each.folder) for each in evaluations], [each.has_masks for each in evaluations])
     same_images = zip(*(each.images for each in evaluations), strict=True)

@@ -17,9 +17,12 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from detzoo.config.label_map import load_keypoints, load_label_map
+from detzoo.config.stages import has_second_stage, knows_classes
 from detzoo.errors import CheckpointError, ConfigError, UsageError
 from detzoo.folders import make_folder
 from detzoo.progress import is_live
+from detzoo.provenance import commit, versions
 from detzoo.tasks import batch_norm
 from detzoo.tasks.combination import check_combination, combined
 from detzoo.tasks.evaluation_report import (
@@ -60,18 +63,12 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """The result of measuring one model.
+    """The result of measuring one model."""
 
-    Attributes:
-        model: Checkpoint or exported model, as the caller named it.
-        step: Training step of a checkpoint, 0 if it is unknown; None for an exported model.
-        result: Metrics, also by class, and the detections of every image.
-        report: Path of report.html; None if no files were written, or for proposals and classifiers.
-    """
-
-    model: str
-    step: int | None
-    result: EvaluationResult | ClassificationResult
+    model: str  # checkpoint or exported model, as the caller named it
+    step: int | None  # training step of a checkpoint, 0 if it is unknown; None for an exported model
+    result: EvaluationResult | ClassificationResult  # metrics, also by class, and the detections of every image
+    # Path of report.html; None if no files were written, or for proposals and classifiers.
     report: pathlib.Path | None = None
 
     @property
@@ -260,7 +257,6 @@ def measure_exported(
         tiling: Tiles in which it gets large images; None for whole images.
         draws: Make pictures of the first images.
     """
-    from detzoo.config.stages import knows_classes
     from detzoo.serving.one_by_one import OneByOne
 
     raw = copy.deepcopy(message)
@@ -276,7 +272,6 @@ def make_evaluator(message: Any, draws: bool = False) -> Any:
     """Returns the Evaluator of a config's first eval_input_reader and its eval_config; ``draws`` makes pictures."""
     from detzoo.builders.classification_inputs import class_label_map
     from detzoo.builders.pictures import PairDrawer
-    from detzoo.config.label_map import load_label_map
     from detzoo.evaluate.classification import ClassifierEvaluator
     from detzoo.evaluate.runner import Evaluator, asked_metrics, reads_image_labels
 
@@ -301,7 +296,6 @@ def make_evaluator(message: Any, draws: bool = False) -> Any:
 
 def _keypoint_metrics(message: Any) -> list[Any]:
     """Returns the ``KeypointMetric`` of each class that a config measures."""
-    from detzoo.config.label_map import load_keypoints
     from detzoo.evaluate.coco import KeypointMetric
 
     metrics = []
@@ -345,8 +339,6 @@ def _load(pipeline: Pipeline, overrides: Sequence[str], on_train_data: bool, rec
 
 def _check_exported(message: Any, flag: str) -> None:
     """Raises ConfigError for a model that cannot be measured as a detector of images of any size."""
-    from detzoo.config.stages import has_second_stage
-
     if message.model.HasField("spp_classifier"):
         raise ConfigError(f"a classifier is measured by its checkpoint: give --checkpoint_dir, not {flag}")
     if message.model.HasField("faster_rcnn") and not has_second_stage(message.model.faster_rcnn):
@@ -400,7 +392,6 @@ def _write(
         The evaluation with the path of its page.
     """
     from detzoo.evaluate.events import Events
-    from detzoo.provenance import commit, versions
 
     if output_dir is None:
         return evaluation

@@ -10,16 +10,17 @@ from __future__ import annotations
 import logging
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
+from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.config.load import to_text
+from detzoo.config.problems import is_placeholder
+from detzoo.config.stages import knows_classes, reads_proposals
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.extras import require_extras
 from detzoo.serving.runtimes import EXPORTED_FILES, LITERT, ONNX_RUNTIME, OPENVINO, TENSORFLOW
 from detzoo.tasks import batch_norm
 from detzoo.tasks.models import Checkpoint, Pipeline, build_untrained, load_checked, restored, start_tensorflow
-
-if TYPE_CHECKING:
-    from detzoo.config.label_map import LabelMap
 
 SAVED_MODEL, TFLITE, ONNX = "saved_model", "tflite", "onnx"
 FORMATS = (SAVED_MODEL, TFLITE, ONNX)
@@ -115,7 +116,6 @@ def export(
         find_files(representative_data)  # a wrong path is reported before the model is built
     from detzoo.builders.resize import build_model_resizer
     from detzoo.checkpoints.layout import weights_digest
-    from detzoo.config.load import to_text
     from detzoo.export.exporter import SAVED_MODEL_FOLDER, Export, export_detector
     from detzoo.ops.graph_form import GraphForm
 
@@ -178,7 +178,6 @@ def export_to_measure(
     """
     from detzoo.benchmark.random_weights import randomize
     from detzoo.builders.resize import build_model_resizer
-    from detzoo.config.load import to_text
     from detzoo.export.exporter import Export, export_detector
 
     format, resizer = FORMATS_OF_RUNTIMES[runtime], build_model_resizer(message.model)
@@ -222,10 +221,6 @@ def configured_label_map(message: Any, without: str) -> LabelMap | None:
         message: ``TrainEvalPipelineConfig``.
         without: Consequence of a missing label map, for the warning.
     """
-    from detzoo.config.label_map import LabelMap, load_label_map
-    from detzoo.config.problems import is_placeholder
-    from detzoo.config.stages import knows_classes
-
     if not knows_classes(message.model):
         return LabelMap({1: PROPOSAL_NAME})
     readers = [*message.eval_input_reader, message.train_input_reader]
@@ -267,8 +262,6 @@ def _check_resizing(resizer: Any, flag: str) -> None:
 
 def _check_other_runtime(model: Any, input_type: str, flag: str) -> None:
     """Refuses options and models that only TensorFlow runs, before anything is built; ``flag`` asks for the runtime."""
-    from detzoo.config.stages import reads_proposals
-
     _check_pixel_input(input_type, flag)
     kind = str(model.WhichOneof("model"))
     if kind in ("spp_net", "spp_classifier", "segmentation_proposals") or reads_proposals(model):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import json
 import logging
 import os
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE, EXPORT_RECORD
+from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.load import LoadedPipeline, load_pipeline
+from detzoo.config.override import apply_override
+from detzoo.config.problems import Severity, format_problems
+from detzoo.errors import ConfigError, UsageError
+from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, read_record
 
 if TYPE_CHECKING:
-    from detzoo.config.load import LoadedPipeline
     from detzoo.serving.image_detector import ImageDetector
 
 ONE_STAGE_BATCH = 8
@@ -24,7 +26,7 @@ ONE_STAGE_MODELS = ("ssd", "center_net")  # fields of ``model``
 DEFAULT_TILE_OVERLAP = 0.2
 TRAIN_READER, EVAL_READER = "train_input_reader", "eval_input_reader[0]"
 # Path or name of a pipeline.config (see config.library), or a loaded config. A task never changes what it is given.
-Pipeline: TypeAlias = Union[str, os.PathLike, "LoadedPipeline"]
+Pipeline: TypeAlias = str | os.PathLike | LoadedPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -40,12 +42,6 @@ def load_checked(
         reads: The input reader whose files must exist, ``TRAIN_READER`` or ``EVAL_READER``; "" for none.
         merged: Protobuf text that is merged into the config before the overrides.
     """
-    from detzoo.config.check.pipeline import check_pipeline
-    from detzoo.config.load import LoadedPipeline, load_pipeline
-    from detzoo.config.override import apply_override
-    from detzoo.config.problems import Severity, format_problems
-    from detzoo.errors import ConfigError
-
     problems = []
     overrides = [overrides] if isinstance(overrides, str) else overrides
     if isinstance(pipeline, LoadedPipeline):
@@ -69,9 +65,6 @@ def load_checked(
 
 def reader_problems(loaded: LoadedPipeline, reads: str) -> list[Any]:
     """Returns the errors and placeholders of one input reader of a config."""
-    from detzoo.config.check.pipeline import check_pipeline
-    from detzoo.config.problems import Severity
-
     return [
         problem
         for problem in check_pipeline(loaded)
@@ -225,8 +218,6 @@ def load_exported(
 
 def _padding_resizer(path: str | pathlib.Path, model: Any) -> Any:
     """Returns the resizer of a TFLite model that keeps the aspect ratio of images; None for one that stretches them."""
-    from detzoo.config.load import load_pipeline
-
     config = pathlib.Path(path).parent / CONFIG_FILE
     if model is None and config.is_file():
         model = load_pipeline(str(config)).message.model
@@ -245,12 +236,7 @@ def _padding_resizer(path: str | pathlib.Path, model: Any) -> Any:
 
 def export_record(exported: pathlib.Path) -> dict[str, Any]:
     """Returns the record that `detzoo export` wrote next to a SavedModel or a file; {} for another model."""
-    for path in (exported.with_suffix(".json"), exported.parent / EXPORT_RECORD):
-        with contextlib.suppress(OSError, ValueError):
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if isinstance(record, dict):
-                return record
-    return {}
+    return read_record(exported.with_suffix(".json")) or read_record(exported.parent / EXPORT_RECORD)
 
 
 class Tiling(NamedTuple):
@@ -280,11 +266,6 @@ def tiled(detector: ImageDetector, tiling: Tiling | None, batch_size: int) -> Im
     from detzoo.ensemble.tiles import TiledDetector  # loads TensorFlow
 
     return TiledDetector(detector, *tiling, batch_size)
-
-
-def usual_max_boxes(max_boxes: int | None, tiling: Tiling | None) -> int:
-    """Returns the most detections per image: the number that was given, or else 100, and 1000 with tiles."""
-    return max_boxes if max_boxes is not None else 1000 if tiling else 100
 
 
 def usual_batch_size(model: Any) -> int:

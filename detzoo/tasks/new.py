@@ -57,25 +57,15 @@ _HEADING = """\
 
 
 class NewProject(NamedTuple):
-    """A project that ``new_project`` wrote.
+    """A project that ``new_project`` wrote."""
 
-    Attributes:
-        folder: Folder of the project.
-        recognized: Labels that were found, and their data issues.
-        results: Result of the conversion by split.
-        model: Name of the config that was fitted.
-        weights: Initial weights, one of ``WEIGHTS``.
-        training: ``pb.TrainConfig`` of the project.
-        warnings: Sentences about the data and the config.
-    """
-
-    folder: pathlib.Path
-    recognized: Recognized
-    results: dict[str, ConversionResult]
-    model: str
-    weights: str
-    training: Any
-    warnings: list[str]
+    folder: pathlib.Path  # folder of the project
+    recognized: Recognized  # labels that were found, and their data issues
+    results: dict[str, ConversionResult]  # result of the conversion by split
+    model: str  # name of the config that was fitted
+    weights: str  # initial weights, one of ``WEIGHTS``
+    training: Any  # ``pb.TrainConfig`` of the project
+    warnings: list[str]  # sentences about the data and the config
 
 
 def new_project(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, overload
 
 import numpy as np
 
-from detzoo.errors import UsageError
+from detzoo.errors import DataError, UsageError
 from detzoo.evaluate.masks import PastedMasks, Rle, encode_mask
 from detzoo.extras import require_package
 from detzoo.serving.image_detector import ImageDetections
@@ -109,7 +109,6 @@ class Result:
         """
         if self._pixels is not None:
             return self._pixels
-        from detzoo.errors import DataError
         from detzoo.files.images import UnusableImage, read_upright
 
         if self.path is None or self.seconds is not None:
@@ -143,7 +142,9 @@ class Result:
             if not -len(self) <= rows < len(self):
                 raise IndexError(f"there is no row {rows}: the result has {len(self)} detections")
             return self._detection(range(len(self))[rows])
-        chosen = np.arange(len(self))[rows if isinstance(rows, slice) else np.asarray(rows, _index_type(rows))]
+        if not isinstance(rows, slice):
+            rows = np.asarray(rows, None if len(rows) else int)  # numpy takes an empty list for floats
+        chosen = np.arange(len(self))[rows]
         track_ids = None if self.track_ids is None else self.track_ids[chosen]
         return dataclasses.replace(self, detections=self.detections.rows(chosen), track_ids=track_ids)
 
@@ -312,8 +313,3 @@ class Result:
             if not chosen or overlaps[row, chosen].max() <= self.max_drawn_overlap:
                 chosen.append(row)
         return chosen
-
-
-def _index_type(rows: Any) -> Any:
-    """Returns the type of an index array; numpy would take an empty list for floats."""
-    return None if len(rows) else int

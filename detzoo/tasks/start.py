@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 import warnings
-from typing import TextIO
+from collections.abc import Iterator
+from typing import Any, TextIO
 
 from detzoo.errors import UsageError
 from detzoo.progress import set_quiet
 from detzoo.tasks.native_stderr import drop_import_notes
+
+EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 
 
 def start_without_unused_packages() -> None:
@@ -71,6 +77,23 @@ def start_in_python() -> None:
         package.propagate = False
         if package.level == logging.NOTSET:
             package.setLevel(logging.INFO)
+
+
+@contextlib.contextmanager
+def terminated_as(exception: BaseException) -> Iterator[None]:
+    """Raises an exception at SIGTERM inside the block, so that half-written files are removed; in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def leave(_number: int, _frame: Any) -> None:
+        raise exception
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 class _CurrentStderr(logging.StreamHandler[TextIO]):

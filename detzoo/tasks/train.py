@@ -13,6 +13,8 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from detzoo.config.check.pipeline import check_pipeline
+from detzoo.config.problems import Severity, cannot_start, format_problems
 from detzoo.errors import ConfigError, UsageError
 from detzoo.extras import require_extras
 from detzoo.folders import make_folder
@@ -116,9 +118,6 @@ def check_training(loaded: Any, needs_steps: bool = True) -> None:
         ConfigError: Lists every error, warning and path that is still to be set.
         UsageError: The number of steps is missing.
     """
-    from detzoo.config.check.pipeline import check_pipeline
-    from detzoo.config.problems import Severity, cannot_start, format_problems
-
     problems = check_pipeline(loaded)
     if cannot_start(problems):
         serious = [problem for problem in problems if problem.severity is not Severity.NOTE]

@@ -21,7 +21,6 @@ from detzoo.files import video
 from detzoo.files.video import VideoReader, find_videos
 from detzoo.serving.image_detector import ImageDetections, ImageDetector
 from detzoo.tasks import detect_video as module
-from detzoo.tasks.detect_images import DetectionLimits
 from detzoo.tasks.detect_video import VideoOptions, frames_of
 from detzoo.tasks.result import Result
 from tests.video_files import jpegs, mpegts, number_of, sending, serving, stalling, write_video
@@ -317,9 +316,9 @@ def test_byte_track_follows_a_moving_object(clip, tmp_path):
 
 
 def test_results_of_a_single_video(clip, tmp_path):
-    results = list(frames_of(Moving(tmp_path), str(clip), {1: "cat"}, DetectionLimits(), VideoOptions(max_frames=3)))
+    results = list(frames_of(Moving(tmp_path), str(clip), {1: "cat"}, VideoOptions(max_frames=3)))
     assert [(result.image_id, result.path) for result in results] == [(number, clip) for number in (1, 2, 3)]
     assert [result.seconds for result in results] == pytest.approx([0.0, 0.1, 0.2], abs=1e-3)
     assert number_of(results[2].image) == 2
     with pytest.raises(UsageError, match="is 2 videos; give one"):
-        frames_of(Moving(tmp_path), f"{clip},0", {}, DetectionLimits(), VideoOptions())
+        frames_of(Moving(tmp_path), f"{clip},0", {}, VideoOptions())
