@@ -39,7 +39,6 @@ class Focal:
     the loss comes from few hard examples. The detector is the same for all gammas, independent of its training loss.
     An example is one anchor and one class; the model needs a sigmoid for each class (model.ssd).
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:

@@ -10,6 +10,7 @@ from absl import flags
 from detzoo.benchmark.measures import BenchmarkOptions
 from detzoo.cli.flags import (
     CHECKPOINT_HELP,
+    SAVED_MODEL_HELP,
     Definer,
     define_json_flag,
     define_pipeline_flags,
@@ -53,7 +54,6 @@ busy meanwhile, or if an earlier result in --output for the same model, options 
 
 --output may be repeated: a row for each batch size is appended to a .csv file, a .json file is overwritten.
 """
-POSITIONAL = ()
 
 DEVICES = ("auto", "cpu", "gpu")
 PRECISIONS = ("float32", "bfloat16", "float16")
@@ -64,10 +64,7 @@ logger = logging.getLogger(__name__)
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model and the measurement."""
     define = Definer(flag_values)
-    text = (
-        "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
-    )
-    define.string("saved_model", text)
+    define.string("saved_model", SAVED_MODEL_HELP)
     define.choice("runtime", "Runtime to measure in; by default that of the model's format.", ("", *RUNTIMES), "")
     define_pipeline_flags(flag_values, required=False)
     define.string("trained_checkpoint_dir", f"With a config: {CHECKPOINT_HELP} Without it: random weights.")

@@ -88,10 +88,6 @@ autoload -Uz bashcompinit && bashcompinit
 """
 
 
-def define_flags(flag_values: flags.FlagValues) -> None:
-    """Defines no flag."""
-
-
 def run(flag_values: flags.FlagValues) -> None:
     """Prints the script."""
     [shell] = flag_values.positional

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
 from detzoo.cli.flags import Definer, define_json_flag, define_set_flag, print_json
+from detzoo.config.check.pipeline import check_file
+from detzoo.config.diff import diff_configs
+from detzoo.config.library import find_config
+from detzoo.config.load import load_pipeline
+from detzoo.config.problems import Problem, Severity, cannot_start, format_problems, summarize
+from detzoo.config.show import show_config
 from detzoo.errors import ConfigError, NotReadyError
-
-if TYPE_CHECKING:
-    from detzoo.config.problems import Problem
 
 SUMMARY = "Check, show or compare pipeline.config files; every problem at once, with its line."
 DESCRIPTION = """
@@ -56,10 +59,6 @@ class Check:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the findings; raises ConfigError if there are errors."""
-        from detzoo.config.check.pipeline import check_file
-        from detzoo.config.library import find_config
-        from detzoo.config.problems import Severity, summarize
-
         path = str(find_config(*flag_values.positional))
         problems = check_file(path, flag_values.set)
         unready = [problem for problem in problems if problem.severity is Severity.TO_SET]
@@ -78,8 +77,6 @@ class Check:
 
 
 def _verdict(problems: Sequence[Problem], unready: Sequence[Problem]) -> str:
-    from detzoo.config.problems import summarize
-
     others = summarize(problem for problem in problems if problem not in unready)
     if not unready:
         return ", ".join(filter(None, ("ok", others)))
@@ -89,8 +86,6 @@ def _verdict(problems: Sequence[Problem], unready: Sequence[Problem]) -> str:
 
 
 def _print_problems(path: str, problems: Sequence[Problem], unready: Sequence[Problem]) -> None:
-    from detzoo.config.problems import format_problems
-
     if others := [problem for problem in problems if problem not in unready]:
         print(format_problems(others, path))
     if unready:
@@ -99,8 +94,6 @@ def _print_problems(path: str, problems: Sequence[Problem], unready: Sequence[Pr
 
 
 def _document(path: str, problems: Sequence[Problem]) -> dict[str, Any]:
-    from detzoo.config.problems import Severity, cannot_start
-
     counts = {level: sum(problem.severity is level for problem in problems) for level in reversed(Severity)}
     return {
         "config": path,
@@ -136,9 +129,6 @@ class Show:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the resolved text."""
-        from detzoo.config.load import load_pipeline
-        from detzoo.config.show import show_config
-
         [path] = flag_values.positional
         loaded = load_pipeline(path, flag_values.set)
         print(show_config(loaded.message, defaults=flag_values.defaults, path=flag_values.path), end="")
@@ -156,15 +146,8 @@ class Diff:
     POSITIONAL = ("A", "B")
 
     @staticmethod
-    def define_flags(flag_values: flags.FlagValues) -> None:
-        """Defines no flag."""
-
-    @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints one line per field that differs."""
-        from detzoo.config.diff import diff_configs
-        from detzoo.config.load import load_pipeline
-
         first, second = flag_values.positional
         differences = diff_configs(load_pipeline(first).message, load_pipeline(second).message)
         print("\n".join(str(difference) for difference in differences) or "no differences")

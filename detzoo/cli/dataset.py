@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
-import signal
-import sys
-import threading
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
 from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag, values_of
+from detzoo.config.label_map import load_label_map
 from detzoo.datasets.formats import FORMATS
 from detzoo.datasets.import_coco import read_coco
 from detzoo.datasets.import_csv import read_csv
@@ -21,6 +17,7 @@ from detzoo.datasets.import_voc import read_voc
 from detzoo.datasets.import_yolo import has_masks, read_yolo
 from detzoo.files.issues import IssueLog
 from detzoo.folders import make_folder
+from detzoo.tasks.start import EXIT_TERMINATED, terminated_as
 
 if TYPE_CHECKING:
     from detzoo.datasets.annotations import Annotations
@@ -45,10 +42,7 @@ logger = logging.getLogger(__name__)
 
 MAX_CLASSES_SHOWN = 20
 MAX_NAME_SHOWN = 60  # characters of a class name
-_LABEL_MAP_HELP = "Use the ids of this label map, e.g. that of the training set; by default the data set's own."
-_STRICT_HELP = "Fail, and write nothing, if a data issue was skipped or repaired."
 _FOLLOW_LINKS_HELP = "Read images and annotations that are symbolic links to files outside of the given folder."
-EXIT_TERMINATED = 143  # 128 + SIGTERM, as a shell reports it
 
 
 class Importer:
@@ -62,8 +56,6 @@ class Importer:
         switches: Help of each boolean option, by the name of the flag.
         files: Help of each optional path, by the name of the flag.
     """
-
-    POSITIONAL = ()
 
     def __init__(
         self,
@@ -84,9 +76,7 @@ class Importer:
         for name, text in self._paths.items():
             define.string(name, text, required=True)
         define.string("output_path", "Prefix of the files to write, e.g. records/train.", required=True)
-        _define_num_shards(define)
-        define.string("label_map", _LABEL_MAP_HELP)
-        define.boolean("strict", _STRICT_HELP)
+        _define_writing(define)
         for name, text in self._switches.items():
             define.boolean(name, text)
         for name, text in self._files.items():
@@ -192,9 +182,7 @@ class Import:
         text = "Fraction of the images to hold out as the split val, if DIR has no splits."
         define.number("val", text, 0.0, maximum=0.9)
         define.integer("seed", "Seed of the drawn split.", 0, minimum=0)
-        _define_num_shards(define)
-        define.string("label_map", _LABEL_MAP_HELP)
-        define.boolean("strict", _STRICT_HELP)
+        _define_writing(define)
         define.boolean("include_masks", "Write instance masks, too, where labels have outlines.")
         text = "Open Images: an object of a class is also one of each class above it in *hierarchy*.json."
         define.boolean("expand_hierarchy", text)
@@ -208,7 +196,7 @@ class Import:
         [folder] = flag_values.positional
         options = values_of(flag_values, "format", "follow_links", "include_masks", "expand_hierarchy")
         read = recognize.recognize(folder, **options)
-        with terminated_as_exit():
+        with terminated_as(SystemExit(EXIT_TERMINATED)):
             read = splits.draw(read, flag_values.val, flag_values.seed)
             results = recognize.write_records(
                 read,
@@ -242,7 +230,6 @@ class Shapes:
 
         detzoo dataset shapes --output_path=wide/train --num_images=1500 --scales=dense --seed=1
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
@@ -292,7 +279,6 @@ class Inspect:
 
         detzoo dataset inspect --input_path='records/train-*' --label_map=records/label_map.pbtxt --output_dir=look
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
@@ -307,7 +293,6 @@ class Inspect:
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Reads, prints, writes."""
-        from detzoo.config.label_map import load_label_map
         from detzoo.datasets.fonts import LabelFonts
         from detzoo.datasets.inspect import inspect_records
 
@@ -330,6 +315,13 @@ SUBCOMMANDS: dict[str, Any] = {
 }
 
 
+def _define_writing(define: Definer) -> None:
+    _define_num_shards(define)
+    text = "Use the ids of this label map, e.g. that of the training set; by default the data set's own."
+    define.string("label_map", text)
+    define.boolean("strict", "Fail, and write nothing, if a data issue was skipped or repaired.")
+
+
 def _define_num_shards(define: Definer) -> None:
     define.integer("num_shards", "Number of files to write; about one per 100-1000 MB.", 1, minimum=1)
 
@@ -338,7 +330,7 @@ def _convert(read: Annotations, flag_values: flags.FlagValues, log: IssueLog, wi
     """Writes the records and prints what was written, skipped and repaired."""
     from detzoo.datasets.conversion import convert
 
-    with terminated_as_exit():
+    with terminated_as(SystemExit(EXIT_TERMINATED)):
         result = convert(
             read,
             flag_values.output_path,
@@ -382,20 +374,3 @@ def _found_and_files(results: list[ConversionResult]) -> str:
         more = f" ... {result.shards[-1].name}" if len(result.shards) > 1 else ""
         lines.append(f"records:   {result.shards[0]}{more}")
     return "\n".join([*lines, f"label map: {results[0].label_map_path}"])
-
-
-@contextlib.contextmanager
-def terminated_as_exit() -> Iterator[None]:
-    """Turns SIGTERM into an exception inside the block, so that half-written files are removed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def leave(_number: int, _frame: FrameType | None) -> None:
-        sys.exit(EXIT_TERMINATED)
-
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

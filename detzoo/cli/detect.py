@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from detzoo.cli.flags import Definer, define_font_flag, define_tile_flags, values_of
+from detzoo.cli.flags import SAVED_MODEL_HELP, Definer, define_font_flag, define_tile_flags, values_of
 from detzoo.evaluate.best_threshold import BEST
 from detzoo.tasks.detect import PROPOSALS_OVERLAP, detect
 from detzoo.tasks.detect_video import (
@@ -73,16 +73,12 @@ label map, threshold, tiles or font it starts over. Label files are written at t
 Names are drawn with DejaVu Sans, which has Latin, Greek, Cyrillic, Armenian, Georgian, Hebrew and Arabic letters;
 --font=NotoSansCJK-Regular.ttc names a font for other scripts.
 """
-POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """Defines the flags for the model, the images and the pictures."""
     define = Definer(flag_values)
-    text = (
-        "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
-    )
-    define.string("saved_model", text)
+    define.string("saved_model", SAVED_MODEL_HELP)
     define.string("ensemble", "Instead of --saved_model: the ensemble.json of `detzoo ensemble`.")
     define.strings("images", "Files, folders and globs, separated by commas.")
     define.string("output_dir", "Folder for the pictures and detections.json.", required=True)

@@ -67,7 +67,6 @@ class Select:
         detzoo ensemble select --evaluations='runs/*/evaluation' --num_models=5 --output=ensemble.json
         detzoo ensemble select --evaluations=sweep_results --max_similarity=0.995
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
@@ -123,7 +122,6 @@ class Evaluate:
 
     A flag replaces the setting of ensemble.json.
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:

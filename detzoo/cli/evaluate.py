@@ -83,7 +83,6 @@ checkpoint may be that of the whole detector, with --set model.faster_rcnn.numbe
 are written to proposals.npz, which another model's input readers can name as their proposals_path. Segmentation
 proposals are measured by the recall of their masks, mask AR@10, AR@100 and AR@1000, and need load_instance_masks: true.
 """
-POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:

@@ -70,7 +70,6 @@ image_tensor:0 fed, or loads the SavedModel into a session.
 
 A SavedModel with --nms=portable has only operators that OpenVINO and TensorFlow.js have, too, and no conditionals.
 """
-POSITIONAL = ()
 
 TFLITE_ONLY = ("quantize", "representative_data", "max_detections")
 SAVED_MODEL_ONLY = ("optimize_for", "nms", "tf1_names")

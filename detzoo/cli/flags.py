@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from absl import flags
 
+from detzoo.config.load import LoadedPipeline
+from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP
 from detzoo.files.pixel_limit import DEFAULT_MEGAPIXELS, FLAG, VARIABLE
-
-if TYPE_CHECKING:
-    from detzoo.config.load import LoadedPipeline
 
 SET_HELP = (
     "PATH=VALUE changes one field of the config, e.g. --set train_config.batch_size=8, "
@@ -21,6 +20,9 @@ RECORDS_HELP = "TFRecord files: a path, a quoted glob, stem@10, or several, sepa
 CHECKPOINT_HELP = (
     "Folder with checkpoints, of which the newest is used, or the prefix of one, e.g. model/ckpt-1000, or zoo://NAME, "
     "see `detzoo weights`."
+)
+SAVED_MODEL_HELP = (
+    "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
 )
 _WITHOUT_IMAGES = ("completion", "config", "models", "weights")  # commands that open no image
 
@@ -93,7 +95,8 @@ class Definer:
 def flags_of(name: str, command: Any) -> flags.FlagValues:
     """Returns the flags of a command without values: its own, and the limit on images if it opens some."""
     flag_values = flags.FlagValues()
-    command.define_flags(flag_values)
+    if hasattr(command, "define_flags"):
+        command.define_flags(flag_values)
     if name.split()[0] not in _WITHOUT_IMAGES:
         text = (
             "Skip images of more pixels: million, height times width. They are refused before they are decoded. "
@@ -123,8 +126,6 @@ def define_font_flag(flag_values: flags.FlagValues) -> None:
 
 def define_tile_flags(flag_values: flags.FlagValues) -> None:
     """Defines ``--tile`` and ``--tile_overlap``, for commands that run a detector on images."""
-    from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP
-
     define = Definer(flag_values)
     text = (
         "Run the model on square tiles of this many pixels, cut from the image at its original size, and merge what it "

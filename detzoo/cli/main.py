@@ -4,9 +4,9 @@ A verb is a module ``detzoo.cli.<verb>`` with
 
     SUMMARY: str            one line for the list of verbs
     DESCRIPTION: str        effect and examples, for ``detzoo <verb> --help``
-    POSITIONAL: tuple       names of positional arguments, () if none; their values are ``flag_values.positional``. A
-                            last name that ends with "..." takes one or more, one in brackets may be left out
-    define_flags(flag_values: absl.flags.FlagValues) -> None
+    POSITIONAL: tuple       names of positional arguments, if any; their values are ``flag_values.positional``. A last
+                            name that ends with "..." takes one or more, one in brackets may be left out
+    define_flags(flag_values: absl.flags.FlagValues) -> None        if it has flags
     run(flag_values: absl.flags.FlagValues) -> None
 
 or with ``SUBCOMMANDS``, a dict from name to an object with these five; with both, flags directly after the verb belong
@@ -36,6 +36,7 @@ from detzoo.config.names import suggestion
 from detzoo.errors import ConfigError, DetzooError, DiskFullError, UsageError
 from detzoo.files.pixel_limit import FLAG, limited_to
 from detzoo.folders import full_disk
+from detzoo.provenance import versions
 from detzoo.tasks.start import configure_logging, quiet_tensorflow, start_without_unused_packages
 
 VERBS = (
@@ -142,7 +143,6 @@ def _dispatch(words: list[str]) -> None:
 def _version() -> str:
     """Returns the versions of detzoo and of what it runs on, without importing it."""
     from detzoo import __version__
-    from detzoo.provenance import versions
 
     found = {"tensorflow": "not installed", "keras": "not installed"} | versions()
     parts = [f"{name} {found[name.lower()]}" for name in ("TensorFlow", "Keras", "Python")]

@@ -11,11 +11,14 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.benchmark.models import PAPERS, ConfigHeader, ModelRow, natural, read_header, read_table, short_result
 from detzoo.cli.flags import Definer, define_json_flag, print_json
 from detzoo.config.library import config_folder, find_config, shipped
-from detzoo.config.load import read_text
+from detzoo.config.load import read_pipeline, read_text
+from detzoo.config.zoo import archive_of
 from detzoo.errors import UsageError
 from detzoo.folders import make_folder, write_atomically
+from detzoo.sweep.plan.traits import traits_of
 from detzoo.tasks.count_models import model_digest, refresh
 
 SUMMARY = "List the configs in model_configs/: input size, parameters, multiply-adds, published result."
@@ -37,7 +40,6 @@ published weights, see `detzoo weights list`.
 
 After a change of a config, --refresh counts the changed configs and updates model_configs/models.csv.
 """
-POSITIONAL = ()
 
 FIRST_STEPS = "First steps"
 # Name of a kind of detector in ``sweep.plan.traits`` -> heading, in the order of the list.
@@ -57,6 +59,7 @@ GROUPS = {
 }
 OTHERS = "Others"
 _FIRST_STEPS = ("custom_", "shapes_")  # names of configs that train within minutes
+NUMBERS = f"{'input':>9} {'parameters':>10} {'multiply-adds':>13} {'weights':>7}"
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -64,26 +67,23 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define = Definer(flag_values)
     define.string("model_configs", "Folder with .config files.", str(config_folder()))
     define.string("match", "List only configs whose name contains this.", "")
-    papers = ["fpn", "retinanet", "tradeoffs", "spp"]  # of detzoo.benchmark.models, which is not imported for --help
-    define.choice("paper", "List the rows of this paper's result tables, and their configs.", papers)
+    define.choice("paper", "List the rows of this paper's result tables, and their configs.", list(PAPERS))
     define_json_flag(flag_values)
     define.boolean("refresh", "Count the configs that have changed and update the table.")
 
 
 def run(flag_values: flags.FlagValues) -> None:
     """Prints one line per config, or per row of a paper."""
-    from detzoo.benchmark import models
-
     folder = pathlib.Path(flag_values.model_configs)
     files = [file for file in folder.glob("*.config") if flag_values.match in file.stem]
-    files.sort(key=lambda file: models.natural(file.stem))
+    files.sort(key=lambda file: natural(file.stem))
     if not files:
         among = f" whose name contains '{flag_values.match}'" if flag_values.match else ""
         raise UsageError(f"--model_configs {folder} has no .config file{among}")
     if flag_values.refresh:
         for file in files:
             refresh(file)
-    rows = models.read_table(folder)
+    rows = read_table(folder)
     if flag_values.paper:
         files = _named_in_paper(files, flag_values.paper)
     if flag_values.json:
@@ -96,9 +96,6 @@ def run(flag_values: flags.FlagValues) -> None:
 
 def grouped(files: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
     """Returns the configs of each kind of detector by its heading, in their order, without empty kinds."""
-    from detzoo.config.load import read_pipeline
-    from detzoo.sweep.plan.traits import traits_of
-
     groups: dict[str, list[pathlib.Path]] = {name: [] for name in (FIRST_STEPS, *GROUPS.values(), OTHERS)}
     for file in files:
         kind = traits_of(read_pipeline(str(file))[0].message.model).meta_architecture
@@ -106,7 +103,7 @@ def grouped(files: Iterable[pathlib.Path]) -> dict[str, list[pathlib.Path]]:
     return {name: members for name, members in groups.items() if members}
 
 
-def _by_group(files: list[pathlib.Path], rows: dict[str, Any]) -> list[str]:
+def _by_group(files: list[pathlib.Path], rows: dict[str, ModelRow]) -> list[str]:
     """Returns a heading per kind of detector, and its configs."""
     groups = grouped(files)
     width = max(len(name) for name in (*groups, *(f"  {file.stem}" for file in files)))
@@ -116,11 +113,9 @@ def _by_group(files: list[pathlib.Path], rows: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _of_paper(files: list[pathlib.Path], rows: dict[str, Any], paper: str) -> list[str]:
+def _of_paper(files: list[pathlib.Path], rows: dict[str, ModelRow], paper: str) -> list[str]:
     """Returns the rows of a paper in its order, each with a config; a row may have several configs."""
-    from detzoo.benchmark.models import PAPERS, read_header
-
-    headers = {file: read_header(file.read_text(encoding="utf-8")) for file in files}
+    headers = {file: _header(file) for file in files}
     found = [(row, file) for file, header in headers.items() for row in header.rows if row.paper == paper]
     found.sort(key=lambda pair: (pair[0].order(), pair[1].stem))
     labels = [f"table {row.label}{f', {row.name}' if row.name else ''}" for row, _ in found]
@@ -133,29 +128,23 @@ def _of_paper(files: list[pathlib.Path], rows: dict[str, Any], paper: str) -> li
     return lines
 
 
+def _header(file: pathlib.Path) -> ConfigHeader:
+    return read_header(file.read_text(encoding="utf-8"))
+
+
 def _named_in_paper(files: list[pathlib.Path], paper: str) -> list[pathlib.Path]:
-    """Returns the configs whose headers name a row of a paper.
-
-    Raises:
-        UsageError: There are none.
-    """
-    from detzoo.benchmark.models import read_header
-
-    found = [file for file in files if any(row.paper == paper for row in read_header(file.read_text("utf-8")).rows)]
+    found = [file for file in files if any(row.paper == paper for row in _header(file).rows)]
     if not found:
         raise UsageError(f"none of the {len(files)} configs names a row of --paper={paper}; leave out --match")
     return found
 
 
-def _document(files: list[pathlib.Path], rows: dict[str, Any]) -> list[dict[str, Any]]:
+def _document(files: list[pathlib.Path], rows: dict[str, ModelRow]) -> list[dict[str, Any]]:
     """Returns the fields of each config, numbers as numbers; None for those that are not counted or not published."""
-    from detzoo.benchmark.models import read_header
-    from detzoo.config.zoo import archive_of
-
     entries = []
     for group, members in grouped(files).items():
         for file in members:
-            header, row = read_header(file.read_text(encoding="utf-8")), _counted(file, rows)
+            header, row = _header(file), _counted(file, rows)
             height, width = map(int, row.input_size.split("x")) if row else (None, None)
             entries.append(
                 {
@@ -175,18 +164,13 @@ def _document(files: list[pathlib.Path], rows: dict[str, Any]) -> list[dict[str,
     return entries
 
 
-NUMBERS = f"{'input':>9} {'parameters':>10} {'multiply-adds':>13} {'weights':>7}"
-
-
-def _counted(file: pathlib.Path, rows: dict[str, Any]) -> Any:
+def _counted(file: pathlib.Path, rows: dict[str, ModelRow]) -> ModelRow | None:
     """Returns the row of the table for a config; None if the config has none, or has changed since."""
     row = rows.get(file.stem)
     return row if row is not None and row.digest == model_digest(file) else None
 
 
-def _numbers(file: pathlib.Path, rows: dict[str, Any]) -> str:
-    from detzoo.config.zoo import archive_of
-
+def _numbers(file: pathlib.Path, rows: dict[str, ModelRow]) -> str:
     row, weights = _counted(file, rows), "zoo" if archive_of(file.stem) else "-"
     if row is None:
         return f"{'not counted yet: --refresh':>{len(NUMBERS)}}"
@@ -195,13 +179,10 @@ def _numbers(file: pathlib.Path, rows: dict[str, Any]) -> str:
 
 
 def _result(file: pathlib.Path) -> str:
-    from detzoo.benchmark.models import read_header, short_result
-
-    return short_result(read_header(file.read_text(encoding="utf-8")).result) or "-"
+    return short_result(_header(file).result) or "-"
 
 
 def _cut(line: str) -> str:
-    """Returns a line cut to the width of the terminal, or the whole line if stdout is no terminal."""
     columns = shutil.get_terminal_size().columns
     return line if not sys.stdout.isatty() or len(line) <= columns else f"{line[: columns - 1]}…"
 
@@ -216,10 +197,6 @@ class Copy:
     An existing file is not replaced. `detzoo config check my.config` then lists the paths to set.
     """
     POSITIONAL = ("NAME", "FILE")
-
-    @staticmethod
-    def define_flags(flag_values: flags.FlagValues) -> None:
-        """Defines no flag."""
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:

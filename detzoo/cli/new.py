@@ -6,10 +6,11 @@ import shlex
 
 from absl import flags
 
-from detzoo.cli.dataset import report_of, terminated_as_exit
+from detzoo.cli.dataset import report_of
 from detzoo.cli.flags import Definer, values_of
 from detzoo.config.project import WEIGHTS
 from detzoo.tasks.new import DETECTOR, NewProject, new_project
+from detzoo.tasks.start import EXIT_TERMINATED, terminated_as
 
 SUMMARY = "Make a project from a folder of labels: records, label map, and a pipeline.config ready to train."
 DESCRIPTION = f"""
@@ -53,7 +54,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 def run(flag_values: flags.FlagValues) -> None:
     """Makes the project, and prints what was found and the next commands."""
     [folder] = flag_values.positional
-    with terminated_as_exit():
+    with terminated_as(SystemExit(EXIT_TERMINATED)):
         project = new_project(
             folder,
             flag_values.data,

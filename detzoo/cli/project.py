@@ -17,19 +17,12 @@ PROJECT = "PROJECT"  # in texts of help
 
 
 class Given(NamedTuple):
-    """A flag that a project gives.
+    """A flag that a project gives."""
 
-    Attributes:
-        flag: Name of the flag.
-        path: Path below the project.
-        made_by: Verb that writes the path, which must exist; "" if `detzoo new` or the command itself writes it.
-        unless: Flags that replace this one.
-    """
-
-    flag: str
-    path: str
-    made_by: str = ""
-    unless: tuple[str, ...] = ()
+    flag: str  # name of the flag
+    path: str  # path below the project
+    made_by: str = ""  # verb that writes the path, which must exist; "" if `detzoo new` or the command itself writes it
+    unless: tuple[str, ...] = ()  # flags that replace this one
 
 
 _CONFIG = Given("pipeline_config_path", CONFIG_FILE)

@@ -36,7 +36,6 @@ works in any order:
 Other sources of proposals: `detzoo evaluate` of a first stage alone (number_of_stages: 1) writes such a file, and any
 program can write a JSON list in COCO's results format.
 """
-POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:

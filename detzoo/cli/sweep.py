@@ -9,7 +9,7 @@ from typing import Any
 
 from absl import flags
 
-from detzoo.cli.flags import define_random_weights_flag
+from detzoo.cli.flags import Definer, define_random_weights_flag
 from detzoo.config.library import sweep_names
 from detzoo.config.names import counted
 from detzoo.errors import ConfigError, DetzooError, UsageError
@@ -45,7 +45,6 @@ ends running points and keeps the rest. With several machines, each does a part,
 
 Writes results.csv, points/KEY/ (pipeline.config, metrics.json, log.txt), report.html and figures/.
 """
-POSITIONAL = ()
 
 DEVICES = ("cpu", "gpu")
 
@@ -54,23 +53,24 @@ logger = logging.getLogger(__name__)
 
 def define_flags(flag_values: flags.FlagValues) -> None:
     """The sweep file, the output folder, and how much to run."""
+    define = Definer(flag_values)
     text = f"The sweep file: its path, or the name of one that comes with detzoo: {', '.join(sweep_names())}."
-    flags.DEFINE_string("sweep_config", None, text, flag_values=flag_values, required=True)
+    define.string("sweep_config", text, required=True)
     text = "Folder of results.csv; a sweep in an existing folder is continued. Only --dry_run goes without it."
-    flags.DEFINE_string("output_dir", "", text, flag_values=flag_values)
-    flags.DEFINE_bool("dry_run", False, "List the points and their times; run none.", flag_values=flag_values)
+    define.string("output_dir", text, "")
+    define.boolean("dry_run", "List the points and their times; run none.")
     text = "The small version that the file has: small detectors, drawn data, minutes instead of days."
-    flags.DEFINE_bool("small", False, text, flag_values=flag_values)
+    define.boolean("small", text)
     text = "PATH=VALUE changes the sweep file, e.g. --set measure.runs=500 or --set 'accuracy.checkpoint=runs/{name}'."
-    flags.DEFINE_multi_string("set", [], text, flag_values=flag_values)
-    flags.DEFINE_enum("device", None, DEVICES, "Instead of measure.device.", flag_values=flag_values)
+    define.strings("set", text)
+    define.choice("device", "Instead of measure.device.", DEVICES)
     text = "Points at a time: one for each GPU. On one CPU they would disturb each other's times."
-    flags.DEFINE_integer("jobs", 1, text, lower_bound=1, flag_values=flag_values)
+    define.integer("jobs", text, 1, minimum=1)
     text = "I/N: the I-th of N parts, I from 1. Every machine finds the same parts; `merge` joins them."
-    flags.DEFINE_string("shard", "", text, flag_values=flag_values)
+    define.string("shard", text, "")
     define_random_weights_flag(flag_values)
-    flags.DEFINE_bool("retry_failed", True, "Try points again that failed before.", flag_values=flag_values)
-    flags.DEFINE_bool("report", True, "Write the report at the end.", flag_values=flag_values)
+    define.boolean("retry_failed", "Try points again that failed before.", True)
+    define.boolean("report", "Write the report at the end.", True)
 
 
 def run(flag_values: flags.FlagValues) -> None:
@@ -137,10 +137,9 @@ def _load(flag_values: flags.FlagValues, results: pathlib.Path) -> tuple[Any, li
     return plan, rows
 
 
-def _define_results_flags(flag_values: flags.FlagValues) -> None:
-    flags.DEFINE_string("output_dir", "", "Folder of the sweep, with results.csv in it.", flag_values=flag_values)
-    text = "A results.csv by its name, instead of --output_dir."
-    flags.DEFINE_string("results", "", text, flag_values=flag_values)
+def _define_results_flags(define: Definer) -> None:
+    define.string("output_dir", "Folder of the sweep, with results.csv in it.", "")
+    define.string("results", "A results.csv by its name, instead of --output_dir.", "")
 
 
 def _results_path(flag_values: flags.FlagValues) -> pathlib.Path:
@@ -163,16 +162,15 @@ explore; it needs no network) and figures/ with each figure as PNG and SVG. All 
 sweep's folder only configs and example images are added, if they exist. Points that failed or lack a value leave gaps,
 and the page has the reasons. The command also works while the sweep is running.
 """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--output_dir or --results, --report_dir, --metric, --example_images."""
-        _define_results_flags(flag_values)
-        text = "Folder for the report; by default the folder of results.csv."
-        flags.DEFINE_string("report_dir", "", text, flag_values=flag_values)
+        define = Definer(flag_values)
+        _define_results_flags(define)
+        define.string("report_dir", "Folder for the report; by default the folder of results.csv.", "")
         text = "Accuracy of the figures and of the frontier; by default mAP, or AR@1000 if there are proposals only."
-        flags.DEFINE_enum("metric", None, ACCURACIES, text, flag_values=flag_values)
+        define.choice("metric", text, ACCURACIES)
         text = "Images of the sweep's examples/ to show detections on, separated by commas; by default the first few."
         flags.DEFINE_list("example_images", [], text, flag_values=flag_values)
 
@@ -226,20 +224,19 @@ Prints the points that keep all limits, the most accurate first (at equal accura
 and the command that measures it again; * marks points of the optimality frontier, which no other point of the sweep
 beats. If no point fits, it names the nearest point and the limit that it breaks, and ends with code 1.
 """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--output_dir or --results, the limits, and what is best."""
-        _define_results_flags(flag_values)
+        define = Definer(flag_values)
+        _define_results_flags(define)
         for name, text in _LIMITS.items():
-            flags.DEFINE_float(name, None, text, lower_bound=0.0, flag_values=flag_values)
+            define.number(name, text)
         text = "Limited memory: peak or total of the tensors of a call, or peak of the process with its framework."
-        flags.DEFINE_enum("memory", "peak", tuple(MEMORIES), text, flag_values=flag_values)
-        flags.DEFINE_enum("metric", "mAP", ACCURACIES, "Accuracy to choose by.", flag_values=flag_values)
-        flags.DEFINE_integer("num_best", 3, "The most points to show.", lower_bound=1, flag_values=flag_values)
-        text = "Only points measured on this device; needed if the sweep has several."
-        flags.DEFINE_string("device", "", text, flag_values=flag_values)
+        define.choice("memory", text, tuple(MEMORIES), "peak")
+        define.choice("metric", "Accuracy to choose by.", ACCURACIES, "mAP")
+        define.integer("num_best", "The most points to show.", 3, minimum=1)
+        define.string("device", "Only points measured on this device; needed if the sweep has several.", "")
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
@@ -281,10 +278,10 @@ because their times cannot be compared.
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:
         """--output_dir, --allow_mixed_hardware."""
+        define = Definer(flag_values)
         text = "Folder to write to; its own results.csv, if any, is one of the parts."
-        flags.DEFINE_string("output_dir", None, text, flag_values=flag_values, required=True)
-        text = "Join parts of different hardware."
-        flags.DEFINE_bool("allow_mixed_hardware", False, text, flag_values=flag_values)
+        define.string("output_dir", text, required=True)
+        define.boolean("allow_mixed_hardware", "Join parts of different hardware.")
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:

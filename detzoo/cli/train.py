@@ -43,7 +43,6 @@ the first worker refuse to start.
 An evaluation that fails is reported, the weights are saved, and training continues; if the last one fails, the exit
 code is 1, and the same command evaluates again. A --model_dir that another training uses is refused.
 """
-POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:

@@ -34,7 +34,6 @@ Ctrl-C or SIGTERM saves; the same command resumes in the step that was interrupt
 those with a higher number, and model_dir/finished. `detzoo train` trains both stages at once, in a quarter of the
 steps; docs/four_step_training.md compares the two.
 """
-POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:

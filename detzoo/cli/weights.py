@@ -7,6 +7,7 @@ from typing import Any
 
 from absl import flags
 
+from detzoo.config.zoo import ARCHIVES, name_in, problem_of
 from detzoo.errors import UsageError
 
 SUMMARY = "List and download the published weights of the Object Detection API's zoo, by name."
@@ -40,17 +41,11 @@ class List:
 
         detzoo weights list
     """
-    POSITIONAL = ()
-
-    @staticmethod
-    def define_flags(flag_values: flags.FlagValues) -> None:
-        """Defines no flag."""
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints one line per archive."""
         from detzoo.checkpoints.zoo import cache_folder, size_of
-        from detzoo.config.zoo import ARCHIVES
 
         width = max(map(len, ARCHIVES))
         print(f"{'archive':<{width}} {'mAP':>9} {'ms':>4} {'in cache':>9}  configs")
@@ -74,10 +69,6 @@ class Get:
     POSITIONAL = ("NAME",)
 
     @staticmethod
-    def define_flags(flag_values: flags.FlagValues) -> None:
-        """Defines no flag."""
-
-    @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the folder."""
         from detzoo.checkpoints.zoo import fetch
@@ -98,14 +89,9 @@ class Where:
     POSITIONAL = ("[NAME]",)
 
     @staticmethod
-    def define_flags(flag_values: flags.FlagValues) -> None:
-        """Defines no flag."""
-
-    @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
         """Prints the folder."""
         from detzoo.checkpoints.zoo import address_of, cache_folder
-        from detzoo.config.zoo import problem_of
 
         if not flag_values.positional:
             print(cache_folder())
@@ -122,8 +108,6 @@ class Where:
 
 def _name(flag_values: flags.FlagValues) -> str:
     """Returns the name of the archive, which may be given as zoo://NAME."""
-    from detzoo.config.zoo import name_in
-
     [given] = flag_values.positional
     return name_in(given) or given
 
