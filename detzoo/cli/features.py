@@ -27,7 +27,6 @@ sections 3.2 and 3.3: whole images or crops, any layer, pooled by any pyramid.
 Records may be a classifier's or a detector's. In a detector's record each class with an object is a label, and a class
 with difficult objects alone counts neither as present nor as absent, as in Pascal VOC.
 """
-POSITIONAL = ()
 
 
 def define_flags(flag_values: flags.FlagValues) -> None:
@@ -74,7 +73,6 @@ class Classify:
         detzoo features classify --train=trainval.npz --test=test.npz
         detzoo features classify --train=caltech101.npz --train_per_class=30 --test_per_class=50 --num_splits=10
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:

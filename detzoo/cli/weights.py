@@ -52,7 +52,8 @@ class List:
         for name, archive in ARCHIVES.items():
             size, configs = size_of(name), ", ".join(archive.configs) or "its own pipeline.config"
             shown = f"{size / 1e6:.0f} MB" if size else "-"
-            print(f"{name:<{width}} {archive.published_map or '-':>9} {archive.published_ms:>4} {shown:>9}  {configs}")
+            published = f"{archive.published_map or '-':>9} {archive.published_ms or '-':>4}"
+            print(f"{name:<{width}} {published} {shown:>9}  {configs}")
         print(f"The cache is {cache_folder()}")
 
 

@@ -12,11 +12,8 @@ from detzoo.config.names import clip, suggestion
 
 PREFIX = "zoo://"
 COCO = "coco"
-_OTHERS = "`detzoo weights list` has the others"
 _PATH = re.compile(r"zoo:[/\\]+")  # pathlib merges the slashes of "zoo://"
 _TF1_NAME = re.compile(r".*_20\d\d_\d\d_\d\d|facessd_.*")
-# Networks of the TensorFlow 1 zoo that cannot be built, by a part of the archive's name.
-_UNREADABLE = {"mobiledet": "MobileDet", "mobilenet_v3": "MobileNet v3", "mnasfpn": "MnasFPN"}
 
 
 class Archive(NamedTuple):
@@ -25,7 +22,7 @@ class Archive(NamedTuple):
     Attributes:
         published_map: Published mAP of boxes, of boxes/masks, or of boxes/keypoints (CenterNet) in percent; "" for
             none. COCO's is on 2017 val, or on 2014 minival for TensorFlow 1.
-        published_ms: Published time per image on the authors' GPU.
+        published_ms: Published time per image on the authors' GPU; None for networks that were measured on phones.
         configs: Configs of model_configs/ with the same network, and so the same variables. Input size, number of
             proposals and training may differ.
         trained_on: Data set, which decides the class names.
@@ -33,7 +30,7 @@ class Archive(NamedTuple):
     """
 
     published_map: str
-    published_ms: int
+    published_ms: int | None
     configs: tuple[str, ...] = ()
     trained_on: str = COCO
     released: str = "20200711"
@@ -121,6 +118,14 @@ ARCHIVES: dict[str, Archive] = {
     "mask_rcnn_inception_v2_coco_2018_01_28": Archive("25", 79),
     "mask_rcnn_resnet101_atrous_coco_2018_01_28": Archive("33", 470),
     "mask_rcnn_resnet50_atrous_coco_2018_01_28": Archive("29", 343),
+    "ssd_mobilenet_v3_large_coco_2020_01_14": Archive("22.6", None, ("ssdlite_mobilenet_v3_large_320",)),
+    "ssd_mobilenet_v3_small_coco_2020_01_14": Archive("15.4", None),
+    "ssdlite_mobiledet_cpu_320x320_coco_2020_05_19": Archive("24.0", None, ("ssdlite_mobiledet_cpu_320",)),
+    "ssdlite_mobiledet_edgetpu_320x320_coco_2020_05_19": Archive("25.9", None),
+    "ssdlite_mobiledet_dsp_320x320_coco_2020_05_19": Archive("28.9", None),
+    "ssd_mobilenet_v2_mnasfpn_shared_box_predictor_320x320_coco_sync_2020_05_18": Archive(
+        "26.6", None, ("ssd_mobilenet_v2_mnasfpn_320",)
+    ),
     "faster_rcnn_resnet101_kitti_2018_01_28": Archive("87", 79, trained_on="kitti"),
     "faster_rcnn_inception_resnet_v2_atrous_oid_2018_01_28": Archive("37", 727, trained_on="open_images_v2"),
     "faster_rcnn_inception_resnet_v2_atrous_lowproposals_oid_2018_01_28": Archive("", 347, trained_on="open_images_v2"),
@@ -167,11 +172,6 @@ def problem_of(name: str) -> str:
     """Returns the reason why an archive cannot be used, as a sentence without full stop; "" if it can."""
     if name in ARCHIVES:
         return ""
-    shown = f"'{clip(name)}'"
-    if is_tensorflow1(name):
-        for mark, network in _UNREADABLE.items():
-            if mark in name:
-                return f"the archive {shown} cannot be used: {network} is not supported yet; {_OTHERS}"
     of_config = archive_of(name)
     hint = f"; the archive of this config is '{of_config}'" if of_config else suggestion(name, ARCHIVES)
-    return f"the zoo has no archive {shown}{hint}"
+    return f"the zoo has no archive '{clip(name)}'{hint}"

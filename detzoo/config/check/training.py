@@ -21,8 +21,8 @@ CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 LONG_DECAY = 10  # trainings; published configs have decay_steps of up to four
 _LEAST_RANGE = 1e-6  # of values that are scaled
 # The published configs with momentum 0.9 use at most 0.0016 per image of the batch (SSD MobileNet v2 300: 0.8 for 512
-# images). The warning begins at twice that, in terms of rate / (1 - momentum).
-MAX_EFFECTIVE_RATE_PER_IMAGE = 2 * 0.0016 / (1 - 0.9)
+# images), and MnasFPN 0.0039 (4.0 for 1024). The warning begins above that, in terms of rate / (1 - momentum).
+MAX_EFFECTIVE_RATE_PER_IMAGE = 0.004 / (1 - 0.9)
 # Adam's published 0.001 belongs to batches of 128, and common practice to batches of 8. Its steps do not grow with the
 # gradient, so that the bound grows with the square root of the batch.
 MAX_ADAM_RATE_PER_ROOT_IMAGE = 0.0005
