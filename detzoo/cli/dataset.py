@@ -1,7 +1,8 @@
-"""``detzoo dataset coco|voc|yolo|csv|import|shapes|inspect``."""
+"""``detzoo dataset coco|voc|yolo|csv|import|shapes|context|inspect``."""
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ from absl import flags
 
 from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag, values_of
 from detzoo.config.label_map import load_label_map
+from detzoo.datasets.context_memory import HORIZONS, MemoryOptions
 from detzoo.datasets.formats import FORMATS
 from detzoo.datasets.import_coco import read_coco
 from detzoo.datasets.import_csv import read_csv
@@ -268,6 +270,66 @@ class Shapes:
             print(f"images:    {folder}")
 
 
+class Context:
+    """``detzoo dataset context``."""
+
+    SUMMARY = "Add the memory of Context R-CNN to records: features of boxes in the images of the same camera."
+    DESCRIPTION = """
+    Runs an exported Faster R-CNN on every record and writes the records again, each with the features of the best boxes
+    in the images of its group: equal image/location (or --group_by), and with --time_horizon the same period. A feature
+    has the mean of the box's features, its place and size, and with image/date_captured (2020-06-30 23:59:00) the time.
+    docs/context_rcnn.md shows the way from records to a trained Context R-CNN.
+
+        detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
+            --output_directory=exported --set model.faster_rcnn.output_final_box_features=true
+        detzoo dataset context --saved_model=exported --input_path='records/train-*' --output_path=context/train \\
+            --time_horizon=month
+    """
+    POSITIONAL = ()
+
+    @staticmethod
+    def define_flags(flag_values: flags.FlagValues) -> None:
+        """Defines the flags for the model, the records, the groups and the output."""
+        define = Definer(flag_values)
+        define.string("saved_model", "Exported Faster R-CNN with output_final_box_features.", required=True)
+        define.string("input_path", RECORDS_HELP, required=True)
+        define.string("output_path", "Prefix of the files to write, e.g. context/train.", required=True)
+        define.string("group_by", "Key of a record whose equal values make a group, or image/seq_id.", "image/location")
+        define.choice("time_horizon", "Period that the images of a group share.", ("", *HORIZONS), "")
+        text = "One of this many images of a group, in the order of time, gives features."
+        define.integer("subsample", text, 1, minimum=1)
+        define.integer("top_k", "Boxes per image that give features, the best ones.", 1, minimum=1)
+        define.number("min_score", "Boxes with lower scores give no features.", 0.0, maximum=1.0)
+        text = "Features of a memory at most; larger groups are split in the order of time."
+        define.integer("max_features", text, 2000, minimum=1)
+        text = (
+            "Write sequences (tf.SequenceExample) of up to this many images of a group; 0 writes one record per image."
+        )
+        define.integer("images_per_sequence", text, 0, minimum=0)
+        _define_num_shards(define)
+
+    @staticmethod
+    def run(flag_values: flags.FlagValues) -> None:
+        """Detects, writes, and prints what the config needs."""
+        from detzoo.tasks.context import add_context
+
+        names = [field.name for field in dataclasses.fields(MemoryOptions)]
+        with terminated_as_exit():
+            done = add_context(
+                options=MemoryOptions(**values_of(flag_values, *names)),
+                **values_of(
+                    flag_values, "saved_model", "input_path", "output_path", "top_k", "min_score", "num_shards"
+                ),
+            )
+        print(
+            f"{done.num_images} images in {done.num_groups} groups with {done.num_features} features, at most "
+            f"{done.largest} in a group\n"
+            f"records: {done.paths[0]}{f' ... {done.paths[-1].name}' if len(done.paths) > 1 else ''}\n\n"
+            f"context_config {{\n  max_num_context_features: {max(done.largest, 1)}\n"
+            f"  context_feature_length: {done.feature_length}\n}}"
+        )
+
+
 class Inspect:
     """``detzoo dataset inspect``."""
 
@@ -311,6 +373,7 @@ SUBCOMMANDS: dict[str, Any] = {
     "csv": CSV,
     "import": Import,
     "shapes": Shapes,
+    "context": Context,
     "inspect": Inspect,
 }
 

@@ -16,7 +16,7 @@ from detzoo.data.record_keys import CONTEXT_FEATURES, CONTEXT_LENGTH, OBJECT, SI
 from detzoo.data.records import as_written
 
 _CONTEXT = {
-    CONTEXT_FEATURES: tf.io.FixedLenSequenceFeature([], tf.float32, allow_missing=True),
+    CONTEXT_FEATURES: tf.io.RaggedFeature(tf.float32),
     CONTEXT_LENGTH: tf.io.FixedLenFeature([], tf.int64, 0),
 }
 IS_ANNOTATED = "region/is_annotated"  # 0 for an image whose objects are not labelled

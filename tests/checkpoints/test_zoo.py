@@ -488,7 +488,7 @@ def test_configs_have_the_network_of_their_archive(shared):
             assert [change for change in rest if same not in change] == [], (name, config)
             assert zoo.archive_of(config) == name
             count += 1
-    assert count == 26
+    assert count == 27
     assert zoo.archive_of("ssd_vgg16_300") is None
 
 
