@@ -28,6 +28,7 @@ _BYTES_PER_MB = 1e6
 # Files that one command writes and another reads.
 CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD = "pipeline.config", "label_map.pbtxt", "export.json"
 FROZEN_GRAPH_FILE = "frozen_inference_graph.pb"  # of exports for clients of TensorFlow 1
+KEYPOINT_LABEL_MAP_FILE = "keypoint_label_map.pbtxt"
 PROJECT_TRAINING, PROJECT_BEST = "training", "training/best"  # folders of a project that `detzoo train` writes
 FINISHED_FILE, METRICS_FILE, PROPOSALS_FILE = "finished", "metrics.json", "proposals.npz"
 PAGE_FILE = "report.html"  # of an evaluation, a sweep, or the inspection of a data set

@@ -13,12 +13,14 @@ from detzoo.builders.losses import build_classification_loss, build_localization
 from detzoo.builders.postprocess import build_nms_limits
 from detzoo.builders.resize import build_resizer
 from detzoo.config import pb
+from detzoo.config.check.center_net import keypoint_problems
 from detzoo.config.label_map import load_keypoints
 from detzoo.config.support import CenterExtractor, lookup_center_extractor, split_mask_network
 from detzoo.contracts import FeatureExtractor, FeatureSpec, KeypointTask, Tensor
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.detectors.center_masks import CLASS_MAPS, INSTANCE, PIXEL, ClassMasks, DeepMasks
 from detzoo.detectors.center_net import CenterNet, center_network
+from detzoo.errors import ConfigError
 from detzoo.features.hourglass import hourglass, hourglass_at_full_size
 from detzoo.features.network import NATIVE_OUTPUT_STRIDE
 from detzoo.features.pretrained import load_pretrained
@@ -92,7 +94,11 @@ def _masks(config: pb.CenterNet) -> DeepMasks | ClassMasks | None:
 
 
 def _keypoint_task(message: pb.CenterNet.KeypointEstimation, config: pb.CenterNet) -> KeypointTask:
-    keypoints = load_keypoints(config.keypoint_label_map_path)[message.keypoint_class_name]
+    known = load_keypoints(config.keypoint_label_map_path)
+    # Not every caller has checked the files that a config names.
+    for field, _, text in keypoint_problems(message, known, config.keypoint_label_map_path, config.num_classes):
+        raise ConfigError(f"model.center_net.keypoint_estimation_task.{field} {text}")
+    keypoints = known[message.keypoint_class_name]
     deviations = tuple(message.keypoint_label_to_std.get(label, 1.0) for label in keypoints.labels.values())
     return KeypointTask(message.task_name, keypoints.class_id - 1, tuple(keypoints.labels), deviations)
 

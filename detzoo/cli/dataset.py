@@ -314,7 +314,7 @@ class Context:
         from detzoo.tasks.context import add_context
 
         names = [field.name for field in dataclasses.fields(MemoryOptions)]
-        with terminated_as_exit():
+        with terminated_as(SystemExit(EXIT_TERMINATED)):
             done = add_context(
                 options=MemoryOptions(**values_of(flag_values, *names)),
                 **values_of(

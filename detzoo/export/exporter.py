@@ -6,6 +6,7 @@ output_directory/
     checkpoint/ckpt-0   the weights, as `detzoo train` stores them, without an optimizer
     pipeline.config     the resolved configuration
     label_map.pbtxt     class names, if they are known
+    keypoint_label_map.pbtxt    names of the keypoints, if the config names such a file
     export.json         versions, commit, checkpoint, and the differences between SavedModel and detector
 """
 
@@ -31,7 +32,14 @@ from detzoo.export.parity import ParityReport, check_parity, example_input, refe
 from detzoo.export.saved_model import write_saved_model
 from detzoo.export.tensorflow1 import write_tensorflow1
 from detzoo.export.winograd import use_winograd
-from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, FROZEN_GRAPH_FILE, LABEL_MAP_FILE, make_folder
+from detzoo.folders import (
+    CONFIG_FILE,
+    EXPORT_RECORD,
+    FROZEN_GRAPH_FILE,
+    KEYPOINT_LABEL_MAP_FILE,
+    LABEL_MAP_FILE,
+    make_folder,
+)
 from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.provenance import commit, versions
 from detzoo.serving.frozen import FrozenGraph
@@ -62,6 +70,16 @@ class Export:
     compares: bool = True
     tf1_names: bool = False  # names and files of TensorFlow 1, see ``detzoo.export.tensorflow1``
     facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # further entries of the record
+    keypoint_label_map_text: str = ""
+
+    def files(self) -> dict[str, str]:
+        """Returns the text of each file next to the model by its name."""
+        texts = {
+            CONFIG_FILE: self.config_text,
+            LABEL_MAP_FILE: self.label_map_text,
+            KEYPOINT_LABEL_MAP_FILE: self.keypoint_label_map_text,
+        }
+        return {name: text for name, text in texts.items() if text}
 
 
 def export_detector(
@@ -99,14 +117,8 @@ def export_detector(
             "num_winograd_convolutions": num_winograd,
             "parity": report._asdict() if report else None,
         }
-        texts = {
-            CONFIG_FILE: beside.config_text,
-            LABEL_MAP_FILE: beside.label_map_text,
-            EXPORT_RECORD: json.dumps(record, indent=2) + "\n",
-        }
-        for name, text in texts.items():
-            if text:
-                (draft / name).write_text(text, encoding="utf-8")
+        for name, text in {**beside.files(), EXPORT_RECORD: json.dumps(record, indent=2) + "\n"}.items():
+            (draft / name).write_text(text, encoding="utf-8")
         _replace(folder, draft)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
@@ -115,7 +127,8 @@ def export_detector(
 
 def _replace(folder: pathlib.Path, draft: pathlib.Path) -> None:
     """Moves the parts of a finished export into place and removes those of an earlier one."""
-    for name in (SAVED_MODEL_FOLDER, FROZEN_GRAPH_FILE, CHECKPOINT_FOLDER, CONFIG_FILE, LABEL_MAP_FILE, EXPORT_RECORD):
+    files = (FROZEN_GRAPH_FILE, CONFIG_FILE, LABEL_MAP_FILE, KEYPOINT_LABEL_MAP_FILE, EXPORT_RECORD)
+    for name in (SAVED_MODEL_FOLDER, CHECKPOINT_FOLDER, *files):
         earlier = folder / name
         if earlier.is_dir():
             shutil.rmtree(earlier)

@@ -24,7 +24,7 @@ from detzoo.export.freeze import freeze
 from detzoo.export.onnx_graph import OPSET, convert, keep_outputs, set_metadata
 from detzoo.export.parity import ABSOLUTE_TOLERANCE, Reference, check_parity, example_input, reference_outputs
 from detzoo.export.winograd import use_winograd
-from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
+from detzoo.folders import make_folder, write_atomically
 from detzoo.ops.graph_form import GraphForm, tracing_for
 from detzoo.serving.frozen import FrozenGraph
 from detzoo.serving.image_detector import OPTIONAL_OUTPUTS
@@ -80,7 +80,7 @@ def export_onnx(
     serving = ServingModule(detector, resizer, input_type)
     with tracing_for(GraphForm.ONNX):
         frozen, num_folded = freeze(serving.concrete_function())
-    texts = {CONFIG_FILE: beside.config_text, LABEL_MAP_FILE: beside.label_map_text}
+    texts = beside.files()
     metadata = {**texts, "checkpoint": beside.source, "step": str(beside.step)}
     references: list[Reference] = []
     if beside.compares:
@@ -100,8 +100,7 @@ def export_onnx(
     path = folder / MODEL_FILE
     write_atomically(path, content)
     for name, text in texts.items():
-        if text:
-            write_atomically(folder / name, text)
+        write_atomically(folder / name, text)
     record = {
         "input_type": input_type,
         "opset": OPSET,

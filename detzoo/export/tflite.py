@@ -41,7 +41,7 @@ from detzoo.export.tflite_graph import (
 )
 from detzoo.export.tflite_metadata import add_labels, metadata
 from detzoo.export.tflite_parity import TfliteReport, check_float, check_postprocessing, check_quantized
-from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE, make_folder, write_atomically
+from detzoo.folders import LABEL_MAP_FILE, make_folder, write_atomically
 from detzoo.provenance import commit, versions
 from detzoo.serving.image_detector import FIRST_CLASS_ID
 from detzoo.serving.tflite_detector import SUFFIX, TfliteDetector
@@ -106,13 +106,8 @@ def export_tflite(
         report = _compare(detector, content, options.quantize, images, gray)
     path = folder / file_name(options.quantize)
     write_atomically(path, content)
-    for name, text in (
-        (CONFIG_FILE, beside.config_text),
-        (LABEL_MAP_FILE, beside.label_map_text),
-        (LABELS_FILE, labels),
-    ):
-        if text:
-            write_atomically(folder / name, text)
+    for name, text in {**beside.files(), **({LABELS_FILE: labels} if labels else {})}.items():
+        write_atomically(folder / name, text)
     record = {
         "quantize": options.quantize,
         "input_type": options.input_type,

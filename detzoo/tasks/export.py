@@ -18,6 +18,7 @@ from detzoo.config.problems import is_placeholder
 from detzoo.config.stages import knows_classes, reads_proposals
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.extras import require_extras
+from detzoo.folders import KEYPOINT_LABEL_MAP_FILE
 from detzoo.serving.runtimes import EXPORTED_FILES, LITERT, ONNX_RUNTIME, OPENVINO, TENSORFLOW
 from detzoo.tasks import batch_norm
 from detzoo.tasks.models import Checkpoint, Pipeline, build_untrained, load_checked, restored, start_tensorflow
@@ -126,6 +127,7 @@ def export(
     detector, step = restored(message.model, trained_checkpoint_dir, "--trained_checkpoint_dir", averages)
     facts = batch_norm.prepare_statistics(detector, message, recompute_batch_norm, step)
     facts = {**facts, "weights": weights_digest(detector.variables)}
+    keypoint_text = with_keypoint_label_map(message)
     beside = Export(
         to_text(message),
         label_map_text(message),
@@ -136,6 +138,7 @@ def export(
         compares=check,
         tf1_names=tf1_names,
         facts=facts,
+        keypoint_label_map_text=keypoint_text,
     )
     if format == TFLITE:
         from detzoo.export.tflite import TfliteOptions, export_tflite
@@ -206,6 +209,17 @@ def export_to_measure(
         return export_onnx(detector, resizer, folder, INPUT_TYPES[0], beside)[0]
     export_detector(detector, resizer, folder, INPUT_TYPES[0], beside)
     return pathlib.Path(folder) / EXPORTED_FILES[runtime]
+
+
+def with_keypoint_label_map(message: Any) -> str:
+    """Returns the text of the keypoint label map, "" without one; the config then names the file next to it."""
+    from detzoo.config.load import read_text
+
+    path = message.model.center_net.keypoint_label_map_path if message.model.HasField("center_net") else ""
+    if not path or not message.model.center_net.keypoint_estimation_task:
+        return ""
+    message.model.center_net.keypoint_label_map_path = KEYPOINT_LABEL_MAP_FILE
+    return read_text(path, "keypoint label map")
 
 
 def label_map_text(message: Any) -> str:

@@ -20,12 +20,14 @@ from detzoo.checkpoints.object_graph import ObjectGraph
 from detzoo.config import pb
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Groundtruth
-from detzoo.errors import UsageError
+from detzoo.errors import ConfigError, UsageError
 from detzoo.export.exporter import Export
 from detzoo.export.tflite import TfliteOptions, export_tflite
 from detzoo.features.network import symbolic
+from detzoo.folders import KEYPOINT_LABEL_MAP_FILE
 from detzoo.serving.served import ServingModule
 from detzoo.serving.tflite_detector import TfliteDetector
+from detzoo.tasks.export import with_keypoint_label_map
 
 SMALL = """
 center_net {
@@ -194,6 +196,51 @@ def test_means_and_deviations_are_in_the_order_of_the_channels(order):
         built = symbolic(functools.partial(build_detector, model))
         found = built.preprocess(tf.constant([[[[51.0, 102.0, 203.0]]]]))[0, 0, 0]
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+POSE = """center_net {
+  keypoint_label_map_path: '%s'
+  keypoint_estimation_task {
+    task_name: 'pose' keypoint_class_name: '%s'
+    loss {
+      localization_loss { l1_localization_loss {} }
+      classification_loss { penalty_reduced_logistic_focal_loss { alpha: 2 beta: 4 } }
+    }
+    keypoint_label_to_std { key: '%s' value: 0.3 }
+  }
+}"""
+
+
+def keypoint_map(tmp_path):
+    path = tmp_path / "keypoints.pbtxt"
+    path.write_text('item { id: 1 name: "cat" keypoints { id: 0 label: "ear" } keypoints { id: 1 label: "tail" } }')
+    return path
+
+
+@pytest.mark.parametrize(
+    ("class_name", "label", "problem"),
+    [
+        ("dog", "ear", r"keypoint_class_name is 'dog', but .*keypoints.pbtxt has keypoints of 'cat'"),
+        ("cat", "nose", r"keypoint_label_to_std names nose, but the keypoints of 'cat' in .* are ear, tail"),
+    ],
+)
+def test_a_keypoint_label_map_that_does_not_fit_is_reported(tmp_path, class_name, label, problem):
+    model = message(POSE % (keypoint_map(tmp_path), class_name, label))
+    with pytest.raises(ConfigError, match=problem):
+        symbolic(lambda: build_detector(model))
+
+
+def test_an_export_brings_its_keypoint_label_map(tmp_path):
+    path = keypoint_map(tmp_path)
+    pipeline = pb.TrainEvalPipelineConfig(model=message(POSE % (path, "cat", "ear")))
+    text = with_keypoint_label_map(pipeline)
+    assert text == path.read_text()
+    assert pipeline.model.center_net.keypoint_label_map_path == KEYPOINT_LABEL_MAP_FILE
+    assert Export("model {}", keypoint_label_map_text=text).files() == {
+        "pipeline.config": "model {}",
+        KEYPOINT_LABEL_MAP_FILE: text,
+    }
+    assert with_keypoint_label_map(pb.TrainEvalPipelineConfig(model=message())) == ""
 
 
 def stored_shapes(folder):

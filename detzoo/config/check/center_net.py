@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from detzoo.config import pb, support
@@ -102,7 +102,8 @@ def _check_keypoints(model: pb.CenterNet, findings: Findings) -> None:
             text = f"is '{task.candidate_ranking_mode}'; accepted: {', '.join(KEYPOINT_RANKINGS)}"
             here.error("candidate_ranking_mode", "keypoint-ranking", text)
         if known is not None:
-            _check_keypoint_class(task, known, path, model.num_classes, here)
+            for problem in keypoint_problems(task, known, path, model.num_classes):
+                here.error(*problem)
 
 
 def _check_masks(model: pb.CenterNet, findings: Findings) -> None:
@@ -141,25 +142,28 @@ def check_mask_loss(loss: pb.ClassificationLoss, accepted: Sequence[str], findin
         findings.warning(f"classification_loss.{kind}", "no-background", text)
 
 
-def _check_keypoint_class(
-    task: pb.CenterNet.KeypointEstimation,
-    known: Mapping[str, KeypointNames],
-    path: str,
-    num_classes: int,
-    findings: Findings,
-) -> None:
-    name = task.keypoint_class_name
+def keypoint_problems(
+    task: pb.CenterNet.KeypointEstimation, known: Mapping[str, KeypointNames], path: str, num_classes: int
+) -> Iterator[tuple[str, str, str]]:
+    """Yields field, code and text of each name of a task that its label map has not.
+
+    Args:
+        task: Task.
+        known: Keypoints of each class of the label map.
+        path: File of the label map.
+        num_classes: Number of classes of the model.
+    """
+    field, name = "keypoint_class_name", task.keypoint_class_name
     if name not in known:
-        text = f"is '{name}', but {path} has keypoints of {', '.join(map(repr, known))}"
-        findings.error("keypoint_class_name", "keypoint-class", text)
+        yield field, "keypoint-class", f"is '{name}', but {path} has keypoints of {', '.join(map(repr, known))}"
         return
     if known[name].class_id > num_classes:
         text = f"is '{name}' with id {known[name].class_id}, above num_classes ({num_classes})"
-        findings.error("keypoint_class_name", "keypoint-class", text)
+        yield field, "keypoint-class", text
     labels = list(known[name].labels.values())
     if other := sorted(set(task.keypoint_label_to_std) - set(labels)):
         text = f"names {', '.join(other)}, but the keypoints of '{name}' in {path} are {', '.join(labels)}"
-        findings.error("keypoint_label_to_std", "keypoint-names", text)
+        yield "keypoint_label_to_std", "keypoint-names", text
 
 
 def _check_extractor(message: pb.CenterNetFeatureExtractor, findings: Findings) -> None:
