@@ -15,6 +15,7 @@ _PACKAGES = {  # extra -> module that is imported -> package that has it
     "video": {"av": "av"},
     "track": {"av": "av", "supervision": "supervision"},
     "onnx": {"onnx": "onnx", "onnxruntime": "onnxruntime", "tf2onnx": "tf2onnx"},
+    "beam": {"apache_beam": "apache-beam"},
     "litert": {"ai_edge_litert": "ai-edge-litert"},
 }
 

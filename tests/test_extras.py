@@ -21,6 +21,7 @@ CONFIGS = ROOT / "model_configs"
 PACKAGE_OF = {  # where the name of the package is not that of the module
     "PIL": "pillow",
     "absl": "absl-py",
+    "apache_beam": "apache-beam",
     "ai_edge_litert": "ai-edge-litert",
     "cv2": "opencv-contrib-python-headless",
     "faster_coco_eval": "faster-coco-eval",
@@ -69,13 +70,13 @@ def imported():
 
 def test_pip_install_detzoo_brings_what_is_imported_and_no_more(declared, imported):
     of_extras = set().union(
-        *(declared[extra] for extra in ("train", "spp", "video", "track", "onnx", "litert", "openvino", "fast"))
+        *(declared[extra] for extra in ("train", "spp", "video", "track", "onnx", "litert", "openvino", "fast", "beam"))
     )
     assert {package for package, _, _ in imported} - of_extras == declared[""] - set(NOT_IMPORTED)
 
 
 def test_packages_of_extras_are_imported_where_they_are_used(declared, imported):
-    on_demand = ("spp", "video", "track", "onnx", "litert", "openvino", "fast")
+    on_demand = ("spp", "video", "track", "onnx", "litert", "openvino", "fast", "beam")
     of_functions = set().union(*(declared[extra] for extra in on_demand))
     of_functions -= {"detzoo", "onnxruntime"}  # the second is imported by require_package
     assert {package for package, _, _ in imported} >= declared["train"] | of_functions

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from absl import flags
 
-from detzoo.cli.flags import RECORDS_HELP, Definer, define_font_flag, values_of
+from detzoo.cli.flags import (
+    RECORDS_HELP,
+    Definer,
+    beam_options_of,
+    define_font_flag,
+    define_runner_flags,
+    values_of,
+)
 from detzoo.config.label_map import load_label_map
 from detzoo.datasets.context_memory import HORIZONS, MemoryOptions
 from detzoo.datasets.formats import FORMATS
@@ -79,6 +86,7 @@ class Importer:
             define.string(name, text, required=True)
         define.string("output_path", "Prefix of the files to write, e.g. records/train.", required=True)
         _define_writing(define)
+        define_runner_flags(flag_values)
         for name, text in self._switches.items():
             define.boolean(name, text)
         for name, text in self._files.items():
@@ -86,11 +94,12 @@ class Importer:
 
     def run(self, flag_values: flags.FlagValues) -> None:
         """Reads, converts, and prints what was written, skipped and repaired."""
-        log = IssueLog()
+        log, options = IssueLog(), writer_of(flag_values)
         paths = values_of(flag_values, *self._paths).values()
         read = self._read(*paths, log, **values_of(flag_values, *self._switches, *self._files))
         with_masks = flag_values.include_masks if "include_masks" in self._switches else has_masks(read)
-        _convert(read, flag_values, log, with_masks, label_map_path=flag_values.label_map, strict=flag_values.strict)
+        options |= {"label_map_path": flag_values.label_map, "strict": flag_values.strict}
+        _convert(read, flag_values, log, with_masks, **options)
 
 
 _IMAGES_DIR = "Folder of the images, searched with its subfolders."
@@ -185,6 +194,7 @@ class Import:
         define.number("val", text, 0.0, maximum=0.9)
         define.integer("seed", "Seed of the drawn split.", 0, minimum=0)
         _define_writing(define)
+        define_runner_flags(flag_values)
         define.boolean("include_masks", "Write instance masks, too, where labels have outlines.")
         text = "Open Images: an object of a class is also one of each class above it in *hierarchy*.json."
         define.boolean("expand_hierarchy", text)
@@ -196,6 +206,7 @@ class Import:
         from detzoo.datasets import recognize, splits
 
         [folder] = flag_values.positional
+        writer = writer_of(flag_values)
         options = values_of(flag_values, "format", "follow_links", "include_masks", "expand_hierarchy")
         read = recognize.recognize(folder, **options)
         with terminated_as(SystemExit(EXIT_TERMINATED)):
@@ -206,6 +217,7 @@ class Import:
                 label_map_path=flag_values.label_map,
                 with_masks=flag_values.include_masks and any(map(has_masks, read.splits.values())),
                 **values_of(flag_values, "num_shards", "strict"),
+                **writer,
             )
         print(report_of(read, results))
         for sentence in recognize.remarks(read):
@@ -387,6 +399,16 @@ def _define_writing(define: Definer) -> None:
 
 def _define_num_shards(define: Definer) -> None:
     define.integer("num_shards", "Number of files to write; about one per 100-1000 MB.", 1, minimum=1)
+
+
+def writer_of(flag_values: flags.FlagValues) -> dict[str, Any]:
+    """Returns the argument of the conversion that ``--runner`` asks for."""
+    options = beam_options_of(flag_values)
+    if options is None:
+        return {}
+    from detzoo.tasks.beam_pipelines import BeamRecords
+
+    return {"write": BeamRecords(options)}
 
 
 def _convert(read: Annotations, flag_values: flags.FlagValues, log: IssueLog, with_masks: bool, **options: Any) -> None:

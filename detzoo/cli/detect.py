@@ -7,7 +7,16 @@ from collections.abc import Sequence
 
 from absl import flags
 
-from detzoo.cli.flags import SAVED_MODEL_HELP, Definer, define_font_flag, define_tile_flags, values_of
+from detzoo.cli.flags import (
+    SAVED_MODEL_HELP,
+    Definer,
+    beam_options_of,
+    define_font_flag,
+    define_runner_flags,
+    define_tile_flags,
+    values_of,
+)
+from detzoo.errors import UsageError
 from detzoo.evaluate.best_threshold import BEST
 from detzoo.tasks.detect import PROPOSALS_OVERLAP, detect
 from detzoo.tasks.detect_video import (
@@ -110,6 +119,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     text = "Label files to write besides detections.json: yolo, voc, csv, labelme, separated by commas."
     define.strings("formats", text)
     define.boolean("save_crops", "Cut out each detection, as crops/<class>/<image>_<number>.jpg.")
+    define_runner_flags(flag_values)
     define.boolean("no_pictures", "Write no pictures and annotated videos, only the lists; videos: prints the speed.")
 
 
@@ -145,11 +155,15 @@ def _run_on_videos(videos: Sequence[str], flag_values: flags.FlagValues) -> None
 def run(flag_values: flags.FlagValues) -> None:
     """Detects, and prints how many detections there are."""
     if videos := videos_among(**values_of(flag_values, "images", "video", "proposals")):
+        if flag_values.runner:
+            raise UsageError("--runner detects on images; leave it out for videos")
         _run_on_videos(videos, flag_values)
         return
+    beam_options = beam_options_of(flag_values)
     names = ("saved_model", "ensemble", "label_map", "proposals", "score_threshold", "max_boxes", "max_drawn_overlap")
     outputs = ("font", "metrics", "tile", "tile_overlap", "batch_size", "formats", "save_crops", "no_pictures")
-    summary = detect(flag_values.images, flag_values.output_dir, **values_of(flag_values, *names, *outputs))
+    values = values_of(flag_values, *names, *outputs)
+    summary = detect(flag_values.images, flag_values.output_dir, beam_options=beam_options, **values)
     skipped = f", {len(summary.skipped)} unreadable files skipped" if summary.skipped else ""
     print(f"{summary.num_detections} detections on {summary.num_images} images{skipped}")
     written = [] if flag_values.no_pictures else ["pictures"]

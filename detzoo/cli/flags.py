@@ -10,6 +10,8 @@ from absl import flags
 
 from detzoo.config.load import LoadedPipeline
 from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP
+from detzoo.errors import UsageError
+from detzoo.extras import require_extras
 from detzoo.files.pixel_limit import DEFAULT_MEGAPIXELS, FLAG, VARIABLE
 
 SET_HELP = (
@@ -24,6 +26,7 @@ CHECKPOINT_HELP = (
 SAVED_MODEL_HELP = (
     "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
 )
+RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")  # of Apache Beam
 _WITHOUT_IMAGES = ("completion", "config", "models", "weights")  # commands that open no image
 
 
@@ -137,6 +140,30 @@ def define_tile_flags(flag_values: flags.FlagValues) -> None:
         "least as large as most objects."
     )
     define.number("tile_overlap", text, maximum=MOST_OVERLAP)
+
+
+def define_runner_flags(flag_values: flags.FlagValues) -> None:
+    """Defines ``--runner`` and ``--beam_options``, for commands that can run as an Apache Beam pipeline."""
+    define = Definer(flag_values)
+    text = "Run as an Apache Beam pipeline (needs the extra detzoo[beam]); by default in this process."
+    define.choice("runner", text, RUNNERS)
+    define.string("beam_options", "With --runner: options of Beam, such as '--flink_master=host:8081 --parallelism=8'.")
+
+
+def beam_options_of(flag_values: flags.FlagValues) -> Any:
+    """Returns Beam's options for ``--runner``; None without it.
+
+    Raises:
+        UsageError: The extra is missing, or the options cannot be read.
+    """
+    if not flag_values.runner:
+        if flag_values.beam_options:
+            raise UsageError("--beam_options has no effect without --runner")
+        return None
+    require_extras("--runner", "beam")
+    from detzoo.tasks.beam_pipelines import options_of
+
+    return options_of(flag_values.runner, flag_values.beam_options)
 
 
 def define_set_flag(flag_values: flags.FlagValues) -> None:

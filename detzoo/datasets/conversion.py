@@ -14,15 +14,16 @@ import functools
 import logging
 import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
-from detzoo.config.label_map import LabelMap, load_label_map
+from detzoo.config.label_map import LabelMap, load_label_map, parse_label_map
 from detzoo.datasets import record_writer, repair
 from detzoo.datasets.annotations import AnnotatedImage, Annotations
 from detzoo.errors import DataError, UsageError
 from detzoo.files import images
 from detzoo.files.issues import Action, DataIssue, Finding, IssueLog
+from detzoo.files.remote import RemotePath
 from detzoo.folders import LABEL_MAP_FILE, write_atomically
 from detzoo.progress import track
 
@@ -48,10 +49,42 @@ class ConversionResult:
     log: IssueLog
 
 
-class _Converted(NamedTuple):
+class Converted(NamedTuple):
+    """The record of an image, None without a usable one; the classes of its objects; and its data issues."""
+
     record: bytes | None
     class_names: list[str]
     findings: list[Finding]
+
+
+# Writes the images of a split as drafts, which get their names when the stack closes without an error. Arguments: the
+# stack, the function of an image, the images, the prefix, the number of shards, the log. Returns the number of records
+# and the objects of each class.
+SplitWriter = Callable[
+    [contextlib.ExitStack, Callable[[AnnotatedImage], Converted], Sequence[AnnotatedImage], str, int, IssueLog],
+    tuple[int, collections.Counter[str]],
+]
+
+
+def write_here(
+    stack: contextlib.ExitStack,
+    work: Callable[[AnnotatedImage], Converted],
+    images: Sequence[AnnotatedImage],
+    prefix: str,
+    num_shards: int,
+    log: IssueLog,
+) -> tuple[int, collections.Counter[str]]:
+    """Converts the images of a split by the threads of this process, see ``SplitWriter``."""
+    if "://" in prefix:
+        raise UsageError(f"--output_path {prefix} is on another file system, which --runner writes to")
+    writer = stack.enter_context(record_writer.ShardedWriter(prefix, num_shards))
+    per_class: collections.Counter[str] = collections.Counter()
+    for result in track(in_parallel(work, images), len(images), "converting"):
+        log.extend(result.findings)
+        if result.record is not None:
+            writer.write(result.record)
+            per_class.update(result.class_names)
+    return writer.num_records, per_class
 
 
 def convert(
@@ -63,6 +96,7 @@ def convert(
     strict: bool = False,
     with_masks: bool = False,
     log: IssueLog | None = None,
+    write: SplitWriter = write_here,
 ) -> ConversionResult:
     """Writes one data set, see ``convert_splits``."""
     [result] = convert_splits(
@@ -72,6 +106,7 @@ def convert(
         strict=strict,
         with_masks=with_masks,
         log=log,
+        write=write,
     )
     return result
 
@@ -84,6 +119,7 @@ def convert_splits(
     strict: bool = False,
     with_masks: bool = False,
     log: IssueLog | None = None,
+    write: SplitWriter = write_here,
 ) -> list[ConversionResult]:
     """Writes ``PREFIX-00000-of-000NN.tfrecord`` for each prefix and ``label_map.pbtxt`` in the same folder.
 
@@ -97,6 +133,7 @@ def convert_splits(
         strict: Anything skipped or repaired is an error, and nothing is written.
         with_masks: Write instance masks.
         log: Findings made while reading the annotations; the conversion adds more.
+        write: Converts and writes the images of a split.
 
     Raises:
         DataError: No image or no object of a split could be used; or ``strict`` and something was found.
@@ -119,17 +156,10 @@ def convert_splits(
     results = []
     with contextlib.ExitStack() as writers:
         for prefix, annotations in splits.items():
-            writer = writers.enter_context(record_writer.ShardedWriter(prefix, num_shards))
-            per_class: collections.Counter[str] = collections.Counter()
-            converted = in_parallel(work, annotations.images)
-            for result in track(converted, len(annotations.images), "converting"):
-                log.extend(result.findings)
-                if result.record is not None:
-                    writer.write(result.record)
-                    per_class.update(result.class_names)
+            num_records, per_class = write(writers, work, annotations.images, prefix, num_shards, log)
             counts = {name: per_class[name] for _, name in sorted(label_map.names.items())}
             files = (shards[prefix], label_map_file)
-            results.append(ConversionResult(*files, writer.num_records, counts, with_masks, log))
+            results.append(ConversionResult(*files, num_records, counts, with_masks, log))
         if strict and log.num_strict:
             raise DataError(_strict_message(log))
         for prefix, written in zip(splits, results):
@@ -137,7 +167,10 @@ def convert_splits(
                 raise DataError(_nothing_message({prefix: splits[prefix]}, written.num_images, log, len(splits) > 1))
         # The shards get their names when this block is left without an error: never shards without their label map.
         try:
-            write_atomically(label_map_file, label_map.to_text())
+            if isinstance(label_map_file, RemotePath):
+                label_map_file.write_bytes(label_map.to_text().encode())
+            else:
+                write_atomically(label_map_file, label_map.to_text())
         except OSError as error:
             raise DataError(f"cannot write {label_map_file}: {error.strerror}") from None
     for prefix in splits:
@@ -202,16 +235,16 @@ def in_parallel(
 
 def _convert_image(
     annotated: AnnotatedImage, *, label_map: LabelMap, with_masks: bool, num_keypoints: int = 0
-) -> _Converted:
+) -> Converted:
     """Returns the serialized record of one image, or the reason why there is none."""
     if annotated.unusable is not None:
-        return _Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
+        return Converted(None, [], [Finding(annotated.unusable[0], annotated.filename, annotated.unusable[1])])
     if annotated.record is not None:
-        return _Converted(annotated.record(), [item.class_name for item in annotated.objects], [])
+        return Converted(annotated.record(), [item.class_name for item in annotated.objects], [])
     try:
         image = images.repair_image(annotated.read(), annotated.path.name)
     except images.UnusableImage as error:
-        return _Converted(None, [], [Finding(error.issue, annotated.filename, error.detail)])
+        return Converted(None, [], [Finding(error.issue, annotated.filename, error.detail)])
     findings = [Finding(issue, annotated.filename, detail) for issue, detail in image.flaws]
     repaired, box_findings = repair.repair_objects(annotated, image, with_masks=with_masks)
     findings.extend(box_findings)
@@ -241,14 +274,14 @@ def _convert_image(
         num_keypoints=num_keypoints,
         verified_classes=verified,
     )
-    return _Converted(record, [item.class_name for item in objects], findings)
+    return Converted(record, [item.class_name for item in objects], findings)
 
 
 def _check_label_map_file(label_map: LabelMap, path: pathlib.Path, *, is_given: bool) -> None:
     """Refuses to replace a label map that other shards in the folder may depend on."""
     if not path.is_file():
         return
-    present = load_label_map(str(path))
+    present = parse_label_map(path.read_bytes().decode(), str(path))
     if present.names == label_map.names:
         return
     ours, theirs = set(label_map.names.items()), set(present.names.items())

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from detzoo.config.names import suggestion
 from detzoo.datasets.annotations import AnnotatedImage, Annotations, numbered
-from detzoo.datasets.conversion import ConversionResult, convert_splits
+from detzoo.datasets.conversion import ConversionResult, SplitWriter, convert_splits, write_here
 from detzoo.datasets.formats import (
     FORMATS,
     RECORD_FILE,
@@ -131,6 +131,7 @@ def write_records(
     label_map_path: str | None = None,
     strict: bool = False,
     with_masks: bool = False,
+    write: SplitWriter = write_here,
 ) -> dict[str, ConversionResult]:
     """Writes one record set per split, and ``label_map.pbtxt`` in the same folder; all or nothing.
 
@@ -139,7 +140,7 @@ def write_records(
         output_prefix: Path of the shards up to the name of the split: "records/my" becomes
             "records/my-train-00000-of-00001.tfrecord", a folder such as "records/" becomes "records/train-...".
             Without splits the shards have the prefix itself.
-        num_shards, label_map_path, strict, with_masks: As in ``convert_splits``.
+        num_shards, label_map_path, strict, with_masks, write: As in ``convert_splits``.
 
     Returns:
         The result of each split.
@@ -154,6 +155,7 @@ def write_records(
         strict=strict,
         with_masks=with_masks,
         log=recognized.log,
+        write=write,
     )
     return dict(zip(recognized.splits, results))
 
@@ -161,7 +163,7 @@ def write_records(
 def prefix_of_split(output_prefix: str, split: str) -> str:
     """Returns the prefix of the shards of one split, see ``write_records``."""
     if output_prefix.endswith("/") or pathlib.Path(output_prefix).is_dir():
-        return str(pathlib.Path(output_prefix) / split)
+        return f"{output_prefix.rstrip('/')}/{split}"
     return output_prefix if split == ALL else f"{output_prefix}-{split}"
 
 

@@ -23,6 +23,7 @@ from detzoo.data.record_keys import KEYS, OBJECT, SIDES
 from detzoo.datasets.repair import RepairedObject
 from detzoo.errors import DataError, UsageError
 from detzoo.files.images import RepairedImage
+from detzoo.files.remote import path_of
 from detzoo.folders import draft_of
 
 MAX_SHARDS = 99999  # five digits in the file names
@@ -117,7 +118,7 @@ def shard_paths(output_prefix: str | os.PathLike[str], num_shards: int) -> list[
         )
     if not 1 <= num_shards <= MAX_SHARDS:
         raise UsageError(f"--num_shards is {num_shards}; it must be from 1 to {MAX_SHARDS}")
-    return [pathlib.Path(f"{prefix}-{index:05d}-of-{num_shards:05d}.tfrecord") for index in range(num_shards)]
+    return [path_of(f"{prefix}-{index:05d}-of-{num_shards:05d}.tfrecord") for index in range(num_shards)]
 
 
 def other_shards(output_prefix: str | os.PathLike[str], num_shards: int) -> list[pathlib.Path]:

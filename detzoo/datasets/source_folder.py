@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 from detzoo.errors import DataError, UsageError
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.remote import RemotePath, path_of
 from detzoo.files.text_files import read_text
 
 MAX_STATED_PARTS = 16  # folders of a stated path that are compared
@@ -62,10 +63,11 @@ class SourceFolder:
         *,
         follow_links: bool = False,
     ) -> None:
-        self.path = pathlib.Path(folder)
-        if not os.path.isdir(folder):
+        self.path = path_of(folder)
+        if not self.path.is_dir():
             raise UsageError(f"{flag} {folder} is not a folder")
-        self._real = os.path.realpath(folder)
+        is_remote = isinstance(self.path, RemotePath)
+        self._real = str(folder) if is_remote else os.path.realpath(folder)
         self._log, self._follow_links = log, follow_links
         self._claimed: dict[str, str] = {}
         self._by_path: dict[str, SourceFile] = {}
@@ -73,7 +75,8 @@ class SourceFolder:
         self._by_stem: dict[str, list[SourceFile]] = {}
         self._walked = {self._real}
         try:
-            found = sorted(self._walk(self._real, ""), key=lambda file: file.relative.split("/"))
+            walked = self._walk_remote() if is_remote else self._walk(self._real, "")
+            found = sorted(walked, key=lambda file: file.relative.split("/"))
         except OSError as error:
             raise DataError(f"{flag} {folder} cannot be read: {error}") from None
         self._own_name = os.path.basename(self._real)
@@ -88,6 +91,9 @@ class SourceFolder:
                 _remember(self._by_name, tail, file)
                 if _suffix(tail) in suffixes:
                     _remember(self._by_stem, _without_suffix(tail), file)
+
+    def _walk_remote(self) -> Iterator[SourceFile]:
+        return (SourceFile(file.relative_to(self.path).as_posix()) for file in self.path.files_below())
 
     def _walk(self, folder: str, prefix: str) -> Iterator[SourceFile]:
         with os.scandir(folder) as entries:

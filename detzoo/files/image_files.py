@@ -7,10 +7,12 @@ import logging
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 from detzoo.config.names import nearest
 from detzoo.errors import UsageError
 from detzoo.files.images import IMAGE_SUFFIXES
+from detzoo.files.remote import RemotePath, path_of
 
 # Suffixes looked for in folders; a file that is named itself may have any.
 SUFFIXES = tuple(sorted((*IMAGE_SUFFIXES, ".mpo")))
@@ -60,8 +62,14 @@ def _split_at_commas(names: Sequence[str]) -> list[str]:
     return parts
 
 
-def _meant_by(name: str, suffixes: Sequence[str], flag: str) -> list[pathlib.Path]:
-    path = pathlib.Path(name)
+def _meant_by(name: str, suffixes: Sequence[str], flag: str) -> list[Any]:
+    path = path_of(name)
+    if isinstance(path, RemotePath):
+        files = path.files_below() if path.is_dir() else path.matches()
+        found = sorted(file for file in files if file.suffix.lower() in suffixes)
+        if not found:
+            raise UsageError(f"{flag} {name} matches nothing")
+        return found
     if os.path.isdir(path):
         return images_inside(path, suffixes)
     if os.path.lexists(path):

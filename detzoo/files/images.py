@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from detzoo.errors import DetzooError
 from detzoo.files.issues import DataIssue
 from detzoo.files.pixel_limit import as_flag, max_pixels
+from detzoo.files.remote import RemotePath
 from detzoo.folders import IrregularFileError, check_regular
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp")
@@ -130,6 +131,8 @@ def read_content(path: pathlib.Path) -> bytes:
         UnusableImage: The file is missing, not a regular one (a device, a pipe), too large, or cannot be read.
     """
     try:
+        if isinstance(path, RemotePath):
+            return path.read_bytes()
         size = check_regular(path).st_size
         if size > MAX_BYTES_PER_PIXEL * max_pixels():
             raise UnusableImage(DataIssue.IMAGE_HUGE, f"{size / 1e6:.0f} MB, more than any image of {as_flag()} needs")

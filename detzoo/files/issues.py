@@ -130,9 +130,12 @@ class IssueLog:
         """Adds one finding."""
         self.extend([Finding(issue, where, detail)])
 
-    def extend(self, findings: Iterable[Finding]) -> None:
-        """Adds findings."""
+    def extend(self, findings: Iterable[Finding], number: int | None = None) -> None:
+        """Adds findings. ``number`` is that of all findings if these, of one kind, are only the first of them."""
+        findings = list(findings)
         with self._lock:
+            if number is not None:
+                self._counts[findings[0].issue] += number - len(findings)
             for finding in findings:
                 self._counts[finding.issue] += 1
                 if len(self._kept[finding.issue]) < KEPT_PER_KIND:

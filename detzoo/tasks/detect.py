@@ -9,6 +9,7 @@ summary.entries[0]["category_name"]
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -62,6 +63,7 @@ def detect(
     formats: Sequence[str] = (),
     save_crops: bool = False,
     no_pictures: bool = False,
+    beam_options: Any = None,
 ) -> DetectionSummary:
     """Draws and lists the detections of every image; an interrupted call is resumed by the next one.
 
@@ -85,6 +87,7 @@ def detect(
         formats: Formats of label files to write, besides detections.json: "yolo", "voc", "csv", "labelme".
         save_crops: Write the part of the image in each box, as crops/<class>/<image>_<number>.jpg.
         no_pictures: Write no pictures.
+        beam_options: ``PipelineOptions`` of Apache Beam, to detect by a pipeline; None to detect in this process.
 
     Raises:
         DataError: No image could be used.
@@ -99,7 +102,7 @@ def detect(
     named = load_label_map(label_map) if label_map else None
     fonts = LabelFonts(font)
     folder = make_folder(output_dir, "--output_dir")
-    from detzoo.tasks.detect_files import DetectionOutputs, detect_files
+    from detzoo.tasks.detect_files import DetectionOutputs, ImageWork, detect_files
 
     detector, names, threshold = load_named(saved_model, ensemble, named, score_threshold, metrics)
     regions = proposals_table(detector, proposals)
@@ -108,6 +111,14 @@ def detect(
     limits = choose_limits(detector, names, tiling, threshold, max_boxes, max_drawn_overlap)
     made_with = _made_with(font, saved_model=saved_model, ensemble=ensemble, proposals=proposals)
     batch_size = batch_size or usual_batch_size(model_beside(detector))
+    outputs = DetectionOutputs(not no_pictures, save_crops, formats, common_folder(images))
+    run = None
+    if beam_options is not None:
+        from detzoo.tasks.beam_pipelines import apply_by_beam
+
+        work = ImageWork(names, limits, folder.absolute(), outputs, fonts, 1 if tiling else batch_size, regions)
+        load = functools.partial(_load_on_worker, work, saved_model, ensemble, tiling, batch_size)
+        run = functools.partial(apply_by_beam, beam_options, load, folder.absolute())
     summary = detect_files(
         tiled(detector, tiling, batch_size),
         files,
@@ -118,12 +129,19 @@ def detect(
         made_with={**made_with, "tiles": tiling},
         fonts=fonts,
         batch_size=1 if tiling else batch_size,
-        outputs=DetectionOutputs(not no_pictures, save_crops, formats, common_folder(images)),
+        outputs=outputs,
+        run=run,
     )
     if not summary.num_images:
         reason = f": {next(iter(summary.skipped.values()))}"
         raise DataError(f"none of the {len(files)} files could be read as an image and detected on{reason}")
     return summary
+
+
+def _load_on_worker(work: Any, saved_model: str | None, ensemble: str | None, tiling: Any, batch_size: int) -> Any:
+    """Returns the function that detects on images in a worker of a pipeline."""
+    detector = load_ensemble_file(ensemble)[0] if ensemble else load_exported(saved_model or "")
+    return functools.partial(work.run, tiled(detector, tiling, batch_size))
 
 
 def choose_threshold(

@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import logging
+import math
 import os
 import pathlib
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -71,6 +73,48 @@ class DetectionSummary:
         return json.loads(self.file.read_text(encoding="utf-8"))
 
 
+NamedImage = tuple[GivenImage, str]  # an image and the name of its picture
+Found = dict[str, Any] | str  # the journal's values of an image; or why it could not be used
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageWork:
+    """What a run does with every image: ``detect_files`` has the meaning of the values."""
+
+    class_names: Mapping[int, str]
+    limits: DetectionLimits
+    folder: pathlib.Path
+    outputs: DetectionOutputs
+    fonts: LabelFonts
+    batch_size: int = 1
+    regions: Regions | None = None
+
+    def run(self, detector: ImageDetector, images: Iterable[NamedImage]) -> Iterator[tuple[GivenImage, Found]]:
+        """Detects, and yields each image after its picture and crops are written, in order."""
+        names: dict[int, str] = {}
+
+        def given() -> Iterator[GivenImage]:
+            for image, name in images:
+                names[image.number] = name
+                yield image
+
+        def save(result: Result | Unusable) -> tuple[GivenImage, Found]:
+            if isinstance(result, Unusable):
+                return result.image, result.reason
+            self._write(result, names.pop(result.image_id))
+            return GivenImage(result.image_id, result.path), {"shape": result.shape, "detections": result.to_coco()}
+
+        results = detect_batches(detector, given(), self.class_names, self.limits, self.batch_size, self.regions)
+        yield from in_parallel(save, results, _num_bytes)
+
+    def _write(self, result: Result, name: str) -> None:
+        if self.outputs.pictures:
+            with draft_of(self.folder / name, "part") as draft:  # that of a killed run is overwritten
+                result.draw(self.fonts).save(draft, "PNG", compress_level=1)
+        if self.outputs.crops:
+            _save_crops(result, self.folder / CROPS_FOLDER, name.removesuffix(PICTURE_SUFFIX))
+
+
 def detect_files(
     detector: ImageDetector,
     images: Sequence[pathlib.Path],
@@ -83,6 +127,7 @@ def detect_files(
     fonts: LabelFonts | None = None,
     batch_size: int = 1,
     outputs: DetectionOutputs = DetectionOutputs(),
+    run: Callable[[Iterable[NamedImage]], Iterator[tuple[GivenImage, Found]]] | None = None,
 ) -> DetectionSummary:
     """Detects on every file; writes ``detections.json`` and the outputs. Images that cannot be used are skipped.
 
@@ -101,6 +146,8 @@ def detect_files(
         fonts: Fonts of the names.
         batch_size: Images per call of a model that takes several.
         outputs: The files to write besides ``detections.json``.
+        run: Function in place of ``ImageWork.run``, such as one that detects on other machines; ``detector`` is not
+            used then.
     """
     folder = pathlib.Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -108,26 +155,22 @@ def detect_files(
     journal = Journal(folder, {**facts, "save_crops": outputs.crops, **(made_with or {})})
     names = picture_names(images)
     todo = [
-        GivenImage(number, path)
+        (GivenImage(number, path), name)
         for number, (path, name) in enumerate(zip(images, names), start=1)
         if not journal.is_done(name, path, *([folder / name] if outputs.pictures else []))
     ]
     if len(journal):
         logger.info("resuming: %d images were done by the interrupted run", len(images) - len(todo))
-    fonts = fonts or LabelFonts()
-
-    def save(result: Result | Unusable) -> Result | Unusable:
-        if isinstance(result, Result):
-            _save(result, folder, names[result.image_id - 1], outputs, fonts, journal)
-        return result
-
+    work = ImageWork(class_names, limits, folder, outputs, fonts or LabelFonts(), batch_size, regions)
+    run = run or functools.partial(work.run, detector)
     summary, write_next = DetectionSummary(file=folder / DETECTIONS_FILE), time.monotonic() + LIST_INTERVAL_SECONDS
-    results = detect_batches(detector, todo, class_names, limits, batch_size, regions)
     try:
-        for result in track(in_parallel(save, results, _num_bytes), len(todo), "detect"):
-            if isinstance(result, Unusable):
-                summary.skipped[result.image.name] = result.reason
-                logger.warning("%s is skipped: %s", result.image.name, result.reason)
+        for image, found in track(run(todo), len(todo), "detect"):
+            if isinstance(found, str):
+                summary.skipped[image.name] = found
+                logger.warning("%s is skipped: %s", image.name, found)
+            else:
+                journal.add(names[image.number - 1], image.path or pathlib.Path(), found)
             if time.monotonic() >= write_next:
                 started = time.monotonic()
                 _write_list(summary, journal, names)
@@ -148,23 +191,6 @@ def detect_files(
     return summary
 
 
-def _save(
-    result: Result,
-    folder: pathlib.Path,
-    name: str,
-    outputs: DetectionOutputs,
-    fonts: LabelFonts,
-    journal: Journal,
-) -> None:
-    """Writes the picture and the crops of a result, and adds it to the journal."""
-    if outputs.pictures:
-        with draft_of(folder / name, "part") as draft:  # that of a killed run is overwritten
-            result.draw(fonts).save(draft, "PNG", compress_level=1)
-    if outputs.crops:
-        _save_crops(result, folder / CROPS_FOLDER, name.removesuffix(PICTURE_SUFFIX))
-    journal.add(name, result.path or pathlib.Path(), {"shape": result.shape, "detections": result.to_coco()})
-
-
 def _save_crops(result: Result, folder: pathlib.Path, stem: str) -> None:
     """Writes the part of the image in each box, at least one pixel, as JPEG: <class>/<stem>_<number>.jpg."""
     low, high = np.floor(result.boxes_px[:, :2]), np.ceil(result.boxes_px[:, 2:])
@@ -177,8 +203,8 @@ def _save_crops(result: Result, folder: pathlib.Path, stem: str) -> None:
         (of_class / f"{stem}_{number}.jpg").write_bytes(encode_image(crop, lossy=True))
 
 
-def _num_bytes(result: Result | Unusable) -> int:
-    return 3 * result.shape[0] * result.shape[1] if isinstance(result, Result) else 0
+def _num_bytes(done: tuple[GivenImage, Found]) -> int:
+    return 0 if isinstance(done[1], str) else 3 * math.prod(done[1]["shape"])
 
 
 def _done(journal: Journal, names: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:

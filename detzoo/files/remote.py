@@ -1,0 +1,81 @@
+"""Paths on file systems that TensorFlow knows by the scheme of a URL, such as gs://bucket/folder.
+
+A ``RemotePath`` has the methods of ``pathlib.Path`` that importers and writers use.
+"""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import re
+import types
+from collections.abc import Iterator
+from typing import Any
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*):/(?=[^/])", re.IGNORECASE)
+
+
+class RemotePath(pathlib.PurePosixPath):
+    """A path that begins with a scheme."""
+
+    def __str__(self) -> str:
+        return _SCHEME.sub(r"\1://", super().__str__())
+
+    def is_dir(self) -> bool:
+        """Returns whether the path is that of a folder."""
+        return _gfile().isdir(str(self))
+
+    def is_file(self) -> bool:
+        """Returns whether the path is that of a file."""
+        return _gfile().exists(str(self)) and not self.is_dir()
+
+    def read_bytes(self) -> bytes:
+        """Returns the content; raises OSError if there is none."""
+        try:
+            with _gfile().GFile(str(self), "rb") as file:
+                return file.read()
+        except _errors() as problem:
+            raise OSError(None, str(problem)) from None
+
+    def write_bytes(self, content: bytes) -> None:
+        """Writes the content; raises OSError."""
+        try:
+            _gfile().makedirs(str(self.parent))
+            with _gfile().GFile(str(self), "wb") as file:
+                file.write(content)
+        except _errors() as problem:
+            raise OSError(None, str(problem)) from None
+
+    def files_below(self) -> Iterator[RemotePath]:
+        """Yields all files in this folder and its subfolders."""
+        for folder, _, names in _gfile().walk(str(self)):
+            yield from (RemotePath(folder, name) for name in names)
+
+    def matches(self) -> list[RemotePath]:
+        """Returns the files that this path names as a pattern."""
+        return [RemotePath(match) for match in _gfile().glob(str(self))]
+
+    def stat(self) -> Any:
+        """Returns an object with ``st_size`` and ``st_mtime_ns``; raises OSError."""
+        try:
+            found = _gfile().stat(str(self))
+        except _errors() as problem:
+            raise OSError(None, str(problem)) from None
+        return types.SimpleNamespace(st_size=found.length, st_mtime_ns=found.mtime_nsec)
+
+
+def path_of(text: str | os.PathLike[str]) -> Any:
+    """Returns the ``pathlib.Path`` or, for text with a scheme, the ``RemotePath``."""
+    return RemotePath(text) if "://" in os.fspath(text) else pathlib.Path(text)
+
+
+def _gfile() -> Any:
+    import tensorflow as tf  # takes seconds, and few paths are remote
+
+    return tf.io.gfile
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    import tensorflow as tf
+
+    return (tf.errors.OpError,)
