@@ -78,6 +78,8 @@ Two SPP-nets (model.spp_net) are measured as one: the scored windows of both are
 
     detzoo evaluate --pipeline_config_path=a/pipeline.config --checkpoint_dir=a --combine_with=b --output_dir=a_and_b
 
+For COCO's server, --submission=NAME --submission_images=image_info_test-dev2017.json writes the zip of the test set.
+
 A first stage alone (number_of_stages: 1) is measured by the recall of its proposals, AR@10, AR@100 and AR@1000. The
 checkpoint may be that of the whole detector, with --set model.faster_rcnn.number_of_stages=1. The proposals
 are written to proposals.npz, which another model's input readers can name as their proposals_path. Segmentation
@@ -97,6 +99,9 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.string("detections", f"{text} The config, if it is given, names the records of the images to draw.")
     define.string("output_dir", "Folder for the results.")
     define.string("compare_with", "Folder of another evaluation on the same images; the report shows the difference.")
+    text = "Also write COCO's test-dev submission, detections_test-dev2017_NAME_results.zip, under this NAME."
+    define.string("submission", text)
+    define.string("submission_images", "With --submission: COCO's image_info_test-dev2017.json.")
     define.boolean("continuous", "Measure every new checkpoint of a running training.")
     define.number("timeout_secs", "With --continuous: seconds without a new checkpoint after which to end.", 3600.0)
     define_recompute_flag(flag_values)
@@ -109,6 +114,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Measures one checkpoint, each new one, or an exported model, and prints the table of each."""
+    if flag_values.submission and flag_values.continuous:
+        raise UsageError("--submission is of one evaluation; leave it out with --continuous")
     if flag_values.detections:
         _report(flag_values)
         return
@@ -148,7 +155,10 @@ def run(flag_values: flags.FlagValues) -> None:
             _print(evaluation, output_dir, flag_values.json, indent=None)
         return
     options |= values_of(flag_values, "checkpoint_dir", "saved_model", "combine_with", "compare_with")
-    _print(evaluate(path, **options), output_dir, flag_values.json)
+    submission = _submission(flag_values)
+    evaluation = evaluate(path, **options)
+    _print(evaluation, output_dir, flag_values.json)
+    _submit(submission, evaluation, output_dir, flag_values.json)
 
 
 def _report(flag_values: flags.FlagValues) -> None:
@@ -158,6 +168,7 @@ def _report(flag_values: flags.FlagValues) -> None:
     ]
     if given:
         raise UsageError(f"--detections is a finished evaluation, so no model is run; leave out --{given[0]}")
+    submission = _submission(flag_values)
     evaluation = report_stored(
         flag_values.detections,
         flag_values.output_dir,
@@ -165,7 +176,28 @@ def _report(flag_values: flags.FlagValues) -> None:
         overrides=flag_values.set,
         compare_with=flag_values.compare_with,
     )
-    _print(evaluation, flag_values.output_dir or flag_values.detections, flag_values.json)
+    output_dir = flag_values.output_dir or flag_values.detections
+    _print(evaluation, output_dir, flag_values.json)
+    _submit(submission, evaluation, output_dir, flag_values.json)
+
+
+def _submission(flag_values: flags.FlagValues) -> Any:
+    """Reads the list of the test set before any model runs; None without --submission."""
+    if not flag_values.submission:
+        return None
+    from detzoo.evaluate.submission import read_submission
+
+    return read_submission(flag_values.submission, flag_values.submission_images)
+
+
+def _submit(submission: Any, evaluation: Evaluation, output_dir: str, as_json: bool) -> None:
+    if submission is None:
+        return
+    from detzoo.evaluate.submission import write_submission
+
+    files = write_submission(submission, evaluation.result.images, output_dir)
+    if not as_json:
+        print(f"\nfor COCO's server: {', '.join(map(str, files))}")
 
 
 def _print(evaluation: Evaluation, output_dir: str, as_json: bool, indent: int | None = 2) -> None:

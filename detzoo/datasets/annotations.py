@@ -82,6 +82,7 @@ class Annotations(NamedTuple):
     class_names: dict[int, str]
     # Name of a class -> the names of its objects' keypoints, if any.
     keypoint_names: Mapping[str, tuple[str, ...]] = types.MappingProxyType({})
+    is_test_set: bool = False  # the images have no published objects
 
 
 def shown_box(box: Sequence[float] | np.ndarray) -> str:

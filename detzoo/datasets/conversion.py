@@ -163,7 +163,7 @@ def convert_splits(
         if strict and log.num_strict:
             raise DataError(_strict_message(log))
         for prefix, written in zip(splits, results):
-            if not any(written.objects_per_class.values()):
+            if not any(written.objects_per_class.values()) and not splits[prefix].is_test_set:
                 raise DataError(_nothing_message({prefix: splits[prefix]}, written.num_images, log, len(splits) > 1))
         # The shards get their names when this block is left without an error: never shards without their label map.
         try:

@@ -61,6 +61,8 @@ def read_coco(
 ) -> Annotations:
     """Reads a COCO instances or keypoints file; boxes are [x, y, width, height] in pixels there.
 
+    The list of a test set (image_info), which has no annotations, becomes images without objects.
+
     Args:
         images_dir: Folder of the images.
         annotations_file: The JSON file.
@@ -76,6 +78,7 @@ def read_coco(
     path = pathlib.Path(annotations_file)
     folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     content = _load(path, log)
+    is_test_set = "annotations" not in content
     categories = _categories(content, path, log)
     images: dict[int | str, AnnotatedImage] = {}
     store = ObjectStore()
@@ -88,7 +91,7 @@ def read_coco(
         else:
             images[key] = _image(key, image, where, folder, StoredObjects(store))
     used, are_crowds = set(), set()
-    for index, annotation in enumerate(map(_as_dict, content["annotations"])):
+    for index, annotation in enumerate(map(_as_dict, content.get("annotations", ()))):
         where = f"{path.name}: annotation {as_name(annotation.get('id')) or f'number {index}'}"
         image_id = as_id(annotation.get("image_id"))
         if image_id not in images:
@@ -112,7 +115,7 @@ def read_coco(
         for category in map(_as_dict, content["categories"])
         if (labels := category.get("keypoints")) and (name := as_name(category.get("name"))) in class_names.values()
     }
-    return Annotations(settle_box_units(list(images.values()), log), class_names, keypoint_names)
+    return Annotations(settle_box_units(list(images.values()), log), class_names, keypoint_names, is_test_set)
 
 
 def _warn_of_crowds(path: pathlib.Path) -> None:
@@ -126,7 +129,9 @@ def _warn_of_crowds(path: pathlib.Path) -> None:
 def _load(path: pathlib.Path, log: IssueLog) -> dict[str, Any]:
     content = load_json(path, "--annotations_file", log, streamed=("images", "annotations"))
     first = content[0] if isinstance(content, list) and content else content
-    for key in LISTS:
+    is_test_set = isinstance(content, dict) and "annotations" not in content  # image_info_*, if it has images
+    is_test_set = is_test_set and any(map(_as_dict, content.get("images") or ()))
+    for key in ("images", "categories") if is_test_set else LISTS:
         if not isinstance(content, dict) or not isinstance(content.get(key), (list, JsonList)):
             there = (
                 ", ".join(key[:40] for key in content)[:200] if isinstance(content, dict) else type(content).__name__

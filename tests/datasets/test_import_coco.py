@@ -236,6 +236,16 @@ def test_what_is_not_coco_is_named_with_file_and_line(importer, text, message):
         importer(text)
 
 
+def test_the_list_of_a_test_set_becomes_images_without_objects(tmp_path, images, importer, content):
+    del content["annotations"]
+    read, log = importer(content)
+    convert(read, str(tmp_path / "out" / "test"), num_shards=1, log=log)
+    first, second = images.read_records(tmp_path / "out" / "test")
+    assert (first["image/source_id"], second["image/source_id"]) == ([b"42"], [b"7"])
+    assert (first["boxes"], second["boxes"]) == ([], [])
+    assert load_label_map(tmp_path / "out" / "label_map.pbtxt").names == {3: "cat", 17: "dog", 90: "toothbrush"}
+
+
 def test_missing_files_and_folders_are_usage_errors(tmp_path):
     with pytest.raises(UsageError, match=r"--images_dir .*/none is not a folder"):
         read_coco(str(tmp_path / "none"), str(tmp_path / "notes.json"), IssueLog())
