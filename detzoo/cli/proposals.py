@@ -5,7 +5,14 @@ from __future__ import annotations
 from absl import flags
 
 from detzoo.cli.flags import RECORDS_HELP, Definer, values_of
-from detzoo.datasets.selective_search import DEFAULT_FOLDER, FOLDER_VARIABLE, MODES, PACKAGE, SearchOptions
+from detzoo.datasets.selective_search import (
+    DEFAULT_FOLDER,
+    EDGE_BOXES,
+    FOLDER_VARIABLE,
+    MODES,
+    PACKAGE,
+    SearchOptions,
+)
 from detzoo.tasks.propose import search
 
 SUMMARY = "Search windows of records or images that may contain an object, for SPP-net and Fast R-CNN."
@@ -45,7 +52,10 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.strings("images", "Instead of records: image files, folders and globs, separated by commas.")
     define.string("output", "The proposals.npz to write.", required=True)
     text = 'Strategies of the search: "quality" takes three times as long for four times the windows, "single" is one.'
-    define.choice("mode", text, tuple(MODES), defaults.mode)
+    text += " edge_boxes: EdgeBoxes instead of selective search."
+    define.choice("mode", text, (*MODES, EDGE_BOXES), defaults.mode)
+    text = "For edge_boxes: file of OpenCV's structured forests (model.yml.gz of opencv_extra); gradients without it."
+    define.string("edge_model", text, "")
     define.integer("max_proposals", "Windows per image at most.", defaults.max_proposals, minimum=1)
     text = "Width in pixels at which images are searched; 0 for their own (large photos take minutes)."
     define.integer("image_width", text, defaults.image_width, minimum=0)
@@ -58,7 +68,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
 
 def run(flag_values: flags.FlagValues) -> None:
     """Searches, and prints the number of windows."""
-    sizes = values_of(flag_values, "mode", "max_proposals", "image_width", "min_size")
+    sizes = values_of(flag_values, "mode", "max_proposals", "image_width", "min_size", "edge_model")
     found = search(
         flag_values.output,
         records=flag_values.input_path or "",

@@ -1,6 +1,8 @@
-"""Proposals by selective search of OpenCV's contrib modules (Uijlings et al., IJCV 2013).
+"""Proposals by OpenCV's contrib modules: selective search (Uijlings et al., IJCV 2013) and EdgeBoxes.
 
-SPP-net (arXiv:1406.4729, section 4.1) and R-CNN classify about 2000 such windows per picture ("fast" mode).
+SPP-net (arXiv:1406.4729, section 4.1) and R-CNN classify about 2000 windows of selective search per picture ("fast"
+mode). EdgeBoxes (Zitnick and Dollar, ECCV 2014) takes windows from edges. Those of its authors are made by
+structured forests, whose model is a separate file (OpenCV's model.yml.gz); without it, edges are gradients.
 
 OpenCV's ordinary build, which tf-models-official requires as ``opencv-python-headless``, lacks selective search. The
 contrib build, of ``detzoo[spp]``, has both and writes the same folder ``cv2``: the package that was installed last is
@@ -35,6 +37,8 @@ MODES = {  # mode -> method of OpenCV
     "quality": "switchToSelectiveSearchQuality",
     "single": "switchToSingleStrategy",
 }
+EDGE_BOXES = "edge_boxes"
+_SMOOTHING, _CANNY_THRESHOLDS = 1.0, (30, 90)  # pixels and grey levels, of edges without a model
 PACKAGE = "opencv-contrib-python-headless"
 FOLDER_VARIABLE = "DETZOO_OPENCV_CONTRIB"
 DEFAULT_FOLDER = "~/.local/share/detzoo/opencv_contrib"
@@ -48,11 +52,13 @@ class SearchOptions(NamedTuple):
     """Options of a search.
 
     Attributes:
-        mode: "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy).
+        mode: "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy) of
+            selective search, or "edge_boxes".
         max_proposals: Largest number of windows per image, in OpenCV's order.
         image_width: Width in pixels to resize images to before the search, as in R-CNN (arXiv:1311.2524); 0 keeps it.
         min_size: Smallest side of a window, in pixels of the resized image.
         turns_upright: Turn images by their EXIF orientation, as for files; the boxes of records ignore it.
+        edge_model: File of structured forests for "edge_boxes"; "" for the gradients of the image.
     """
 
     mode: str = "fast"
@@ -60,13 +66,14 @@ class SearchOptions(NamedTuple):
     image_width: int = 500
     min_size: int = 20
     turns_upright: bool = False
+    edge_model: str = ""
 
 
 class Proposed(NamedTuple):
     """The windows found in one image, best first."""
 
     boxes_norm: np.ndarray  # float32 [R, 4], [ymin, xmin, ymax, xmax] in fractions of the image
-    scores: np.ndarray  # float32 [R], from 1 down to above 0 by rank: selective search gives an order, no scores
+    scores: np.ndarray  # float32 [R], from 1 down to above 0 by rank, because selective search gives an order alone
 
 
 def find_opencv(folder: str = "") -> str:
@@ -186,7 +193,8 @@ def _search(encoded: bytes, options: SearchOptions) -> Proposed:
         if height * width > max_pixels():
             raise _Undecodable(f"at a width of {width} it has {height} rows, more than {as_flag()}")
         pixels = cv2.resize(pixels, (width, height))
-    return to_proposals(_windows(cv2, pixels, options.mode), (height, width), options)
+    windows = _edge_boxes(cv2, pixels, options) if options.mode == EDGE_BOXES else _windows(cv2, pixels, options.mode)
+    return to_proposals(windows, (height, width), options)
 
 
 def _decode(cv2: Any, encoded: bytes, flags: int) -> np.ndarray:
@@ -216,6 +224,23 @@ def _windows(cv2: Any, pixels: np.ndarray, mode: str) -> np.ndarray:
     search.setBaseImage(pixels)
     getattr(search, MODES[mode])()
     return search.process()
+
+
+def _edge_boxes(cv2: Any, pixels: np.ndarray, options: SearchOptions) -> np.ndarray:
+    """Returns windows int [R, 4], x, y, width and height, best first."""
+    if options.edge_model:
+        forests = cv2.ximgproc.createStructuredEdgeDetection(options.edge_model)
+        edges = forests.detectEdges(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.float32) / 255.0)
+        orientation = forests.computeOrientation(edges)
+        edges = forests.edgesNms(edges, orientation)
+    else:
+        gray = cv2.GaussianBlur(cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY), (0, 0), _SMOOTHING)
+        dx, dy = (cv2.Sobel(gray, cv2.CV_32F, *order) for order in ((1, 0), (0, 1)))
+        strength = np.hypot(dx, dy) * (cv2.Canny(gray, *_CANNY_THRESHOLDS) > 0)  # thin lines
+        edges = (strength / max(float(strength.max()), 1.0)).astype(np.float32)
+        orientation = np.mod(np.arctan2(dy, dx), np.pi).astype(np.float32)  # of the edge's normal
+    windows, _ = cv2.ximgproc.createEdgeBoxes(maxBoxes=options.max_proposals).getBoundingBoxes(edges, orientation)
+    return np.asarray(windows, np.int64).reshape(-1, 4)
 
 
 def to_proposals(windows: np.ndarray, shape: tuple[int, int], options: SearchOptions) -> Proposed:

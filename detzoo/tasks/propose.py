@@ -112,6 +112,9 @@ def search(
     file = pathlib.Path(output)
     if file.is_dir():
         raise UsageError(f"--output {file} is a folder; give the file to write, such as {file}/proposals.npz")
+    options = options or SearchOptions(turns_upright=bool(images))
+    if options.edge_model and not os.path.isfile(options.edge_model):
+        raise UsageError(f"--edge_model: there is no file {options.edge_model}")
     found_opencv = find_opencv(opencv_folder)
     make_folder(file.parent, "--output")
     from detzoo.datasets.proposal_search import images_of_files, images_of_records, write_searched
@@ -124,6 +127,4 @@ def search(
     else:
         num_images, contents = images_of_records(records)
     num_workers = min(num_workers or os.cpu_count() or 1, max(num_images, 1))
-    return write_searched(
-        contents, num_images, file, options or SearchOptions(turns_upright=bool(images)), found_opencv, num_workers
-    )
+    return write_searched(contents, num_images, file, options, found_opencv, num_workers)

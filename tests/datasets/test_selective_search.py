@@ -12,10 +12,12 @@ import pytest
 import tensorflow as tf
 
 from detzoo.data.proposals import read_proposals
-from detzoo.datasets import proposal_search
+from detzoo.datasets import proposal_search, selective_search
 from detzoo.datasets.proposal_search import images_of_files, images_of_records, write_searched
 from detzoo.datasets.selective_search import FOLDER_VARIABLE, SearchOptions, find_opencv, search_images, to_proposals
 from detzoo.errors import DataError, UsageError
+from detzoo.ops.numpy_boxes import pairwise_iou
+from detzoo.tasks.propose import search
 
 # Images of the stand-in are two bytes, height and width; it finds the whole image and its left half.
 STAND_IN = """
@@ -175,3 +177,27 @@ def test_the_real_opencv_finds_a_square():
     distance = np.abs(found.boxes_norm - np.array([40 / 120, 60 / 160, 90 / 120, 120 / 160])).max(axis=1)
     assert distance.min() < 0.03
     np.testing.assert_array_equal(found.boxes_norm, again.boxes_norm)
+
+
+def test_edge_boxes_finds_a_box_by_its_edges():
+    cv2 = pytest.importorskip("cv2")
+    if not hasattr(getattr(cv2, "ximgproc", None), "createEdgeBoxes"):
+        pytest.skip("OpenCV without contrib modules")
+    pixels = np.full((120, 160, 3), 40, np.uint8)
+    pixels[30:90, 50:130] = (200, 180, 60)
+    found = selective_search._search(
+        cv2.imencode(".png", pixels)[1].tobytes(), SearchOptions("edge_boxes", image_width=0, min_size=10)
+    )
+    true = np.array([[30 / 120, 50 / 160, 90 / 120, 130 / 160]])
+    assert pairwise_iou(found.boxes_norm[:5].astype(float), true).max() > 0.8
+    assert found.scores[0] == 1.0
+
+
+def test_a_missing_model_of_edges_is_named(opencv, tmp_path):
+    with pytest.raises(UsageError, match=r"--edge_model: there is no file .*model\.yml\.gz"):
+        search(
+            tmp_path / "x.npz",
+            images=[str(tmp_path)],
+            options=SearchOptions("edge_boxes", edge_model=str(tmp_path / "model.yml.gz")),
+            opencv_folder=opencv,
+        )
