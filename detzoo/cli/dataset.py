@@ -132,9 +132,17 @@ VOC = Importer(
             --image_set=ImageSets/Main/train.txt --output_path=records/train
 
     Coordinates are divided by the size of the image without a shift, as in the Object Detection API's script.
+
+    The 200 classes of ILSVRC DET are WordNet ids in the XML files; its map_det.txt has their ids and names:
+
+        detzoo dataset voc --images_dir=ILSVRC/Data/DET/val --annotations_dir=ILSVRC/Annotations/DET/val \\
+            --image_set=ILSVRC/ImageSets/DET/val.txt --synsets=map_det.txt --output_path=records/val
     """,
     {"images_dir": _IMAGES_DIR, "annotations_dir": "Folder of the XML files, read with its subfolders."},
-    files={"image_set": "File with one image name per line, extension optional; by default every XML file is read."},
+    files={
+        "image_set": "File with one image name per line, extension optional; by default every XML file is read.",
+        "synsets": "ILSVRC's list of classes, with lines such as `n02672831 1 accordion`.",
+    },
 )
 YOLO = Importer(
     read_yolo,

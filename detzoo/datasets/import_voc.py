@@ -2,11 +2,13 @@
 
 Coordinates are divided by the image size and otherwise unchanged, as in the Object Detection API's script. VOC counts
 pixels from 1, so its boxes lie up to one pixel low and right; records of both tools agree. Objects with a polygon
-(LabelMe) or an oriented box (roLabelImg) instead of a ``bndbox`` get the upright box around it.
+(LabelMe) or an oriented box (roLabelImg) instead of a ``bndbox`` get the upright box around it. The detection data of
+ILSVRC are VOC files whose classes are WordNet ids, with a list of their ids and names.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import posixpath
 import xml.etree.ElementTree as ElementTree
@@ -40,21 +42,29 @@ Box = tuple[float, float, float, float]
 
 
 def read_voc(
-    images_dir: str, annotations_dir: str, log: IssueLog, *, image_set: str | None = None, follow_links: bool = False
+    images_dir: str,
+    annotations_dir: str,
+    log: IssueLog,
+    *,
+    image_set: str | None = None,
+    synsets: str | None = None,
+    follow_links: bool = False,
 ) -> Annotations:
     """Reads the XML files below a folder in the order of their names, or the files of an image set in its order.
 
-    An image set is a file with one image name per line, extension optional; VOC's second column (1, 0, -1) is ignored.
-    Other arguments are as in ``read_coco``.
+    An image set is a file with one image name per line, extension optional; VOC's second column (1, 0, -1) is ignored,
+    and with ``synsets`` any number there. ``synsets`` is ILSVRC's list of classes (map_det.txt), with lines such as
+    "n02672831 1 accordion": WordNet id of the XML files, id, name. Other arguments are as in ``read_coco``.
 
     Raises:
-        UsageError: A folder or the image set is not there.
-        DataError: The folder has no XML file.
+        UsageError: A folder or a list is not there.
+        DataError: The folder has no XML file, or a line of ``synsets`` cannot be read.
     """
+    classes = _read_synsets(synsets, log) if synsets else {}
     images = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     annotations = SourceFolder(annotations_dir, "--annotations_dir", (".xml",), log, follow_links=follow_links)
     read = []
-    for file in _annotation_files(annotations, image_set, log):
+    for file in _annotation_files(annotations, image_set, log, numbered_lines=bool(synsets)):
         try:
             root = parse_xml(annotations.read_text(file))
             if root.tag != "annotation":
@@ -66,11 +76,37 @@ def read_voc(
             continue
         read.append(_image(root, file.relative, images, log))
     read = settle_box_units(read, log)
+    if classes:
+        named = {wordnet_id: name for wordnet_id, (_, name) in classes.items()}
+        return Annotations([_renamed(image, named) for image in read], dict(classes.values()))
     names = {item.class_name for image in read for item in image.objects}
     return Annotations(read, numbered(names))
 
 
-def _annotation_files(folder: SourceFolder, image_set: str | None, log: IssueLog) -> list[SourceFile]:
+def _read_synsets(path: str, log: IssueLog) -> dict[str, tuple[int, str]]:
+    """Returns WordNet id -> id and name of each class."""
+    classes = {}
+    for number, line in read_lines(pathlib.Path(path), "--synsets", log):
+        words = line.split(maxsplit=2)
+        if len(words) != 3 or not words[1].isdecimal() or int(words[1]) < 1:
+            raise DataError(
+                f"{path}:{number} is '{line[:60]}'; accepted: WordNet id, id from 1 and name, such as "
+                "'n02672831 1 accordion'"
+            )
+        classes[words[0]] = (int(words[1]), words[2])
+    return classes
+
+
+def _renamed(image: AnnotatedImage, names: dict[str, str]) -> AnnotatedImage:
+    objects = tuple(
+        dataclasses.replace(item, class_name=names.get(item.class_name, item.class_name)) for item in image.objects
+    )
+    return dataclasses.replace(image, objects=objects)
+
+
+def _annotation_files(
+    folder: SourceFolder, image_set: str | None, log: IssueLog, numbered_lines: bool = False
+) -> list[SourceFile]:
     if image_set is None:
         if not folder.files:
             raise DataError(f"--annotations_dir {folder.path} has no .xml file")
@@ -78,7 +114,8 @@ def _annotation_files(folder: SourceFolder, image_set: str | None, log: IssueLog
     files = []
     for number, line in read_lines(pathlib.Path(image_set), "--image_set", log):
         name, _, flag = line.rpartition(" ")
-        name = name.strip() if name and flag in ("1", "0", "-1") else line
+        is_flag = flag in ("1", "0", "-1") or (numbered_lines and flag.isdecimal())
+        name = name.strip() if name and is_flag else line
         found = folder.find(name)
         if len(found) == 1:
             files.append(found[0])

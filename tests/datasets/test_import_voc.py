@@ -192,3 +192,22 @@ def test_raccoons_have_the_boxes_of_their_csv_file(tmp_path, images, shared):
     assert from_xml == {name: sorted(boxes) for name, boxes in rows.items()}
     assert (len(from_xml), sum(map(len, from_xml.values()))) == (200, 217)
     assert read.class_names == {1: "raccoon"}
+
+
+def test_wordnet_ids_of_ilsvrc_become_the_names_of_its_list(tmp_path, folder):
+    folder.xml("a", thing("n02691156") + thing("n02672831") + thing("n00000001"))
+    folder.xml("b", thing("n02672831"))
+    folder.xml("c d", thing("n02691156"))
+    synsets, image_set = tmp_path / "map_det.txt", tmp_path / "val.txt"
+    synsets.write_text("n02672831 1 accordion\nn02691156 2 airplane\nn02219486 3 ant farm\n")
+    image_set.write_text("a 1\nb 17\n")  # the second column counts the lines
+    read, log = folder.read(image_set=str(image_set), synsets=str(synsets))
+    assert read.class_names == {1: "accordion", 2: "airplane", 3: "ant farm"}
+    names = [[item.class_name for item in image.objects] for image in read.images]
+    assert names == [["airplane", "accordion", "n00000001"], ["accordion"]]
+    assert found(log) == []
+    convert(read, str(tmp_path / "out/val"), num_shards=1, log=log)
+    assert load_label_map(tmp_path / "out/label_map.pbtxt").names == read.class_names
+    synsets.write_text("n02672831 1 accordion\naccordion\n")
+    with pytest.raises(DataError, match=r"map_det.txt:2 is 'accordion'; accepted: WordNet id, id from 1 and name"):
+        folder.read(synsets=str(synsets))
