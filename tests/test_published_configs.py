@@ -68,6 +68,8 @@ def small(name, *settings):
     resizer = getattr(model, kind).image_resizer.WhichOneof("image_resizer_oneof")
     chosen = ["num_classes=3", *(f"image_resizer.{resizer}.{size}" for size in SIZES[resizer]), *settings]
     chosen += FEW_PROPOSALS if kind == "faster_rcnn" else ()
+    if name == "ssd_inception_v3_pets":  # without padding, smaller images have no cell left
+        chosen.append("image_resizer.fixed_shape_resizer.height=80")
     if kind == "center_net":
         chosen.append(f"keypoint_label_map_path={KEYPOINT_LABEL_MAP}")
     return load_pipeline(str(CONFIGS[name]), [f"model.{kind}.{setting}" for setting in chosen]).message

@@ -95,6 +95,26 @@ def losses_of(detector, predictions):
     return {name: float(term.total / tf.maximum(term.normalizer, 1.0)) for name, term in terms.items()}
 
 
+def served_differences(golden, found):
+    """The largest differences of served scores, and of boxes and masks in rows that cannot change places."""
+    scores = golden["post_detection_scores"]
+    clear = clear_rows(scores[0])
+    classes = golden["post_detection_classes"][0] + 1
+    np.testing.assert_array_equal(found["detection_classes"][0][clear], classes[clear])
+    np.testing.assert_array_equal(found["num_detections"], golden["post_num_detections"])
+
+    def largest(name, *keys):
+        values = [golden[key] for key in keys if key in golden]
+        return max((float(np.abs(found[name][0] - value[0])[clear].max(initial=0.0)) for value in values), default=0.0)
+
+    masks = largest("detection_masks", "detection_masks", "post_detection_masks")
+    return (
+        float(np.abs(found["detection_scores"] - scores).max()),
+        largest("detection_boxes", "post_detection_boxes"),
+        masks,
+    )
+
+
 def clear_rows(scores, tolerance=1e-4):
     """Rows whose score is farther than ``tolerance`` from both neighbours': others may change places."""
     gaps = np.abs(np.diff(scores, prepend=np.inf, append=-np.inf))

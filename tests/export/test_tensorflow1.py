@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
 
+import detzoo
 from detzoo.errors import UsageError
 from detzoo.export.exporter import Export, export_detector
 from detzoo.export.parity import as_input
@@ -112,6 +114,16 @@ def test_they_are_read_back(exported, plain, part):
     [first, second] = detector.detect_all([IMAGE, IMAGE])
     np.testing.assert_allclose(first.boxes_norm, plain[kind]["detection_boxes"][0][: len(first.boxes_norm)], atol=1e-6)
     np.testing.assert_array_equal(first.scores, second.scores)
+
+
+def test_the_front_door_loads_a_graph(exported, plain, tmp_path):
+    """Next to the record of its export, and alone."""
+    kind, folder = exported
+    shutil.copy(folder / "frozen_inference_graph.pb", tmp_path)
+    for place in (folder, tmp_path):
+        result = detzoo.load(place / "frozen_inference_graph.pb").detect(IMAGE, score_threshold=0.0)
+        scores = plain[kind]["detection_scores"][0]
+        np.testing.assert_allclose(result.scores, scores[: len(result.scores)], atol=1e-6)
 
 
 @pytest.mark.parametrize("input_type", ["encoded_image_string_tensor", "tf_example"])
