@@ -116,7 +116,9 @@ def overridden(network: Network, row: Extractor, conv_hyperparams: ConvHyperpara
         conv_hyperparams = dataclasses.replace(conv_hyperparams, regularize_depthwise=True)
         if row.family == "mobilenet_v1" or not row.is_first_generation:
             return conv_hyperparams
-        kept = dataclasses.replace(batch_norm or own, center=True, scale=True)
+        kept = batch_norm or own
+        if kept is not None:
+            kept = dataclasses.replace(kept, center=True, scale=True)
         return dataclasses.replace(conv_hyperparams, batch_norm=kept, activation=network.hyperparams.activation)
     if row.family == "resnet" and row.is_first_generation and batch_norm is not None and own is not None:
         kept = dataclasses.replace(own, train=batch_norm.train, synchronized=batch_norm.synchronized)

@@ -143,8 +143,8 @@ def _in_image(
     counts = ~(fits_row & fits_column) | (~is_cut & is_tile)
     windows = np.tile(np.array(view.window_norm), [len(boxes), 1])
     points = view.points_in_image(found.keypoints_norm)
-    columns = (boxes, found.scores, found.class_ids, found.masks, points, found.keypoint_scores, windows, is_cut)
-    return _Found(*columns).rows(np.flatnonzero(counts))
+    shown = _Found(boxes, found.scores, found.class_ids, found.masks, points, found.keypoint_scores, windows, is_cut)
+    return shown.rows(np.flatnonzero(counts))
 
 
 def _concatenated(found: Sequence[_Found]) -> _Found:
@@ -254,4 +254,5 @@ def _without_covered(found: _Found) -> _Found:
 def _merged(found: _Found) -> ImageDetections:
     candidates = join_sources([(found.boxes, found.scores, found.class_ids - FIRST_CLASS_ID)])
     kept = found.rows(merge(candidates, [Source()], MERGING).rows)
-    return ImageDetections(*kept[: len(ImageDetections._fields)])
+    boxes, scores, class_ids, masks, keypoints, keypoint_scores, *_ = kept
+    return ImageDetections(boxes, scores, class_ids, masks, keypoints, keypoint_scores)

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from detzoo.errors import DataError, UsageError
+from detzoo.evaluate.classification import ClassifiedImage
 from detzoo.evaluate.coco import coco_detections
 from detzoo.evaluate.images import EvaluatedImage
 from detzoo.files.issues import IssueLog
@@ -63,13 +64,14 @@ def read_submission(algorithm: str, image_list: str | None) -> Submission:
     content = load_json(pathlib.Path(image_list), "--submission_images", IssueLog())
     images = content.get("images") if isinstance(content, dict) else None
     ids = [image.get("id") for image in images if isinstance(image, dict)] if isinstance(images, list) else []
-    if not ids or not all(isinstance(number, int) and not isinstance(number, bool) for number in ids):
+    whole = [number for number in ids if isinstance(number, int) and not isinstance(number, bool)]
+    if not whole or len(whole) < len(ids):
         raise DataError(f"{image_list}: no list 'images' of objects with a whole number as 'id'")
-    return Submission(algorithm, frozenset(ids))
+    return Submission(algorithm, frozenset(whole))
 
 
 def write_submission(
-    submission: Submission, images: Sequence[EvaluatedImage], folder: str | pathlib.Path
+    submission: Submission, evaluated: Sequence[EvaluatedImage] | Sequence[ClassifiedImage], folder: str | pathlib.Path
 ) -> list[pathlib.Path]:
     """Writes the zip of boxes, and in the folder ``segm`` that of masks if there are any.
 
@@ -78,6 +80,9 @@ def write_submission(
     Raises:
         DataError: The server would refuse the file; the message has the reason.
     """
+    images = [image for image in evaluated if isinstance(image, EvaluatedImage)]
+    if len(images) < len(evaluated):
+        raise DataError("--submission needs a detector; the model classifies whole images")
     numbers = [int(image.image_id) for image in images if image.image_id.isascii() and image.image_id.isdigit()]
     if len(set(numbers)) < len(images):
         raise DataError(

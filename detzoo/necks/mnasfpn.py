@@ -24,11 +24,12 @@ from detzoo.layers.conv import conv_block, normalize_and_activate, pad_explicitl
 from detzoo.layers.resample import UpsampleLike
 
 NUM_CELLS = 4
+BATCH_NORM = BatchNormHyperparams(momentum=0.99, epsilon=0.01, scale=True)
 HYPERPARAMS = ConvHyperparams(
     kernel_initializer=keras.initializers.HeNormal,
     l2_weight=0.00005,
     activation=None,
-    batch_norm=BatchNormHyperparams(momentum=0.99, epsilon=0.01, scale=True),
+    batch_norm=BATCH_NORM,
 )
 # He's deviation for a depthwise 3 x 3 kernel; the Object Detection API has it for all kernels of the separable ones.
 SEPARABLE_INITIALIZER = functools.partial(keras.initializers.TruncatedNormal, stddev=0.536)
@@ -75,7 +76,7 @@ def mnasfpn(
     Returns:
         Levels 3 to 6 to maps [B, H_l, W_l, depth].
     """
-    batch_norm = dataclasses.replace(HYPERPARAMS.batch_norm, train=not freeze_batchnorm)
+    batch_norm = dataclasses.replace(BATCH_NORM, train=not freeze_batchnorm)
     build = _Builder(dataclasses.replace(HYPERPARAMS, batch_norm=batch_norm), explicit_padding)
     top = max(maps)
     coarse = build.halved(maps[top], 2, f"mnasfpn_{top + 1}")

@@ -114,7 +114,7 @@ class ServingModule(tf.Module):
             given = {"context": Context(*sides)}
         elif sides:
             windows = image_windows(true_shapes, padded_shape)
-            given = {"proposals": given_regions.as_proposals(*sides, windows)}
+            given = {"proposals": given_regions.as_proposals(sides[0], windows)}
         predictions = self.detector.forward(inputs, training=False, true_shapes=true_shapes, **given)
         predictions = name_outputs(predictions)
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
