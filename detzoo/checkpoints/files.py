@@ -41,15 +41,10 @@ logger = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class StoredTensors:
-    """The opened files of any checkpoint.
+    """The opened files of any checkpoint."""
 
-    Attributes:
-        prefix: Path without ``.index``.
-        shapes: Key -> shape of each tensor.
-    """
-
-    prefix: str
-    shapes: dict[str, tuple[int, ...]]
+    prefix: str  # path without ``.index``
+    shapes: dict[str, tuple[int, ...]]  # key -> shape of each tensor
     reader: Any = dataclasses.field(repr=False)
 
     def read(self, key: str) -> Any:
@@ -66,17 +61,11 @@ class StoredTensors:
 
 @dataclasses.dataclass(frozen=True)
 class StoredCheckpoint:
-    """An opened checkpoint of detzoo.
+    """An opened checkpoint of detzoo."""
 
-    Attributes:
-        prefix: Path without ``.index``.
-        step: Number of finished training steps.
-        shapes: Section -> path -> shape of each tensor.
-    """
-
-    prefix: str
-    step: int
-    shapes: dict[str, dict[str, tuple[int, ...]]]
+    prefix: str  # path without ``.index``
+    step: int  # number of finished training steps
+    shapes: dict[str, dict[str, tuple[int, ...]]]  # section -> path -> shape of each tensor
     tensors: StoredTensors = dataclasses.field(repr=False)
 
     def paths(self, section: str) -> dict[str, tuple[int, ...]]:

@@ -129,17 +129,11 @@ _RULES = _rules()
 
 @dataclasses.dataclass(frozen=True)
 class Match:
-    """The tensors of a checkpoint for a detector.
+    """The tensors of a checkpoint for a detector."""
 
-    Attributes:
-        keys: Path of a variable of the detector -> key of its tensor in the file.
-        unused: Keys of unmatched tensors of the stored detector.
-        leftovers: Keys of a classifier's layers and of a random generator, which no detector uses.
-    """
-
-    keys: dict[str, str]
-    unused: list[str]
-    leftovers: list[str]
+    keys: dict[str, str]  # path of a variable of the detector -> key of its tensor in the file
+    unused: list[str]  # keys of unmatched tensors of the stored detector
+    leftovers: list[str]  # keys of a classifier's layers and of a random generator, which no detector uses
 
 
 def is_detector(graph: ObjectGraph) -> bool:

@@ -157,24 +157,15 @@ def _shapes(stored: StoredWeights, name: str, variables: Mapping[str, Any], here
 
 @dataclasses.dataclass(frozen=True)
 class WarmStart:
-    """The result of a warm start.
+    """The result of a warm start."""
 
-    Attributes:
-        prefix: Prefix of the checkpoint.
-        kind: Description of the stored model.
-        restored: Variables with values of the checkpoint.
-        new: Variables of the restored parts that keep their initial values -> reason.
-        skipped: Variables of parts that were not requested.
-        unused: Names of the checkpoint's variables that the model does not have.
-        leftovers: Names of its variables that no detector needs -> reason.
-    """
-
-    prefix: str
-    kind: str
-    restored: list[str]
-    new: dict[str, str]
-    skipped: list[str]
-    unused: list[str]
+    prefix: str  # prefix of the checkpoint
+    kind: str  # description of the stored model
+    restored: list[str]  # variables with values of the checkpoint
+    new: dict[str, str]  # variables of the restored parts that keep their initial values -> reason
+    skipped: list[str]  # variables of parts that were not requested
+    unused: list[str]  # names of the checkpoint's variables that the model does not have
+    # Names of its variables that no detector needs -> reason.
     leftovers: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def describe(self) -> str:

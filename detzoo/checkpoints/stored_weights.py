@@ -34,31 +34,20 @@ CLASSIFICATION = "classification"  # fine_tune_checkpoint_type of a classificati
 
 @dataclasses.dataclass(frozen=True)
 class StoredWeights:
-    """The weights of a checkpoint, by the paths of a detector.
+    """The weights of a checkpoint, by the paths of a detector."""
 
-    Attributes:
-        prefix: Path of the checkpoint without ``.index``.
-        step: Number of finished training steps, 0 if it is not stored.
-        kind: Description of the stored model.
-        shapes: Path -> stored shape of each variable of the detector in the checkpoint.
-        unused: Names of the stored detector's variables that this detector does not have.
-        leftovers: Names of stored variables that no detector needs, such as a classifier's last layers -> reason.
-        names: Path -> name in the file, for checkpoints of the Object Detection API.
-        part_depth: Number of components of a name in the file that are the part of the model.
-        is_own: True for a checkpoint of detzoo.
-        read: Returns the value of a path of ``shapes``; raises CheckpointError for a damaged data file.
-    """
-
-    prefix: str
-    step: int
-    kind: str
-    shapes: dict[str, tuple[int, ...]]
-    unused: list[str]
+    prefix: str  # path of the checkpoint without ``.index``
+    step: int  # number of finished training steps, 0 if it is not stored
+    kind: str  # description of the stored model
+    shapes: dict[str, tuple[int, ...]]  # path -> stored shape of each variable of the detector in the checkpoint
+    unused: list[str]  # names of the stored detector's variables that this detector does not have
+    # Names of stored variables that no detector needs, such as a classifier's last layers -> reason.
     leftovers: dict[str, str]
-    names: dict[str, str]
+    names: dict[str, str]  # path -> name in the file, for checkpoints of the Object Detection API
+    # Returns the value of a path of ``shapes``; raises CheckpointError for a damaged data file.
     read: Callable[[str], np.ndarray] = dataclasses.field(repr=False)
-    part_depth: int = 1
-    is_own: bool = False
+    part_depth: int = 1  # number of components of a name in the file that are the part of the model
+    is_own: bool = False  # True for a checkpoint of detzoo
 
     def describe(self, path: str) -> str:
         """Returns a path of the detector, with the name in the file if it differs."""

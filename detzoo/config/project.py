@@ -38,23 +38,14 @@ NUM_BATCH_NORM_BATCHES = 50
 
 
 class DataFacts(NamedTuple):
-    """The records of a project.
+    """The records of a project."""
 
-    Attributes:
-        num_classes: Highest id of the label map.
-        num_train_images: Images to train on.
-        most_objects: Objects of the fullest image.
-        with_masks: The records have masks.
-        paths: ``input_path`` by split: "train", "val" and perhaps "test".
-        label_map_path: Path of the label map.
-    """
-
-    num_classes: int
-    num_train_images: int
-    most_objects: int
-    with_masks: bool
-    paths: dict[str, str]
-    label_map_path: str = f"{RECORDS_FOLDER}/{LABEL_MAP_FILE}"
+    num_classes: int  # highest id of the label map
+    num_train_images: int  # images to train on
+    most_objects: int  # objects of the fullest image
+    with_masks: bool  # the records have masks
+    paths: dict[str, str]  # ``input_path`` by split: "train", "val" and perhaps "test"
+    label_map_path: str = f"{RECORDS_FOLDER}/{LABEL_MAP_FILE}"  # path of the label map
 
 
 def batch_size_for(num_images: int, base_batch_size: int, bytes_per_image: int, memory_bytes: int) -> int:

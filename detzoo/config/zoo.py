@@ -17,23 +17,18 @@ _TF1_NAME = re.compile(r".*_20\d\d_\d\d_\d\d|facessd_.*")
 
 
 class Archive(NamedTuple):
-    """One archive of the zoo.
+    """One archive of the zoo."""
 
-    Attributes:
-        published_map: Published mAP of boxes, of boxes/masks, or of boxes/keypoints (CenterNet) in percent; "" for
-            none. COCO's is on 2017 val, or on 2014 minival for TensorFlow 1.
-        published_ms: Published time per image on the authors' GPU; None for networks that were measured on phones.
-        configs: Configs of model_configs/ with the same network, and so the same variables. Input size, number of
-            proposals and training may differ.
-        trained_on: Data set, which decides the class names.
-        released: Folder of an archive of TensorFlow 2 on the server.
-    """
-
+    # Published mAP of boxes, of boxes/masks, or of boxes/keypoints (CenterNet) in percent; "" for none. COCO's is
+    # on 2017 val, or on 2014 minival for TensorFlow 1.
     published_map: str
+    # Published time per image on the authors' GPU; None for networks that were measured on phones.
     published_ms: int | None
+    # Configs of model_configs/ with the same network, and so the same variables. Input size, number of proposals
+    # and training may differ.
     configs: tuple[str, ...] = ()
-    trained_on: str = COCO
-    released: str = "20200711"
+    trained_on: str = COCO  # data set, which decides the class names
+    released: str = "20200711"  # folder of an archive of TensorFlow 2 on the server
 
 
 # Results as published with the zoo. An archive without configs has its own pipeline.config.

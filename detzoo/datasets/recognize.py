@@ -45,21 +45,14 @@ MAX_LISTED = 8  # classes in a sentence
 
 
 class Recognized(NamedTuple):
-    """The labels of a folder.
+    """The labels of a folder."""
 
-    Attributes:
-        format: A name of ``FORMATS``.
-        description: Text that states the format, its files and its splits.
-        splits: Annotations by the name of the split, see the module's docstring. All have the same class names.
-        class_names: Class name by id from 1; gaps are allowed.
-        log: Data issues found while reading; the conversion adds more.
-    """
-
-    format: str
-    description: str
+    format: str  # a name of ``FORMATS``
+    description: str  # text that states the format, its files and its splits
+    # Annotations by the name of the split, see the module's docstring. All have the same class names.
     splits: dict[str, Annotations]
-    class_names: dict[int, str]
-    log: IssueLog
+    class_names: dict[int, str]  # class name by id from 1; gaps are allowed
+    log: IssueLog  # data issues found while reading; the conversion adds more
 
 
 def recognize(

@@ -49,24 +49,17 @@ logger = logging.getLogger(__name__)
 
 
 class SearchOptions(NamedTuple):
-    """Options of a search.
+    """Options of a search."""
 
-    Attributes:
-        mode: "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy) of
-            selective search, or "edge_boxes".
-        max_proposals: Largest number of windows per image, in OpenCV's order.
-        image_width: Width in pixels to resize images to before the search, as in R-CNN (arXiv:1311.2524); 0 keeps it.
-        min_size: Smallest side of a window, in pixels of the resized image.
-        turns_upright: Turn images by their EXIF orientation, as for files; the boxes of records ignore it.
-        edge_model: File of structured forests for "edge_boxes"; "" for the gradients of the image.
-    """
-
+    # "fast", "quality" (about four times the windows, three times the time) or "single" (one strategy) of selective
+    # search, or "edge_boxes".
     mode: str = "fast"
-    max_proposals: int = 2000
+    max_proposals: int = 2000  # largest number of windows per image, in OpenCV's order
+    # Width in pixels to resize images to before the search, as in R-CNN (arXiv:1311.2524); 0 keeps it.
     image_width: int = 500
-    min_size: int = 20
-    turns_upright: bool = False
-    edge_model: str = ""
+    min_size: int = 20  # smallest side of a window, in pixels of the resized image
+    turns_upright: bool = False  # turn images by their EXIF orientation, as for files; the boxes of records ignore it
+    edge_model: str = ""  # file of structured forests for "edge_boxes"; "" for the gradients of the image
 
 
 class Proposed(NamedTuple):

@@ -34,15 +34,10 @@ from detzoo.postprocess.dense_detections import image_windows
 
 @dataclasses.dataclass(frozen=True)
 class RegionCrop:
-    """Function that crops every region from the map of its level.
+    """Function that crops every region from the map of its level."""
 
-    Attributes:
-        crop: Crop of one level.
-        canonical_level: Level of a region of 224 x 224 pixels (equation 1 of the pyramid's paper).
-    """
-
-    crop: Crop
-    canonical_level: int = 4
+    crop: Crop  # crop of one level
+    canonical_level: int = 4  # level of a region of 224 x 224 pixels (equation 1 of the pyramid's paper)
 
     def __call__(self, maps: Mapping[int, Tensor], regions_norm: Tensor, image_shape: tuple[Any, Any]) -> Tensor:
         """Returns crops [B * R, h, w, C] of regions [B, R, 4]; no gradient flows to the regions."""
@@ -57,15 +52,10 @@ class RegionCrop:
 
 @dataclasses.dataclass(frozen=True)
 class MaskStage:
-    """Mask head of a Mask R-CNN.
+    """Mask head of a Mask R-CNN."""
 
-    Attributes:
-        network: Model from box features, or separate crops, [N, h, w, C] to logits [N, H, W, 1 or K].
-        crop: Separate crops for masks; None to read the box features.
-    """
-
-    network: keras.Model
-    crop: RegionCrop | None = None
+    network: keras.Model  # model from box features, or separate crops, [N, h, w, C] to logits [N, H, W, 1 or K]
+    crop: RegionCrop | None = None  # separate crops for masks; None to read the box features
 
 
 class FasterRcnn(TwoStageDetector):

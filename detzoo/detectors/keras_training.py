@@ -30,19 +30,13 @@ LEARNING_RATE, CLIPPING_NORM = 1e-4, 10.0  # of compile() without an optimizer, 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Origin:
-    """Description from which a detector was built.
+    """Description from which a detector was built."""
 
-    Attributes:
-        model: Text of the config's ``model`` block, without pretrained weights.
-        dtype_policy: Name of the dtype policy.
-        resizer: The config's resizer, a function of images [B, H, W, 3] to (padded images, true shape).
-        state: ``state_of`` the detector as it was built.
-    """
-
-    model: str
-    dtype_policy: str
+    model: str  # text of the config's ``model`` block, without pretrained weights
+    dtype_policy: str  # name of the dtype policy
+    # The config's resizer, a function of images [B, H, W, 3] to (padded images, true shape).
     resizer: Callable[[Tensor], Any]
-    state: tuple[Any, ...]
+    state: tuple[Any, ...]  # ``state_of`` the detector as it was built
 
 
 def state_of(detector: keras.Model) -> tuple[Any, ...]:

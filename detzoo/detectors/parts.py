@@ -14,16 +14,12 @@ from detzoo.errors import UsageError
 
 @dataclasses.dataclass(eq=False)
 class Part:
-    """Part of a detector: a view of layers, which belong to the detector's networks.
+    """Part of a detector: a view of layers, which belong to the detector's networks."""
 
-    Attributes:
-        name: First component of the paths of the part's variables, e.g. "backbone".
-        layers: Layers with variables, in the order of the graph.
-        output_shapes: Shapes of the tensors that other parts or the detector read; None for an unknown size.
-    """
-
-    name: str
+    name: str  # First component of the paths of the part's variables, e.g. "backbone".
+    # Layers with variables, in the order of the graph.
     layers: list[keras.layers.Layer] = dataclasses.field(default_factory=list)
+    # Shapes of the tensors that other parts or the detector read; None for an unknown size.
     output_shapes: list[tuple[int | None, ...]] = dataclasses.field(default_factory=list)
 
     @property

@@ -62,16 +62,11 @@ class ClassPredictions(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """Options of testing.
+    """Options of testing."""
 
-    Attributes:
-        view: Kind of views.
-        crop_size: Side of crops and windows in pixels.
-        map_scales: Shorter sides of the images of ``MAP_VIEWS``; empty for the unscaled image with ten windows.
-    """
-
-    view: TestView
-    crop_size: int
+    view: TestView  # kind of views
+    crop_size: int  # side of crops and windows in pixels
+    # Shorter sides of the images of ``MAP_VIEWS``; empty for the unscaled image with ten windows.
     map_scales: tuple[int, ...] = ()
 
 

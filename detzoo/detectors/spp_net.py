@@ -82,44 +82,26 @@ class Features(enum.Enum):
 
 @dataclasses.dataclass(frozen=True)
 class WindowScales:
-    """Sizes of an image, and the choice of a size per window.
+    """Sizes of an image, and the choice of a size per window."""
 
-    Attributes:
-        shorter_sides: Shorter side of the image in pixels for each scale.
-        window_size: A window is pooled at the scale at which its area is closest to a square of this side.
-    """
-
-    shorter_sides: tuple[int, ...] = (688,)
-    window_size: int = 224
+    shorter_sides: tuple[int, ...] = (688,)  # shorter side of the image in pixels for each scale
+    window_size: int = 224  # a window is pooled at the scale at which its area is closest to a square of this side
 
 
 @dataclasses.dataclass(frozen=True)
 class SppParts:
-    """Parts of an SPP-net.
+    """Parts of an SPP-net."""
 
-    Attributes:
-        network: Key of ``detzoo.config.spp_table.SPP_NETWORKS``.
-        pyramid_bins: Bins per side for each level.
-        fc_depth: Units of fc6 and fc7.
-        dropout: Dropout rate of fc6 and fc7.
-        depth_multiplier: Factor of the convolutions' channels.
-        weight_decay: Weight w of w * sum(x**2) / 2 of each kernel.
-        features: Features that the SVMs read.
-        has_fine_tuning: The network has fc8; without SVMs its softmax is the score.
-        has_svm: The network has SVMs.
-        has_box_regression: Boxes are refined; otherwise they are the windows.
-    """
-
-    network: str = "zf_5"
-    pyramid_bins: tuple[int, ...] = (6, 3, 2, 1)
-    fc_depth: int = 4096
-    dropout: float = 0.5
-    depth_multiplier: float = 1.0
-    weight_decay: float = 0.0
-    features: Features = Features.FC7
-    has_fine_tuning: bool = True
-    has_svm: bool = True
-    has_box_regression: bool = True
+    network: str = "zf_5"  # key of ``detzoo.config.spp_table.SPP_NETWORKS``
+    pyramid_bins: tuple[int, ...] = (6, 3, 2, 1)  # bins per side for each level
+    fc_depth: int = 4096  # units of fc6 and fc7
+    dropout: float = 0.5  # dropout rate of fc6 and fc7
+    depth_multiplier: float = 1.0  # factor of the convolutions' channels
+    weight_decay: float = 0.0  # weight w of w * sum(x**2) / 2 of each kernel
+    features: Features = Features.FC7  # features that the SVMs read
+    has_fine_tuning: bool = True  # the network has fc8; without SVMs its softmax is the score
+    has_svm: bool = True  # the network has SVMs
+    has_box_regression: bool = True  # boxes are refined; otherwise they are the windows
 
     @property
     def num_pooled(self) -> int:

@@ -53,39 +53,25 @@ from detzoo.targets.region_targets import RegionSampler
 
 @dataclasses.dataclass(frozen=True)
 class FirstStage:
-    """Parts of a proposal network other than layers.
+    """Parts of a proposal network other than layers."""
 
-    Attributes:
-        anchors: Generator of the anchors.
-        targets: Sampler of anchors with targets.
-        loss: Function from predictions and targets to loss terms.
-        select: Function from predictions to proposals.
-        clips_anchors: Clip anchors to the padded input in training, too. At inference anchors are clipped unless the
-            targets keep anchors that cross the border, because those were trained unclipped.
-    """
-
-    anchors: AnchorGenerator
-    targets: ProposalTargets
-    loss: ProposalLoss
-    select: ProposalSelection
+    anchors: AnchorGenerator  # generator of the anchors
+    targets: ProposalTargets  # sampler of anchors with targets
+    loss: ProposalLoss  # function from predictions and targets to loss terms
+    select: ProposalSelection  # function from predictions to proposals
+    # Clip anchors to the padded input in training, too. At inference anchors are clipped unless the targets keep
+    # anchors that cross the border, because those were trained unclipped.
     clips_anchors: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class SecondStage:
-    """Parts of the second stage other than layers.
+    """Parts of the second stage other than layers."""
 
-    Attributes:
-        sample: Sampler of regions with targets.
-        loss: Function from predictions, regions and targets to loss terms.
-        detections: Function from predictions to detections.
-        mask_loss: Loss of masks, or None.
-    """
-
-    sample: RegionSampler
-    loss: RegionLoss
-    detections: RegionDetections
-    mask_loss: MaskLoss | None = None
+    sample: RegionSampler  # sampler of regions with targets
+    loss: RegionLoss  # function from predictions, regions and targets to loss terms
+    detections: RegionDetections  # function from predictions to detections
+    mask_loss: MaskLoss | None = None  # loss of masks, or None
 
 
 class ClassifiedRegions(NamedTuple):
