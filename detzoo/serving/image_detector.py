@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import collections
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -59,12 +59,18 @@ class ImageDetector:
         return [self(image, *regions) for image, regions in zip(images, given)]
 
 
-def rows_by_key(keys: Sequence[Hashable]) -> list[list[int]]:
-    """Returns the rows of equal keys, such as those of images of one shape."""
+def detect_in_groups(keys: Sequence[Hashable], run: Callable[[list[int]], Mapping[str, Any]]) -> list[ImageDetections]:
+    """Returns the detections of each image, of which those of one key, such as their shape, run together.
+
+    Args:
+        keys: Key of each image.
+        run: Function from rows of images to the outputs of a signature.
+    """
     rows: dict[Hashable, list[int]] = collections.defaultdict(list)
     for row, key in enumerate(keys):
         rows[key].append(row)
-    return list(rows.values())
+    found = {row: each for group in rows.values() for row, each in zip(group, split_outputs(run(group)))}
+    return [found[row] for row in range(len(keys))]
 
 
 def split_outputs(outputs: Mapping[str, Any]) -> list[ImageDetections]:

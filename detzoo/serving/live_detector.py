@@ -6,7 +6,7 @@ images -> resize -> preprocess, forward, postprocess -> detections
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +14,7 @@ import tensorflow as tf
 
 from detzoo.errors import UsageError
 from detzoo.serving.given_regions import with_context
-from detzoo.serving.image_detector import (
-    MASKS_OUTPUT,
-    ImageDetections,
-    ImageDetector,
-    rows_by_key,
-    split_outputs,
-)
+from detzoo.serving.image_detector import MASKS_OUTPUT, ImageDetections, ImageDetector, detect_in_groups
 from detzoo.serving.served import ServingModule
 
 
@@ -61,13 +55,15 @@ class LiveDetector(ImageDetector):
         if self.wants_proposals and not len(proposals_norm):
             raise UsageError("this model classifies given regions, so it needs the proposals of each image")
         resized = [self._resize(image) for image in images]
-        # Within a batch with a larger image, an image of free size would have more padding than alone.
-        keys = [(*padded.shape, *true_shape.numpy()) for padded, true_shape in resized]
-        found: dict[int, ImageDetections] = {}
-        for rows in [[row] for row in range(len(keys))] if self.wants_proposals else rows_by_key(keys):
+
+        def run(rows: list[int]) -> Mapping[str, Any]:
             batch = [tf.stack(tensors) for tensors in zip(*(resized[row] for row in rows))]
             regions = [tf.constant([proposals_norm[row] for row in rows], tf.float32)] if self.wants_proposals else []
             if self._context_spec is not None:  # an empty memory
                 _, *regions = with_context(batch[0], self._context_spec)
-            found.update(zip(rows, split_outputs(self._detect(*batch, *regions))))
-        return [found[row] for row in range(len(images))]
+            return self._detect(*batch, *regions)
+
+        if self.wants_proposals:
+            return detect_in_groups(range(len(images)), run)
+        # Within a batch with a larger image, an image of free size would have more padding than alone.
+        return detect_in_groups([(*padded.shape, *true_shape.numpy()) for padded, true_shape in resized], run)

@@ -17,13 +17,7 @@ from detzoo.config.load import LoadedPipeline, load_text
 from detzoo.errors import UsageError
 from detzoo.extras import require_package
 from detzoo.folders import CONFIG_FILE, LABEL_MAP_FILE
-from detzoo.serving.image_detector import (
-    MASKS_OUTPUT,
-    ImageDetections,
-    ImageDetector,
-    rows_by_key,
-    split_outputs,
-)
+from detzoo.serving.image_detector import MASKS_OUTPUT, ImageDetections, ImageDetector, detect_in_groups
 
 SUFFIX = ".onnx"
 OUTPUTS = ("detection_boxes", "detection_scores", "detection_classes", "num_detections")
@@ -63,10 +57,8 @@ class OnnxDetector(ImageDetector):
         Raises:
             ValueError: The model cannot run on these images.
         """
-        found: dict[int, ImageDetections] = {}
-        for rows in rows_by_key([image.shape for image in images]):
-            found.update(zip(rows, split_outputs(self.outputs(np.stack([images[row] for row in rows])))))
-        return [found[row] for row in range(len(images))]
+        shapes = [image.shape for image in images]
+        return detect_in_groups(shapes, lambda rows: self.outputs(np.stack([images[row] for row in rows])))
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         """Returns all outputs by name for images [B, H, W, 3], RGB, 0..255.

@@ -6,7 +6,6 @@ of TensorFlow 1, whose inputs and outputs are known by their names.
 
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from detzoo.checkpoints import zoo
 from detzoo.checkpoints.frozen_graph import GRAPH_ENDING, INSTEAD, read_graph
 from detzoo.config.label_map import LabelMap, load_label_map
 from detzoo.errors import DetzooError, UsageError
-from detzoo.folders import EXPORT_RECORD, FROZEN_GRAPH_FILE, LABEL_MAP_FILE
+from detzoo.folders import EXPORT_RECORD, FROZEN_GRAPH_FILE, LABEL_MAP_FILE, read_record
 from detzoo.serving.frozen import FrozenGraph, node_of
 from detzoo.serving.given_regions import CONTEXT_NAMES, SIDE_INPUTS, GivenRegions, inputs_of, with_context
 from detzoo.serving.given_regions import INPUT_NAME as REGIONS_NAME
@@ -28,7 +27,7 @@ from detzoo.serving.image_detector import (
     NEEDED_OUTPUTS,
     ImageDetections,
     ImageDetector,
-    rows_by_key,
+    detect_in_groups,
     split_outputs,
 )
 from detzoo.serving.served import CLASS_SCORES
@@ -98,10 +97,8 @@ class SavedDetector(ImageDetector):
         """See ``ImageDetector``. Models of the Object Detection API take a single image per call."""
         if self.wants_proposals or self._spec.shape[0] is not None:
             return super().detect_all(images, proposals_norm)
-        found: dict[int, ImageDetections] = {}
-        for rows in rows_by_key([image.shape for image in images]):
-            found.update(zip(rows, split_outputs(self.outputs(self.as_batch([images[row] for row in rows])))))
-        return [found[row] for row in range(len(images))]
+        shapes = [image.shape for image in images]
+        return detect_in_groups(shapes, lambda rows: self.outputs(self.as_batch([images[row] for row in rows])))
 
     def outputs(self, given: Any) -> dict[str, Any]:
         """Returns all outputs for an input of the signature; ``GivenRegions`` for a model with ``wants_proposals``."""
@@ -222,7 +219,4 @@ def _check_detector(function: Any, folder: pathlib.Path, needs_boxes: bool) -> N
 
 def _input_type(saved_model: pathlib.Path) -> str:
     """Returns the input type that `detzoo export` recorded, or "". A string input may be an image or an example."""
-    try:
-        return json.loads((saved_model.parent / EXPORT_RECORD).read_text(encoding="utf-8"))["input_type"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return ""
+    return read_record(saved_model.parent / EXPORT_RECORD).get("input_type", "")
