@@ -12,6 +12,7 @@ from typing import Any
 from absl import flags
 
 from detzoo.cli.flags import Definer, define_pipeline_flags
+from detzoo.config.paths import split_at_commas
 from detzoo.ensemble.description import (
     SCORE_RULES,
     Ensemble,
@@ -34,7 +35,7 @@ from detzoo.ensemble.selection import (
 from detzoo.ensemble.views import MOST_OVERLAP, ViewPlan, check_views, parse_crops
 from detzoo.errors import UsageError
 from detzoo.folders import METRICS_FILE, make_folder
-from detzoo.sweep.results import RESULTS_FILE
+from detzoo.sweep.results import RESULTS_FILE, read_results
 from detzoo.tasks.ensemble import Gain, evaluate_ensemble, write_selection
 
 SUMMARY = "Ensembles of models, with test-time crops and flips: choose complementary models, merge their detections."
@@ -171,16 +172,14 @@ def split_paths(words: Sequence[str]) -> list[str]:
         UsageError: A glob matches nothing, or a path is given twice.
     """
     paths: list[str] = []
-    for word in words:
-        for part in [word] if pathlib.Path(word).exists() else word.split(","):
-            part = part.strip()
-            if part and glob.has_magic(part) and not pathlib.Path(part).exists():
-                matches = sorted(glob.glob(part, recursive=True))
-                if not matches:
-                    raise UsageError(f"{part} matches nothing")
-                paths += matches
-            elif part:
-                paths.append(part)
+    for part in split_at_commas(words):
+        if glob.has_magic(part) and not pathlib.Path(part).exists():
+            matches = sorted(glob.glob(part, recursive=True))
+            if not matches:
+                raise UsageError(f"{part} matches nothing")
+            paths += matches
+        else:
+            paths.append(part)
     check_distinct(paths)
     return paths
 
@@ -203,8 +202,6 @@ def _evaluations_in(path: pathlib.Path) -> list[tuple[str | None, pathlib.Path, 
     results = path if path.name == RESULTS_FILE else path / RESULTS_FILE
     if not results.is_file() or (path / METRICS_FILE).is_file():
         return [(None, path if path.name == METRICS_FILE else path / METRICS_FILE, None)]
-    from detzoo.sweep.results import read_results
-
     rows = read_results(results)
     measured = [row for row in rows if row["metrics"]]
     if not measured:

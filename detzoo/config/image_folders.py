@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pathlib
+from collections.abc import Iterator
 
 from detzoo.config.label_map import LabelMap
 
@@ -20,21 +21,16 @@ def class_folders(path: str | pathlib.Path) -> list[pathlib.Path]:
 
 def images_by_class(path: str | pathlib.Path) -> dict[str, list[str]]:
     """Returns class name -> its image files, sorted, with those of folders inside; classes in the order of names."""
-    return {
-        folder.name: sorted(
-            str(file) for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
-        )
-        for folder in class_folders(path)
-    }
+    return {folder.name: sorted(str(file) for file in _images_in(folder)) for folder in class_folders(path)}
 
 
 def classes_without_images(path: str | pathlib.Path) -> list[str]:
     """Returns the classes whose folder has no image file. The search in a folder ends at its first image."""
-    return [folder.name for folder in class_folders(path) if not _has_image(folder)]
+    return [folder.name for folder in class_folders(path) if next(_images_in(folder), None) is None]
 
 
-def _has_image(folder: pathlib.Path) -> bool:
-    return any(file.suffix.lower() in IMAGE_SUFFIXES and file.is_file() for file in folder.rglob("*"))
+def _images_in(folder: pathlib.Path) -> Iterator[pathlib.Path]:
+    return (file for file in folder.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file())
 
 
 def label_map_of_folders(path: str | pathlib.Path) -> LabelMap:

@@ -7,6 +7,7 @@ import itertools
 import os
 import pathlib
 import re
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from detzoo.config.names import nearest
@@ -132,3 +133,9 @@ def checkpoint_hint(prefix: pathlib.Path) -> str:
     if names:
         return f"; did you mean {' or '.join(names)}?"
     return f"; the folder {folder} holds no *.index file: {_GIVE_A_CHECKPOINT}"
+
+
+def split_at_commas(names: Sequence[str], is_whole: Callable[[str], Any] = os.path.lexists) -> list[str]:
+    """Splits names at their commas, except those that ``is_whole`` is true for: by default those of a file."""
+    words = [part for name in names for part in ([name] if is_whole(name) else name.split(","))]
+    return [word.strip() for word in words if word.strip()]

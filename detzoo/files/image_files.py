@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.names import nearest
+from detzoo.config.paths import split_at_commas
 from detzoo.errors import UsageError
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.remote import RemotePath, path_of
@@ -34,7 +35,7 @@ def find_images(names: Sequence[str]) -> list[pathlib.Path]:
 def find_files(names: Sequence[str], suffixes: Sequence[str], flag: str) -> list[pathlib.Path]:
     """Returns the files of some names as ``find_images`` does, with other suffixes in folders, for another flag."""
     found: dict[pathlib.Path, None] = {}
-    for name in _split_at_commas(names):
+    for name in split_at_commas(names):
         for path in _meant_by(name, suffixes, flag):
             found.setdefault(path)
     if not found:
@@ -46,20 +47,11 @@ def find_files(names: Sequence[str], suffixes: Sequence[str], flag: str) -> list
 def common_folder(names: Sequence[str]) -> pathlib.Path:
     """Returns the folder, as an absolute path, that all images of ``find_images`` are in or below."""
     folders = []
-    for path in map(pathlib.Path, _split_at_commas(names)):
+    for path in map(pathlib.Path, split_at_commas(names)):
         is_pattern = not os.path.lexists(path) and glob.has_magic(str(path))
         fixed = next(each for each in path.parents if not glob.has_magic(str(each))) if is_pattern else path
         folders.append(os.path.abspath(fixed if is_pattern or os.path.isdir(fixed) else fixed.parent))
     return pathlib.Path(os.path.commonpath(folders))
-
-
-def _split_at_commas(names: Sequence[str]) -> list[str]:
-    """Splits names at their commas, unless a file of that exact name exists."""
-    parts: list[str] = []
-    for name in names:
-        whole = [name] if os.path.lexists(name) else name.split(",")
-        parts += [part.strip() for part in whole if part.strip()]
-    return parts
 
 
 def _meant_by(name: str, suffixes: Sequence[str], flag: str) -> list[Any]:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from detzoo.config.paths import split_at_commas
 from detzoo.errors import DataError, UsageError
 from detzoo.files.image_files import find_files
 from detzoo.files.pixel_limit import as_flag, max_pixels
@@ -55,21 +56,13 @@ class Frame(NamedTuple):
 
 
 class VideoSource(NamedTuple):
-    """A video file, a camera, or the address of a stream.
+    """A video file, a camera, or the address of a stream."""
 
-    Attributes:
-        text: Source for messages and records, without a password.
-        stem: Name for files that are made from the source.
-        location: Path, device or address for FFmpeg.
-        format: FFmpeg's name of the device type; None to recognize the container.
-        options: Options of FFmpeg.
-    """
-
-    text: str
-    stem: str
-    location: str
-    format: str | None = None
-    options: tuple[tuple[str, str], ...] = ()
+    text: str  # source for messages and records, without a password
+    stem: str  # name for files that are made from the source
+    location: str  # path, device or address for FFmpeg
+    format: str | None = None  # FFmpeg's name of the device type; None to recognize the container
+    options: tuple[tuple[str, str], ...] = ()  # options of FFmpeg
 
     @property
     def path(self) -> pathlib.Path | None:
@@ -78,9 +71,7 @@ class VideoSource(NamedTuple):
 
 
 def _parts(names: Sequence[str]) -> list[str]:
-    """Splits names at their commas, unless they are addresses, or files of that exact name."""
-    whole = [[name] if _ADDRESS.match(name) or os.path.lexists(name) else name.split(",") for name in names]
-    return [part.strip() for parts in whole for part in parts if part.strip()]
+    return split_at_commas(names, lambda name: _ADDRESS.match(name) or os.path.lexists(name))
 
 
 def are_videos(names: Sequence[str]) -> bool:

@@ -38,10 +38,6 @@ def option_of(field: Any, name: str) -> str:
     return options.FromString(field.GetOptions().SerializeToString()).Extensions[extension]
 
 
-def _message_names() -> list[str]:
-    return sorted(name for file in FILES for name in POOL.FindFileByName(file).message_types_by_name)
-
-
 def __getattr__(name: str) -> Any:
     """Makes the class of a message, an enum or an enum's value at its first use."""
     if name.startswith("_"):
@@ -67,4 +63,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_message_names()})
+    messages = {name for file in FILES for name in POOL.FindFileByName(file).message_types_by_name}
+    return sorted({*globals(), *messages})
