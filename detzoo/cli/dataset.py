@@ -263,7 +263,7 @@ class Shapes:
         define.integer("max_objects", "Objects per image at most.", 6, minimum=1)
         text = "Side of the smallest objects, as a fraction of the image's side, at most 0.6."
         flags.DEFINE_float("min_object_side", 0.12, text, flag_values=flag_values)
-        text = "narrow: as above; sparse or dense: five octaves of sizes, 1 to 6 or 12 to 40 objects per image."
+        text = "Sizes of objects; sparse and dense have five octaves, 1 to 6 and 12 to 40 objects per image."
         define.choice("scales", text, ["narrow", "sparse", "dense"], "narrow")
         define.integer("seed", "Another seed draws other images.", 0, minimum=0)
         _define_num_shards(define)

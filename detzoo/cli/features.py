@@ -24,8 +24,8 @@ sections 3.2 and 3.3: whole images or crops, any layer, pooled by any pyramid.
         --set 'eval_input_reader[0].tf_record_input_reader.input_path[0]=voc/test-*' --layer=fc7 --shorter_side=392
     detzoo features classify --train=trainval.npz --test=test.npz
 
-Records may be a classifier's or a detector's. In a detector's record each class with an object is a label, and a class
-with difficult objects alone counts neither as present nor as absent, as in Pascal VOC.
+Records may be a classifier's or a detector's. The labels in a detector's record are the
+classes of its objects. As in Pascal VOC, a class with difficult objects alone counts neither as present nor as absent.
 """
 
 

@@ -9,7 +9,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LinearSegmentedColormap, Normalize
 
 from detzoo.config.names import counted
-from detzoo.figures import new_axes, new_figure
+from detzoo.figures import add_axes, new_figure
 from detzoo.sweep.measured import Row
 from detzoo.sweep.report.seeds import axes_of, mean_rows
 from detzoo.sweep.report.style import Drawing, left_out, rows_with
@@ -31,7 +31,7 @@ def focal_star(rows: Sequence[Row], metric: str) -> Drawing:
     shown = sorted(shown, key=lambda row: row[metric])  # the best on top
     values = [PERCENT * row[metric] for row in shown]
     figure = new_figure()
-    axes = new_axes(figure)
+    axes = add_axes(figure, 0.55, 0.6, 4.4, 7.0)
     scale = ScalarMappable(Normalize(values[0], max(values[-1], values[0] + 1e-6)), _COLOURS)
     logits = np.linspace(-REACH, REACH, 400)
     for row, value in zip(shown, values, strict=True):

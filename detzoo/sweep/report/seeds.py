@@ -50,6 +50,12 @@ def ranks(rows: Sequence[Row], metric: str) -> list[int | None]:
     return [None if row[metric] is None else 1 + sum(_is_better(other, row, metric) for other in known) for row in rows]
 
 
+def has_tie(row: Row, rows: Sequence[Row], metric: str) -> bool:
+    """Returns True if another of the mean rows is neither better nor worse."""
+    others = [other for other in with_values(rows, metric) if other is not row]
+    return any(not _is_better(other, row, metric) and not _is_better(row, other, metric) for other in others)
+
+
 def seeds_table(rows: Sequence[Row], metric: str) -> str:
     """Returns HTML of the means with deviations and ranks; "" without the axis."""
     if not has_seeds(rows):
@@ -60,7 +66,7 @@ def seeds_table(rows: Sequence[Row], metric: str) -> str:
     heads = "".join(f'<th scope="col" class="number">{escaped(accuracy_heading(name))}</th>' for name in names)
     lines = []
     for row, rank in zip(means, places, strict=True):
-        text = "" if rank is None else f"{rank}{'=' if places.count(rank) > 1 else ''}"
+        text = "" if rank is None else f"{rank}{'=' * has_tie(row, means, metric)}"
         cells = "".join(f'<td class="number">{mean_text(row, name)}</td>' for name in names)
         label = escaped(row["name"])
         lines.append(f'<tr><th scope="row">{label}</th><td class="number">{text}</td>{cells}</tr>')
