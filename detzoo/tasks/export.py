@@ -285,6 +285,12 @@ def _check_other_runtime(model: Any, input_type: str, flag: str) -> None:
             f"(model.faster_rcnn); this config has {found}. It serves as a SavedModel: leave {flag} out"
         )
     chosen = getattr(model, kind)
+    for name in ("context_config", "output_final_box_features"):
+        if kind == "faster_rcnn" and chosen.HasField(name) and getattr(chosen, name):
+            raise ConfigError(
+                f"{flag} has neither the memory of a Context R-CNN nor features of boxes; this config has "
+                f"model.faster_rcnn.{name}. It serves as a SavedModel: leave {flag} out"
+            )
     if kind == "faster_rcnn" and chosen.roi_operation == chosen.MAX_ROI_POOL:
         raise ConfigError(
             f"{flag} has the crops of CROP_AND_RESIZE and ROI_ALIGN; this config has model.faster_rcnn.roi_operation: "
