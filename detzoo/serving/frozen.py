@@ -24,24 +24,24 @@ class FrozenGraph(NamedTuple):
     graph_def: Any  # tf.compat.v1.GraphDef
     input_name: str  # tensor name of the images
     output_names: dict[str, str]  # output to tensor name
-    proposals_name: str = ""  # tensor name of the regions, "" if images are the only input
+    side_names: tuple[str, ...] = ()  # tensor names of the further inputs: regions, or a memory and its size
 
     @property
     def input_names(self) -> tuple[str, ...]:
         """Tensor names of all inputs, in the order of the signature."""
-        return (self.input_name, self.proposals_name) if self.proposals_name else (self.input_name,)
+        return (self.input_name, *self.side_names)
 
 
 def to_constants(function: Any) -> FrozenGraph:
     """Inlines a function and replaces variables by constants.
 
     Args:
-        function: Concrete function of images (and regions) that returns a dict of tensors.
+        function: Concrete function of images (and side inputs) that returns a dict of tensors.
     """
     with quiet_conversion():
-        graph_def, (images, *regions), outputs = _convert(function)
+        graph_def, (images, *sides), outputs = _convert(function)
     names = dict(zip(sorted(function.structured_outputs), outputs, strict=True))
-    return FrozenGraph(graph_def, images, names, *regions)
+    return FrozenGraph(graph_def, images, names, tuple(sides))
 
 
 def _convert(function: Any) -> tuple[Any, list[str], list[str]]:
