@@ -41,6 +41,8 @@ GOLDEN = {
     "tf1_ssdlite_mobilenet_v3_large_320x320_coco": ("a one-stage detector on MobilenetV3", 0),
 }
 
+PROJECTIONS = {"query": "", "key": "_1", "value": "_2"}
+
 
 @pytest.mark.shared
 @pytest.mark.parametrize("name", GOLDEN)
@@ -154,6 +156,22 @@ def test_every_variable_of_mnasfpn_has_its_name():
     assert len(names) == len(paths) == 325
     assert sorted(match.keys.values()) == sorted(names)
     assert sorted(match.keys) == sorted(paths)
+
+
+def test_the_attention_of_context_rcnn():
+    """Names of the original's graph, with attention to the image, two heads and two layers: outputs in their order."""
+    blocks = ["image", *(f"head_{head}_layer_{layer}" for layer in range(2) for head in range(2))]
+    theirs = ["SelfAttentionBlock", *(f"AttentionBlock{head}_AttentionLayer{layer}" for layer in "01" for head in "01")]
+    expected = {}
+    for number, (block, scope) in enumerate(zip(blocks, theirs, strict=True)):
+        names = {f"_{part}": f"{scope}/fully_connected{suffix}" for part, suffix in PROJECTIONS.items()}
+        names["_output"] = f"fully_connected_{number}" if number else "fully_connected"
+        for part, name in names.items():
+            expected[f"box_head/attention_{block}{part}/kernel"] = f"{name}/weights"
+            expected[f"box_head/attention_{block}{part}_batch_norm/gamma"] = f"{name}/BatchNorm/gamma"
+    match = match_detector(list(expected.values()), list(expected))
+    assert match.keys == expected
+    assert describe(expected.values()).startswith("a Context R-CNN")
 
 
 def make_model(num_classes=3, channels=4):
