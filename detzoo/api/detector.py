@@ -459,9 +459,12 @@ class LoadedDetector:
         memory = self._memory()
         if self._live is None or self._live[0] is not memory.detector:
             from detzoo.builders.resize import build_model_resizer
+            from detzoo.config.stages import keypoint_edges
             from detzoo.serving.live_detector import LiveDetector
 
-            self._live = memory.detector, LiveDetector(memory.detector, build_model_resizer(memory.model))
+            live = LiveDetector(memory.detector, build_model_resizer(memory.model))
+            live.keypoint_edges = keypoint_edges(self.config.eval_config) if self._pipeline else ()
+            self._live = memory.detector, live
         return self._live[1]
 
     def _detect_given(

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageColor, ImageDraw
 
 from detzoo.config import pb
+from detzoo.config.stages import keypoint_edges
 from detzoo.contracts import PADDING_CLASS, Batch, Detections
 from detzoo.datasets.drawing import draw_detections, printable_name
 from detzoo.evaluate.images import EvaluatedImage
@@ -90,7 +91,17 @@ class PairDrawer:
             )
             for name, score in zip(names, scores[shown])
         ]
-        picture = draw_detections(pixels, boxes_norm, names, scores[shown], masks, texts=texts)
+        keypoints = None if evaluated.keypoints is None else evaluated.keypoints[shown]
+        picture = draw_detections(
+            pixels,
+            boxes_norm,
+            names,
+            scores[shown],
+            masks,
+            texts=texts,
+            keypoints=_points(keypoints, evaluated.shape),
+            keypoint_edges=keypoint_edges(config),
+        )
         if config.visualize_groundtruth_boxes:
             draw, colour = ImageDraw.Draw(picture), ImageColor.getrgb(config.groundtruth_box_visualization_color)[:3]
             sides = np.tile([picture.height - 1, picture.width - 1], 2)
@@ -104,7 +115,15 @@ class PairDrawer:
             masks = restore_masks(_true_masks(batch, row), np.asarray(batch.true_shapes)[row], pixels.shape[:2])
         texts = [f"{name} (crowd)" if crowd else name for name, crowd in zip(names, evaluated.gt_is_crowd)]
         boxes_norm = _fractions(evaluated.gt_boxes_px, evaluated.shape)
-        return draw_detections(pixels, boxes_norm, names, masks=masks, texts=list(map(printable_name, texts)))
+        return draw_detections(
+            pixels,
+            boxes_norm,
+            names,
+            masks=masks,
+            texts=list(map(printable_name, texts)),
+            keypoints=_points(evaluated.gt_keypoints, evaluated.shape),
+            keypoint_edges=keypoint_edges(self._config),
+        )
 
 
 def draw_training_image(batch: Batch, row: int, class_names: Mapping[int, str]) -> np.ndarray:
@@ -130,6 +149,11 @@ def _as_bytes(pixels: Any) -> np.ndarray:
 
 def _fractions(boxes_px: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return np.clip(boxes_px / np.tile(np.array(shape, np.float32), 2), 0.0, 1.0)
+
+
+def _points(keypoints: np.ndarray | None, shape: tuple[int, int]) -> np.ndarray | None:
+    """Converts keypoints [N, T, 3] of x, y in pixels and score (or visibility) to y, x in fractions of the image."""
+    return None if keypoints is None else keypoints[..., [1, 0, 2]] / [*shape, 1.0]
 
 
 def _name(class_names: Mapping[int, str], class_index: int) -> str:

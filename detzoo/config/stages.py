@@ -31,6 +31,11 @@ def trains_by_steps(model: pb.DetectionModel) -> bool:
     return not model.HasField("spp_net") or model.spp_net.HasField("fine_tuning")
 
 
+def keypoint_edges(evaluation: pb.EvalConfig) -> tuple[tuple[int, int], ...]:
+    """Returns the pairs of keypoints that pictures connect by lines."""
+    return tuple((edge.start, edge.end) for edge in evaluation.keypoint_edge)
+
+
 def has_second_stage(model: pb.FasterRcnn) -> bool:
     """Returns True if a two-stage detector classifies its proposals, False for a first stage alone."""
     return model.number_of_stages >= 2

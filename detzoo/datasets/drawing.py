@@ -44,6 +44,7 @@ def draw_detections(
     texts: Sequence[str] | None = None,
     fonts: LabelFonts | None = None,
     keypoints: np.ndarray | None = None,
+    keypoint_edges: Sequence[tuple[int, int]] = (),
 ) -> Image.Image:
     """Draws objects on a copy of an image.
 
@@ -59,6 +60,7 @@ def draw_detections(
         fonts: Fonts of the names; None for DejaVu Sans.
         keypoints: [N, T, 3] of (y, x) in fractions of the image and a score; those of at least
             ``MIN_KEYPOINT_SCORE`` are drawn as dots; or None.
+        keypoint_edges: Pairs of numbers of keypoints, 0 to T - 1, that lines connect if both are drawn.
 
     Returns:
         An RGB picture of the size of the image, or a whole multiple of it.
@@ -86,9 +88,8 @@ def draw_detections(
     line_px = max(1, round(LINE_PER_SIDE * side))
     for index in order[::-1]:
         _draw_box(draw, rectangles[index], colours[index], line_px)
-        for y, x, score in keypoints[index] if keypoints is not None else ():
-            if score >= MIN_KEYPOINT_SCORE and np.isfinite([y, x]).all():
-                _draw_dot(draw, x * (picture.width - 1), y * (picture.height - 1), colours[index], 2 * line_px)
+        if keypoints is not None:
+            _draw_keypoints(draw, keypoints[index], keypoint_edges, colours[index], line_px, picture.size)
     font_px, fonts = max(MIN_FONT_PX, round(FONT_PER_SIDE * side)), fonts or _default_fonts()
     taken: list[Rectangle] = []
     for index in order:
@@ -176,6 +177,26 @@ def _draw_box(draw: ImageDraw.ImageDraw, box: Rectangle, colour: Colour, line_px
     left, top, right, bottom = box
     if right - left > 2 and bottom - top > 2:
         draw.rectangle((left + 1, top + 1, right - 1, bottom - 1), outline=colour, width=line_px)
+
+
+def _draw_keypoints(
+    draw: ImageDraw.ImageDraw,
+    keypoints: np.ndarray,
+    edges: Sequence[tuple[int, int]],
+    colour: Colour,
+    line_px: int,
+    size: tuple[int, int],
+) -> None:
+    shown = {
+        number: (x * (size[0] - 1), y * (size[1] - 1))
+        for number, (y, x, score) in enumerate(keypoints)
+        if score >= MIN_KEYPOINT_SCORE and np.isfinite([y, x]).all()
+    }
+    for start, end in edges:
+        if start in shown and end in shown:
+            draw.line((*shown[start], *shown[end]), fill=colour, width=line_px)
+    for x, y in shown.values():
+        _draw_dot(draw, x, y, colour, 2 * line_px)
 
 
 def _draw_dot(draw: ImageDraw.ImageDraw, x: float, y: float, colour: Colour, radius_px: int) -> None:

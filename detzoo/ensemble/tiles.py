@@ -78,6 +78,7 @@ class TiledDetector(ImageDetector):
         if detector.wants_proposals:
             raise UsageError("--tile has no meaning for a model that classifies given regions; leave it out")
         self._detector, self._tile_px, self._overlap, self._batch_size = detector, tile_px, overlap, batch_size
+        self.keypoint_edges = detector.keypoint_edges
         self._has_warned = False
 
     @property

@@ -38,11 +38,13 @@ class ImageDetector:
         has_masks: The detections have masks.
         wants_proposals: The call takes the regions to classify, float32 [R, 4] in fractions of the image, as well.
         wants_context: The call takes the memory of a Context R-CNN, float32 [n, F], as well; it is empty by default.
+        keypoint_edges: Pairs of numbers of keypoints that pictures connect by lines; () if not known.
     """
 
     has_masks: bool = False
     wants_proposals: bool = False
     wants_context: bool = False
+    keypoint_edges: tuple[tuple[int, int], ...] = ()
 
     def __call__(self, image: np.ndarray, *proposals_norm: Any) -> ImageDetections:
         """Returns the detections of one image."""

@@ -274,7 +274,7 @@ def choose_limits(
     if max_drawn_overlap is None:
         proposes = dict(names) == {1: PROPOSAL_NAME} and detector.has_masks
         max_drawn_overlap = PROPOSALS_OVERLAP if proposes else 1.0
-    return DetectionLimits(score_threshold, max_boxes, max_drawn_overlap)
+    return DetectionLimits(score_threshold, max_boxes, max_drawn_overlap, detector.keypoint_edges)
 
 
 def _made_with(font: str | None, **paths: str | None) -> dict[str, Any]:

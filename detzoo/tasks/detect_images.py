@@ -41,6 +41,7 @@ class DetectionLimits:
     # A detection that overlaps a better one of its class by a greater IoU (of masks, if there are any) is listed,
     # but not drawn; 1 draws all.
     max_drawn_overlap: float = 1.0
+    keypoint_edges: tuple[tuple[int, int], ...] = ()  # see ``ImageDetector``
 
 
 class GivenImage(NamedTuple):
@@ -281,4 +282,5 @@ def make_result(
 ) -> Result:
     """Returns the result of an image uint8 [H, W, 3] whose detections are within the limits."""
     shape = (pixels.shape[0], pixels.shape[1])
-    return Result(kept, shape, class_names, path, image_id, limits.max_drawn_overlap, pixels)
+    overlap, edges = limits.max_drawn_overlap, limits.keypoint_edges
+    return Result(kept, shape, class_names, path, image_id, overlap, pixels, keypoint_edges=edges)

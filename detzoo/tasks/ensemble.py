@@ -165,7 +165,9 @@ def load_ensemble(ensemble: Ensemble) -> tuple[EnsembleDetector, LabelMap | None
         *(len(members), "" if len(members) == 1 else "s"),
         *(ensemble.views.num_views, "" if ensemble.views.num_views == 1 else "s"),
     )
-    return EnsembleDetector(members, ensemble.views, ensemble.merging, keeps_masks), label_map
+    detector = EnsembleDetector(members, ensemble.views, ensemble.merging, keeps_masks)
+    detector.keypoint_edges = loaded[0].keypoint_edges
+    return detector, label_map
 
 
 def _exported_path(model: EnsembleModel) -> str:

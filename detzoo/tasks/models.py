@@ -15,7 +15,7 @@ from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Severity, format_problems
-from detzoo.errors import ConfigError, UsageError
+from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, read_record
 
 if TYPE_CHECKING:
@@ -176,6 +176,8 @@ def load_exported(
 ) -> Any:
     """Loads an exported model as a function: image uint8 [H, W, 3] -> ImageDetections.
 
+    The pipeline.config next to it gives the edges between keypoints.
+
     Args:
         path: A SavedModel, .tflite or .onnx file of `detzoo export` or of the Object Detection API; or a loaded model,
             which is returned. An .onnx file is loaded without TensorFlow, a .tflite file too if the package
@@ -189,11 +191,24 @@ def load_exported(
     Raises:
         UsageError: The runtime is not installed, or does not run this kind of file.
     """
+    from detzoo.config.load import load_pipeline
+    from detzoo.config.stages import keypoint_edges
     from detzoo.serving.image_detector import ImageDetector
-    from detzoo.serving.runtimes import LITERT, ONNX_RUNTIME, OPENVINO, require_runtime, runtime_of
 
     if isinstance(path, ImageDetector):
         return path
+    detector = _load_file(path, model, runtime, num_threads, precision)
+    folder = pathlib.Path(detector.folder)
+    config = next((each / CONFIG_FILE for each in (folder, folder.parent) if (each / CONFIG_FILE).is_file()), None)
+    if config is not None:
+        with contextlib.suppress(DetzooError):  # only pictures read it, and a stranger's may be of another program
+            detector.keypoint_edges = keypoint_edges(load_pipeline(str(config)).message.eval_config)
+    return detector
+
+
+def _load_file(path: str | pathlib.Path, model: Any, runtime: str, num_threads: int | None, precision: str) -> Any:
+    from detzoo.serving.runtimes import LITERT, ONNX_RUNTIME, OPENVINO, require_runtime, runtime_of
+
     runtime = runtime_of(path, runtime)
     require_runtime(runtime)
     if runtime == ONNX_RUNTIME:

@@ -54,6 +54,7 @@ class Result:
         seconds: Time of a frame since the first frame of its video, whose number is ``image_id``; None for an image.
         track_ids: int32 [D], numbers of the objects in a video that is tracked, from 1; 0 for an object that is not
             followed yet. None without tracking.
+        keypoint_edges: Pairs of numbers of keypoints that ``draw`` connects by lines.
     """
 
     detections: ImageDetections
@@ -65,6 +66,7 @@ class Result:
     _pixels: np.ndarray | None = None
     seconds: float | None = None
     track_ids: np.ndarray | None = None
+    keypoint_edges: tuple[tuple[int, int], ...] = ()
 
     @property
     def boxes_norm(self) -> np.ndarray:
@@ -197,6 +199,7 @@ class Result:
             colours=object_colours(len(drawn)) if by_object else None,
             fonts=LabelFonts(font) if isinstance(font, str | pathlib.Path) else font,
             keypoints=None if self.keypoints is None else self.keypoints[drawn] / [*self.shape, 1.0],
+            keypoint_edges=self.keypoint_edges,
         )
 
     def to_coco(self) -> list[dict[str, Any]]:

@@ -141,3 +141,20 @@ def test_a_training_image_has_its_padding_and_its_boxes():
     assert picture.shape == (384, 480, 3)
     assert (picture[100, 380:] == 0).all()
     assert (picture[280, 176:186] == class_colour("dog")).all(-1).any()  # the left side: 0.375 * 479 = 180
+
+
+def test_keypoints_and_their_edges_are_on_both_sides():
+    from google.protobuf import text_format
+
+    batch = one_image()
+    # From (0.7, 0.6) to (0.7, 0.9) of the true image, in fractions of the padded input, whose width is 80 / 60.
+    points = np.array([[[[0.7, 0.6 * 0.75], [0.7, 0.9 * 0.75]], [[0, 0], [0, 0]]]], np.float32)
+    truth = batch.groundtruth._replace(keypoints_norm=points, keypoint_visibility=np.full([1, 2, 2], 2))
+    found = detections([0.9])._replace(
+        keypoints_norm=np.array([[[[0.2, 0.2], [0.2, 0.4]]]], np.float32), keypoint_scores=np.ones([1, 1, 2])
+    )
+    batch = batch._replace(groundtruth=truth)
+    drawer = PairDrawer(text_format.Parse("keypoint_edge { start: 0 end: 1 }", pb.EvalConfig()), NAMES)
+    picture = drawer(batch, found, 0, images_of_batch(batch, found)[0])
+    assert tuple(picture[round(0.2 * (HEIGHT - 1)), round(0.3 * WIDTH)]) == class_colour("cat")
+    assert tuple(picture[round(0.7 * (HEIGHT - 1)), WIDTH + GAP_PX + round(0.75 * WIDTH)]) == class_colour("dog")

@@ -122,3 +122,18 @@ def test_colours_depend_on_the_name_only_and_differ():
 def test_shapes_that_do_not_fit_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         draw_detections(*arguments)
+
+
+def test_edges_connect_the_keypoints_that_are_drawn():
+    image = np.full([501, 501, 3], 128, np.uint8)
+    points = np.array([[[0.2, 0.2, 0.9], [0.2, 0.6, 0.9], [0.6, 0.6, 0.1]]])
+    box, colour = [[0.1, 0.1, 0.9, 0.9]], class_colour("person")
+
+    def colour_between(edges, y, x):
+        picture = draw_detections(image, box, ["person"], texts=[""], keypoints=points, keypoint_edges=edges)
+        return tuple(np.asarray(picture)[y, x])
+
+    assert colour_between([(0, 1)], 100, 200) == colour
+    assert colour_between([], 100, 200) == (128, 128, 128)
+    # The third keypoint was only guessed, and there is no tenth one.
+    assert colour_between([(1, 2), (0, 9)], 200, 300) == (128, 128, 128)

@@ -7,6 +7,7 @@ import importlib
 import json
 import pathlib
 import re
+import types
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from detzoo.data.proposals import read_proposals
 from detzoo.ensemble.description import Ensemble, EnsembleModel, MergeOptions
 from detzoo.ensemble.selection import MeasuredModel, select
 from detzoo.errors import CheckpointError, ConfigError, DataError, UsageError
+from detzoo.tasks import models
 from detzoo.tasks.benchmark import benchmark
 from detzoo.tasks.detect import detect
 from detzoo.tasks.ensemble import evaluate_ensemble, write_selection
@@ -374,3 +376,12 @@ def test_a_label_map_of_one_reader_names_the_classes(tmp_path):
     found = configured_label_map(message, "there are no names")
     assert found is not None
     assert found.names == {1: "cat"}
+
+
+def test_a_loaded_export_has_the_edges_of_its_config(tmp_path, monkeypatch):
+    model = types.SimpleNamespace(folder=tmp_path / "saved_model", keypoint_edges=())
+    monkeypatch.setattr(models, "_load_file", lambda *_: model)
+    (tmp_path / "pipeline.config").write_text("eval_config { keypoint_edge { start: 5 end: 6 } }")
+    assert models.load_exported(model.folder).keypoint_edges == ((5, 6),)
+    (tmp_path / "pipeline.config").write_text("of another program")
+    assert models.load_exported(model.folder) is model

@@ -98,6 +98,8 @@ def check_evaluation(config: pb.TrainEvalPipelineConfig, findings: Findings) -> 
             findings.error(path, "metrics-of-masks", text)
         if kind == "segmentation_proposals":
             findings.no_effect(path, "class-agnostic proposals are always measured by the recall of their masks")
+    if evaluation.keypoint_edge and not config.model.center_net.keypoint_estimation_task:
+        findings.no_effect("keypoint_edge", "the model predicts no keypoints")
     if evaluation.HasField("groundtruth_box_visualization_color"):
         _check_colour(evaluation.groundtruth_box_visualization_color, findings)
     if evaluation.eval_instance_masks and has_no_masks:
