@@ -74,6 +74,7 @@ BUILT_ONLY = {
         ("ssd_resnet101_v1_fpn_640", "ssd_resnet101_300", "ssd_resnet50_v1_fpn_640"),
         ("ssd_resnet152_v1_fpn_640", "retinanet_resnet152_800", "ssd_resnet50_v1_fpn_640"),
         *((f"efficientdet_d{size}", "efficientdet_d0") for size in range(1, 8)),
+        ("deepmac_hourglass104_512", "centernet_hourglass104_512"),  # tests/detectors step its masks
         *(
             (f"segmentation_proposals_resnet50_{heads}", "segmentation_proposals_resnet50_both")
             for heads in ("5x5", "7x7", "both_28")
@@ -227,8 +228,12 @@ def training_step(detector, optimizer):
 
 def parts_of(model):
     """Returns the first parts of the paths of a detector's variables."""
-    if model.HasField("ssd") or model.HasField("center_net"):
+    if model.HasField("ssd"):
         return {"backbone", "neck", "head"}
+    if model.HasField("center_net"):
+        neck = set() if model.center_net.feature_extractor.type.startswith("hourglass") else {"neck"}
+        masks = {"mask_net"} if model.center_net.HasField("deepmac_mask_estimation") else set()
+        return {"backbone", "head"} | neck | masks
     if model.HasField("segmentation_proposals"):
         return {"backbone", "neck", "head", "mask_head"}
     block = model.faster_rcnn

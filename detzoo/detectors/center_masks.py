@@ -59,7 +59,7 @@ class DeepMasks:
     def logits_of(self, maps: Maps, groundtruth: Groundtruth, padded_shape: Any, training: bool) -> list[Tensor]:
         """Returns logits float32 [B, N, s, s] per stack for the objects whose masks are learned, else zeros."""
         rows = tf.cast(tf.where(self._weights(groundtruth) > 0.0), tf.int32)
-        # Batch normalisation needs a row: without an object that of padding, which the loss does not read.
+        # Batch normalisation needs at least one row. Without an object it is one of padding, of no weight in the loss.
         used = tf.cond(tf.shape(rows)[0] > 0, lambda: rows, lambda: tf.zeros([1, 2], tf.int32))
         regions = tf.gather_nd(of_map(groundtruth.boxes_norm, padded_shape, maps), used)
         shape = [*tf.unstack(tf.shape(groundtruth.classes)), self.mask_size, self.mask_size]
@@ -70,11 +70,15 @@ class DeepMasks:
         ]
 
     def loss_terms(self, predictions: CenterPredictions, groundtruth: Groundtruth) -> dict[str, LossTerm]:
-        """Returns the term, a mean over the cells of a mask and over the objects whose masks are learned."""
-        weights = self._weights(groundtruth)
+        """Returns the term, a mean over the cells of a mask and over the objects whose masks are learned.
+
+        Predictions that were made without the ground truth have no masks of its boxes: these are drawn here.
+        """
+        given, weights = predictions, self._weights(groundtruth)
+        logits = given.mask_logits or self.logits_of(given.maps, groundtruth, given.padded_shape, training=False)
         rows = tf.broadcast_to(tf.range(tf.shape(weights)[1]), tf.shape(weights))
         expected = true_masks(groundtruth, rows, groundtruth.boxes_norm, (self.mask_size, self.mask_size))
-        losses = [self.loss(x[..., tf.newaxis], expected[..., tf.newaxis]) for x in predictions.mask_logits]
+        losses = [self.loss(x[..., tf.newaxis], expected[..., tf.newaxis]) for x in logits]
         total = mean_over_stacks([tf.reduce_mean(x, axis=[2, 3]) * weights for x in losses])
         return {"deep_mask_estimation": LossTerm(self.weight * total, tf.reduce_sum(weights))}
 

@@ -49,7 +49,7 @@ def write_tensorflow1(
             raise DetzooError(f"--tf1_names: the graph is too large for one file: {problem}") from problem
     folder.parent.mkdir(parents=True, exist_ok=True)
     (folder.parent / FROZEN_GRAPH_FILE).write_bytes(content)
-    save_graph(FrozenGraph(graph_def, given[0].name, outputs, *(tensor.name for tensor in given[1:])), folder)
+    save_graph(FrozenGraph(graph_def, given[0].name, outputs, tuple(tensor.name for tensor in given[1:])), folder)
 
 
 def save_graph(frozen: FrozenGraph, folder: str | pathlib.Path) -> None:

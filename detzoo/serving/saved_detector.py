@@ -180,7 +180,7 @@ def read_detector_graph(path: pathlib.Path) -> FrozenGraph:
             f"the graph {path} is not a detector: one input and the outputs {', '.join(NEEDED_OUTPUTS)} are needed; "
             f"its inputs: {found}; its last nodes: {', '.join(node.name for node in graph_def.node[-3:])}; {INSTEAD}"
         )
-    return FrozenGraph(graph_def, images[0], {name: f"{name}:0" for name in sorted(names)}, *regions)
+    return FrozenGraph(graph_def, images[0], {name: f"{name}:0" for name in sorted(names)}, tuple(regions))
 
 
 def _function_of(frozen: FrozenGraph) -> Any:
