@@ -47,10 +47,10 @@ of the image, [ymin, xmin, ymax, xmax]; rows without area are padding.
 Input types: image_tensor (uint8 [B, H, W, 3]), float_image_tensor (float32, 0..255), encoded_image_string_tensor (JPEG,
 PNG, GIF or BMP files), tf_example (serialized examples with image/encoded).
 
---format=tflite writes model.tflite for LiteRT (TensorFlow Lite). It supports SSD and RetinaNet, for one image of the
-config's fixed size. The input is uint8 RGB as it comes from a camera (normalization is part of the model); the four
-outputs are those of the Object Detection API's TFLite models. Class names and TFLite Metadata are in the file. The
-interpreter runs the file, and its detections are compared with the detector before success is reported. See
+--format=tflite writes model.tflite for LiteRT (TensorFlow Lite). It supports SSD, RetinaNet and CenterNet, for one
+image of the config's fixed size. The input is uint8 RGB as it comes from a camera (normalization is part of the model);
+the four outputs are those of the Object Detection API's TFLite models. Class names and TFLite Metadata are in the file.
+The interpreter runs the file, and its detections are compared with the detector before success is reported. See
 docs/tflite.md.
 
     detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
@@ -58,10 +58,11 @@ docs/tflite.md.
 
 --format=onnx writes model.onnx: uint8 images [N, H, W, 3] of any size in, the four outputs (and masks) out, with
 resizing and suppression inside. It needs `pip install "detzoo[onnx]"`; running the file needs only onnxruntime. It
-supports SSD, RetinaNet, EfficientDet, Faster R-CNN, Mask R-CNN and R-FCN. ONNX Runtime runs the file, and its results
-are compared with the detector before success is reported. Class names and config are in the file. See docs/onnx.md.
+supports SSD, RetinaNet, EfficientDet, Faster R-CNN, Mask R-CNN, R-FCN and CenterNet. ONNX Runtime runs the file,
+and its results are compared with the detector before success is reported. Class names and config are in the file. See
+docs/onnx.md.
 
-    detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \
+    detzoo export --pipeline_config_path=model/pipeline.config --trained_checkpoint_dir=model \\
         --output_directory=exported --format=onnx
     detzoo detect --saved_model=exported/model.onnx --images=photos --output_dir=pictures
 
