@@ -219,7 +219,9 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
             new[name] = _shapes(stored, name, variables, "here")
         else:
             restored.append(name)
-    _check_backbone(stored, new)
+    _check_backbone(
+        stored, new, is_other=bool(restored) and not any(part_of(name) == BACKBONE for name in stored.shapes)
+    )
     if not restored:
         raise CheckpointError(
             f"no variable of {stored.prefix} ({stored.kind}) fits this model: it has "
@@ -229,9 +231,15 @@ def warm_start(detector: Any, path: str | pathlib.Path, checkpoint_type: str = "
     return WarmStart(stored.prefix, stored.kind, restored, new, skipped, stored.unused, stored.leftovers)
 
 
-def _check_backbone(stored: StoredWeights, new: Mapping[str, str]) -> None:
-    """Raises if a variable of the backbone has another shape, which means another network, or lacks in a graph."""
+def _check_backbone(stored: StoredWeights, new: Mapping[str, str], is_other: bool) -> None:
+    """Raises if the backbone is another network: it ``is_other``, or a shape differs; a graph must have all of it."""
     missing = [name for name, reason in new.items() if part_of(name) == BACKBONE and reason == _NOT_STORED]
+    if missing and is_other:
+        raise CheckpointError(
+            f"the backbone in {stored.prefix} ({stored.kind}) is another network than this model's: it has none of the "
+            f"{len(missing)} variables of the backbone ({_examples(missing)}) but {_examples(stored.unused)}. Choose "
+            "the checkpoint of this feature extractor, or leave fine_tune_checkpoint empty"
+        )
     if missing and stored.prefix.endswith(GRAPH_ENDING):
         raise CheckpointError(
             f"the graph {stored.prefix} ({stored.kind}) lacks {len(missing)} variables of the backbone "

@@ -478,3 +478,13 @@ def test_folders_with_half_of_a_checkpoint(tmp_path):
     (tmp_path / "list" / "checkpoint").write_text('model_checkpoint_path: "/of/another/machine/model.ckpt-12"\n')
     with pytest.raises(CheckpointError, match=r"list/checkpoint names /of/another/machine/model\.ckpt-12, which"):
         latest_prefix(tmp_path / "list")
+
+
+def test_a_training_from_another_backbone(tmp_path):
+    values = {name.replace("V1/Conv2d_", "V2/expanded_conv_"): value for name, value in published().items()}
+    message = (
+        r"of TensorFlow 1\) is another network than this model's: it has none of the 6 variables of the backbone "
+        r"\(backbone/conv1/kernel, backbone/conv1_bn/gamma, \.\.\.\) but FeatureExtractor/MobilenetV2/expanded_conv_0/"
+    )
+    with pytest.raises(CheckpointError, match=message):
+        warm_start(make_model(), save(tmp_path, values), "detection")

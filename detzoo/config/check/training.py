@@ -15,10 +15,13 @@ from detzoo.config.names import clip, suggestion
 from detzoo.config.paths import checkpoint_hint, is_remote
 from detzoo.config.problems import Findings
 from detzoo.config.values import PATTERN_ERRORS
+from detzoo.folders import FROZEN_GRAPH_FILE
 
 AUTOAUGMENT_POLICIES = ("v0", "v1", "v2", "v3")
 CHECKPOINT_TYPES = ("", "classification", "detection", "fine_tune", "full")
 LONG_DECAY = 10  # trainings; published configs have decay_steps of up to four
+# Files of which a folder with a checkpoint has one; the file ``checkpoint`` may name a prefix in another folder.
+_CHECKPOINT_FILES = ("*.index", "checkpoint", FROZEN_GRAPH_FILE, "saved_model.pb")
 _LEAST_RANGE = 1e-6  # of values that are scaled
 # The published configs with momentum 0.9 use at most 0.0016 per image of the batch (SSD MobileNet v2 300: 0.8 for 512
 # images), and MnasFPN 0.0039 (4.0 for 1024). The warning begins above that, in terms of rate / (1 - momentum).
@@ -243,7 +246,8 @@ def _checkpoint_problem(name: str) -> str:
     """Returns why a path is no checkpoint: neither a prefix, nor one of its files, nor a folder that holds some."""
     file = pathlib.Path(name)
     if os.path.isdir(name):
-        return "" if any(file.glob("*.index")) else f"there is no checkpoint in '{name}'{checkpoint_hint(file)}"
+        held = any(path.is_file() for pattern in _CHECKPOINT_FILES for path in file.glob(pattern))
+        return "" if held else f"there is no checkpoint in '{name}'{checkpoint_hint(file)}"
     if file.suffix == ".meta":
         return f"'{name}' is a graph without weights; give the checkpoint's prefix: '{name.removesuffix('.meta')}'"
     if os.path.isfile(name) or os.path.isfile(f"{name}.index"):

@@ -419,6 +419,10 @@ def test_fine_tune_checkpoint(config_path):
     assert found(config_path, f"{field}={folder}") == {}
     (folder / "empty").mkdir()
     assert "there is no checkpoint in" in found(config_path, f"{field}={folder}/empty")[field]
+    for name in ("frozen_inference_graph.pb", "saved_model.pb", "checkpoint"):  # of TensorFlow 1
+        (folder / name).mkdir()
+        (folder / name / name).write_bytes(b"x")
+        assert found(config_path, f"{field}={folder / name}") == {}
     assert f"prefix: '{folder}/ckpt-4'" in found(config_path, f"{field}={folder}/ckpt-4.meta")[field]
     assert "there is no checkpoint" in found(config_path, f"{field}={folder}/ckpt-4")[field]
     assert found(config_path, f"{field}={folder}/ckpt-4")[field].endswith(f"; did you mean '{folder}/ckpt-3'?")
