@@ -100,6 +100,11 @@ class CenterNet(Detector):
         return self._masks is not None
 
     @property
+    def has_keypoints(self) -> bool:
+        """True if the detections have keypoints."""
+        return bool(self._keypoints)
+
+    @property
     def cell_multiple_px(self) -> int:
         """See ``Detector.cell_multiple_px``."""
         return self._stride
@@ -134,6 +139,12 @@ class CenterNet(Detector):
             terms.update(self._masks.loss_terms(predictions, groundtruth))
         return terms
 
+    def boxes_of(
+        self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
+    ) -> Detections:
+        """Returns the detections without masks; arguments as for ``postprocess``."""
+        return self._detections(predictions, true_shapes, padded_shape)
+
     def postprocess(
         self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
@@ -142,7 +153,7 @@ class CenterNet(Detector):
         Masks belong to the part of a box within the image. Differs from the Object Detection API, where it may reach
         into the padding.
         """
-        found = self._detections(predictions, true_shapes, padded_shape)
+        found = self.boxes_of(predictions, true_shapes, padded_shape)
         if self._masks is None:
             return found
         windows = tf.tile(image_windows(true_shapes, padded_shape)[:, tf.newaxis, 2:], [1, 1, 2])

@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class _Found(NamedTuple):
-    """Detections in an image, D of them, in fractions of the image. The first columns are ``ImageDetections``'s."""
+    """Detections in an image, D of them, in fractions of the image."""
 
     boxes: np.ndarray  # float32 [D, 4]
     scores: np.ndarray

@@ -88,7 +88,10 @@ def export_tflite(
     logger.info("converting the detector to TFLite")
     postprocessing, limits = b"", {}
     if isinstance(detector, CenterNet):
-        content, num_folded = convert_center_net(detector, options.input_type, options.quantize, gray)
+        content, num_folded = convert_center_net(detector, options.input_type, options.quantize, images, gray)
+        for name, is_lost in (("masks", detector.learns_masks), ("keypoints", detector.has_keypoints)):
+            if is_lost:
+                logger.warning("the file has no %s: TFLite models have boxes, classes, scores and a count", name)
     else:
         network, num_folded = convert_network(detector, options.input_type, options.quantize, images, gray)
         postprocessing, limits = convert_postprocessing(detector), dataclasses.asdict(detector.dense_detections.limits)
@@ -139,8 +142,6 @@ def _check(detector: Any, options: TfliteOptions) -> None:
         raise UsageError(f"input_type is {options.input_type!r}; for TFLite: {', '.join(INPUT_DTYPES)}")
     if options.quantize == INT8 and not options.representative_data:
         raise UsageError("int8 needs representative data")
-    if options.quantize == INT8 and isinstance(detector, CenterNet):
-        raise UsageError("int8 is not supported for CenterNet, whose boxes it would round; accepted: none, dynamic")
     if None in detector.input_shape_px:
         raise UsageError("TFLite needs an input of fixed size: choose an image_resizer that gives one")
 

@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from detzoo.contracts import Tensor
+from detzoo.contracts import CenterPredictions, Tensor
 from detzoo.data.resize import to_gray
+from detzoo.detectors.center_net import CenterNet
 from detzoo.detectors.one_stage import OneStageDetector
 from detzoo.errors import DetzooError
 from detzoo.export.freeze import freeze
@@ -60,6 +61,12 @@ def convert_network(
         predictions = detector.forward(detector.preprocess(image))
         return {DELTAS: predictions.box_deltas, LOGITS: predictions.class_logits}
 
+    return _freeze_and_convert(predict, spec, _quantization(quantize, input_type, images))
+
+
+def _quantization(quantize: str, input_type: str, images: np.ndarray | None) -> Callable[[Any], None]:
+    """Returns the function that sets up a converter for a kind of weights and activations."""
+
     def configure(converter: Any) -> None:
         _store_small_weights(converter, quantize)
         if quantize == INT8:
@@ -72,7 +79,7 @@ def convert_network(
                 tf.lite.OpsSet.TFLITE_BUILTINS,
             ]
 
-    return _freeze_and_convert(predict, spec, configure)
+    return configure
 
 
 def _freeze_and_convert(
@@ -163,8 +170,8 @@ def _convert(function: Any, configure: Callable[[Any], None] = lambda converter:
 def join(network: bytes, postprocessing: bytes) -> bytes:
     """Joins network and post-processing to one TFLite model from the image to the detections.
 
-    Clients take the outputs by number: boxes, classes, scores, count. The converter orders them by a hash, so they are
-    sorted here.
+    The inputs of the post-processing have the names of the network's outputs. Clients take the outputs by number:
+    boxes, classes, scores, count. The converter orders them by a hash, so they are sorted here.
     """
     from tensorflow.lite.tools import flatbuffer_utils
 
@@ -172,7 +179,7 @@ def join(network: bytes, postprocessing: bytes) -> bytes:
     second = flatbuffer_utils.read_model_from_bytearray(bytearray(postprocessing))
     inputs, between = _named_tensors(first)
     given, outputs = _named_tensors(second)
-    places = _append(first, second, {given[name]: between[name] for name in (DELTAS, LOGITS)})
+    places = _append(first, second, {given[name]: between[name] for name in given})
     graph = first.subgraphs[0]
     graph.outputs = [places[outputs[name]] for name in OUTPUTS]
     for name, tensor in (*inputs.items(), *zip(OUTPUTS, graph.outputs)):
@@ -233,25 +240,44 @@ def _append(first: Any, second: Any, known: Mapping[int, int]) -> dict[int, int]
     return places
 
 
-def convert_center_net(detector: Any, input_type: str, quantize: str, convert_to_grayscale: bool) -> tuple[bytes, int]:
-    """Converts a CenterNet as a whole, from pixels to detections: its peaks need no custom operation.
+def convert_center_net(
+    detector: CenterNet, input_type: str, quantize: str, images: np.ndarray | None, convert_to_grayscale: bool
+) -> tuple[bytes, int]:
+    """Converts a CenterNet from pixels to boxes: its peaks need no custom operation.
+
+    For int8 the network alone is quantised, ranges of activations from ``images`` uint8 [N, H, W, 3]; peaks and boxes
+    are computed from its maps as float32.
 
     Returns:
         A TFLite model with the input ``image`` and the outputs ``OUTPUTS``, and the number of folded batch
         normalisations.
     """
     height, width = detector.input_shape_px
-    spec = tf.TensorSpec([1, height, width, 3], INPUT_DTYPES[input_type], name=IMAGE)
+    heads = {head.replace("/", "_"): head for head in detector.network.output}
+    dtype = tf.float32 if quantize == INT8 else INPUT_DTYPES[input_type]
+    spec = tf.TensorSpec([1, height, width, 3], dtype, name=IMAGE)
 
-    def detect(image: Tensor) -> dict[str, Tensor]:
+    def predict(image: Tensor) -> dict[str, Tensor]:
         image = to_gray(image) if convert_to_grayscale else image
-        predictions = detector.forward(detector.preprocess(image))
-        found = detector.postprocess(predictions, tf.constant([[height, width]]), (height, width))
+        maps = detector.forward(detector.preprocess(image)).maps
+        return {name: maps[head][-1] for name, head in heads.items()}
+
+    def detect(**maps: Tensor) -> dict[str, Tensor]:
+        true_shapes = tf.constant([[height, width]])
+        predictions = CenterPredictions({heads[name]: [x] for name, x in maps.items()}, true_shapes, (height, width))
+        found = detector.boxes_of(predictions, true_shapes, (height, width))
         values = (found.boxes_norm, found.classes, found.scores, found.num_valid)
         return {name: tf.cast(value, tf.float32) for name, value in zip(OUTPUTS, values)}
 
-    content, num_folded = _freeze_and_convert(detect, spec, lambda converter: _store_small_weights(converter, quantize))
-    return _with_ordered_outputs(content), num_folded
+    configure = _quantization(quantize, input_type, images)
+    if quantize != INT8:
+        content, num_folded = _freeze_and_convert(lambda image: detect(**predict(image)), spec, configure)
+        return _with_ordered_outputs(content), num_folded
+    network, num_folded = _freeze_and_convert(predict, spec, configure)
+    shapes = {name: (1, *detector.network.output[head][-1].shape[1:]) for name, head in heads.items()}
+    signature = {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
+    traced = tf.function(detect, autograph=False).get_concrete_function(**signature)
+    return join(network, _convert(traced)), num_folded
 
 
 def _with_ordered_outputs(content: bytes) -> bytes:

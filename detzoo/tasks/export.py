@@ -321,8 +321,6 @@ def _check_tflite(model: Any, input_type: str, quantize: str, representative_dat
             f"model.{kind}. Other models serve as a SavedModel: leave --format out"
         )
     if kind == "center_net":
-        if quantize == "int8":
-            raise UsageError("--quantize=int8 is not supported for model.center_net; accepted: none, float16, dynamic")
         _check_fixed_size(model.center_net.image_resizer, "model.center_net")
         return
     _check_fixed_size(model.ssd.image_resizer, "model.ssd")

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from google.protobuf import text_format
+from PIL import Image
 
 from detzoo.benchmark.random_weights import randomize
 from detzoo.builders.detector import build_detector, with_num_classes
@@ -20,7 +21,7 @@ from detzoo.checkpoints.object_graph import ObjectGraph
 from detzoo.config import pb
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Groundtruth
-from detzoo.errors import ConfigError, UsageError
+from detzoo.errors import ConfigError
 from detzoo.export.exporter import Export
 from detzoo.export.tflite import TfliteOptions, export_tflite
 from detzoo.features.network import symbolic
@@ -348,5 +349,13 @@ def test_tflite_has_the_original_signature_and_the_same_detections(tmp_path):
     runner = TfliteDetector(path)
     boxes, classes, scores, count = runner.outputs(np.full((1, 32, 48, 3), 90, np.uint8))
     assert (boxes.shape, classes.shape, scores.shape, count.shape) == ((1, 10, 4), (1, 10), (1, 10), (1,))
-    with pytest.raises(UsageError, match="int8 is not supported for CenterNet"):
-        export_tflite(small, build_model_resizer(model), tmp_path, TfliteOptions("int8", "image_tensor", "x"), Export())
+    data = tmp_path / "images"
+    data.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (32, 48, 3), np.uint8)
+        Image.fromarray(pixels).save(data / f"{number}.png")
+    options = TfliteOptions("int8", "image_tensor", str(data))
+    path, report = export_tflite(small, build_model_resizer(model), tmp_path, options, Export())
+    assert report.is_quantized
+    boxes, _, scores, _ = TfliteDetector(path).outputs(np.full((1, 32, 48, 3), 90, np.uint8))
+    assert (boxes.shape, scores.shape) == ((1, 10, 4), (1, 10))

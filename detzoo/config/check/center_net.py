@@ -102,8 +102,8 @@ def _check_keypoints(model: pb.CenterNet, findings: Findings) -> None:
             text = f"is '{task.candidate_ranking_mode}'; accepted: {', '.join(KEYPOINT_RANKINGS)}"
             here.error("candidate_ranking_mode", "keypoint-ranking", text)
         if known is not None:
-            for found in keypoint_problems(task, known, path, model.num_classes):
-                here.error(*found)
+            for field, code, text in keypoint_problems(task, known, path, model.num_classes):
+                here.error(field, code, text)
 
 
 def _check_masks(model: pb.CenterNet, findings: Findings) -> None:
