@@ -143,17 +143,19 @@ class LoadedDetector:
         Args:
             images: Path of a file, an array uint8 [H, W, 3] in RGB, or a PIL image, for one result; a list of these, a
                 folder (with its subfolders) or a glob for a list of results.
-            score_threshold: Least score of a detection, 0 to 1.
-            max_boxes: Detections per image at most; None for 100, and 1000 with tiles.
-            batch_size: Images that run together, if the model takes several. None for 8 with a one-stage detector, and
-                1 with others, whose memory grows much with each image.
-            proposals: Regions to classify, for a model without a first stage: the proposals.npz of `detzoo proposals`,
-                or an array float32 [R, 4] in fractions of the image for each image.
-            max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections are
-                class-agnostic masks, else 1.
-            tile: Side in pixels of the tiles in which the model gets large images, for objects that are small in them;
-                ``batch_size`` tiles run together. None for whole images.
-            tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
+            **options: Keyword arguments, all of them optional:
+
+                - score_threshold: Least score of a detection, 0 to 1.
+                - max_boxes: Detections per image at most; None for 100, and 1000 with tiles.
+                - batch_size: Images that run together, if the model takes several. None for 8 with a one-stage
+                  detector, and 1 with others, whose memory grows much with each image.
+                - proposals: Regions to classify, for a model without a first stage: the proposals.npz of `detzoo
+                  proposals`, or an array float32 [R, 4] in fractions of the image for each image.
+                - max_drawn_overlap: Greatest IoU of two drawn detections of a class; None for 0.5 if the detections
+                  are class-agnostic masks, else 1.
+                - tile: Side in pixels of the tiles in which the model gets large images, for objects that are small
+                  in them; ``batch_size`` tiles run together. None for whole images.
+                - tile_overlap: Least overlap of neighbouring tiles, as a share of their side; None for 0.2.
 
         A video file gives a list with the results of its frames, without their images; see ``detect_video``.
 
