@@ -49,7 +49,6 @@ SNIFFED_BYTES = 65_536  # from both ends of a file
 CLASS_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "names.txt", "labels.txt", "predefined_classes.txt")
 RECORD_FILE = re.compile(r"\.(tfrecords?|records?)(-\d+-of-\d+)?$", re.IGNORECASE)
 _YOLO_LINE = re.compile(r"\s*\d+(\.0+)?(\s+[-+]?[\d.]+(e[-+]?\d+)?){4,}\s*", re.IGNORECASE)
-_NAMES_KEY = re.compile(r"^names\s*:", re.MULTILINE)
 _ROOT_TAG = re.compile(r"<([a-z_][\w.-]*)", re.IGNORECASE)
 _LABEL_STUDIO = re.compile(
     r'"(result|completions|annotation_id|(rectangle|polygon|ellipse|brush|keypoint)labels|data"\s*:\s*\{)'

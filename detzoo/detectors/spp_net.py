@@ -18,7 +18,7 @@ paper finds them by selective search.
 | 4.1 suppression at 0.3 | ``postprocess`` |
 
 Training in steps (``detzoo.recipes.spp``) calls the parts: ``preprocess`` -> ``feature_maps`` (stored on disk) ->
-``pool`` -> ``fully_connected`` -> ``classified_features`` -> ``margins``, ``box_deltas`` -> ``detect_scored``.
+``pool`` -> ``fully_connected`` -> ``classified_features`` -> ``margins``, ``box_deltas``.
 
 The variables' paths: ``backbone/conv1/kernel`` ..., ``box_backbone/fc6/kernel``, ``box_backbone/fc7/kernel`` (as in
 ``detzoo.detectors.spp_classifier``, whose checkpoints are the initialisation), ``head/fc8/kernel`` [4096, K + 1] with
@@ -288,20 +288,6 @@ class SppNet(Detector):
     ) -> Detections:
         """See ``Detector.postprocess``."""
         return self._detections(predictions, true_shapes, padded_shape)
-
-    def detect_scored(self, windows_norm: Tensor, box_deltas: Tensor, class_logits: Tensor) -> Detections:
-        """Selects detections among windows with given scores.
-
-        Args:
-            windows_norm: float32 [B, R, 4], fractions of the image.
-            box_deltas: float32 [B, R, K or 1, 4].
-            class_logits: float32 [B, R, K + 1].
-        """
-        num_images, num_regions = _leading(windows_norm)
-        whole = tf.ones([num_images, 2], tf.int32)
-        valid = Proposals(windows_norm, tf.zeros([num_images, num_regions]), tf.fill([num_images], num_regions))
-        predictions = RegionPredictions((), valid, box_deltas, class_logits, whole_image_windows(num_images))
-        return self._detections(predictions, whole, (1, 1))
 
 
 def _linear(

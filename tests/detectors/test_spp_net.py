@@ -155,15 +155,6 @@ def test_detections_are_moved_windows_of_valid_rows_only(detector, inputs):
     np.testing.assert_allclose(found.scores[0, 0], scores[0, :2, 1:].max(), rtol=1e-5)
 
 
-def test_scored_windows_give_the_same_detections(detector, inputs):
-    predictions = detector.forward(inputs, proposals=proposals((3, 3)))
-    shapes = tf.constant([[HEIGHT, WIDTH]] * 2)
-    expected = detector.postprocess(predictions, shapes, (HEIGHT, WIDTH))
-    found = detector.detect_scored(tf.constant(WINDOWS[:, :3]), predictions.box_deltas, predictions.class_logits)
-    np.testing.assert_allclose(found.boxes_norm, expected.boxes_norm, atol=1e-6)
-    np.testing.assert_allclose(found.scores, expected.scores, rtol=1e-6)
-
-
 def test_only_the_first_max_proposals_are_looked_at(inputs):
     few = build_detector(message_of("max_proposals: 2"))
     predictions = few.forward(few.preprocess(inputs), proposals=proposals())
