@@ -54,50 +54,38 @@ MAX_NAME_SHOWN = 60  # characters of a class name
 _FOLLOW_LINKS_HELP = "Read images and annotations that are symbolic links to files outside of the given folder."
 
 
+@dataclasses.dataclass(frozen=True)
 class Importer:
-    """``detzoo dataset FORMAT``: annotations of one format become records.
+    """``detzoo dataset FORMAT``: annotations of one format become records."""
 
-    Args:
-        read: Reads annotations from the paths, with a log and the options.
-        summary: One line for the list of subcommands.
-        description: Text of --help.
-        paths: Help of each required path, by the name of the flag.
-        switches: Help of each boolean option, by the name of the flag.
-        files: Help of each optional path, by the name of the flag.
-    """
-
-    def __init__(
-        self,
-        read: Callable[..., Annotations],
-        summary: str,
-        description: str,
-        paths: dict[str, str],
-        switches: dict[str, str] | None = None,
-        files: dict[str, str] | None = None,
-    ) -> None:
-        self.SUMMARY, self.DESCRIPTION = summary, description
-        self._read, self._paths, self._files = read, paths, files or {}
-        self._switches = {**(switches or {}), "follow_links": _FOLLOW_LINKS_HELP}
+    read: Callable[..., Annotations]  # reads annotations from the paths, with a log and the options
+    SUMMARY: str  # line for the list of subcommands
+    DESCRIPTION: str  # text of --help
+    paths: dict[str, str]  # help of each required path, by the name of the flag
+    # Help of each boolean option, and of each optional path, by the name of the flag.
+    switches: dict[str, str] = dataclasses.field(default_factory=dict)
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def define_flags(self, flag_values: flags.FlagValues) -> None:
         """Defines the flags of the format and those of every importer."""
         define = Definer(flag_values)
-        for name, text in self._paths.items():
+        for name, text in self.paths.items():
             define.string(name, text, required=True)
         define.string("output_path", "Prefix of the files to write, e.g. records/train.", required=True)
         _define_writing(define)
         define_runner_flags(flag_values)
-        for name, text in self._switches.items():
+        for name, text in self.switches.items():
             define.boolean(name, text)
-        for name, text in self._files.items():
+        define.boolean("follow_links", _FOLLOW_LINKS_HELP)
+        for name, text in self.files.items():
             define.string(name, text)
 
     def run(self, flag_values: flags.FlagValues) -> None:
         """Reads, converts, and prints what was written, skipped and repaired."""
         log, options = IssueLog(), writer_of(flag_values)
-        paths = values_of(flag_values, *self._paths).values()
-        read = self._read(*paths, log, **values_of(flag_values, *self._switches, *self._files))
-        with_masks = flag_values.include_masks if "include_masks" in self._switches else has_masks(read)
+        paths = values_of(flag_values, *self.paths).values()
+        read = self.read(*paths, log, **values_of(flag_values, *self.switches, "follow_links", *self.files))
+        with_masks = flag_values.include_masks if "include_masks" in self.switches else has_masks(read)
         options |= {"label_map_path": flag_values.label_map, "strict": flag_values.strict}
         _convert(read, flag_values, log, with_masks, **options)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import json
 import pathlib
 import queue
 import threading
@@ -18,6 +17,7 @@ from typing import Any
 
 import filelock
 
+from detzoo.folders import read_record
 from detzoo.sweep.columns import Status
 from detzoo.sweep.results import Row, append_row, read_with_problems, retire_rows
 from detzoo.sweep.run.point_files import LOG_FILE, RESULT_FILE
@@ -49,28 +49,20 @@ class Unit:
     points: tuple[Work, ...]
 
 
+@dataclasses.dataclass
 class Runner:
-    """Does the units of a sweep.
+    """Does the units of a sweep."""
 
-    Args:
-        results: Path of results.csv.
-        row_of: (key, result or None, reason or None) -> row of a point; ``result`` is the result file of its process.
-        watcher: Shows the state with ``started(work)``, ``ended(work, row, seconds)`` and, each second, ``tick()``. The
-            calls come from several threads, one at a time. Good trainings and work of another sweep have no row.
-        jobs: Number of processes at a time.
-        devices: CUDA_VISIBLE_DEVICES per job, () to leave the variable.
-    """
+    results: pathlib.Path  # path of results.csv
+    # (key, result or None, reason or None) -> row of a point; ``result`` is the result file of its process.
+    row_of: Callable[[str, dict[str, Any] | None, str | None], Row]
+    # Shows the state with ``started(work)``, ``ended(work, row, seconds)`` and, each second, ``tick()``. The calls come
+    # from several threads, one at a time. Good trainings and work of another sweep have no row.
+    watcher: Any
+    jobs: int = 1  # number of processes at a time
+    devices: Sequence[str] = ()  # CUDA_VISIBLE_DEVICES per job, () to leave the variable
 
-    def __init__(
-        self,
-        results: pathlib.Path,
-        row_of: Callable[[str, dict[str, Any] | None, str | None], Row],
-        watcher: Any,
-        jobs: int = 1,
-        devices: Sequence[str] = (),
-    ) -> None:
-        self._results, self._row_of, self._watcher = results, row_of, watcher
-        self._jobs, self._devices = jobs, devices
+    def __post_init__(self) -> None:
         self._stop = threading.Event()
         self._one_report = threading.Lock()
         self._problem: BaseException | None = None
@@ -82,7 +74,7 @@ class Runner:
             waiting.put(unit)
         workers = [
             threading.Thread(target=self._work, args=(waiting, index), name=f"sweep job {index}", daemon=True)
-            for index in range(self._jobs)
+            for index in range(self.jobs)
         ]
         for worker in workers:
             worker.start()
@@ -93,7 +85,7 @@ class Runner:
                 if time.monotonic() - last >= 1.0:
                     last = time.monotonic()
                     with self._one_report:
-                        self._watcher.tick()
+                        self.watcher.tick()
         except BaseException:
             self._stop.set()
             for worker in workers:
@@ -103,7 +95,7 @@ class Runner:
             raise self._problem
 
     def _work(self, waiting: queue.SimpleQueue[Unit], index: int) -> None:
-        environment = {"CUDA_VISIBLE_DEVICES": self._devices[index]} if self._devices else {}
+        environment = {"CUDA_VISIBLE_DEVICES": self.devices[index]} if self.devices else {}
         while not self._stop.is_set():
             try:
                 self._do(waiting.get_nowait(), environment)
@@ -148,36 +140,35 @@ class Runner:
             outcome = self._run(work, environment)
             if outcome.stopped:
                 return
-            result = _read_result(work.folder / RESULT_FILE)
-            reason = None
-            if not outcome.is_good or result is None or result.get("reason"):
-                reported = str((result or {}).get("reason") or "")
+            result, reason = read_record(work.folder / RESULT_FILE), None
+            if not outcome.is_good or not result or result.get("reason"):
+                reported = str(result.get("reason") or "")
                 cause = failure_reason(outcome, work.folder / LOG_FILE, work.time_out_seconds, reported)
                 reason = f"{cause} (log: {work.folder / LOG_FILE})"
             self._record(work, result, reason, outcome.seconds)
 
     def _run(self, work: Work, environment: Mapping[str, str]) -> Outcome:
         with self._one_report:
-            self._watcher.started(work)
+            self.watcher.started(work)
         return run_process(work.command, work.folder / LOG_FILE, work.time_out_seconds, self._stop, environment)
 
     def _record(self, work: Work, result: dict[str, Any] | None, reason: str | None, seconds: float) -> None:
-        row = self._row_of(work.key, result, reason)
+        row = self.row_of(work.key, result, reason)
         if seconds:
             row["seconds"] = round(seconds, 2)
-        append_row(self._results, row)
-        retire_rows(self._results, row)
+        append_row(self.results, row)
+        retire_rows(self.results, row)
         self._report(work, row, seconds)
 
     def _report(self, work: Work, row: Row | None, seconds: float) -> None:
         with self._one_report:
-            self._watcher.ended(work, row, seconds)
+            self.watcher.ended(work, row, seconds)
 
     def _is_measured(self, key: str) -> bool:
         """Returns True if another sweep has done the point meanwhile."""
-        if not self._results.is_file():
+        if not self.results.is_file():
             return False
-        rows, _ = read_with_problems(self._results)
+        rows, _ = read_with_problems(self.results)
         return any(row["key"] == key and row["status"] == Status.OK.value for row in rows)
 
     @contextlib.contextmanager
@@ -195,10 +186,3 @@ class Runner:
             yield lock.is_locked
         finally:
             lock.release()
-
-
-def _read_result(file: pathlib.Path) -> dict[str, Any] | None:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
