@@ -86,12 +86,13 @@ def append_row(path: str | pathlib.Path, row: Mapping[str, Value]) -> None:
     row but its own.
 
     Raises:
-        DataError: The file has other columns.
+        DataError: The file has other columns, or has those of an earlier version and a row that cannot be read.
         ValueError: A name that is no column or a value of another type: a mistake of the caller.
     """
     line = format_row(row)
     with _lock(path):
-        _add_columns(path)
+        if pathlib.Path(path).is_file() and (lines := _read_lines(path)) and lines[0] == ",".join(EARLIER_NAMES):
+            write_results(path, read_results(path))  # with the columns that an earlier version lacked
     with _lock(path), open(path, "a+b", buffering=0) as file:
         size = file.seek(0, os.SEEK_END)
         if size == 0:
@@ -157,16 +158,6 @@ def _rewrite(path: str | pathlib.Path, change: Callable[[Row], Row | None]) -> i
         if num_changed and not problems:
             write_results(path, [row for row in new if row is not None])
         return num_changed
-
-
-def _add_columns(path: str | pathlib.Path) -> None:
-    """Adds the columns to a file of an earlier version that it lacks.
-
-    Raises:
-        DataError: A row cannot be read.
-    """
-    if pathlib.Path(path).is_file() and (lines := _read_lines(path)) and lines[0] == ",".join(EARLIER_NAMES):
-        write_results(path, read_results(path))
 
 
 def _lock(path: str | pathlib.Path) -> filelock.BaseFileLock:

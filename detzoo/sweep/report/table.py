@@ -37,14 +37,9 @@ class Cell(NamedTuple):
         """Classes of its cells in HTML."""
         return " ".join(["number"] * self.is_number + ["extra"] * (self.name not in PRINTED))
 
-    @property
-    def is_better_high(self) -> bool:
-        """True if more of it is better."""
-        return self.name in ACCURACIES or self.name == "images_per_second"
-
     def as_column(self) -> dict[str, str]:
         """Returns the values of the column for the head of a table."""
-        better = "more" if self.is_better_high else ""
+        better = "more" if self.name in ACCURACIES or self.name == "images_per_second" else ""
         return {"heading": self.heading, "classes": self.classes, "meaning": MEANINGS[self.name], "better": better}
 
     def text(self, row: Row) -> str:

@@ -25,10 +25,13 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+from detzoo.config.label_map import load_label_map
 from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.names import listed
+from detzoo.config.stages import has_second_stage
 from detzoo.errors import ConfigError, DetzooError, UsageError
 from detzoo.folders import CONFIG_FILE, METRICS_FILE, PROPOSALS_FILE
+from detzoo.provenance import commit, versions
 from detzoo.serving.runtimes import EXPORTED_FILES, TENSORFLOW, require_runtime
 from detzoo.sweep.plan.trainings import EVAL_FILE, TRAIN_FILE
 from detzoo.sweep.run.point_files import POINT_FILE, RESULT_FILE, write_json
@@ -123,9 +126,7 @@ def _machine() -> dict[str, Any]:
 
 def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, result: dict[str, Any]) -> None:
     """Measures the accuracy of the export and its detections on the example images; or of the checkpoint alone."""
-    from detzoo.config.label_map import load_label_map
     from detzoo.evaluate.report import DETECTIONS_FILE, GROUNDTRUTH_FILE, write_results
-    from detzoo.provenance import commit, versions
     from detzoo.sweep.run.examples import write_examples
     from detzoo.tasks.evaluate import measure_checkpoint, measure_exported
     from detzoo.tasks.models import load_exported, start_tensorflow
@@ -157,8 +158,6 @@ def _evaluate(spec: dict[str, Any], folder: pathlib.Path, export: pathlib.Path, 
 
 def is_measured_as_exported(message: Any) -> bool:
     """Returns True if an export takes images alone and gives classes; else the checkpoint itself is measured."""
-    from detzoo.config.stages import has_second_stage
-
     region = message.model.faster_rcnn
     return message.model.HasField("ssd") or (
         message.model.HasField("faster_rcnn") and has_second_stage(region) and not region.proposals_from_reader

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import pathlib
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from detzoo.config.load import save_pipeline
@@ -29,6 +26,7 @@ from detzoo.sweep.run.progress import SweepProgress
 from detzoo.sweep.run.runner import Runner, Unit, Work
 from detzoo.sweep.run.todo import Todo
 from detzoo.sweep.run.trainings import checkpoint_of, works_before
+from detzoo.tasks.start import terminated_as
 from detzoo.tasks.train import extras_of_training
 
 
@@ -64,7 +62,7 @@ def run_sweep(todo: Todo, train_flags: Sequence[str] = ()) -> tuple[int, int, in
 
     progress = SweepProgress(len(points), Remaining(todo.expected, todo.jobs))
     try:
-        with _ended_as_by_keyboard():
+        with terminated_as(KeyboardInterrupt()):
             Runner(results, row_of, progress, todo.jobs, devices).run(_units(todo, train_flags))
     finally:
         progress.close()
@@ -175,20 +173,3 @@ def _eval_records(point: Point) -> str:
         return ""
     paths = point.message.eval_input_reader[0].tf_record_input_reader.input_path
     return "; ".join(path.removeprefix(f"{OUTPUT_DIR_TOKEN}/") for path in paths)
-
-
-@contextlib.contextmanager
-def _ended_as_by_keyboard() -> Iterator[None]:
-    """Makes SIGTERM end a sweep like Ctrl-C."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(_number: int, _frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
