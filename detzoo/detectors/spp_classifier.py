@@ -161,7 +161,8 @@ class SppClassifier(Detector):
 
     def feature_layers(self) -> list[str]:
         """Returns the names of the layers that ``feature_model`` accepts, from input to output."""
-        convolutions = [layer.name for layer in self._parts.convolutions.layers[1:]]
+        names = [layer.name for layer in self._parts.convolutions.layers[1:]]
+        convolutions = [name for name in names if not name.endswith("_pad")]
         return [*convolutions, POOLED_LAYER, *FullyConnected._fields]
 
     def feature_model(self, name: str, bins: Sequence[int] = ()) -> keras.Model:

@@ -86,8 +86,7 @@ def extract_features(
     detector, _ = restored(message.model, checkpoint_dir)
     layers = detector.feature_layers()
     if layer not in layers:
-        hint = suggestion(layer, layers)
-        raise UsageError(f"--layer '{layer}' is not in the network{hint}; accepted: {', '.join(layers)}")
+        raise UsageError(f"--layer: the network has no '{layer}'{suggestion(layer, layers)}")
     if bins and layer in layers[-2:]:
         raise UsageError(f"--pyramid pools maps, and {layer} has none; accepted with it: {', '.join(layers[:-2])}")
     fixed, _ = detector.input_shape_px

@@ -93,7 +93,8 @@ def test_svms_of_the_features_are_trained_and_measured(run):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"layer": "fc9"}, r"--layer 'fc9' is not in the network.* accepted: .*conv5, pool5, fc6, fc7"),
+        ({"layer": "fc9"}, r"--layer: the network has no 'fc9'; did you mean 'fc7' or 'fc6'\?"),
+        ({"layer": "zzz"}, "--layer: the network has no 'zzz'; accepted: conv1, .*, conv5, fc6, fc7"),
         ({"layer": "fc6", "bins": (2,)}, "--pyramid pools maps, and fc6 has none"),
         ({"crop_size": 200}, "--crop_size 200 is above the shorter side of the images, 160"),
     ],
