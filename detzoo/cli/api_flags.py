@@ -42,7 +42,7 @@ _INSTEAD = {
     "detections_per_class": f"{_NMS}max_detections_per_class=...",
     "use_regular_nms": f"nothing, because it is always on; {_NMS}use_class_agnostic_nms=true turns it off",
     "add_postprocessing_op": "nothing, because `detzoo export --format=tflite` always adds it",
-    "max_classes_per_detection": "nothing, because a box has one class",
+    "max_classes_per_detection": "nothing, because each box has one class",
     **dict.fromkeys(("mode", "gcp_project", "tpu_zone", "num_shards", "iterations_per_loop"), _TPU_ONLY),
     **dict.fromkeys(
         ("inference_graph", "input_tfrecord_paths", "output_tfrecord_path", "discard_image_pixels"),

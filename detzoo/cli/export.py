@@ -94,8 +94,8 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     )
     define.choice("nms", text, NMS_FORMS, NMS_TENSORFLOW)
     text = (
-        "Write the files of TensorFlow 1: frozen_inference_graph.pb, and a SavedModel with the key inputs. The tensors "
-        "are called as there: image_tensor:0, detection_boxes:0."
+        "Write the files of TensorFlow 1: frozen_inference_graph.pb, and a SavedModel with the key inputs. Tensors "
+        "have the names image_tensor:0, detection_boxes:0 and so on."
     )
     define.boolean("tf1_names", text)
     define_recompute_flag(flag_values)

@@ -24,7 +24,7 @@ CHECKPOINT_HELP = (
     "see `detzoo weights`."
 )
 SAVED_MODEL_HELP = (
-    "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite or .onnx file, or zoo://NAME."
+    "Folder with saved_model.pb, the output_directory of `detzoo export`, a .tflite, .onnx or .pb file, or zoo://NAME."
 )
 RUNNERS = ("DirectRunner", "FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner")  # of Apache Beam
 _WITHOUT_IMAGES = ("completion", "config", "models", "weights")  # commands that open no image

@@ -175,10 +175,10 @@ def read_detector_graph(path: pathlib.Path) -> FrozenGraph:
     images = [name for name in inputs if name not in regions]
     names = [node.name for node in graph_def.node if _OUTPUT.fullmatch(node.name)]
     if len(images) != 1 or not names:
-        found = ", ".join(map(node_of, images)) or "none"
+        found, last = ", ".join(map(node_of, images)) or "none", ", ".join(node.name for node in graph_def.node[-3:])
         raise UsageError(
-            f"the graph {path} is not a detector: one input and the outputs {', '.join(NEEDED_OUTPUTS)} are needed; "
-            f"its inputs: {found}; its last nodes: {', '.join(node.name for node in graph_def.node[-3:])}; {INSTEAD}"
+            f"the graph {path} is not a detector: one input and the outputs {', '.join(NEEDED_OUTPUTS)} are needed, "
+            f"but it has the inputs {found} and ends with {last}; {INSTEAD}"
         )
     return FrozenGraph(graph_def, images[0], {name: f"{name}:0" for name in sorted(names)}, tuple(regions))
 
