@@ -113,8 +113,9 @@ class ServingModule(tf.Module):
         if sides and self.detector.context_length:
             given = {"context": Context(*sides)}
         elif sides:
+            (regions,) = sides
             windows = image_windows(true_shapes, padded_shape)
-            given = {"proposals": given_regions.as_proposals(sides[0], windows)}
+            given = {"proposals": given_regions.as_proposals(regions, windows)}
         predictions = self.detector.forward(inputs, training=False, true_shapes=true_shapes, **given)
         predictions = name_outputs(predictions)
         return output_dict(self.detector.postprocess(predictions, true_shapes, padded_shape))
