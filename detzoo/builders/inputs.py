@@ -18,7 +18,15 @@ from detzoo.data.class_images import ClassifierResizer
 from detzoo.data.decode import ClassNames, DecodeOptions, RecordDecoder
 from detzoo.data.issue_counter import IssueCounter
 from detzoo.data.proposals import ProposalTable, check_images, read_proposals
-from detzoo.data.records import RecordSource, RecordStream, WeightedSources, check_context, check_masks, scan_files
+from detzoo.data.records import (
+    RecordSource,
+    RecordStream,
+    WeightedSources,
+    check_context,
+    check_kind,
+    check_masks,
+    scan_files,
+)
 from detzoo.data.resize import Resizer
 from detzoo.errors import ConfigError
 
@@ -110,6 +118,8 @@ def build_dataset(
     source = build_source(reader, seed, issue)
     if reader.load_instance_masks:
         check_masks(source, decode_options.png_masks)
+    if is_sequence or max_context_features:
+        check_kind(source, is_sequence)
     if max_context_features:
         check_context(source, decode_options.context_length, is_sequence)
     return make_batches(

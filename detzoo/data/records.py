@@ -379,6 +379,26 @@ class WeightedSources(RecordStream):
         return self._table.read(number)
 
 
+def check_kind(source: RecordStream, is_sequence: bool) -> None:
+    """Checks the kind of the first record of a source: tf.SequenceExample, or tf.Example.
+
+    Raises:
+        DataError: The record has the image of the other kind.
+    """
+    for serialized in source.first_records(1).ignore_errors().as_numpy_iterator():
+        try:
+            record = tf.train.SequenceExample.FromString(serialized)  # an example has its features in the same field
+        except DecodeError:
+            continue
+        has_list = "image/encoded" in record.feature_lists.feature_list
+        if is_sequence != has_list and (has_list or "image/encoded" in record.context.feature):
+            kinds = ("TF_EXAMPLE", "TF_SEQUENCE_EXAMPLE")
+            raise DataError(
+                f"input_type is {kinds[is_sequence]}, but the records are {'sequences' if has_list else 'examples'}; "
+                f"set input_type: {kinds[has_list]}"
+            )
+
+
 def check_context(source: RecordStream, length: int, is_sequence: bool) -> None:
     """Checks the first records of a source for the memory of Context R-CNN.
 

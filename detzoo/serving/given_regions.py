@@ -6,6 +6,8 @@ R-CNN a ``GivenContext``; the input of other models is the images.
 
 from __future__ import annotations
 
+import functools
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +20,8 @@ INPUT_NAME = "proposals"
 CONTEXT_NAMES = ("context_features", "valid_context_size")  # the Object Detection API's
 SIDE_INPUTS = (INPUT_NAME, *CONTEXT_NAMES)
 INPUT_SPEC = tf.TensorSpec([None, None, 4], tf.float32, name=INPUT_NAME)
+logger = logging.getLogger(__name__)
+
 _SMALLEST, _LARGEST = 0.05, 0.9  # sides of random regions, in fractions of the image
 
 
@@ -56,10 +60,20 @@ def with_context(images: Any, features_spec: tf.TensorSpec, features: np.ndarray
         features: float32 [n, F], the memory of every image; None for an empty one.
     """
     _, num_rows, length = features_spec.shape
+    if features is None:
+        _note_empty_memory()
     features = np.zeros([0, length], np.float32) if features is None else features[:num_rows]
     padded = np.pad(features, [(0, (num_rows or max(len(features), 1)) - len(features)), (0, 0)])
     count = len(images)
     return GivenContext(images, tf.constant(np.stack([padded] * count)), tf.constant([len(features)] * count, tf.int32))
+
+
+@functools.cache  # once per process
+def _note_empty_memory() -> None:
+    logger.warning(
+        "the model attends to a memory of other images (context_features), and none is given: it detects as with an "
+        "empty one"
+    )
 
 
 def as_proposals(regions_norm: Tensor, windows: Tensor) -> Proposals:

@@ -169,6 +169,15 @@ def test_examples_and_sequences_are_read_with_their_memory(tmp_path):
     }
 
 
+def test_the_other_kind_of_record(tmp_path):
+    records = write(tmp_path, [example(1)])
+    joint = add_memory(records, detect, str(tmp_path / "out"), MemoryOptions(images_per_sequence=2)).paths[0]
+    with pytest.raises(DataError, match="records are examples; set input_type: TF_EXAMPLE"):
+        read(records, True)
+    with pytest.raises(DataError, match="records are sequences; set input_type: TF_SEQUENCE_EXAMPLE"):
+        read(joint, False)
+
+
 def test_images_without_labels_are_left_out(tmp_path):
     done = add_memory(write(tmp_path, dates()), detect, str(tmp_path / "out"), MemoryOptions(images_per_sequence=4))
     path = tmp_path / "some.tfrecord"
