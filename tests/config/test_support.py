@@ -7,6 +7,7 @@ import re
 
 import pytest
 
+from detzoo.config import support
 from detzoo.config.support import SSD_EXTRACTORS, Normalization, lookup_ssd_extractor, refusal
 from detzoo.errors import ConfigError
 
@@ -76,3 +77,16 @@ def test_a_refusal_says_why_and_what_is_accepted(name, says):
     assert says in refusal(name)
     with pytest.raises(ConfigError, match=re.escape("accepted: ssd_vgg16, ")):
         lookup_ssd_extractor(name)
+
+
+def test_every_extractor_of_center_net_in_the_original_is_known():
+    assert set(support.CENTER_EXTRACTORS) == {
+        *(f"hourglass_{depth}" for depth in (10, 20, 32, 52, 104)),
+        *(f"resnet_v1_{depth}_fpn" for depth in (18, 34, 50, 101)),
+        "resnet_v2_50",
+        "resnet_v2_101",
+        "mobilenet_v2",
+        "mobilenet_v2_fpn",
+        "mobilenet_v2_fpn_sep_conv",
+    }
+    assert support.weights_problem("imagenet", support.CENTER_EXTRACTORS["resnet_v1_18_fpn"])
