@@ -293,7 +293,6 @@ class Context:
         detzoo dataset context --saved_model=exported --input_path='records/train-*' --output_path=context/train \\
             --time_horizon=month
     """
-    POSITIONAL = ()
 
     @staticmethod
     def define_flags(flag_values: flags.FlagValues) -> None:

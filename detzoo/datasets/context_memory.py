@@ -47,21 +47,14 @@ _CACHED_MEMORIES = 64
 
 @dataclasses.dataclass(frozen=True)
 class MemoryOptions:
-    """Options of the memory.
+    """Options of the memory."""
 
-    Attributes:
-        group_by: Key of a record whose equal values make a group: ``image/location`` or ``image/seq_id``.
-        time_horizon: One of ``HORIZONS``, by which groups are split further; "" for all times.
-        subsample: One of this many images of a group, in the order of time, gives features.
-        max_features: Features of a memory at most; larger groups are split in the order of time.
-        images_per_sequence: Images of a tf.SequenceExample at most; 0 writes a tf.Example per image.
-    """
-
+    # Key of a record whose equal values make a group: ``image/location`` or ``image/seq_id``.
     group_by: str = "image/location"
-    time_horizon: str = ""
-    subsample: int = 1
-    max_features: int = 2000
-    images_per_sequence: int = 0
+    time_horizon: str = ""  # one of ``HORIZONS``, by which groups are split further; "" for all times
+    subsample: int = 1  # one of this many images of a group, in the order of time, gives features
+    max_features: int = 2000  # features of a memory at most; larger groups are split in the order of time
+    images_per_sequence: int = 0  # images of a tf.SequenceExample at most; 0 writes a tf.Example per image
 
 
 class Boxes(NamedTuple):

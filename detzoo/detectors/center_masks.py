@@ -35,26 +35,16 @@ class DeepMasks:
 
     Differs from the Object Detection API: only objects whose masks are learned pass through the network in training,
     not the padding, whose values would otherwise enter the batch normalisation.
-
-    Attributes:
-        network: Model of ``deep_mask_network``.
-        mask_size: Side of a mask in cells.
-        use_xy: The network reads the coordinates within the box.
-        use_instance_embedding: The network reads the embedding of the box's centre.
-        only_last_stack: The loss reads the last stack of the backbone only.
-        allowed_classes: Classes, from 0, whose masks are learned; all if empty.
-        loss: Loss of a cell.
-        weight: Factor of the term.
     """
 
-    network: keras.Model
-    mask_size: int
-    use_xy: bool
-    use_instance_embedding: bool
-    only_last_stack: bool
-    allowed_classes: tuple[int, ...]
-    loss: ClassificationLoss
-    weight: float
+    network: keras.Model  # model of ``deep_mask_network``
+    mask_size: int  # side of a mask in cells
+    use_xy: bool  # the network reads the coordinates within the box
+    use_instance_embedding: bool  # the network reads the embedding of the box's centre
+    only_last_stack: bool  # the loss reads the last stack of the backbone only
+    allowed_classes: tuple[int, ...]  # classes, from 0, whose masks are learned; all if empty
+    loss: ClassificationLoss  # loss of a cell
+    weight: float  # factor of the term
 
     def logits_of(self, maps: Maps, groundtruth: Groundtruth, padded_shape: Any, training: bool) -> list[Tensor]:
         """Returns logits float32 [B, N, s, s] per stack for the objects whose masks are learned, else zeros."""
@@ -112,21 +102,13 @@ class DeepMasks:
 
 @dataclasses.dataclass(frozen=True)
 class ClassMasks:
-    """Masks cut from a map of each class.
+    """Masks cut from a map of each class."""
 
-    Attributes:
-        size: (height, width) of a mask in cells.
-        threshold: Score from which a cell belongs to the mask.
-        loss: Loss of a cell, over the classes.
-        weight: Factor of the term.
-        network: None; the maps are a head of the detector.
-    """
-
-    size: tuple[int, int]
-    threshold: float
-    loss: ClassificationLoss
-    weight: float
-    network: None = None
+    size: tuple[int, int]  # (height, width) of a mask in cells
+    threshold: float  # score from which a cell belongs to the mask
+    loss: ClassificationLoss  # loss of a cell, over the classes
+    weight: float  # factor of the term
+    network: None = None  # the maps are a head of the detector
 
     def logits_of(self, maps: Maps, groundtruth: Groundtruth, padded_shape: Any, training: bool) -> tuple[()]:
         """Returns nothing: the loss reads the maps."""

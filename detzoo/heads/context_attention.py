@@ -33,27 +33,16 @@ class Memory(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class AttentionParts:
-    """The parts of the attention.
+    """The parts of the attention."""
 
-    Attributes:
-        depth: Channels of queries, keys and values.
-        temperature: Divisor of the cosines.
-        attends_to_memory: Attend to the memory.
-        attends_to_image: Attend to the other regions of the image.
-        in_sequence: Attend to the memory with what attention to the image gave.
-        num_heads: Attentions to the memory per layer.
-        num_layers: Layers of attention to the memory.
-        adds_means: Add the means of the regions, as the graphs of TensorFlow 1 do.
-    """
-
-    depth: int
-    temperature: float
-    attends_to_memory: bool = True
-    attends_to_image: bool = False
-    in_sequence: bool = False
-    num_heads: int = 1
-    num_layers: int = 1
-    adds_means: bool = True
+    depth: int  # channels of queries, keys and values
+    temperature: float  # divisor of the cosines
+    attends_to_memory: bool = True  # attend to the memory
+    attends_to_image: bool = False  # attend to the other regions of the image
+    in_sequence: bool = False  # attend to the memory with what attention to the image gave
+    num_heads: int = 1  # attentions to the memory per layer
+    num_layers: int = 1  # layers of attention to the memory
+    adds_means: bool = True  # add the means of the regions, as the graphs of TensorFlow 1 do
 
 
 def context_attention(regions: Tensor, memory: Memory, parts: AttentionParts) -> Tensor:

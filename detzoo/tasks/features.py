@@ -12,6 +12,7 @@ from detzoo.config.names import suggestion
 from detzoo.errors import ConfigError, DataError, UsageError
 from detzoo.extras import require_extras
 from detzoo.folders import make_folder
+from detzoo.progress import track
 from detzoo.tasks.models import EVAL_READER, TRAIN_READER, Pipeline, load_checked, restored, start_tensorflow
 
 if TYPE_CHECKING:
@@ -81,7 +82,6 @@ def extract_features(
     from detzoo.data.class_images import NO_LIMIT_PX, TrainingCrop
     from detzoo.data.issue_counter import IssueCounter
     from detzoo.data.resize import KeepAspectRatioResizer
-    from detzoo.progress import track
 
     detector, _ = restored(message.model, checkpoint_dir)
     layers = detector.feature_layers()
