@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 
 import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
 
@@ -25,13 +23,6 @@ def export(toy, folder, input_type="image_tensor", kind="ToyDetector", **options
     """Exports the toy detector."""
     export_detector(toy.toy_detector(kind=getattr(toy, kind)), toy.ToyResizer(), folder, input_type, Export(**options))
     return folder
-
-
-def encoded():
-    """The image as a PNG file."""
-    file = io.BytesIO()
-    PIL.Image.fromarray(IMAGE).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture(scope="module")
