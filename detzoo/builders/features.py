@@ -147,9 +147,11 @@ def build_network(
     For a pyramid it has endpoints at the end of each stage, rather than those that SSD reads. ``is_lite`` has the
     narrower end of MobileNets for FPN-lite. ``for_center`` selects CenterNet's endpoints and statistics.
     """
-    network = _NETWORKS[row.family](row.variant, depth_multiplier, min_depth, for_pyramid, is_lite)
-    if for_center and row.family == "mobilenet_v2":
-        return mobilenet.for_center_net(network)
+    options = (depth_multiplier, min_depth, for_pyramid, is_lite)
+    if row.family == "mobilenet_v2":
+        network = mobilenet.mobilenet_v2(*options, row.is_first_generation)
+        return mobilenet.for_center_net(network) if for_center else network
+    network = _NETWORKS[row.family](row.variant, *options)
     # The first generation of SSD does not pad the stem and the strided layers of Inception v3.
     is_unpadded = row.family == "inception_v3" and row.is_first_generation and isinstance(row, SsdExtractor)
     return dataclasses.replace(network, keeps_padding=True) if is_unpadded and not for_pyramid else network
@@ -167,8 +169,7 @@ def pixel_scale(row: Extractor) -> PixelScale:
 
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
-    "mobilenet_v2": lambda variant, *options: mobilenet.mobilenet_v2(*options),
-    "mobilenet_v2_mnasfpn": lambda variant, *options: mobilenet.for_mnasfpn(mobilenet.mobilenet_v2(*options)),
+    "mobilenet_v2_mnasfpn": lambda variant, *options: mobilenet.for_mnasfpn(mobilenet.mobilenet_v2(*options, True)),
     "mobilenet_v3": lambda variant, *options: mobilenet_v3.mobilenet_v3(variant, *options),
     "mobiledet": lambda variant, depth, *options: mobiledet.mobiledet(variant, depth),
     "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),

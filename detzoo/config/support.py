@@ -187,6 +187,7 @@ _ALONE = {
         "",
         _UNIT,
         has_depth_multiplier=True,
+        has_imagenet_weights=False,
         is_fpn=True,
         is_first_generation=True,
         backbone_levels=PYRAMID_LEVELS,

@@ -23,6 +23,16 @@ DIVISOR = 8  # of all numbers of channels
 Activation = str | Callable[[Tensor], Tensor]
 
 
+class Names(NamedTuple):
+    """Names of the layers behind a convolution, templates of its name."""
+
+    norm: str = "{}_bn"
+    activation: str = "{}_activation"
+
+
+_NAMES = Names()
+
+
 class Squeeze(NamedTuple):
     """Squeeze and excitation: a gate per channel, from the mean of each channel over the map."""
 
@@ -42,6 +52,7 @@ class Bottleneck(NamedTuple):
     squeeze: Squeeze | None = None
     is_fused: bool = False  # True for one full convolution instead of the widening and the depthwise one
     has_shortcut: bool = True  # adds the input if stride and channels allow it
+    is_rounded: bool = True  # rounds the channels of the wide map to a multiple of 8
 
 
 class Tucker(NamedTuple):
@@ -58,18 +69,19 @@ class Tucker(NamedTuple):
     has_shortcut: bool = True
 
 
-def bottleneck(x: Tensor, block: Bottleneck, name: str) -> Tensor:
+def bottleneck(x: Tensor, block: Bottleneck, name: str, names: Names = _NAMES) -> Tensor:
     """Builds a block on a map [B, H, W, C]; returns [B, ceil(H / strides), ceil(W / strides), filters]."""
     shortcut, channels = x, x.shape[-1]
-    expanded = nearest_multiple(channels * block.expansion)
+    expanded = channels * block.expansion
+    expanded = nearest_multiple(expanded) if block.is_rounded else int(expanded)
     if expanded > channels:
         size, strides = (block.kernel_size, block.strides) if block.is_fused else (1, 1)
-        x = convolve(x, expanded, size, f"{name}_expand", block.activation, strides)
+        x = convolve(x, expanded, size, f"{name}_expand", block.activation, strides, names)
     if not block.is_fused:
-        x = convolve(x, None, block.kernel_size, f"{name}_depthwise", block.activation, block.strides)
+        x = convolve(x, None, block.kernel_size, f"{name}_depthwise", block.activation, block.strides, names)
     if block.squeeze is not None:
         x = squeeze_excite(x, block.squeeze, f"{name}_squeeze_excite")
-    x = convolve(x, block.filters, 1, f"{name}_project")
+    x = convolve(x, block.filters, 1, f"{name}_project", names=names)
     return _add(shortcut, x, name) if block.has_shortcut and block.strides == 1 else x
 
 
@@ -84,7 +96,13 @@ def tucker(x: Tensor, block: Tucker, name: str) -> Tensor:
 
 
 def convolve(
-    x: Tensor, filters: int | None, kernel_size: int, name: str, activation: Activation | None = None, strides: int = 1
+    x: Tensor,
+    filters: int | None,
+    kernel_size: int,
+    name: str,
+    activation: Activation | None = None,
+    strides: int = 1,
+    names: Names = _NAMES,
 ) -> Tensor:
     """Convolves, normalises and activates; ``filters`` None selects a depthwise convolution."""
     arguments = {"strides": strides, "padding": "same", "use_bias": False, "name": name}
@@ -92,8 +110,8 @@ def convolve(
         x = keras.layers.DepthwiseConv2D(kernel_size, **arguments)(x)
     else:
         x = keras.layers.Conv2D(filters, kernel_size, **arguments)(x)
-    x = keras.layers.BatchNormalization(name=f"{name}_bn")(x)
-    return x if activation is None else keras.layers.Activation(activation, name=f"{name}_activation")(x)
+    x = keras.layers.BatchNormalization(name=names.norm.format(name))(x)
+    return x if activation is None else keras.layers.Activation(activation, name=names.activation.format(name))(x)
 
 
 def squeeze_excite(x: Tensor, squeeze: Squeeze, name: str) -> Tensor:

@@ -56,11 +56,8 @@ class Network:
     application: Application | None = None  # twin of the network in ``keras.applications``, or None
     keeps_padding: bool = False  # pads as the graph does, instead of "same" everywhere; its strides cannot change
     explicit_padding: bool = False  # pads strided convolutions by the kernel's reach, independent of the map's size
-    # Function of a convolution's name, its channels and the factor by which its input was widened; returns the number
-    # of channels to build.
-    filters: Callable[[str, int, float], int] = lambda name, filters, widening: filters
-    # Names of additions that are removed; their last input takes their place.
-    dropped_adds: frozenset[str] = frozenset()
+    # Function of a convolution's name and its channels; returns the number of channels to build.
+    filters: Callable[[str, int], int] = lambda name, filters: filters
     # True if the activations are those of the graph, whatever the hyperparameters are, and biases are not regularized.
     keeps_activations: bool = False
 

@@ -57,7 +57,6 @@ class _State(NamedTuple):
 
     stride: int = 1  # pixels of the input between two neighbouring locations
     dilation: int = 1  # product of the strides that became 1 before this tensor
-    widening: float = 1.0  # channels built per channel of the graph
 
 
 def build_extractor_model(
@@ -117,8 +116,7 @@ def build_region_model(
     dilates = stride is RegionStride.DILATED
     rewriter = _Rewriter(network, hyperparams, output_stride, network.explicit_padding, dilates, keeps_padding)
     with keras.name_scope(REGION_MODEL_NAME):
-        state = _State(widening=input_shape[-1] / cropped.shape[-1])
-        outputs = rewriter.run(cropped, region, {levels[1]: network.endpoints[levels[1]]}, state)
+        outputs = rewriter.run(cropped, region, {levels[1]: network.endpoints[levels[1]]}, _State())
     return keras.Model(region, outputs[levels[1]], name=REGION_MODEL_NAME)
 
 
@@ -209,8 +207,6 @@ class _Rewriter:
             name = self._names[producer_of(self._network.graph, layer.input[1]).name]
             scaled = keras.layers.Rescaling(layer.scale, name=f"{name}_scale")(tensors[1])
             output = keras.layers.Add(name=f"{name}_add")([tensors[0], scaled])
-        elif layer.name in self._network.dropped_adds:
-            output = tensors[-1]
         else:
             output = self._like(layer)(inputs)
         self._states[id(output)] = state
@@ -248,8 +244,7 @@ class _Rewriter:
             arguments[f"{kernel}_initializer"] = (of_depthwise or hyperparams.kernel_initializer)()
             arguments[f"{kernel}_regularizer"] = kernel_regularizer(hyperparams) if is_regularized else None
         if kind == "Conv2D":
-            arguments["filters"] = self._network.filters(layer.name, layer.filters, before.widening)
-            state = state._replace(widening=arguments["filters"] / layer.filters)
+            arguments["filters"] = self._network.filters(layer.name, layer.filters)
             if layer.groups > 1:
                 del arguments["padding"], arguments["activation"]
                 grouped = GroupedConv2D(kernel_size=layer.kernel_size[0], groups=layer.groups, name=name, **arguments)

@@ -145,18 +145,17 @@ def test_depth_multiplier_and_min_depth_of_mobilenet_v1():
     assert extractor.model.get_layer("conv1").filters == 12
 
 
-def test_depth_multiplier_and_min_depth_of_mobilenet_v2():
+@pytest.mark.parametrize("suffix", ["", "_keras"])
+def test_depth_multiplier_and_min_depth_of_mobilenet_v2(suffix):
     # 0.35 * 160 * 6 = 336 channels of block 13's expansion come of block 12's 0.35 * 96 = 33.6 -> 32, times 6 = 192;
     # the last convolution has 0.35 * 1280 = 448. Block 1's 0.35 * 24 = 8.4 -> 8 is raised to 16, and block 2's.
-    extractor = build("""
-        type: 'ssd_mobilenet_v2' depth_multiplier: 0.35
-        min_depth: 16
-        """)
+    extractor = build(f"type: 'ssd_mobilenet_v2{suffix}' depth_multiplier: 0.35 min_depth: 16")
     assert [spec.channels for spec in extractor.specs] == [192, 448]
     assert extractor.model.get_layer("block_1_project").filters == 16
     assert extractor.model.get_layer("block_2_expand").filters == 96
     names = [layer.name for layer in extractor.model.layers]
-    assert "block_2_add" not in names  # widened by min_depth: no shortcut, as the original
+    # Widened by min_depth, to the 16 channels of the input: a shortcut in TensorFlow 1, none in Keras.
+    assert ("expanded_conv_add" in names) is ("block_2_add" in names) is (suffix == "")
     assert "block_4_add" in names
 
 
