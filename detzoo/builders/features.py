@@ -114,11 +114,10 @@ def overridden(network: Network, row: Extractor, conv_hyperparams: ConvHyperpara
     batch_norm, own = conv_hyperparams.batch_norm, network.hyperparams.batch_norm
     if row.family in _DEPTHWISE_FAMILIES:
         conv_hyperparams = dataclasses.replace(conv_hyperparams, regularize_depthwise=True)
-        if row.family == "mobilenet_v1" or not row.is_first_generation:
-            return conv_hyperparams
         kept = batch_norm or own
-        if kept is not None:
-            kept = dataclasses.replace(kept, center=True, scale=True)
+        if row.family == "mobilenet_v1" or not row.is_first_generation or kept is None:
+            return conv_hyperparams
+        kept = dataclasses.replace(kept, center=True, scale=True)
         return dataclasses.replace(conv_hyperparams, batch_norm=kept, activation=network.hyperparams.activation)
     if row.family == "resnet" and row.is_first_generation and batch_norm is not None and own is not None:
         kept = dataclasses.replace(own, train=batch_norm.train, synchronized=batch_norm.synchronized)
@@ -169,7 +168,9 @@ def pixel_scale(row: Extractor) -> PixelScale:
 
 _NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
     "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
-    "mobilenet_v2_mnasfpn": lambda variant, *options: mobilenet.for_mnasfpn(mobilenet.mobilenet_v2(*options, True)),
+    "mobilenet_v2_mnasfpn": lambda variant, depth, least, *options: mobilenet.for_mnasfpn(
+        mobilenet.mobilenet_v2(depth, least, is_first_generation=True)
+    ),
     "mobilenet_v3": lambda variant, *options: mobilenet_v3.mobilenet_v3(variant, *options),
     "mobiledet": lambda variant, depth, *options: mobiledet.mobiledet(variant, depth),
     "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),

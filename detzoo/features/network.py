@@ -58,7 +58,7 @@ class Network:
     explicit_padding: bool = False  # pads strided convolutions by the kernel's reach, independent of the map's size
     # Function of a convolution's name and its channels; returns the number of channels to build.
     filters: Callable[[str, int], int] = lambda name, filters: filters
-    # True if the activations are those of the graph, whatever the hyperparameters are, and biases are not regularized.
+    # True if the activations of the graph stay and its biases are not regularized.
     keeps_activations: bool = False
 
 

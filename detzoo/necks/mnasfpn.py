@@ -26,10 +26,7 @@ from detzoo.layers.resample import UpsampleLike
 NUM_CELLS = 4
 BATCH_NORM = BatchNormHyperparams(momentum=0.99, epsilon=0.01, scale=True)
 HYPERPARAMS = ConvHyperparams(
-    kernel_initializer=keras.initializers.HeNormal,
-    l2_weight=0.00005,
-    activation=None,
-    batch_norm=BATCH_NORM,
+    kernel_initializer=keras.initializers.HeNormal, l2_weight=0.00005, activation=None, batch_norm=BATCH_NORM
 )
 # He's deviation for a depthwise 3 x 3 kernel; the Object Detection API has it for all kernels of the separable ones.
 SEPARABLE_INITIALIZER = functools.partial(keras.initializers.TruncatedNormal, stddev=0.536)
