@@ -333,6 +333,23 @@ def test_an_extractor_of_fixed_maps_takes_no_number_of_them(config_path):
     assert "the extractor makes 5 maps" in errors[f"{SSD_ANCHORS}.num_layers"]
 
 
+def test_what_mnasfpn_does_not_read(config_path):
+    extractor = f"{SSD}.feature_extractor"
+    unread = [
+        f"{extractor}.{name}"
+        for name in ("conv_hyperparams.activation", "use_depthwise", "override_base_feature_extractor_hyperparams")
+    ]
+    values = ("RELU_6", "true", "true")
+    overrides = [f"{extractor}.type=ssd_mobilenet_v2_mnasfpn", *map("=".join, zip(unread, values, strict=True))]
+    errors = found(config_path, *overrides, f"{extractor}.fpn.max_level=7")
+    assert errors[f"{extractor}.fpn"].endswith(
+        "has levels 3 to 7; accepted for ssd_mobilenet_v2_mnasfpn: min_level: 3 max_level: 6"
+    )
+    overrides += [f"{extractor}.fpn.min_level=3", f"{extractor}.fpn.max_level=6"]
+    notes = {p.path for p in problems(config_path, *overrides) if p.is_without_effect}
+    assert {path.removesuffix(".activation") for path in unread} <= notes
+
+
 def test_a_shared_head_needs_one_number_of_anchors(config_path):
     # Ratios 1, 2, 1/2 and the interpolated scale: 4 boxes; the reduced lowest layer has 3.
     overrides = [f"{SSD_ANCHORS}.aspect_ratios=[1, 2, 0.5]", f"{SSD_ANCHORS}.num_layers=4"]
