@@ -65,7 +65,7 @@ class Boxes(NamedTuple):
 
 
 class MemorySummary(NamedTuple):
-    """What was written."""
+    """Counts and files of the written records."""
 
     num_images: int
     num_groups: int

@@ -86,7 +86,7 @@ def _check_context(model: pb.FasterRcnn, findings: Findings) -> None:
         findings.error("attention_position", "attention-position", text)
     if not context.use_long_term_attention:
         if not context.use_self_attention:
-            text = "is false, and so is use_self_attention: nothing is attended to; accepted: true for one of them"
+            text = "is false, as use_self_attention is, so nothing is attended to; accepted: true for one of them"
             findings.error("use_long_term_attention", "no-attention", text)
         names = ("max_num_context_features", "context_feature_length", "num_attention_heads", "num_attention_layers")
         for name in (*names, "self_attention_in_sequence"):
