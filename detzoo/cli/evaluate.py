@@ -190,7 +190,7 @@ def _submission(flag_values: flags.FlagValues) -> Any:
     return read_submission(flag_values.submission, flag_values.submission_images)
 
 
-def _submit(submission: Any, evaluation: Evaluation, output_dir: str, as_json: bool) -> None:
+def _submit(submission: Any, evaluation: Any, output_dir: str, as_json: bool) -> None:
     if submission is None:
         return
     from detzoo.evaluate.submission import write_submission

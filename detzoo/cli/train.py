@@ -38,7 +38,8 @@ step has a folder in --model_dir; started again, the chain resumes in the step t
 train_config has the other options: eval_every_n_steps, best_checkpoint_metric (kept in model_dir/best), early_stopping,
 mixed_precision, fine_tune_checkpoint, freeze_variables. To train on several machines, run the same command on each,
 with TF_CONFIG set and a --model_dir that all of them share. Workers whose config, step or weights differ from those of
-the first worker refuse to start.
+the first worker refuse to start. --strategy=parameter_server trains asynchronously, on a TF_CONFIG with the roles
+chief, ps and worker, see docs/scale.md.
 
 An evaluation that fails is reported, the weights are saved, and training continues; if the last one fails, the exit
 code is 1, and the same command evaluates again. A --model_dir that another training uses is refused.

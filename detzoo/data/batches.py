@@ -18,7 +18,7 @@ import tensorflow as tf
 from detzoo.contracts import PADDING_CLASS, Batch, Context, Groundtruth, Proposals, Tensor
 from detzoo.data.augment.apply import Augmentation, augment, record_seed, uniforms
 from detzoo.data.decode import Decoded, RecordDecoder
-from detzoo.data.issue_counter import IssueCounter, count_vector
+from detzoo.data.issue_counter import REASONS, IssueCounter, count_vector
 from detzoo.data.proposals import ProposalTable, attach_proposals
 from detzoo.data.records import RecordStream, as_written, dataset_options
 from detzoo.data.resize import Resizer
@@ -103,7 +103,7 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issues: Iss
     An epoch without a single usable record stops the pipeline, because an endless one would search forever.
     """
     first = options.start + (options.shard - options.start) % options.num_shards
-    state = (tf.constant(first, tf.int64), tf.constant(0, tf.int64), tf.constant(0, tf.int64))
+    state = (tf.cast(first, tf.int64), tf.constant(0, tf.int64), tf.constant(0, tf.int64))
 
     def account(state: tuple[Tensor, ...], element: tuple[Tensor, Decoded]) -> tuple[tuple[Tensor, ...], tuple]:
         expected, num_usable, num_seen = state
@@ -128,6 +128,12 @@ def _usable_records(decoded: tf.data.Dataset, options: BatchOptions, issues: Iss
     return decoded.scan(state, as_written(account)).filter(lambda _, record: record.usable)
 
 
+def _print_issues(found: Tensor, position: Tensor) -> Tensor:
+    names = tf.boolean_mask(tf.constant(REASONS), found > 0)
+    with tf.control_dependencies([tf.print("data issues at or before record", position, "of the stream:", names)]):
+        return tf.constant(True)
+
+
 def _report(found: Tensor, position: Tensor, is_mark: Tensor, issues: IssueCounter) -> Tensor:
     """Adds the vector to the counter, calling Python only if there is something to add or an epoch ends."""
 
@@ -137,6 +143,12 @@ def _report(found: Tensor, position: Tensor, is_mark: Tensor, issues: IssueCount
             issues.end_epoch(position)
         return True
 
+    if issues.is_remote:
+        return tf.cond(
+            tf.reduce_any(found > 0),
+            lambda: _print_issues(found, position),
+            lambda: tf.constant(True),
+        )
     return tf.cond(
         is_mark | tf.reduce_any(found > 0),
         lambda: tf.numpy_function(add, [found, position, is_mark], tf.bool),

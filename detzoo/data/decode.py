@@ -61,7 +61,7 @@ class ClassNames:
     def __init__(self, id_by_name: Mapping[str, int], ids: Sequence[int]) -> None:
         self._by_name = _table(list(id_by_name) or [""], list(id_by_name.values()) or [0])
         known = sorted(set(ids)) or [0]
-        self._known = _table(tf.constant(known, tf.int64), known)
+        self._known = _table(known, known)
         self.num_classes = known[-1]  # the highest id
 
     def lookup(self, texts: Tensor, labels: Tensor) -> Tensor:
@@ -69,9 +69,22 @@ class ClassNames:
         return tf.where(texts == "", self._known.lookup(labels), self._by_name.lookup(texts))
 
 
-def _table(keys: Any, values: Sequence[int]) -> tf.lookup.StaticHashTable:
-    pairs = tf.lookup.KeyValueTensorInitializer(tf.constant(keys), tf.constant(values, tf.int64))
-    return tf.lookup.StaticHashTable(pairs, default_value=0)
+class _Pairs(NamedTuple):
+    """A lookup by comparison with every key, for graphs that another process runs, which shares no table with it."""
+
+    keys: Tensor  # [K]
+    values: Tensor  # int64 [K], from 1
+
+    def lookup(self, found: Tensor) -> Tensor:
+        """Returns the value of each key, 0 for an unknown one."""
+        return tf.reduce_max(tf.where(found[..., tf.newaxis] == self.keys, self.values, 0), axis=-1)
+
+
+def _table(keys: Sequence[Any], values: Sequence[int]) -> Any:
+    pairs = _Pairs(tf.constant(keys, None if isinstance(keys[0], str) else tf.int64), tf.constant(values, tf.int64))
+    if not tf.executing_eagerly():
+        return pairs
+    return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(*pairs), default_value=0)
 
 
 class Decoded(NamedTuple):

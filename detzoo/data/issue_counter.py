@@ -50,6 +50,7 @@ class IssueCounter:
         self._lock = threading.Lock()
         self._counts = np.zeros(len(REASONS), np.int64)
         self._total_logged = 0
+        self.is_remote = False  # the input runs in processes that cannot call this one; they print issues themselves
         self.first_epoch_end: int | None = None  # position in the stream after the first end of an epoch that was read
 
     def end_epoch(self, position: int) -> None:

@@ -23,7 +23,7 @@ from detzoo.tasks.models import Pipeline, load_checked, start_tensorflow
 if TYPE_CHECKING:
     from detzoo.train.stop import StopRequest
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "parameter_server")
 
 logger = logging.getLogger(__name__)
 

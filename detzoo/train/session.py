@@ -20,15 +20,16 @@ from detzoo.builders.resize import build_model_resizer
 from detzoo.checkpoints.restore import BACKBONE, BOX_BACKBONE, part_of, warm_start
 from detzoo.config.load import save_pipeline
 from detzoo.config.stages import memory_of
-from detzoo.errors import DetzooError
+from detzoo.errors import DetzooError, UsageError
 from detzoo.features.pretrained import MissingWeightsError
 from detzoo.folders import CONFIG_FILE, reserved
+from detzoo.train.asynchronous import AsynchronousTrainer, serve
 from detzoo.train.loop import Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
 from detzoo.train.saving import saved_prefixes
 from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_warning, settings_from_config
 from detzoo.train.stop import StopRequest
-from detzoo.train.strategy import create_strategy, is_chief
+from detzoo.train.strategy import PARAMETER_SERVER, create_strategy, is_chief, role_among_servers
 from detzoo.train.summaries import EVAL, Summaries
 from detzoo.train.trainer import DatasetFactory, Trainer
 from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
@@ -59,6 +60,9 @@ def train_pipeline(
     """
     folder = pathlib.Path(model_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    if strategy_name == PARAMETER_SERVER and role_among_servers() != "chief":
+        serve(stop)
+        return Outcome(0, False, "the chief has ended, which has the results")
     strategy = create_strategy(strategy_name)
     with report_lost_workers(strategy), contextlib.ExitStack() as stack:
         refused = None
@@ -159,6 +163,8 @@ def build_trainer(
         detector = build_detector(pipeline.model, dtype_policy=dtype_policy_of(config))
         optimizer = build_optimizer(config.optimizer)
 
+    is_asynchronous = isinstance(strategy, tf.distribute.ParameterServerStrategy)
+
     def read_records(start_record: int, context: tf.distribute.InputContext) -> tf.data.Dataset:
         return build_dataset(
             pipeline.train_input_reader,
@@ -173,7 +179,14 @@ def build_trainer(
             context=memory_of(pipeline.model),
         )
 
-    trainer = Trainer(detector, make_dataset or read_records, optimizer, strategy, settings)
+    arguments = (detector, make_dataset or read_records, optimizer, strategy, settings)
+    if is_asynchronous:
+        if pipeline.train_input_reader.proposals_path:
+            raise UsageError("--strategy parameter_server does not read train_input_reader.proposals_path")
+        trainer = AsynchronousTrainer(tf.distribute.coordinator.ClusterCoordinator(strategy), *arguments)
+        trainer.issue.is_remote = True
+    else:
+        trainer = Trainer(*arguments)
     return trainer
 
 

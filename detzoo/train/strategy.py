@@ -16,9 +16,14 @@ import tensorflow as tf
 from detzoo.errors import UsageError
 
 SECONDS_BETWEEN_REPORTS = 30.0  # while the other workers have not started
+SERVERS_EXAMPLE = (
+    '{"cluster": {"chief": ["host1:2222"], "ps": ["host2:2222"], "worker": ["host3:2222", "host4:2222"]}, '
+    '"task": {"type": "worker", "index": 0}}'
+)
 TF_CONFIG_EXAMPLE = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
 _OTHER_ROLES = {
-    "ps": 'there are no parameter servers, every worker has all weights; list these machines as "worker"',
+    "ps": "parameter servers train asynchronously, with --strategy parameter_server; otherwise every worker has all "
+    'weights: list these machines as "worker"',
     "evaluator": "run `detzoo evaluate --continuous` on that machine instead, without TF_CONFIG",
     "master": 'that is TensorFlow 1\'s name of the "chief"',
 }
@@ -26,7 +31,8 @@ _UNKNOWN_ROLE = 'the roles are "worker" and "chief"'
 _ADDRESS = re.compile(r"[^\s/]+:\d{1,5}")
 _MAX_SHOWN = 500  # characters of TF_CONFIG in a message
 
-STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker")
+PARAMETER_SERVER = "parameter_server"
+STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", PARAMETER_SERVER)
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +42,8 @@ def create_strategy(name: str = "auto", device_type: str | None = None) -> tf.di
 
     Args:
         name: ``one_device``, ``mirrored`` (all devices of this machine), ``multi_worker`` (the cluster in the
-            environment variable TF_CONFIG) or ``auto``, which chooses by TF_CONFIG and the number of GPUs.
+            environment variable TF_CONFIG), ``parameter_server`` (asynchronous, on such a cluster), or ``auto``, which
+            chooses one of the first three by TF_CONFIG and the number of GPUs.
         device_type: "GPU" or "CPU"; by default GPU if there is one.
 
     Raises:
@@ -44,6 +51,10 @@ def create_strategy(name: str = "auto", device_type: str | None = None) -> tf.di
     """
     if name not in STRATEGIES:
         raise UsageError(f"--strategy '{name}' is not known; accepted: {', '.join(STRATEGIES)}")
+    if name == PARAMETER_SERVER:
+        role_among_servers()
+        with _watched_start():
+            return tf.distribute.ParameterServerStrategy(tf.distribute.cluster_resolver.TFConfigClusterResolver())
     num_workers = workers_of_environment()
     if name == "auto":
         name = "multi_worker" if num_workers > 1 else "mirrored" if len(_logical("GPU")) > 1 else "one_device"
@@ -72,7 +83,25 @@ def workers_of_environment() -> int:
     return sum(map(len, cluster.values()))
 
 
-def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
+def role_among_servers() -> str:
+    """Returns the role of this process for ``parameter_server``: "chief", "ps" or "worker".
+
+    Raises:
+        UsageError: TF_CONFIG is missing, or its cluster lacks a role.
+    """
+    cluster, role, _ = _read_tf_config(("chief", "ps", "worker"), SERVERS_EXAMPLE)
+    lacking = [name for name in ("chief", "ps", "worker") if not cluster.get(name)]
+    if lacking:
+        raise UsageError(
+            f"--strategy {PARAMETER_SERVER} needs a chief, parameter servers and workers in the environment variable "
+            f"TF_CONFIG, which has no {' and no '.join(map(repr, lacking))}; for example '{SERVERS_EXAMPLE}'"
+        )
+    return role
+
+
+def _read_tf_config(
+    roles: tuple[str, ...] = ("chief", "worker"), example: str = TF_CONFIG_EXAMPLE
+) -> tuple[dict[str, list[str]], str, int]:
     """Returns (role -> addresses, own role, own index) of TF_CONFIG; ({}, "", 0) if it is not set."""
     text = os.environ.get("TF_CONFIG", "")
     if not text:
@@ -81,7 +110,7 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
     def refuse(problem: str) -> UsageError:
         return UsageError(
             f"the environment variable TF_CONFIG {problem}; received: {text[:_MAX_SHOWN]}. Give every machine "
-            f"'{TF_CONFIG_EXAMPLE}' with its index, or unset it to train on this machine alone"
+            f"'{example}' with its index, or unset it to train on this machine alone"
         )
 
     try:
@@ -96,7 +125,7 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
     if not isinstance(task, dict):
         raise refuse('names no "task": the role and index of this process')
     for role in (*cluster, task.get("type")):
-        if role not in ("chief", "worker"):
+        if role not in roles:
             raise refuse(f"has the role {json.dumps(role)}: {_OTHER_ROLES.get(str(role), _UNKNOWN_ROLE)}")
     for role, addresses in cluster.items():
         if not isinstance(addresses, list) or not all(_ADDRESS.fullmatch(str(address)) for address in addresses):
@@ -120,7 +149,7 @@ def _read_tf_config() -> tuple[dict[str, list[str]], str, int]:
 @contextlib.contextmanager
 def _watched_start() -> Iterator[None]:
     """Within, this process waits for the others: it says so now and then, and signals end it at once."""
-    cluster, role, index = _read_tf_config()
+    cluster, role, index = _read_tf_config(("chief", "ps", "worker"))
     others = [
         address
         for kind, addresses in cluster.items()
@@ -151,7 +180,7 @@ def _watched_start() -> Iterator[None]:
 
 
 def num_workers(strategy: tf.distribute.Strategy) -> int:
-    """Returns the number of processes of a strategy."""
+    """Returns the number of processes that run the same program; the workers of parameter servers do not."""
     resolver = strategy.cluster_resolver
     spec = resolver.cluster_spec().as_dict() if resolver is not None else {}
     return max(1, sum(len(spec.get(kind, ())) for kind in ("chief", "worker")))

@@ -37,7 +37,7 @@ def report_lost_workers(strategy: tf.distribute.Strategy) -> Iterator[None]:
     try:
         yield
     except _LOST as problem:
-        if num_workers(strategy) == 1:
+        if num_workers(strategy) == 1 and not isinstance(strategy, tf.distribute.ParameterServerStrategy):
             raise
         raise TrainingError(
             f"lost another worker ({type(problem).__name__}): see its log. Start all workers again: they "

@@ -80,6 +80,36 @@ def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_
     assert (tmp_path / "ckpt-6.index").is_file()
 
 
+@pytest.mark.slow
+def test_parameter_servers_train_with_a_killed_worker(training_toy, one_device, tmp_path):
+    addresses = [f"localhost:{port}" for port in free_ports(4)]
+    cluster = {"chief": addresses[:1], "ps": addresses[1:2], "worker": addresses[2:]}
+    roles = [("chief", 0), ("ps", 0), ("worker", 0), ("worker", 1)]
+    tasks = [{"cluster": cluster, "task": {"type": role, "index": index}} for role, index in roles]
+    chief, *others = [start("parameter_server", 60, tmp_path, TF_CONFIG=json.dumps(task)) for task in tasks]
+    try:
+        while not list(tmp_path.glob("ckpt-*.index")) and chief.poll() is None:
+            time.sleep(0.1)
+        others[-1].send_signal(signal.SIGKILL)
+        out, err = chief.communicate(timeout=600)
+        assert chief.returncode == 0, err[-2000:]
+        assert re.search(r"^outcome 60 True", out, re.MULTILINE)
+        for process in others[:-1]:  # they end with the chief
+            _, errors = process.communicate(timeout=600)
+            assert process.returncode == 0, errors[-2000:]
+    finally:
+        for process in (chief, *others):
+            process.kill()
+    trainer = training_toy.make_trainer(one_device, batch_norm="frozen")
+    before = trainer.run_steps(1).losses["total"]
+    from detzoo.train.saving import RunCheckpoints
+
+    assert RunCheckpoints(tmp_path, trainer).restore_latest() == 60
+    # Two workers had half of the records each, four per step.
+    assert 4 * 60 <= int(trainer.next_record) <= 2 * 4 * 60
+    assert trainer.run_steps(1).losses["total"] < 0.8 * before
+
+
 def saved_toy(training_toy, one_device, folder, num_steps):
     training_toy.run_to_end(folder, one_device, training_toy.settings(num_steps=num_steps), batch_norm="frozen")
 

@@ -48,7 +48,10 @@ FIRST = {"type": "worker", "index": 0}
         ({"task": FIRST}, 'names no "cluster"'),
         ({"cluster": ["a:1"], "task": FIRST}, 'names no "cluster"'),
         ({"cluster": WORKERS}, 'names no "task"'),
-        ({"cluster": {**WORKERS, "ps": ["c:3"]}, "task": FIRST}, 'has the role "ps": there are no parameter servers'),
+        (
+            {"cluster": {**WORKERS, "ps": ["c:3"]}, "task": FIRST},
+            'has the role "ps": parameter servers train asynchronously, with --strategy parameter_server',
+        ),
         ({"cluster": WORKERS, "task": {"type": "ps", "index": 0}}, 'has the role "ps"'),
         ({"cluster": WORKERS, "task": {"type": "evaluator", "index": 0}}, "run `detzoo evaluate --continuous` on that"),
         (
@@ -83,6 +86,25 @@ def test_clusters_that_cannot_train_are_refused_with_the_reason(monkeypatch, con
     for name in ("auto", "multi_worker"):
         with pytest.raises(UsageError, match=rf"TF_CONFIG .*{message}(.|\n)*unset it to train on this machine alone$"):
             create_strategy(name)
+
+
+SERVERS = {"chief": ["a:1"], "ps": ["b:1"], "worker": ["c:1"]}
+
+
+@pytest.mark.parametrize(
+    ("cluster", "role", "message"),
+    [
+        (SERVERS, "evaluator", 'has the role "evaluator"'),
+        ({**SERVERS, "ps": []}, "worker", "which has no 'ps'; for example"),
+        ({"worker": ["c:1"]}, "worker", "which has no 'chief' and no 'ps'"),
+        (None, "", "which has no 'chief' and no 'ps' and no 'worker'"),
+    ],
+)
+def test_a_cluster_of_parameter_servers_has_all_roles(monkeypatch, cluster, role, message):
+    config = {"cluster": cluster, "task": {"type": role, "index": 0}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(config) if cluster else "")
+    with pytest.raises(UsageError, match=message):
+        create_strategy("parameter_server")
 
 
 @pytest.mark.parametrize(

@@ -109,7 +109,12 @@ def make_trainer(strategy, run=None, optimizer=None, num_records=None, **toy):
     with strategy.scope():
         detector = TrainingToy(**toy)
         optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.05, momentum=0.9)
-    return Trainer(detector, make_dataset(run.batch_size, num_records), optimizer, strategy, run)
+    arguments = (detector, make_dataset(run.batch_size, num_records), optimizer, strategy, run)
+    if isinstance(strategy, tf.distribute.ParameterServerStrategy):
+        from detzoo.train.asynchronous import AsynchronousTrainer
+
+        return AsynchronousTrainer(tf.distribute.coordinator.ClusterCoordinator(strategy), *arguments)
+    return Trainer(*arguments)
 
 
 def run_to_end(model_dir, strategy, run=None, evaluate=None, stop=None, **trainer):
@@ -129,8 +134,13 @@ def main():
     A training per folder, whose ``environment.json`` has variables for it. Each ends with the line "exit CODE".
     """
     from detzoo.errors import DetzooError
-    from detzoo.train.strategy import create_strategy
+    from detzoo.train.asynchronous import serve
+    from detzoo.train.stop import StopRequest
+    from detzoo.train.strategy import PARAMETER_SERVER, create_strategy, role_among_servers
 
+    if sys.argv[1] == PARAMETER_SERVER and role_among_servers() != "chief":
+        serve(StopRequest())
+        return
     strategy, code = create_strategy(sys.argv[1]), 0
     for folder in map(pathlib.Path, sys.argv[3:]):
         file = folder / "environment.json"
