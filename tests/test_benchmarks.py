@@ -227,3 +227,15 @@ def test_a_folder_is_timed_and_its_memory_measured(tmp_path, toy):
     table = run_process("detect_folder.py", *few, codes=(0, 1))
     assert "64 images of 64x48 in batches of 1" in table
     assert "KiB per image" in table
+
+
+@pytest.mark.slow
+def test_costs_are_measured_at_three_sizes(tmp_path):
+    output = tmp_path / "rows.csv"
+    # It exits with 1 if the tiny sizes do not show a linear cost.
+    small = ["--only", "annotations,import,resume,evaluate,detect,sweep", "--scale", "0.02", "--output", str(output)]
+    printed = run_process("scale.py", *small, codes=(0, 1))
+    rows = list(csv.DictReader(output.open(encoding="utf-8")))
+    assert [row["size"] for row in rows if row["what"] == "annotations"] == ["20", "80", "320"]
+    assert len({row["what"] for row in rows}) == 7
+    assert printed.count("exponent") == 7
