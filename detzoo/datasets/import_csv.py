@@ -19,12 +19,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from detzoo.data.record_keys import SIDES
 from detzoo.datasets.annotations import AnnotatedImage, AnnotatedObject, Annotations, numbered
 from detzoo.datasets.box_units import settle_box_units
-from detzoo.datasets.object_store import ObjectStore, StoredObjects
 from detzoo.datasets.source_folder import SourceFolder
 from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_name, as_number, as_size, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.stored_objects import ObjectStore, StoredObjects
 from detzoo.files.text_files import iterate_named_lines
 
 COLUMNS = ("filename", "class", *SIDES)

@@ -1,6 +1,6 @@
 """COCO's detection metrics by pycocotools, without its output (from evaluated images to named numbers).
 
-faster-coco-eval (extra ``fast``) computes the same numbers several times faster where it is installed.
+faster-coco-eval (extra ``fast``) computes the same numbers several times faster if it is installed.
 
 A crowd box is ignored, so a detection on it is neither right nor wrong. As in pycocotools, -1 means that there was
 nothing to measure (no object of a size or class). The twelve metrics by masks have the prefix "mask ".

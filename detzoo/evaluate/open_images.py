@@ -55,7 +55,7 @@ def evaluate_open_images(
 
 
 def _verified_images(images: Sequence[EvaluatedImage]) -> Callable[[int], np.ndarray]:
-    """Returns a function of a class that finds the images, bool [N], where it is verified as present or absent.
+    """Returns a function of a class that finds the images, bool [N], in which it is verified as present or absent.
 
     A class of which the image has an object is verified.
     """

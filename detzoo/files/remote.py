@@ -1,4 +1,4 @@
-"""Paths on file systems that TensorFlow knows by the scheme of a URL, such as gs://bucket/folder.
+"""Paths on file systems that TensorFlow reads by the scheme of a URL, such as gs://bucket/folder.
 
 A ``RemotePath`` has the methods of ``pathlib.Path`` that importers and writers use.
 """

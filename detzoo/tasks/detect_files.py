@@ -79,7 +79,7 @@ Found = dict[str, Any] | str  # the journal's values of an image; or why it coul
 
 @dataclasses.dataclass(frozen=True)
 class ImageWork:
-    """What a run does with every image: ``detect_files`` has the meaning of the values."""
+    """The work of a run on every image; the fields are arguments of ``detect_files``."""
 
     class_names: Mapping[int, str]
     limits: DetectionLimits

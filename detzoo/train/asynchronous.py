@@ -1,8 +1,8 @@
-"""Asynchronous SGD on parameter servers: every worker applies the gradients of its own batches when they are ready.
+"""Asynchronous SGD on parameter servers: every worker applies the gradients of its batches when they are ready.
 
 J. Dean et al., "Large Scale Distributed Deep Networks" (2012), section 4.1. The chief schedules steps
-(``tf.distribute.coordinator.ClusterCoordinator``), saves and evaluates; the servers hold the variables. A step that a
-lost worker had begun runs on another one, and a worker that starts again joins.
+(``tf.distribute.coordinator.ClusterCoordinator``), saves and evaluates; the servers hold the variables. Another
+worker runs the step of a lost one, and a worker that starts again joins.
 """
 
 from __future__ import annotations

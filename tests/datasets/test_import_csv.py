@@ -20,7 +20,7 @@ def importer(request, monkeypatch, tmp_path, images):
     if request.param == "streamed":  # as large files are read: in pieces, objects in a temporary file
         monkeypatch.setattr("detzoo.files.text_files.STREAMED_BYTES", 0)
         monkeypatch.setattr("detzoo.files.text_files._CHUNK_BYTES", 7)
-        monkeypatch.setattr("detzoo.datasets.object_store.SPILLED_BYTES", 1)
+        monkeypatch.setattr("detzoo.files.stored_objects.SPILLED_BYTES", 1)
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(images.encode(images.scene()))
 
