@@ -64,9 +64,9 @@ class SourceFolder:
         follow_links: bool = False,
     ) -> None:
         self.path = path_of(folder)
-        if not self.path.is_dir():
-            raise UsageError(f"{flag} {folder} is not a folder")
         is_remote = isinstance(self.path, RemotePath)
+        if not (self.path.is_dir() if is_remote else os.path.isdir(self.path)):  # False for names that are too long
+            raise UsageError(f"{flag} {folder} is not a folder")
         self._real = str(folder) if is_remote else os.path.realpath(folder)
         self._log, self._follow_links = log, follow_links
         self._claimed: dict[str, str] = {}
