@@ -112,6 +112,7 @@ def build_dataset(
         max_number_of_boxes=num_boxes,
         max_number_of_proposals=reader.max_number_of_proposals,
         max_context_features=max_context_features,
+        is_sequence=is_sequence,
         frame_index=reader.frame_index,
         merged_classes=_num_classes(names) if merges_labels else 0,
     )

@@ -42,6 +42,7 @@ class BatchOptions:
     num_prefetch_batches: int = 2
     draw_sizes: bool = False  # in training: a size is drawn for each image if the resizer has several
     max_context_features: int = 0  # N of Batch.context; 0 leaves it empty
+    is_sequence: bool = False  # a record is a sequence of images, see ``DecodeOptions``
     frame_index: int = -1  # image of a sequence that training reads; -1 draws one
     merged_classes: int = 0  # K' of Groundtruth.label_sets: boxes with several labels become one; 0 leaves them
 
@@ -68,7 +69,7 @@ def make_batches(
     """
     issues = issues if issues is not None else IssueCounter()
     records = source.stream(options.start, options.num_epochs, options.num_shards, options.shard)
-    if decoder.options.is_sequence:
+    if options.is_sequence:
         records = images_of(records, options.seed, options.draw_sizes, options.frame_index)
 
     def decode(index: Tensor, *serialized: Tensor) -> tuple[Tensor, Decoded]:
