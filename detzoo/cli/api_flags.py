@@ -101,7 +101,7 @@ def define_exporter_flags(flag_values: flags.FlagValues) -> None:
     define.boolean("write_inference_graph", _WITHOUT_EFFECT + "--tf1_names writes the frozen graph.", None)
     define.string("config_override", "protobuf text that is merged into the config; --set changes single fields.", "")
     text = _WITHOUT_EFFECT + "a model with context_config always has context_features and valid_context_size."
-    define.boolean("use_side_inputs", text)
+    define.boolean("use_side_inputs", text, None)
     for name in ("side_input_shapes", "side_input_types", "side_input_names"):
         define.string(name, text)
 

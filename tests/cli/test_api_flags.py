@@ -145,6 +145,8 @@ def test_the_exporter_of_tensorflow_1(toy_run, capsys):
 def test_side_inputs_need_no_flag(toy_run, capsys):
     assert export(toy_run, "--use_side_inputs") == 0
     assert "--use_side_inputs has no effect: a model with context_config always has" in capsys.readouterr().err
+    assert export(toy_run) == 0
+    assert "side_inputs" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("verb", ["train", "evaluate", "export"])

@@ -1,6 +1,6 @@
 """Measures an export of detzoo next to another program's SavedModel with the same weights and interface.
 
-    python benchmarks/beside_original.py --ours runs/my/export/saved_model --theirs original/saved_model
+    python benchmarks/compare_exports.py --ours runs/my/export/saved_model --theirs original/saved_model
 
 Both detect on the same image in turn, so that a busy moment of the machine affects both. The ratio
 of CPU times (of all threads) hardly depends on what else runs; that of the times on the clock needs a quiet machine.
