@@ -226,6 +226,7 @@ def test_mask_networks_keep_the_size(name):
 NAME = "center_net_deepmac_512x512_voc_only_tpu-32"
 
 
+@pytest.mark.full_sweep  # 216 million variables; the other CenterNets' outputs are compared by default
 @pytest.mark.slow
 @pytest.mark.shared
 def test_published_masks(shared, golden_weights, quick_initializers):
