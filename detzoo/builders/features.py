@@ -146,11 +146,9 @@ def build_network(
     For a pyramid it has endpoints at the end of each stage, rather than those that SSD reads. ``is_lite`` has the
     narrower end of MobileNets for FPN-lite. ``for_center`` selects CenterNet's endpoints and statistics.
     """
-    options = (depth_multiplier, min_depth, for_pyramid, is_lite)
-    if row.family == "mobilenet_v2":
-        network = mobilenet.mobilenet_v2(*options, row.is_first_generation)
-        return mobilenet.for_center_net(network) if for_center else network
-    network = _NETWORKS[row.family](row.variant, *options)
+    network = _NETWORKS[row.family](row, depth_multiplier, min_depth, for_pyramid, is_lite)
+    if for_center and row.family == "mobilenet_v2":
+        return mobilenet.for_center_net(network)
     # The first generation of SSD does not pad the stem and the strided layers of Inception v3.
     is_unpadded = row.family == "inception_v3" and row.is_first_generation and isinstance(row, SsdExtractor)
     return dataclasses.replace(network, keeps_padding=True) if is_unpadded and not for_pyramid else network
@@ -166,24 +164,27 @@ def pixel_scale(row: Extractor) -> PixelScale:
     return _NORMALIZATIONS[row.normalization][1]
 
 
-_NETWORKS: dict[str, Callable[[str, float, int, bool, bool], Network]] = {
-    "mobilenet_v1": lambda variant, *options: mobilenet.mobilenet_v1(*options),
-    "mobilenet_v2_mnasfpn": lambda variant, depth, least, *options: mobilenet.for_mnasfpn(
+_NETWORKS: dict[str, Callable[[Extractor, float, int, bool, bool], Network]] = {
+    "mobilenet_v1": lambda row, *options: mobilenet.mobilenet_v1(*options),
+    "mobilenet_v2": lambda row, depth, least, pyramid, lite: mobilenet.mobilenet_v2(
+        depth, least, pyramid, lite, row.is_first_generation
+    ),
+    "mobilenet_v2_mnasfpn": lambda row, depth, least, *options: mobilenet.for_mnasfpn(
         mobilenet.mobilenet_v2(depth, least, is_first_generation=True)
     ),
-    "mobilenet_v3": lambda variant, *options: mobilenet_v3.mobilenet_v3(variant, *options),
-    "mobiledet": lambda variant, depth, *options: mobiledet.mobiledet(variant, depth),
-    "vgg16": lambda variant, depth, least, pyramid, lite: vgg.vgg16(pyramid),
-    "inception_v2": lambda variant, depth, least, pyramid, lite: inception_v2.inception_v2(depth, least, pyramid),
-    "inception_v3": lambda variant, *options: inception.inception_v3(),
-    "inception_resnet_v2": lambda variant, *options: inception.inception_resnet_v2(),
-    "resnet": lambda variant, *options: resnet.resnet(variant),
-    "resnext": lambda variant, *options: resnet.resnext(variant),
-    "efficientnet": lambda variant, *options: efficientnet.efficientnet(variant),
-    "nasnet": lambda variant, *options: nasnet.nasnet(),
-    "pnasnet": lambda variant, *options: nasnet.pnasnet(),
-    "resnet_v1_caffe": lambda variant, *options: resnet.resnet_v1_caffe(variant),
-    "resnet_v2": lambda variant, *options: resnet.resnet_v2(variant),
+    "mobilenet_v3": lambda row, *options: mobilenet_v3.mobilenet_v3(row.variant, *options),
+    "mobiledet": lambda row, depth, *options: mobiledet.mobiledet(row.variant, depth),
+    "vgg16": lambda row, depth, least, pyramid, lite: vgg.vgg16(pyramid),
+    "inception_v2": lambda row, depth, least, pyramid, lite: inception_v2.inception_v2(depth, least, pyramid),
+    "inception_v3": lambda row, *options: inception.inception_v3(),
+    "inception_resnet_v2": lambda row, *options: inception.inception_resnet_v2(),
+    "resnet": lambda row, *options: resnet.resnet(row.variant),
+    "resnext": lambda row, *options: resnet.resnext(row.variant),
+    "efficientnet": lambda row, *options: efficientnet.efficientnet(row.variant),
+    "nasnet": lambda row, *options: nasnet.nasnet(),
+    "pnasnet": lambda row, *options: nasnet.pnasnet(),
+    "resnet_v1_caffe": lambda row, *options: resnet.resnet_v1_caffe(row.variant),
+    "resnet_v2": lambda row, *options: resnet.resnet_v2(row.variant),
 }
 
 _NORMALIZATIONS: dict[Normalization, tuple[Callable[[Tensor], Tensor], PixelScale]] = {

@@ -62,7 +62,7 @@ def define_trainer_flags(flag_values: flags.FlagValues) -> None:
     define.integer("num_workers", text, minimum=1)
     define.alias("worker_replicas", "num_workers")
     define.alias("train_dir", "model_dir")
-    define.integer("ps_tasks", "parameter servers, which are not supported.", 0)
+    define.integer("ps_tasks", "number of parameter servers: --strategy=parameter_server.", 0)
     for name in ("task", "num_clones"):
         define.integer(name, _WITHOUT_EFFECT + "TF_CONFIG has the index of a machine, and all its GPUs train together.")
     define.string("master", _WITHOUT_EFFECT + "TF_CONFIG has the addresses.")
@@ -126,8 +126,8 @@ def check_trainer_flags(flag_values: flags.FlagValues) -> None:
         )
     if flag_values.ps_tasks:
         raise UsageError(
-            f"--ps_tasks={flag_values.ps_tasks}: parameter servers are not supported; --strategy=multi_worker trains "
-            "on the machines in TF_CONFIG"
+            f"--ps_tasks={flag_values.ps_tasks}: --strategy=parameter_server trains on the parameter servers that "
+            "TF_CONFIG names"
         )
     _report_unused(flag_values, ("task", "num_clones", "master", "clone_on_cpu"))
     for name in _given(flag_values, (*_EVALUATION_ONLY, "eval_training_data", *_WAITING)):

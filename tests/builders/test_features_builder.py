@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from detzoo.builders.features import build_feature_extractor
 from detzoo.builders.hyperparams import build_hyperparams
 from detzoo.config import pb
-from detzoo.config.support import CENTER_EXTRACTORS, SSD_EXTRACTORS
+from detzoo.config.support import CENTER_EXTRACTORS, REGION_EXTRACTORS, SSD_EXTRACTORS
 from detzoo.contracts import FeatureSpec
 from detzoo.features.network import symbolic
 from detzoo.layers.normalization import BatchNorm
@@ -114,7 +114,7 @@ def test_running_gives_the_promised_shapes_for_any_size():
 def test_every_family_of_the_table_has_a_network():
     from detzoo.builders.features import _NETWORKS, _NORMALIZATIONS
 
-    rows = [*SSD_EXTRACTORS.values(), *CENTER_EXTRACTORS.values()]
+    rows = [*SSD_EXTRACTORS.values(), *REGION_EXTRACTORS.values(), *CENTER_EXTRACTORS.values()]
     assert {row.family for row in rows} - {"hourglass"} == set(_NETWORKS)
     assert {row.normalization for row in rows} == set(_NORMALIZATIONS)
 

@@ -26,7 +26,10 @@ def train(*words):
         (["--use_tpu"], "TPUs are not supported"),
         (["--num_workers=2"], "--num_workers=2 needs TF_CONFIG on every machine"),
         (["--worker_replicas=2"], "--num_workers=2 needs TF_CONFIG on every machine"),
-        (["--ps_tasks=1"], "--ps_tasks=1: parameter servers are not supported; --strategy=multi_worker trains on"),
+        (
+            ["--ps_tasks=1"],
+            "--ps_tasks=1: --strategy=parameter_server trains on the parameter servers that TF_CONFIG names",
+        ),
     ],
 )
 def test_what_the_trainer_cannot_do_is_one_line(capsys, monkeypatch, words, message):
