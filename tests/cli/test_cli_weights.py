@@ -51,7 +51,7 @@ def test_list_get_and_where(server, archives, tmp_path, capsys):
     ("words", "code", "message"),
     [
         (["get", "ssd_mobilenet_v2_320x320"], 2, "did you mean 'ssd_mobilenet_v2_320x320_coco17_tpu-8'"),
-        (["where", "ssd_mobilenet_v3_large_coco_2020_01_14"], 2, "MobileNet v3 is not supported yet"),
+        (["where", "efficientdet_d9"], 2, "the zoo has no archive 'efficientdet_d9'"),
         (["get", "efficientdet_d0_coco17_tpu-32"], 1, "HTTP Error 404"),
         (["get"], 2, "takes NAME; received: nothing"),
         (["where", "a", "b"], 2, "takes [NAME]; received: a b"),
