@@ -9,7 +9,6 @@ from typing import Any
 from absl import flags
 
 from detzoo.config.load import LoadedPipeline
-from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP
 from detzoo.errors import UsageError
 from detzoo.extras import require_extras
 from detzoo.files.pixel_limit import DEFAULT_MEGAPIXELS, FLAG, VARIABLE
@@ -129,6 +128,8 @@ def define_font_flag(flag_values: flags.FlagValues) -> None:
 
 def define_tile_flags(flag_values: flags.FlagValues) -> None:
     """Defines ``--tile`` and ``--tile_overlap``, for commands that run a detector on images."""
+    from detzoo.ensemble.views import MIN_TILE_PX, MOST_OVERLAP  # needs numpy, which other commands do not
+
     define = Definer(flag_values)
     text = (
         "Run the model on square tiles of this many pixels, cut from the image at its original size, and merge what it "

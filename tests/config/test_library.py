@@ -91,7 +91,9 @@ def test_a_sweep_that_is_neither_a_path_nor_a_name():
         UsageError, match=r"there is no sweep file at quik, and detzoo has none .*; did you mean quick\?"
     ):
         load_plan("quik")
-    with pytest.raises(UsageError, match=r"those of detzoo are fpn_table1, .*, quick, .*, tradeoffs$"):
+    with pytest.raises(
+        UsageError, match=r"those of detzoo are fpn_table1, .*, quick, .*, tradeoffs, tradeoffs_table5$"
+    ):
         load_plan("mine")
 
 

@@ -214,8 +214,9 @@ def overlapping_proposals(image):
 def test_what_covers_a_better_one_is_listed_but_not_drawn(tmp_path, monkeypatch, overlap, drawn):
     pictures = []
 
-    def remember(pixels, boxes_norm, labels, *rest, colours, fonts, keypoints):
+    def remember(pixels, boxes_norm, labels, *rest, colours, fonts, keypoints, keypoint_edges):
         assert keypoints is None
+        assert keypoint_edges == ()
         pictures.append((boxes_norm, labels, colours))
         return Image.fromarray(pixels)
 
