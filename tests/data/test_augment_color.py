@@ -74,11 +74,12 @@ def test_brightness_adds_one_number():
 
 def test_principal_components_shift_by_their_eigenvalues():
     image = np.full((4, 5, 3), 128, np.float32)
-    shifts = tf.map_fn(
-        lambda number: color.random_pca_color(make_sample(image), tf.stack([number, number])).image[0, 0] - 128.0,
-        tf.range(4000, dtype=tf.int64),
-        fn_output_signature=tf.float32,
-    ).numpy()
+
+    @tf.function
+    def shift(number):
+        return color.random_pca_color(make_sample(image), tf.stack([number, number])).image[0, 0] - 128.0
+
+    shifts = np.array([shift(number) for number in tf.range(4000, dtype=tf.int64)])
     # Eigenvalues 55.46, 4.794 and 1.148 times a deviation of 0.1 are the deviations along the components, of which the
     # first is nearly gray: its part of each channel is 1 / sqrt(3) = 0.577.
     deviations, components = np.linalg.eigh(np.cov(shifts.T))
