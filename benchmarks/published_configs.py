@@ -3,7 +3,7 @@
     python benchmarks/published_configs.py [--folder ../shared/configs/published] [--only ssd] [--output table.csv]
         [--golden ../shared/golden] [--layouts FOLDER] [--parity]
 
-With --output, rows are written one by one, and a second run does the missing ones only.
+With --output, each row is written when it is done. A second run does the missing ones only.
 
 Reading the table: each row is a published config. "check" is ok, or the first error of `detzoo config check`.
 "parameters" are those of the unchanged config. "step_s" and "loss" are of one training step on images of the embedded

@@ -120,6 +120,15 @@ def reserved(folder: str | pathlib.Path, flag: str) -> Iterator[None]:
         lock.release()
 
 
+def find_config(place: str | pathlib.Path) -> str:
+    """Returns the path of the pipeline.config of a checkpoint or an exported model, "" if there is none.
+
+    It lies in the folder ``place`` or one folder above it.
+    """
+    files = (folder / CONFIG_FILE for folder in (pathlib.Path(place), pathlib.Path(place).resolve().parent))
+    return next((str(file) for file in files if file.is_file()), "")
+
+
 def read_record(file: str | pathlib.Path) -> dict[str, Any]:
     """Returns the JSON object in a file that a command wrote; {} if there is none, or if it is damaged."""
     with contextlib.suppress(OSError, ValueError):

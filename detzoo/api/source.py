@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from detzoo.config.load import LoadedPipeline, load_message
 from detzoo.config.zoo import PREFIX
 from detzoo.errors import UsageError
-from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, PROJECT_BEST, PROJECT_TRAINING
+from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, PROJECT_BEST, PROJECT_TRAINING, find_config
 
 ACCEPTED = (
     "accepted: the folder of a project, the model_dir of a training, the name, path or message of a config, the prefix "
@@ -76,7 +76,7 @@ def find_source(source: Any) -> Source:
     if path.suffix == ".json" and path.is_file():
         return Source(Kind.ENSEMBLE, text)
     if path.suffix == ".pb" and path.is_file():  # a frozen graph of TensorFlow 1
-        config = _find_config(path.parent)
+        config = find_config(path.parent)
         if not config or (path.parent / EXPORT_RECORD).is_file():
             return Source(Kind.EXPORT, text)
         return Source(Kind.CHECKPOINT, text, config, text)
@@ -111,15 +111,9 @@ def _has_checkpoint(folder: pathlib.Path) -> bool:
     return any(folder.glob(f"*{_INDEX}"))
 
 
-def _find_config(folder: pathlib.Path) -> str:
-    """Returns the path of the config of a checkpoint, which lies next to it or, for best/, one folder above, or ""."""
-    places = (place / CONFIG_FILE for place in (folder, folder.resolve().parent))
-    return next((str(place) for place in places if place.is_file()), "")
-
-
 def _config_near(folder: pathlib.Path) -> str:
-    """Returns the same; without a config, raises UsageError."""
-    if found := _find_config(folder):
+    """Returns the path of a checkpoint's config; without one, raises UsageError."""
+    if found := find_config(folder):
         return found
     raise UsageError(
         f"the checkpoint in {folder} has no {CONFIG_FILE} next to it: load its config, and give the checkpoint as "

@@ -126,7 +126,7 @@ class RecordDecoder:
     def __init__(self, options: DecodeOptions, class_names: ClassNames | None = None) -> None:
         if options.load_image_labels and class_names is None:
             raise ConfigError("labels of whole images need a label map: set label_map_path of the input reader")
-        self.options = options
+        self._options = options
         self._class_names = class_names
         keys = [key for key, rule in KEYS.items() if rule.is_decoded]
         if options.load_instance_masks:
@@ -157,14 +157,14 @@ class RecordDecoder:
         found["missing_masks"] = ~image_missing & consistent & masks_missing
         found["too_many_pixels"] = too_large
         context = ()
-        if self.options.max_context_features:
+        if self._options.max_context_features:
             found["missing_context"] = usable & (fields[CONTEXT_LENGTH] == 0)
-            rows = tf.reshape(fields[CONTEXT_FEATURES], [-1, self.options.context_length])
-            context = rows[: tf.where(usable, self.options.max_context_features, 0)]
+            rows = tf.reshape(fields[CONTEXT_FEATURES], [-1, self._options.context_length])
+            context = rows[: tf.where(usable, self._options.max_context_features, 0)]
         if number is not None:  # without labels, an image has nothing to learn or to measure
             usable &= tf.reduce_all(fields[IS_ANNOTATED] > 0)
         labeled = ()
-        if self.options.load_image_labels and self._class_names is not None:
+        if self._options.load_image_labels and self._class_names is not None:
             labeled = _labeled_classes(fields, self._class_names)
         return Decoded(sample, fields["image/source_id"], count_issues(found), usable, labeled, context)
 
@@ -176,23 +176,23 @@ class RecordDecoder:
         if self._class_names is not None:
             num_labels = tf.maximum(num_labels, tf.size(fields[f"{OBJECT}/class/text"]))
         same.append(num_labels == count)
-        if self.options.num_keypoints:
+        if self._options.num_keypoints:
             num_points = tf.size(fields[f"{OBJECT}/keypoint/y"])
-            same.append((num_points == count * self.options.num_keypoints) | (num_points == 0))
+            same.append((num_points == count * self._options.num_keypoints) | (num_points == 0))
             same.append(tf.size(fields[f"{OBJECT}/keypoint/x"]) == num_points)
             num_visible = tf.size(fields[f"{OBJECT}/keypoint/visibility"])
             same.append((num_visible == num_points) | (num_visible == 0))
-        if self.options.max_context_features:
+        if self._options.max_context_features:
             num_values, length = tf.size(fields[CONTEXT_FEATURES], tf.int64), fields[CONTEXT_LENGTH]
-            same.append((length == self.options.context_length) | ((length == 0) & (num_values == 0)))
-            same.append(num_values % self.options.context_length == 0)
-        if self.options.png_masks and self.options.load_instance_masks:
+            same.append((length == self._options.context_length) | ((length == 0) & (num_values == 0)))
+            same.append(num_values % self._options.context_length == 0)
+        if self._options.png_masks and self._options.load_instance_masks:
             num_masks = tf.size(fields[f"{OBJECT}/mask"])
             same.append((num_masks == count) | (num_masks == 0))
         return tf.reduce_all(tf.stack(same))
 
     def _lacks_masks(self, fields: Mapping[str, Tensor]) -> Tensor:
-        if not self.options.load_instance_masks:
+        if not self._options.load_instance_masks:
             return tf.constant(False)
         return (tf.size(fields[f"{OBJECT}/bbox/ymin"]) > 0) & (tf.size(fields[f"{OBJECT}/mask"]) == 0)
 
@@ -209,7 +209,7 @@ class RecordDecoder:
             labels = tf.where(KEYS[f"{OBJECT}/class/label"].accepts(labels), labels, 0)
         else:
             labels = self._class_names.lookup(column("class/text", ""), labels)
-        masks = fields[f"{OBJECT}/mask"] if self.options.load_instance_masks else None
+        masks = fields[f"{OBJECT}/mask"] if self._options.load_instance_masks else None
         return Sample(
             image=image,
             boxes_norm=tf.ensure_shape(boxes, [None, 4]),
@@ -225,7 +225,7 @@ class RecordDecoder:
 
     def _keypoints(self, fields: Mapping[str, Tensor], count: Tensor) -> dict[str, Tensor]:
         """Returns the keypoints of ``count`` objects; without visibility those that are finite are visible."""
-        number = self.options.num_keypoints
+        number = self._options.num_keypoints
         if not number:
             return {}
 
@@ -244,7 +244,7 @@ class RecordDecoder:
     def _masks(self, stored: Tensor, count: Tensor, image: Tensor) -> Tensor:
         """Returns uint8 [N, H, W] of 0 and 1; raises inside the graph if a mask has not the size of the image."""
         size = tf.shape(image)[:2]
-        if not self.options.png_masks:
+        if not self._options.png_masks:
             return tf.cast(tf.reshape(stored, tf.concat([[count], size], axis=0)) > 0.0, tf.uint8)
 
         def decode_mask(encoded: Tensor) -> Tensor:
@@ -275,7 +275,7 @@ class RecordDecoder:
         right_weight = KEYS[f"{OBJECT}/weight"].accepts(sample.weights)
         right_area = KEYS[f"{OBJECT}/area"].accepts(sample.area_px)
         usable = finite & has_area & known
-        kept = usable & (tf.cumsum(tf.cast(usable, tf.int32)) <= self.options.max_number_of_boxes)
+        kept = usable & (tf.cumsum(tf.cast(usable, tf.int32)) <= self._options.max_number_of_boxes)
         found = {
             "nan_box": ~finite,
             "empty_box": finite & ~has_area,

@@ -16,7 +16,7 @@ from detzoo.config.load import LoadedPipeline, load_pipeline
 from detzoo.config.override import apply_override
 from detzoo.config.problems import Severity, format_problems
 from detzoo.errors import ConfigError, DetzooError, UsageError
-from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, read_record
+from detzoo.folders import CONFIG_FILE, EXPORT_RECORD, find_config, read_record
 
 if TYPE_CHECKING:
     from detzoo.serving.image_detector import ImageDetector
@@ -191,18 +191,15 @@ def load_exported(
     Raises:
         UsageError: The runtime is not installed, or does not run this kind of file.
     """
-    from detzoo.config.load import load_pipeline
     from detzoo.config.stages import keypoint_edges
     from detzoo.serving.image_detector import ImageDetector
 
     if isinstance(path, ImageDetector):
         return path
     detector = _load_file(path, model, runtime, num_threads, precision)
-    folder = pathlib.Path(detector.folder)
-    config = next((each / CONFIG_FILE for each in (folder, folder.parent) if (each / CONFIG_FILE).is_file()), None)
-    if config is not None:
+    if config := find_config(detector.folder):
         with contextlib.suppress(DetzooError):  # only pictures read it, and a stranger's may be of another program
-            detector.keypoint_edges = keypoint_edges(load_pipeline(str(config)).message.eval_config)
+            detector.keypoint_edges = keypoint_edges(load_pipeline(config).message.eval_config)
     return detector
 
 

@@ -1,8 +1,8 @@
 """Asynchronous SGD on parameter servers: every worker applies the gradients of its batches when they are ready.
 
 J. Dean et al., "Large Scale Distributed Deep Networks" (2012), section 4.1. The chief schedules steps
-(``tf.distribute.coordinator.ClusterCoordinator``), saves and evaluates; the servers hold the variables. Another
-worker runs the step of a lost one, and a worker that starts again joins.
+(``tf.distribute.coordinator.ClusterCoordinator``), saves and evaluates; the servers hold the variables. If a worker is
+lost, another one runs its step. A worker that starts again joins.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _answers(address: str) -> bool:
 class AsynchronousTrainer(Trainer):
     """``Trainer`` whose steps run on the workers of a ParameterServerStrategy.
 
-    ``settings.batch_size`` is the batch of one worker, and a step is one batch of any worker, whose values it has.
+    ``settings.batch_size`` is the batch of one worker. A step is one batch of any worker.
     After a resume, batches that were in flight are not read again in this epoch.
 
     Args:
