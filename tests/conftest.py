@@ -13,6 +13,8 @@ import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+# The pool of TensorFlow's oneDNN build returns no memory to the system: it would add the largest models of all files.
+os.environ.setdefault("TF_ONEDNN_USE_SYSTEM_ALLOCATOR", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a script: tests of Ctrl-C need it
