@@ -98,13 +98,16 @@ class _Planner:
             self._error(problem.path, problem.message)
 
     def _choose_small(self) -> None:
-        """Puts each field of the block ``small``, whose fields are some of the sweep's, in place of the sweep's own."""
+        """Puts each field of the block ``small``, whose fields are some of the sweep's, in place of the sweep's own.
+
+        Exclusions name values of axes, so that they go with the axes.
+        """
         if not self.sweep.HasField("small"):
             self._error("", "--small: the file has no `small { }` block, which says what to run instead")
             self._is_readable = False
             return
         small = copied(self.sweep.small)
-        names = ["small", *(field.name for field, _ in small.ListFields())]
+        names = ["small", *(field.name for field, _ in small.ListFields()), *(["exclude"] if small.axis else [])]
         for name in names:
             self.sweep.ClearField(name)
         self.sweep.MergeFromString(small.SerializeToString())

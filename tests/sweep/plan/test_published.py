@@ -129,6 +129,17 @@ small {{
     assert "--small: the file has no `small { }` block" in problems_of(tmp_path, SSD, small=True)
 
 
+def test_exclusions_of_the_large_version_go_with_its_axes(tmp_path: pathlib.Path) -> None:
+    large = """axis { resolution { values: [300, 600] } } exclude { reason: "too large" resolution: 600 }
+"""
+    own = 'exclude { reason: "too small" resolution: 64 }'
+    for more, names in (("", ["ssd_64", "ssd_96"]), (own, ["ssd_96"])):
+        text = SSD + large + "small { axis { resolution { values: [64, 96] } } " + more + " }"
+        assert [point.name for point in plan_of(tmp_path, text, small=True).points] == names
+    [point] = plan_of(tmp_path, SSD + large + "small { measure { runs: 7 } }", small=True).points
+    assert (point.name, point.how.runs) == ("ssd_300", 7)
+
+
 def test_overrides_change_the_small_version(tmp_path: pathlib.Path) -> None:
     text = SSD + "small { measure { runs: 7 } }"
     [point] = plan_of(tmp_path, text, small=True, overrides=("measure.warmup=2",)).points
