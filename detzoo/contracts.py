@@ -118,6 +118,7 @@ class CenterPredictions(NamedTuple):
     true_shapes: Tensor  # int32 [B, 2], pixels of the padded input that each image covers
     padded_shape: tuple[Tensor | int, Tensor | int]  # (height, width) of the padded input in pixels
     mask_logits: Any = ()  # float32 [B, N, s, s] per stack: masks drawn from the true boxes in training, else ()
+    features: Tensor | tuple[()] = ()  # [B, h, w, C], the map that the heads of the last stack read
 
 
 class KeypointTask(NamedTuple):

@@ -43,19 +43,21 @@ from detzoo.contracts import (
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.detectors.center_masks import ClassMasks, DeepMasks, of_map
 from detzoo.detectors.parts import part
-from detzoo.heads.center_head import CenterHead, center_heads
+from detzoo.heads.center_head import CenterHead, center_heads, head_at_cells
 from detzoo.layers.resample import PadToMultiple, spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.keypoint_loss import KeypointLoss
 from detzoo.postprocess.dense_detections import image_windows
 from detzoo.targets.keypoint_targets import KeypointAssigner
 
+READ_AT_CELLS = ("/scale", "/offset", "/regression")  # last parts of the names of heads
+
 
 class CenterNet(Detector):
     """Detector of objects by their centres, without anchors and without suppression.
 
     Args:
-        network: Model of ``center_network``.
+        network: Model of ``center_network``. What is read at the detected cells alone is computed for these alone.
         normalize: Function from RGB 0..255 to the values that the network expects.
         targets: ``targets(groundtruth, map_shape, true_shapes, padded_shape) -> CenterTargets``.
         loss: ``loss(predictions, targets) -> dict[str, LossTerm]``.
@@ -119,10 +121,11 @@ class CenterNet(Detector):
     ) -> CenterPredictions:
         """See ``Detector.forward``. For the loss the masks of the true boxes are predicted, too."""
         del proposals
-        maps = self.network(self.whole_cells(inputs, true_shapes), training=training)
+        outputs = self.network(self.whole_cells(inputs, true_shapes), training=training)
+        maps = outputs["maps"]
         if true_shapes is None:
             true_shapes = tf.tile(tf.shape(inputs)[tf.newaxis, 1:3], [tf.shape(inputs)[0], 1])
-        predictions = CenterPredictions(maps, true_shapes, spatial_shape(inputs))
+        predictions = CenterPredictions(maps, true_shapes, spatial_shape(inputs), features=outputs["features"])
         if self._masks is None or groundtruth is None:
             return predictions
         logits = self._masks.logits_of(maps, groundtruth, predictions.padded_shape, training)
@@ -143,7 +146,18 @@ class CenterNet(Detector):
         self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
         """Returns the detections without masks; arguments as for ``postprocess``."""
-        return self._detections(predictions, true_shapes, padded_shape)
+        return self._detections(self._read_at_cells(predictions), true_shapes, padded_shape)
+
+    def _read_at_cells(self, predictions: CenterPredictions) -> CenterPredictions:
+        """Replaces maps that are read at a few cells by functions of the cells, if the heads' input is known."""
+        if isinstance(predictions.features, tuple):
+            return predictions
+        maps = dict(predictions.maps)
+        for name in maps:
+            if name.endswith(READ_AT_CELLS):
+                at_cells = head_at_cells(self.network, name, predictions.features)
+                maps[name] = [at_cells] if at_cells else maps[name]
+        return predictions._replace(maps=maps)
 
     def postprocess(
         self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
@@ -184,8 +198,8 @@ def center_network(
         stride: Multiple in pixels to which images are padded before the backbone.
 
     Returns:
-        A model from normalised images [B, H, W, 3] to a dict: name of a head to its maps float32 [B, h, w, C], one per
-        stack.
+        A model from normalised images [B, H, W, 3] to a dict: ``maps`` has the maps float32 [B, h, w, C] of each head
+        by its name, one per stack; ``features`` is the map that the heads of the last stack read.
     """
     images = keras.Input((*image_shape_px, 3), name="image", dtype="float32")
     x = images
@@ -195,5 +209,5 @@ def center_network(
     with keras.name_scope("neck"):
         features = end_of_extractor(dict(enumerate(neck(backbone_maps))))
     with keras.name_scope("head"):
-        outputs = center_heads(list(features.values()), heads, use_depthwise)
-    return keras.Model(images, outputs, name="network")
+        maps = center_heads(list(features.values()), heads, use_depthwise)
+    return keras.Model(images, {"maps": maps, "features": list(features.values())[-1]}, name="network")

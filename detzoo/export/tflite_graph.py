@@ -253,30 +253,35 @@ def convert_center_net(
         normalisations.
     """
     height, width = detector.input_shape_px
-    heads = {head.replace("/", "_"): head for head in detector.network.output}
+    heads = {head.replace("/", "_"): head for head in detector.network.output["maps"]}
     dtype = tf.float32 if quantize == INT8 else INPUT_DTYPES[input_type]
     spec = tf.TensorSpec([1, height, width, 3], dtype, name=IMAGE)
 
-    def predict(image: Tensor) -> dict[str, Tensor]:
-        image = to_gray(image) if convert_to_grayscale else image
-        maps = detector.forward(detector.preprocess(image)).maps
-        return {name: maps[head][-1] for name, head in heads.items()}
+    def predict(image: Tensor) -> CenterPredictions:
+        return detector.forward(detector.preprocess(to_gray(image) if convert_to_grayscale else image))
 
-    def detect(**maps: Tensor) -> dict[str, Tensor]:
-        true_shapes = tf.constant([[height, width]])
-        predictions = CenterPredictions({heads[name]: [x] for name, x in maps.items()}, true_shapes, (height, width))
-        found = detector.boxes_of(predictions, true_shapes, (height, width))
+    def detect(predictions: CenterPredictions) -> dict[str, Tensor]:
+        found = detector.boxes_of(predictions, tf.constant([[height, width]]), (height, width))
         values = (found.boxes_norm, found.classes, found.scores, found.num_valid)
         return {name: tf.cast(value, tf.float32) for name, value in zip(OUTPUTS, values)}
 
     configure = _quantization(quantize, input_type, images)
     if quantize != INT8:
-        content, num_folded = _freeze_and_convert(lambda image: detect(**predict(image)), spec, configure)
+        content, num_folded = _freeze_and_convert(lambda image: detect(predict(image)), spec, configure)
         return _with_ordered_outputs(content), num_folded
-    network, num_folded = _freeze_and_convert(predict, spec, configure)
-    shapes = {name: (1, *detector.network.output[head][-1].shape[1:]) for name, head in heads.items()}
+
+    def predict_maps(image: Tensor) -> dict[str, Tensor]:
+        maps = predict(image).maps
+        return {name: maps[head][-1] for name, head in heads.items()}
+
+    def detect_in_maps(**maps: Tensor) -> dict[str, Tensor]:
+        stacks = {heads[name]: [x] for name, x in maps.items()}
+        return detect(CenterPredictions(stacks, tf.constant([[height, width]]), (height, width)))
+
+    network, num_folded = _freeze_and_convert(predict_maps, spec, configure)
+    shapes = {name: (1, *detector.network.output["maps"][head][-1].shape[1:]) for name, head in heads.items()}
     signature = {name: tf.TensorSpec(shape, tf.float32, name=name) for name, shape in shapes.items()}
-    traced = tf.function(detect, autograph=False).get_concrete_function(**signature)
+    traced = tf.function(detect_in_maps, autograph=False).get_concrete_function(**signature)
     return join(network, _convert(traced)), num_folded
 
 

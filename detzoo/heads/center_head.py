@@ -6,11 +6,13 @@ Zhou et al., arXiv:1904.07850, section 4: a 3 x 3 convolution, ReLU and a 1 x 1 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
+import tensorflow as tf
 
 from detzoo.contracts import Tensor
+from detzoo.ops.peaks import surroundings
 
 MASK_NETWORK = "mask_net"
 EMBEDDING_KERNEL = (1, 3)  # of DeepMAC's two heads, as in the Object Detection API
@@ -57,6 +59,44 @@ def _head(x: Tensor, head: CenterHead, name: str, use_depthwise: bool) -> Tensor
     bias = keras.initializers.Constant(head.bias_init)
     x = keras.layers.Conv2D(head.num_outputs, 1, bias_initializer=bias, name=f"{name}.predictor")(x)
     return keras.layers.Activation("linear", dtype="float32", name=f"{name}.outputs")(x)
+
+
+def head_at_cells(network: keras.Model, name: str, features: Tensor) -> Callable[[Tensor], Tensor] | None:
+    """Returns a function that computes a head of the last stack for single cells instead of the whole map.
+
+    Args:
+        network: Model with the layers of ``center_heads``.
+        name: Name of the head.
+        features: Map [B, h, w, C] that the head reads.
+
+    Returns:
+        Function from cells int32 [B, M] to float32 [B, M, num_outputs]. None if not only the first layer reads a
+        neighbourhood, because zeros outside the map would then differ from the values computed there.
+    """
+    layers = {layer.name: layer for layer in network.layers}
+    stack = sum(key.startswith(f"{layer_prefix(name)}.") and key.endswith(".predictor") for key in layers) - 1
+    prefix = f"{layer_prefix(name)}.{stack}"
+    hidden = [layer for key, layer in layers.items() if key.startswith(f"{prefix}.hidden_")]
+    if not hidden or any(layer.kernel_size != (1, 1) for layer in hidden[1:]):
+        return None
+
+    def compute(cells: Tensor) -> Tensor:
+        x = _only_position(hidden[0], surroundings(features, cells, hidden[0].kernel_size))
+        for layer in (*hidden[1:], layers[f"{prefix}.predictor"], layers[f"{prefix}.outputs"]):
+            x = layer(x)
+        return tf.reshape(x, [tf.shape(cells)[0], -1, x.shape[-1]])
+
+    return compute
+
+
+def _only_position(layer: Any, inputs: Tensor) -> Tensor:
+    """Applies a convolution to inputs [P, *kernel_size, C] that the kernel covers; returns [P, 1, 1, filters]."""
+    if isinstance(layer, keras.layers.SeparableConv2D):
+        kernels = [tf.cast(kernel, inputs.dtype) for kernel in (layer.depthwise_kernel, layer.pointwise_kernel)]
+        x = tf.nn.separable_conv2d(inputs, *kernels, strides=[1, 1, 1, 1], padding="VALID")
+    else:
+        x = tf.nn.conv2d(inputs, tf.cast(layer.kernel, inputs.dtype), strides=1, padding="VALID")
+    return layer.activation(x + tf.cast(layer.bias, inputs.dtype))
 
 
 def deep_mask_network(mask_size: int, num_channels: int, trunk: Callable[[Tensor], Tensor]) -> keras.Model:

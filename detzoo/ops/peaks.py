@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -35,26 +36,60 @@ def suppress_slopes(maps: Tensor, kernel_size: int = 3) -> Tensor:
     return tf.where(highest - maps < ROUNDING, maps, -float("inf"))
 
 
-def best_cells(maps: Tensor, max_peaks: int) -> Peaks:
-    """Returns the highest values over all cells and channels of each image.
+def best_cells(maps: Tensor, max_peaks: int, is_valid: Tensor) -> Peaks:
+    """Returns the highest values over all valid cells and all channels of each image.
+
+    The best M values lie in the M cells with the highest maxima over the channels. Only the values of these cells are
+    sorted, in the order of the cells, so that equal values rank as in a sort of the whole map.
 
     Args:
         maps: float32 [B, h, w, C] with -inf where no peak is.
         max_peaks: Number M of rows.
+        is_valid: bool [B, h, w].
     """
-    num_channels = maps.shape[-1]
-    flat = tf.reshape(maps, [tf.shape(maps)[0], -1])
-    missing = tf.maximum(max_peaks - tf.shape(flat)[1], 0)
-    flat = tf.pad(flat, [[0, 0], [0, missing]], constant_values=-float("inf"))
-    scores, indices = tf.math.top_k(flat, max_peaks)
+    num_images, num_channels = tf.shape(maps)[0], maps.shape[-1]
+    highest = tf.where(is_valid, tf.reduce_max(maps, axis=-1), -float("inf"))
+    highest = tf.reshape(highest, [num_images, -1])
+    cells = tf.sort(tf.math.top_k(highest, tf.minimum(max_peaks, tf.shape(highest)[1])).indices)
+    is_peak = tf.gather(tf.math.is_finite(highest), cells, batch_dims=1)
+    values = tf.where(is_peak[..., tf.newaxis], values_at(maps, cells), -float("inf"))
+    values = tf.reshape(values, [num_images, -1])
+    missing = tf.maximum(max_peaks - tf.shape(values)[1], 0)
+    values = tf.pad(values, [[0, 0], [0, missing]], constant_values=-float("inf"))
+    scores, indices = tf.math.top_k(values, max_peaks)
     indices = tf.where(tf.math.is_inf(scores), 0, indices)
-    return Peaks(scores, indices // num_channels, indices % num_channels)
+    found = tf.gather(cells, indices // num_channels, batch_dims=1)
+    return Peaks(scores, tf.where(tf.math.is_inf(scores), 0, found), indices % num_channels)
 
 
-def values_at(maps: Tensor, cells: Tensor) -> Tensor:
-    """Returns the channels [B, M, C] of maps [B, h, w, C] at cells int32 [B, M]."""
+def values_at(maps: Tensor | Callable[[Tensor], Tensor], cells: Tensor) -> Tensor:
+    """Returns the channels [B, M, C] at cells int32 [B, M] of maps [B, h, w, C], or of a function of the cells."""
+    if callable(maps):
+        return maps(cells)
     flat = tf.reshape(maps, [tf.shape(maps)[0], -1, maps.shape[-1]])
     return tf.gather(flat, cells, batch_dims=1)
+
+
+def surroundings(maps: Tensor, cells: Tensor, size: tuple[int, int]) -> Tensor:
+    """Cuts out the neighbourhood of each cell, with zeros outside the map.
+
+    Args:
+        maps: float32 [B, h, w, C].
+        cells: int32 [B, M].
+        size: (height, width) in cells. Like the kernel of a convolution, an even size reaches farther down and right.
+
+    Returns:
+        float32 [B * M, *size, C].
+    """
+    height, width = (maps.shape[axis] or tf.shape(maps)[axis] for axis in (1, 2))
+    rows, columns = (tf.range(side) - (side - 1) // 2 for side in size)
+    y = (cells // width)[..., tf.newaxis, tf.newaxis] + rows[:, tf.newaxis]
+    x = (cells % width)[..., tf.newaxis, tf.newaxis] + columns
+    is_inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+    near = tf.where(is_inside, y * width + x, 0)
+    values = values_at(maps, tf.reshape(near, [tf.shape(cells)[0], -1]))
+    shape = [-1, *size, maps.shape[-1]]
+    return tf.reshape(values, shape) * tf.cast(tf.reshape(is_inside, [-1, *size, 1]), maps.dtype)
 
 
 def corners_of(cells: Tensor, width: Tensor | int) -> Tensor:

@@ -37,18 +37,11 @@ class CenterDetections:
     ) -> Detections:
         """Returns the detections of a batch; true_shapes int32 [B, 2] are the pixels that each image covers."""
         scores = tf.sigmoid(predictions.maps["object_center"][-1])
-        peaks = best_cells(self._in_image(suppress_slopes(scores, self.kernel_size), true_shapes), self.max_detections)
+        peaks = suppress_slopes(scores, self.kernel_size)
+        peaks = best_cells(peaks, self.max_detections, _in_image(spatial_shape(peaks), true_shapes))
         found = self._detections(peaks, predictions, true_shapes, padded_shape)
         found = found if self.limits is None else self._suppress(found, true_shapes, self.limits)
         return self._rescore(found) if any(search.rescores for search in self.keypoints) else found
-
-    def _in_image(self, peaks: Tensor, true_shapes: Tensor) -> Tensor:
-        """Returns -inf at peaks that start outside the image."""
-        rows, columns = (tf.range(cells) * CENTER_STRIDE for cells in spatial_shape(peaks))
-        is_row = rows < true_shapes[:, :1]
-        is_column = columns < true_shapes[:, 1:]
-        inside = is_row[:, :, tf.newaxis] & is_column[:, tf.newaxis, :]
-        return tf.where(inside[..., tf.newaxis], peaks, -float("inf"))
 
     def _detections(
         self,
@@ -136,3 +129,11 @@ class CenterDetections:
             num_valid=kept.num_valid,
             multiclass_scores=tf.where(is_filled[..., tf.newaxis], all_scores, 0.0),
         )
+
+
+def _in_image(map_shape: tuple[Tensor | int, Tensor | int], true_shapes: Tensor) -> Tensor:
+    """Returns bool [B, h, w], True for cells that start within the image."""
+    rows, columns = (tf.range(cells) * CENTER_STRIDE for cells in map_shape)
+    is_row = rows < true_shapes[:, :1]
+    is_column = columns < true_shapes[:, 1:]
+    return is_row[:, :, tf.newaxis] & is_column[:, tf.newaxis, :]

@@ -79,10 +79,13 @@ class KeypointSearch:
         flat = tf.pad(flat, [[0, 0], [0, 0], [0, missing]], constant_values=-float("inf"))
         scores, cells = tf.math.top_k(flat, self.num_candidates)  # [B, P, C]
         cells = tf.where(tf.math.is_inf(scores), 0, cells)
-        pairs = tf.reshape(offsets, [tf.shape(offsets)[0], -1, 2])
-        per_cell = offsets.shape[-1] // 2
-        rows = cells if per_cell == 1 else cells * per_cell + tf.range(num_keypoints)[:, tf.newaxis]
-        points = corners_of(cells, spatial_shape(logits)[1]) + tf.gather(pairs, rows, batch_dims=1)
+        vectors = values_at(offsets, tf.reshape(cells, [tf.shape(cells)[0], -1]))
+        vectors = tf.reshape(vectors, [-1, num_keypoints, self.num_candidates, vectors.shape[-1] // 2, 2])
+        if vectors.shape[3] == 1:  # for all keypoints
+            vectors = vectors[:, :, :, 0]
+        else:
+            vectors = tf.einsum("bpckd,pk->bpcd", vectors, tf.eye(num_keypoints))
+        points = corners_of(cells, spatial_shape(logits)[1]) + vectors
         return tf.transpose(points, [0, 2, 1, 3]), tf.transpose(tf.maximum(scores, 0.0), [0, 2, 1])
 
     def _ranks(self, scores: Tensor, distances: Tensor, boxes: Tensor) -> Tensor:

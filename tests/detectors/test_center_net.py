@@ -154,7 +154,7 @@ def test_hourglasses_return_to_stride_four(size):
     )
     stride = {"10": 8, "20": 16, "32": 32, "52": 128}[size]
     assert built.cell_multiple_px == stride
-    [heatmap] = built.network.output["object_center"]
+    [heatmap] = built.network.output["maps"]["object_center"]
     assert heatmap.shape == (None, *(-(-side // stride) * stride // 4 for side in (64, 96)), 3)  # of the padded input
 
 
