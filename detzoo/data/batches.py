@@ -11,12 +11,14 @@ together yield the records that one pipeline yields. A dropped record leaves a g
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 
 import tensorflow as tf
 
 from detzoo.contracts import PADDING_CLASS, Batch, Context, Groundtruth, Proposals, Tensor
 from detzoo.data.augment.apply import Augmentation, augment, record_seed, uniforms
+from detzoo.data.augment.color import RECOLORINGS
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.issue_counter import REASONS, IssueCounter, count_vector
 from detzoo.data.proposals import ProposalTable, attach_proposals
@@ -79,11 +81,18 @@ def make_batches(
     decoded = records.map(as_written(decode), tf.data.AUTOTUNE, deterministic=True)
     decoded = _usable_records(decoded.ignore_errors(), options, issues)
 
+    functions = [getattr(step, "func", step) for step in augmentations]
+    num_first = len(functions) - len(list(itertools.takewhile(RECOLORINGS.__contains__, reversed(functions))))
+
     def finish(index: Tensor, record: Decoded) -> Batch:
-        sample = augment(record.sample, augmentations, options.seed, index)
         chosen = resizer
         if options.draw_sizes:
             chosen = resizer.drawn(uniforms(record_seed(options.seed, "size", index), 1)[0])
+        sample = augment(record.sample, augmentations[:num_first], options.seed, index)
+        if num_first < len(augmentations):
+            # Differs from the Object Detection API: colors change after an image has shrunk, which has fewer pixels.
+            sample = sample._replace(image=chosen.shrunk(sample.image))
+            sample = augment(sample, augmentations[num_first:], options.seed, index, num_first)
         return _to_example(record, sample, index, chosen, options)
 
     def finish_batch(batch: Batch) -> Batch:

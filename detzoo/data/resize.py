@@ -110,6 +110,17 @@ class Resizer(abc.ABC):
         padded = tf.ensure_shape(padded, [*image.shape[:-3], *self.static_shape, 3])
         return padded, tf.ensure_shape(size, [2])
 
+    def shrunk(self, image: Tensor) -> Tensor:
+        """Returns an image [H, W, 3] as float32, resized but not padded if that leaves fewer pixels, else as it is.
+
+        Law: the resizer returns the same size for a shrunk image as for the image.
+        """
+        shape = tf.shape(image)[:2]
+        size = self.new_size(shape)
+        is_smaller = tf.reduce_prod(size) < tf.reduce_prod(shape)
+        resize = lambda: tf.cast(self._resize(image, size), tf.float32)  # noqa: E731
+        return tf.cond(is_smaller, resize, lambda: tf.cast(image, tf.float32))
+
     def masks(self, masks: Tensor) -> Tensor:
         """Resizes masks uint8 [N, H, W] (nearest neighbour) as their image, and pads them with zeros."""
         size = self.new_size(tf.shape(masks)[1:])

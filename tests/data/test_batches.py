@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import logging
 import pathlib
@@ -12,7 +13,7 @@ import tensorflow as tf
 from PIL import Image
 
 from detzoo.data import records, resize
-from detzoo.data.augment import crop, geometry, objects
+from detzoo.data.augment import color, crop, geometry, objects
 from detzoo.data.batches import BatchOptions, make_batches
 from detzoo.data.decode import DecodeOptions, RecordDecoder
 from detzoo.data.issue_counter import IssueCounter
@@ -272,3 +273,20 @@ def test_boxes_of_several_labels_are_merged_before_they_are_padded(tmp_path):
     [batch] = batches(path)
     assert batch.groundtruth.label_sets == ()
     assert batch.groundtruth.classes[0].numpy().tolist() == [0, 1, 2, -1, -1]
+
+
+def test_colors_change_after_an_image_has_shrunk_by_the_same_numbers(tmp_path):
+    # On a smooth image, resizing and recoloring commute to within the rounding of its pixels.
+    rows, columns = np.mgrid[0:96, 0:128]
+    pixels = np.stack([60 + rows, 40 + columns, 100 + (rows + columns) // 4], axis=-1).astype(np.uint8)
+    with io.BytesIO() as stream:
+        Image.fromarray(pixels).save(stream, "PNG")
+        path = write(tmp_path / "one", [record(0, stream.getvalue())])
+    flip = functools.partial(geometry.random_horizontal_flip, probability=1.0)
+    steps = [flip, color.random_adjust_saturation, color.random_adjust_brightness]
+    shrink = resize.FixedShapeResizer(height=32, width=32)
+    large = next(iter(batches(path, resize.IdentityResizer(), steps, batch_size=1))).images[0]
+    small = next(iter(batches(path, shrink, steps, batch_size=1))).images[0]
+    unchanged = shrink(tf.constant(pixels[:, ::-1]))[0]
+    assert np.abs(small - unchanged).mean() > 3.0
+    np.testing.assert_allclose(small, shrink(large)[0], atol=1.0)

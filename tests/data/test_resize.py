@@ -202,3 +202,17 @@ def test_a_batch_is_its_images_one_by_one(resizer, batch_size):
         expected, expected_shape = resizer(tf.constant(image))
         np.testing.assert_array_equal(padded, expected)
         np.testing.assert_array_equal(true_shape, expected_shape)
+
+
+@pytest.mark.parametrize("size", [(97, 61), (60, 61), (480, 640), (33, 900)])
+def test_a_shrunk_image_has_the_size_of_the_resized_one(size):
+    resizers = [
+        resize.KeepAspectRatioResizer(min_dimension=31, max_dimension=50),
+        resize.ConditionalShapeResizer(size_threshold=59),
+        resize.FixedShapeResizer(height=20, width=30),
+    ]
+    for resizer in resizers:
+        shrunk = resizer.shrunk(tf.zeros([*size, 3], tf.uint8))
+        assert tuple(shrunk.shape[:2]) == tuple(resizer.new_size(tf.constant(size))) < size
+        np.testing.assert_array_equal(resizer.new_size(tf.shape(shrunk)[:2]), tf.shape(shrunk)[:2])
+    assert resize.IdentityResizer().shrunk(tf.zeros([*size, 3], tf.uint8)).shape[:2] == size

@@ -22,9 +22,11 @@ from detzoo.data.sample import Sample, drop_empty_boxes
 Augmentation = Callable[[Sample, Tensor], Sample]
 
 
-def augment(sample: Sample, augmentations: Sequence[Augmentation], seed: int, record_index: Tensor) -> Sample:
-    """Applies the augmentations in order, each with its own random numbers made of (seed, record_index)."""
-    for step, augmentation in enumerate(augmentations):
+def augment(
+    sample: Sample, augmentations: Sequence[Augmentation], seed: int, record_index: Tensor, first_step: int = 0
+) -> Sample:
+    """Applies the augmentations in order, each with its own random numbers made of (seed, its step, record_index)."""
+    for step, augmentation in enumerate(augmentations, first_step):
         sample = augmentation(sample, record_seed(seed, step, record_index))
     return drop_empty_boxes(sample) if augmentations else sample
 

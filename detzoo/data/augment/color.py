@@ -45,10 +45,11 @@ def random_adjust_contrast(sample: Sample, seed: Tensor, *, min_delta: float = 0
     return with_values(sample, tf.image.adjust_contrast(tf.cast(sample.image, tf.float32), factor))
 
 
+# Hue and saturation do not depend on the unit of the values, so the operations of TensorFlow take 0..255 as well.
 def random_adjust_hue(sample: Sample, seed: Tensor, *, max_delta: float = 0.02) -> Sample:
     """Turns the hue by up to ``max_delta`` of a full circle, either way."""
     delta = between(uniforms(seed, 1)[0], -max_delta, max_delta)
-    return with_values(sample, 255.0 * tf.image.adjust_hue(_unit_range(sample), delta))
+    return with_values(sample, tf.image.adjust_hue(tf.cast(sample.image, tf.float32), delta))
 
 
 def random_adjust_saturation(
@@ -56,7 +57,7 @@ def random_adjust_saturation(
 ) -> Sample:
     """Multiplies the saturation by one factor."""
     factor = between(uniforms(seed, 1)[0], min_delta, max_delta)
-    return with_values(sample, 255.0 * tf.image.adjust_saturation(_unit_range(sample), factor))
+    return with_values(sample, tf.image.adjust_saturation(tf.cast(sample.image, tf.float32), factor))
 
 
 def random_distort_color(sample: Sample, seed: Tensor, *, color_ordering: int = 0) -> Sample:
@@ -199,3 +200,14 @@ def _inside_squares(shape: Tensor, corners: Tensor, side: Tensor) -> Tensor:
 def _unit_range(sample: Sample) -> Tensor:
     """Returns the image in [0, 1], float32."""
     return tf.cast(sample.image, tf.float32) / 255.0
+
+
+# Augmentations of each pixel by itself, apart from the mean colour of the image: they give nearly the same before and
+# after resizing.
+RECOLORINGS = frozenset(
+    [
+        *(adjust_gamma, normalize_image, subtract_channel_mean, rgb_to_gray, random_rgb_to_gray, random_pca_color),
+        *(random_adjust_brightness, random_adjust_contrast, random_adjust_hue, random_adjust_saturation),
+        random_distort_color,
+    ]
+)
