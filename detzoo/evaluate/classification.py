@@ -78,13 +78,25 @@ class ClassifierEvaluator:
             DataError: The data set has no image of a class of the label map.
         """
         started = time.monotonic()
+        return self.measured(classifier, [image for _, image in self.detect_shard(classifier)], started)
+
+    def detect_shard(self, classifier: Any) -> list[tuple[int, ClassifiedImage]]:
+        """Returns every image with its best classes and the number of its record."""
         classify = self._traced_classifier(classifier)
-        images: list[ClassifiedImage] = []
+        images: list[tuple[int, ClassifiedImage]] = []
         with progress_bar(None, "evaluate", shown=self._show_progress, leave=False) as bar:
             for batch in self._dataset:
                 scores = classify(batch.images, batch.true_shapes).numpy()
-                images += classified_images(batch, scores)
+                images += zip(batch.record_index.numpy().tolist(), classified_images(batch, scores))
                 bar.update(len(scores))
+        return images
+
+    def measured(self, classifier: Any, images: list[ClassifiedImage], started: float) -> ClassificationResult:
+        """Computes the errors of classified images; ``started`` is the time of ``time.monotonic`` before them.
+
+        Raises:
+            DataError: There is no image.
+        """
         if not images:
             raise DataError("the evaluation data set has no image of a class of the label map: check eval_input_reader")
         metrics, per_class = measure(images, self._class_names, classifier.num_classes)

@@ -139,7 +139,16 @@ class Evaluator:
             ConfigError: The detector does not fit the data set or the metrics.
         """
         started = time.monotonic()
-        images = self.detect(detector)
+        return self.measured(detector, self.detect(detector), started)
+
+    def measured(self, detector: Any, images: list[EvaluatedImage], started: float) -> EvaluationResult:
+        """Computes the metrics of images with detections; ``started`` is the time of ``time.monotonic`` before them.
+
+        Raises:
+            DataError: There is no image.
+        """
+        if not images:
+            raise DataError("the evaluation data set has no image: check eval_input_reader's input_path")
         per_class: dict[str, dict[str, float]] = {}
         if detector.proposes_only:
             metrics = evaluate_proposals(images, MASKS if detector.proposes_masks else BOXES)
@@ -155,12 +164,16 @@ class Evaluator:
 
     def detect(self, detector: Any) -> list[EvaluatedImage]:
         """Returns ground truth and detections of every image, in the order of the data set."""
+        return [image for _, image in self.detect_shard(detector)]
+
+    def detect_shard(self, detector: Any) -> list[tuple[int, EvaluatedImage]]:
+        """Returns ``detect`` with the number of each image's record, also if there is none."""
         detect = self._traced_detection(detector)
         with_masks = MASK_METRICS in self._metrics_set and not detector.proposes_only
         if detector.proposes_masks:
             self._check_masks("segmentation proposals are measured by")
             with_masks = True
-        images: list[EvaluatedImage] = []
+        images: list[tuple[int, EvaluatedImage]] = []
         self._pictures.clear()
         with progress_bar(None, self._title, shown=self._show_progress, leave=False) as bar:
             for batch in (part for whole in self._dataset for part in _of_one_size(whole, detector)):
@@ -168,11 +181,9 @@ class Evaluator:
                 if with_masks and isinstance(detections.masks, tuple):
                     raise ConfigError(f"eval_config.metrics_set: {MASK_METRICS} needs a detector with a mask head")
                 new = images_of_batch(batch, detections, with_masks, self._unlabeled_are_complete)
-                images.extend(new)
+                images.extend(zip(np.asarray(batch.record_index).tolist(), new))
                 self._draw(batch, detections, new, detector.proposes_only)
                 bar.update(len(new))
-        if not images:
-            raise DataError("the evaluation data set has no image: check eval_input_reader's input_path")
         return images
 
     def _draw(self, batch: Batch, detections: Detections, images: list[EvaluatedImage], proposes_only: bool) -> None:

@@ -268,8 +268,11 @@ def measure_exported(
     return make_evaluator(raw, draws).evaluate(OneByOne(detect, not knows_classes(message.model)))
 
 
-def make_evaluator(message: Any, draws: bool = False) -> Any:
-    """Returns the Evaluator of a config's first eval_input_reader and its eval_config; ``draws`` makes pictures."""
+def make_evaluator(message: Any, draws: bool = False, share: Any = None) -> Any:
+    """Returns the Evaluator of a config's first eval_input_reader and its eval_config.
+
+    ``draws`` makes pictures; ``share`` is the ``tf.distribute.InputContext`` of a part of the records, None for all.
+    """
     from detzoo.builders.classification_inputs import class_label_map
     from detzoo.builders.pictures import PairDrawer
     from detzoo.evaluate.classification import ClassifierEvaluator
@@ -279,7 +282,9 @@ def make_evaluator(message: Any, draws: bool = False) -> Any:
     if len(message.eval_input_reader) > 1:
         logger.warning("the config has %d eval_input_readers; the first is used", len(message.eval_input_reader))
     image_labels, all_proposals = reads_image_labels(metrics), message.model.HasField("spp_net")
-    dataset = build_test_dataset(message, reader, image_labels=image_labels, all_proposals=all_proposals)
+    dataset = build_test_dataset(
+        message, reader, image_labels=image_labels, all_proposals=all_proposals, input_context=share
+    )
     if message.model.HasField("spp_classifier"):
         return ClassifierEvaluator(dataset, class_label_map(reader), show_progress=is_live(sys.stderr))
     label_map = load_label_map(reader.label_map_path)

@@ -85,7 +85,7 @@ def train(
             loaded.message,
             folder,
             strategy,
-            lambda: make_evaluation(loaded.message, record_summaries),
+            lambda share, draws: make_evaluation(loaded.message, draws, share),
             stop,
             record_summaries,
             allow_random_weights,
@@ -143,8 +143,8 @@ def extras_of_training(pipeline: Any) -> tuple[str, ...]:
     return ("train", "spp") if pipeline.model.HasField("spp_net") else ("train",)
 
 
-def make_evaluation(message: Any, record_summaries: bool = True) -> Any:
-    """Returns the ``Evaluator`` that runs while training, on the first eval_input_reader.
+def make_evaluation(message: Any, draws: bool = True, share: Any = None) -> Any:
+    """Returns the ``Evaluator`` that runs while training, on this worker's share of the first eval_input_reader.
 
     Raises:
         UsageError: The config has no eval_input_reader.
@@ -156,4 +156,4 @@ def make_evaluation(message: Any, record_summaries: bool = True) -> Any:
             "train_config.eval_every_n_steps is set, but the config has no eval_input_reader to evaluate on; add one, "
             "or --set train_config.eval_every_n_steps=0"
         )
-    return make_evaluator(message, record_summaries)
+    return make_evaluator(message, draws, share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
 import math
@@ -61,7 +62,7 @@ class Outcome:
 class TrainingLoop:
     """Loop that runs a trainer to the last step, with all results in ``model_dir``.
 
-    ``evaluate`` maps a detector to metrics by name; None for no evaluation.
+    ``evaluate`` maps a detector to metrics by name, {} on workers other than the chief; None for no evaluation.
     """
 
     def __init__(
@@ -76,9 +77,7 @@ class TrainingLoop:
         self._trainer, self._settings, self._model_dir = trainer, trainer.settings, pathlib.Path(model_dir)
         self._is_chief = is_chief(trainer.strategy)
         self._num_workers = num_workers(trainer.strategy)
-        self._evaluate = evaluate
-        # Workers that do not evaluate take part in the collective operations before and after an evaluation.
-        self._evaluates = self._settings.eval_every_n_steps > 0 and (evaluate is not None or not self._is_chief)
+        self._evaluate = evaluate if self._settings.eval_every_n_steps > 0 else None
         self._stop = stop
         settings = self._settings
         self._progress = progress or Progress(
@@ -90,7 +89,7 @@ class TrainingLoop:
         )
         schedule = trainer.optimizer._learning_rate  # learning_rate is its value at the current step
         self._plateau_rate = schedule if isinstance(schedule, PlateauRate) else None
-        if self._plateau_rate is not None and not self._evaluates:
+        if self._plateau_rate is not None and self._evaluate is None:
             raise ConfigError(
                 "train_config.optimizer: plateau_learning_rate needs evaluations while training, and there are none; "
                 "set train_config.eval_every_n_steps, or choose another schedule for trainings in several steps"
@@ -222,16 +221,12 @@ class TrainingLoop:
         """Evaluates if an evaluation is due and not done yet. Returns a reason for an early stop, or None."""
         due = last or self._at(self._settings.eval_every_n_steps)
         done = self._selection.has(self._step) or self._evaluated_step == self._step
-        if not self._evaluates or self._step == 0 or not due or done:
+        if self._evaluate is None or self._step == 0 or not due or done:
             return None
         self._recompute_statistics()
         self._evaluated_step = self._step
         self._trainer.synchronize_statistics()
-        reason = None
-        if self._evaluate is not None:
-            reason = self._run_evaluation(self._evaluate)
-        else:
-            self._selection.add(self._step, {})
+        reason = self._run_evaluation(self._evaluate)
         self._count_drops()
         stop, _ = self._agree(reason is not None, 0)
         return (reason or "see the chief's log") if stop and not last else None
@@ -241,8 +236,13 @@ class TrainingLoop:
         self._progress.message(f"evaluating at step {self._step} ...")
         started = time.monotonic()
         try:
-            with self._trainer.weights_for_evaluation() as detector, self._stop.interruptible():
+            # A shared evaluation exchanges detections, and chooses itself where a signal may end it.
+            guard = self._stop.interruptible() if self._num_workers == 1 else contextlib.nullcontext()
+            with self._trainer.weights_for_evaluation() as detector, guard:
                 metrics = evaluate(detector)
+            if not self._is_chief:
+                self._selection.add(self._step, {})
+                return None
             self._note_evaluation(metrics, time.monotonic() - started)
             self._evaluation_problem = None
             return self._selection.should_stop()

@@ -28,8 +28,9 @@ from detzoo.train.loop import Outcome, TrainingLoop
 from detzoo.train.run_record import RunRecord
 from detzoo.train.saving import saved_prefixes
 from detzoo.train.settings import dtype_policy_of, fine_tune_type_of, precision_warning, settings_from_config
+from detzoo.train.shared_evaluation import SharedEvaluation, own_share
 from detzoo.train.stop import StopRequest
-from detzoo.train.strategy import PARAMETER_SERVER, create_strategy, is_chief, role_among_servers
+from detzoo.train.strategy import PARAMETER_SERVER, create_strategy, is_chief, num_workers, role_among_servers
 from detzoo.train.summaries import EVAL, Summaries
 from detzoo.train.trainer import DatasetFactory, Trainer
 from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
@@ -41,7 +42,7 @@ def train_pipeline(
     pipeline: Any,
     model_dir: str | pathlib.Path,
     strategy_name: str,
-    make_evaluator: Callable[[], Any] | None,
+    make_evaluator: Callable[[tf.distribute.InputContext, bool], Any] | None,
     stop: StopRequest,
     record_summaries: bool = True,
     allow_random_weights: bool = False,
@@ -52,8 +53,9 @@ def train_pipeline(
         pipeline: Checked ``TrainEvalPipelineConfig`` with overrides applied.
         model_dir: Folder for checkpoints, events, pipeline.config and run.json.
         strategy_name: One of ``strategy.STRATEGIES``.
-        make_evaluator: Factory of the ``Evaluator`` that runs every ``eval_every_n_steps``; called once before
-            training, so that problems of the evaluation data are reported early.
+        make_evaluator: Factory of the ``Evaluator`` that runs every ``eval_every_n_steps``, from a worker's share of
+            the records and a flag for pictures; called once before training, so that problems of the evaluation data
+            are reported early.
         stop: Stop request, entered already.
         record_summaries: Write TensorBoard events.
         allow_random_weights: Train from random weights if ImageNet's are not available, instead of raising.
@@ -89,7 +91,7 @@ def _train(
     folder: pathlib.Path,
     strategy_name: str,
     strategy: tf.distribute.Strategy,
-    make_evaluator: Callable[[], Any] | None,
+    make_evaluator: Callable[[tf.distribute.InputContext, bool], Any] | None,
     stop: StopRequest,
     record_summaries: bool,
     allow_random_weights: bool,
@@ -115,18 +117,22 @@ def _train(
         trainer = build_trainer(bare, strategy)
     chief = is_chief(strategy)
     summaries = Summaries(folder, chief and record_summaries)
-    evaluate = None
-    if make_evaluator and trainer.settings.eval_every_n_steps and chief:
-        evaluator = make_evaluator()
-
-        def evaluate(detector: Any) -> Mapping[str, float]:
-            result = evaluator.evaluate(detector)
-            summaries.details(EVAL, int(trainer.step), result)
-            return result.metrics
-
-    loop = TrainingLoop(trainer, folder, evaluate, stop, summaries=summaries)
+    evaluator: Any = None
     step = refused = None
+
+    def evaluate(detector: Any) -> Mapping[str, float]:
+        result = evaluator.evaluate(detector)
+        if result is None:  # the chief has it
+            return {}
+        summaries.details(EVAL, int(trainer.step), result)
+        return result.metrics
+
+    loop = TrainingLoop(trainer, folder, evaluate if make_evaluator else None, stop, summaries=summaries)
     try:
+        if make_evaluator and trainer.settings.eval_every_n_steps:
+            evaluator = make_evaluator(own_share(strategy), chief and record_summaries)
+            if num_workers(strategy) > 1:
+                evaluator = SharedEvaluation(evaluator, strategy, stop)
         step = _start(loop, trainer, pipeline.train_config, folder, missing)
     except DetzooError as problem:
         refused = problem

@@ -50,8 +50,8 @@ def check_same_config(
 ) -> None:
     """Compares the configs of all workers before anything is built. Every worker must call it.
 
-    Paths may differ between machines, and only the chief evaluates. ``refused`` is an error that prevents the start of
-    this worker.
+    Paths may differ between machines, and only the chief computes metrics. ``refused`` is an error that prevents the
+    start of this worker.
 
     Raises:
         TrainingError: Configs differ, or another worker cannot start.
@@ -59,12 +59,12 @@ def check_same_config(
     """
     if num_workers(strategy) > 1:
         shared = copy.deepcopy(pipeline)
+        readers = [shared.train_input_reader, *shared.eval_input_reader]
         for message, field in (
             (shared, "eval_config"),
-            (shared, "eval_input_reader"),
-            (shared.train_input_reader, "label_map_path"),
-            (shared.train_input_reader, "proposals_path"),
-            (shared.train_input_reader.tf_record_input_reader, "input_path"),
+            *((reader, "label_map_path") for reader in readers),
+            *((reader, "proposals_path") for reader in readers),
+            *((reader.tf_record_input_reader, "input_path") for reader in readers),
             (shared.train_config, "fine_tune_checkpoint"),
         ):
             message.ClearField(field)
@@ -132,24 +132,32 @@ def _exchange(
 
     Raises a TrainingError if another worker cannot start, and ``refused`` itself.
     """
-    index = worker_index(strategy)
-    name = f"worker {index} ({socket.gethostname()}, {folder.absolute()})"
-    text = json.dumps({**facts, "index": index, "name": name, "refused": str(refused or "")}) + "\n"
-    own = tf.constant(list(text.encode()), tf.int32)
-
-    def gather() -> tf.Tensor:
-        return tf.distribute.get_replica_context().all_gather(tf.identity(own), axis=0)
-
-    gathered = strategy.experimental_local_results(strategy.run(tf.function(gather)))[0]
-    lines = bytes(np.asarray(gathered, np.uint8)).decode().splitlines()
-    by_index = {row["index"]: row for row in map(json.loads, lines)}  # one line per replica
-    rows = [by_index[key] for key in sorted(by_index)]
+    name = f"worker {worker_index(strategy)} ({socket.gethostname()}, {folder.absolute()})"
+    text = json.dumps({**facts, "name": name, "refused": str(refused or "")})
+    rows = [json.loads(line) for line in gather_bytes(strategy, text.encode())]
     if refused is not None:
         raise refused
     for row in rows:
         if row["refused"]:
             raise TrainingError(f"{row['name']} cannot start: {row['refused']}")
     return rows
+
+
+def gather_bytes(strategy: tf.distribute.Strategy, own: bytes) -> list[bytes]:
+    """Returns the bytes of every worker, in the order of TF_CONFIG. Every worker must call it."""
+    words = np.frombuffer(own + bytes(-len(own) % 4), np.int32)  # devices exchange numbers
+    message = tf.constant(np.concatenate([np.array([worker_index(strategy), len(own)], np.int32), words]))
+
+    def gather() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_gather(tf.identity(message), axis=0)
+
+    rest = np.asarray(strategy.experimental_local_results(strategy.run(tf.function(gather)))[0])
+    parts = {}
+    while rest.size:  # one part per replica
+        index, length = rest[:2].tolist()
+        parts[index] = rest[2:].tobytes()[:length]
+        rest = rest[2 + -(-length // 4) :]
+    return [parts[index] for index in sorted(parts)]
 
 
 def _checksum(trainer: Trainer) -> str:

@@ -342,3 +342,15 @@ def test_a_network_runs_in_a_batch_as_alone(toy):
         assert len(one.scores) == 5
         np.testing.assert_allclose(one.scores, other.scores, rtol=1e-5)
         np.testing.assert_allclose(one.boxes_px, other.boxes_px, rtol=1e-4, atol=1e-3)
+
+
+def test_shards_of_the_records_give_the_metrics_of_the_whole():
+    names, whole = {1: "a", 2: "b", 3: "c"}, batch()
+    halves = [tf.nest.map_structure(lambda a, row=row: a[row : row + 1], whole) for row in range(2)]
+    shards = [Evaluator(dataset_of(half), names, show_progress=False) for half in halves]
+    numbered = [pair for shard in shards for pair in shard.detect_shard(PerfectDetector())]
+    assert [number for number, _ in numbered] == whole.record_index.tolist()
+    joined = shards[0].measured(PerfectDetector(), [image for _, image in numbered], 0.0)
+    expected = Evaluator(dataset_of(whole), names, show_progress=False).evaluate(PerfectDetector())
+    assert joined.metrics == expected.metrics
+    assert len(joined.images) == 2

@@ -49,11 +49,13 @@ def free_ports(count):
     return ports
 
 
-def run_two_workers(folders):
+def run_two_workers(folders, **environment):
     """Starts both, waits for both; ``folders`` of each. Returns the processes and their (stdout, stderr)."""
     workers = [f"localhost:{port}" for port in free_ports(2)]
     tasks = [{"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}} for index in range(2)]
-    processes = [start("multi_worker", 6, *own, TF_CONFIG=json.dumps(task)) for own, task in zip(folders, tasks)]
+    processes = [
+        start("multi_worker", 6, *own, TF_CONFIG=json.dumps(task), **environment) for own, task in zip(folders, tasks)
+    ]
     try:
         return processes, [process.communicate(timeout=600) for process in processes]
     finally:
@@ -77,6 +79,19 @@ def test_two_workers_compute_what_one_device_does(training_toy, one_device, tmp_
     # The chief alone reports and saves.
     assert "step 6/6" in outputs[0][1]
     assert "step 6/6" not in outputs[1][1]
+    assert (tmp_path / "ckpt-6.index").is_file()
+    # Three images of the first worker and two of the second, in the order of the records.
+    assert "evaluation at step 6: mAP 0.0123" in outputs[0][1]
+    assert "mAP" not in outputs[1][1]
+
+
+@pytest.mark.slow
+def test_a_worker_that_cannot_evaluate_fails_the_evaluation_of_all(tmp_path):
+    processes, outputs = run_two_workers([[tmp_path], [tmp_path]], FAILING_WORKER="1")
+    for process, (_, err) in zip(processes, outputs):
+        assert process.returncode == 1
+        assert err.count("the evaluation at step") == 3, err[-2000:]  # of steps 2, 4 and 6: training continues
+        assert "worker 1: ValueError: no detections" in err
     assert (tmp_path / "ckpt-6.index").is_file()
 
 

@@ -49,7 +49,7 @@ def random_adjust_contrast(sample: Sample, seed: Tensor, *, min_delta: float = 0
 def random_adjust_hue(sample: Sample, seed: Tensor, *, max_delta: float = 0.02) -> Sample:
     """Turns the hue by up to ``max_delta`` of a full circle, either way."""
     delta = between(uniforms(seed, 1)[0], -max_delta, max_delta)
-    return with_values(sample, tf.image.adjust_hue(tf.cast(sample.image, tf.float32), delta))
+    return sample._replace(image=tf.image.adjust_hue(tf.cast(sample.image, tf.float32), delta))
 
 
 def random_adjust_saturation(
@@ -57,7 +57,7 @@ def random_adjust_saturation(
 ) -> Sample:
     """Multiplies the saturation by one factor."""
     factor = between(uniforms(seed, 1)[0], min_delta, max_delta)
-    return with_values(sample, tf.image.adjust_saturation(tf.cast(sample.image, tf.float32), factor))
+    return sample._replace(image=tf.image.adjust_saturation(tf.cast(sample.image, tf.float32), factor))
 
 
 def random_distort_color(sample: Sample, seed: Tensor, *, color_ordering: int = 0) -> Sample:
