@@ -11,7 +11,8 @@ four times the memory (nearly twice with small tiles).
 
 Rounding errors are five times those of a direct convolution with large tiles, one and a half times with small ones.
 Small tiles compute everything that the choice of regions for a second stage depends on: some of thousands of proposals
-are so close that an error of 1e-5 changes which of them are kept.
+are so close that an error of 1e-5 changes which of them are kept. They also compute small maps, which mostly have many
+channels: their filters take less memory.
 
 References:
     Lavin and Gray, "Fast algorithms for convolutional neural networks", arXiv:1509.09308, sections 4.1 to 4.3; Barabasz
@@ -41,8 +42,9 @@ KERNEL = 3
 SMALL_TILE, LARGE_TILE = sorted(_POINTS)
 
 # By measurement: smaller convolutions lose more by moving tiles than they gain by fewer products.
-MIN_CHANNELS = 128
-MIN_TILES = 64  # of the large size
+MIN_CHANNELS = 64
+MIN_PAIRS = 64 * 128  # of an input and an output channel
+MIN_TILES = 64
 MANY_CROPS = 300  # assumed if the graph does not determine the number of crops of an image for a second stage
 # Of the transformed inputs of a convolution: larger ones lose more by memory access than they gain by fewer products.
 MAX_SPECTRUM_BYTES = 256 * 2**20
@@ -109,13 +111,15 @@ def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = F
     shapes = _shapes_for(frozen, candidates, example)
     static_sizes = {name: shape[1:3] for name, shape in _static_shapes(frozen, candidates).items()}
     tiles = {
-        name: SMALL_TILE if chooses_regions and not _is_one_tile(size) else LARGE_TILE
+        name: LARGE_TILE
+        if (_is_one_tile(size) or not chooses_regions) and _num_tiles(shapes[name], LARGE_TILE) >= MIN_TILES
+        else SMALL_TILE
         for name, size in static_sizes.items()
     }
     chosen = [
         candidate
         for candidate in candidates
-        if _num_tiles(shapes[candidate.name], LARGE_TILE) >= MIN_TILES
+        if _num_tiles(shapes[candidate.name], tiles[candidate.name]) >= MIN_TILES
         and _spectrum_bytes(shapes[candidate.name], candidate.channels, tiles[candidate.name]) <= MAX_SPECTRUM_BYTES
     ]
     if not chosen:
@@ -215,7 +219,7 @@ def _candidates(graph_def: Any) -> list[_Candidate]:
         if kernel is None or kernel.attr["dtype"].type != tf.float32.as_datatype_enum:
             continue
         shape = [dim.size for dim in kernel.attr["value"].tensor.tensor_shape.dim]
-        if shape[:2] == [3, 3] and min(shape[2:]) >= MIN_CHANNELS:
+        if shape[:2] == [3, 3] and min(shape[2:]) >= MIN_CHANNELS and math.prod(shape[2:]) >= MIN_PAIRS:
             found.append(_Candidate(node.name, node.input[0], kernel.name, tuple(shape[2:])))
     return found
 

@@ -43,7 +43,7 @@ def test_equals_a_direct_convolution(tile, shape, is_static):
 
 
 class Network(tf.Module):
-    """3 x 3 convolutions of which one gains: the others are strided, dilated, narrow, 1 x 1, or on a map too small."""
+    """3 x 3 convolutions of which two gain: the others are strided, dilated, narrow, 1 x 1, or on a map too small."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,6 +55,7 @@ class Network(tf.Module):
         self.first, self.wide = kernel(3, 3, 128), kernel(3, 128, 128)
         self.strided, self.dilated, self.narrow = kernel(3, 128, 128), kernel(3, 128, 128), kernel(3, 128, 8)
         self.pointwise, self.coarse = kernel(1, 128, 128), kernel(3, 128, 128)
+        self.tiny = kernel(3, 128, 128)
 
     @tf.function(input_signature=[tf.TensorSpec([None, 40, 32, 3])])
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -62,8 +63,9 @@ class Network(tf.Module):
         x = tf.nn.relu(tf.nn.conv2d(x, self.wide, 1, "SAME"))
         narrow = tf.nn.conv2d(x, self.narrow, 1, "SAME")
         x = tf.nn.conv2d(tf.nn.conv2d(x, self.dilated, 1, "SAME", dilations=2), self.pointwise, 1, "SAME")
-        x = tf.nn.conv2d(tf.nn.conv2d(x, self.strided, 2, "SAME"), self.coarse, 1, "SAME")  # 20 x 16: 5 x 4 tiles
-        return {"coarse": x, "narrow": narrow}
+        x = tf.nn.conv2d(tf.nn.conv2d(x, self.strided, 2, "SAME"), self.coarse, 1, "SAME")  # 10 x 8 small tiles
+        tiny = tf.nn.conv2d(x[:, ::2, ::2], self.tiny, 1, "SAME")  # 10 x 8: 5 x 4 small tiles
+        return {"coarse": x, "narrow": narrow, "tiny": tiny}
 
 
 def frozen_network():
@@ -75,12 +77,13 @@ def test_only_what_gains_is_replaced():
     frozen = frozen_network()
     images = tf.constant(np.random.default_rng(1).uniform(0, 1, (1, 40, 32, 3)).astype(np.float32))
     rewritten, count = winograd.use_winograd(frozen, images)
-    assert count == 1  # `wide`: 10 x 8 tiles
+    assert count == 2
+    assert _points(rewritten) == [16, 36]  # `coarse` with small tiles, `wide` with 10 x 8 large ones
     before, after = (_run(graph, images) for graph in (frozen, rewritten))
     for name, value in before.items():
         np.testing.assert_allclose(after[name], value, atol=1e-4)
         assert np.abs(value).max() > 0.05
-    assert _num_convolutions(rewritten) == _num_convolutions(frozen) - 1
+    assert _num_convolutions(rewritten) == _num_convolutions(frozen) - 2
     # The count is that of the plain convolution, not of its Winograd form.
     counts = [count_in_graph_def(graph.graph_def, graph.input_name, images.numpy()) for graph in (frozen, rewritten)]
     assert sum(counts[0].values()) == sum(counts[1].values())
@@ -90,8 +93,7 @@ def test_small_tiles_where_regions_are_chosen():
     frozen = frozen_network()
     images = tf.ones([1, 40, 32, 3])
     rewritten, _ = winograd.use_winograd(frozen, images, chooses_regions=True)
-    filters = [node for node in rewritten.graph_def.node if "winograd_filter" in node.name and node.op == "Const"]
-    assert [node.attr["value"].tensor.tensor_shape.dim[0].size for node in filters] == [16]
+    assert _points(rewritten) == [16, 16]
 
 
 def test_a_batch_of_small_images_is_left_alone():
@@ -111,6 +113,12 @@ def _run(frozen, images):
 
     found = tf.function(compute)(images)
     return {name: value.numpy() for name, value in zip(names, found, strict=True)}
+
+
+def _points(frozen):
+    """Returns the number of points per tile of each transformed filter, sorted."""
+    filters = [node for node in frozen.graph_def.node if "winograd_filter" in node.name and node.op == "Const"]
+    return sorted(node.attr["value"].tensor.tensor_shape.dim[0].size for node in filters)
 
 
 def _num_convolutions(frozen):
