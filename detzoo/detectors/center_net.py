@@ -31,6 +31,7 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import (
+    CENTER_STRIDE,
     CenterPredictions,
     CenterTargets,
     Detections,
@@ -43,10 +44,11 @@ from detzoo.contracts import (
 from detzoo.detectors.base import Detector, ImageShape
 from detzoo.detectors.center_masks import ClassMasks, DeepMasks, of_map
 from detzoo.detectors.parts import part
-from detzoo.heads.center_head import CenterHead, center_heads, head_at_cells
+from detzoo.heads.center_head import CenterHead, center_heads, head_at_cells, head_of_rows
 from detzoo.layers.resample import PadToMultiple, spatial_shape
 from detzoo.layers.stage_end import end_of_extractor
 from detzoo.losses.keypoint_loss import KeypointLoss
+from detzoo.postprocess.center_detections import CenterDetections
 from detzoo.postprocess.dense_detections import image_windows
 from detzoo.targets.keypoint_targets import KeypointAssigner
 
@@ -57,11 +59,11 @@ class CenterNet(Detector):
     """Detector of objects by their centres, without anchors and without suppression.
 
     Args:
-        network: Model of ``center_network``. What is read at the detected cells alone is computed for these alone.
+        network: Model of ``center_network``.
         normalize: Function from RGB 0..255 to the values that the network expects.
         targets: ``targets(groundtruth, map_shape, true_shapes, padded_shape) -> CenterTargets``.
         loss: ``loss(predictions, targets) -> dict[str, LossTerm]``.
-        detections: ``detections(predictions, true_shapes, padded_shape) -> Detections``.
+        detections: The way from maps to detections.
         num_classes: Number of classes.
         keypoints: Targets and loss of each task of keypoints; empty for boxes alone.
         stride: Largest stride of the network, of which padded sides are multiples.
@@ -78,7 +80,7 @@ class CenterNet(Detector):
         normalize: Callable[[Tensor], Tensor],
         targets: Callable[..., CenterTargets],
         loss: Callable[[CenterPredictions, CenterTargets], dict[str, LossTerm]],
-        detections: Callable[[CenterPredictions, Tensor, Any], Detections],
+        detections: CenterDetections,
         num_classes: int,
         stride: int,
         keypoints: Sequence[tuple[KeypointAssigner, KeypointLoss]] = (),
@@ -146,17 +148,23 @@ class CenterNet(Detector):
         self, predictions: CenterPredictions, true_shapes: Tensor, padded_shape: tuple[Tensor | int, Tensor | int]
     ) -> Detections:
         """Returns the detections without masks; arguments as for ``postprocess``."""
-        return self._detections(self._read_at_cells(predictions), true_shapes, padded_shape)
+        return self._detections(self._only_what_is_read(predictions, true_shapes), true_shapes, padded_shape)
 
-    def _read_at_cells(self, predictions: CenterPredictions) -> CenterPredictions:
-        """Replaces maps that are read at a few cells by functions of the cells, if the heads' input is known."""
-        if isinstance(predictions.features, tuple):
+    def _only_what_is_read(self, predictions: CenterPredictions, true_shapes: Tensor) -> CenterPredictions:
+        """Replaces whole maps, if the heads' input is known: a traced graph then does not compute them.
+
+        Maps that are read at a few cells become functions of the cells. The map of centres loses rows of padding.
+        """
+        features = predictions.features
+        if isinstance(features, tuple):
             return predictions
         maps = dict(predictions.maps)
         for name in maps:
             if name.endswith(READ_AT_CELLS):
-                at_cells = head_at_cells(self.network, name, predictions.features)
+                at_cells = head_at_cells(self.network, name, features)
                 maps[name] = [at_cells] if at_cells else maps[name]
+        num_rows = -(-tf.reduce_max(true_shapes[:, 0]) // CENTER_STRIDE) + self._detections.kernel_size // 2
+        maps["object_center"] = [head_of_rows(self.network, "object_center", features, num_rows)]
         return predictions._replace(maps=maps)
 
     def postprocess(

@@ -17,6 +17,9 @@ from detzoo.ops.peaks import surroundings
 MASK_NETWORK = "mask_net"
 EMBEDDING_KERNEL = (1, 3)  # of DeepMAC's two heads, as in the Object Detection API
 
+# The rows of a map that are computed are a multiple of this, because every other size costs memory and time once.
+ROW_MULTIPLE = 8
+
 
 class CenterHead(NamedTuple):
     """The layers of a head."""
@@ -61,6 +64,27 @@ def _head(x: Tensor, head: CenterHead, name: str, use_depthwise: bool) -> Tensor
     return keras.layers.Activation("linear", dtype="float32", name=f"{name}.outputs")(x)
 
 
+def head_of_rows(network: keras.Model, name: str, features: Tensor, num_rows: Tensor) -> Tensor:
+    """Computes a head of the last stack for the first rows instead of the whole map.
+
+    Args:
+        network: Model with the layers of ``center_heads``.
+        name: Name of the head.
+        features: Map [B, h, w, C] that the head reads.
+        num_rows: Number of rows, an int32 scalar.
+
+    Returns:
+        float32 [B, r, w, num_outputs] with r >= num_rows or r = h, a multiple of ``ROW_MULTIPLE`` if it is less than h.
+        Rows from num_rows on are of no use.
+    """
+    layers = _layers_of_last_stack(network, name)
+    num_rows += sum(layer.kernel_size[0] // 2 for layer in layers[:-1])
+    x = features[:, : ROW_MULTIPLE * ((num_rows + ROW_MULTIPLE - 1) // ROW_MULTIPLE)]
+    for layer in layers:
+        x = layer(x)
+    return x
+
+
 def head_at_cells(network: keras.Model, name: str, features: Tensor) -> Callable[[Tensor], Tensor] | None:
     """Returns a function that computes a head of the last stack for single cells instead of the whole map.
 
@@ -73,20 +97,24 @@ def head_at_cells(network: keras.Model, name: str, features: Tensor) -> Callable
         Function from cells int32 [B, M] to float32 [B, M, num_outputs]. None if not only the first layer reads a
         neighbourhood, because zeros outside the map would then differ from the values computed there.
     """
-    layers = {layer.name: layer for layer in network.layers}
-    stack = sum(key.startswith(f"{layer_prefix(name)}.") and key.endswith(".predictor") for key in layers) - 1
-    prefix = f"{layer_prefix(name)}.{stack}"
-    hidden = [layer for key, layer in layers.items() if key.startswith(f"{prefix}.hidden_")]
-    if not hidden or any(layer.kernel_size != (1, 1) for layer in hidden[1:]):
+    first, *others = _layers_of_last_stack(network, name)
+    if any(layer.kernel_size != (1, 1) for layer in others[:-1]):
         return None
 
     def compute(cells: Tensor) -> Tensor:
-        x = _only_position(hidden[0], surroundings(features, cells, hidden[0].kernel_size))
-        for layer in (*hidden[1:], layers[f"{prefix}.predictor"], layers[f"{prefix}.outputs"]):
+        x = _only_position(first, surroundings(features, cells, first.kernel_size))
+        for layer in others:
             x = layer(x)
         return tf.reshape(x, [tf.shape(cells)[0], -1, x.shape[-1]])
 
     return compute
+
+
+def _layers_of_last_stack(network: keras.Model, name: str) -> list[Any]:
+    """Returns the convolutions of a head and its last layer, without weights."""
+    layers = [layer for layer in network.layers if layer.name.startswith(f"{layer_prefix(name)}.")]
+    prefix = layers[-1].name.rpartition(".")[0]
+    return [layer for layer in layers if layer.name.startswith(f"{prefix}.")]
 
 
 def _only_position(layer: Any, inputs: Tensor) -> Tensor:

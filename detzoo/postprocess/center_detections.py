@@ -74,7 +74,7 @@ class CenterDetections:
         self, found: Detections, maps: Mapping[str, Sequence[Tensor]], peaks: Peaks, boxes: Tensor, true_shapes: Tensor
     ) -> Detections:
         """Adds the keypoints of each object of a class that has some; ``boxes`` [B, M, 4] are in cells."""
-        sides = tf.cast(tf.stack(spatial_shape(maps["object_center"][-1])), tf.float32)
+        sides = tf.cast(tf.stack(spatial_shape(maps[self.keypoints[0].task.head("heatmap")][-1])), tf.float32)
         boxes = tf.clip_by_value(boxes, 0.0, tf.tile(sides, [2]))
         num_columns = 1 + max(column for search in self.keypoints for column in search.task.columns)
         points, scores = tf.zeros([1, 1, num_columns, 2]), tf.zeros([1, 1, num_columns])
