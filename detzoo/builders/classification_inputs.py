@@ -103,9 +103,9 @@ def class_label_map(reader: pb.InputReader) -> LabelMap:
     raise ConfigError("label_map_path is missing: it names the classes of the records")
 
 
-def names_of(label_map: LabelMap) -> ClassNames:
+def names_of(label_map: LabelMap, is_remote: bool = False) -> ClassNames:
     """Returns the classes of a label map for the decoder of records."""
-    return ClassNames(label_map.id_by_any_name, list(label_map.names))
+    return ClassNames(label_map.id_by_any_name, list(label_map.names), is_remote)
 
 
 def read_options(reader: pb.InputReader) -> ReadOptions:

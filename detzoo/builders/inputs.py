@@ -94,7 +94,8 @@ def build_dataset(
     steps = build_augmentations(train_config.data_augmentation_options if training and train_config is not None else ())
     if isinstance(resizer, ClassifierResizer):
         return build_class_dataset(reader, resizer, steps, options, training, issue)
-    names = names_of(load_label_map(reader.label_map_path)) if reader.label_map_path else None
+    data_service = reader.data_service if training else ""
+    names = names_of(load_label_map(reader.label_map_path), bool(data_service)) if reader.label_map_path else None
     is_sequence = reader.input_type == pb.TF_SEQUENCE_EXAMPLE
     max_context_features = context.max_num_context_features if context and reader.load_context_features else 0
     decode_options = DecodeOptions(
@@ -114,6 +115,7 @@ def build_dataset(
         max_context_features=max_context_features,
         is_sequence=is_sequence,
         frame_index=reader.frame_index,
+        data_service=data_service,
         merged_classes=_num_classes(names) if merges_labels else 0,
     )
     source = build_source(reader, seed, issue)

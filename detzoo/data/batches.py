@@ -46,6 +46,7 @@ class BatchOptions:
     max_context_features: int = 0  # N of Batch.context; 0 leaves it empty
     is_sequence: bool = False  # a record is a sequence of images, see ``DecodeOptions``
     frame_index: int = -1  # image of a sequence that training reads; -1 draws one
+    data_service: str = ""  # address of a tf.data service, whose workers run all stages before batching; "" for none
     merged_classes: int = 0  # K' of Groundtruth.label_sets: boxes with several labels become one; 0 leaves them
 
 
@@ -70,7 +71,8 @@ def make_batches(
         A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
     """
     issues = issues if issues is not None else IssueCounter()
-    records = source.stream(options.start, options.num_epochs, options.num_shards, options.shard)
+    read = source.divisible_stream if options.data_service else source.stream
+    records = read(options.start, options.num_epochs, options.num_shards, options.shard)
     if options.is_sequence:
         records = images_of(records, options.seed, options.draw_sizes, options.frame_index)
 
@@ -79,7 +81,11 @@ def make_batches(
         return index, record if proposals is None else attach_proposals(record, proposals)
 
     decoded = records.map(as_written(decode), tf.data.AUTOTUNE, deterministic=True)
-    decoded = _usable_records(decoded.ignore_errors(), options, issues)
+    decoded = decoded.ignore_errors()
+    if options.data_service:
+        decoded = decoded.map(as_written(_print_found)).filter(lambda _, record: record.usable)
+    else:
+        decoded = _usable_records(decoded, options, issues)
 
     functions = [getattr(step, "func", step) for step in augmentations]
     num_first = len(functions) - len(list(itertools.takewhile(RECOLORINGS.__contains__, reversed(functions))))
@@ -101,6 +107,9 @@ def make_batches(
         return to_padded_fractions(batch)
 
     examples = decoded.map(as_written(finish), tf.data.AUTOTUNE, deterministic=True)
+    if options.data_service:
+        mode = tf.data.experimental.service.ShardingPolicy.DYNAMIC
+        examples = examples.apply(tf.data.experimental.service.distribute(mode, options.data_service))
     join = examples.padded_batch if None in resizer.static_shape else examples.batch
     batches = join(options.batch_size, drop_remainder=options.drop_remainder)
     batches = batches.map(as_written(finish_batch), tf.data.AUTOTUNE, deterministic=True)
@@ -144,6 +153,15 @@ def _print_issues(found: Tensor, position: Tensor) -> Tensor:
         return tf.constant(True)
 
 
+def _print_if_any(found: Tensor, position: Tensor) -> Tensor:
+    return tf.cond(tf.reduce_any(found > 0), lambda: _print_issues(found, position), lambda: tf.constant(True))
+
+
+def _print_found(position: Tensor, record: Decoded) -> tuple[Tensor, Decoded]:
+    with tf.control_dependencies([_print_if_any(record.issues, position)]):
+        return tf.identity(position), record
+
+
 def _report(found: Tensor, position: Tensor, is_mark: Tensor, issues: IssueCounter) -> Tensor:
     """Adds the vector to the counter, calling Python only if there is something to add or an epoch ends."""
 
@@ -154,11 +172,7 @@ def _report(found: Tensor, position: Tensor, is_mark: Tensor, issues: IssueCount
         return True
 
     if issues.is_remote:
-        return tf.cond(
-            tf.reduce_any(found > 0),
-            lambda: _print_issues(found, position),
-            lambda: tf.constant(True),
-        )
+        return _print_if_any(found, position)
     return tf.cond(
         is_mark | tf.reduce_any(found > 0),
         lambda: tf.numpy_function(add, [found, position, is_mark], tf.bool),

@@ -56,12 +56,15 @@ class DecodeOptions:
 
 
 class ClassNames:
-    """Class names and ids of a label map as lookup tables, made once and used in the pipeline's graphs."""
+    """Class names and ids of a label map as lookup tables, made once and used in the pipeline's graphs.
 
-    def __init__(self, id_by_name: Mapping[str, int], ids: Sequence[int]) -> None:
-        self._by_name = _table(list(id_by_name) or [""], list(id_by_name.values()) or [0])
+    ``is_remote``: other processes run these graphs.
+    """
+
+    def __init__(self, id_by_name: Mapping[str, int], ids: Sequence[int], is_remote: bool = False) -> None:
+        self._by_name = _table(list(id_by_name) or [""], list(id_by_name.values()) or [0], is_remote)
         known = sorted(set(ids)) or [0]
-        self._known = _table(known, known)
+        self._known = _table(known, known, is_remote)
         self.num_classes = known[-1]  # the highest id
 
     def lookup(self, texts: Tensor, labels: Tensor) -> Tensor:
@@ -80,9 +83,9 @@ class _Pairs(NamedTuple):
         return tf.reduce_max(tf.where(found[..., tf.newaxis] == self.keys, self.values, 0), axis=-1)
 
 
-def _table(keys: Sequence[Any], values: Sequence[int]) -> Any:
+def _table(keys: Sequence[Any], values: Sequence[int], is_remote: bool) -> Any:
     pairs = _Pairs(tf.constant(keys, None if isinstance(keys[0], str) else tf.int64), tf.constant(values, tf.int64))
-    if not tf.executing_eagerly():
+    if is_remote or not tf.executing_eagerly():
         return pairs
     return tf.lookup.StaticHashTable(tf.lookup.KeyValueTensorInitializer(*pairs), default_value=0)
 

@@ -38,6 +38,8 @@ _FOOTER_BYTES = 4
 
 _PARALLEL_READS = 16  # records (and, before the first record, files) read at once; hides the latency of remote files
 
+_SERVICE_BLOCK = 16  # positions that a worker of a tf.data service takes at once
+
 # Weighted sources: positions in which the share of each source is exact, and the steps in which weights are rounded.
 _WEIGHTED_BLOCK = 1024
 _WEIGHT_STEPS = 2**20
@@ -253,6 +255,32 @@ class RecordSource(RecordStream):
         numbers = self._in_turns(tf.range(len(self._counts)), cycle_length, 1).take(count)
         records = numbers.map(as_written(self._read), _PARALLEL_READS, deterministic=True).ignore_errors()
         return records.with_options(dataset_options())
+
+    def divisible_stream(
+        self, start: int = 0, num_epochs: int | None = None, num_shards: int = 1, shard: int = 0
+    ) -> tf.data.Dataset:
+        """Returns the records of ``stream``, without the ends of epochs, for the workers of a tf.data service.
+
+        They divide its first dataset, that of blocks of positions. So the record at a position is computed from the
+        position alone: an epoch is shuffled as a whole.
+        """
+        end = tf.int64.max if num_epochs is None else num_epochs * self.num_records
+
+        def one_block(first: Tensor) -> tf.data.Dataset:
+            return tf.data.Dataset.range(first, tf.minimum(first, end - _SERVICE_BLOCK) + _SERVICE_BLOCK)
+
+        def numbered(position: Tensor) -> tuple[Tensor, Tensor]:
+            number = position % self.num_records
+            if self._options.shuffle:
+                seed = tf.stack([tf.constant(self._seed, tf.int64), position // self.num_records])
+                last = tf.constant(self.num_records - 1, tf.int64)
+                number = tf.random.experimental.index_shuffle(number, seed, last)
+            return position, number
+
+        positions = tf.data.Dataset.range(start, end, _SERVICE_BLOCK).flat_map(as_written(one_block))
+        own = positions.filter(as_written(lambda position: position % num_shards == shard))
+        records = own.map(as_written(numbered)).map(as_written(self._read_numbered), _PARALLEL_READS)
+        return records.ignore_errors()
 
     def numbers(self, start: int = 0) -> tf.data.Dataset:
         """Returns the numbers of the records from position ``start`` on, endless."""

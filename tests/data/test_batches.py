@@ -290,3 +290,19 @@ def test_colors_change_after_an_image_has_shrunk_by_the_same_numbers(tmp_path):
     unchanged = shrink(tf.constant(pixels[:, ::-1]))[0]
     assert np.abs(small - unchanged).mean() > 3.0
     np.testing.assert_allclose(small, shrink(large)[0], atol=1.0)
+
+
+def test_a_data_service_reads_each_record_once_per_epoch(tmp_path):
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    config = service.WorkerConfig(dispatcher_address=dispatcher.target.removeprefix("grpc://"))
+    workers = [service.WorkerServer(config) for _ in range(2)]
+    broken = record(50, b"no image")
+    path = write(tmp_path / "hundred", [*map(record, range(50)), broken, *map(record, range(51, 100))])
+    order = []
+    for shard in range(2):  # two trainers
+        options = {"num_epochs": 2, "num_shards": 2, "shard": shard, "drop_remainder": False}
+        order += numbers(batches(path, shuffle=True, batch_size=7, data_service=dispatcher.target, **options))
+    assert sorted(order) == sorted(2 * [number for number in range(100) if number != 50])
+    assert order != sorted(order)
+    assert len(workers) == 2

@@ -132,6 +132,21 @@ def check_reader(reader: pb.InputReader, findings: Findings, model_kind: str | N
     if reader.HasField("frame_index") and not is_sequence:
         findings.no_effect("frame_index", "only sequences (input_type: TF_SEQUENCE_EXAMPLE) have several images")
     kind = reader.WhichOneof("input_reader")
+    if reader.data_service:
+        if not reader.data_service.startswith("grpc://"):
+            text = f"is '{reader.data_service}'; accepted: the address of a dispatcher, such as grpc://host:5000"
+            findings.error("data_service", "bad-address", text)
+        refused = {
+            "proposals_path": reader.proposals_path,
+            "sample_from_datasets_weights": reader.sample_from_datasets_weights,
+            "image_folder_reader": kind == "image_folder_reader",
+            "input_type": is_sequence,
+        }
+        for name in filter(refused.get, refused):
+            text = (
+                "is set, but a tf.data service reads tf.Examples of one source without regions; unset one of both"
+            )
+            findings.error(name, "not-in-data-service", text)
     if kind is None:
         findings.error("", "no-records", "names no records; add tf_record_input_reader { input_path: '...' }")
     elif kind == "image_folder_reader":
