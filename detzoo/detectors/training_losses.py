@@ -56,10 +56,13 @@ def loss_shares(
         name: tf.cast(term.total, tf.float32) / normalizer
         for (name, term), normalizer in zip(terms.items(), normalizers)
     }
+    return parts | penalty_share(detector) if add_regularization else parts
+
+
+def penalty_share(detector: Any) -> dict[str, Tensor]:
+    """Returns this replica's share of the weight regularisation by its name; {} for a detector without any."""
     penalties = [tf.cast(loss, tf.float32) for loss in detector.losses]
-    if penalties and add_regularization:
-        parts[REGULARIZATION] = tf.add_n(penalties) / num_replicas()
-    return parts
+    return {REGULARIZATION: tf.add_n(penalties) / num_replicas()} if penalties else {}
 
 
 def num_replicas() -> int:

@@ -12,6 +12,7 @@ from detzoo.config.check.training import chosen_schedule
 _SAME_NAMES = (
     *("num_steps", "batch_size", "seed", "checkpoint_every_n_steps", "eval_every_n_steps", "best_checkpoint_metric"),
     *("keep_checkpoint_max", "keep_checkpoint_every_n_hours", "add_regularization_loss"),
+    "gradient_accumulation_steps",
 )
 _POLICIES = {"FLOAT32": "float32", "BFLOAT16": "mixed_bfloat16", "FLOAT16": "mixed_float16"}
 
@@ -45,6 +46,7 @@ class TrainSettings:
     add_regularization_loss: bool = True  # add the detector's weight regularisation to the loss
     moving_average_decay: float | None = None  # decay of the moving average of weights; None for no average
     float16_loss_scaling: bool = False  # compute gradients of a scaled loss
+    gradient_accumulation_steps: int = 1  # parts of a replica's batch that are computed one after another
     # Regular expressions; if there are any, only variables with a matching path train.
     update_variables: tuple[str, ...] = ()
     freeze_variables: tuple[str, ...] = ()  # regular expressions; variables with a matching path do not train

@@ -12,7 +12,13 @@ import keras
 import tensorflow as tf
 
 from detzoo.contracts import Batch, Groundtruth, Tensor
-from detzoo.detectors.training_losses import all_reduce_sum, loss_shares, num_replicas
+from detzoo.detectors.training_losses import (
+    all_reduce_sum,
+    loss_shares,
+    num_replicas,
+    penalty_share,
+    training_predictions,
+)
 from detzoo.train.loss_scale import LossScale
 from detzoo.train.settings import TrainSettings
 from detzoo.train.variables import has_weight_decay, is_bias
@@ -58,11 +64,10 @@ class TrainStep:
     def __call__(self, batch: Batch) -> StepOutputs:
         """Trains on this replica's part of a global batch."""
         scale = 1.0 if self._loss_scale is None else tf.convert_to_tensor(self._loss_scale.scale)
-        with tf.GradientTape() as tape:
-            parts = loss_shares(self._detector, batch, add_regularization=self._settings.add_regularization_loss)
-            scaled_loss = tf.add_n(list(parts.values())) * scale
+        compute = self._gradients if self._settings.gradient_accumulation_steps == 1 else self._accumulated_gradients
+        parts, gradients = compute(batch, scale)
         self.part_names = tuple(parts)
-        gradients = self._global_gradients(tape, scaled_loss, scale)
+        gradients = self._global_gradients(gradients, scale)
         needs_masks = self._detector.proposes_masks
         objects = count_objects(batch.groundtruth, needs_masks)
         losses, objects = tf.split(
@@ -76,9 +81,62 @@ class TrainStep:
         last = tf.reduce_max(batch.record_index)
         return StepOutputs(losses, tf.reduce_sum(losses), norm, rate, all_reduce_max(last) + 1, objects)
 
-    def _global_gradients(self, tape: tf.GradientTape, scaled_loss: Tensor, scale: Tensor | float) -> list[Tensor]:
+    def _gradients(self, batch: Batch, scale: Tensor | float) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        """Returns the parts of the loss, and the gradients of their sum times ``scale``; None for unused variables."""
+        with tf.GradientTape() as tape:
+            parts = loss_shares(self._detector, batch, add_regularization=self._settings.add_regularization_loss)
+            scaled_loss = tf.add_n(list(parts.values())) * scale
+        return parts, tape.gradient(scaled_loss, [variable.value for variable in self._variables])
+
+    def _accumulated_gradients(
+        self, batch: Batch, scale: Tensor | float
+    ) -> tuple[dict[str, Tensor], list[Tensor | None]]:
+        """Returns what ``_gradients`` does, from parts of the batch one after another.
+
+        A first pass sums the normalizers, which mostly depend on the ground truth alone; then TensorFlow removes its
+        forward passes.
+        """
+        count = self._settings.gradient_accumulation_steps
+        divided = tf.nest.map_structure(lambda x: tf.reshape(x, tf.concat([[count, -1], tf.shape(x)[1:]], 0)), batch)
+        values = [variable.value for variable in self._variables]
+        names: list[str] = []
+        is_used = [False] * len(values)
+
+        def terms_of(number: Tensor, training: bool) -> tuple[Tensor, Tensor]:
+            """Returns the totals and the normalizers of a part of the batch."""
+            part = tf.nest.map_structure(lambda x: x[number], divided)
+            terms = self._detector.loss_terms(training_predictions(self._detector, part, training), part.groundtruth)
+            names[:] = terms
+            columns = zip(*((term.total, term.normalizer) for term in terms.values()))
+            return tuple(tf.stack([tf.cast(value, tf.float32) for value in column]) for column in columns)
+
+        numbers = tf.range(count)
+        own = tf.map_fn(lambda number: terms_of(number, False)[1], numbers, fn_output_signature=tf.float32)
+        normalizers = tf.maximum(all_reduce_sum(tf.reduce_sum(own, axis=0)), 1.0)
+
+        def add(number: Tensor, losses: Tensor, *sums: Tensor) -> tuple[Tensor, ...]:
+            with tf.GradientTape() as tape:
+                parts = terms_of(number, True)[0] / normalizers
+                loss = tf.reduce_sum(parts) * scale
+            gradients = tape.gradient(loss, values)
+            is_used[:] = [gradient is not None for gradient in gradients]
+            added = [s if g is None else s + tf.cast(g, s.dtype) for s, g in zip(sums, gradients)]
+            return number + 1, losses + parts, *added
+
+        first = (0, tf.zeros([len(names)]), *map(tf.zeros_like, values))
+        _, losses, *sums = tf.while_loop(lambda number, *_: number < count, add, first, parallel_iterations=1)
+        found = [s if used else None for s, used in zip(sums, is_used)]
+        parts = dict(zip(names, tf.unstack(losses, len(names))))
+        if not self._settings.add_regularization_loss:
+            return parts, found
+        with tf.GradientTape() as tape:
+            parts |= penalty_share(self._detector)
+            penalty = scale * tf.add_n([tf.zeros([]), *(parts[name] for name in parts if name not in names)])
+        extra = tape.gradient(penalty, values)
+        return parts, [e if g is None else g if e is None else g + e for g, e in zip(found, extra)]
+
+    def _global_gradients(self, found: list[Tensor | None], scale: Tensor | float) -> list[Tensor]:
         """Returns gradients of the global batch's loss, in the order of the variables that the loss depends on."""
-        found = tape.gradient(scaled_loss, [variable.value for variable in self._variables])
         unused = [variable.path for variable, gradient in zip(self._variables, found) if gradient is None]
         if unused:
             logger.warning("the loss does not depend on %d variables, such as %s", len(unused), unused[0])

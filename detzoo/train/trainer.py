@@ -67,11 +67,12 @@ class Trainer(orbit.StandardTrainer):
         settings: TrainSettings,
     ) -> None:
         super().__init__(train_dataset=None)
-        replicas = strategy.num_replicas_in_sync
-        if settings.batch_size % replicas:
+        replicas, num_parts = strategy.num_replicas_in_sync, settings.gradient_accumulation_steps
+        if settings.batch_size % (replicas * num_parts):
+            parts = f" and {num_parts} gradient_accumulation_steps" if num_parts > 1 else ""
             raise UsageError(
-                f"train_config.batch_size {settings.batch_size} cannot be divided among {replicas} replicas; use a "
-                f"multiple of {replicas}, or --strategy one_device"
+                f"train_config.batch_size {settings.batch_size} cannot be divided among {replicas} replicas{parts}; "
+                f"use a multiple of {replicas * num_parts}, or --strategy one_device"
             )
         self.detector, self.optimizer, self.strategy, self.settings = detector, optimizer, strategy, settings
         self._make_dataset = make_dataset

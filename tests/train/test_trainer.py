@@ -50,6 +50,28 @@ def test_two_replicas_compute_what_one_does(training_toy, one_device, two_replic
     assert int(one.next_record) == int(two.next_record) == 12
 
 
+def test_accumulated_gradients_are_those_of_the_whole_batch(training_toy, one_device, two_replicas):
+    # Records 0..3 have 1, 2, 3 and 1 objects: means of parts of one or two images would have other normalizers.
+    whole, *others = (
+        training_toy.make_trainer(
+            strategy, training_toy.settings(gradient_accumulation_steps=count, gradient_clipping_norm=0.5), l2=0.1
+        )
+        for strategy, count in ((one_device, 1), (one_device, 4), (two_replicas, 2))
+    )
+    expected = [whole.run_steps(1) for _ in range(2)]
+    for trainer in others:
+        for first in expected:
+            second = trainer.run_steps(1)
+            assert first.losses.keys() == second.losses.keys()
+            for name, value in first.losses.items():
+                np.testing.assert_allclose(second.losses[name], value, rtol=1e-5, err_msg=name)
+            np.testing.assert_allclose(second.gradient_norm, first.gradient_norm, rtol=2e-5)
+        for path, value in weights_of(whole).items():
+            np.testing.assert_allclose(weights_of(trainer)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
+    with pytest.raises(UsageError, match="2 replicas and 4 gradient_accumulation_steps; use a multiple of 8"):
+        training_toy.make_trainer(two_replicas, training_toy.settings(gradient_accumulation_steps=4))
+
+
 def test_statistics_of_replicas_are_averaged_before_they_are_saved(training_toy, two_replicas):
     trainer = training_toy.make_trainer(two_replicas, batch_norm=True)
     trainer.run_steps(2)

@@ -143,9 +143,7 @@ def check_reader(reader: pb.InputReader, findings: Findings, model_kind: str | N
             "input_type": is_sequence,
         }
         for name in filter(refused.get, refused):
-            text = (
-                "is set, but a tf.data service reads tf.Examples of one source without regions; unset one of both"
-            )
+            text = "is set, but a tf.data service reads tf.Examples of one source without regions; unset one of both"
             findings.error(name, "not-in-data-service", text)
     if kind is None:
         findings.error("", "no-records", "names no records; add tf_record_input_reader { input_path: '...' }")
