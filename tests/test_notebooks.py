@@ -20,7 +20,7 @@ SHORTER = {
     "steps(150)": "steps(4)",
     "count=120": "count=30",
     "runs=10": "runs=1",
-    ', "ssd_mobilenet_v2_fpnlite_640": 28.2': "",
+    ', "ssd_mobilenet_v2_fpnlite_320": 22.2, "ssd_mobilenet_v2_fpnlite_640": 28.2': "",
 }
 
 
@@ -86,7 +86,7 @@ def test_training_and_fine_tuning(in_checkout, full):
 def test_comparing_detectors(in_checkout, full):
     notebook = run(ROOT / "docs" / "notebooks" / "compare.ipynb", in_checkout, () if full else SHORTER)
     assert len(pictures(notebook)) == 1
-    assert printed(notebook).count("billion multiply-adds") == (3 if full else 2)
+    assert printed(notebook).count("billion multiply-adds") == (3 if full else 1)
 
 
 @pytest.mark.shared

@@ -117,7 +117,7 @@ def write_golden_record(shared, golden_weights, folder):
 
 @pytest.mark.train
 @pytest.mark.parametrize(
-    "name", ["ssd_mobilenet_v2_320", pytest.param("ssd_resnet50_v1_fpn_640", marks=pytest.mark.slow)]
+    "name", ["ssd_mobilenet_v2_320", pytest.param("ssd_resnet50_v1_fpn_640", marks=pytest.mark.full_sweep)]
 )
 def test_the_first_step_has_their_losses(seeded, shared, golden_weights, logged_scalars, tmp_path, name):
     # Their losses come from a network in inference mode: batch normalisation uses its moving statistics.

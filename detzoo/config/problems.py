@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import copy
 import enum
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -79,8 +78,8 @@ class Findings:
 
     def at(self, path: str) -> Findings:
         """Returns a view from the block at ``path`` below this one. Both share their findings."""
-        view = copy.copy(self)
-        view.path = self._below(path)
+        view = Findings.__new__(Findings)
+        view.__dict__.update(self.__dict__, path=self._below(path))  # half the time of copy.copy
         return view
 
     def error(self, path: str, code: str, message: str, reads: Iterable[str] = ()) -> None:
