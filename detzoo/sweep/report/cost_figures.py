@@ -84,8 +84,11 @@ def memory_time(rows: Sequence[Row], device: str) -> style.Drawing:
 
 
 def memory_kind(rows: Sequence[Row]) -> str:
-    """Returns the kind of memory to show: the total as in the paper, or the first that was measured."""
-    for kind in ("total", "peak", "process"):
+    """Returns the kind of memory to show: the total as in the paper, or the first that was measured.
+
+    Of several runtimes it is the memory of the process: tensors are those of TensorFlow's graph alone.
+    """
+    for kind in ("process", "total", "peak") if names.has_runtimes(rows) else ("total", "peak", "process"):
         if with_values(rows, MEMORIES[kind]):
             return kind
     raise style.MissingDataError("no point's memory was measured" if rows else "no point was measured")

@@ -113,7 +113,8 @@ def _join_detectors(axes: Axes, rows: Sequence[Row], x: tuple[str, float], y: tu
         axes.plot(*zip(*places), color=FRONTIER_COLOUR, linewidth=0.6, alpha=0.6, zorder=1, gid="detector")
         name = f"{extractor_name(group[0]['extractor'])} {group[0]['resolution'] or ''}".strip()
         look: dict[str, Any] = {"fontsize": LABEL_SIZE, "color": FRONTIER_COLOUR, "zorder": 4}
-        axes.annotate(name, places[-1], (7, -3), textcoords="offset points", **look)
+        # Below the frontier's labels and line, to the left: the legend is on the right.
+        axes.annotate(name, places[-1], (5, -6), textcoords="offset points", ha="right", va="top", **look)
 
 
 def draw_markers(
