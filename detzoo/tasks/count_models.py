@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import logging
 import pathlib
+import tempfile
+from collections.abc import Iterator
 from typing import Any
 
 from detzoo.benchmark.models import IMAGE_SHAPE, NUM_GIVEN_PROPOSALS, ModelRow, digest_of
@@ -88,7 +91,8 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
         image = tf.zeros([model.spp_classifier.crop_size] * 2 + [3])
     else:
         image, _ = build_model_resizer(model)(tf.zeros([*IMAGE_SHAPE, 3]))
-    detector = build_untrained(model)
+    with stand_in_keypoints(model):
+        detector = build_untrained(model)
     spec = tf.TensorSpec([1, *image.shape], tf.float32)
     runs = model.HasField("spp_net")  # the sizes of its maps are those of its scales, known only when the graph runs
     options = {"proposals": _some_proposals(model)} if detector.wants_proposals else {}
@@ -102,6 +106,27 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
     parameters = sum(int(variable.shape.num_elements()) for variable in variables_by_path(detector.variables).values())
     size = detector.whole_cells(image[tf.newaxis], None).shape[1:3]
     return ModelRow(file.stem, "x".join(map(str, size)), parameters, sum(counts.values()), digest)
+
+
+@contextlib.contextmanager
+def stand_in_keypoints(model: Any) -> Iterator[None]:
+    """Sets a label map of the keypoints that a CenterNet's ``keypoint_label_to_std`` names, until the block ends.
+
+    A config that still has a placeholder for its label map can then be built. Other detectors stay as they are.
+    """
+    items = [
+        f"item {{ id: {number} name: '{task.keypoint_class_name}' "
+        + " ".join(f"keypoints {{ id: {index} label: '{name}' }}" for index, name in enumerate(sorted(names)))
+        + " }"
+        for number, task in enumerate(model.center_net.keypoint_estimation_task, start=1)
+        for names in [task.keypoint_label_to_std]
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        if items:
+            file = pathlib.Path(folder) / "label_map.pbtxt"
+            file.write_text("\n".join(items), encoding="utf-8")
+            model.center_net.keypoint_label_map_path = str(file)
+        yield
 
 
 def _count_running(function: Any, image: Any) -> dict[str, int]:
