@@ -50,12 +50,14 @@ from detzoo.config.check.pipeline import check_pipeline
 from detzoo.config.label_map import load_label_map
 from detzoo.config.load import load_pipeline
 from detzoo.config.problems import Severity
+from detzoo.data.record_keys import CONTEXT_FEATURES, CONTEXT_LENGTH
 from detzoo.features.network import symbolic
 from detzoo.train.session import build_trainer
 from detzoo.train.strategy import create_strategy
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HEIGHT, WIDTH = 64, 96  # pixels
+MEMORY_LENGTH = 2057  # values per feature, of the published configs of Context R-CNN
 _SIDES = (("min_dimension", HEIGHT), ("max_dimension", WIDTH))
 FEW_PROPOSALS = (
     "first_stage_max_proposals=8",
@@ -97,6 +99,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         with contextlib.redirect_stdout(io.StringIO()):
             detzoo(["dataset", "shapes", f"--output_path={folder}/shapes", "--num_images=4", "--image_size=96"])
+        add_memory(pathlib.Path(folder))
         for path in sorted(pathlib.Path(FOLDER.value).glob("*/*.config")):
             if ONLY.value not in path.stem or path.stem in known:
                 continue
@@ -107,6 +110,19 @@ def main(argv: list[str]) -> int:
     failed = [row.config for row in rows if row.problem or row.check != "ok"]
     print(f"{len(rows) - len(failed)} of {len(rows)} have no problem")
     return 1 if failed or not rows else 0
+
+
+def add_memory(folder: pathlib.Path) -> None:
+    """Adds a memory of random features to each record, for Context R-CNN."""
+    random = np.random.default_rng(0)
+    for file in sorted(folder.glob("*.tfrecord")):
+        records = list(tf.data.TFRecordDataset(str(file)).as_numpy_iterator())
+        with tf.io.TFRecordWriter(str(file)) as writer:
+            for record in records:
+                feature = (example := tf.train.Example.FromString(record)).features.feature
+                feature[CONTEXT_FEATURES].float_list.value[:] = random.normal(size=3 * MEMORY_LENGTH)
+                feature[CONTEXT_LENGTH].int64_list.value[:] = [MEMORY_LENGTH]
+                writer.write(example.SerializeToString())
 
 
 def read_rows(file: str | None) -> list[list[str]]:
@@ -238,6 +254,7 @@ def overrides(pipeline: Any, data: pathlib.Path) -> list[str]:
         f"train_input_reader.label_map_path={data}/label_map.pbtxt",
         f"train_input_reader.tf_record_input_reader.input_path=['{data}/shapes-*']",
         "train_input_reader.sample_1_of_n_examples=1",
+        "train_input_reader.input_type=TF_EXAMPLE",  # Context R-CNN reads sequences of examples
     ]
     chosen += [f"model.{kind}.{setting}" for setting in FEW_PROPOSALS] if kind == "faster_rcnn" else []
     if detector.feature_extractor.type == "ssd_inception_v3":  # without padding, smaller images have no cell left
