@@ -28,8 +28,19 @@ HEADING = """\
 # The Object Detection API's configs
 
 `scripts/list_published_configs.py` writes this page from the results of `detzoo config check` for the unchanged files.
-One test checks that the page is current, and another builds all configs that are ok. `benchmarks/published_configs.py`
-trains one step of each.
+One test checks that the page is current, and another builds all configs that are ok.
+
+`benchmarks/published_configs.py` goes further. On the machine of the last run (2 cores, busy with other work):
+
+| step of the benchmark | configs | result |
+|---|---:|---|
+| check, build, one training step on small images | 104 | 104 without a problem |
+| variables looked up in the layout of the published checkpoint | 75 | all found, none of the checkpoint unused |
+| export of a checkpoint with seeded values | 38 | 38 without a problem |
+| detections compared with those of the original's code | 11 | scores within 1.3e-6, boxes within 3.6e-7 |
+
+The other 29 configs have no recorded layout: most are a deeper or larger variant of a config that has one. An export
+takes 3 to 60 s with its import; Hourglass-104 and DeepMAC take 70 to 170 s, NASNet at 1200 x 1200 pixels 210 s.
 
 Reading these tables: a config whose state is *ok* can be trained, evaluated and exported unchanged once its paths
 are set; the check lists each path with the `--set` for it. *Without effect* counts the fields that are accepted and
