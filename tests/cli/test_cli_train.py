@@ -8,7 +8,9 @@ import subprocess
 import sys
 import urllib.error
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
 pytest.importorskip("orbit", reason="needs detzoo[train]: tf-models-official is not installed")
 
@@ -192,6 +194,33 @@ def warm_start_with_another_class(raccoons, run, tmp_path, capsys):
     assert "new: head/" in shown
     assert "in the checkpoint" in shown
     assert "another number of classes" in shown
+
+
+def test_a_graph_of_bytes_is_no_start(config, tmp_path, capsys):
+    shapes = ["--num_images=4", "--image_size=64", f"--output_path={tmp_path}/shapes"]
+    assert main(["dataset", "shapes", *shapes]) == 0
+    node = tf.compat.v1.NodeDef(name="FeatureExtractor/MobilenetV1/Conv2d_0/weights_quantized_const", op="Const")
+    node.attr["dtype"].type = tf.uint8.as_datatype_enum
+    node.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(np.ones([3, 3, 3, 8], np.uint8)))
+    graph = tmp_path / "frozen_inference_graph.pb"
+    graph.write_bytes(tf.compat.v1.GraphDef(node=[node]).SerializeToString())
+    changes = {
+        "model.ssd.num_classes": 5,
+        "train_input_reader.label_map_path": tmp_path / "label_map.pbtxt",
+        "train_input_reader.tf_record_input_reader.input_path": f"['{tmp_path}/shapes*']",
+        "eval_input_reader[0].label_map_path": tmp_path / "label_map.pbtxt",
+        "eval_input_reader[0].tf_record_input_reader.input_path": f"['{tmp_path}/shapes*']",
+        "train_config.fine_tune_checkpoint": graph,
+        "train_config.fine_tune_checkpoint_type": "detection",
+    }
+    overrides = [f"--set={path}={value}" for path, value in changes.items()]
+    capsys.readouterr()
+    assert train(config, tmp_path / "run", *overrides) == 1
+    shown = capsys.readouterr().err
+    assert f"the weights in {graph} are quantized to uint8" in shown
+    assert "take the model.ckpt or the frozen" in shown
+    assert "Traceback" not in shown
+    assert not list((tmp_path / "run").glob("ckpt-*"))
 
 
 @pytest.fixture
