@@ -33,48 +33,45 @@ def freeze(function: Any) -> tuple[FrozenGraph, int]:
     """
     frozen = to_constants(function)
     outputs = [node_of(name) for name in frozen.output_names.values()]
-    graph_def, num_folded = fold_batch_norms(bypass_identities(frozen.graph_def), protected=set(outputs))
+    graph_def = frozen.graph_def  # changed in place, because weights of large networks are copied with it
+    bypass_identities(graph_def)
+    num_folded = fold_batch_norms(graph_def, protected=set(outputs))
     _forget_gradients(graph_def)
     needed = [*map(node_of, frozen.input_names), *outputs]
     return frozen._replace(graph_def=without_unused(graph_def, needed)), num_folded
 
 
-def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = frozenset()) -> tuple[Any, int]:
+def fold_batch_norms(graph_def: Any, protected: set[str] | frozenset[str] = frozenset()) -> int:
     """Folds batch normalisation with constant statistics into the preceding convolution (and bias).
 
     With s = scale / sqrt(variance + epsilon), BN(conv(x, w) + b) = conv(x, w * s) + ((b - mean) * s + offset). A small
     filter that several convolutions share is copied for each of them; normalisations after large ones are kept. So are
-    nodes of ``protected`` names, because they are outputs.
+    nodes of ``protected`` names, because they are outputs. Nodes that are no longer needed stay in the GraphDef.
 
     Returns:
-        The new GraphDef, which still contains nodes that are no longer needed, and the number of folded normalisations.
+        The number of folded normalisations.
     """
-    result = tf.compat.v1.GraphDef()
-    result.CopyFrom(graph_def)
-    nodes = {node.name: node for node in result.node}
-    num_readers = Counter(node_of(name) for node in result.node for name in node.input)
-    filters = Counter(constant_behind(nodes, n.input[1]).name for n in result.node if _has_constant_filter(nodes, n))
+    nodes = {node.name: node for node in graph_def.node}
+    num_readers = Counter(node_of(name) for node in graph_def.node for name in node.input)
+    filters = Counter(constant_behind(nodes, n.input[1]).name for n in graph_def.node if _has_constant_filter(nodes, n))
     num_folded = 0
-    for norm in [node for node in result.node if node.op in _BATCH_NORMS]:
+    for norm in [node for node in graph_def.node if node.op in _BATCH_NORMS]:
         chain = _foldable_chain(nodes, norm, num_readers, protected)
         if chain is not None and (filters[chain.filter.name] == 1 or _num_values(chain.filter) <= _MAX_COPIED_FILTER):
-            _fold(result, norm, chain)
+            _fold(graph_def, norm, chain)
             num_folded += 1
-    return result, num_folded
+    return num_folded
 
 
-def bypass_identities(graph_def: Any) -> Any:
+def bypass_identities(graph_def: Any) -> None:
     """Rewires consumers around IdentityN, the last operation of functions with a custom gradient.
 
     With the IdentityN of a swish, Grappler does not recognise the swish. The function library is not changed, and nodes
-    that are no longer needed stay in the new GraphDef.
+    that are no longer needed stay in the GraphDef.
     """
-    result = tf.compat.v1.GraphDef()
-    result.CopyFrom(graph_def)
-    nodes = {node.name: node for node in result.node}
-    for node in result.node:
+    nodes = {node.name: node for node in graph_def.node}
+    for node in graph_def.node:
         node.input[:] = [_source(nodes, name) for name in node.input]
-    return result
 
 
 def _source(nodes: dict[str, Any], name: str) -> str:

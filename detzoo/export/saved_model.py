@@ -23,7 +23,8 @@ from detzoo.serving.saved_detector import SIGNATURE
 def write_saved_model(frozen: FrozenGraph, input_specs: Sequence[tf.TensorSpec], folder: str | pathlib.Path) -> None:
     """Writes ``folder``/saved_model.pb and its variables; ``input_specs`` are shape, type and name of each input."""
     graph, constants = take_out_constants(frozen)
-    filters = {name: tf.Variable(value, trainable=False, name=node_of(name)) for name, value in constants.items()}
+    # Each constant is released once it is a variable, because large ones exist in several copies during an export.
+    filters = {name: tf.Variable(constants.pop(name), trainable=False, name=node_of(name)) for name in list(constants)}
 
     def detect(*inputs: Tensor) -> dict[str, Tensor]:
         return outputs_of(graph, inputs, filters)

@@ -31,8 +31,8 @@ import numpy as np
 import tensorflow as tf
 
 from detzoo.contracts import Tensor
-from detzoo.export.freeze import add_constant, constant_behind, without_unused
-from detzoo.serving.frozen import FrozenGraph, node_of, outputs_of
+from detzoo.export.freeze import add_constant, constant_behind
+from detzoo.serving.frozen import FrozenGraph, node_of, outputs_of, reach
 from detzoo.serving.given_regions import inputs_of
 
 # Outputs of a tile per direction -> the points of the polynomials, in addition to infinity. With the usual points 0,
@@ -124,21 +124,24 @@ def use_winograd(frozen: FrozenGraph, example: Tensor, chooses_regions: bool = F
     ]
     if not chosen:
         return frozen, 0
-    result = tf.compat.v1.GraphDef(versions=frozen.graph_def.versions, library=frozen.graph_def.library)
-    replaced = {candidate.name for candidate in chosen}
-    result.node.extend(node for node in frozen.graph_def.node if node.name not in replaced)
     nodes = {node.name: node for node in frozen.graph_def.node}
-    transformed: set[str] = set()
+    result = tf.compat.v1.GraphDef(versions=frozen.graph_def.versions, library=frozen.graph_def.library)
+    transformed: dict[str, tuple[str, int]] = {}
     for candidate in chosen:
-        kernel = tf.make_ndarray(nodes[candidate.filter_name].attr["value"].tensor)
         size, tile = static_sizes[candidate.name], tiles[candidate.name]
         name = f"{candidate.filter_name}/{_SCOPE}_filter_{tile}"
-        if name not in transformed:
-            transformed.add(name)
-            add_constant(result, name, transform_filter(kernel, tile))
+        transformed[name] = (candidate.filter_name, tile)
         _splice(result, candidate, name, size, tile)
-    ends = map(node_of, (*frozen.input_names, *frozen.output_names.values()))
-    return frozen._replace(graph_def=without_unused(result, ends)), len(chosen)
+        del nodes[candidate.name]
+    # Filters are added last, and those that are no longer read not at all: they are most of the memory.
+    sources = {node.name: [*map(node_of, node.input)] for node in (*nodes.values(), *result.node)}
+    needed = reach(sources, map(node_of, (*frozen.input_names, *frozen.output_names.values())))
+    result.node.extend(node for name, node in nodes.items() if name in needed)
+    kernels = {node.name: node for node in frozen.graph_def.node if node.op == "Const"}
+    for name, (filter_name, tile) in transformed.items():
+        kernel = tf.make_ndarray(kernels[filter_name].attr["value"].tensor)
+        add_constant(result, name, transform_filter(kernel, tile))
+    return frozen._replace(graph_def=result), len(chosen)
 
 
 def transform_filter(kernel: np.ndarray, tile: int) -> np.ndarray:
