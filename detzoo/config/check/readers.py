@@ -134,7 +134,7 @@ def check_reader(reader: pb.InputReader, findings: Findings, model_kind: str | N
     kind = reader.WhichOneof("input_reader")
     if reader.data_service:
         if not reader.data_service.startswith("grpc://"):
-            text = f"is '{reader.data_service}'; accepted: the address of a dispatcher, such as grpc://host:5000"
+            text = f"is '{reader.data_service}', which is no address of a dispatcher such as grpc://host:5000"
             findings.error("data_service", "bad-address", text)
         refused = {
             "proposals_path": reader.proposals_path,

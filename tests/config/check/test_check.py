@@ -235,6 +235,16 @@ def test_a_fixed_size_that_strides_do_not_divide_is_a_warning(config_path, overr
             f"{SSD}.feature_extractor.conv_hyperparams.group_norm",
             "accepted: batch_norm, sync_batch_norm",
         ),
+        (
+            ["train_input_reader.data_service=host:5000"],
+            "train_input_reader.data_service",
+            "no address of a dispatcher such as grpc://host:5000",
+        ),
+        (
+            ["train_input_reader.data_service=grpc://host:5000", "train_input_reader.proposals_path=a.npz"],
+            "train_input_reader.proposals_path",
+            "a tf.data service reads tf.Examples of one source without regions",
+        ),
     ],
 )
 def test_an_error_names_field_and_remedy(config_path, overrides, path, says):
