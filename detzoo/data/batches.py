@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import cast
 
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ from detzoo.data.augment.color import RECOLORINGS
 from detzoo.data.decode import Decoded, RecordDecoder
 from detzoo.data.issue_counter import REASONS, IssueCounter, count_vector
 from detzoo.data.proposals import ProposalTable, attach_proposals
-from detzoo.data.records import RecordStream, as_written, dataset_options
+from detzoo.data.records import RecordSource, RecordStream, as_written, dataset_options
 from detzoo.data.resize import Resizer
 from detzoo.data.sample import Sample, merge_labels
 from detzoo.data.sequences import images_of
@@ -71,7 +72,8 @@ def make_batches(
         A dataset of ``Batch`` with static shapes wherever resizer and ``drop_remainder`` allow.
     """
     issues = issues if issues is not None else IssueCounter()
-    read = source.divisible_stream if options.data_service else source.stream
+    # The check of the config refuses other sources for a service.
+    read = cast(RecordSource, source).divisible_stream if options.data_service else source.stream
     records = read(options.start, options.num_epochs, options.num_shards, options.shard)
     if options.is_sequence:
         records = images_of(records, options.seed, options.draw_sizes, options.frame_index)
