@@ -181,12 +181,13 @@ def scale_axis(axes: Axes, which: str, values: Sequence[float]) -> bool:
     is_log = least > 0 and most / least >= LOG_FROM_RATIO
     if is_log:
         axes.set(**{f"{which}scale": "log"})
-        steps = (1.0, 2.0, 5.0) if most / least < 3000 else (1.0,)
+        ratio = most / least
+        steps = (1.0, 2.0, 3.0, 5.0, 7.0) if ratio < 10 else (1.0, 2.0, 5.0) if ratio < 3000 else (1.0,)
         axis.set_major_locator(LogLocator(subs=steps, numticks=20))
         axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
         axis.set_minor_locator(NullLocator())
         axis.set_minor_formatter(NullFormatter())
-        low, high = least / (most / least) ** 0.06, most * (most / least) ** 0.06
+        low, high = least / ratio**0.06, most * ratio**0.06
     else:
         margin = 0.08 * (most - least) or 0.5 * abs(most) or 1.0
         low, high = max(0.0, least - margin) if least >= 0 else least - margin, most + margin
