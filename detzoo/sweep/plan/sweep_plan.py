@@ -88,6 +88,7 @@ class _Planner:
         self.sweep, self._lines = parsed.message, parsed.lines
         self.problems = [problem.format(self.path) for problem in parsed.problems]
         self._is_readable = parsed.braces_match
+        self._inherits_exclusions = False  # True for a small version that has axes, but no exclusions
         if small and self._is_readable:
             self._choose_small()
         for assignment in overrides:
@@ -98,16 +99,14 @@ class _Planner:
             self._error(problem.path, problem.message)
 
     def _choose_small(self) -> None:
-        """Puts each field of the block ``small``, whose fields are some of the sweep's, in place of the sweep's own.
-
-        Exclusions name values of axes, so that they go with the axes.
-        """
+        """Puts each field of the block ``small``, whose fields are some of the sweep's, in place of the sweep's own."""
         if not self.sweep.HasField("small"):
             self._error("", "--small: the file has no `small { }` block, which says what to run instead")
             self._is_readable = False
             return
         small = copied(self.sweep.small)
-        names = ["small", *(field.name for field, _ in small.ListFields()), *(["exclude"] if small.axis else [])]
+        names = ["small", *(field.name for field, _ in small.ListFields())]
+        self._inherits_exclusions = bool(small.axis) and not small.exclude
         for name in names:
             self.sweep.ClearField(name)
         self.sweep.MergeFromString(small.SerializeToString())
@@ -132,7 +131,7 @@ class _Planner:
             return empty
         bases = self._read_bases()
         axes = self._read_axes()
-        exclusions = read_exclusions(self.sweep, axes, self._error)
+        exclusions = self._read_exclusions(axes)
         for index, image in enumerate(self.sweep.accuracy.example_image):
             if not os.path.isfile(image):
                 self._error(f"accuracy.example_image[{index}]", f"there is no file {image}")
@@ -152,7 +151,7 @@ class _Planner:
             logger.info("checking %d combinations", count)
         points = self._expand(groups, exclusions, variants)
         for exclusion in exclusions:
-            if not exclusion.matched:
+            if not exclusion.matched and not self._inherits_exclusions:
                 self._error(exclusion.place, "leaves nothing out: no combination meets its conditions")
         self._check_points(points)
         points = locate(points, self.sweep, self._error)
@@ -167,6 +166,14 @@ class _Planner:
             if not self.problems:
                 published = values_by_point(rows, points, not self._is_small, self._error)
         return SweepPlan(self.sweep, points, exclusions, published)
+
+    def _read_exclusions(self, axes: Sequence[Axis]) -> list[Exclusion]:
+        """Returns the exclusions, for the axes of a small version without those that do not fit them."""
+        if not self._inherits_exclusions:
+            return read_exclusions(self.sweep, axes, self._error)
+        foreign: set[str] = set()
+        found = read_exclusions(self.sweep, axes, lambda place, message: foreign.add(place.split(".")[0]))
+        return [exclusion for exclusion in found if exclusion.place not in foreign]
 
     def _read_bases(self) -> list[Base]:
         bases: list[Base] = []

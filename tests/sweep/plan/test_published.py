@@ -129,7 +129,7 @@ small {{
     assert "--small: the file has no `small { }` block" in problems_of(tmp_path, SSD, small=True)
 
 
-def test_exclusions_of_the_large_version_go_with_its_axes(tmp_path: pathlib.Path) -> None:
+def test_exclusions_of_the_large_version_that_do_not_fit_the_small_axes_are_dropped(tmp_path: pathlib.Path) -> None:
     large = """axis { resolution { values: [300, 600] } } exclude { reason: "too large" resolution: 600 }
 """
     own = 'exclude { reason: "too small" resolution: 64 }'
