@@ -52,6 +52,8 @@ NEEDS_WEIGHTS = {
     "rfcn_inception_v2_600.config": "model.faster_rcnn.feature_extractor.batch_norm_trainable",
 }
 # Config -> those that step its backbone and its head.
+# Config -> its only path to set besides those of records; the label map of the records names its keypoints.
+TO_SET = {"centernet_resnet50_v1_fpn_512_keypoints.config": "model.center_net.keypoint_label_map_path"}
 BUILT_ONLY = {
     f"{name}.config": {f"{other}.config" for other in others}
     for name, *others in (
@@ -294,7 +296,11 @@ def test_configs_have_no_problems_but_missing_files():
     found = {}
     for name in CONFIGS:
         problems = check_pipeline(load_pipeline(FOLDER / name), files=False)
-        serious = [problem for problem in problems if problem.severity not in (Severity.NOTE, Severity.TO_SET)]
+        serious = [
+            problem
+            for problem in problems
+            if problem.severity is not Severity.NOTE and problem.path != TO_SET.get(name)
+        ]
         assert all("no weights are named" in problem.message for problem in serious), (name, serious)
         if serious:
             found[name] = [problem.path for problem in serious]

@@ -111,7 +111,7 @@ class Resizer(abc.ABC):
         return padded, tf.ensure_shape(size, [2])
 
     def shrunk(self, image: Tensor) -> Tensor:
-        """Returns an image [H, W, 3] as float32, resized but not padded if that leaves fewer pixels, else unchanged.
+        """Returns an image [H, W, 3] in float32. It is resized, but not padded, if that leaves fewer pixels.
 
         Law: the resizer returns the same size for a shrunk image as for the image.
         """

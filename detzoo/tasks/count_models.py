@@ -110,9 +110,10 @@ def count_model(file: pathlib.Path, digest: str) -> Any:
 
 @contextlib.contextmanager
 def stand_in_keypoints(model: Any) -> Iterator[None]:
-    """Sets a label map of the keypoints that a CenterNet's ``keypoint_label_to_std`` names, until the block ends.
+    """Sets a label map of the keypoints that a CenterNet's ``keypoint_label_to_std`` names.
 
-    A config that still has a placeholder for its label map can then be built. Other detectors stay as they are.
+    The file exists until the block ends. In it, a config with a placeholder for its label map can be built. Other
+    detectors do not change.
     """
     items = [
         f"item {{ id: {number} name: '{task.keypoint_class_name}' "

@@ -36,15 +36,18 @@ def test_loss_is_total_over_normalizer_plus_regularization_once(training_toy, on
     )
 
 
+def assert_same_step(found, expected, rtol):
+    assert expected.losses.keys() == found.losses.keys()
+    for name, value in expected.losses.items():
+        np.testing.assert_allclose(found.losses[name], value, rtol=rtol, err_msg=name)
+    np.testing.assert_allclose(found.gradient_norm, expected.gradient_norm, rtol=2e-5)
+
+
 def test_two_replicas_compute_what_one_does(training_toy, one_device, two_replicas):
     one = training_toy.make_trainer(one_device, training_toy.settings(gradient_clipping_norm=0.5), l2=0.1)
     two = training_toy.make_trainer(two_replicas, training_toy.settings(gradient_clipping_norm=0.5), l2=0.1)
     for _ in range(3):
-        first, second = one.run_steps(1), two.run_steps(1)
-        assert first.losses.keys() == second.losses.keys()
-        for name, value in first.losses.items():
-            np.testing.assert_allclose(second.losses[name], value, rtol=2e-6, err_msg=name)
-        np.testing.assert_allclose(second.gradient_norm, first.gradient_norm, rtol=2e-5)
+        assert_same_step(two.run_steps(1), one.run_steps(1), rtol=2e-6)
     for path, value in weights_of(one).items():
         np.testing.assert_allclose(weights_of(two)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
     assert int(one.next_record) == int(two.next_record) == 12
@@ -61,11 +64,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(training_toy, one_de
     expected = [whole.run_steps(1) for _ in range(2)]
     for trainer in others:
         for first in expected:
-            second = trainer.run_steps(1)
-            assert first.losses.keys() == second.losses.keys()
-            for name, value in first.losses.items():
-                np.testing.assert_allclose(second.losses[name], value, rtol=1e-5, err_msg=name)
-            np.testing.assert_allclose(second.gradient_norm, first.gradient_norm, rtol=2e-5)
+            assert_same_step(trainer.run_steps(1), first, rtol=1e-5)
         for path, value in weights_of(whole).items():
             np.testing.assert_allclose(weights_of(trainer)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
     with pytest.raises(UsageError, match="2 replicas and 4 gradient_accumulation_steps; use a multiple of 8"):
