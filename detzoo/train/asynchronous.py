@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 import time
 from typing import Any
 
@@ -20,6 +19,7 @@ import tensorflow as tf
 from detzoo.errors import UsageError
 from detzoo.train.stop import StopRequest
 from detzoo.train.trainer import GRADIENT_NORM, LEARNING_RATE, TOTAL, LoopResult, Trainer
+from detzoo.train.workers import answers
 
 SECONDS_BETWEEN_LOOKS = 2.0
 LOOKS_WITHOUT_CHIEF = 5  # after which a server or worker ends
@@ -37,7 +37,7 @@ def serve(stop: StopRequest) -> None:
     has_started, misses = False, 0
     while misses < LOOKS_WITHOUT_CHIEF and not stop.requested:
         time.sleep(SECONDS_BETWEEN_LOOKS)
-        is_there = _answers(chief)
+        is_there = answers(chief)
         has_started |= is_there
         misses = 0 if is_there or not has_started else misses + 1
     logger.info("ending %s", server.target)
@@ -45,15 +45,6 @@ def serve(stop: StopRequest) -> None:
 
 def _cluster() -> dict[str, list[str]]:
     return json.loads(os.environ["TF_CONFIG"])["cluster"]
-
-
-def _answers(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    try:
-        with socket.create_connection((host, int(port)), timeout=SECONDS_BETWEEN_LOOKS):
-            return True
-    except OSError:
-        return False
 
 
 class AsynchronousTrainer(Trainer):

@@ -33,7 +33,7 @@ from detzoo.train.stop import StopRequest
 from detzoo.train.strategy import PARAMETER_SERVER, create_strategy, is_chief, num_workers, role_among_servers
 from detzoo.train.summaries import EVAL, Summaries
 from detzoo.train.trainer import DatasetFactory, Trainer
-from detzoo.train.workers import check_same_config, check_same_start, report_lost_workers
+from detzoo.train.workers import check_data_service, check_same_config, check_same_start, report_lost_workers
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +133,7 @@ def _train(
             evaluator = make_evaluator(own_share(strategy), chief and record_summaries)
             if num_workers(strategy) > 1:
                 evaluator = SharedEvaluation(evaluator, strategy, stop)
+        check_data_service(pipeline.train_input_reader.data_service)
         step = _start(loop, trainer, pipeline.train_config, folder, missing)
     except DetzooError as problem:
         refused = problem

@@ -17,6 +17,7 @@ import orbit
 import tensorflow as tf
 
 from detzoo.checkpoints.layout import variables_by_path
+from detzoo.config.names import counted
 from detzoo.contracts import Tensor
 from detzoo.data.issue_counter import IssueCounter
 from detzoo.detectors.batch_norm_statistics import BatchNormStatistics
@@ -70,9 +71,10 @@ class Trainer(orbit.StandardTrainer):
         replicas, num_parts = strategy.num_replicas_in_sync, settings.gradient_accumulation_steps
         if settings.batch_size % (replicas * num_parts):
             parts = f" and {num_parts} gradient_accumulation_steps" if num_parts > 1 else ""
+            remedy = ", or --strategy one_device" if replicas > 1 else ""
             raise UsageError(
-                f"train_config.batch_size {settings.batch_size} cannot be divided among {replicas} replicas{parts}; "
-                f"use a multiple of {replicas * num_parts}, or --strategy one_device"
+                f"train_config.batch_size {settings.batch_size} cannot be divided among "
+                f"{counted(replicas, 'replica')}{parts}; use a multiple of {replicas * num_parts}{remedy}"
             )
         self.detector, self.optimizer, self.strategy, self.settings = detector, optimizer, strategy, settings
         self._make_dataset = make_dataset

@@ -27,6 +27,7 @@ from detzoo.train.trainer import Trainer
 # Errors of tf.distribute when another process has ended, or does not take part in an exchange.
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 _MAX_DIFFERENCES = 10  # in a message
+_LOOK_SECONDS = 2.0  # after which a process counts as absent
 
 logger = logging.getLogger(__name__)
 
@@ -141,6 +142,28 @@ def _exchange(
         if row["refused"]:
             raise TrainingError(f"{row['name']} cannot start: {row['refused']}")
     return rows
+
+
+def answers(address: str) -> bool:
+    """Returns True if a process listens at ``address``, "host:port"."""
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host, int(port)), timeout=_LOOK_SECONDS):
+            return True
+    except (OSError, ValueError):  # a port that is no number
+        return False
+
+
+def check_data_service(address: str) -> None:
+    """Raises a TrainingError if no dispatcher answers: a training would wait for it without end. "" is no service."""
+    if not address:
+        return
+    if not answers(address.removeprefix("grpc://")):
+        raise TrainingError(
+            f"train_input_reader.data_service: no dispatcher answers at {address}; start it with its workers as "
+            "docs/scale.md describes, or unset the field"
+        )
+    logger.info("training images come from the workers of the tf.data service at %s", address)
 
 
 def gather_bytes(strategy: tf.distribute.Strategy, own: bytes) -> list[bytes]:

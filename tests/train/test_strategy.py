@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import time
 
 import pytest
 import tensorflow as tf
 
-from detzoo.errors import UsageError
+from detzoo.errors import TrainingError, UsageError
 from detzoo.train import strategy as strategy_module
 from detzoo.train.strategy import create_strategy, is_chief, num_workers, workers_of_environment
+from detzoo.train.workers import check_data_service
 
 
 def test_auto_without_gpus_is_one_device(monkeypatch):
@@ -134,3 +136,13 @@ def test_a_worker_waits_for_the_others_and_says_for_whom(monkeypatch, caplog):
     create_strategy("multi_worker")
     assert signal.getsignal(signal.SIGTERM) is before
     assert "still waiting for the other workers: c:3, b:2. Did one of them refuse to start?" in caplog.text
+
+
+def test_a_data_service_that_does_not_answer_is_an_error():
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"grpc://localhost:{server.getsockname()[1]}"
+        check_data_service(address)
+    check_data_service("")
+    for absent in (address, "grpc://localhost"):
+        with pytest.raises(TrainingError, match=rf"data_service: no dispatcher answers at {absent}; start it"):
+            check_data_service(absent)

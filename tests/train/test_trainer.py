@@ -69,6 +69,8 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(training_toy, one_de
             np.testing.assert_allclose(weights_of(trainer)[path], value, rtol=1e-4, atol=1e-6, err_msg=path)
     with pytest.raises(UsageError, match="2 replicas and 4 gradient_accumulation_steps; use a multiple of 8"):
         training_toy.make_trainer(two_replicas, training_toy.settings(gradient_accumulation_steps=4))
+    with pytest.raises(UsageError, match=r"among 1 replica and 3 gradient_accumulation_steps; use a multiple of 3$"):
+        training_toy.make_trainer(one_device, training_toy.settings(gradient_accumulation_steps=3))
 
 
 def test_statistics_of_replicas_are_averaged_before_they_are_saved(training_toy, two_replicas):
