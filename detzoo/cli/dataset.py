@@ -314,6 +314,7 @@ class Context:
         )
         define.integer("images_per_sequence", text, 0, minimum=0)
         _define_num_shards(define)
+        define_runner_flags(flag_values)
 
     @staticmethod
     def run(flag_values: flags.FlagValues) -> None:
@@ -321,9 +322,11 @@ class Context:
         from detzoo.tasks.context import add_context
 
         names = [field.name for field in dataclasses.fields(MemoryOptions)]
+        beam_options = beam_options_of(flag_values)
         with terminated_as(SystemExit(EXIT_TERMINATED)):
             done = add_context(
                 options=MemoryOptions(**values_of(flag_values, *names)),
+                beam_options=beam_options,
                 **values_of(
                     flag_values, "saved_model", "input_path", "output_path", "top_k", "min_score", "num_shards"
                 ),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from absl import flags
 
-from detzoo.cli.flags import RECORDS_HELP, Definer, values_of
+from detzoo.cli.flags import RECORDS_HELP, Definer, beam_options_of, define_runner_flags, values_of
 from detzoo.datasets.selective_search import (
     DEFAULT_FOLDER,
     EDGE_BOXES,
@@ -64,6 +64,7 @@ def define_flags(flag_values: flags.FlagValues) -> None:
     define.integer("num_workers", "Processes; 0 for one per core.", 0, minimum=0)
     text = f"Folder of OpenCV's contrib build; by default {FOLDER_VARIABLE}, then {DEFAULT_FOLDER}."
     define.string("opencv_folder", text, "")
+    define_runner_flags(flag_values)
 
 
 def run(flag_values: flags.FlagValues) -> None:
@@ -74,6 +75,7 @@ def run(flag_values: flags.FlagValues) -> None:
         records=flag_values.input_path or "",
         options=SearchOptions(**sizes, turns_upright=bool(flag_values.images)),
         **values_of(flag_values, "images", "num_workers", "opencv_folder"),
+        beam_options=beam_options_of(flag_values),
     )
     kept = f", {found.num_kept} of them searched by an earlier run" if found.num_kept else ""
     print(f"{flag_values.output}: {found.num_windows} windows of {found.num_images} images{kept}")

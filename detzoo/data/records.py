@@ -170,6 +170,24 @@ def dataset_options() -> tf.data.Options:
     return options
 
 
+def _records_at(path: Tensor, offset: Tensor, size: Tensor) -> tf.data.Dataset:
+    """Returns the records of a file from an offset on, read in pieces of ``size`` bytes."""
+    # TFRecordDataset of TensorFlow 2.20 has no argument for offsets.
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=[path], compression_type="", buffer_size=size, byte_offsets=[offset]
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+
+
+def read_record(path: str, offset: int, end: int) -> bytes:
+    """Reads the record between two offsets of a file, see ``RecordFile``.
+
+    Raises:
+        tf.errors.DataLossError: It is damaged.
+    """
+    return _records_at(path, offset, end - offset).take(1).get_single_element().numpy()
+
+
 class _Table(NamedTuple):
     """The places of R records in F files."""
 
@@ -180,14 +198,8 @@ class _Table(NamedTuple):
 
     def read(self, number: Tensor) -> Tensor:
         """Reads exactly the bytes of one record; raises inside the graph if it is damaged."""
-        # TFRecordDataset of TensorFlow 2.20 has no argument for offsets.
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=tf.gather(self.paths, tf.gather(self.files, [number])),
-            compression_type="",
-            buffer_size=tf.gather(self.sizes, number),
-            byte_offsets=tf.gather(self.offsets, [number]),
-        )
-        rest = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        path = tf.gather(self.paths, tf.gather(self.files, number))
+        rest = _records_at(path, tf.gather(self.offsets, number), tf.gather(self.sizes, number))
         return rest.take(1).get_single_element()
 
 

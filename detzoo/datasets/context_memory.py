@@ -75,48 +75,86 @@ class MemorySummary(NamedTuple):
     paths: list[pathlib.Path]
 
 
+class _Place(NamedTuple):
+    """The place of a record, whose file is read from ``offset`` to ``end``."""
+
+    path: str
+    number: int
+    offset: int
+    end: int
+
+    def __str__(self) -> str:
+        return f"{self.path}, record {self.number}"
+
+
+class _Described(NamedTuple):
+    """What the first pass finds in a record."""
+
+    features: np.ndarray  # float32 [k, F]
+    group: tuple[Any, ...]
+    time: str
+
+
 class _Image(NamedTuple):
     """A record of the first pass."""
 
-    place: tuple[str, int]  # file, number in it
+    place: _Place
     group: tuple[Any, ...]
     time: str
     rows: slice  # of the file of features
 
 
+Detect = Callable[[bytes], Boxes]  # from an encoded image to the boxes that give features
+# Yields what a function makes of items, in their order. Arguments: a function without arguments, called once per
+# process, that returns the function of items; and the items.
+Run = Callable[[Callable[[], Callable[[Iterable[Any]], Iterator[Any]]], Iterable[Any]], Iterator[Any]]
+
+
+def run_here(load: Callable[[], Callable[[Iterable[Any]], Iterator[Any]]], items: Iterable[Any]) -> Iterator[Any]:
+    """Applies a function to items in this process."""
+    return load()(items)
+
+
 def add_memory(
-    pattern: str, detect: Callable[[bytes], Boxes], output_path: str, options: MemoryOptions, num_shards: int = 1
+    pattern: str,
+    load: Callable[[], Detect],
+    output_path: str,
+    options: MemoryOptions,
+    num_shards: int = 1,
+    run: Run = run_here,
 ) -> MemorySummary:
     """Writes the records of a pattern again, with the memory of their group.
 
     Args:
         pattern: TFRecord files of tf.Examples: a path, a glob, stem@10, or several, separated by commas.
-        detect: Function from an encoded image to the boxes that give features.
+        load: Function that returns the detection, called once per process.
         output_path: Prefix of the files to write.
         options: Options of the memory.
         num_shards: Number of files.
+        run: Runs the first pass.
 
     Raises:
         DataError: A record has no image, group or date, or its date has another format.
     """
     from detzoo.data.records import scan_files
 
-    files = scan_files([pattern])
-    total = sum(file.num_records for file in files)
+    places = [
+        _Place(file.path, number, *map(int, file.offsets[number : number + 2]))
+        for file in scan_files([pattern])
+        for number in range(file.num_records)
+    ]
     with ShardedWriter(output_path, num_shards) as writer, tempfile.TemporaryFile(dir=writer.paths[0].parent) as stored:
         images: list[_Image] = []
         length = 0
-        for place, example in track(_examples(files), total, "detect"):
-            rows = _features(example, detect, place)
+        described = run(functools.partial(_load_describe, load, options), places)
+        for place, (rows, group, time) in zip(places, track(described, len(places), "detect")):
             if images and rows.shape[1] != length:
                 raise DataError(
-                    f"{_where(place)}: its features have {rows.shape[1]} values, those before {length}: some records "
+                    f"{place}: its features have {rows.shape[1]} values, those before {length}: some records "
                     f"have {DATE} and others have not; add it to all, or remove it from all"
                 )
             length, first = rows.shape[1], images[-1].rows.stop if images else 0
             stored.write(rows.tobytes())
-            group = _group_of(example, options, place)
-            time = _text(example, DATE) or _text(example, "image/source_id")
             images.append(_Image(place, group, time, slice(first, first + len(rows))))
         stored.flush()
         num_rows = images[-1].rows.stop
@@ -128,11 +166,11 @@ def add_memory(
             return np.concatenate([values[:0], *(values[rows] for rows in members[group])])
 
         if options.images_per_sequence:
-            _write_sequences(writer, files, images, groups, memory_of, options, length)
+            _write_sequences(writer, images, groups, memory_of, options, length)
         else:
-            of_place = {image.place: group for image, group in zip(images, groups)}
-            for place, example in track(_examples(files), total, "write"):
-                _set_memory(example.features.feature, memory_of(of_place[place]), length)
+            for place, group in track(zip(places, groups), len(places), "write"):
+                example = _example_at(place)
+                _set_memory(example.features.feature, memory_of(group), length)
                 writer.write(example.SerializeToString(deterministic=True))
     sizes = [sum(rows.stop - rows.start for rows in member) for member in members]
     return MemorySummary(len(images), len(members), sum(sizes), length, max(sizes), writer.paths)
@@ -149,21 +187,36 @@ def box_features(box_norm: Sequence[float]) -> list[float]:
     return [(xmin + xmax) / 2, (ymin + ymax) / 2, xmax - xmin, ymax - ymin]
 
 
-def _examples(files: Iterable[Any]) -> Iterator[tuple[tuple[str, int], Any]]:
-    """Yields the place of each record, and the record as tf.train.Example."""
+def _load_describe(
+    load: Callable[[], Detect], options: MemoryOptions
+) -> Callable[[Iterable[_Place]], Iterator[_Described]]:
+    return functools.partial(_describe, load(), options)
+
+
+def _describe(detect: Detect, options: MemoryOptions, places: Iterable[_Place]) -> Iterator[_Described]:
+    for place in places:
+        example = _example_at(place)
+        time = _text(example, DATE) or _text(example, "image/source_id")
+        yield _Described(_features(example, detect, place), _group_of(example, options, place), time)
+
+
+def _example_at(place: _Place) -> Any:
+    """Returns a record as tf.train.Example."""
     import tensorflow as tf
 
-    for file in files:
-        records = tf.data.TFRecordDataset(file.path).take(file.num_records)
-        for number, serialized in enumerate(records.as_numpy_iterator()):
-            yield (file.path, number), tf.train.Example.FromString(serialized)
+    from detzoo.data.records import read_record
+
+    try:
+        return tf.train.Example.FromString(read_record(place.path, place.offset, place.end))
+    except tf.errors.DataLossError:
+        raise DataError(f"{place} is damaged; `detzoo dataset inspect` lists such records") from None
 
 
-def _features(example: Any, detect: Callable[[bytes], Boxes], place: tuple[str, int]) -> np.ndarray:
+def _features(example: Any, detect: Detect, place: _Place) -> np.ndarray:
     """Returns the features of an image, float32 [k, F]."""
     encoded = example.features.feature["image/encoded"].bytes_list.value
     if not encoded:
-        raise DataError(f"{_where(place)} has no image/encoded; `detzoo dataset inspect` shows its records")
+        raise DataError(f"{place} has no image/encoded; `detzoo dataset inspect` shows its records")
     found = detect(encoded[0])
     date = _date(example, place)
     time = time_features(date) if date else []
@@ -171,36 +224,32 @@ def _features(example: Any, detect: Callable[[bytes], Boxes], place: tuple[str, 
     return np.array(rows, np.float32).reshape(len(rows), found.features.shape[1] + len(SIDES) + len(time))
 
 
-def _group_of(example: Any, options: MemoryOptions, place: tuple[str, int]) -> tuple[Any, ...]:
+def _group_of(example: Any, options: MemoryOptions, place: _Place) -> tuple[Any, ...]:
     name = _text(example, options.group_by)
     if not name:
         raise DataError(
-            f"{_where(place)} has no {options.group_by}, by which the images of a camera are found; accepted: a text"
+            f"{place} has no {options.group_by}, by which the images of a camera are found; accepted: a text"
         )
     if not options.time_horizon:
         return (name,)
     date = _date(example, place)
     if date is None:
-        raise DataError(f"{_where(place)} has no {DATE}, which --time_horizon={options.time_horizon} needs")
+        raise DataError(f"{place} has no {DATE}, which --time_horizon={options.time_horizon} needs")
     parts = {"week": date.day // 7}
     return (name, *(parts.get(part, getattr(date, part, None)) for part in HORIZONS[options.time_horizon]))
 
 
-def _date(example: Any, place: tuple[str, int]) -> datetime.datetime | None:
+def _date(example: Any, place: _Place) -> datetime.datetime | None:
     text = _text(example, DATE)
     try:
         return datetime.datetime.strptime(text, DATE_FORMAT) if text else None
     except ValueError:
-        raise DataError(f"{_where(place)}: {DATE} is {text!r}; accepted: such as 2020-06-30 23:59:00") from None
+        raise DataError(f"{place}: {DATE} is {text!r}; accepted: such as 2020-06-30 23:59:00") from None
 
 
 def _text(example: Any, key: str) -> str:
     values = example.features.feature[key].bytes_list.value if key in example.features.feature else []
     return values[0].decode("utf-8", "replace") if values else ""
-
-
-def _where(place: tuple[str, int]) -> str:
-    return f"{place[0]}, record {place[1]}"
 
 
 def _split(images: Sequence[_Image], options: MemoryOptions) -> tuple[list[int], list[list[slice]]]:
@@ -234,7 +283,6 @@ def _set_memory(features: Any, memory: np.ndarray, length: int) -> None:
 
 def _write_sequences(
     writer: ShardedWriter,
-    files: Sequence[Any],
     images: Sequence[_Image],
     groups: Sequence[int],
     memory_of: Callable[[int], np.ndarray],
@@ -242,13 +290,6 @@ def _write_sequences(
     length: int,
 ) -> None:
     """Writes one sequence per group, or several of at most ``images_per_sequence`` images, in the order of time."""
-    import tensorflow as tf
-
-    from detzoo.data.records import ReadOptions, RecordSource
-
-    source = RecordSource(files, ReadOptions(shuffle=False), seed=0)
-    numbers = {(file.path, number): None for file in files for number in range(file.num_records)}
-    number_of = {place: number for number, place in enumerate(numbers)}
     order = sorted(range(len(images)), key=lambda row: (groups[row], images[row].time))
     parts = [
         rows[start : start + options.images_per_sequence]
@@ -257,8 +298,7 @@ def _write_sequences(
         for start in range(0, len(rows), options.images_per_sequence)
     ]
     for rows in track(parts, len(parts), "write", "sequences"):
-        read = [source.table.read(tf.constant(number_of[images[row].place], tf.int64)).numpy() for row in rows]
-        sequence = _sequence([tf.train.Example.FromString(record).features.feature for record in read])
+        sequence = _sequence([_example_at(images[row].place).features.feature for row in rows])
         _set_memory(sequence.context.feature, memory_of(groups[rows[0]]), length)
         writer.write(sequence.SerializeToString(deterministic=True))
 

@@ -11,11 +11,11 @@ import itertools
 import logging
 import pathlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 from detzoo.data.proposals import read_arrays, write_proposals
-from detzoo.datasets.selective_search import Proposed, SearchOptions, search_images
+from detzoo.datasets.selective_search import Proposed, SearchOptions
 from detzoo.errors import DataError
 from detzoo.progress import track
 
@@ -82,12 +82,18 @@ def write_searched(
     num_images: int,
     output: pathlib.Path,
     options: SearchOptions,
-    opencv_folder: str,
-    num_workers: int,
+    search: Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, Proposed]]],
 ) -> SearchSummary:
     """Searches images and writes their proposals; resumes a stopped search with the same options.
 
-    ``output``, a proposals.npz, is replaced as a whole at the end. Arguments are as in ``search_images``.
+    ``output``, a proposals.npz, is replaced as a whole at the end.
+
+    Args:
+        images: Id and encoded file of each image.
+        num_images: Their number.
+        output: The file to write.
+        options: Options of the search.
+        search: Function that yields the windows of images with these options, in their order.
 
     Raises:
         DataError: Two images have one id. Finished images are kept.
@@ -99,7 +105,7 @@ def write_searched(
     if known:
         logger.info("%d images were searched before, in %s; resuming", len(known), parts)
     order: dict[str, None] = {}
-    searched = search_images(_unknown(images, order, known), options, opencv_folder, num_workers)
+    searched = search(_unknown(images, order, known))
     numbers = itertools.count(len(list(parts.glob("*.npz"))))
     part: list[tuple[str, Proposed]] = []
     try:

@@ -17,13 +17,14 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import ctypes
+import functools
 import importlib.util
 import logging
 import multiprocessing
 import os
 import pathlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +137,16 @@ def search_images(
             pool.shutdown(wait=False, cancel_futures=True)
 
 
+def load_search(
+    options: SearchOptions, opencv_folder: str
+) -> Callable[[Iterable[tuple[str, bytes]]], Iterator[tuple[str, Proposed]]]:
+    """Returns the function that searches images in this process. Arguments are as in ``search_images``."""
+    _add_folder(opencv_folder)
+    return lambda images: (
+        (image_id, _or_none(image_id, functools.partial(_search, encoded, options))) for image_id, encoded in images
+    )
+
+
 def _until_failure(images: Iterable[tuple[str, bytes]], failure: list[DataError]) -> Iterator[tuple[str, bytes]]:
     """Yields the images up to one that cannot be read, so that running searches are not lost."""
     try:
@@ -146,12 +157,18 @@ def _until_failure(images: Iterable[tuple[str, bytes]], failure: list[DataError]
 
 def _result(image_id: str, future: concurrent.futures.Future[Any]) -> tuple[str, Proposed]:
     try:
-        return image_id, future.result()
+        return image_id, _or_none(image_id, future.result)
     except concurrent.futures.process.BrokenProcessPool as problem:
         raise UsageError(f"the processes that search windows have ended: {problem}") from None
+
+
+def _or_none(image_id: str, search: Callable[[], Proposed]) -> Proposed:
+    """Returns the windows of an image; none, with a warning, if it cannot be decoded."""
+    try:
+        return search()
     except _Undecodable as problem:
         logger.warning("image %r cannot be decoded: it gets no windows (%s)", image_id, problem)
-        return image_id, Proposed(np.zeros([0, 4], np.float32), np.zeros([0], np.float32))
+        return Proposed(np.zeros([0, 4], np.float32), np.zeros([0], np.float32))
 
 
 class _Undecodable(Exception):
@@ -163,7 +180,11 @@ def _start_worker(opencv_folder: str) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if opencv_folder:
+    _add_folder(opencv_folder)
+
+
+def _add_folder(opencv_folder: str) -> None:
+    if opencv_folder and opencv_folder not in sys.path:
         sys.path.insert(0, opencv_folder)
 
 

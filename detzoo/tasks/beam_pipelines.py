@@ -1,11 +1,11 @@
-"""Conversion and detection as Apache Beam pipelines, on one machine or many (extra ``beam``).
+"""Conversion, detection and searches as Apache Beam pipelines, on one machine or many (extra ``beam``).
 
 The workers run the functions of the ordinary commands. The commanding process reads the annotations or lists the
 images, writes the work of the pipeline as small files next to the output, and gives the finished files their names.
 
     images with objects -> work files -> convert -> rank among the usable images -> shard -> draft of each shard
                                               `-> data issues, objects per class -> summary
-    image files         -> work files -> detect  -> lines of the journal of `detzoo detect`
+    any items           -> work files -> function of items -> its results, in the order of the items
 """
 
 from __future__ import annotations
@@ -115,16 +115,16 @@ class BeamRecords:
 
 def apply_by_beam(
     options: Any,
-    load: Callable[[], Callable[[Iterable[Any]], Iterator[Any]]],
     folder: str | pathlib.Path,
+    load: Callable[[], Callable[[Iterable[Any]], Iterator[Any]]],
     items: Iterable[Any],
 ) -> Iterator[Any]:
     """Yields what a function makes of items by a pipeline, in the order of the items.
 
     Args:
         options: Beam's options; ``temp_location``, if it is given, is used in place of ``folder``.
-        load: Function without arguments, called once per worker; it returns the function of items.
         folder: Folder that all workers reach; its new files are removed at the end.
+        load: Function without arguments, called once per worker; it returns the function of items.
         items: The items.
     """
     import apache_beam as beam

@@ -7,10 +7,11 @@ add_context("exported", "records/train-*", "with_context/train")
 
 from __future__ import annotations
 
+import functools
 import pathlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from detzoo.datasets.context_memory import Boxes, MemoryOptions, add_memory
+from detzoo.datasets.context_memory import Boxes, Detect, MemoryOptions, add_memory
 from detzoo.errors import UsageError
 from detzoo.tasks.models import load_exported, start_tensorflow
 
@@ -27,6 +28,7 @@ def add_context(
     top_k: int = 1,
     min_score: float = 0.0,
     num_shards: int = 1,
+    beam_options: Any = None,
 ) -> MemorySummary:
     """Writes records again, each with the features of the best boxes in the images of its camera.
 
@@ -38,11 +40,25 @@ def add_context(
         top_k: Boxes per image that give features.
         min_score: Boxes with lower scores give none.
         num_shards: Number of files to write.
+        beam_options: ``PipelineOptions`` of Apache Beam, to detect by a pipeline; None to detect in this process.
 
     Raises:
         UsageError: The model has no features of boxes.
         DataError: A record lacks what the memory needs.
     """
+    detect = _load_detection(saved_model, top_k, min_score)
+    options = options or MemoryOptions()
+    if beam_options is None:
+        return add_memory(input_path, lambda: detect, output_path, options, num_shards)
+    from detzoo.tasks.beam_pipelines import apply_by_beam
+
+    load = functools.partial(_load_detection, saved_model, top_k, min_score)
+    run = functools.partial(apply_by_beam, beam_options, pathlib.Path(output_path).parent.absolute())
+    return add_memory(input_path, load, output_path, options, num_shards, run)
+
+
+def _load_detection(saved_model: str | pathlib.Path, top_k: int, min_score: float) -> Detect:
+    """Returns the detection whose best boxes give features."""
     start_tensorflow()
     import numpy as np
 
@@ -65,4 +81,4 @@ def add_context(
         chosen = np.flatnonzero(outputs["detection_scores"][:count] >= min_score)
         return Boxes(outputs["detection_boxes"][chosen], features[chosen].mean(axis=(1, 2)))
 
-    return add_memory(input_path, detect, output_path, options or MemoryOptions(), num_shards)
+    return detect

@@ -118,7 +118,7 @@ def detect(
 
         work = ImageWork(names, limits, folder.absolute(), outputs, fonts, 1 if tiling else batch_size, regions)
         load = functools.partial(_load_on_worker, work, saved_model, ensemble, tiling, batch_size)
-        run = functools.partial(apply_by_beam, beam_options, load, folder.absolute())
+        run = functools.partial(apply_by_beam, beam_options, folder.absolute(), load)
     summary = detect_files(
         tiled(detector, tiling, batch_size),
         files,

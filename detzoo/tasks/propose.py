@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import pathlib
@@ -9,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from detzoo.datasets.selective_search import SearchOptions, find_opencv
+from detzoo.datasets.selective_search import SearchOptions, find_opencv, load_search, search_images
 from detzoo.errors import ConfigError, UsageError
 from detzoo.folders import make_folder
 from detzoo.tasks.models import (
@@ -96,6 +97,7 @@ def search(
     options: SearchOptions | None = None,
     num_workers: int = 0,
     opencv_folder: str = "",
+    beam_options: Any = None,
 ) -> SearchSummary:
     """Writes the windows that selective search finds in records or image files; an interrupted search is resumed.
 
@@ -106,6 +108,7 @@ def search(
         options: Mode and sizes of the search.
         num_workers: Processes; 0 for one per core.
         opencv_folder: Folder of OpenCV's contrib build; "" for the usual places.
+        beam_options: ``PipelineOptions`` of Apache Beam, to search by a pipeline; None for processes of this machine.
     """
     if bool(records) == bool(images):
         raise UsageError("`detzoo proposals` needs --input_path (records), or --images instead of it")
@@ -126,5 +129,12 @@ def search(
         num_images, contents = len(files), images_of_files(files)
     else:
         num_images, contents = images_of_records(records)
-    num_workers = min(num_workers or os.cpu_count() or 1, max(num_images, 1))
-    return write_searched(contents, num_images, file, options, found_opencv, num_workers)
+    if beam_options is None:
+        num_workers = min(num_workers or os.cpu_count() or 1, max(num_images, 1))
+        run = functools.partial(search_images, options=options, opencv_folder=found_opencv, num_workers=num_workers)
+    else:
+        from detzoo.tasks.beam_pipelines import apply_by_beam
+
+        load = functools.partial(load_search, options, found_opencv)
+        run = functools.partial(apply_by_beam, beam_options, file.parent.absolute(), load)
+    return write_searched(contents, num_images, file, options, run)

@@ -62,6 +62,10 @@ def detect(content):
     return Boxes(np.array([BOX], np.float32), np.array([[value, -value]], np.float32))
 
 
+def load():
+    return detect
+
+
 def memories(paths):
     """The first channel of each feature in the memory, by the name of the image."""
     found = {}
@@ -75,7 +79,7 @@ def memories(paths):
 
 
 def test_features_by_hand(tmp_path):
-    done = add_memory(write(tmp_path, [example(40)]), detect, str(tmp_path / "out"), MemoryOptions())
+    done = add_memory(write(tmp_path, [example(40)]), load, str(tmp_path / "out"), MemoryOptions())
     # The centre (x, y) of the box, its width and height; year - 1990 over 40, month - 1 over 12, day - 1 over 31, hour
     # over 24, minute over 60.
     expected = [40.0, -40.0, 0.625, 0.375, 0.75, 0.5, 30 / 40, 6 / 12, 15 / 31, 12 / 24, 30 / 60]
@@ -108,7 +112,7 @@ def dates():
     ],
 )
 def test_groups(tmp_path, options, expected):
-    done = add_memory(write(tmp_path, dates()), detect, str(tmp_path / "out"), MemoryOptions(**options), num_shards=2)
+    done = add_memory(write(tmp_path, dates()), load, str(tmp_path / "out"), MemoryOptions(**options), num_shards=2)
     found = {name: values[:, 0].tolist() for name, values in memories(done.paths).items()}
     assert len(done.paths) == 2
     assert len(found) == done.num_images == 8
@@ -132,9 +136,9 @@ def read(path, is_sequence, training=False, **reader):
 
 def test_examples_and_sequences_are_read_with_their_memory(tmp_path):
     records = write(tmp_path, dates())
-    alone = add_memory(records, detect, str(tmp_path / "alone"), MemoryOptions(time_horizon="month"))
+    alone = add_memory(records, load, str(tmp_path / "alone"), MemoryOptions(time_horizon="month"))
     options = MemoryOptions(time_horizon="month", images_per_sequence=2)
-    joint = add_memory(records, detect, str(tmp_path / "joint"), options)
+    joint = add_memory(records, load, str(tmp_path / "joint"), options)
     found = []
     for path, is_sequence in ((alone.paths[0], False), (joint.paths[0], True)):
         batches = list(read(path, is_sequence)[0])
@@ -171,7 +175,7 @@ def test_examples_and_sequences_are_read_with_their_memory(tmp_path):
 
 def test_the_other_kind_of_record(tmp_path):
     records = write(tmp_path, [example(1)])
-    joint = add_memory(records, detect, str(tmp_path / "out"), MemoryOptions(images_per_sequence=2)).paths[0]
+    joint = add_memory(records, load, str(tmp_path / "out"), MemoryOptions(images_per_sequence=2)).paths[0]
     with pytest.raises(DataError, match="records are examples; set input_type: TF_EXAMPLE"):
         read(records, True)
     with pytest.raises(DataError, match="records are sequences; set input_type: TF_SEQUENCE_EXAMPLE"):
@@ -179,7 +183,7 @@ def test_the_other_kind_of_record(tmp_path):
 
 
 def test_images_without_labels_are_left_out(tmp_path):
-    done = add_memory(write(tmp_path, dates()), detect, str(tmp_path / "out"), MemoryOptions(images_per_sequence=4))
+    done = add_memory(write(tmp_path, dates()), load, str(tmp_path / "out"), MemoryOptions(images_per_sequence=4))
     path = tmp_path / "some.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in tf.data.TFRecordDataset(str(done.paths[0])).as_numpy_iterator():
@@ -220,5 +224,5 @@ def test_records_without_memory(tmp_path):
 )
 def test_records_that_cannot_be_used(tmp_path, records, options, message):
     with pytest.raises(DataError, match=message):
-        add_memory(write(tmp_path, records), detect, str(tmp_path / "out"), MemoryOptions(**options))
+        add_memory(write(tmp_path, records), load, str(tmp_path / "out"), MemoryOptions(**options))
     assert [path.name for path in tmp_path.iterdir()] == ["in.tfrecord"]  # nothing half-written

@@ -5,6 +5,7 @@ A stand-in for OpenCV's contrib build says which one the workers load, and needs
 
 from __future__ import annotations
 
+import functools
 import sys
 
 import numpy as np
@@ -40,6 +41,10 @@ class Search:
 segmentation = types.SimpleNamespace(createSelectiveSearchSegmentation=Search)
 """
 OPTIONS = SearchOptions("quality", image_width=0, min_size=1)
+
+
+def by_one(opencv):
+    return functools.partial(search_images, options=OPTIONS, opencv_folder=opencv, num_workers=1)
 
 
 @pytest.fixture
@@ -124,10 +129,10 @@ def test_what_was_searched_before_a_stop_is_kept(opencv, tmp_path, monkeypatch):
     good = [("a", bytes([10, 20])), ("b", bytes([40, 8]))]
     output = tmp_path / "proposals.npz"
     with pytest.raises(DataError, match="two images have the id 'a'"):
-        write_searched([*good, ("a", bytes([6, 6]))], 3, output, OPTIONS, opencv, 1)
+        write_searched([*good, ("a", bytes([6, 6]))], 3, output, OPTIONS, by_one(opencv))
     assert not output.exists()
     whole = [*good, ("c", bytes([6, 6]))]
-    summary = write_searched(whole, 3, output, OPTIONS, opencv, 1)
+    summary = write_searched(whole, 3, output, OPTIONS, by_one(opencv))
     assert summary == (3, 6, 2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["contrib", "proposals.npz"]
     table = read_proposals(str(output))
@@ -138,7 +143,7 @@ def test_what_was_searched_before_a_stop_is_kept(opencv, tmp_path, monkeypatch):
 def test_two_images_of_one_id_are_told(opencv, tmp_path):
     images = [("a", bytes([10, 20])), ("a", bytes([40, 8]))]
     with pytest.raises(DataError, match="two images have the id 'a'"):
-        write_searched(images, 2, tmp_path / "proposals.npz", OPTIONS, opencv, 1)
+        write_searched(images, 2, tmp_path / "proposals.npz", OPTIONS, by_one(opencv))
 
 
 def _record(**features):

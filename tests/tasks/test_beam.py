@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from detzoo.cli.main import main
+from detzoo.datasets.selective_search import find_opencv
+from detzoo.errors import UsageError
 from detzoo.files.image_files import find_images
 
 pytest.importorskip("apache_beam", reason="the extra beam is not installed")
@@ -103,6 +105,21 @@ def exported(toy, tmp_path_factory):
         toy.toy_detector(), toy.ToyResizer(), out, "image_tensor", Export("", LabelMap({1: "cat"}).to_text())
     )
     return out
+
+
+def test_windows_are_those_of_the_ordinary_command(folder, capsys):
+    try:
+        find_opencv()
+    except UsageError:
+        pytest.skip("OpenCV's contrib build is not installed")
+    found = {}
+    for name, flags in (("here.npz", ()), ("beam.npz", IN_MEMORY)):
+        assert main(["proposals", f"--images={folder}/0*.png", f"--output={folder}/{name}", *flags]) == 0
+        found[name] = dict(np.load(folder / name))
+        assert "windows of 10 images" in capsys.readouterr().out
+    assert len(found["here.npz"]["scores"]) > 8  # of eight images, two cannot be decoded
+    for key, values in found["here.npz"].items():
+        np.testing.assert_array_equal(found["beam.npz"][key], values, err_msg=key)
 
 
 def test_what_a_pipeline_raises_is_one_sentence(capsys, folder, monkeypatch):

@@ -101,6 +101,19 @@ def test_features_of_boxes_are_an_output(folder):
     assert np.ptp(features[0, : int(outputs["num_detections"][0])], axis=0).max() > 0  # boxes have different ones
 
 
+def test_a_beam_pipeline_writes_the_same_records(folder, monkeypatch):
+    pytest.importorskip("apache_beam", reason="the extra beam is not installed")
+    monkeypatch.setattr("detzoo.tasks.beam_pipelines.ITEMS_PER_FILE", 3)
+    flags = [f"--saved_model={folder}/exported", f"--input_path={folder}/images.tfrecord", "--top_k=2"]
+    beam = ["--runner=DirectRunner", "--beam_options=--direct_running_mode=in_memory"]
+    written = {}
+    for name, more in (("here", []), ("beam", beam)):
+        assert main(["dataset", "context", *flags, f"--output_path={folder}/{name}/train", *more]) == 0
+        written[name] = {path.name: path.read_bytes() for path in (folder / name).iterdir()}
+    assert list(written["here"]) == ["train-00000-of-00001.tfrecord"]
+    assert written["beam"] == written["here"]
+
+
 def test_from_records_to_an_exported_context_rcnn(folder, load_module, capsys):
     flags = [f"--saved_model={folder}/exported", f"--input_path={folder}/images.tfrecord", "--top_k=2"]
     assert main(["dataset", "context", *flags, f"--output_path={folder}/context"]) == 0
