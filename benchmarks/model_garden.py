@@ -3,7 +3,7 @@
 It runs in a separate process, because its Keras 2 and detzoo's Keras 3 must not be loaded together:
 
     python benchmarks/model_garden.py serve FOLDER             writes a SavedModel, RetinaNet ResNet-50 640, 91 classes
-    python benchmarks/model_garden.py train BATCH STEPS DTYPE  prints a JSON object with the seconds of each step
+    python benchmarks/model_garden.py train DTYPE BATCH STEPS  prints a JSON object with the seconds of each step
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def serve(folder: str) -> None:
     tf.saved_model.save(module, folder, signatures=signatures)
 
 
-def train(batch_size: int, num_steps: int, dtype: str) -> list[float]:
+def train(dtype: str, batch_size: int, num_steps: int) -> list[float]:
     """Returns the seconds of each training step on one batch in memory, without the first two (tracing)."""
     import tf_keras
     from official.vision.tasks.retinanet import RetinaNetTask
@@ -103,4 +103,4 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve(sys.argv[2])
     else:
-        print(json.dumps(train(int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])))
+        print(json.dumps(train(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))

@@ -1,13 +1,16 @@
-"""Compares the seconds per training step with their targets and with Model Garden's RetinaNet.
+"""Compares the seconds per training step with their targets, and with Model Garden's and torchvision's detectors.
 
     python benchmarks/train_step.py [--steps 10] [--output train_step.csv] [--only ssd] [--nomodel_garden]
+    python benchmarks/train_step.py --torchvision_python /path/to/venv/bin/python
     python benchmarks/train_step.py --config ssd_vgg16_300
 
 Reading the table: one step consists of forward pass, targets, losses, backward pass and update on a batch that stays
 in memory, with random weights and with the optimizer and regularization of the published config. "at 150" is the time
 for a machine with a yardstick of 150 GFLOP/s in a float32 matrix product, time x yardstick / 150. The yardstick is the
 mean of one measurement before and one after the row. bfloat16 is faster only on a GPU, or on a CPU with AVX-512 BF16 or
-AMX.
+AMX. Last come the ratios to the other libraries' steps of the same detector, in the same run.
+
+torchvision needs an environment of its own, which --torchvision_python names (pip install torch torchvision).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from absl import app, flags, logging
 from rows import Row, report, timed_row
 
 from detzoo.benchmark.machine import beside_yardstick
+from detzoo.builders.detector import without_pretrained
 from detzoo.builders.resize import build_resizer
 from detzoo.config.load import load_pipeline
 from detzoo.contracts import Batch, Groundtruth
@@ -44,6 +48,7 @@ OUTPUT = flags.DEFINE_string("output", None, "CSV file to write the rows to.")
 ONLY = flags.DEFINE_string("only", "", "Only rows whose config contains this.")
 CONFIG = flags.DEFINE_string("config", None, "Time this config of model_configs/ alone, batch 8.")
 MODEL_GARDEN = flags.DEFINE_boolean("model_garden", True, "Measure Model Garden's RetinaNet as well.")
+TORCHVISION = flags.DEFINE_string("torchvision_python", None, "Python with torchvision, to measure it as well.")
 
 
 class Case(NamedTuple):
@@ -56,11 +61,33 @@ class Case(NamedTuple):
     wanted_seconds: float | None
 
 
+SSD, RETINANET, FASTER_RCNN = "ssd_mobilenet_v2_300", "ssd_resnet50_v1_fpn_640", "faster_rcnn_resnet50_v1_fpn_640"
 CASES = (
-    Case("SSD MobileNet v2 300, batch 8", "ssd_mobilenet_v2_300", 8, "FLOAT32", 0.55),
-    Case("SSD MobileNet v2 300, batch 8, bfloat16", "ssd_mobilenet_v2_300", 8, "BFLOAT16", None),
-    Case("RetinaNet ResNet-50 640, batch 2", "ssd_resnet50_v1_fpn_640", 2, "FLOAT32", 6.5),
-    Case("RetinaNet ResNet-50 640, batch 2, bfloat16", "ssd_resnet50_v1_fpn_640", 2, "BFLOAT16", None),
+    Case("SSD MobileNet v2 300, batch 8", SSD, 8, "FLOAT32", 0.4),
+    Case("SSD MobileNet v2 300, batch 8, bfloat16", SSD, 8, "BFLOAT16", None),
+    Case("RetinaNet ResNet-50 640, batch 2", RETINANET, 2, "FLOAT32", None),
+    Case("RetinaNet ResNet-50 640, batch 2, bfloat16", RETINANET, 2, "BFLOAT16", None),
+    Case("Faster R-CNN ResNet-50 FPN 640, batch 2", FASTER_RCNN, 2, "FLOAT32", None),
+)
+
+
+class Peer(NamedTuple):
+    """A detector of another library, the case that it is compared with, and the wanted ratio of the case's time."""
+
+    name: str
+    case: str
+    arguments: tuple[str, ...]
+    wanted_ratio: float | None
+
+
+GARDEN_PEERS = (
+    Peer("Model Garden RetinaNet, batch 2", CASES[2].name, ("train", "float32", "2"), 0.8),
+    Peer("Model Garden RetinaNet, batch 2, bfloat16", CASES[3].name, ("train", "bfloat16", "2"), None),
+)
+TORCHVISION_PEERS = (
+    Peer("torchvision SSDLite 320, batch 8", CASES[0].name, ("ssdlite320_mobilenet_v3_large", "320", "8"), None),
+    Peer("torchvision RetinaNet, batch 2", CASES[2].name, ("retinanet_resnet50_fpn", "640", "2"), None),
+    Peer("torchvision Faster R-CNN, batch 2", CASES[4].name, ("fasterrcnn_resnet50_fpn", "640", "2"), 0.7),
 )
 
 
@@ -69,16 +96,29 @@ def main(argv: list[str]) -> None:
     del argv
     logging.set_verbosity(logging.ERROR)
     tf.get_logger().setLevel("ERROR")
-    rows = []
-    cases = CASES if CONFIG.value is None else [Case(f"{CONFIG.value}, batch 8", CONFIG.value, 8, "FLOAT32", None)]
+    if CONFIG.value is not None:
+        case = Case(f"{CONFIG.value}, batch 8", CONFIG.value, 8, "FLOAT32", None)
+        report([measure(case.name, functools.partial(detzoo_steps, case), None)], OUTPUT.value)
+        return
+    cases = [case for case in CASES if ONLY.value in case.config]
+    seconds: dict[str, Row] = {}
     for case in cases:
-        if ONLY.value in case.config:
-            rows.append(measure(case.name, functools.partial(detzoo_steps, case), case.wanted_seconds))
-    if MODEL_GARDEN.value and CONFIG.value is None and ONLY.value in "model_garden":
-        for suffix, dtype in (("", "float32"), (", bfloat16", "bfloat16")):
-            name = f"Model Garden RetinaNet ResNet-50 640, batch 2{suffix}"
-            rows.append(measure(name, functools.partial(model_garden_steps, 2, dtype), None))
-    report(rows, OUTPUT.value)
+        seconds[case.name] = measure(case.name, functools.partial(detzoo_steps, case), case.wanted_seconds)
+    programs = [(sys.executable, "model_garden.py", GARDEN_PEERS)] if MODEL_GARDEN.value else []
+    if TORCHVISION.value:
+        programs.append((TORCHVISION.value, "torchvision_steps.py", TORCHVISION_PEERS))
+    ratios = []
+    for python, program, peers in programs:
+        for peer in peers:
+            if peer.case not in seconds:
+                continue
+            row = measure(peer.name, functools.partial(steps_of_peer, python, program, peer), None)
+            seconds[peer.name] = row
+            ratio = seconds[peer.case].measured / row.measured
+            wanted = f" (at most {peer.wanted_ratio} wanted)" if peer.wanted_ratio else ""
+            ratios.append(f"{peer.case} takes {ratio:.2f} of {peer.name}{wanted}")
+    report(list(seconds.values()), OUTPUT.value)
+    print(*ratios, sep="\n")
 
 
 def measure(what: str, steps: Callable[[], list[float]], wanted: float | None) -> Row:
@@ -93,10 +133,11 @@ def detzoo_steps(case: Case) -> list[float]:
     overrides = [
         f"train_config.batch_size={case.batch_size}",
         f"train_config.mixed_precision={case.precision}",
-        "model.ssd.feature_extractor.pretrained_weights=",
     ]
     pipeline = load_pipeline(str(path), overrides).message
-    batch = random_batch(case.batch_size, build_resizer(pipeline.model.ssd.image_resizer).static_shape)
+    pipeline.model.CopyFrom(without_pretrained(pipeline.model))
+    detector = getattr(pipeline.model, str(pipeline.model.WhichOneof("model")))
+    batch = random_batch(case.batch_size, build_resizer(detector.image_resizer).static_shape)
 
     def make_dataset(start_record: int, context: Any) -> tf.data.Dataset:
         del start_record, context
@@ -140,10 +181,9 @@ def random_batch(batch_size: int, image_shape: tuple[int | None, int | None]) ->
     )
 
 
-def model_garden_steps(batch_size: int, dtype: str) -> list[float]:
-    """Returns the seconds of each training step of Model Garden, measured in a separate process."""
-    program = pathlib.Path(__file__).with_name("model_garden.py")
-    command = [sys.executable, str(program), "train", str(batch_size), str(STEPS.value), dtype]
+def steps_of_peer(python: str, program: str, peer: Peer) -> list[float]:
+    """Returns the seconds of each training step of another library, measured in a separate process."""
+    command = [python, str(pathlib.Path(__file__).with_name(program)), *peer.arguments, str(STEPS.value)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return json.loads(done.stdout.strip().splitlines()[-1])
 
