@@ -29,6 +29,7 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_id, as_name, as_number, as_size, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.remote import local_file
 from detzoo.files.stored_objects import ObjectStore, StoredObjects
 from detzoo.files.text_files import JsonList, load_json
 
@@ -75,7 +76,7 @@ def read_coco(
         DataError: The file is not COCO's JSON; names file and line.
         UsageError: The folder or the file is not there.
     """
-    path = pathlib.Path(annotations_file)
+    path = local_file(annotations_file, "--annotations_file")
     folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     content = _load(path, log)
     is_test_set = "annotations" not in content

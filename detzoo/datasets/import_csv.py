@@ -24,6 +24,7 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_name, as_number, as_size, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.remote import local_file
 from detzoo.files.stored_objects import ObjectStore, StoredObjects
 from detzoo.files.text_files import iterate_named_lines
 
@@ -83,7 +84,7 @@ def read_csv(
         UsageError: The folder or file is not there.
         DataError: A column is missing.
     """
-    path = pathlib.Path(annotations_file)
+    path = local_file(annotations_file, "--annotations_file")
     folder = SourceFolder(images_dir, "--images_dir", IMAGE_SUFFIXES, log, follow_links=follow_links)
     images: dict[str, AnnotatedImage] = {}
     by_stated: dict[str, str] = {}

@@ -9,7 +9,6 @@ ILSVRC are VOC files whose classes are WordNet ids, with a list of their ids and
 from __future__ import annotations
 
 import dataclasses
-import pathlib
 import posixpath
 import xml.etree.ElementTree as ElementTree
 
@@ -29,6 +28,7 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_flag, as_name, as_number, as_size
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.remote import local_file
 from detzoo.files.text_files import LINE, MalformedXml, parse_xml, read_lines
 
 # Other files that end in .xml, by their root element.
@@ -86,7 +86,7 @@ def read_voc(
 def _read_synsets(path: str, log: IssueLog) -> dict[str, tuple[int, str]]:
     """Returns WordNet id -> id and name of each class."""
     classes = {}
-    for number, line in read_lines(pathlib.Path(path), "--synsets", log):
+    for number, line in read_lines(local_file(path, "--synsets"), "--synsets", log):
         words = line.split(maxsplit=2)
         if len(words) != 3 or not words[1].isdecimal() or int(words[1]) < 1:
             raise DataError(
@@ -112,7 +112,7 @@ def _annotation_files(
             raise DataError(f"--annotations_dir {folder.path} has no .xml file")
         return folder.files
     files = []
-    for number, line in read_lines(pathlib.Path(image_set), "--image_set", log):
+    for number, line in read_lines(local_file(image_set, "--image_set"), "--image_set", log):
         name, _, flag = line.rpartition(" ")
         is_flag = flag in ("1", "0", "-1") or (numbered_lines and flag.isdecimal())
         name = name.strip() if name and is_flag else line

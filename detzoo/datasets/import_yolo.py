@@ -17,6 +17,7 @@ from detzoo.errors import DataError
 from detzoo.files.fields import as_id, as_name, as_number, shown
 from detzoo.files.images import IMAGE_SUFFIXES
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.remote import local_file
 from detzoo.files.text_files import parse_yaml, read_lines, read_named_text
 
 
@@ -152,7 +153,7 @@ def read_class_names(path: str, log: IssueLog) -> YoloClasses:
         UsageError: The file is not there.
         DataError: It has no names, ids have gaps, or a name occurs twice.
     """
-    file = pathlib.Path(path)
+    file = local_file(path, "--class_names")
     text = read_named_text(file, "--class_names", log)
     classes = YoloClasses([as_name(line) for line in text.rstrip().split("\n")])
     if file.suffix.lower() in (".yaml", ".yml"):

@@ -15,6 +15,7 @@ Images are not read before ``splits.draw`` and ``write_records``. ``recognized.l
 from __future__ import annotations
 
 import collections
+import os
 import pathlib
 import re
 from collections.abc import Iterable
@@ -78,6 +79,10 @@ def recognize(
         UsageError: The folder is not there, the format is unknown, or several formats fit.
         DataError: No labels were found, or they cannot be read.
     """
+    if "://" in os.fspath(folder):
+        raise UsageError(
+            f"{flag} {folder} is on another file system, from which `detzoo dataset coco|voc|yolo|csv` import; copy it"
+        )
     path, log = pathlib.Path(folder), IssueLog()
     wanted = re.sub(r"[^a-z]", "", (format or "").lower())  # "Label-Studio", "labelstudio"
     format = next((name for name in FORMATS if name.replace("_", "") == wanted), format)

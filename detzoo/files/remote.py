@@ -5,12 +5,18 @@ A ``RemotePath`` has the methods of ``pathlib.Path`` that importers and writers 
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import pathlib
 import re
+import shutil
+import tempfile
 import types
 from collections.abc import Iterator
 from typing import Any
+
+from detzoo.errors import UsageError
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]*):/(?=[^/])", re.IGNORECASE)
 
@@ -67,6 +73,32 @@ class RemotePath(pathlib.PurePosixPath):
 def path_of(text: str | os.PathLike[str]) -> Any:
     """Returns the ``pathlib.Path`` or, for text with a scheme, the ``RemotePath``."""
     return RemotePath(text) if "://" in os.fspath(text) else pathlib.Path(text)
+
+
+def local_file(text: str | os.PathLike[str], flag: str) -> pathlib.Path:
+    """Returns the path of a file that a flag names. A remote file is copied for as long as this process runs.
+
+    Raises:
+        UsageError: The remote file cannot be copied.
+    """
+    path = path_of(text)
+    if not isinstance(path, RemotePath):
+        return path
+    copy = pathlib.Path(_copies(), str(len(os.listdir(_copies()))), path.name)
+    copy.parent.mkdir()
+    try:
+        _gfile().copy(str(path), str(copy))
+    except _errors() as problem:
+        raise UsageError(f"{flag} {path} cannot be read: {str(problem) or type(problem).__name__}") from None
+    return copy
+
+
+@functools.cache
+def _copies() -> str:
+    """Returns a folder that is removed when this process ends."""
+    folder = tempfile.mkdtemp(prefix="detzoo-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 def _gfile() -> Any:

@@ -21,6 +21,7 @@ from xml.parsers import expat
 
 from detzoo.errors import DataError, UsageError
 from detzoo.files.issues import DataIssue, IssueLog
+from detzoo.files.remote import RemotePath
 from detzoo.folders import check_regular
 
 STREAMED_BYTES = 32_000_000  # size of a file from which lines and lists are read one by one
@@ -50,7 +51,9 @@ class MalformedXml(ValueError):
 
 
 def read_bytes(path: str | os.PathLike[str]) -> bytes:
-    """Returns the content of a regular file; raises as ``check_regular``."""
+    """Returns the content of a regular or remote file; raises as ``check_regular``."""
+    if isinstance(path, RemotePath):
+        return path.read_bytes()
     check_regular(path)
     return pathlib.Path(path).read_bytes()
 

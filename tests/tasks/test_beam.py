@@ -57,7 +57,8 @@ def test_images_and_records_on_other_file_systems(capsys, folder):
         with tf.io.gfile.GFile(f"ram://photos/{path.name}", "wb") as file:
             file.write(path.read_bytes())
     expected, _ = converted(capsys, folder, "here")
-    flags = [f"--annotations_file={folder}/boxes.csv", "--output_path=ram://records/train", "--num_shards=3"]
+    tf.io.gfile.copy(f"{folder}/boxes.csv", "ram://photos/boxes.csv")
+    flags = ["--annotations_file=ram://photos/boxes.csv", "--output_path=ram://records/train", "--num_shards=3"]
     assert main(["dataset", "csv", "--images_dir=ram://photos", *flags, *IN_MEMORY]) == 0
     for name, content in expected.items():
         with tf.io.gfile.GFile(f"ram://records/{name}", "rb") as file:
