@@ -11,6 +11,7 @@ import json
 import logging
 import pathlib
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -28,6 +29,7 @@ from detzoo.train.trainer import Trainer
 _LOST = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError, tf.errors.DeadlineExceededError)
 _MAX_DIFFERENCES = 10  # in a message
 _LOOK_SECONDS = 2.0  # after which a process counts as absent
+SERVICE_SECONDS = 60  # within which a worker of a tf.data service must answer
 
 logger = logging.getLogger(__name__)
 
@@ -155,15 +157,39 @@ def answers(address: str) -> bool:
 
 
 def check_data_service(address: str) -> None:
-    """Raises a TrainingError if no dispatcher answers: a training would wait for it without end. "" is no service."""
+    """Raises a TrainingError if a service has no dispatcher or no worker: a training would wait for it without end.
+
+    Args:
+        address: The address of the dispatcher; "" is no service.
+    """
     if not address:
         return
-    if not answers(address.removeprefix("grpc://")):
+    missing = "" if answers(address.removeprefix("grpc://")) else f"no dispatcher answers at {address}"
+    if not missing and not _has_workers(address):
+        missing = f"the dispatcher at {address} has no worker after {SERVICE_SECONDS} s"
+    if missing:
         raise TrainingError(
-            f"train_input_reader.data_service: no dispatcher answers at {address}; start it with its workers as "
-            "docs/scale.md describes, or unset the field"
+            f"train_input_reader.data_service: {missing}; start it with its workers as docs/scale.md describes, or "
+            "unset the field"
         )
     logger.info("training images come from the workers of the tf.data service at %s", address)
+
+
+def _has_workers(address: str) -> bool:
+    """Returns True as soon as a worker of the service computes a data set of one number."""
+    service = tf.data.experimental.service
+    numbers = tf.data.Dataset.range(1).apply(service.distribute(service.ShardingPolicy.OFF, address)).take(1)
+    computed = threading.Event()
+
+    def compute() -> None:  # TensorFlow returns to Python only with an element
+        for _ in numbers:
+            computed.set()
+
+    threading.Thread(target=compute, daemon=True).start()
+    if computed.wait(_LOOK_SECONDS):
+        return True
+    logger.info("waiting for a worker of the tf.data service at %s", address)
+    return computed.wait(SERVICE_SECONDS)
 
 
 def gather_bytes(strategy: tf.distribute.Strategy, own: bytes) -> list[bytes]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import time
 
 import pytest
@@ -12,6 +11,7 @@ import tensorflow as tf
 
 from detzoo.errors import TrainingError, UsageError
 from detzoo.train import strategy as strategy_module
+from detzoo.train import workers as workers_module
 from detzoo.train.strategy import create_strategy, is_chief, num_workers, workers_of_environment
 from detzoo.train.workers import check_data_service
 
@@ -138,10 +138,19 @@ def test_a_worker_waits_for_the_others_and_says_for_whom(monkeypatch, caplog):
     assert "still waiting for the other workers: c:3, b:2. Did one of them refuse to start?" in caplog.text
 
 
-def test_a_data_service_that_does_not_answer_is_an_error():
-    with socket.create_server(("localhost", 0)) as server:
-        address = f"grpc://localhost:{server.getsockname()[1]}"
+def test_a_data_service_without_a_worker_or_a_dispatcher_is_an_error(monkeypatch):
+    monkeypatch.setattr(workers_module, "SERVICE_SECONDS", 0.1)
+    monkeypatch.setattr(workers_module, "_LOOK_SECONDS", 1.0)
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = f"grpc://localhost:{dispatcher.target.rpartition(':')[2]}"
+    with pytest.raises(TrainingError, match=rf"the dispatcher at {address} has no worker after 0\.1 s; start it"):
         check_data_service(address)
+    monkeypatch.setattr(workers_module, "SERVICE_SECONDS", 60)
+    worker = service.WorkerServer(service.WorkerConfig(dispatcher_address=address.removeprefix("grpc://")))
+    check_data_service(address)
+    worker._stop()
+    dispatcher._stop()
     check_data_service("")
     for absent in (address, "grpc://localhost"):
         with pytest.raises(TrainingError, match=rf"data_service: no dispatcher answers at {absent}; start it"):
