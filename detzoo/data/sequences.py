@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from detzoo.contracts import Tensor
 from detzoo.data.augment.apply import record_seed, uniforms
@@ -32,6 +33,19 @@ _LISTS = {
 }
 _SCALARS = {"image/encoded": "", "image/source_id": ""}
 _ABSENT = (*(f"{OBJECT}/{name}" for name in ("is_crowd", "group_of", "difficult")), f"{OBJECT}/area")
+
+
+def examples_of(serialized: bytes) -> list[bytes]:
+    """Returns the images of a tf.SequenceExample as tf.Examples, without the memory; none of another record."""
+    try:
+        lists = tf.train.SequenceExample.FromString(serialized).feature_lists.feature_list
+    except DecodeError:
+        return []
+    examples = [tf.train.Example() for _ in lists["image/encoded"].feature]
+    for name, (key, _) in _LISTS.items():
+        for example, values in zip(examples, lists[name].feature):
+            example.features.feature[key].CopyFrom(values)
+    return [example.SerializeToString() for example in examples]
 
 
 def fields_of_image(serialized: Tensor, number: Tensor) -> dict[str, Tensor]:

@@ -18,6 +18,7 @@ import numpy as np
 from detzoo.config.label_map import LabelMap
 from detzoo.config.names import counted
 from detzoo.data.records import ReadOptions, RecordFile, RecordSource, match_files, scan_file
+from detzoo.data.sequences import examples_of
 from detzoo.datasets.conversion import in_parallel
 from detzoo.datasets.drawing import draw_detections
 from detzoo.datasets.fonts import LabelFonts
@@ -92,14 +93,18 @@ def inspect_records(
 
 
 def _records(files: Sequence[RecordFile], log: IssueLog) -> Iterator[tuple[str, bytes]]:
-    """Yields the place and content of each record in the order of files, without the damaged ones."""
+    """Yields the place and content of each record, or each image of a sequence, without the damaged ones."""
     places = enumerate((file.path, number) for file in files for number in range(file.num_records))
     source = RecordSource(files, ReadOptions(shuffle=False, num_readers=1), seed=0)
     # The mark at the end has a negative index: it ends the search for what is missing behind the last record.
     for index, serialized in source.stream(num_epochs=1).as_numpy_iterator():
         for position, (path, number) in places:
             if position == index:
-                yield f"{os.path.basename(path)}: record {number}", serialized
+                where = f"{os.path.basename(path)}: record {number}"
+                images = examples_of(serialized)
+                yield from ((f"{where}, image {image}", example) for image, example in enumerate(images))
+                if not images:
+                    yield where, serialized
                 break
             log.add(DataIssue.RECORD_CHECKSUM, f"{path}: record {number}")
 

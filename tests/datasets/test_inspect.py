@@ -103,6 +103,21 @@ def test_counts_and_histograms_worked_by_hand(tmp_path, look, make):
     assert (look / "report.txt").read_text() == report + "\n"
 
 
+def test_the_images_of_a_sequence(tmp_path, look, make):
+    frames = [tf.train.Example.FromString(make(item(), item(name="zebra"))), tf.train.Example.FromString(make())]
+    sequence = tf.train.SequenceExample()
+    names = {"image/encoded": "image/encoded", "region/label/string": "image/object/class/text"}
+    names |= {f"region/bbox/{side}": f"image/object/bbox/{side}" for side in ("ymin", "xmin", "ymax", "xmax")}
+    for name, key in names.items():
+        for frame in frames:
+            sequence.feature_lists.feature_list[name].feature.add().CopyFrom(frame.features.feature[key])
+    path = write(tmp_path / "train", sequence.SerializeToString(), make(item()))
+    report = inspect_records(path, LABEL_MAP, look).splitlines()
+    assert report[1] == "images:  3 usable of 3 records"
+    assert report[4].startswith("objects: 2,")
+    assert ["train: record 0, image 0", "zebra"] in [row[2:] for row in rows(look / "dirt.csv")]
+
+
 def test_all_issues_are_found_with_their_place(tmp_path, look, images, make):
     first = write(
         tmp_path / "train-00000-of-00002",
