@@ -135,6 +135,7 @@ def test_latency_against_proposals_is_drawn(tmp_path):
     assert (tmp_path / "proposals.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_features_of_an_image_are_compared_with_those_of_its_windows(tmp_path):
     output = tmp_path / "rows.csv"
@@ -182,6 +183,7 @@ def test_canvases_are_compared(tmp_path):
     assert len(found) == 4
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_the_report_of_the_papers_grid_is_timed(tmp_path):
     output = tmp_path / "rows.csv"
@@ -229,6 +231,7 @@ def test_a_folder_is_timed_and_its_memory_measured(tmp_path, toy):
     assert "KiB per image" in table
 
 
+@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_costs_are_measured_at_three_sizes(tmp_path):
     output = tmp_path / "rows.csv"

@@ -95,6 +95,7 @@ def _gradient_graph(detector, image, true_shapes):
     return _graph(differentiate)
 
 
+@pytest.mark.full_sweep
 def test_ten_graphs_of_two_stages_are_freed_and_memory_does_not_grow(small):
     process, graphs, memory = psutil.Process(), [], []
     image, true_shapes = tf.zeros([1, small.HEIGHT, small.WIDTH, 3]), tf.constant([[small.HEIGHT, small.WIDTH]])

@@ -71,7 +71,7 @@ def served(saved_model, image, scratch):
 
 
 @pytest.mark.parametrize(
-    "name", ["ssd_mobilenet_v2_320", pytest.param("faster_rcnn_resnet50_v1_640", marks=pytest.mark.slow)]
+    "name", ["ssd_mobilenet_v2_320", pytest.param("faster_rcnn_resnet50_v1_640", marks=pytest.mark.full_sweep)]
 )
 def test_an_export_of_their_checkpoint_serves_their_outputs(seeded, shared, golden_weights, tmp_path, name):
     folder, prefix = seeded(name)
