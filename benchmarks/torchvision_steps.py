@@ -1,6 +1,6 @@
 """torchvision's detectors, with which train_step.py compares detzoo's.
 
-It runs in an environment of its own, with torch and torchvision alone:
+It runs in a separate environment, with torch and torchvision alone:
 
     python benchmarks/torchvision_steps.py MODEL SIZE BATCH STEPS    prints a JSON object with the seconds of each step
 

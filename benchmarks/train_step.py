@@ -10,7 +10,7 @@ for a machine with a yardstick of 150 GFLOP/s in a float32 matrix product, time 
 mean of one measurement before and one after the row. bfloat16 is faster only on a GPU, or on a CPU with AVX-512 BF16 or
 AMX. Last come the ratios to the other libraries' steps of the same detector, in the same run.
 
-torchvision needs an environment of its own, which --torchvision_python names (pip install torch torchvision).
+torchvision needs a separate environment, which --torchvision_python names (pip install torch torchvision).
 """
 
 from __future__ import annotations

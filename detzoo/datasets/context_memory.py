@@ -88,7 +88,7 @@ class _Place(NamedTuple):
 
 
 class _Described(NamedTuple):
-    """What the first pass finds in a record."""
+    """The findings of the first pass in a record."""
 
     features: np.ndarray  # float32 [k, F]
     group: tuple[Any, ...]

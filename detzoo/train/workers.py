@@ -176,7 +176,7 @@ def check_data_service(address: str) -> None:
 
 
 def _has_workers(address: str) -> bool:
-    """Returns True as soon as a worker of the service computes a data set of one number."""
+    """Returns True when a worker of the service has computed a data set with one number."""
     service = tf.data.experimental.service
     numbers = tf.data.Dataset.range(1).apply(service.distribute(service.ShardingPolicy.OFF, address)).take(1)
     computed = threading.Event()
