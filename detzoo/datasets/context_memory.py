@@ -147,7 +147,7 @@ def add_memory(
         images: list[_Image] = []
         length = 0
         described = run(functools.partial(_load_describe, load, options), places)
-        for place, (rows, group, time) in zip(places, track(described, len(places), "detect")):
+        for (rows, group, time), place in zip(track(described, len(places), "detect"), places):
             if images and rows.shape[1] != length:
                 raise DataError(
                     f"{place}: its features have {rows.shape[1]} values, those before {length}: some records "
@@ -168,8 +168,8 @@ def add_memory(
         if options.images_per_sequence:
             _write_sequences(writer, images, groups, memory_of, options, length)
         else:
-            for place, group in track(zip(places, groups), len(places), "write"):
-                example = _example_at(place)
+            for image, group in track(zip(images, groups), len(images), "write"):
+                example = _example_at(image.place)
                 _set_memory(example.features.feature, memory_of(group), length)
                 writer.write(example.SerializeToString(deterministic=True))
     sizes = [sum(rows.stop - rows.start for rows in member) for member in members]
