@@ -40,7 +40,7 @@ One test checks that the page is current, and another builds all configs that ar
 | detections compared with those of the original's code | 11 | scores within 1.7e-6, boxes within 3.6e-7 |
 
 The other 29 configs have no recorded layout: most are a deeper or larger variant of a config that has one. An export
-takes 3 to 60 s with its import, on one core beside other programs. The exceptions are Hourglass-104 (69 to 133 s),
+takes 3 to 60 s with its import, on one core, while other programs ran. The exceptions are Hourglass-104 (69 to 133 s),
 DeepMAC (158 to 174), NASNet at 1200 x 1200 pixels (208), Faster R-CNN ResNet-50 FPN 640 (103), SSD ResNet-50 FPN 640
 (81 and 39 in two runs) and Mask R-CNN Inception-ResNet v2 1024 (68).
 

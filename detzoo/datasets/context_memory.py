@@ -105,33 +105,23 @@ class _Image(NamedTuple):
 
 
 Detect = Callable[[bytes], Boxes]  # from an encoded image to the boxes that give features
-# Yields what a function makes of items, in their order. Arguments: a function without arguments, called once per
-# process, that returns the function of items; and the items.
-Run = Callable[[Callable[[], Callable[[Iterable[Any]], Iterator[Any]]], Iterable[Any]], Iterator[Any]]
-
-
-def run_here(load: Callable[[], Callable[[Iterable[Any]], Iterator[Any]]], items: Iterable[Any]) -> Iterator[Any]:
-    """Applies a function to items in this process."""
-    return load()(items)
 
 
 def add_memory(
     pattern: str,
-    load: Callable[[], Detect],
+    describe: Callable[[Iterable[Any]], Iterator[Any]],
     output_path: str,
     options: MemoryOptions,
     num_shards: int = 1,
-    run: Run = run_here,
 ) -> MemorySummary:
     """Writes the records of a pattern again, with the memory of their group.
 
     Args:
         pattern: TFRecord files of tf.Examples: a path, a glob, stem@10, or several, separated by commas.
-        load: Function that returns the detection, called once per process.
+        describe: The first pass: ``describe_records`` with a detection and the options, here or on other machines.
         output_path: Prefix of the files to write.
         options: Options of the memory.
         num_shards: Number of files.
-        run: Runs the first pass.
 
     Raises:
         DataError: A record has no image, group or date, or its date has another format.
@@ -146,8 +136,7 @@ def add_memory(
     with ShardedWriter(output_path, num_shards) as writer, tempfile.TemporaryFile(dir=writer.paths[0].parent) as stored:
         images: list[_Image] = []
         length = 0
-        described = run(functools.partial(_load_describe, load, options), places)
-        for (rows, group, time), place in zip(track(described, len(places), "detect"), places):
+        for (rows, group, time), place in zip(track(describe(places), len(places), "detect"), places):
             if images and rows.shape[1] != length:
                 raise DataError(
                     f"{place}: its features have {rows.shape[1]} values, those before {length}: some records "
@@ -187,13 +176,8 @@ def box_features(box_norm: Sequence[float]) -> list[float]:
     return [(xmin + xmax) / 2, (ymin + ymax) / 2, xmax - xmin, ymax - ymin]
 
 
-def _load_describe(
-    load: Callable[[], Detect], options: MemoryOptions
-) -> Callable[[Iterable[_Place]], Iterator[_Described]]:
-    return functools.partial(_describe, load(), options)
-
-
-def _describe(detect: Detect, options: MemoryOptions, places: Iterable[_Place]) -> Iterator[_Described]:
+def describe_records(detect: Detect, options: MemoryOptions, places: Iterable[Any]) -> Iterator[Any]:
+    """Yields the findings of the first pass in the records at some places, see ``add_memory``."""
     for place in places:
         example = _example_at(place)
         time = _text(example, DATE) or _text(example, "image/source_id")

@@ -84,8 +84,7 @@ def local_file(text: str | os.PathLike[str], flag: str) -> pathlib.Path:
     path = path_of(text)
     if not isinstance(path, RemotePath):
         return path
-    copy = pathlib.Path(_copies(), str(len(os.listdir(_copies()))), path.name)
-    copy.parent.mkdir()
+    copy = pathlib.Path(tempfile.mkdtemp(dir=_copies()), path.name)
     try:
         _gfile().copy(str(path), str(copy))
     except _errors() as problem:

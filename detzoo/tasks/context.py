@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import functools
 import pathlib
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from detzoo.datasets.context_memory import Boxes, Detect, MemoryOptions, add_memory
+from detzoo.datasets.context_memory import Boxes, MemoryOptions, add_memory, describe_records
 from detzoo.errors import UsageError
 from detzoo.tasks.models import load_exported, start_tensorflow
 
@@ -46,19 +47,21 @@ def add_context(
         UsageError: The model has no features of boxes.
         DataError: A record lacks what the memory needs.
     """
-    detect = _load_detection(saved_model, top_k, min_score)
     options = options or MemoryOptions()
-    if beam_options is None:
-        return add_memory(input_path, lambda: detect, output_path, options, num_shards)
-    from detzoo.tasks.beam_pipelines import apply_by_beam
+    load = functools.partial(_load_description, saved_model, top_k, min_score, options)
+    describe = load()
+    if beam_options is not None:
+        from detzoo.tasks.beam_pipelines import apply_by_beam
 
-    load = functools.partial(_load_detection, saved_model, top_k, min_score)
-    run = functools.partial(apply_by_beam, beam_options, pathlib.Path(output_path).parent.absolute())
-    return add_memory(input_path, load, output_path, options, num_shards, run)
+        folder = pathlib.Path(output_path).parent.absolute()
+        describe = functools.partial(apply_by_beam, beam_options, folder, load)
+    return add_memory(input_path, describe, output_path, options, num_shards)
 
 
-def _load_detection(saved_model: str | pathlib.Path, top_k: int, min_score: float) -> Detect:
-    """Returns the detection whose best boxes give features."""
+def _load_description(
+    saved_model: str | pathlib.Path, top_k: int, min_score: float, options: MemoryOptions
+) -> Callable[[Iterable[Any]], Iterator[Any]]:
+    """Returns the first pass over records, with the model's best boxes."""
     start_tensorflow()
     import numpy as np
 
@@ -81,4 +84,4 @@ def _load_detection(saved_model: str | pathlib.Path, top_k: int, min_score: floa
         chosen = np.flatnonzero(outputs["detection_scores"][:count] >= min_score)
         return Boxes(outputs["detection_boxes"][chosen], features[chosen].mean(axis=(1, 2)))
 
-    return detect
+    return functools.partial(describe_records, detect, options)

@@ -246,7 +246,6 @@ def test_two_points_from_nothing_to_the_report(tmp_path: pathlib.Path) -> None:
 
 
 @pytest.mark.train
-@pytest.mark.full_sweep
 @pytest.mark.slow
 def test_a_second_stage_is_trained_and_measured_on_the_proposals_of_a_first_one(tmp_path: pathlib.Path) -> None:
     file, base = tmp_path / "tiny.sweep", f'config: "{CONFIGS}/shapes_faster_rcnn_mobilenet_v1_fpn.config"'

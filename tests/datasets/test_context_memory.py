@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import io
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 from detzoo.builders.inputs import build_dataset
 from detzoo.config import pb
 from detzoo.data.issue_counter import IssueCounter
-from detzoo.datasets.context_memory import Boxes, MemoryOptions, add_memory
+from detzoo.datasets.context_memory import Boxes, MemoryOptions, add_memory, describe_records
 from detzoo.errors import DataError
 
 BOX = (0.125, 0.25, 0.625, 1.0)
@@ -62,8 +63,9 @@ def detect(content):
     return Boxes(np.array([BOX], np.float32), np.array([[value, -value]], np.float32))
 
 
-def load():
-    return detect
+def add(records, output_path, options, num_shards=1):
+    """The memory by ``detect``."""
+    return add_memory(records, functools.partial(describe_records, detect, options), output_path, options, num_shards)
 
 
 def memories(paths):
@@ -79,7 +81,7 @@ def memories(paths):
 
 
 def test_features_by_hand(tmp_path):
-    done = add_memory(write(tmp_path, [example(40)]), load, str(tmp_path / "out"), MemoryOptions())
+    done = add(write(tmp_path, [example(40)]), str(tmp_path / "out"), MemoryOptions())
     # The centre (x, y) of the box, its width and height; year - 1990 over 40, month - 1 over 12, day - 1 over 31, hour
     # over 24, minute over 60.
     expected = [40.0, -40.0, 0.625, 0.375, 0.75, 0.5, 30 / 40, 6 / 12, 15 / 31, 12 / 24, 30 / 60]
@@ -112,7 +114,7 @@ def dates():
     ],
 )
 def test_groups(tmp_path, options, expected):
-    done = add_memory(write(tmp_path, dates()), load, str(tmp_path / "out"), MemoryOptions(**options), num_shards=2)
+    done = add(write(tmp_path, dates()), str(tmp_path / "out"), MemoryOptions(**options), num_shards=2)
     found = {name: values[:, 0].tolist() for name, values in memories(done.paths).items()}
     assert len(done.paths) == 2
     assert len(found) == done.num_images == 8
@@ -136,9 +138,9 @@ def read(path, is_sequence, training=False, **reader):
 
 def test_examples_and_sequences_are_read_with_their_memory(tmp_path):
     records = write(tmp_path, dates())
-    alone = add_memory(records, load, str(tmp_path / "alone"), MemoryOptions(time_horizon="month"))
+    alone = add(records, str(tmp_path / "alone"), MemoryOptions(time_horizon="month"))
     options = MemoryOptions(time_horizon="month", images_per_sequence=2)
-    joint = add_memory(records, load, str(tmp_path / "joint"), options)
+    joint = add(records, str(tmp_path / "joint"), options)
     found = []
     for path, is_sequence in ((alone.paths[0], False), (joint.paths[0], True)):
         batches = list(read(path, is_sequence)[0])
@@ -175,7 +177,7 @@ def test_examples_and_sequences_are_read_with_their_memory(tmp_path):
 
 def test_the_other_kind_of_record(tmp_path):
     records = write(tmp_path, [example(1)])
-    joint = add_memory(records, load, str(tmp_path / "out"), MemoryOptions(images_per_sequence=2)).paths[0]
+    joint = add(records, str(tmp_path / "out"), MemoryOptions(images_per_sequence=2)).paths[0]
     with pytest.raises(DataError, match="records are examples; set input_type: TF_EXAMPLE"):
         read(records, True)
     with pytest.raises(DataError, match="records are sequences; set input_type: TF_SEQUENCE_EXAMPLE"):
@@ -183,7 +185,7 @@ def test_the_other_kind_of_record(tmp_path):
 
 
 def test_images_without_labels_are_left_out(tmp_path):
-    done = add_memory(write(tmp_path, dates()), load, str(tmp_path / "out"), MemoryOptions(images_per_sequence=4))
+    done = add(write(tmp_path, dates()), str(tmp_path / "out"), MemoryOptions(images_per_sequence=4))
     path = tmp_path / "some.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in tf.data.TFRecordDataset(str(done.paths[0])).as_numpy_iterator():
@@ -224,5 +226,5 @@ def test_records_without_memory(tmp_path):
 )
 def test_records_that_cannot_be_used(tmp_path, records, options, message):
     with pytest.raises(DataError, match=message):
-        add_memory(write(tmp_path, records), load, str(tmp_path / "out"), MemoryOptions(**options))
+        add(write(tmp_path, records), str(tmp_path / "out"), MemoryOptions(**options))
     assert [path.name for path in tmp_path.iterdir()] == ["in.tfrecord"]  # nothing half-written
